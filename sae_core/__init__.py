@@ -1,0 +1,1 @@
+"""Train and run sparse autoencoders on the activations of language models."""

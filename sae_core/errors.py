@@ -1,0 +1,35 @@
+"""Errors of `sae_core` that a person can mend.
+
+    SAEError
+    ├── ModelError         a model, tokenizer or hook point that cannot be used
+    ├── CorpusError        text that cannot be read or holds too little
+    ├── CheckpointError    an SAE on disk that cannot be read
+    ├── ArtifactError      a file that cannot be written or does not match its hash
+    └── TrainingDiverged   a loss that is no longer a number
+
+Each message is one line: what is wrong, and what to do. The command line prints it and exits with 1.
+"""
+
+
+class SAEError(Exception):
+    """Base of every error that `sae_core` raises on purpose."""
+
+
+class ModelError(SAEError):
+    """A model, tokenizer or hook point cannot be used."""
+
+
+class CorpusError(SAEError):
+    """A corpus cannot be read, or holds too little text."""
+
+
+class CheckpointError(SAEError):
+    """An SAE on disk cannot be read."""
+
+
+class ArtifactError(SAEError):
+    """A file cannot be written (disk full), or does not match its hash."""
+
+
+class TrainingDiverged(SAEError):
+    """The training loss is NaN or infinite; the last good checkpoint is kept."""

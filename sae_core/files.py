@@ -1,0 +1,80 @@
+"""Artifacts on disk: written whole or not at all, and named by what is in them."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sae_core.errors import ArtifactError
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex sha256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" into an `ArtifactError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ArtifactError(f"The disk is full at {path}. Free some space, then run the same command again.") from error
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place.
+
+    A reader, or a run resumed after a kill, sees the old file or the new one, never half of one.
+
+    Raises:
+        ArtifactError: if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with explain_full_disk(path.parent):
+            write(temporary)
+            with temporary.open("ab") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
+    """Refuse work that cannot fit on the disk before it starts.
+
+    Raises:
+        ArtifactError: with both sizes, if fewer than `needed_bytes` are free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ArtifactError(
+            f"{what} needs {needed_bytes / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free. "
+            "Free some space, or ask for fewer tokens."
+        )
