@@ -1,0 +1,54 @@
+"""Errors of the app that a person can mend, each with its HTTP status.
+
+    UserError (400)
+    ├── NotFound (404)
+    ├── Conflict (409)       somebody else's change came first
+    ├── TooLarge (413)
+    ├── Unprocessable (422)
+    └── Unavailable (503)    a process that is down now and may be back soon
+
+The message is one line: what is wrong, and what to do. `app.web.errors` shows it as a page, a fragment or
+`application/problem+json`; the command line prints it and exits with 1.
+"""
+
+
+class UserError(Exception):
+    """Something asked for cannot be done as asked."""
+
+    status = 400
+    title = "This request cannot be answered"
+
+
+class NotFound(UserError):
+    """There is no such SAE, feature, run or label."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(UserError):
+    """The thing changed since it was read."""
+
+    status = 409
+    title = "Changed in the meantime"
+
+
+class TooLarge(UserError):
+    """The input is over its limit; the message states the limit."""
+
+    status = 413
+    title = "Too large"
+
+
+class Unprocessable(UserError):
+    """The input has the right form and a wrong value."""
+
+    status = 422
+    title = "Not understood"
+
+
+class Unavailable(UserError):
+    """A process this needs is down; trying again later may work."""
+
+    status = 503
+    title = "Not available right now"
