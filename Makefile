@@ -1,0 +1,50 @@
+# make demo   set everything up and do the main job
+# make test   set everything up and pass the tests
+#
+# TORCH_INDEX=URL  take PyTorch from another package index (README: "A machine without a GPU")
+# PYTHON=python3.12  make the environment with another Python, 3.11 to 3.13
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup demo test lint check clean
+
+setup: .venv/.demo
+
+# One environment grows: the demo's packages first, then what tests and lint add to them.
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "SeeSAE needs Python 3.11 to 3.13; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.torch: .venv/.python constraints.txt
+	$(if $(TORCH_INDEX),$(PIP) torch --index-url $(TORCH_INDEX))
+	touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+.venv/.check: .venv/.demo
+	$(PIP) --editable '.[test,lint]'
+	touch $@
+
+demo: setup
+	$(BIN)/seesae demo
+
+test: .venv/.check
+	$(BIN)/python -m pytest
+
+lint: .venv/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+clean:
+	rm -rf .venv build dist *.egg-info
