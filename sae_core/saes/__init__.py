@@ -1,0 +1,7 @@
+"""Sparse autoencoders: one file an architecture."""
+
+from sae_core.saes.base import SAE, Losses, SAEConfig
+
+ARCHITECTURES: dict[str, type[SAE]] = {}
+
+__all__ = ["ARCHITECTURES", "SAE", "Losses", "SAEConfig"]
