@@ -1,0 +1,27 @@
+"""All tables, so that importing the package fills `Base.metadata`."""
+
+from app.tables.base import Base
+from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
+from app.tables.features import ExampleBand, Feature
+from app.tables.labels import Label, LabelRevision
+from app.tables.models import LanguageModel, Token
+from app.tables.runs import Run, RunMetric
+from app.tables.saes import FeatureIndex, Sae
+
+__all__ = [
+    "Base",
+    "Corpus",
+    "Document",
+    "ExampleBand",
+    "Feature",
+    "FeatureIndex",
+    "Label",
+    "LabelRevision",
+    "LanguageModel",
+    "Run",
+    "RunMetric",
+    "Sae",
+    "Sequence",
+    "SequenceSet",
+    "Token",
+]

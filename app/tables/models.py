@@ -1,0 +1,36 @@
+"""Language models and their vocabularies."""
+
+from datetime import datetime
+
+from sqlalchemy import TIMESTAMP, ForeignKey, Identity, LargeBinary, func, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.tables.base import Base
+
+
+class LanguageModel(Base):
+    """A causal language model, known by the hashes of its weights and tokenizer."""
+
+    __tablename__ = "language_model"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    source: Mapped[str]
+    n_layers: Mapped[int]
+    d_model: Mapped[int]
+    vocab_size: Mapped[int]
+    weights_sha256: Mapped[str]
+    tokenizer_sha256: Mapped[str]
+    bos_token_id: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class Token(Base):
+    """One vocabulary entry: its raw bytes, which may be a part of a character."""
+
+    __tablename__ = "token"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("language_model.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    bytes: Mapped[bytes] = mapped_column(LargeBinary)
+    special: Mapped[bool] = mapped_column(server_default=~true())

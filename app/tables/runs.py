@@ -1,0 +1,47 @@
+"""Runs: long work, its stages and the measurements taken on the way."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.tables.base import Base
+
+
+class Run(Base):
+    """One piece of long work. `stages` is the list that `app.queries.runs.Stage` describes."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        CheckConstraint("kind IN ('train', 'index', 'evaluate', 'demo', 'import', 'export')", name="kind"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
+        Index("ix_run_created_at", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    kind: Mapped[str]
+    title: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="queued")
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    stages: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    error: Mapped[str | None]
+    sae_id: Mapped[int | None] = mapped_column(ForeignKey("sae.id", ondelete="SET NULL"), index=True)
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    started_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    updated_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class RunMetric(Base):
+    """Measurements at one step of a run, such as {"loss": 0.4, "explained_variance": 0.79}."""
+
+    __tablename__ = "run_metric"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    values: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -1,0 +1,54 @@
+"""Sparse autoencoders and the indices published of them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, REAL, TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.tables.base import Base
+
+
+class Sae(Base):
+    """A dictionary on one hook point of one model. `artifact` is where its weights lie, under SEESAE_ARTIFACTS."""
+
+    __tablename__ = "sae"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    slug: Mapped[str] = mapped_column(unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("language_model.id"), index=True)
+    hook: Mapped[str]
+    architecture: Mapped[str]
+    d_in: Mapped[int]
+    d_sae: Mapped[int]
+    k: Mapped[float | None] = mapped_column(REAL)
+    artifact: Mapped[str]
+    weights_sha256: Mapped[str]
+    config: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    current_index_id: Mapped[int | None] = mapped_column(
+        ForeignKey("feature_index.id", ondelete="SET NULL", use_alter=True)
+    )
+
+
+class FeatureIndex(Base):
+    """All statistics of one SAE over one sequence set, published as a whole.
+
+    `provenance` (hashes, seeds, thresholds) identifies it: an index of the same provenance is the same index.
+    """
+
+    __tablename__ = "feature_index"
+    __table_args__ = (CheckConstraint("state IN ('building', 'published', 'retired')", name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    sae_id: Mapped[int] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"), index=True)
+    sequence_set_id: Mapped[int] = mapped_column(ForeignKey("sequence_set.id"))
+    state: Mapped[str] = mapped_column(server_default="building")
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    provenance: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    published_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
