@@ -25,7 +25,9 @@ class Feature(Base):
     __table_args__ = (
         Index("ix_feature_density", "density", "number"),
         Index("ix_feature_max", "max", "number"),
-        Index("ix_feature_top_tokens", func.to_tsvector(text("'simple'"), text("top_tokens_text")), postgresql_using="gin"),
+        Index(
+            "ix_feature_top_tokens", func.to_tsvector(text("'simple'"), text("top_tokens_text")), postgresql_using="gin"
+        ),
         {"postgresql_partition_by": "LIST (index_id)"},
     )
 
