@@ -1,0 +1,88 @@
+"""Numbers, shares and times as a person reads them; each function is a template filter of the same name."""
+
+import math
+from datetime import UTC, datetime
+
+NARROW_SPACE = "\u202f"
+NONE = "–"
+
+
+def count(value: int) -> str:
+    """196608 -> '196,608'."""
+    return f"{value:,}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits and no exponent: 12.3, 0.042, 1,240."""
+    if not math.isfinite(value):
+        return NONE
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -6:
+        return f"{value:.0e}".replace("e-0", "e-").replace("-", "\u2212")
+    text = f"{round(value, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"
+    return text.replace("-", "\u2212")
+
+
+def signed(value: float) -> str:
+    """+1.24 or −0.31, for logits."""
+    return ("+" if value > 0 else "") + significant(value)
+
+
+def percent(share: float) -> str:
+    """A share of 1 as per cent: 0.0034 -> '0.34 %'. Two significant digits below 10 %, one decimal above."""
+    value = 100 * share
+    if not math.isfinite(value):
+        return NONE
+    if value == 0:
+        text = "0"
+    elif value >= 99.95:
+        text = f"{value:.0f}" if value >= 99.995 else f"{value:.2f}"
+    elif value >= 10:
+        text = f"{value:.1f}"
+    else:
+        text = significant(value, 2)
+    return f"{text}{NARROW_SPACE}%"
+
+
+def compact(value: float) -> str:
+    """1048576 -> '1.05 M'; exact below ten thousand."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{significant(value / (1e3 if unit == 'k' else limit))}{NARROW_SPACE}{unit}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """65 -> '1 min 5 s'; below ten seconds with one decimal."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}{NARROW_SPACE}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{NARROW_SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{NARROW_SPACE}min {whole % 60}{NARROW_SPACE}s"
+    return f"{whole // 3600}{NARROW_SPACE}h {whole % 3600 // 60}{NARROW_SPACE}min"
+
+
+def moment(value: datetime) -> str:
+    """A time in UTC, to the minute: '22 Nov 2026, 07:42 UTC'."""
+    utc = value.astimezone(UTC)
+    return f"{utc.day} {utc:%b %Y, %H:%M} UTC"
+
+
+def short_hash(sha256: str) -> str:
+    """The first twelve hex digits: enough to compare by eye."""
+    return sha256[:12]
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """'1 feature', '4,096 features'."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+FILTERS = {
+    f.__name__: f
+    for f in (count, significant, signed, percent, compact, duration, moment, short_hash, plural)
+}

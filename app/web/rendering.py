@@ -1,0 +1,63 @@
+"""Templates, static addresses, and the choice between a whole page and a fragment of it."""
+
+import hashlib
+from functools import cache
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.paths import STATIC, TEMPLATES
+from app.web import formatting, sparklines
+
+
+@cache
+def static_url(path: str) -> str:
+    """`/static/<path>?v=<hash>`: the address changes with the content, so it may be cached for ever."""
+    digest = hashlib.sha256((STATIC / path).read_bytes()).hexdigest()
+    return f"/static/{path}?v={digest[:12]}"
+
+
+@cache
+def environment() -> Environment:
+    """The one template environment: everything is escaped, and an unknown name is an error, not an empty string."""
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals["static_url"] = static_url
+    env.filters |= formatting.FILTERS
+    env.filters["sparkline"] = sparklines.path
+    return env
+
+
+def wants_fragment(request: Request) -> bool:
+    """Whether htmx asks for a part of the page; when it restores history it needs the whole."""
+    return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
+
+
+def text(template: str, context: dict[str, Any]) -> str:
+    """A template rendered to text, for fragments sent over SSE."""
+    return environment().get_template(template).render(context)
+
+
+def render(request: Request, template: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
+    """A page or fragment. `Vary` keeps caches from giving one to who asked for the other."""
+    body = text(template, {"request": request, **context})
+    return HTMLResponse(body, status_code=status, headers={"Vary": "HX-Request", "Cache-Control": "no-cache"})
+
+
+def render_error(request: Request, status: int, title: str, detail: str) -> Response:
+    """An error for a person: a page, or for htmx a notice that leaves the page as it is."""
+    fragment = wants_fragment(request)
+    template = "errors/_notice.html" if fragment else "errors/page.html"
+    response = render(request, template, {"status": status, "title": title, "detail": detail}, status=status)
+    if fragment:
+        response.headers["HX-Retarget"] = "#notice"
+        response.headers["HX-Reswap"] = "innerHTML"
+        response.headers["HX-Push-Url"] = "false"
+    return response

@@ -1,0 +1,28 @@
+"""Small histograms for lists, as the path of an inline SVG."""
+
+from collections.abc import Sequence
+
+WIDTH = 80
+HEIGHT = 20
+
+
+def path(counts: Sequence[int]) -> str:
+    """The `d` of one filled path that draws a bar a bin in an 80 × 20 box.
+
+    Heights follow the square root of the count, so that a tail a hundred times rarer than the peak still shows
+    at a tenth of its height; a bin that holds anything is at least one pixel high.
+    """
+    peak = max(counts, default=0)
+    if peak == 0:
+        return f"M0 {HEIGHT - 1}h{WIDTH}v1h-{WIDTH}z"
+    step = WIDTH / len(counts)
+    heights = [max(1.0, HEIGHT * (value / peak) ** 0.5) if value else 0.0 for value in counts]
+    parts = [f"M0 {HEIGHT}"]
+    level = 0.0
+    for height in heights:
+        if height != level:
+            parts.append(f"v{level - height:.1f}")
+            level = height
+        parts.append(f"h{step:g}")
+    parts.append(f"V{HEIGHT}z")
+    return "".join(parts)
