@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,6 +63,37 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(config.d_in))
         self.register_buffer("input_scale", torch.ones(()))
 
+    @torch.no_grad()
+    def initialise(self, sample: Float[Tensor, "tokens d_in"], seed: int) -> None:
+        """Set the start values from a sample of activations in the model's own units.
+
+        Decoder rows are random unit vectors, the encoder is their transpose, `b_dec` is the sample's geometric median,
+        and the input scale gives the sample a mean norm of √d_in.
+        """
+        directions = torch.randn(self.d_sae, self.d_in, generator=torch.Generator().manual_seed(seed))
+        self.W_dec.copy_(directions)
+        self.normalise_decoder()
+        self.W_enc.copy_(self.W_dec.t())
+        self.b_enc.zero_()
+        self.input_scale.copy_(self.d_in**0.5 / sample.norm(dim=1).mean())
+        self.b_dec.copy_(geometric_median(sample * self.input_scale))
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Give every decoder row unit norm."""
+        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def fold_input_scale(self) -> None:
+        """Take activations in the model's own units from now on.
+
+        With y = s·x, every activation function here satisfies act(s·pre) = s·act(pre), so dividing the biases by s
+        (and a threshold, in the architectures that have one) gives f / s and x̂ / s; decoder rows keep their norm.
+        """
+        self.b_enc.div_(self.input_scale)
+        self.b_dec.div_(self.input_scale)
+        self.input_scale.fill_(1)
+
     @property
     def d_in(self) -> int:
         """Width of the activations."""
@@ -122,3 +153,20 @@ class SAE(nn.Module):
         from sae_core.checkpoints import saelens
 
         return saelens.read(folder)
+
+
+def geometric_median(
+    points: Float[Tensor, "points d_in"], *, iterations: int = 50, tolerance: float = 1e-5
+) -> Float[Tensor, " d_in"]:
+    """The point with the least mean distance to all others, by Weiszfeld's algorithm.
+
+    Unlike the mean it is not dragged by the few tokens whose activations are many times larger than the rest.
+    """
+    median = points.mean(dim=0)
+    for _ in range(iterations):
+        distances = torch.linalg.vector_norm(points - median, dim=1).clamp(min=torch.finfo(points.dtype).tiny)
+        weights = (1 / distances) / (1 / distances).sum()
+        previous, median = median, weights @ points
+        if torch.linalg.vector_norm(median - previous) <= tolerance * torch.linalg.vector_norm(median):
+            break
+    return median

@@ -1,0 +1,123 @@
+"""Which feature activations a token keeps: the k largest of a row, or the k·B largest of a batch.
+
+Both take pre-activations and keep positive values only: a value of zero is an inactive feature.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The active entries of a `[batch, d_sae]` matrix, ordered by row."""
+
+    rows: Int[Tensor, " active"]
+    features: Int[Tensor, " active"]
+    batch: int
+    d_sae: int
+
+    @cached_property
+    def row_offsets(self) -> Int[Tensor, " batch"]:
+        """Where each row's entries start."""
+        return _offsets(self.rows, self.batch)
+
+    @cached_property
+    def by_feature(self) -> Int[Tensor, " active"]:
+        """The order that groups the entries by feature, each feature's rows ascending."""
+        if self.features.device.type != "cpu":
+            return self.features.sort(stable=True).indices
+        keys = self.features.numpy()
+        if self.d_sae <= 1 << 16:  # numpy sorts 16-bit integers by radix, five times faster
+            keys = keys.astype(np.uint16)
+        return torch.from_numpy(np.argsort(keys, kind="stable"))
+
+    @cached_property
+    def feature_offsets(self) -> Int[Tensor, " d_sae"]:
+        """Where each feature's entries start in `by_feature`."""
+        return _offsets(self.features[self.by_feature], self.d_sae)
+
+    def active(self) -> Bool[Tensor, " d_sae"]:
+        """Features with at least one entry."""
+        active = torch.zeros(self.d_sae, dtype=torch.bool, device=self.features.device)
+        active[self.features] = True
+        return active
+
+    def values(self, dense: Float[Tensor, "batch d_sae"]) -> Float[Tensor, " active"]:
+        """The selected entries of a matrix."""
+        return dense.flatten()[self.rows * self.d_sae + self.features]
+
+    def dense(self, values: Float[Tensor, " active"]) -> Float[Tensor, "batch d_sae"]:
+        """A matrix that holds `values` where selected, and zero elsewhere."""
+        flat = values.new_zeros(self.batch * self.d_sae)
+        return flat.index_put((self.rows * self.d_sae + self.features,), values).view(self.batch, self.d_sae)
+
+
+def topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Selection:
+    """The k largest of each row, where positive; ties are broken as `torch.topk` does."""
+    batch, d_sae = pre.shape
+    largest = pre.topk(min(k, d_sae), dim=1, sorted=False)
+    rows, slots = (largest.values > 0).nonzero(as_tuple=True)
+    return Selection(rows, largest.indices[rows, slots], batch, d_sae)
+
+
+def batch_topk(pre: Float[Tensor, "batch d_sae"], count: int) -> Selection:
+    """The `count` largest of the whole batch, where positive.
+
+    Exact: when several entries tie for the last place, just enough of them are kept; on the CPU the first ones.
+    """
+    batch, d_sae = pre.shape
+    count = min(count, pre.numel())
+    if pre.device.type == "cpu":
+        chosen = torch.from_numpy(_largest(pre.detach().contiguous().view(-1).numpy(), count))
+    else:
+        chosen = _largest_reference(pre.flatten(), count)
+    rows = torch.div(chosen, d_sae, rounding_mode="floor")
+    return Selection(rows, chosen - rows * d_sae, batch, d_sae)
+
+
+def _largest_reference(flat: Float[Tensor, " size"], count: int) -> Int[Tensor, " chosen"]:
+    """Positions of the `count` largest values that are positive, ascending."""
+    largest = flat.topk(count, sorted=False)
+    return largest.indices[largest.values > 0].sort().values
+
+
+def _largest(flat: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """`_largest_reference` by one comparison over all values, 10 times faster than a partial sort of them.
+
+    A sample of the values gives a floor that a little more than `count` values should exceed; only those are ranked.
+    A floor that turns out too high costs a second pass, never the answer.
+    """
+    candidates = np.flatnonzero(flat > _sampled_floor(flat, count))
+    if len(candidates) < count:
+        candidates = np.flatnonzero(flat > 0)
+    if len(candidates) <= count:
+        return candidates
+    values = flat[candidates]
+    last = np.partition(values, len(values) - count)[len(values) - count]
+    above = values > last
+    tied = np.flatnonzero(values == last)[: count - int(above.sum())]
+    above[tied] = True
+    return candidates[above]
+
+
+def _sampled_floor(flat: NDArray[np.floating], count: int, sample_size: int = 1 << 16) -> float:
+    """A value that, by a sample, more than `count` entries exceed almost surely (four standard deviations), or 0."""
+    sample = flat[:: max(1, flat.size // sample_size) | 1]  # an odd step visits every column
+    expected = count * len(sample) / flat.size
+    rank = int(expected + 4 * expected**0.5) + 4
+    if rank >= len(sample):
+        return 0.0
+    return max(0.0, float(np.partition(sample, len(sample) - rank)[len(sample) - rank]))
+
+
+def _offsets(ordered: Int[Tensor, " active"], groups: int) -> Int[Tensor, " groups"]:
+    """Where each group starts in a sorted list of group numbers."""
+    if ordered.device.type != "cpu":
+        return torch.searchsorted(ordered, torch.arange(groups, device=ordered.device))
+    return torch.from_numpy(np.searchsorted(ordered.numpy(), np.arange(groups)))

@@ -1,0 +1,52 @@
+"""BatchTopK: a batch keeps its k·B largest pre-activations (Bussmann et al. 2024, arXiv:2412.06410)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_core import kernels
+from sae_core.kernels import Selection
+from sae_core.saes.base import SAEConfig
+from sae_core.saes.jumprelu import JumpReLU
+from sae_core.saes.topk import TopK, TopKConfig
+
+THRESHOLD_MEMORY = 0.99
+"""Share of the running threshold that a step keeps."""
+
+
+class BatchTopK(TopK):
+    """f = the k·B largest pre-activations of a batch of B tokens, where positive.
+
+    A token alone has no batch, so inference compares with a threshold instead: the running mean of each training
+    batch's smallest selected activation. The inference form is a `JumpReLU`.
+    """
+
+    architecture = "batchtopk"
+    threshold: Float[Tensor, ""]
+    """Running mean of the smallest selected activation; -1 before the first batch."""
+
+    def __init__(self, config: TopKConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("threshold", torch.tensor(-1.0))
+
+    def select(self, pre: Float[Tensor, "batch d_sae"]) -> Selection:
+        """The entries that stay active."""
+        return kernels.batch_topk(pre, self.k * len(pre))
+
+    def observe(self, values: Float[Tensor, " active"]) -> None:
+        """Move the threshold towards this batch's smallest activation."""
+        if len(values):
+            smallest = values.min()
+            moved = torch.lerp(smallest, self.threshold, THRESHOLD_MEMORY)
+            self.threshold.copy_(torch.where(self.threshold < 0, smallest, moved))
+
+    @torch.no_grad()
+    def for_inference(self) -> JumpReLU:
+        """The JumpReLU that uses the learned threshold, with the input scale folded in."""
+        sae = JumpReLU(SAEConfig(d_in=self.d_in, d_sae=self.d_sae)).to(self.W_enc)
+        for name, parameter in self.named_parameters():
+            sae.get_parameter(name).copy_(parameter)
+        sae.threshold.fill_(self.threshold)
+        sae.input_scale.copy_(self.input_scale)
+        sae.fold_input_scale()
+        return sae
