@@ -1,16 +1,33 @@
-"""Train an SAE: the recipe, the loop, and how it resumes."""
+"""Train an SAE: the step, and the loop that a killed run resumes.
 
+The recipe is the field's: Adam, a short warm-up and a linear decay over the last fifth, unit decoder rows with the
+gradient component along them removed, `b_dec` from the geometric median, activations scaled to a mean norm of √d_in.
+"""
+
+import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
+from sae_core.errors import SAEError, TrainingDiverged
 from sae_core.progress import Progress, silent
-from sae_core.saes import SAE
+from sae_core.saes import SAE, Losses
+from sae_core.training_config import TrainingConfig
+from sae_core.training_state import TrainingState, saved_steps
+
+__all__ = ["ActivationSource", "TrainingConfig", "train"]
+
+START_SAMPLE = 16_384
+"""Activations that start values are computed from."""
+REPORT_SECONDS = 0.5
+CHECKPOINT_SECONDS = 10.0
 
 
 class ActivationSource(Protocol):
@@ -27,28 +44,6 @@ class ActivationSource(Protocol):
         """Held-out activations, once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """What is trained, and how."""
-
-    architecture: str = "batchtopk"
-    """A name in `sae_core.saes.ARCHITECTURES`."""
-    d_sae: int = 4096
-    """Number of features."""
-    k: int = 32
-    """Active features per token (TopK, BatchTopK)."""
-    l1_coefficient: float = 5.0
-    """λ of the sparsity penalty (Standard)."""
-    samples: int = 2_000_000
-    """Activations to train on in all; more than the source holds means several epochs."""
-    batch_size: int = 2048
-    """Activations in a step."""
-    lr: float | None = None
-    """Peak learning rate; None takes 2e-4 / sqrt(d_sae / 2^14)."""
-    seed: int = 0
-    """Of the start values and of the order of the data."""
-
-
 def train(
     config: TrainingConfig,
     source: ActivationSource,
@@ -59,10 +54,114 @@ def train(
 ) -> SAE:
     """Train an SAE and return its inference form; the caller saves it.
 
-    `progress` gets samples done, samples in all, and about twice a second `loss`, `explained_variance`, `l0`,
-    `dead_fraction`, `learning_rate` and `samples_per_s`.
+    State is kept in `folder`. A run that was stopped goes on from its last checkpoint, and on the CPU ends with the
+    same bits as one that never stopped; a finished run returns at once. `progress` gets the activations done, the
+    activations in all, and about twice a second `loss`, `explained_variance`, `l0`, `dead_fraction`, `learning_rate`
+    and `samples_per_s`, each over the steps since the last report.
 
     Raises:
+        SAEError: the config makes no sense, or the activations are not numbers.
+        CheckpointError: the folder holds another run, or no checkpoint there can be read.
         TrainingDiverged: the loss is no longer a number; the last good checkpoint is kept.
+        ArtifactError: the disk is full.
     """
-    raise NotImplementedError
+    config = config.resolved()
+    if str(device) == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    state = TrainingState.resume(config, source.d_in, folder, device) or _start(config, source, device)
+    progress(min(state.samples, config.samples), config.samples)
+    meter = _Meter(state)
+    checkpointed = time.monotonic()
+    for batch in islice(source.batches(config.batch_size, seed=config.seed, skip=state.step), config.steps - state.step):
+        meter.add(take_step(state, batch.to(device), folder))
+        finished = state.step == config.steps
+        due = state.step % config.checkpoint_every == 0 or time.monotonic() - checkpointed >= CHECKPOINT_SECONDS
+        if due or finished:
+            state.save(folder)
+            checkpointed = time.monotonic()
+        if meter.due() or finished:
+            progress(min(state.samples, config.samples), config.samples, meter.read())
+    return state.sae.for_inference()
+
+
+def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: Path) -> Losses:
+    """One step of gradient descent on a batch of activations in the model's own units.
+
+    Raises:
+        TrainingDiverged: before a weight is touched, if the loss or a gradient is not a number.
+    """
+    config, sae = state.config, state.sae
+    x = batch * sae.input_scale
+    warmth = min(1.0, (state.step + 1) / max(1.0, config.sparsity_warmup * config.steps))
+    losses = sae.losses(x, state.dead(), warmth)
+    losses.total.backward()
+    sae.remove_parallel_gradient()
+    norm = clip_grad_norm_(sae.parameters(), config.clip, foreach=False)
+    if not math.isfinite(losses.total.item() + norm.item()):
+        raise _diverged(state, batch, folder)
+    for group in state.optimiser.param_groups:
+        group["lr"] = config.learning_rate(state.step)
+    state.optimiser.step()
+    state.optimiser.zero_grad()
+    sae.normalise_decoder()
+    state.step += 1
+    state.last_active[losses.active] = state.samples
+    state.inputs.add(x)
+    return losses
+
+
+def _start(config: TrainingConfig, source: ActivationSource, device: torch.device) -> TrainingState:
+    """The state before the first step, with start values from the first activations."""
+    batches = math.ceil(min(START_SAMPLE, config.samples) / config.batch_size)
+    sample = torch.cat(list(islice(source.batches(config.batch_size, seed=config.seed), batches))).to(device)
+    if not sample.isfinite().all():
+        raise SAEError("The activations hold NaN or infinite values. Check the model, or choose another hook point.")
+    state = TrainingState.create(config, source.d_in, device)
+    state.sae.initialise(sample, config.seed)
+    return state
+
+
+def _diverged(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: Path) -> TrainingDiverged:
+    where = f"Training stopped at step {state.step + 1} of {state.config.steps}:"
+    steps = saved_steps(folder)
+    kept = f"The checkpoint of step {steps[-1]} in {folder} is kept." if steps else "There was no checkpoint yet."
+    if not batch.isfinite().all():
+        return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
+    return TrainingDiverged(
+        f"{where} the loss is no longer a number. {kept} Train again with a learning rate below {state.config.lr:.1e}."
+    )
+
+
+class _Meter:
+    """Averages over the steps since the last report."""
+
+    def __init__(self, state: TrainingState) -> None:
+        self.state = state
+        self._reset()
+
+    def _reset(self) -> None:
+        self.since = time.monotonic()
+        self.steps = 0
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.state.inputs.mean.device)
+
+    def add(self, losses: Losses) -> None:
+        self.steps += 1
+        self.sums += torch.stack([losses.total.detach(), losses.mse, losses.l0]).double()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.since >= REPORT_SECONDS
+
+    def read(self) -> dict[str, float]:
+        state = self.state
+        loss, mse, l0 = (self.sums / self.steps).tolist()
+        metrics = {
+            "loss": loss,
+            "explained_variance": 1 - mse / state.inputs.variance(),
+            "l0": l0,
+            "dead_fraction": len(state.dead()) / state.config.d_sae,
+            "learning_rate": state.config.learning_rate(state.step - 1),
+            "samples_per_s": self.steps * state.config.batch_size / (time.monotonic() - self.since),
+        }
+        self._reset()
+        return metrics

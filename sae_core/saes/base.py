@@ -1,5 +1,6 @@
 """What every sparse autoencoder (SAE) shares: parameters, start values, units, and the step's contract."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,6 +85,13 @@ class SAE(nn.Module):
         self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
 
     @torch.no_grad()
+    def remove_parallel_gradient(self) -> None:
+        """Drop the part of each decoder row's gradient that would only change the row's norm, which is fixed."""
+        if self.W_dec.grad is not None:
+            along = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
+            self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
+
+    @torch.no_grad()
     def fold_input_scale(self) -> None:
         """Take activations in the model's own units from now on.
 
@@ -139,7 +147,9 @@ class SAE(nn.Module):
 
     def for_inference(self) -> "SAE":
         """A copy that takes activations in the model's own units, in the form that is saved and indexed."""
-        raise NotImplementedError
+        sae = copy.deepcopy(self)
+        sae.fold_input_scale()
+        return sae
 
     def save(self, folder: Path, metadata: dict[str, Any]) -> None:
         """Write the inference form in SAELens' layout; see `sae_core.checkpoints.saelens.write`."""

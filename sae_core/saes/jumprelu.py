@@ -3,9 +3,6 @@
 This is the inference form, which BatchTopK is saved as.
 """
 
-import copy
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,9 +31,3 @@ class JumpReLU(SAE):
         """Take activations in the model's own units from now on; the thresholds too are divided by the scale."""
         self.threshold.div_(self.input_scale)
         super().fold_input_scale()
-
-    def for_inference(self) -> Self:
-        """A copy with the input scale folded in."""
-        sae = copy.deepcopy(self)
-        sae.fold_input_scale()
-        return sae

@@ -1,8 +1,6 @@
 """Standard: ReLU with an L1 penalty (Bricken et al. 2023, transformer-circuits.pub/2023/monosemantic-features)."""
 
-import copy
 from dataclasses import dataclass
-from typing import Self
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,9 +38,3 @@ class Standard(SAE):
             l0=active.sum(dim=1, dtype=f.dtype).mean(),
             active=active.any(dim=0),
         )
-
-    def for_inference(self) -> Self:
-        """A copy with the input scale folded in."""
-        sae = copy.deepcopy(self)
-        sae.fold_input_scale()
-        return sae

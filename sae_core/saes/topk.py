@@ -1,8 +1,6 @@
 """TopK: each token keeps its k largest pre-activations (Gao et al. 2024, arXiv:2406.04093)."""
 
-import copy
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -83,9 +81,3 @@ class TopK(SAE):
         largest = pre.topk(min(self.d_in // 2, len(dead)), dim=1, sorted=False)
         f = torch.zeros_like(pre).scatter(1, largest.indices, largest.values.relu())
         return (error - f @ self.W_dec[dead]).square().sum() / error.square().sum()
-
-    def for_inference(self) -> Self:
-        """A copy with the input scale folded in."""
-        sae = copy.deepcopy(self)
-        sae.fold_input_scale()
-        return sae

@@ -1,0 +1,161 @@
+"""The state of a training run, and its checkpoints: whole or absent, the last two kept."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sae_core.errors import CheckpointError, SAEError
+from sae_core.files import write_atomically
+from sae_core.saes import SAE
+from sae_core.training_config import TrainingConfig
+
+KEPT = 2
+"""Checkpoints that stay on disk."""
+
+
+@dataclass
+class RunningVariance:
+    """Mean and E‖x − μ‖² of a stream of activations, in float64 (Chan et al. 1979: stable, batch by batch)."""
+
+    count: Float[Tensor, ""]
+    mean: Float[Tensor, " d_in"]
+    squares: Float[Tensor, ""]
+    """Σ ‖x − mean‖²."""
+
+    @classmethod
+    def empty(cls, d_in: int, device: torch.device) -> Self:
+        """Of no activations yet."""
+        zeros = torch.zeros(d_in + 2, dtype=torch.float64, device=device)
+        return cls(zeros[0].clone(), zeros[2:].clone(), zeros[1].clone())
+
+    def add(self, x: Float[Tensor, "batch d_in"]) -> None:
+        """Take in a batch."""
+        mean = x.mean(dim=0)
+        shift = mean.double() - self.mean
+        total = self.count + len(x)
+        self.squares += (x - mean).square().sum().double() + shift.square().sum() * self.count * len(x) / total
+        self.mean += shift * len(x) / total
+        self.count = total
+
+    def variance(self) -> float:
+        """E‖x − μ‖²."""
+        return float(self.squares / self.count)
+
+
+@dataclass
+class TrainingState:
+    """All that a run needs to go on. No random state is in it: start values and data order come from the seed."""
+
+    config: TrainingConfig
+    sae: SAE
+    optimiser: torch.optim.Adam
+    inputs: RunningVariance
+    """Of the scaled activations so far: what explained variance is measured against."""
+    last_active: Int[Tensor, " d_sae"]
+    """Activations seen when each feature was last active."""
+    step: int = 0
+    """Steps done; also the batches consumed."""
+
+    @classmethod
+    def create(cls, config: TrainingConfig, d_in: int, device: torch.device) -> Self:
+        """The state before the first step, without start values."""
+        sae = config.sae(d_in).to(device)
+        return cls(
+            config=config,
+            sae=sae,
+            optimiser=torch.optim.Adam(sae.parameters(), betas=(config.beta1, config.beta2), fused=True),
+            inputs=RunningVariance.empty(d_in, device),
+            last_active=torch.zeros(config.d_sae, dtype=torch.int64, device=device),
+        )
+
+    @property
+    def samples(self) -> int:
+        """Activations seen."""
+        return self.step * self.config.batch_size
+
+    def dead(self) -> Int[Tensor, " dead"]:
+        """Features that the last `dead_after` activations left inactive."""
+        return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, then delete all but the last two.
+
+        Raises:
+            ArtifactError: if the disk is full.
+        """
+        metadata = {"step": str(self.step), "run": json.dumps(_identity(self.config))}
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
+        write_atomically(_path(folder, self.step), lambda temporary: save_file(tensors, temporary, metadata))
+        for step in saved_steps(folder)[:-KEPT]:
+            _path(folder, step).unlink()
+
+    @classmethod
+    def resume(cls, config: TrainingConfig, d_in: int, folder: Path, device: torch.device) -> Self | None:
+        """The state in the newest checkpoint that can be read; None where a run has not begun.
+
+        Raises:
+            CheckpointError: if the folder holds another run, or checkpoints of which none can be read.
+        """
+        saved = _load_newest(folder)
+        if saved is None:
+            return None
+        tensors, metadata = saved
+        state = cls.create(config, d_in, device)
+        if json.loads(metadata["run"]) != _identity(config) or tensors["sae.b_dec"].shape != (d_in,):
+            raise CheckpointError(f"{folder} holds a run with another config. Train in an empty folder.")
+        state.step = int(metadata["step"])
+        for parameter in state.sae.parameters():
+            zeros = torch.zeros_like(parameter)
+            state.optimiser.state[parameter] = {
+                "step": torch.zeros((), device=device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()
+            }
+        with torch.no_grad():
+            for name, tensor in state._tensors().items():
+                tensor.copy_(tensors[name])  # into place, so that memory layout, and with it every bit, is kept
+        return state
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict(keep_vars=True).items()}
+        for name, parameter in self.sae.named_parameters():
+            for key, tensor in self.optimiser.state[parameter].items():
+                tensors[f"optimiser.{name}.{key}"] = tensor
+        inputs = {f"inputs.{name}": tensor for name, tensor in vars(self.inputs).items()}
+        return {**tensors, **inputs, "last_active": self.last_active}
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps that have a checkpoint, ascending."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors"))
+
+
+def _load_newest(folder: Path) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
+    for abandoned in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
+        abandoned.unlink()
+    steps = saved_steps(folder)
+    for step in reversed(steps):
+        try:
+            with safe_open(_path(folder, step), framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue
+    if steps:
+        raise CheckpointError(f"No checkpoint in {folder} can be read. Delete the folder to train from the start.")
+    return None
+
+
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    """What must agree between a run and the one that resumes it."""
+    return {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}.safetensors"
