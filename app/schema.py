@@ -1,14 +1,59 @@
 """Bring a database's tables up to date."""
 
+import psycopg
+from sqlalchemy import create_engine, pool, text
 
-def upgrade(database_url: str) -> bool:
-    """Apply the migrations that are missing; True where there were any.
+from app.db import sqlalchemy_url
+from app.errors import UserError
+from app.paths import MIGRATIONS
+from app.postgres import libpq_url
 
-    Safe to call from many processes at once (advisory lock), and quick when there is nothing to do.
-    """
-    raise NotImplementedError
+LOCK = 0x5EE_5AE
+"""Key of the advisory lock that lets one process at a time migrate."""
+
+
+def head() -> str:
+    """The newest revision: migrations are files named `<revision>_<subject>.py`, numbered in order."""
+    return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def current(database_url: str) -> str | None:
+    """The revision that the database has; None if it is empty."""
+    with psycopg.connect(libpq_url(database_url), connect_timeout=5) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except psycopg.errors.UndefinedTable:
+            return None
+    return row[0] if row else None
 
 
 def is_current(database_url: str) -> bool:
-    """Whether the database has all of this version's migrations."""
-    raise NotImplementedError
+    """Whether the database has exactly this version's migrations."""
+    return current(database_url) == head()
+
+
+def upgrade(database_url: str) -> bool:
+    """Apply the migrations that are missing; True if there were any.
+
+    Safe to call from many processes at once, and quick when there is nothing to do: alembic is then not even loaded.
+
+    Raises:
+        UserError: the database was made by a newer version.
+    """
+    found = current(database_url)
+    if found == head():
+        return False
+    if found is not None and found > head():
+        raise UserError(f"This database was made by a newer SeeSAE (schema {found}, here {head()}): update SeeSAE.")
+
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    engine = create_engine(sqlalchemy_url(database_url), poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return True

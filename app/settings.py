@@ -3,10 +3,10 @@
 import getpass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import UserError
@@ -14,16 +14,21 @@ from app.errors import UserError
 PREFIX = "SEESAE_"
 
 
-def _user() -> str:
-    """The OS user's name; a container may run under a number that has none."""
+def _os_user() -> str:
+    """The name of who runs this; a container may run under a number that has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return "me"
 
 
+def _artifacts_in_home(values: dict[str, Any]) -> Path:
+    """The default of `artifacts`; without a valid home there is none, and the message is about the home."""
+    return Path(values.get("home", "")) / "artifacts"
+
+
 class Settings(BaseSettings):
-    """What can be set, with its default. docs/settings.md lists these fields; a test holds the two together."""
+    """What can be set, with its default. The docs list these fields; a test holds the two together."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -37,47 +42,61 @@ class Settings(BaseSettings):
         "Without it, an embedded Postgres keeps its data under the home folder.",
     )
     artifacts: Path = Field(
-        default=None,  # type: ignore[assignment]  # set by _artifacts_under_home
+        default_factory=_artifacts_in_home,
         description="Folder of weights and activation stores; by default, artifacts under the home folder.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
     inference_url: str | None = Field(
-        default=None, description="Where the inference process answers; set by seesae serve for its own."
+        default=None, description="Where the inference process answers; seesae serve sets it for its own."
     )
     inference_secret: SecretStr | None = Field(
-        default=None,
-        description="Secret that the site shows to the inference process; set by seesae serve for its own.",
+        default=None, description="What the site shows to the inference process; seesae serve makes one up for its own."
     )
-    device: str = Field(default="auto", description="Where torch computes: auto, cpu, cuda, cuda:1 or mps.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where torch computes: auto, cpu, cuda, cuda:1 or mps.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")
     probe_max_tokens: int = Field(default=1024, ge=1, description="Longest prompt of a probe, in tokens.")
     author: str = Field(
-        default_factory=_user,
+        default_factory=_os_user,
         min_length=1,
         max_length=80,
         description="Who labels and starts runs while there are no accounts; by default, the operating system's user.",
     )
     statement_timeout: float = Field(
-        default=30.0, gt=0, description="Longest time that a page's or an answer's database query may take, in seconds."
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Longest time that one query of a page or an answer may take, in seconds.",
     )
 
-    @model_validator(mode="before")
+    @field_validator("home", "artifacts")
     @classmethod
-    def _artifacts_under_home(cls, values: dict[str, object]) -> dict[str, object]:
-        return values
+    def _absolute(cls, path: Path) -> Path:
+        """Child processes may run in another folder."""
+        return path.expanduser().absolute()
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
 
 def load_settings() -> Settings:
     """Settings from the environment.
 
     Raises:
-        UserError: a value that cannot be used; the message names its variable.
+        UserError: a value that cannot be used; the message names its variable, and not the value, which may be secret.
     """
     try:
         return Settings()
     except ValidationError as error:
-        raise UserError(str(error)) from None
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise UserError(f"{name} cannot be used: {first['msg']}. Set it right, or leave it unset.") from None
 
 
 @lru_cache(maxsize=1)

@@ -3,27 +3,56 @@
 `display` shows one token by itself to a person; `api_texts` splits the text of consecutive tokens exactly.
 """
 
-from collections.abc import Sequence
+import codecs
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
+
+Kind = Literal["text", "newline", "tab", "hex"]
+
+_STAND_INS: dict[str, tuple[Kind, str]] = {"\n": ("newline", "↵"), "\t": ("tab", "⇥")}
+_INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}
+"""Unicode categories of characters that show nothing, or that change how their neighbours are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a token's display: text as it is, a visible stand-in (↵ ⇥), or a byte in hex ("E2")."""
+    """A part of a token's display: text as it is, a stand-in (↵ ⇥), a byte in hex ("E2") or a code point ("U+200B")."""
 
-    kind: Literal["text", "newline", "tab", "hex"]
+    kind: Kind
     text: str
 
 
 def display(token: bytes) -> tuple[Piece, ...]:
     """How to show one token: leading space kept, ↵ for newline, ⇥ for tab, hex for controls and partial UTF-8."""
-    raise NotImplementedError
+    pieces: list[Piece] = []
+    for kind, group in groupby(_shown(token), key=lambda shown: shown[0]):
+        texts = [text for _, text in group]
+        if kind == "text":
+            pieces.append(Piece(kind, "".join(texts)))
+        else:
+            pieces += [Piece(kind, text) for text in texts]
+    return tuple(pieces)
+
+
+def _shown(token: bytes) -> Iterator[tuple[Kind, str]]:
+    """Kind and shown form of each character, and of each byte that belongs to none."""
+    for character in token.decode("utf-8", "surrogateescape"):
+        if character in _STAND_INS:
+            yield _STAND_INS[character]
+        elif "\udc80" <= character <= "\udcff":  # surrogateescape's form of a byte
+            yield "hex", f"{ord(character) - 0xDC00:02X}"
+        elif unicodedata.category(character) in _INVISIBLE:
+            yield "hex", f"U+{ord(character):04X}"
+        else:
+            yield "text", character
 
 
 def plain(token: bytes) -> str:
     """One token as a line of plain text, as in a `title` or a figure: as `display`, with hex as ⟨E2⟩."""
-    raise NotImplementedError
+    return "".join(f"⟨{piece.text}⟩" if piece.kind == "hex" else piece.text for piece in display(token))
 
 
 def api_texts(tokens: Sequence[bytes]) -> list[str]:
@@ -32,4 +61,6 @@ def api_texts(tokens: Sequence[bytes]) -> list[str]:
     A character split over tokens belongs to the token that completes it, and the ones before have "". Bytes that are
     not UTF-8 become U+FFFD.
     """
-    raise NotImplementedError
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    last = len(tokens) - 1
+    return [decoder.decode(token, final=place == last) for place, token in enumerate(tokens)]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
+from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,7 +17,6 @@ class Run(Base):
     __table_args__ = (
         CheckConstraint("kind IN ('train', 'index', 'evaluate', 'demo', 'import', 'export')", name="kind"),
         CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
-        Index("ix_run_created_at", text("created_at DESC"), text("id DESC")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

@@ -35,20 +35,21 @@ class Sae(Base):
 
 
 class FeatureIndex(Base):
-    """All statistics of one SAE over one sequence set, published as a whole.
+    """All statistics of one SAE over one sequence set.
 
-    `provenance` (hashes, seeds, thresholds) identifies it: an index of the same provenance is the same index.
+    It is written in the transaction that publishes it, so there is no state before that. A retired index keeps its row
+    as history; its features and examples are dropped. Equal `provenance` (hashes, seeds, thresholds), equal index.
     """
 
     __tablename__ = "feature_index"
-    __table_args__ = (CheckConstraint("state IN ('building', 'published', 'retired')", name="state"),)
+    __table_args__ = (CheckConstraint("state IN ('published', 'retired')", name="state"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     sae_id: Mapped[int] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"), index=True)
     sequence_set_id: Mapped[int] = mapped_column(ForeignKey("sequence_set.id"))
-    state: Mapped[str] = mapped_column(server_default="building")
+    state: Mapped[str]
     tokens: Mapped[int] = mapped_column(BigInteger)
     topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
-    published_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    retired_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
