@@ -1,17 +1,26 @@
 """Packed sequences of tokens, with the documents that they came from."""
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sae_core.errors import ArtifactError
+from sae_core.files import write_atomically, write_json
 
 VALIDATION_EVERY = 20
 """One sequence in this many is held out from training."""
+
+_TOKENS, _DESCRIPTION = "tokens.safetensors", "sequences.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class DocumentInfo:
     title: str
     topic: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """The corpus' other columns: url, licence, language, …"""
+    """The corpus' other columns, as JSON values: url, licence, language, …"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +83,48 @@ class Sequences:
 
     def is_validation(self) -> Bool[np.ndarray, "sequence"]:
         """Which sequences are held out from training: one in 20, starting with the second."""
-        return np.arange(len(self)) % VALIDATION_EVERY == 1
+        held_out: NDArray[np.bool_] = np.arange(len(self)) % VALIDATION_EVERY == 1
+        return held_out
 
     def save(self, folder: Path) -> None:
-        """Write the sequences to `folder`."""
-        raise NotImplementedError
+        """Write the sequences to `folder`, the description last: where it is, the sequences are whole.
+
+        Raises:
+            ArtifactError: if the disk is full.
+        """
+        arrays = {"token_ids": self.token_ids, "counted": self.counted, "document_of": self.document_of}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomically(folder / _TOKENS, lambda temporary: save_file(contiguous, temporary))
+        description = {
+            "length": self.length,
+            "pad_token_id": self.pad_token_id,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "sha256": self.sha256,
+            "corpus": asdict(self.corpus),
+            "documents": [[document.title, document.topic, document.metadata] for document in self.documents],
+        }
+        write_json(folder / _DESCRIPTION, description)
 
     @classmethod
     def load(cls, folder: Path) -> "Sequences":
-        """Read sequences that `save` wrote."""
-        raise NotImplementedError
+        """Read sequences that `save` wrote.
+
+        Raises:
+            ArtifactError: if there are none, or their hash is wrong.
+        """
+        try:
+            description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+            arrays = load_file(folder / _TOKENS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ArtifactError(f"There are no sequences at {folder}: {error}. Pack the corpus again.") from error
+        sequences = cls(
+            length=description["length"],
+            pad_token_id=description["pad_token_id"],
+            documents=[DocumentInfo(*document) for document in description["documents"]],
+            corpus=CorpusInfo(**description["corpus"]),
+            tokenizer_sha256=description["tokenizer_sha256"],
+            **arrays,
+        )
+        if sequences.sha256 != description["sha256"]:
+            raise ArtifactError(f"The sequences at {folder} do not match their hash. Delete them and pack again.")
+        return sequences

@@ -1,8 +1,10 @@
 """Hook points: where inside a model activations are read or replaced, by interp-engine's names."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from interp_engine.address import Address, AddressError, parse_address
+from interp_engine.address import AddressError, parse_address
+from interp_engine.arch import Quirks
 from interp_engine.mappers import UnmappedHook, point_to_tlens_hook, tlens_hook_to_point
 
 from sae_core.errors import ModelError
@@ -20,7 +22,11 @@ POINTS = (
     "mlp_out_post",
     "resid_post",
 )
-"""Points that exist once per layer and token, as one module's input or output, in the order of the forward pass."""
+"""Points that are the whole input or output of one module of a layer, in the order of the forward pass."""
+
+# TransformerLens' `hook_mlp_out` is what the MLP adds to the residual stream, after any norm behind it. interp-engine
+# maps it so only for a model that has such norms; where there is none, `mlp_out_post` is the same tensor as `mlp_out`.
+_CONTRIBUTIONS = Quirks(sandwich_norms=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,11 @@ class HookPoint:
         Raises:
             ModelError: if `text` names no point of a layer.
         """
-        try:
-            address = tlens_hook_to_point(text) if text.startswith("blocks.") else parse_address(text)
-        except (AddressError, UnmappedHook):
-            address = Address(name="unknown")
-        if address.name not in POINTS or address.layer is None or address.stream is not None:
+        address = _parse(text)
+        if address is None or address.name not in POINTS or address.layer is None or address.stream is not None:
             raise ModelError(
-                f"'{text}' is not a hook point. Write a point and a layer, such as resid_post.9; points: {', '.join(POINTS)}."
+                f"'{text}' is not a hook point. Write a point and a layer, such as resid_post.9. "
+                f"The points are {', '.join(POINTS)}."
             )
         return cls(address.name, address.layer)
 
@@ -56,3 +60,11 @@ class HookPoint:
     def transformer_lens(self) -> str:
         """TransformerLens' name of the point, such as `blocks.9.hook_resid_post`."""
         return str(point_to_tlens_hook(self.name, self.layer))
+
+
+def _parse(text: str) -> Any:
+    """interp-engine's address, or None if `text` is none."""
+    try:
+        return tlens_hook_to_point(text, _CONTRIBUTIONS) if text.startswith("blocks.") else parse_address(text)
+    except (AddressError, UnmappedHook):
+        return None

@@ -1,15 +1,27 @@
 """A causal language model that can be stopped, read and changed at a hook point."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
+from interp_engine.arch import special_token_ids
+from interp_engine.hooks import HookManager
+from interp_engine.model import EagerModel
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from sae_core.errors import ModelError
+from sae_core.files import sha256_json
 from sae_core.models.hooks import HookPoint
+from sae_core.models.vocabulary import token_bytes
 
 Replace = Callable[[Float[Tensor, "batch position d_in"]], Float[Tensor, "batch position d_in"]]
+
+
+class _HookReached(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward pass as soon as the hook point has been read."""
 
 
 class LanguageModel:
@@ -20,6 +32,7 @@ class LanguageModel:
     source: str
     """What `load_model` was given."""
     weights_sha256: str
+    """Of the files that hold weights and architecture."""
     tokenizer_sha256: str
     hf_model: Any
     tokenizer: Any
@@ -29,40 +42,187 @@ class LanguageModel:
     vocab_size: int
     """Rows of the unembedding; may exceed the tokenizer's tokens."""
     context_length: int | None
-    """Most positions a sequence may have, if the model is limited."""
+    """Most positions a sequence may have, where the model states it."""
     bos_token_id: int | None
     """The token that every sequence starts with: the tokenizer's BOS, or its EOS where it has no BOS."""
     eos_token_id: int | None
     special_token_ids: frozenset[int]
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text`, starting with exactly one BOS."""
-        raise NotImplementedError
+    def __init__(self, *, hf_model: Any, tokenizer: Any, name: str, source: str, weights_sha256: str) -> None:
+        try:
+            self._eager = EagerModel(source, hf_model=hf_model, tokenizer=tokenizer)
+        except ValueError as error:
+            raise ModelError(f"interp-engine cannot find its way in {source}: {error} Choose another model.") from error
+        self.name = name
+        self.source = source
+        self.weights_sha256 = weights_sha256
+        self.hf_model = hf_model
+        self.tokenizer = tokenizer
+        self.device = self._eager.device
+        self.n_layers = self._eager.n_layers
+        self.d_model = self._eager.d_model
+        self.vocab_size = self._eager.arch.lm_head.weight.shape[0]
+        self.context_length = getattr(hf_model.config.get_text_config(), "max_position_embeddings", None)
+        self.eos_token_id = tokenizer.eos_token_id
+        self.bos_token_id = self.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        flagged = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.special_token_ids = frozenset(special_token_ids(tokenizer)).union(flagged)
+        self.tokenizer_sha256 = _tokenizer_sha256(tokenizer)
+        self._token_bytes: list[bytes] | None = None
+        self._d_in: dict[HookPoint, int] = {}
 
-    def decode(self, token_ids: list[int]) -> str:
-        """Text of `token_ids`, special tokens included; `tokenize` takes it back."""
-        raise NotImplementedError
+    # Text and tokens
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, starting with exactly one BOS if the tokenizer has one.
+
+        Special tokens that are spelled out in `text` are recognised. So a text that starts with BOS's own spelling, as
+        the text of a whole sequence does, gets no second one.
+        """
+        token_ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        if self.bos_token_id is None or token_ids[:1] == [self.bos_token_id]:
+            return token_ids
+        return [self.bos_token_id, *token_ids]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of `token_ids`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        vocabulary = self.token_bytes()
+        return b"".join(vocabulary[token_id] for token_id in token_ids).decode(errors="replace")
 
     def token_bytes(self) -> list[bytes]:
-        """Raw bytes of each of the `vocab_size` tokens; a special token gives its text, never b""."""
-        raise NotImplementedError
+        """Raw bytes of each of the `vocab_size` tokens, never empty; a special token gives its text.
+
+        Raises:
+            ModelError: if the vocabulary is neither byte-level BPE nor sentencepiece.
+        """
+        if self._token_bytes is None:
+            self._token_bytes = token_bytes(self.tokenizer, self.vocab_size)
+        return self._token_bytes
+
+    # Activations and logits
 
     def d_in(self, hook: HookPoint) -> int:
-        """Width of the activations at `hook`."""
-        raise NotImplementedError
+        """Width of the activations at `hook`.
+
+        Raises:
+            ModelError: if the model has no such hook point.
+        """
+        if hook not in self._d_in:
+            self._d_in[hook] = self.activations(torch.zeros((1, 1), dtype=torch.long), hook).shape[-1]
+        return self._d_in[hook]
 
     def activations(
         self, token_ids: Int[Tensor, "batch position"], hook: HookPoint
     ) -> Float[Tensor, "batch position d_in"]:
-        """Activations at `hook`, float32, on the model's device; the forward pass stops there."""
-        raise NotImplementedError
+        """Activations at `hook`, float32, on the model's device. The forward pass stops there.
+
+        Attention is causal, so right padding changes nothing before it and needs no mask.
+
+        Raises:
+            ModelError: if the model has no such hook point, or the sequences are longer than its context.
+        """
+        module, side = self._resolve(hook)
+        captured: list[Tensor] = []
+
+        def capture(activations: Tensor) -> None:
+            captured.append(activations)
+            raise _HookReached
+
+        # Nothing runs after the hook, so nothing can write into the captured tensor: no copy is needed.
+        with HookManager() as hooks, torch.no_grad(), suppress(_HookReached):
+            hooks.read(module, capture, point=side)
+            self._forward(token_ids)
+        if not captured:
+            raise ModelError(f"{self.name} never computes {hook} as a tensor of its own. Choose another hook point.")
+        return _by_position(captured[0], token_ids).float()
 
     def logits(
         self, token_ids: Int[Tensor, "batch position"], hook: HookPoint | None = None, replace: Replace | None = None
     ) -> Float[Tensor, "batch position vocab"]:
-        """Next-token logits, float32; with `replace`, the activations at `hook` are replaced by its result."""
-        raise NotImplementedError
+        """Next-token logits, float32, on the model's device.
+
+        With `hook` and `replace`, the rest of the pass goes on with `replace(activations)` in place of the activations
+        at `hook`. Both are float32.
+
+        Raises:
+            ModelError: if the model has no such hook point, or the sequences are longer than its context.
+        """
+        with HookManager() as hooks, torch.no_grad():
+            if hook is not None and replace is not None:
+
+                def write(activations: Tensor) -> Tensor:
+                    replaced = replace(_by_position(activations, token_ids).float())
+                    return replaced.to(activations.dtype).reshape(activations.shape)
+
+                module, side = self._resolve(hook)
+                hooks.write(module, write, point=side)
+            logits: Tensor = self._forward(token_ids).logits
+        return logits.float()
+
+    def _forward(self, token_ids: Int[Tensor, "batch position"]) -> Any:
+        if self.context_length is not None and token_ids.shape[1] > self.context_length:
+            asked = token_ids.shape[1]
+            raise ModelError(
+                f"{self.name} reads at most {self.context_length} tokens, not {asked}. Use shorter sequences."
+            )
+        return self.hf_model(input_ids=token_ids.to(self.device), use_cache=False)
+
+    def _resolve(self, hook: HookPoint) -> tuple[nn.Module, str]:
+        """The module that `hook` is at, and whether it is its input or its output."""
+        if not 0 <= hook.layer < self.n_layers:
+            raise ModelError(f"{self.name} has no layer {hook.layer}: its layers are 0 to {self.n_layers - 1}.")
+        attention_scale, mlp_scale = self._eager.arch.quirks.residual_multipliers
+        if {"attn_out_post": attention_scale, "mlp_out_post": mlp_scale}.get(hook.name, 1.0) != 1.0:
+            raise ModelError(f"{self.name} scales {hook} on its way to the residual stream. Use resid_post instead.")
+        try:
+            module, side = self._eager.resolve_point(hook.name, hook.layer)
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{self.name} has no {hook}: {error}") from error
+        return module, side
+
+    # Weights
 
     def output_directions(self) -> Float[Tensor, "d_model vocab"]:
-        """Effect of a direction in the residual stream on each logit."""
-        raise NotImplementedError
+        """How much a direction in the residual stream, such as a decoder row, adds to each logit.
+
+        `direction @ output_directions()` is its direct effect on the logits up to a positive factor: through the final
+        norm's scale (and centring, if it is a LayerNorm) and the unembedding, centred over the vocabulary, because the
+        softmax ignores a constant. Later layers, the norm's division and any softcap are not in it. Float32, on the
+        model's device.
+        """
+        gain, centred = _final_norm_gain(self._eager.arch.final_norm, self.d_model)
+        with torch.no_grad():
+            directions: Tensor = gain[:, None] * self._eager.arch.lm_head.weight.T.float()
+            if centred:
+                directions -= directions.mean(dim=0)
+            directions -= directions.mean(dim=1, keepdim=True)
+        return directions
+
+
+def _by_position(activations: Tensor, token_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_in"]:
+    """Undo the flattening of batch and position that some modules (OPT's MLP) do."""
+    return activations.reshape(*token_ids.shape, activations.shape[-1])
+
+
+def _final_norm_gain(norm: nn.Module, d_model: int) -> tuple[Float[Tensor, "d_model"], bool]:
+    """What `norm` multiplies each dimension by, and whether it subtracts the mean (LayerNorm does, RMSNorm does not).
+
+    Measured rather than read from `norm.weight`, because Gemma's norms multiply by 1 + weight.
+    """
+    parameter = next(norm.parameters())
+    with torch.no_grad():
+        # Alternating signs have mean 0 and RMS 1, so that either norm leaves only its gain (and bias, which the
+        # difference removes).
+        probe = torch.ones(d_model, device=parameter.device, dtype=parameter.dtype)
+        probe[1::2] = -1
+        gain = (norm(probe) - norm(-probe)) / 2 * probe
+        centred = torch.allclose(norm(probe + 1), norm(probe), atol=1e-2)
+    return gain.float(), centred
+
+
+def _tokenizer_sha256(tokenizer: Any) -> str:
+    """Hash of what decides the token ids of a text."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for transient in ("version", "truncation", "padding"):
+        state.pop(transient, None)
+    return sha256_json({"tokenizer": state, "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id})

@@ -1,12 +1,142 @@
-"""Load a model from a GGUF file, a folder or the hub."""
+"""Load a model from a GGUF file, a folder in the `transformers` layout, or the hub."""
 
+import fcntl
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from sae_core.devices import resolve_device
+from sae_core.errors import ModelError
+from sae_core.files import explain_full_disk, require_free_space, sha256_file, sha256_json
 from sae_core.models.language_model import LanguageModel
+
+_WEIGHTS = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
 def load_model(
     source: str | Path, *, device: str = "auto", name: str | None = None, cache: Path | None = None
 ) -> LanguageModel:
-    """Load a causal language model and its tokenizer."""
-    raise NotImplementedError
+    """Load a causal language model and its tokenizer.
+
+    Weights are float32 on a CPU, and of the checkpoint's own type on a GPU.
+
+    Args:
+        source: a GGUF file, a folder written by `save_pretrained`, or a hub id such as `HuggingFaceTB/SmolLM2-135M`.
+        device: `auto` (CUDA if there is any, else the CPU), or what `torch.device` takes.
+        name: slug of the model; by default made from `source`.
+        cache: folder that keeps a GGUF file's weights as safetensors, so that they are dequantised only once. None
+            dequantises each time. The hub has a cache of its own.
+
+    Raises:
+        ModelError: if there is no such model, it cannot be downloaded, or it is of a kind that cannot be used.
+        ArtifactError: if the disk is too small for the dequantised weights.
+    """
+    resolved_device = resolve_device(device)
+    path = Path(source).expanduser()
+    name = name or _slug(path)
+    transformers_logging.disable_progress_bar()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{path} is not a model. Give a GGUF file, a folder with a config.json, or a hub id.")
+        return _load_gguf(path, resolved_device, name, cache)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} holds no config.json. Give a folder written by save_pretrained, or a GGUF file.")
+        return _load_pretrained(str(path), resolved_device, name, _weights_sha256(path), source=str(source))
+    if path.is_absolute() or path.suffix.lower() == ".gguf" or not _is_hub_id(str(source)):
+        raise ModelError(f"There is no model at {source}. Check the path, or give a hub id such as owner/name.")
+    return _load_pretrained(str(source), resolved_device, name, None, source=str(source))
+
+
+def _load_pretrained(
+    place: str, device: torch.device, name: str, weights_sha256: str | None, *, source: str
+) -> LanguageModel:
+    """Load the model at a folder or hub id `place`; `source` is what the user gave for it."""
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    with _explain_failure(source):
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
+    if not tokenizer.is_fast:
+        raise ModelError(f"{source} has no fast tokenizer (tokenizer.json). Choose another model.")
+    if weights_sha256 is None:
+        weights_sha256 = _weights_sha256(Path(str(try_to_load_from_cache(place, "config.json"))).parent)
+    return LanguageModel(
+        hf_model=hf_model.to(device), tokenizer=tokenizer, name=name, source=source, weights_sha256=weights_sha256
+    )
+
+
+def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) -> LanguageModel:
+    sha256 = sha256_file(file)
+    if cache is None:
+        with tempfile.TemporaryDirectory(prefix="seesae-") as temporary:
+            _dequantise(file, Path(temporary))
+            return _load_pretrained(temporary, device, name, sha256, source=str(file))
+    folder = cache / f"{_slug(file)}-{sha256[:16]}"
+    with _locked(cache / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            partial = cache / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            _dequantise(file, partial)
+            partial.rename(folder)
+    return _load_pretrained(str(folder), device, name, sha256, source=str(file))
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer to `folder`, as float32 safetensors."""
+    # Its progress bar cannot be turned off by transformers' own switch.
+    with _explain_failure(str(file)), redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    require_free_space(folder.parent, 4 * model.num_parameters(), f"Dequantising {file.name}")
+    # The weights are plain floats now, but save_pretrained refuses any model that still says how it was quantised.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    with explain_full_disk(folder.parent):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time do the work that `path` stands for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _explain_failure(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{source} cannot be loaded: {reason} "
+            "Check the name and the network, or give a local folder or GGUF file of a causal language model."
+        ) from error
+
+
+def _weights_sha256(folder: Path) -> str:
+    files = sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)})
+    return sha256_json({file.name: sha256_file(file) for file in files})
+
+
+def _is_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source) is not None
+
+
+def _slug(path: Path) -> str:
+    """`SmolLM2-135M.Q4_1.gguf` -> `smollm2-135m-q4-1`."""
+    stem = path.stem if path.suffix.lower() == ".gguf" else path.name
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "model"
