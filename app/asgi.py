@@ -1,0 +1,80 @@
+"""Middleware that the web and the inference process share. Pure ASGI, so that endless answers stream through it."""
+
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BrokenAnswerError(RuntimeError):
+    """The answer broke off after its first bytes; the cause is in the log, and the connection must close."""
+
+
+class UnexpectedErrorMiddleware:
+    """Answers an exception that no handler expected, and keeps it from the server.
+
+    Starlette's own handler for `Exception` raises it again for the server to log, message and all, and a message may
+    quote what somebody typed.
+    """
+
+    def __init__(self, app: ASGIApp, answer: Callable[[Request, Exception], Response]) -> None:
+        self.app = app
+        self.answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer what it raises."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as error:
+            response = self.answer(Request(scope), error)
+            if started:
+                raise BrokenAnswerError from None
+            await response(scope, receive, send)
+
+
+class BodyLimitMiddleware:
+    """Stops reading a body at `limit` bytes.
+
+    It raises where FastAPI reads the body, so that the application's own handlers answer. (Starlette's limit writes a
+    bare line of text over their answer.)
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a counted body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        read = 0
+
+        async def limited_receive() -> Message:
+            nonlocal read
+            if declared.isdecimal() and int(declared) > self.limit:
+                raise self._too_large()
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.limit:
+                raise self._too_large()
+            return message
+
+        await self.app(scope, limited_receive, send)
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"The request is larger than {self.limit:,} bytes, the most that is taken.")

@@ -1,0 +1,81 @@
+"""The web process: pages, API, static files. It never imports torch.
+
+From the outside in, a request passes: security headers, log and metrics, the checks of where it comes from, the answer
+to what nobody expected, the limit of its body, compression, the routes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
+
+from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
+from app.db import create_engine, create_sessionmaker
+from app.errors import UserError
+from app.paths import STATIC
+from app.services.inference import InferenceClient
+from app.settings import Settings
+from app.web import api, errors, health, pages
+from app.web.requests import RequestMetrics, RequestMiddleware
+from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeadersMiddleware
+from app.web.static import VersionedStaticFiles
+
+MAX_BODY_BYTES = 1_000_000
+"""No request of this site is larger: a prompt of 1,024 tokens has a few kilobytes, a label less."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The site on the database that `settings.database_url` names.
+
+    Raises:
+        UserError: there is no database address; `seesae serve` starts an embedded Postgres and sets it.
+    """
+    if settings.database_url is None:
+        raise UserError(
+            "The web process needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which brings its own."
+        )
+    registry = CollectorRegistry()
+    app = FastAPI(
+        title="SeeSAE",
+        version=version("seesae"),
+        description=api.DESCRIPTION,
+        openapi_tags=api.TAGS,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # FastAPI's pages load from a CDN; api.docs serves a vendored one
+        redoc_url=None,
+        lifespan=_lifespan,
+        middleware=[
+            Middleware(SecurityHeadersMiddleware),
+            Middleware(RequestMiddleware, metrics=RequestMetrics(registry)),
+            Middleware(HostMiddleware, bound_to=settings.host),
+            Middleware(SameSiteMiddleware),
+            Middleware(UnexpectedErrorMiddleware, answer=errors.unexpected),
+            Middleware(BodyLimitMiddleware, limit=MAX_BODY_BYTES),
+            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5),
+        ],
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    app.state.engine = create_engine(settings.database_url, statement_timeout=settings.statement_timeout)
+    app.state.sessionmaker = create_sessionmaker(app.state.engine)
+    app.state.inference = InferenceClient(settings)
+    errors.install(app)
+    for router in (health.router, *api.ROUTERS, pages.router):
+        app.include_router(router)
+    app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Connections open when they are first needed, so that the site starts, and says so, without a database."""
+    try:
+        yield
+    finally:
+        await app.state.inference.close()
+        await app.state.engine.dispose()

@@ -1,0 +1,58 @@
+"""`application/problem+json` (RFC 9457): the one shape of every error of the API."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What was wrong, and what to do."""
+
+    type: Annotated[str, Field(description="`about:blank`: the status and the title say what kind of problem this is.")]
+    title: Annotated[str, Field(description="The kind of problem, in a few words.")]
+    status: Annotated[int, Field(description="The HTTP status, again.")]
+    detail: Annotated[str, Field(description="One line for a person: what was wrong, and what to do.")]
+
+    model_config = {
+        "extra": "allow",
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Not found",
+                    "status": 404,
+                    "detail": "There is no SAE “smollm2”. GET /api/v1/saes lists them.",
+                }
+            ]
+        },
+    }
+
+
+def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """The response for one problem; `extra` members go beside the standard ones."""
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}
+    # A lone surrogate cannot be encoded; "replace" keeps an error about bad input from becoming an error of its own.
+    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route, so that OpenAPI lists the problems it may answer."""
+    return {
+        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+        for status in statuses
+    }
+
+
+_DESCRIPTIONS = {
+    404: "There is no such SAE, feature, run or label.",
+    409: "It changed since it was read.",
+    413: "The input is over its limit.",
+    422: "The request has a wrong value.",
+    428: "The request must say which version it changes.",
+    503: "A process this needs is down; trying again later may work.",
+}

@@ -1,0 +1,111 @@
+"""The inference process as the site sees it: what goes over the wire, and the client.
+
+The wire's types live here, not in `app.inference`, so that the site can know them without importing torch.
+"""
+
+from http import HTTPStatus
+from typing import NoReturn
+
+import httpx
+import structlog
+from pydantic import BaseModel, Field, ValidationError
+
+from app.errors import NotFound, TooLarge, Unavailable, Unprocessable, UserError
+from app.settings import Settings
+
+log = structlog.get_logger("web")
+
+SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
+
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 120.0
+"""The first probe of an SAE loads its model, which takes seconds from a local disk and a minute from a slow one."""
+
+_ERRORS: dict[int, type[UserError]] = {
+    HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLarge,
+    HTTPStatus.UNPROCESSABLE_ENTITY: Unprocessable,
+    HTTPStatus.SERVICE_UNAVAILABLE: Unavailable,
+}
+
+
+class InferenceDown(Unavailable):
+    """The inference process gives no answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The inference process is not answering, so no text can be probed right now; the rest of the site works. "
+            "Try again in a moment. If it stays away, look at its log, which seesae serve names."
+        )
+
+
+class ProbeRequest(BaseModel):
+    """A prompt to run through the model and the SAE named by its slug."""
+
+    sae: str
+    text: str
+
+
+class FiringFeature(BaseModel):
+    """A feature that is active on the prompt: its non-zero activations and the positions of their tokens."""
+
+    index: int
+    positions: list[int]
+    values: list[float]
+
+
+class ProbeAnswer(BaseModel):
+    """What the inference process makes of a prompt."""
+
+    token_ids: list[int]
+    counted: list[bool] = Field(description="False for BOS and special tokens: no feature is looked for on them.")
+    features: list[FiringFeature] = Field(description="Every feature that is active on a counted token, by index.")
+
+
+class InferenceClient:
+    """Asks the inference process, over loopback or a private network. One instance a web process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._configured = settings.inference_url is not None
+        secret = settings.inference_secret.get_secret_value() if settings.inference_secret else ""
+        self._client = httpx.AsyncClient(
+            base_url=settings.inference_url or "",
+            headers={SECRET_HEADER: secret},
+            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+            trust_env=False,  # a proxy for the internet is no way to a process next door
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+    async def probe(self, request: ProbeRequest) -> ProbeAnswer:
+        """Run a prompt.
+
+        Raises:
+            InferenceDown: it does not answer, or not in time, or not as this version does.
+            UserError: what the inference process found wrong with the request.
+        """
+        if not self._configured:
+            raise InferenceDown
+        try:
+            response = await self._client.post("/probe", json=request.model_dump())
+        except httpx.TransportError as error:
+            log.warning("inference_unreachable", error=type(error).__name__)
+            raise InferenceDown from None
+        if response.status_code != HTTPStatus.OK:
+            _raise(response)
+        try:
+            return ProbeAnswer.model_validate_json(response.content)
+        except ValidationError:
+            log.error("inference_answer_not_understood")  # noqa: TRY400 - the exception quotes the answer
+            raise InferenceDown from None
+
+
+def _raise(response: httpx.Response) -> NoReturn:
+    """Its problem as our exception; a status that tells of a fault, not of the request, as `InferenceDown`."""
+    error = _ERRORS.get(response.status_code)
+    if error is None:
+        log.warning("inference_failed", status=response.status_code)
+        raise InferenceDown
+    raise error(str(response.json()["detail"]))

@@ -1,0 +1,272 @@
+"""Features: the list, one feature's statistics, its examples."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from app.errors import NotFound
+from app.problems import documented
+from app.queries import examples as example_queries
+from app.queries import features as queries
+from app.queries.examples import BANDS, ExampleView
+from app.queries.features import (
+    CoactiveFeature,
+    FeatureDetail,
+    FeatureFilter,
+    FeatureRow,
+    LabelFilter,
+    NearFeature,
+    Sort,
+)
+from app.queries.labels import LabelSummary
+from app.web.api.labels import LabelOut
+from app.web.api.tokens import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
+from app.web.dependencies import FeatureIndex, Sae, Session
+
+router = APIRouter(prefix="/api/v1/saes/{sae}/features", tags=["Features"])
+
+
+class HistogramOut(BaseModel):
+    """Non-zero activations in equal bins over (0, max]."""
+
+    edges: Annotated[list[float], Field(description="One more than there are counts.")]
+    counts: list[int]
+
+
+class FeatureSummary(BaseModel):
+    """What a list shows of a feature."""
+
+    index: int
+    density: Annotated[float, Field(description="Share of the counted tokens on which it is active.")]
+    count: Annotated[int, Field(description="Counted tokens on which it is active.")]
+    max: float
+    mean: Annotated[float, Field(description="Of the non-zero activations.")]
+    histogram: HistogramOut
+    top_tokens: list[TopTokenOut]
+    label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
+    health: Annotated[list[str], Field(description="Flags that ask for care, such as dead or dense.")]
+
+
+class FeatureList(BaseModel):
+    """One page of features."""
+
+    features: list[FeatureSummary]
+    total: Annotated[int, Field(description="Features that pass the filter, on all pages.")]
+    next_cursor: str | None
+
+
+class CoactiveOut(BaseModel):
+    """A feature that is active on the same tokens more often than by chance."""
+
+    index: int
+    label: str | None
+    pmi: Annotated[float, Field(description="Pointwise mutual information.")]
+    joint: Annotated[int, Field(description="Tokens on which both are active.")]
+    given_this: Annotated[float, Field(description="P(other active | this active).")]
+    given_other: Annotated[float, Field(description="P(this active | other active).")]
+
+
+class NearOut(BaseModel):
+    """A feature whose decoder direction is near."""
+
+    index: int
+    label: str | None
+    cosine: float
+
+
+class TopicOut(BaseModel):
+    """A topic of documents in which the feature is over-represented."""
+
+    topic: str
+    count: int
+    share: float
+    lift: float
+
+
+class FeatureOut(BaseModel):
+    """All statistics of one feature over the published index."""
+
+    index: int
+    tokens: Annotated[int, Field(description="Counted tokens of the index.")]
+    density: float
+    count: int
+    max: float
+    mean: float
+    histogram: HistogramOut
+    band_edges: Annotated[list[float], Field(description="Quantile edges of the non-zero activations.")]
+    top_tokens: list[TopTokenOut]
+    promoted: Annotated[list[OutputTokenOut], Field(description="Direct effect only: later layers are not in it.")]
+    suppressed: list[OutputTokenOut]
+    coactive: list[CoactiveOut]
+    near: list[NearOut]
+    topics: list[TopicOut]
+    health: list[str]
+    labels: list[LabelOut]
+
+
+class DocumentOut(BaseModel):
+    """The document that the example's token is from."""
+
+    number: int
+    title: str
+    topic: str | None
+
+
+class ExampleTokenOut(BaseModel):
+    """One token of an example."""
+
+    id: int
+    text: TokenText
+    activation: float
+    special: bool
+
+
+class ExampleOut(BaseModel):
+    """One sequence in which the feature is active."""
+
+    band: Annotated[
+        int, Field(description=f"0: a top example; 1 to {BANDS}: the quantile band, {BANDS} the strongest.")
+    ]
+    rank: int
+    sequence: Annotated[int, Field(description="Number of the sequence in the index's sequence set.")]
+    position: Annotated[int, Field(description="The example's token, as a place in `tokens`.")]
+    activation: Annotated[float, Field(description="The feature's activation at that position.")]
+    document: DocumentOut | None
+    tokens: Annotated[list[ExampleTokenOut], Field(description="The whole sequence, without padding.")]
+
+
+class Examples(BaseModel):
+    """Examples by band and rank."""
+
+    examples: list[ExampleOut]
+
+
+@router.get("", summary="List features", responses=documented(404, 422, 503))
+async def list_features(
+    sae: Sae,
+    session: Session,
+    sort: Sort = "density",
+    descending: bool | None = None,
+    min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
+    max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
+    q: Annotated[str, Query(max_length=200, description="Words in labels or top tokens.")] = "",
+    label: LabelFilter | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> FeatureList:
+    """One page of an SAE's features. By density or maximum the largest come first, by index the smallest."""
+    wanted = FeatureFilter(
+        sort=sort,
+        descending=sort != "index" if descending is None else descending,
+        min_density=min_density,
+        max_density=max_density,
+        q=q,
+        label=label,
+        limit=limit,
+        cursor=cursor,
+    )
+    page = await queries.list_features(session, sae, wanted)
+    return FeatureList(features=[_summary(row) for row in page.rows], total=page.total, next_cursor=page.next_cursor)
+
+
+@router.get("/{index}", summary="One feature", responses=documented(404, 503))
+async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> FeatureOut:
+    """All statistics of one feature, with its labels and neighbours."""
+    feature = await queries.get_feature(session, sae, index)
+    if feature is None:
+        raise NotFound(_not_indexed(sae.slug))
+    return _detail(feature)
+
+
+@router.get("/{index}/examples", summary="Examples of a feature", responses=documented(404, 422, 503))
+async def get_examples(
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    band: Annotated[int | None, Query(ge=0, le=BANDS, description="Only this band; 0 are the top examples.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Examples of each band.")] = 100,
+) -> Examples:
+    """Sequences in which the feature is active, whole, with its activation on every token."""
+    if sae.index is None:
+        raise NotFound(_not_indexed(sae.slug))
+    found = await example_queries.get_examples(session, sae, index, band=band, limit=limit)
+    return Examples(examples=[_example(example) for example in found])
+
+
+def _not_indexed(slug: str) -> str:
+    return f"{slug} has no published index yet, so there are no statistics: run seesae index {slug}."
+
+
+def _histogram(maximum: float, counts: tuple[int, ...]) -> HistogramOut:
+    edges = [maximum * number / len(counts) for number in range(len(counts) + 1)] if counts else []
+    return HistogramOut(edges=edges, counts=list(counts))
+
+
+def _text(label: LabelSummary | None) -> str | None:
+    return label.explanation if label else None
+
+
+def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
+    return {
+        "index": feature.index,
+        "density": feature.density,
+        "count": feature.count,
+        "max": feature.max,
+        "mean": feature.mean,
+        "top_tokens": [
+            TopTokenOut(id=token.id, text=lone_text(token), count=token.count, share=token.share, mean=token.mean)
+            for token in feature.top_tokens
+        ],
+        "health": list(feature.health),
+    }
+
+
+def _summary(row: FeatureRow) -> FeatureSummary:
+    return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_text(row.label))
+
+
+def _detail(feature: FeatureDetail) -> FeatureOut:
+    return FeatureOut(
+        **_shared(feature),
+        tokens=feature.tokens,
+        histogram=HistogramOut(edges=list(feature.histogram.edges), counts=list(feature.histogram.counts)),
+        band_edges=list(feature.band_edges),
+        promoted=[OutputTokenOut(id=t.id, text=lone_text(t), logit=t.logit) for t in feature.promoted],
+        suppressed=[OutputTokenOut(id=t.id, text=lone_text(t), logit=t.logit) for t in feature.suppressed],
+        coactive=[_coactive(other) for other in feature.coactive],
+        near=[_near(other) for other in feature.near],
+        topics=[TopicOut.model_validate(topic, from_attributes=True) for topic in feature.topics],
+        labels=[LabelOut.of(label) for label in feature.labels],
+    )
+
+
+def _coactive(other: CoactiveFeature) -> CoactiveOut:
+    return CoactiveOut(
+        index=other.index,
+        label=_text(other.label),
+        pmi=other.pmi,
+        joint=other.joint,
+        given_this=other.given_this,
+        given_other=other.given_other,
+    )
+
+
+def _near(other: NearFeature) -> NearOut:
+    return NearOut(index=other.index, label=_text(other.label), cosine=other.cosine)
+
+
+def _example(example: ExampleView) -> ExampleOut:
+    tokens = [
+        ExampleTokenOut(id=token.id, text=text, activation=token.activation, special=token.special)
+        for token, text in zip(example.tokens, texts(example.tokens), strict=True)
+    ]
+    return ExampleOut(
+        band=example.band,
+        rank=example.rank,
+        sequence=example.sequence,
+        position=example.position - example.start,
+        activation=example.activation,
+        document=DocumentOut.model_validate(example.document, from_attributes=True) if example.document else None,
+        tokens=tokens,
+    )

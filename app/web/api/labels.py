@@ -1,0 +1,181 @@
+"""Labels: read all, write one's own, see what changed."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import NotFound, Unprocessable
+from app.problems import documented
+from app.queries import labels as queries
+from app.queries.labels import LabelText, LabelView
+from app.services.labels import SCALE, save_label
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+
+router = APIRouter(prefix="/api/v1", tags=["Labels"])
+
+_VERSION = re.compile(r'(?:W/)?"?(\d{1,9})"?')
+
+Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
+
+
+class LabelOut(BaseModel):
+    """What one person says a feature means."""
+
+    id: int
+    author: str
+    set: str
+    status: str
+    version: int
+    explanation: str
+    categories: list[str]
+    interpretability: int | None
+    confidence: int | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, label: LabelView) -> "LabelOut":
+        """From the query's view."""
+        return cls(
+            id=label.id,
+            author=label.author,
+            set=label.label_set,
+            status=label.status,
+            version=label.version,
+            explanation=label.explanation,
+            categories=list(label.categories),
+            interpretability=label.interpretability,
+            confidence=label.confidence,
+            created_at=label.created_at,
+            updated_at=label.updated_at,
+        )
+
+
+class LabelList(BaseModel):
+    """All labels of a feature, newest first."""
+
+    labels: list[LabelOut]
+
+
+class LabelIn(BaseModel):
+    """A label to write."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"explanation": "head injuries in sport", "categories": ["medicine"], "confidence": 4}]
+        },
+    )
+
+    explanation: str
+    set: Annotated[str, Field(description="Which set of labels this belongs to.")] = "default"
+    categories: list[str] = []
+    interpretability: Score | None = None
+    confidence: Score | None = None
+    status: Literal["draft", "submitted"] = "submitted"
+    author: Annotated[
+        str | None, Field(min_length=1, max_length=80, description="Who says so; by default the setting SEESAE_AUTHOR.")
+    ] = None
+
+
+class RevisionOut(BaseModel):
+    """A label as it stood at one version."""
+
+    version: int
+    status: str
+    explanation: str
+    categories: list[str]
+    interpretability: int | None
+    confidence: int | None
+    changed_at: datetime
+
+
+class History(BaseModel):
+    """All versions of a label, newest first."""
+
+    label: LabelOut
+    history: list[RevisionOut]
+
+
+@router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404, 503))
+async def list_labels(sae: Sae, index: FeatureIndex, session: Session) -> LabelList:
+    """All labels of a feature, newest first, drafts too."""
+    return LabelList(labels=[LabelOut.of(label) for label in await queries.list_labels(session, sae.id, index)])
+
+
+@router.put(
+    "/saes/{sae}/features/{index}/labels/mine", summary="Write my label", responses=documented(404, 409, 422, 503)
+)
+async def put_my_label(
+    sae: Sae,
+    index: FeatureIndex,
+    label: LabelIn,
+    session: Session,
+    settings: AppSettings,
+    response: Response,
+    if_match: Annotated[
+        str | None,
+        Header(description='The version that was read, as 3 or "3". Leave it out for a first label.'),
+    ] = None,
+) -> LabelOut:
+    """Write one's own label of a feature; there is one an author a set.
+
+    `If-Match` says which version the change is based on. Left out, it says that there is no label yet. Where that is
+    no longer so, nothing is written and the answer is 409 with both texts: `current` and `submitted`.
+    """
+    written = await save_label(
+        session,
+        sae,
+        index,
+        author=label.author or settings.author,
+        text=LabelText(
+            explanation=label.explanation,
+            categories=tuple(label.categories),
+            interpretability=label.interpretability,
+            confidence=label.confidence,
+            status=label.status,
+        ),
+        expected_version=_version(if_match),
+        label_set=label.set,
+    )
+    response.headers["ETag"] = f'"{written.version}"'
+    return LabelOut.of(written)
+
+
+@router.get("/labels/{id}/history", summary="History of a label", responses=documented(404, 503))
+async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: Session) -> History:
+    """All versions of a label, newest first."""
+    label = await queries.get_label(session, id)
+    if label is None:
+        raise NotFound(f"There is no label {id}.")
+    revisions = await queries.label_history(session, id)
+    return History(
+        label=LabelOut.of(label),
+        history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],
+    )
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    match = _VERSION.fullmatch(if_match.strip())
+    if match is None:
+        raise Unprocessable('If-Match takes the version of the label that was read, such as "3".')
+    return int(match[1])
+
+
+def conflict_members(current: LabelView | None, submitted: LabelText) -> dict[str, Any]:
+    """The members that a 409 adds to the problem, so that neither text is lost."""
+    return {
+        "current": LabelOut.of(current).model_dump(mode="json") if current else None,
+        "submitted": {
+            "explanation": submitted.explanation,
+            "categories": list(submitted.categories),
+            "interpretability": submitted.interpretability,
+            "confidence": submitted.confidence,
+            "status": submitted.status,
+        },
+    }

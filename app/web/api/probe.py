@@ -1,0 +1,89 @@
+"""POST /saes/{sae}/probe."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.problems import documented
+from app.services import probe as service
+from app.services.probe import ProbeResult
+from app.web.api.tokens import TokenText
+from app.web.dependencies import Inference, Sae, Session
+
+router = APIRouter(prefix="/api/v1/saes/{sae}/probe", tags=["Probe"])
+
+Percentile = Annotated[
+    float | None,
+    Field(description="0 to 100, within the feature's own non-zero activations over the index; null without an index."),
+]
+
+
+class ProbeIn(BaseModel):
+    """A text to probe."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "He was taken off with a concussion.", "top_k": 20}]}
+    )
+
+    text: Annotated[str, Field(description="Neither kept nor logged.")]
+    top_k: Annotated[
+        int, Field(ge=1, le=10_000, description="At most so many features overall, and for each token.")
+    ] = 20
+
+
+class ProbeTokenOut(BaseModel):
+    """One token of the text."""
+
+    id: int
+    text: TokenText
+    special: Annotated[bool, Field(description="BOS or another special token: features are not looked for on it.")]
+
+
+class ProbeFeatureOut(BaseModel):
+    """A feature that fires on the text."""
+
+    index: int
+    label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
+    max: Annotated[float, Field(description="Its strongest activation.")]
+    max_position: Annotated[int, Field(description="Where that is, as a place in `tokens`.")]
+    percentile: Percentile
+    activations: Annotated[list[float], Field(description="One for each token; 0 where it does not fire.")]
+
+
+class TokenFeatureOut(BaseModel):
+    """A feature that fires on one token."""
+
+    index: int
+    label: str | None
+    activation: float
+    percentile: Percentile
+
+
+class ProbeOut(BaseModel):
+    """The text's tokens and the features that fire on them."""
+
+    tokens: list[ProbeTokenOut]
+    features: Annotated[
+        list[ProbeFeatureOut],
+        Field(
+            description="Ranked by how unusual the strongest activation is for the feature itself, given how often it "
+            "fires in a text this long; then by the activation."
+        ),
+    ]
+    per_token: Annotated[
+        list[list[TokenFeatureOut]],
+        Field(description="For each token, its features by percentile of their activation."),
+    ]
+    firing: Annotated[int, Field(description="Features that fire on the text, listed or not.")]
+
+
+@router.post("", summary="Probe a text", responses=documented(404, 413, 422, 503))
+async def probe(sae: Sae, request: ProbeIn, session: Session, inference: Inference) -> ProbeOut:
+    """Run a text through the model and the SAE. The texts of `tokens`, without special ones, join to the text."""
+    result = await service.probe(session, inference, sae, request.text, top_k=request.top_k)
+    return _out(result)
+
+
+def _out(result: ProbeResult) -> ProbeOut:
+    return ProbeOut.model_validate(result, from_attributes=True)

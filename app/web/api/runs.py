@@ -1,0 +1,100 @@
+"""Runs: GET /runs and /runs/{id}."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from app.errors import NotFound
+from app.problems import documented
+from app.queries import runs as queries
+from app.queries.runs import RunKind, RunState, RunView, StageState
+from app.web.dependencies import Session
+
+router = APIRouter(prefix="/api/v1/runs", tags=["Runs"])
+
+_MAX_ID = 2**31 - 1
+_DEFAULT_LIMIT = 50
+
+
+class StageOut(BaseModel):
+    """One stage of a run."""
+
+    name: str
+    title: str
+    state: StageState
+    done: int
+    total: int
+    unit: str
+    seconds: float
+    started_at: datetime | None
+
+
+class RunOut(BaseModel):
+    """One piece of long work."""
+
+    id: int
+    kind: RunKind
+    title: str
+    state: RunState
+    sae: Annotated[str | None, Field(description="Slug of the SAE this is about, once there is one.")]
+    stages: list[StageOut]
+    error: Annotated[str | None, Field(description="Why it failed, and what to do.")]
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+
+
+class RunDetailOut(RunOut):
+    """One piece of long work with what it was asked and what came out."""
+
+    params: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+class RunList(BaseModel):
+    """One page of runs, newest first."""
+
+    runs: list[RunOut]
+    next_cursor: str | None
+
+
+@router.get("", summary="List runs", responses=documented(422, 503))
+async def list_runs(
+    session: Session,
+    limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
+    cursor: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+) -> RunList:
+    """Runs, newest first."""
+    found = await queries.list_runs(session, limit=limit, before=cursor)
+    more = len(found) == limit
+    return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(found[-1].id) if more else None)
+
+
+@router.get("/{id}", summary="One run", responses=documented(404, 503))
+async def get_run(id: Annotated[int, Path(ge=1, le=_MAX_ID)], session: Session) -> RunDetailOut:
+    """One run."""
+    run = await queries.get_run(session, id)
+    if run is None:
+        raise NotFound(f"There is no run {id}. GET /api/v1/runs lists them.")
+    return RunDetailOut(**_common(run), params=dict(run.params), result=dict(run.result) if run.result else None)
+
+
+def _common(run: RunView) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "title": run.title,
+        "state": run.state,
+        "sae": run.sae_slug,
+        "stages": [StageOut.model_validate(stage, from_attributes=True) for stage in run.stages],
+        "error": run.error,
+        "created_by": run.created_by,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "updated_at": run.updated_at,
+    }

@@ -1,0 +1,141 @@
+"""GET /saes and /saes/{sae}."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.problems import documented
+from app.queries import saes as queries
+from app.queries.saes import DensityHistogram, IndexInfo, SaeDetail
+from app.web.dependencies import Sae, Session
+
+router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
+
+
+class ModelOut(BaseModel):
+    """A language model."""
+
+    name: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    weights_sha256: str
+    tokenizer_sha256: str
+
+
+class CorpusOut(BaseModel):
+    """A corpus, with whom to thank for it."""
+
+    slug: str
+    title: str
+    source: str
+    licence: str
+    attribution: str
+    documents: int
+
+
+class IndexOut(BaseModel):
+    """What the statistics were computed on."""
+
+    tokens: Annotated[int, Field(description="Counted tokens; densities are shares of these.")]
+    sequences: int
+    length: Annotated[int, Field(description="Tokens in a sequence.")]
+    corpus: CorpusOut
+    topics: list[str]
+    provenance: Annotated[dict[str, Any], Field(description="Hashes, seeds, thresholds, and what was not counted.")]
+    published_at: datetime
+
+
+class SaeOut(BaseModel):
+    """A sparse autoencoder on one hook point of a model."""
+
+    slug: str
+    model: ModelOut
+    hook: Annotated[str, Field(examples=["resid_post.9"])]
+    architecture: str
+    d_in: int
+    d_sae: Annotated[int, Field(description="Number of features.")]
+    k: float | None
+    weights_sha256: str
+    metrics: Annotated[dict[str, Any], Field(description="Results of evaluation, such as explained_variance and l0.")]
+    created_by: str
+    created_at: datetime
+    labelled: Annotated[int, Field(description="Features with at least one submitted label.")]
+    index: Annotated[IndexOut | None, Field(description="The published index; null until there is one.")]
+
+
+class DensityHistogramOut(BaseModel):
+    """Features by log10 of their density; the dead, which have none, apart."""
+
+    edges: list[float]
+    counts: list[int]
+    dead: int
+
+
+class SaeDetailOut(SaeOut):
+    """A sparse autoencoder with an overview of its features."""
+
+    config: Annotated[dict[str, Any], Field(description="How it was trained.")]
+    density_histogram: DensityHistogramOut | None
+    health: Annotated[dict[str, int], Field(description="How many features carry each health flag.")]
+
+
+class SaeList(BaseModel):
+    """All SAEs, newest first."""
+
+    saes: list[SaeOut]
+
+
+@router.get("", summary="All SAEs", responses=documented(503))
+async def list_saes(session: Session) -> SaeList:
+    """All SAEs, newest first."""
+    return SaeList(saes=[SaeOut(**_common(sae)) for sae in await queries.list_saes(session)])
+
+
+@router.get("/{sae}", summary="One SAE", responses=documented(404, 503))
+async def get_sae(sae: Sae, session: Session) -> SaeDetailOut:
+    """One SAE, with the distribution of its features' densities and counts of their health flags."""
+    return SaeDetailOut(
+        **_common(sae),
+        config=dict(sae.config),
+        density_histogram=_density(await queries.density_histogram(session, sae)),
+        health=await queries.health_counts(session, sae) if sae.index else {},
+    )
+
+
+def _common(sae: SaeDetail) -> dict[str, Any]:
+    return {
+        "slug": sae.slug,
+        "model": ModelOut.model_validate(sae.model, from_attributes=True),
+        "hook": sae.hook,
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "k": sae.k,
+        "weights_sha256": sae.weights_sha256,
+        "metrics": dict(sae.metrics),
+        "created_by": sae.created_by,
+        "created_at": sae.created_at,
+        "labelled": sae.labelled,
+        "index": _index(sae.index) if sae.index else None,
+    }
+
+
+def _index(index: IndexInfo) -> IndexOut:
+    return IndexOut(
+        tokens=index.tokens,
+        sequences=index.sequence_set.sequences,
+        length=index.sequence_set.length,
+        corpus=CorpusOut.model_validate(index.sequence_set.corpus, from_attributes=True),
+        topics=list(index.topics),
+        provenance=dict(index.provenance),
+        published_at=index.published_at,
+    )
+
+
+def _density(histogram: DensityHistogram | None) -> DensityHistogramOut | None:
+    if histogram is None:
+        return None
+    return DensityHistogramOut(edges=list(histogram.edges), counts=list(histogram.counts), dead=histogram.dead)

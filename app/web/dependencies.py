@@ -1,0 +1,58 @@
+"""What routes ask for by type: a database session, the settings, the SAE and the feature that the address names."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import get_session
+from app.errors import NotFound
+from app.queries.saes import SaeDetail, get_sae
+from app.services.inference import InferenceClient
+from app.settings import Settings
+
+# scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _inference(request: Request) -> InferenceClient:
+    client: InferenceClient = request.app.state.inference
+    return client
+
+
+AppSettings = Annotated[Settings, Depends(_settings)]
+Inference = Annotated[InferenceClient, Depends(_inference)]
+
+
+async def _sae(
+    session: Session,
+    sae: Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])],
+) -> SaeDetail:
+    # Postgres text cannot hold NUL; no slug does.
+    found = None if "\0" in sae else await get_sae(session, sae)
+    if found is None:
+        raise NotFound(f"There is no SAE “{sae[:80]}”. The list of all SAEs is on the first page and at /api/v1/saes.")
+    return found
+
+
+Sae = Annotated[SaeDetail, Depends(_sae)]
+
+
+async def _feature_index(
+    sae: Sae, index: Annotated[int, Path(description="Number of the feature, from 0.", examples=[1042])]
+) -> int:
+    if not 0 <= index < sae.d_sae:
+        raise NotFound(f"{sae.slug} has no feature {_short(index)}: its features are numbered 0 to {sae.d_sae - 1}.")
+    return index
+
+
+FeatureIndex = Annotated[int, Depends(_feature_index)]
+
+
+def _short(number: int) -> str:
+    return str(number) if abs(number) < 10**12 else "of that number"

@@ -1,0 +1,143 @@
+"""Every error as a person or a program can read it: problem+json under /api/, else the page or fragment of rendering.
+
+Never a traceback and never the input: a person gets one line that says what to do, the log gets types and frames
+(`app.logging.describe`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.errors import UserError
+from app.problems import problem
+from app.web.rendering import render_error
+
+log = structlog.get_logger("web")
+
+_TITLES = {
+    400: "This request cannot be answered",
+    403: "Refused",
+    404: "Not found",
+    405: "Not possible here",
+    413: "Too large",
+    422: "Not understood",
+    428: "A version is needed",
+    500: "Something went wrong",
+    503: "Not available right now",
+}
+_UNREACHABLE = (
+    "The database cannot be reached. If it was just restarted, wait a moment and load this again; "
+    "it works by itself as soon as the database is back."
+)
+_SLOW = "The database took too long to answer. Try again; if it stays slow, narrow the filters."
+_UNSTORABLE = "A value in the request is outside what the database can hold, such as a NUL character or a huge number."
+_ERRORS_SHOWN = 5
+_PLACE_SHOWN = 80
+
+
+def install(app: FastAPI) -> None:
+    """Add all handlers but `unexpected`, which `UnexpectedErrorMiddleware` calls."""
+    app.add_exception_handler(UserError, _user_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    for kind in (OperationalError, InterfaceError, PoolTimeout, DataError, psycopg.Error):
+        app.add_exception_handler(kind, _database_error)
+
+
+def answer(
+    request: Request,
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> Response:
+    """One error, as the one who asked can read it; `extra` are further members of the API's problem."""
+    if request.url.path.startswith("/api/"):
+        return problem(status, title, detail, headers=dict(headers or {}), **extra)
+    response = render_error(request, status, title, detail)
+    response.headers.update(headers or {})
+    return response
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """A fault of ours: the person gets an id, and the log line under that id gets types and frames."""
+    error_id = uuid4().hex[:12]
+    log.error("unexpected_error", error_id=error_id, exc_info=error)
+    detail = f"This is a fault of SeeSAE, not yours. Its log has more under the id {error_id}."
+    return answer(request, 500, _TITLES[500], detail, error_id=error_id)
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UserError)
+    headers = {"Retry-After": "5"} if error.status == 503 else None
+    return answer(request, error.status, error.title, str(error), headers=headers, **getattr(error, "extra", {}))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404 and error.detail == "Not Found":
+        detail = "There is nothing at this address. Check it, or start from the first page."
+    elif error.status_code == 405:
+        detail = f"This address does not take {request.method}."
+    else:
+        detail = error.detail
+    title = _TITLES.get(error.status_code, _TITLES[400])
+    return answer(request, error.status_code, title, detail, headers=error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [{"where": _place(each["loc"]), "message": each["msg"]} for each in error.errors()[:_ERRORS_SHOWN]]
+    detail = "; ".join(f"{each['where']}: {each['message']}" for each in found) + "."
+    return answer(request, 422, _TITLES[422], detail, errors=found)
+
+
+def _place(loc: Sequence[Any]) -> str:
+    """Where in the request, as `text in the body`; the last part may be a name the sender made up, so it is cut."""
+    source, *names = loc or ("request",)
+    where = {"path": "address", "header": "headers"}.get(str(source), str(source))
+    if not names or (source == "body" and all(isinstance(name, int) for name in names)):
+        return f"the {where}"
+    return f"“{'.'.join(str(name) for name in names)[:_PLACE_SHOWN]}” in the {where}"
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    sqlstate = getattr(original, "sqlstate", None)
+    if isinstance(error, DataError) or isinstance(original, psycopg.DataError):
+        return answer(request, 422, _TITLES[422], _UNSTORABLE)
+    if sqlstate in _SLOW_STATES:
+        log.warning("database_slow", sqlstate=sqlstate)
+        return answer(request, 503, _TITLES[503], _SLOW, headers={"Retry-After": "5"})
+    if _is_unreachable(error, original, sqlstate):
+        log.warning("database_unreachable", error=type(original).__name__, sqlstate=sqlstate)
+        return answer(request, 503, _TITLES[503], _UNREACHABLE, headers={"Retry-After": "5"})
+    return unexpected(request, error)
+
+
+_SLOW_STATES = {
+    "57014",  # query_canceled: the statement's time-out
+    "55P03",  # lock_not_available: the lock's time-out
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+}
+
+
+def _is_unreachable(error: Exception, original: BaseException | None, sqlstate: str | None) -> bool:
+    """No connection (no SQLSTATE, class 08), none left (53300), or a server that starts or stops (57P01 to 57P05)."""
+    if isinstance(error, PoolTimeout):
+        return True
+    lost = isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
+    return lost and (sqlstate is None or sqlstate.startswith(("08", "57P")) or sqlstate == "53300")
