@@ -1,25 +1,57 @@
 """Activations on disk, in shards of consecutive sequences."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from sae_core.activations.order import shuffled_batches, training_positions, validation_positions
 from sae_core.corpora import Sequences
+from sae_core.errors import ArtifactError
+from sae_core.files import require_free_space, write_atomically, write_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
 
+_MANIFEST = "manifest.json"
+_TENSOR = "activations"
+
 
 class ActivationCache:
-    """Float32 activations of every position of every sequence."""
+    """Float32 activations of every position of every sequence, memory-mapped.
+
+    Made by `build` or `open`.
+    """
 
     folder: Path
+    sequences: Sequences
     d_in: int
     n_shards: int
     n_counted: int
+    """Counted tokens."""
     train_tokens: int
+    """Counted tokens to train on."""
     validation_tokens: int
+    """Counted tokens that are held out."""
+
+    def __init__(self, folder: Path, sequences: Sequences, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.sequences = sequences
+        self.d_in = manifest["d_in"]
+        self.n_counted = sequences.n_counted
+        self._shard_sequences: int = manifest["shard_sequences"]
+        self.n_shards = _n_shards(sequences, self._shard_sequences)
+        self._shards = [_open_shard(folder, index) for index in range(self.n_shards)]
+        self._training = training_positions(sequences)
+        self._validation = validation_positions(sequences)
+        self.train_tokens = len(self._training)
+        self.validation_tokens = len(self._validation)
 
     @classmethod
     def build(
@@ -33,22 +65,150 @@ class ActivationCache:
         shard_sequences: int = 64,
         progress: Progress = silent,
     ) -> "ActivationCache":
-        """Run the model over `sequences` and keep its activations at `hook`; complete shards are reused."""
-        raise NotImplementedError
+        """Run the model over `sequences` and keep its activations at `hook`.
+
+        Each shard is written whole or not at all, and a shard that is there is not computed again. So after an
+        interruption the same call goes on where the last one stopped, and ends with the same bytes.
+
+        Args:
+            model: model to run.
+            hook: point to read.
+            sequences: tokens to run it on.
+            folder: holds one cache, and nothing else.
+            batch_size: sequences in one forward pass.
+            shard_sequences: sequences in one file.
+            progress: gets counted tokens done, and counted tokens in all.
+
+        Raises:
+            ArtifactError: if the disk is too small, or `folder` holds activations of something else.
+            ModelError: if the model has no such hook point.
+        """
+        d_in = model.d_in(hook)
+        manifest = {
+            "model": model.name,
+            "model_sha256": model.weights_sha256,
+            "hook": str(hook),
+            "sequences_sha256": sequences.sha256,
+            "d_in": d_in,
+            "shard_sequences": shard_sequences,
+        }
+        _claim(folder, manifest)
+        slices = [
+            slice(start, min(start + shard_sequences, len(sequences)))
+            for start in range(0, len(sequences), shard_sequences)
+        ]
+        missing = [index for index in range(len(slices)) if not _shard_path(folder, index).exists()]
+        rows = sum(slices[index].stop - slices[index].start for index in missing)
+        require_free_space(folder, rows * sequences.length * d_in * 4, "The activation cache")
+        counted = sequences.counted.sum(axis=1)
+        total = int(counted.sum())
+        done = total - sum(int(counted[slices[index]].sum()) for index in missing)
+        progress(done, total)
+        for index in missing:
+            shard = torch.empty((slices[index].stop - slices[index].start, sequences.length, d_in))
+            for start in range(0, len(shard), batch_size):
+                rows_of_batch = slice(
+                    slices[index].start + start, min(slices[index].start + start + batch_size, slices[index].stop)
+                )
+                token_ids = torch.from_numpy(sequences.token_ids[rows_of_batch]).long()
+                shard[start : start + batch_size] = model.activations(token_ids, hook)
+                done += int(counted[rows_of_batch].sum())
+                progress(done, total)
+            _write_shard(folder, index, shard)
+        return cls(folder, sequences, manifest)
 
     @classmethod
     def open(cls, folder: Path, sequences: Sequences) -> "ActivationCache":
-        """Open a finished cache."""
-        raise NotImplementedError
+        """Open a finished cache.
+
+        Raises:
+            ArtifactError: if there is none, it is unfinished or damaged, or it was made from other sequences.
+        """
+        manifest = _read_manifest(folder)
+        if manifest is None:
+            raise ArtifactError(f"There is no activation cache at {folder}. Build it first.")
+        if manifest["sequences_sha256"] != sequences.sha256:
+            raise ArtifactError(f"The activations at {folder} are of other sequences. Build them again elsewhere.")
+        return cls(folder, sequences, manifest)
 
     def shard(self, index: int) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """The numbers of the sequences of one shard, and their activations."""
-        raise NotImplementedError
+        """The numbers of the sequences of one shard, and their activations (memory-mapped: do not write to them)."""
+        start = index * self._shard_sequences
+        activations = self._shards[index]
+        return slice(start, start + len(activations)), activations
 
     def batches(self, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
-        """Endless batches of counted training tokens, shuffled over the whole cache."""
-        raise NotImplementedError
+        """Endless batches of counted training tokens, in a random order of the whole cache that is new each epoch.
+
+        The same seed gives the same batches. The first `skip` batches are left out without being read.
+
+        Raises:
+            ArtifactError: if no token is there to train on.
+        """
+        if self.train_tokens == 0:
+            raise ArtifactError(f"The activations at {self.folder} hold no training tokens. Use a larger corpus.")
+        for rows in shuffled_batches(self.train_tokens, batch_size, seed=seed, skip=skip):
+            yield self._gather(self._training[rows])
 
     def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in"]]:
-        """Counted held-out tokens, once, in order."""
-        raise NotImplementedError
+        """Counted held-out tokens, once, in order; the last batch may be smaller."""
+        for start in range(0, self.validation_tokens, batch_size):
+            yield self._gather(self._validation[start : start + batch_size])
+
+    def _gather(self, positions: Int64[np.ndarray, "batch"]) -> Float[Tensor, "batch d_in"]:
+        """Activations at flat positions, in their order."""
+        shard_of, row_of = np.divmod(positions, self._shard_sequences * self.sequences.length)
+        by_shard = np.argsort(shard_of, kind="stable")
+        ends = np.cumsum(np.bincount(shard_of, minlength=self.n_shards))
+        batch = torch.empty((len(positions), self.d_in))
+        for index, end in enumerate(ends):
+            chosen = by_shard[ends[index - 1] if index else 0 : end]
+            if len(chosen):
+                rows = self._shards[index].view(-1, self.d_in)
+                batch[torch.from_numpy(chosen)] = rows[torch.from_numpy(row_of[chosen])]
+        return batch
+
+
+def _claim(folder: Path, manifest: dict[str, Any]) -> None:
+    """Say what `folder` holds, or see that it already holds the same."""
+    found = _read_manifest(folder)
+    if found is None:
+        write_json(folder / _MANIFEST, manifest)
+    elif found != manifest:
+        differing = sorted(key for key in manifest if manifest[key] != found.get(key))
+        raise ArtifactError(
+            f"{folder} holds activations of something else ({', '.join(differing)} differ). "
+            "Delete it, or name another folder."
+        )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    path = folder / _MANIFEST
+    if not path.exists():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def _n_shards(sequences: Sequences, shard_sequences: int) -> int:
+    return -(-len(sequences) // shard_sequences)
+
+
+def _shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def _write_shard(folder: Path, index: int, activations: Float[Tensor, "sequence position d_in"]) -> None:
+    write_atomically(_shard_path(folder, index), lambda temporary: save_file({_TENSOR: activations}, temporary))
+
+
+def _open_shard(folder: Path, index: int) -> Float[Tensor, "sequence position d_in"]:
+    path = _shard_path(folder, index)
+    if not path.exists():
+        raise ArtifactError(f"The activation cache at {folder} is unfinished: {path.name} is missing. Build it again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            activations: Tensor = file.get_tensor(_TENSOR)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is damaged ({error}). Delete it and build the cache again.") from error
+    return activations

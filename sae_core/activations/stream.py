@@ -2,20 +2,31 @@
 
 from collections.abc import Iterator
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_core.activations.order import permutation
 from sae_core.corpora import Sequences
+from sae_core.errors import ArtifactError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
 
 
 class ActivationStream:
-    """The interface of `ActivationCache.batches` and `.validation`, from a running model."""
+    """What `ActivationCache` offers for training, from a running model and a buffer in memory.
+
+    Each epoch takes the training sequences in a new random order. The buffer is filled with the counted tokens of as
+    many of them as it holds, given out in random order, and filled again. What comes when depends on the seed and the
+    size of the buffer alone; activations stay on the model's device.
+    """
 
     d_in: int
     train_tokens: int
+    """Counted tokens to train on."""
     validation_tokens: int
+    """Counted tokens that are held out."""
 
     def __init__(
         self,
@@ -27,12 +38,85 @@ class ActivationStream:
         batch_size: int = 16,
         progress: Progress = silent,
     ) -> None:
-        raise NotImplementedError
+        """Read activations of `sequences` at `hook`, with `batch_size` sequences in one forward pass.
+
+        `progress` gets counted tokens in the buffer, and how many it will hold, whenever it is being filled.
+
+        Raises:
+            ModelError: if the model has no such hook point.
+            ArtifactError: if the buffer does not hold one sequence, or no sequence is there to train on.
+        """
+        self.d_in = model.d_in(hook)
+        self._model, self._hook, self._sequences = model, hook, sequences
+        self._batch_size, self._progress = batch_size, progress
+        self._counts = sequences.counted.sum(axis=1)
+        self._training = np.flatnonzero(~sequences.is_validation() & (self._counts > 0))
+        self._validation = np.flatnonzero(sequences.is_validation())
+        self.train_tokens = int(self._counts[self._training].sum())
+        self.validation_tokens = int(self._counts[self._validation].sum())
+        self._buffer_rows = buffer_bytes // (4 * self.d_in)
+        if self._buffer_rows < sequences.length:
+            raise ArtifactError(f"A buffer of {buffer_bytes} bytes holds no sequence. Give it more memory.")
+        if self.train_tokens == 0:
+            raise ArtifactError("There are no tokens to train on. Use a larger corpus.")
 
     def batches(self, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
-        """Endless batches of counted training tokens, shuffled through the buffer."""
-        raise NotImplementedError
+        """Endless batches of counted training tokens. The same seed gives the same batches.
+
+        To leave out the first `skip` batches, the model runs over no more than one buffer of them.
+        """
+        epoch, offset = divmod(skip * batch_size, self.train_tokens)
+        rest = torch.empty((0, self.d_in), device=self._model.device)
+        while True:
+            for number, fill in enumerate(self._fills(seed, epoch)):
+                rows = int(self._counts[fill].sum())
+                if offset >= rows:
+                    offset -= rows
+                    continue
+                buffer = self._run(fill, self._progress)
+                order = torch.from_numpy(permutation(rows, seed, epoch, number)[offset:]).to(buffer.device)
+                offset = 0
+                while len(rest) + len(order) >= batch_size:
+                    missing = batch_size - len(rest)
+                    yield torch.cat([rest, buffer[order[:missing]]])
+                    rest, order = rest[:0], order[missing:]
+                rest = torch.cat([rest, buffer[order]])
+            epoch += 1
 
     def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in"]]:
-        """Counted held-out tokens, once, in order."""
-        raise NotImplementedError
+        """Counted held-out tokens, once, in order; the last batch may be smaller."""
+        rest = torch.empty((0, self.d_in), device=self._model.device)
+        for start in range(0, len(self._validation), self._batch_size):
+            rest = torch.cat([rest, self._run(self._validation[start : start + self._batch_size], silent)])
+            whole = len(rest) // batch_size * batch_size
+            for first in range(0, whole, batch_size):
+                yield rest[first : first + batch_size]
+            rest = rest[whole:]
+        if len(rest):
+            yield rest
+
+    def _fills(self, seed: int, epoch: int) -> Iterator[Int64[np.ndarray, "sequence"]]:
+        """The sequences of one epoch, in random order, as many at a time as the buffer holds."""
+        order = self._training[permutation(len(self._training), seed, epoch)]
+        ends = np.cumsum(self._counts[order])
+        start = 0
+        while start < len(order):
+            before = ends[start - 1] if start else 0
+            stop = int(np.searchsorted(ends, before + self._buffer_rows, side="right"))
+            yield order[start:stop]
+            start = stop
+
+    def _run(self, numbers: Int64[np.ndarray, "sequence"], progress: Progress) -> Float[Tensor, "token d_in"]:
+        """Activations of the counted tokens of some sequences, in order."""
+        total = int(self._counts[numbers].sum())
+        activations = torch.empty((total, self.d_in), device=self._model.device)
+        done = 0
+        for start in range(0, len(numbers), self._batch_size):
+            batch = numbers[start : start + self._batch_size]
+            token_ids = torch.from_numpy(self._sequences.token_ids[batch]).long()
+            counted = torch.from_numpy(self._sequences.counted[batch]).to(self._model.device)
+            of_batch = self._model.activations(token_ids, self._hook)[counted]
+            activations[done : done + len(of_batch)] = of_batch
+            done += len(of_batch)
+            progress(done, total)
+        return activations
