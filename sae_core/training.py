@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from sae_core.devices import resolve_device
 from sae_core.errors import SAEError, TrainingDiverged
 from sae_core.progress import Progress, silent
 from sae_core.saes import SAE, Losses
@@ -66,14 +67,13 @@ def train(
         ArtifactError: the disk is full.
     """
     config = config.resolved()
-    if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = resolve_device(device)
     state = TrainingState.resume(config, source.d_in, folder, device) or _start(config, source, device)
     progress(min(state.samples, config.samples), config.samples)
     meter = _Meter(state)
     checkpointed = time.monotonic()
-    for batch in islice(source.batches(config.batch_size, seed=config.seed, skip=state.step), config.steps - state.step):
+    batches = source.batches(config.batch_size, seed=config.seed, skip=state.step)
+    for batch in islice(batches, config.steps - state.step):
         meter.add(take_step(state, batch.to(device), folder))
         finished = state.step == config.steps
         due = state.step % config.checkpoint_every == 0 or time.monotonic() - checkpointed >= CHECKPOINT_SECONDS
@@ -95,7 +95,7 @@ def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: 
     x = batch * sae.input_scale
     warmth = min(1.0, (state.step + 1) / max(1.0, config.sparsity_warmup * config.steps))
     losses = sae.losses(x, state.dead(), warmth)
-    losses.total.backward()
+    torch.autograd.backward(losses.total)
     sae.remove_parallel_gradient()
     norm = clip_grad_norm_(sae.parameters(), config.clip, foreach=False)
     if not math.isfinite(losses.total.item() + norm.item()):

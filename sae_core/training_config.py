@@ -58,7 +58,7 @@ class TrainingConfig:
         """
         if self.architecture not in ARCHITECTURES or ARCHITECTURES[self.architecture].losses is SAE.losses:
             trainable = [name for name, sae in ARCHITECTURES.items() if sae.losses is not SAE.losses]
-            raise SAEError(f"Architecture {self.architecture!r} cannot be trained. Choose one of {', '.join(trainable)}.")
+            raise SAEError(f"Architecture {self.architecture!r} cannot be trained. Choose {', '.join(trainable)}.")
         for name in ("d_sae", "k", "samples", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least 1.")

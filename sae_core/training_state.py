@@ -1,53 +1,25 @@
 """The state of a training run, and its checkpoints: whole or absent, the last two kept."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_core.errors import CheckpointError, SAEError
+from sae_core.errors import CheckpointError
 from sae_core.files import write_atomically
+from sae_core.running_variance import RunningVariance
 from sae_core.saes import SAE
 from sae_core.training_config import TrainingConfig
 
 KEPT = 2
 """Checkpoints that stay on disk."""
-
-
-@dataclass
-class RunningVariance:
-    """Mean and E‖x − μ‖² of a stream of activations, in float64 (Chan et al. 1979: stable, batch by batch)."""
-
-    count: Float[Tensor, ""]
-    mean: Float[Tensor, " d_in"]
-    squares: Float[Tensor, ""]
-    """Σ ‖x − mean‖²."""
-
-    @classmethod
-    def empty(cls, d_in: int, device: torch.device) -> Self:
-        """Of no activations yet."""
-        zeros = torch.zeros(d_in + 2, dtype=torch.float64, device=device)
-        return cls(zeros[0].clone(), zeros[2:].clone(), zeros[1].clone())
-
-    def add(self, x: Float[Tensor, "batch d_in"]) -> None:
-        """Take in a batch."""
-        mean = x.mean(dim=0)
-        shift = mean.double() - self.mean
-        total = self.count + len(x)
-        self.squares += (x - mean).square().sum().double() + shift.square().sum() * self.count * len(x) / total
-        self.mean += shift * len(x) / total
-        self.count = total
-
-    def variance(self) -> float:
-        """E‖x − μ‖²."""
-        return float(self.squares / self.count)
 
 
 @dataclass
@@ -115,7 +87,9 @@ class TrainingState:
         for parameter in state.sae.parameters():
             zeros = torch.zeros_like(parameter)
             state.optimiser.state[parameter] = {
-                "step": torch.zeros((), device=device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()
+                "step": torch.zeros((), device=device),
+                "exp_avg": zeros,
+                "exp_avg_sq": zeros.clone(),
             }
         with torch.no_grad():
             for name, tensor in state._tensors().items():

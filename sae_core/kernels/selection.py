@@ -103,7 +103,8 @@ def _largest(flat: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     above = values > last
     tied = np.flatnonzero(values == last)[: count - int(above.sum())]
     above[tied] = True
-    return candidates[above]
+    chosen: NDArray[np.int64] = candidates[above]
+    return chosen
 
 
 def _sampled_floor(flat: NDArray[np.floating], count: int, sample_size: int = 1 << 16) -> float:

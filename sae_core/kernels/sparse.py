@@ -28,8 +28,7 @@ def active_values(
 
     `pre` is (x − b_dec) W_enc + b_enc, already computed without gradient because the selection needed it.
     """
-    values: Tensor = _ActiveValues.apply(selection.values(pre), x, W_enc, b_enc, b_dec, selection)
-    return values
+    return _apply(_ActiveValues, selection.values(pre), x, W_enc, b_enc, b_dec, selection)
 
 
 def active_values_reference(
@@ -47,8 +46,7 @@ def decode(
     values: Float[Tensor, " active"], W_dec: Float[Tensor, "d_sae d_in"], selection: Selection
 ) -> Float[Tensor, "batch d_in"]:
     """Σ values · W_dec[feature] for each row, with gradients for `values` and `W_dec`."""
-    decoded: Tensor = _Decode.apply(values, W_dec, selection)
-    return decoded
+    return _apply(_Decode, values, W_dec, selection)
 
 
 def decode_reference(
@@ -66,6 +64,11 @@ def _sum_by_feature(
     return embedding_bag(
         selection.rows[order], rows, selection.feature_offsets, mode="sum", per_sample_weights=values[order]
     )
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Tensor | Selection) -> Tensor:
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _ActiveValues(torch.autograd.Function):
@@ -93,9 +96,7 @@ class _Decode(torch.autograd.Function):
     def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, selection: Selection) -> Tensor:
         ctx.save_for_backward(values, W_dec)
         ctx.selection = selection  # type: ignore[attr-defined]
-        return embedding_bag(
-            selection.features, W_dec, selection.row_offsets, mode="sum", per_sample_weights=values
-        )
+        return embedding_bag(selection.features, W_dec, selection.row_offsets, mode="sum", per_sample_weights=values)
 
     @staticmethod
     @once_differentiable

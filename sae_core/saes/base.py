@@ -133,9 +133,7 @@ class SAE(nn.Module):
         """The reconstruction x̂."""
         return self.decode(self.encode(x))
 
-    def losses(
-        self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], sparsity_warmup: float
-    ) -> Losses:
+    def losses(self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], sparsity_warmup: float) -> Losses:
         """One training step's losses on activations that are already scaled.
 
         Args:

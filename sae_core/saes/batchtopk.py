@@ -10,7 +10,7 @@ from sae_core.saes.base import SAEConfig
 from sae_core.saes.jumprelu import JumpReLU
 from sae_core.saes.topk import TopK, TopKConfig
 
-THRESHOLD_MEMORY = 0.99
+THRESHOLD_MEMORY = 0.9
 """Share of the running threshold that a step keeps."""
 
 

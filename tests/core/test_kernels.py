@@ -57,11 +57,17 @@ def test_batch_topk_by_hand():
 
 def sparse_problem(d_sae=11):
     generator = torch.Generator().manual_seed(7)
+
     def random(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     x = random(6, 5)
-    parameters = [random(d_sae, 5).t().requires_grad_(), random(d_sae).requires_grad_(), random(5).requires_grad_(),
-                  random(d_sae, 5).requires_grad_()]
+    parameters = [
+        random(d_sae, 5).t().requires_grad_(),
+        random(d_sae).requires_grad_(),
+        random(5).requires_grad_(),
+        random(d_sae, 5).requires_grad_(),
+    ]
     return x, parameters
 
 
@@ -83,8 +89,8 @@ def test_gradients_are_those_of_dense_autograd(select):
 
 def test_gradients_agree_with_finite_differences():
     x, parameters = sparse_problem()
-    W_enc, b_enc, b_dec, W_dec = parameters
-    selection = batch_topk((torch.addmm(b_enc, x - b_dec, W_enc)).detach(), 13)
+    W_enc, b_enc, b_dec, _ = parameters
+    selection = batch_topk(torch.addmm(b_enc, x - b_dec, W_enc).detach(), 13)
 
     def reconstruction(W_enc, b_enc, b_dec, W_dec):
         pre = torch.addmm(b_enc, x - b_dec, W_enc).detach()

@@ -1,0 +1,41 @@
+"""The variance that explained variance is measured against."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass
+class RunningVariance:
+    """Mean and E‖x − μ‖² of a stream of activations, in float64.
+
+    Batches are merged as Chan, Golub and LeVeque (1979) do: E‖x‖² − ‖μ‖² would cancel where the mean is large, as it is
+    in a residual stream.
+    """
+
+    count: Float[Tensor, ""]
+    mean: Float[Tensor, " d_in"]
+    squares: Float[Tensor, ""]
+    """Σ ‖x − mean‖²."""
+
+    @classmethod
+    def empty(cls, d_in: int, device: torch.device) -> Self:
+        """Of no activations yet."""
+        zeros = torch.zeros(d_in + 2, dtype=torch.float64, device=device)
+        return cls(zeros[0].clone(), zeros[2:].clone(), zeros[1].clone())
+
+    def add(self, x: Float[Tensor, "batch d_in"]) -> None:
+        """Take in a batch."""
+        mean = x.mean(dim=0)
+        shift = mean.double() - self.mean
+        total = self.count + len(x)
+        self.squares += (x - mean).square().sum().double() + shift.square().sum() * self.count * len(x) / total
+        self.mean += shift * len(x) / total
+        self.count = total
+
+    def variance(self) -> float:
+        """E‖x − μ‖²."""
+        return float(self.squares / self.count)
