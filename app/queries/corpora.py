@@ -1,10 +1,22 @@
 """Corpora and their packed sequences."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+from psycopg.types.json import Jsonb
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import tables
+from app.errors import Conflict
+from app.queries.copy import copy_rows
+from app.queries.values import clean_json, clean_text
+from app.tables import Corpus, Document, SequenceSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +66,21 @@ async def register_corpus(
     sha256: str,
     documents: int,
 ) -> CorpusInfo:
-    """The corpus of this slug, registered if it is new.
+    """The corpus of this slug and hash, registered if it is new.
 
     Raises:
         Conflict: the slug belongs to a corpus with other text.
     """
-    raise NotImplementedError
+    values = {"title": title, "source": source, "licence": licence, "attribution": attribution}
+    await session.execute(
+        insert(Corpus)
+        .values(slug=slug, sha256=sha256, documents=documents, **{k: clean_text(v) for k, v in values.items()})
+        .on_conflict_do_nothing(index_elements=["slug"])
+    )
+    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == slug))).one())
+    if corpus.sha256 != sha256:
+        raise Conflict(f"A corpus named {slug} with other text is registered already: give this one another name.")
+    return corpus
 
 
 async def register_sequences(
@@ -70,17 +91,108 @@ async def register_sequences(
     length: int,
     tokens: int,
     sha256: str,
-    documents: Iterable[DocumentRow],
-    sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
+    documents: Sequence[DocumentRow],
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> SequenceSetInfo:
     """The sequence set of this hash, copied in if it is new.
 
     Args:
+        tokens: how many tokens count: without padding, BOS and special tokens.
+        documents: in order of their number.
         sequences: token ids without padding and, for each token, its document's number (-1 for BOS and separators).
     """
-    raise NotImplementedError
+    created = await session.scalar(
+        insert(SequenceSet)
+        .values(
+            corpus_id=corpus_id,
+            model_id=model_id,
+            length=length,
+            sequences=len(sequences),
+            tokens=tokens,
+            sha256=sha256,
+        )
+        .on_conflict_do_nothing(index_elements=["sha256"])
+        .returning(SequenceSet.id)
+    )
+    if created is not None:
+        await _copy_documents(session, created, documents)
+        await _copy_sequences(session, created, sequences)
+    found = await session.scalar(select(SequenceSet.id).where(SequenceSet.sha256 == sha256))
+    info = await get_sequences(session, found or 0)
+    assert info is not None
+    return info
+
+
+async def _copy_documents(session: AsyncSession, set_id: int, documents: Iterable[DocumentRow]) -> None:
+    await copy_rows(
+        session,
+        Document,
+        (
+            (
+                set_id,
+                number,
+                clean_text(document.title),
+                None if document.topic is None else clean_text(document.topic),
+                Jsonb(clean_json(document.metadata or {}), dumps=lambda value: json.dumps(value, default=str)),
+            )
+            for number, document in enumerate(documents)
+        ),
+    )
+
+
+async def _copy_sequences(
+    session: AsyncSession, set_id: int, sequences: Iterable[tuple[Sequence[int], Sequence[int]]]
+) -> None:
+    await copy_rows(
+        session,
+        tables.Sequence,
+        (
+            (set_id, number, list(token_ids), *run_lengths(document_of))
+            for number, (token_ids, document_of) in enumerate(sequences)
+        ),
+    )
+
+
+def run_lengths(document_of: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Positions at which another document begins, and that document: [-1, 4, 4, 7] gives [0, 1, 3] and [-1, 4, 7]."""
+    firsts = [next(run) for _, run in groupby(enumerate(document_of), key=itemgetter(1))]
+    return [start for start, _ in firsts], [document for _, document in firsts]
 
 
 async def get_sequences(session: AsyncSession, sequence_set_id: int) -> SequenceSetInfo | None:
     """The sequence set with this id."""
-    raise NotImplementedError
+    row = (
+        await session.execute(
+            select(SequenceSet, Corpus)
+            .join(Corpus, Corpus.id == SequenceSet.corpus_id)
+            .where(SequenceSet.id == sequence_set_id)
+        )
+    ).one_or_none()
+    return None if row is None else sequence_set_info(row[0], row[1])
+
+
+def corpus_info(corpus: Corpus) -> CorpusInfo:
+    """`corpus` as it leaves the queries."""
+    return CorpusInfo(
+        id=corpus.id,
+        slug=corpus.slug,
+        title=corpus.title,
+        source=corpus.source,
+        licence=corpus.licence,
+        attribution=corpus.attribution,
+        sha256=corpus.sha256,
+        documents=corpus.documents,
+    )
+
+
+def sequence_set_info(sequences: SequenceSet, corpus: Corpus) -> SequenceSetInfo:
+    """`sequences` with its corpus, as they leave the queries."""
+    return SequenceSetInfo(
+        id=sequences.id,
+        corpus=corpus_info(corpus),
+        model_id=sequences.model_id,
+        length=sequences.length,
+        sequences=sequences.sequences,
+        tokens=sequences.tokens,
+        sha256=sequences.sha256,
+    )

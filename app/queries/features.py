@@ -1,13 +1,27 @@
 """Features: the list with its filters, and everything about one."""
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
+from sqlalchemy import ColumnElement, Select, cast, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.examples import ExampleView
-from app.queries.labels import LabelSummary, LabelView
+from app.errors import Unprocessable
+from app.queries.cursors import Cursor
+from app.queries.examples import ExampleView, best_examples
+from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
+from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
+from app.queries.search import matching_features
+from app.queries.values import storable
+from app.tables import Feature, Label
+
+MAX_LIMIT = 200
+MAX_QUERY = 200
+"""Characters of a search."""
 
 Sort = Literal["density", "max", "index"]
 LabelFilter = Literal["labelled", "unlabelled"]
@@ -40,6 +54,31 @@ class TopToken:
     count: int
     share: float
     mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """A feature as the list shows it; `histogram` holds counts of 50 equal bins over (0, max]."""
+
+    index: int
+    density: float
+    count: int
+    max: float
+    mean: float
+    histogram: tuple[int, ...]
+    top_tokens: tuple[TopToken, ...]
+    example: ExampleView | None
+    label: LabelSummary | None
+    health: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePage:
+    """One page of a list; `total` counts all features that pass the filter, on all pages."""
+
+    rows: tuple[FeatureRow, ...]
+    next_cursor: str | None
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +123,6 @@ class TopicShare:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureRow:
-    """A feature as the list shows it; `histogram` holds counts of 50 equal bins over (0, max]."""
-
-    index: int
-    density: float
-    count: int
-    max: float
-    mean: float
-    histogram: tuple[int, ...]
-    top_tokens: tuple[TopToken, ...]
-    example: ExampleView | None
-    label: LabelSummary | None
-    health: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturePage:
-    """One page of a list; `total` counts all features that pass the filter, on all pages."""
-
-    rows: tuple[FeatureRow, ...]
-    next_cursor: str | None
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
 class Histogram:
     """Counts of non-zero activations in bins; `edges` has one entry more than `counts`."""
 
@@ -142,16 +156,172 @@ async def list_features(session: AsyncSession, sae: SaeDetail, filter: FeatureFi
     """One page of an SAE's features; empty without an index.
 
     Raises:
-        Unprocessable: a bound, limit, sort, label filter or cursor that makes no sense.
+        Unprocessable: a bound, limit, sort, label filter, search or cursor that makes no sense.
     """
-    raise NotImplementedError
+    _check(filter)
+    if sae.index is None:
+        return FeaturePage((), None, 0)
+    conditions = _conditions(sae, sae.index.id, filter)
+    total = await session.scalar(select(func.count()).select_from(Feature).where(*conditions)) or 0
+    found = list(await session.scalars(_page(filter, conditions)))
+    features, more = found[: filter.limit], len(found) > filter.limit
+
+    numbers = [feature.number for feature in features]
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
+    examples = await best_examples(session, sae, numbers)
+    labels = await label_summaries(session, sae.id, numbers)
+    rows = tuple(
+        FeatureRow(
+            index=feature.number,
+            density=feature.density,
+            count=feature.count,
+            max=feature.max,
+            mean=feature.mean,
+            histogram=tuple(feature.histogram),
+            top_tokens=_top_tokens(feature, tokens),
+            example=examples.get(feature.number),
+            label=labels.get(feature.number),
+            health=tuple(feature.health),
+        )
+        for feature in features
+    )
+    return FeaturePage(rows, _cursor(filter, features[-1]) if more else None, total)
+
+
+_SORTS = {"density": Feature.density, "max": Feature.max, "index": Feature.number}
+
+
+def _check(filter: FeatureFilter) -> None:
+    if filter.sort not in _SORTS:
+        raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(_SORTS)}.")
+    if filter.label not in (None, "labelled", "unlabelled"):
+        raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
+    if filter.limit not in range(1, MAX_LIMIT + 1):
+        raise Unprocessable(f"A page holds 1 to {MAX_LIMIT} features.")
+    for bound in (filter.min_density, filter.max_density):
+        if bound is not None and not (math.isfinite(bound) and bound >= 0):
+            raise Unprocessable("A density is a number from 0 to 1.")
+    if len(filter.q) > MAX_QUERY or not storable(filter.q):
+        raise Unprocessable(f"A search has up to {MAX_QUERY} characters, and no NUL.")
+
+
+def _page(filter: FeatureFilter, conditions: list[ColumnElement[bool]]) -> Select[Any]:
+    """The features of this page, and one more if there is a next one.
+
+    The number breaks ties in the same direction, so that one index serves both directions.
+    """
+    column = _SORTS[filter.sort]
+    query = select(Feature).where(*conditions)
+    if filter.cursor is not None:
+        cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
+        here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
+        query = query.where(here < last if filter.descending else here > last)
+    order = (column, Feature.number)
+    query = query.order_by(*(each.desc() for each in order) if filter.descending else order)
+    return query.limit(filter.limit + 1)
+
+
+def _cursor(filter: FeatureFilter, last: Feature) -> str:
+    value = {"density": last.density, "max": last.max, "index": last.number}[filter.sort]
+    return Cursor(filter.sort, filter.descending, value, last.number).encode()
+
+
+def _conditions(sae: SaeDetail, index_id: int, filter: FeatureFilter) -> list[ColumnElement[bool]]:
+    conditions = [Feature.index_id == index_id]
+    if filter.min_density is not None:
+        conditions.append(Feature.density >= filter.min_density)
+    if filter.max_density is not None:
+        conditions.append(Feature.density <= filter.max_density)
+    if filter.label is not None:
+        labelled = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, Label.status == "submitted")
+        conditions.append(labelled if filter.label == "labelled" else ~labelled)
+    if words := filter.q.strip():
+        conditions.append(Feature.number.in_(matching_features(sae.id, index_id, words)))
+    return conditions
 
 
 async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail | None:
     """One feature of the SAE's current index; None where there is no such feature or no index."""
-    raise NotImplementedError
+    if sae.index is None or index not in range(sae.d_sae):
+        return None
+    feature = await session.scalar(select(Feature).where(Feature.index_id == sae.index.id, Feature.number == index))
+    if feature is None:
+        return None
+    tokens = await get_tokens(
+        session, sae.model.id, chain(feature.top_token_ids, feature.promoted_ids, feature.suppressed_ids)
+    )
+    neighbours = await label_summaries(session, sae.id, {*feature.coactive, *feature.near})
+    return FeatureDetail(
+        index=feature.number,
+        tokens=sae.index.tokens,
+        density=feature.density,
+        count=feature.count,
+        max=feature.max,
+        mean=feature.mean,
+        histogram=_histogram(feature.max, feature.histogram),
+        band_edges=tuple(feature.band_edges),
+        top_tokens=_top_tokens(feature, tokens),
+        promoted=_output_tokens(feature.promoted_ids, feature.promoted_logits, tokens),
+        suppressed=_output_tokens(feature.suppressed_ids, feature.suppressed_logits, tokens),
+        coactive=_coactive(feature, neighbours),
+        near=tuple(
+            NearFeature(other, neighbours.get(other), cosine)
+            for other, cosine in zip(feature.near, feature.near_cosine, strict=True)
+        ),
+        topics=_topics(feature, sae.index.topics),
+        health=tuple(feature.health),
+        labels=tuple(await list_labels(session, sae.id, index)),
+    )
 
 
-async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: list[int]) -> dict[int, Histogram]:
+async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Collection[int]) -> dict[int, Histogram]:
     """Activation histograms of many features, for percentiles of live activations."""
-    raise NotImplementedError
+    if sae.index is None:
+        return {}
+    rows = await session.execute(
+        select(Feature.number, Feature.max, Feature.histogram).where(
+            Feature.index_id == sae.index.id, Feature.number.in_(indices)
+        )
+    )
+    return {number: _histogram(maximum, counts) for number, maximum, counts in rows}
+
+
+def _histogram(maximum: float, counts: list[int]) -> Histogram:
+    """`counts` of equal bins over (0, maximum], with the bins' edges."""
+    return Histogram(tuple(maximum * place / len(counts) for place in range(len(counts) + 1)), tuple(counts))
+
+
+def _top_tokens(feature: Feature, tokens: dict[int, TokenInfo]) -> tuple[TopToken, ...]:
+    columns = (feature.top_token_ids, feature.top_token_counts, feature.top_token_shares, feature.top_token_means)
+    return tuple(
+        TopToken(token, tokens[token].bytes, tokens[token].special, count, share, mean)
+        for token, count, share, mean in zip(*columns, strict=True)
+    )
+
+
+def _output_tokens(ids: list[int], logits: list[float], tokens: dict[int, TokenInfo]) -> tuple[OutputToken, ...]:
+    return tuple(
+        OutputToken(token, tokens[token].bytes, tokens[token].special, logit)
+        for token, logit in zip(ids, logits, strict=True)
+    )
+
+
+def _coactive(feature: Feature, labels: dict[int, LabelSummary]) -> tuple[CoactiveFeature, ...]:
+    columns = (
+        feature.coactive,
+        feature.coactive_pmi,
+        feature.coactive_joint,
+        feature.coactive_given_this,
+        feature.coactive_given_other,
+    )
+    return tuple(
+        CoactiveFeature(other, labels.get(other), pmi, joint, given_this, given_other)
+        for other, pmi, joint, given_this, given_other in zip(*columns, strict=True)
+    )
+
+
+def _topics(feature: Feature, names: tuple[str, ...]) -> tuple[TopicShare, ...]:
+    columns = (feature.topics, feature.topic_counts, feature.topic_shares, feature.topic_lifts)
+    return tuple(
+        TopicShare(names[topic], count, share, lift) for topic, count, share, lift in zip(*columns, strict=True)
+    )

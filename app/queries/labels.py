@@ -4,7 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.queries.values import is_id
+from app.tables import Label, LabelRevision
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +66,44 @@ class LabelText:
 
 async def list_labels(session: AsyncSession, sae_id: int, feature: int) -> list[LabelView]:
     """All labels of one feature, newest first, drafts too."""
-    raise NotImplementedError
+    labels = await session.scalars(
+        select(Label)
+        .where(Label.sae_id == sae_id, Label.feature == feature)
+        .order_by(Label.updated_at.desc(), Label.id.desc())
+    )
+    return [_view(label) for label in labels]
 
 
 async def get_label(session: AsyncSession, label_id: int) -> LabelView | None:
     """The label with this id."""
-    raise NotImplementedError
+    label = await session.get(Label, label_id, populate_existing=True) if is_id(label_id) else None
+    return None if label is None else _view(label)
 
 
 async def find_label(session: AsyncSession, sae_id: int, feature: int, author: str, label_set: str) -> LabelView | None:
     """One person's label of a feature in a set."""
-    raise NotImplementedError
+    label = await session.scalar(
+        select(Label)
+        .where(Label.sae_id == sae_id, Label.feature == feature, Label.author == author, Label.label_set == label_set)
+        .execution_options(populate_existing=True)
+    )
+    return None if label is None else _view(label)
 
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
     """Summaries of the submitted labels of many features; features without one are absent."""
-    raise NotImplementedError
+    rows = await session.execute(
+        select(
+            Label.feature,
+            Label.explanation,
+            Label.author,
+            func.count().over(partition_by=Label.feature).label("submitted"),
+        )
+        .distinct(Label.feature)
+        .where(Label.sae_id == sae_id, Label.feature.in_(features), Label.status == "submitted")
+        .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
+    )
+    return {row.feature: LabelSummary(row.submitted, row.explanation, row.author) for row in rows}
 
 
 async def put_label(
@@ -94,9 +121,65 @@ async def put_label(
     Returns:
         The label as written, or None where the version is another; nothing is then written.
     """
-    raise NotImplementedError
+    owner = {"sae_id": sae_id, "feature": feature, "author": author, "label_set": label_set}
+    content = {
+        "status": text.status,
+        "explanation": text.explanation,
+        "categories": list(text.categories),
+        "interpretability": text.interpretability,
+        "confidence": text.confidence,
+    }
+    if expected_version is None:
+        new = insert(Label).values(**owner, **content, version=1).on_conflict_do_nothing().returning(Label)
+        label = await session.scalar(new)
+    else:
+        changed = (
+            update(Label)
+            .filter_by(**owner, version=expected_version)
+            .values(**content, version=Label.version + 1, updated_at=func.now())
+            .returning(Label)
+        )
+        label = await session.scalar(changed, execution_options={"populate_existing": True})
+    if label is None:
+        return None
+    await session.execute(insert(LabelRevision).values(label_id=label.id, version=label.version, **content))
+    return _view(label)
 
 
 async def label_history(session: AsyncSession, label_id: int) -> list[LabelRevisionView]:
     """All versions of a label, newest first; empty where there is no such label."""
-    raise NotImplementedError
+    if not is_id(label_id):
+        return []
+    revisions = await session.scalars(
+        select(LabelRevision).where(LabelRevision.label_id == label_id).order_by(LabelRevision.version.desc())
+    )
+    return [
+        LabelRevisionView(
+            version=revision.version,
+            status=revision.status,
+            explanation=revision.explanation,
+            categories=tuple(revision.categories),
+            interpretability=revision.interpretability,
+            confidence=revision.confidence,
+            changed_at=revision.changed_at,
+        )
+        for revision in revisions
+    ]
+
+
+def _view(label: Label) -> LabelView:
+    return LabelView(
+        id=label.id,
+        sae_id=label.sae_id,
+        feature=label.feature,
+        author=label.author,
+        label_set=label.label_set,
+        status=label.status,
+        version=label.version,
+        explanation=label.explanation,
+        categories=tuple(label.categories),
+        interpretability=label.interpretability,
+        confidence=label.confidence,
+        created_at=label.created_at,
+        updated_at=label.updated_at,
+    )

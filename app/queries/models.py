@@ -4,7 +4,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import Conflict
+from app.queries.copy import copy_rows
+from app.tables import LanguageModel, Token
+
+UNKNOWN = "\ufffd".encode()
+"""Bytes of a token id that the vocabulary lacks; a model's embedding may be larger than its vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +55,60 @@ async def register_model(
     token_bytes: Sequence[bytes],
     special_token_ids: Collection[int],
 ) -> ModelInfo:
-    """The model of these two hashes, registered with its vocabulary if it is new.
+    """The model of this name and these hashes, registered with its vocabulary if it is new.
 
     Raises:
         Conflict: the name belongs to a model with other weights or another tokenizer.
     """
-    raise NotImplementedError
+    created = await session.scalar(
+        insert(LanguageModel)
+        .values(
+            name=name,
+            source=source,
+            n_layers=n_layers,
+            d_model=d_model,
+            vocab_size=vocab_size,
+            weights_sha256=weights_sha256,
+            tokenizer_sha256=tokenizer_sha256,
+            bos_token_id=bos_token_id,
+        )
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(LanguageModel.id)
+    )
+    if created is not None:
+        special = frozenset(special_token_ids)
+        await copy_rows(
+            session,
+            Token,
+            ((created, number, token, number in special) for number, token in enumerate(token_bytes)),
+        )
+    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == name))).one())
+    if (model.weights_sha256, model.tokenizer_sha256) != (weights_sha256, tokenizer_sha256):
+        raise Conflict(f"A model named {name} with other weights is registered already: give this one another name.")
+    return model
 
 
-async def get_model(session: AsyncSession, model_id: int) -> ModelInfo | None:
-    """The model with this id."""
-    raise NotImplementedError
+def model_info(model: LanguageModel) -> ModelInfo:
+    """`model` as it leaves the queries."""
+    return ModelInfo(
+        id=model.id,
+        name=model.name,
+        source=model.source,
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        vocab_size=model.vocab_size,
+        weights_sha256=model.weights_sha256,
+        tokenizer_sha256=model.tokenizer_sha256,
+        bos_token_id=model.bos_token_id,
+        created_at=model.created_at,
+    )
 
 
 async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> dict[int, TokenInfo]:
-    """Vocabulary entries by id; an id that the vocabulary lacks comes back as U+FFFD's bytes."""
-    raise NotImplementedError
+    """Vocabulary entries by id, one for every id; those that the vocabulary lacks are `UNKNOWN`."""
+    wanted = set(ids)
+    rows = await session.execute(
+        select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, Token.id.in_(wanted))
+    )
+    found = {number: TokenInfo(number, token, special) for number, token, special in rows}
+    return {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in wanted}

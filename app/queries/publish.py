@@ -1,9 +1,27 @@
-"""Publish an index: copy its rows into new partitions, then put them in the place of the old in one transaction."""
+"""Publish an index: its features and examples become partitions, and take the place of the old ones.
 
-from collections.abc import Iterable, Mapping, Sequence
+One transaction writes the new partitions and makes them current, so a reader sees the old index or the new one, whole,
+and a publish that is killed leaves nothing. The retired partitions are dropped after it, once no reader is left that
+found them current (`app.queries.saes` holds the table `feature` for that); if a kill comes between, the next publish
+drops them.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.queries.copy import copy_rows
+from app.queries.values import clean_json, clean_text
+from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
+
+LOCK = 0x5EE_1DE
+"""First key of the advisory lock that a publish holds; the second is the SAE."""
 
 
 class FeatureStatisticsRow(NamedTuple):
@@ -13,7 +31,7 @@ class FeatureStatisticsRow(NamedTuple):
     """
 
     number: int
-    count: int
+    count: int  # type: ignore[assignment]  # it shadows tuple.count, which a row has no use for
     density: float
     max: float
     mean: float
@@ -68,14 +86,164 @@ async def publish_index(
 ) -> int:
     """Publish an index of an SAE in the place of its current one, and answer its id.
 
-    Readers see the old index or the new one, whole. An index of the same provenance that is already current is left as
-    it is; what a killed publish left behind is removed.
+    If an index of the same provenance is current already, it stays, and its id is the answer.
 
     Args:
+        engine: one without a statement timeout.
         features: in order of their number, one for every feature.
         examples: in order of feature, band and rank.
 
     Raises:
         ValueError: `examples` are out of order.
     """
-    raise NotImplementedError
+    async with engine.connect() as connection, _one_at_a_time(connection, sae_id):
+        await _drop_retired(engine, sae_id)
+        async with connection.begin():
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            current = await _current(connection, sae_id, sequence_set_id, provenance)
+            if current is not None:
+                return current
+            index_id = await connection.scalar(
+                insert(FeatureIndex)
+                .values(
+                    sae_id=sae_id,
+                    sequence_set_id=sequence_set_id,
+                    state="published",
+                    tokens=tokens,
+                    topics=[clean_text(topic) for topic in topics],
+                    provenance=clean_json(provenance),
+                )
+                .returning(FeatureIndex.id)
+            )
+            assert isinstance(index_id, int)
+            vocabulary = await _vocabulary(connection, sae_id)
+            await _write_partition(connection, Feature, index_id, _feature_rows(index_id, features, vocabulary))
+            await _write_partition(connection, ExampleBand, index_id, _band_rows(index_id, examples))
+            await _make_current(connection, sae_id, index_id)
+        await _drop_retired(engine, sae_id)
+    return index_id
+
+
+@asynccontextmanager
+async def _one_at_a_time(connection: AsyncConnection, sae_id: int) -> AsyncIterator[None]:
+    """Let no other publish of this SAE run meanwhile."""
+    key = {"lock": LOCK, "sae": sae_id}
+    async with connection.begin():
+        await connection.execute(text("SET LOCAL lock_timeout = 0"))
+        await connection.execute(text("SELECT pg_advisory_lock(:lock, :sae)"), key)
+    try:
+        yield
+    finally:
+        async with connection.begin():
+            await connection.execute(text("SELECT pg_advisory_unlock(:lock, :sae)"), key)
+
+
+async def _current(
+    connection: AsyncConnection, sae_id: int, sequence_set_id: int, provenance: Mapping[str, Any]
+) -> int | None:
+    """The current index, if it is of this provenance."""
+    return await connection.scalar(
+        select(FeatureIndex.id)
+        .join(Sae, Sae.current_index_id == FeatureIndex.id)
+        .where(
+            Sae.id == sae_id,
+            FeatureIndex.sequence_set_id == sequence_set_id,
+            FeatureIndex.provenance == clean_json(provenance),
+        )
+    )
+
+
+async def _vocabulary(connection: AsyncConnection, sae_id: int) -> dict[int, str]:
+    """Text of the tokens of the SAE's model, as far as it can be searched: without partial characters."""
+    rows = await connection.execute(
+        select(Token.id, Token.bytes).join(Sae, Sae.model_id == Token.model_id).where(Sae.id == sae_id)
+    )
+    return {number: token.decode(errors="ignore").replace("\0", "").strip() for number, token in rows}
+
+
+def _feature_rows(
+    index_id: int, features: Iterable[FeatureStatisticsRow], vocabulary: Mapping[int, str]
+) -> Iterator[tuple[Any, ...]]:
+    for feature in features:
+        texts = (vocabulary.get(token, "") for token in feature.top_token_ids)
+        yield index_id, *feature, " ".join(filter(None, texts))
+
+
+def _band_rows(index_id: int, examples: Iterable[ExampleRow]) -> Iterator[tuple[Any, ...]]:
+    """One row for the examples of each feature and band."""
+    last = (-1, -1)
+    for key, group in groupby(examples, key=lambda example: (example.feature, example.band)):
+        band = list(group)
+        if key <= last or [example.rank for example in band] != list(range(len(band))):
+            raise ValueError(f"examples of feature {key[0]}, band {key[1]} are out of order")
+        last = key
+        yield (
+            index_id,
+            *key,
+            [example.sequence for example in band],
+            [example.position for example in band],
+            [example.activation for example in band],
+            [len(example.positions) for example in band],
+            list(chain.from_iterable(example.positions for example in band)),
+            list(chain.from_iterable(example.values for example in band)),
+        )
+
+
+async def _write_partition(
+    connection: AsyncConnection, table: type[Base], index_id: int, rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write `rows` as the partition of `table` for this index.
+
+    The partition is a table of its own until all rows are in. Attaching it builds its indexes, compact, and leaves
+    readers of the other partitions alone, which creating it as a partition would not.
+    """
+    name = _partition(table.__tablename__, index_id)
+    await connection.execute(text(f"CREATE TABLE {name} (LIKE {table.__tablename__})"))
+    await copy_rows(connection, table, rows, into=name, freeze=True)
+    await connection.execute(
+        text(f"ALTER TABLE {table.__tablename__} ATTACH PARTITION {name} FOR VALUES IN ({index_id})")
+    )
+    await connection.execute(text(f"ANALYZE {name}"))
+
+
+def _partition(table: str, index_id: int) -> str:
+    return f"{table}_{index_id}"
+
+
+async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int) -> None:
+    """Put the index in the place of the SAE's current one, which is retired."""
+    await connection.execute(
+        update(FeatureIndex)
+        .where(FeatureIndex.sae_id == sae_id, FeatureIndex.id != index_id, FeatureIndex.state == "published")
+        .values(state="retired", retired_at=func.now())
+    )
+    await connection.execute(update(Sae).where(Sae.id == sae_id).values(current_index_id=index_id))
+
+
+async def _drop_retired(engine: AsyncEngine, sae_id: int) -> None:
+    """Drop the partitions of this SAE's retired indices.
+
+    Detaching waits for readers without keeping new ones out. If one of them does not end within the lock timeout, the
+    rest is left to the next publish. `feature` goes first, because it is what readers hold.
+    """
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        try:
+            for table in (Feature.__tablename__, ExampleBand.__tablename__):
+                for name, detaching in (await connection.execute(_RETIRED, {"parent": table, "sae": sae_id})).all():
+                    if detaching is not None:
+                        how = "FINALIZE" if detaching else "CONCURRENTLY"
+                        await connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name} {how}"))
+                    await connection.execute(text(f"DROP TABLE {name}"))
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+
+
+_RETIRED = text("""
+    SELECT partition.relname, pg_inherits.inhdetachpending
+    FROM feature_index
+    JOIN pg_class partition ON partition.oid = to_regclass(:parent || '_' || feature_index.id)
+    LEFT JOIN pg_inherits ON pg_inherits.inhrelid = partition.oid
+    WHERE feature_index.sae_id = :sae AND feature_index.state = 'retired'
+""")
+"""Partitions left of retired indices; `inhdetachpending` is null if detached, true if detaching was cut short."""

@@ -1,14 +1,19 @@
 """Runs: long work, its progress and its measurements."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-RunKind = Literal["train", "index", "evaluate", "demo", "import", "export"]
-RunState = Literal["queued", "running", "done", "failed", "cancelled"]
+from app.queries.values import clean_json, clean_text, is_id
+from app.tables import Run, RunMetric, Sae
+from app.tables.runs import RunKind as RunKind
+from app.tables.runs import RunState as RunState
+
 StageState = Literal["waiting", "running", "done", "failed"]
 
 
@@ -50,10 +55,10 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class MetricPoint:
-    """Measurements at one step of a run."""
+    """Measurements at one step of a run; None for one that was not a number."""
 
     step: int
-    values: Mapping[str, float]
+    values: Mapping[str, float | None]
 
 
 async def create_run(
@@ -67,59 +72,157 @@ async def create_run(
     sae_id: int | None = None,
 ) -> RunView:
     """Register a queued run."""
-    raise NotImplementedError
+    created = await session.scalar(
+        insert(Run)
+        .values(
+            kind=kind,
+            title=clean_text(title),
+            params=clean_json(params),
+            stages=_stages_json(stages),
+            created_by=created_by,
+            sae_id=sae_id,
+        )
+        .returning(Run.id)
+    )
+    run = await get_run(session, created or 0)
+    assert run is not None
+    return run
 
 
 async def set_job(session: AsyncSession, run_id: int, job_id: int) -> None:
     """Note which job of the queue does this run."""
-    raise NotImplementedError
+    await session.execute(update(Run).where(Run.id == run_id).values(job_id=job_id))
 
 
 async def set_sae(session: AsyncSession, run_id: int, sae_id: int) -> None:
     """Note which SAE this run is about, once there is one."""
-    raise NotImplementedError
+    await session.execute(update(Run).where(Run.id == run_id).values(sae_id=sae_id))
 
 
 async def get_run(session: AsyncSession, run_id: int) -> RunView | None:
     """The run with this id."""
-    raise NotImplementedError
+    if not is_id(run_id):
+        return None
+    row = (await session.execute(_RUNS.where(Run.id == run_id))).one_or_none()
+    return None if row is None else _view(*row)
 
 
 async def list_runs(session: AsyncSession, *, limit: int = 50, before: int | None = None) -> list[RunView]:
     """Runs, newest first; `before` is the last id of the page before."""
-    raise NotImplementedError
+    query = _RUNS.order_by(Run.id.desc()).limit(limit)
+    if before is not None and is_id(before):
+        query = query.where(Run.id < before)
+    return [_view(*row) for row in await session.execute(query)]
 
 
 async def start_run(session: AsyncSession, run_id: int) -> bool:
     """Mark a run as running, also one that failed or was interrupted; False where it is done or cancelled."""
-    raise NotImplementedError
+    return await _change(
+        session,
+        run_id,
+        ("queued", "running", "failed"),
+        state="running",
+        error=None,
+        finished_at=None,
+        started_at=func.coalesce(Run.started_at, func.now()),
+    )
 
 
 async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[Stage]) -> bool:
-    """Replace a running run's stages; False where it is no longer running, so the worker stops."""
-    raise NotImplementedError
+    """Replace a running run's stages; False where it is no longer running, so that the worker stops."""
+    return await _change(session, run_id, ("running",), stages=_stages_json(stages))
 
 
 async def append_metrics(session: AsyncSession, run_id: int, points: Sequence[MetricPoint]) -> None:
-    """Add measurements; a step that was measured before, by a run that resumed, is replaced."""
-    raise NotImplementedError
+    """Add measurements; a step that was measured before, by a run that then resumed, is replaced."""
+    by_step = {point.step: clean_json(point.values) for point in points}
+    if not by_step:
+        return
+    new = insert(RunMetric).values([{"run_id": run_id, "step": s, "values": values} for s, values in by_step.items()])
+    await session.execute(
+        new.on_conflict_do_update(index_elements=["run_id", "step"], set_={"values": new.excluded["values"]})
+    )
 
 
 async def metrics(session: AsyncSession, run_id: int, *, after_step: int = -1) -> list[MetricPoint]:
     """Measurements with a step above `after_step`, in order."""
-    raise NotImplementedError
+    rows = await session.execute(
+        select(RunMetric.step, RunMetric.__table__.c["values"])
+        .where(RunMetric.run_id == run_id, RunMetric.step > after_step)
+        .order_by(RunMetric.step)
+    )
+    return [MetricPoint(step, values) for step, values in rows]
 
 
 async def finish_run(session: AsyncSession, run_id: int, result: Mapping[str, Any]) -> None:
     """Mark a running run as done."""
-    raise NotImplementedError
+    await _change(session, run_id, ("running",), state="done", result=clean_json(result), finished_at=func.now())
 
 
 async def fail_run(session: AsyncSession, run_id: int, error: str) -> None:
     """Mark a run as failed, with one line that says why; a stage that was running failed with it."""
-    raise NotImplementedError
+    stages = await session.scalar(select(Run.stages).where(Run.id == run_id).with_for_update())
+    failed = [{**stage, "state": "failed"} if stage["state"] == "running" else stage for stage in stages or []]
+    await _change(
+        session,
+        run_id,
+        ("queued", "running"),
+        state="failed",
+        error=clean_text(error),
+        stages=failed,
+        finished_at=func.now(),
+    )
 
 
 async def cancel_run(session: AsyncSession, run_id: int) -> bool:
     """Mark a queued or running run as cancelled; False where it had ended."""
-    raise NotImplementedError
+    return await _change(session, run_id, ("queued", "running"), state="cancelled", finished_at=func.now())
+
+
+_RUNS = select(Run, Sae.slug).outerjoin(Sae, Sae.id == Run.sae_id).execution_options(populate_existing=True)
+
+
+async def _change(session: AsyncSession, run_id: int, states: Collection[str], **values: Any) -> bool:
+    """Change a run that is in one of these states; False where it is in another."""
+    changed = await session.scalar(
+        update(Run)
+        .where(Run.id == run_id, Run.state.in_(states))
+        .values(updated_at=func.now(), **values)
+        .returning(Run.id)
+        .execution_options(synchronize_session=False)
+    )
+    return changed is not None
+
+
+def _stages_json(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    return [
+        clean_json({**asdict(stage), "started_at": stage.started_at and stage.started_at.isoformat()})
+        for stage in stages
+    ]
+
+
+def _stage(stored: Mapping[str, Any]) -> Stage:
+    stage = Stage(**stored)
+    started_at = stored["started_at"]
+    return replace(stage, started_at=started_at and datetime.fromisoformat(started_at))
+
+
+def _view(run: Run, sae_slug: str | None) -> RunView:
+    return RunView(
+        id=run.id,
+        kind=run.kind,
+        title=run.title,
+        state=run.state,
+        params=run.params,
+        stages=tuple(_stage(stage) for stage in run.stages),
+        result=run.result,
+        error=run.error,
+        sae_id=run.sae_id,
+        sae_slug=sae_slug,
+        job_id=run.job_id,
+        created_by=run.created_by,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        updated_at=run.updated_at,
+    )

@@ -1,14 +1,20 @@
 """Rules of labelling: limits of the text, one label a person a feature a set, and no change lost."""
 
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict
-from app.queries.labels import LabelText, LabelView
+from app.errors import Conflict, NotFound, Unprocessable
+from app.queries.labels import LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
+from app.queries.values import MAX_INTEGER, storable
 
 MAX_EXPLANATION = 2_000
 MAX_CATEGORIES = 10
 MAX_CATEGORY = 40
+MAX_NAME = 80
+"""Characters in the name of an author or of a label set."""
+STATUSES = ("draft", "submitted")
 SCALE = range(1, 6)
 """Of interpretability and confidence."""
 
@@ -36,7 +42,62 @@ async def save_label(
 
     Raises:
         NotFound: the SAE has no such feature.
-        Unprocessable: the text is empty, too long, or holds what a label cannot.
+        Unprocessable: the text is missing, too long, or holds what a label cannot.
         LabelConflict: the label has another version by now.
     """
-    raise NotImplementedError
+    if feature not in range(sae.d_sae):
+        raise NotFound(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
+    _check_name("author", author)
+    _check_name("label set", label_set)
+    tidy = _tidy(text)
+    _check(tidy)
+    possible = expected_version is None or 0 < expected_version < MAX_INTEGER
+    label = None
+    if possible:
+        label = await put_label(
+            session,
+            sae_id=sae.id,
+            feature=feature,
+            author=author,
+            label_set=label_set,
+            text=tidy,
+            expected_version=expected_version,
+        )
+    if label is None:
+        raise LabelConflict(await find_label(session, sae.id, feature, author, label_set), tidy)
+    return label
+
+
+def _tidy(text: LabelText) -> LabelText:
+    """`text` without white space around it, and without empty or repeated categories."""
+    trimmed = (category.strip() for category in text.categories)
+    return replace(
+        text,
+        explanation=text.explanation.strip(),
+        categories=tuple(dict.fromkeys(category for category in trimmed if category)),
+    )
+
+
+def _check(text: LabelText) -> None:
+    if text.status not in STATUSES:
+        raise Unprocessable(f"A label's status is one of {', '.join(STATUSES)}.")
+    if not text.explanation and text.status == "submitted":
+        raise Unprocessable("A label needs an explanation: say what the feature responds to, or save a draft.")
+    if len(text.explanation) > MAX_EXPLANATION:
+        raise Unprocessable(
+            f"An explanation may have {MAX_EXPLANATION:,} characters; this one has {len(text.explanation):,}."
+        )
+    if len(text.categories) > MAX_CATEGORIES:
+        raise Unprocessable(f"A label may have {MAX_CATEGORIES} categories; this one has {len(text.categories)}.")
+    if any(len(category) > MAX_CATEGORY for category in text.categories):
+        raise Unprocessable(f"A category may have {MAX_CATEGORY} characters.")
+    if not all(storable(part) for part in (text.explanation, *text.categories)):
+        raise Unprocessable("A label cannot hold NUL or broken characters: remove them.")
+    for name, value in (("Interpretability", text.interpretability), ("Confidence", text.confidence)):
+        if value is not None and value not in SCALE:
+            raise Unprocessable(f"{name} goes from {SCALE[0]} to {SCALE[-1]}.")
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name.strip() or len(name) > MAX_NAME or not storable(name):
+        raise Unprocessable(f"The name of the {what} must have 1 to {MAX_NAME} characters, and no NUL.")

@@ -1,13 +1,16 @@
 """Runs: long work, its stages and the measurements taken on the way."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, func
+from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, String, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
+
+RunKind = Literal["train", "index", "evaluate", "demo", "import", "export"]
+RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class Run(Base):
@@ -20,9 +23,9 @@ class Run(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    kind: Mapped[str]
+    kind: Mapped[RunKind] = mapped_column(String)
     title: Mapped[str]
-    state: Mapped[str] = mapped_column(server_default="queued")
+    state: Mapped[RunState] = mapped_column(String, server_default="queued")
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     stages: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

@@ -51,5 +51,5 @@ class FeatureIndex(Base):
     tokens: Mapped[int] = mapped_column(BigInteger)
     topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    published_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     retired_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))

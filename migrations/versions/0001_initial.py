@@ -3,6 +3,8 @@
 There is no downgrade, in this revision or later ones: going back means restoring a backup.
 """
 
+from typing import Any
+
 import procrastinate
 import sqlalchemy as sa
 from alembic import op
@@ -23,11 +25,11 @@ def upgrade() -> None:
     queue()
 
 
-def now(name: str) -> sa.Column:
+def now(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False)
 
 
-def required(name: str, kind: type | sa.types.TypeEngine, comment: str | None = None, **options: object) -> sa.Column:
+def required(name: str, kind: Any, comment: str | None = None, **options: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False, comment=comment, **options)
 
 
@@ -147,7 +149,7 @@ def saes() -> None:
         required("tokens", sa.BigInteger, "tokens counted; densities are shares of them"),
         required("topics", pg.ARRAY(sa.Text), "names of the topics that features refer to by place"),
         required("provenance", pg.JSONB, "hashes, seeds and thresholds: equal provenance, equal index"),
-        now("created_at"),
+        now("published_at"),
         sa.Column("retired_at", sa.TIMESTAMP(timezone=True)),
         sa.PrimaryKeyConstraint("id", name="pk_feature_index"),
         sa.ForeignKeyConstraint(["sae_id"], ["sae.id"], name="fk_feature_index_sae_id_sae", ondelete="CASCADE"),
@@ -168,13 +170,13 @@ def saes() -> None:
 
 
 def features() -> None:
-    def ints(name: str, comment: str | None = None) -> sa.Column:
+    def ints(name: str, comment: str | None = None) -> sa.Column[Any]:
         return required(name, pg.ARRAY(sa.Integer), comment)
 
-    def small_ints(name: str, comment: str | None = None) -> sa.Column:
+    def small_ints(name: str, comment: str | None = None) -> sa.Column[Any]:
         return required(name, pg.ARRAY(sa.SmallInteger), comment)
 
-    def reals(name: str, comment: str | None = None) -> sa.Column:
+    def reals(name: str, comment: str | None = None) -> sa.Column[Any]:
         return required(name, pg.ARRAY(sa.REAL), comment)
 
     op.create_table(
@@ -236,7 +238,7 @@ def features() -> None:
 
 
 def labels() -> None:
-    def content() -> tuple[sa.Column, ...]:
+    def content() -> tuple[sa.Column[Any], ...]:
         return (
             required("status", sa.String),
             required("explanation", sa.String),
@@ -326,5 +328,6 @@ def queue() -> None:
     them up to date finds the version in the comment.
     """
     connection = op.get_bind().connection.driver_connection
+    assert connection is not None
     connection.execute(SchemaManager.get_schema())
     op.execute(f"COMMENT ON TABLE procrastinate_jobs IS 'procrastinate {procrastinate.__version__}'")
