@@ -18,6 +18,7 @@ from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
 from app.services.inference import InferenceClient
+from app.services.labels import LabelConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
 from app.web.requests import RequestMetrics, RequestMiddleware
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessionmaker = create_sessionmaker(app.state.engine)
     app.state.inference = InferenceClient(settings)
     errors.install(app)
+    app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     for router in (health.router, *api.ROUTERS, pages.router):
         app.include_router(router)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")

@@ -41,10 +41,11 @@ def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | N
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route, so that OpenAPI lists the problems it may answer."""
+    """The `responses=` of a route, so that OpenAPI lists the problems it may answer; any may answer 422 and 503."""
+    schema = Problem.model_json_schema()
     return {
-        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-        for status in statuses
+        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in (*statuses, 422, 503)
     }
 
 
@@ -53,6 +54,5 @@ _DESCRIPTIONS = {
     409: "It changed since it was read.",
     413: "The input is over its limit.",
     422: "The request has a wrong value.",
-    428: "The request must say which version it changes.",
     503: "A process this needs is down; trying again later may work.",
 }

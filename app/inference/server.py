@@ -13,14 +13,13 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
-from app.db import create_engine, create_sessionmaker
+from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import NotFound, UserError
 from app.inference.engine import ProbeEngine
 from app.problems import problem
@@ -61,7 +60,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(SQLAlchemyError, _database_error)
     app.add_api_route("/healthz", healthz)
     app.add_api_route("/probe", probe, methods=["POST"], dependencies=[Depends(require_secret)])
     return app
@@ -89,7 +87,7 @@ async def probe(asked: ProbeRequest, request: Request) -> ProbeAnswer:
 
 
 async def _sae(request: Request, slug: str) -> SaeDetail:
-    async with request.app.state.sessions() as session:
+    async with transaction(request.app.state.sessions) as session:
         sae = await get_sae(session, slug)
     if sae is None:
         raise NotFound("There is no such SAE.")
@@ -118,11 +116,6 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
 
 async def _validation_error(_request: Request, _error: Exception) -> Response:
     return problem(422, "Not understood", "The inference process takes a sae and a text; are both of one version?")
-
-
-async def _database_error(_request: Request, error: Exception) -> Response:
-    log.warning("database_failed", exc_info=error)
-    return problem(503, "Not available right now", "The inference process cannot reach the database.")
 
 
 def _unexpected(_request: Request, error: Exception) -> Response:

@@ -4,12 +4,12 @@
 placed within the feature's own distribution of non-zero activations over the index, taken from the stored histogram
 (equal bins over (0, max]) and interpolated within its bin. 100 means stronger than anything in the corpus.
 
-**Rank.** A prompt's percentile is that of its strongest token, and the strongest of many draws is high by chance: a
-dense feature, which fires on every other token, has a high maximum on any prompt, and such features would fill the list.
-The largest of m independent draws from the feature's distribution F stays below v with probability F(v)^m, and a feature
-of density p is expected to fire on m = n p of n counted tokens. So features are ranked by (percentile / 100)^max(1, n p), then by
-their maximum. A sparse feature keeps its percentile as its score; a dense one must be stronger than it usually is at
-its strongest in a text this long.
+**Rank.** A prompt's percentile is that of its strongest token, and the strongest of many draws is high by chance: dense
+features, which fire on every other token, have high maxima on any prompt and would fill the list. The largest of m
+independent draws from the feature's distribution F stays below v with probability F(v)^m, and a feature of density p is
+expected to fire on m = n p of n counted tokens. So features are ranked by (percentile / 100)^max(1, n p), then by their
+maximum. A sparse feature keeps its percentile as its score; a dense one must be stronger than it usually is at its
+strongest in a text this long.
 """
 
 from bisect import bisect_left
@@ -23,7 +23,7 @@ from app.errors import Unprocessable
 from app.queries.features import Histogram, feature_histograms
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.models import get_tokens
-from app.queries.saes import SaeDetail
+from app.queries.saes import SaeDetail, get_sae
 from app.services.inference import FiringFeature, InferenceClient, ProbeAnswer, ProbeRequest
 from app.services.tokens import api_texts
 
@@ -87,9 +87,11 @@ async def probe(
         InferenceDown: the inference process does not answer.
     """
     check_text(text)
-    # The first probe of a model waits for it to load: no database connection is held for that long.
+    # The first probe of a model waits for it to load: no database connection is held for that long. Afterwards the SAE
+    # is read again, because its index may have been replaced in between.
     await session.commit()
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
+    sae = await get_sae(session, sae.slug) or sae
     firing = [feature.index for feature in answer.features]
     histograms = await feature_histograms(session, sae, firing) if sae.index else {}
     labels = await label_summaries(session, sae.id, firing)

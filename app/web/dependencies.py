@@ -33,8 +33,7 @@ async def _sae(
     session: Session,
     sae: Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])],
 ) -> SaeDetail:
-    # Postgres text cannot hold NUL; no slug does.
-    found = None if "\0" in sae else await get_sae(session, sae)
+    found = await get_sae(session, sae)
     if found is None:
         raise NotFound(f"There is no SAE “{sae[:80]}”. The list of all SAEs is on the first page and at /api/v1/saes.")
     return found

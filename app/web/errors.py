@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,15 +29,9 @@ _TITLES = {
     405: "Not possible here",
     413: "Too large",
     422: "Not understood",
-    428: "A version is needed",
     500: "Something went wrong",
     503: "Not available right now",
 }
-_UNREACHABLE = (
-    "The database cannot be reached. If it was just restarted, wait a moment and load this again; "
-    "it works by itself as soon as the database is back."
-)
-_SLOW = "The database took too long to answer. Try again; if it stays slow, narrow the filters."
 _UNSTORABLE = "A value in the request is outside what the database can hold, such as a NUL character or a huge number."
 _ERRORS_SHOWN = 5
 _PLACE_SHOWN = 80
@@ -50,8 +42,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    for kind in (OperationalError, InterfaceError, PoolTimeout, DataError, psycopg.Error):
-        app.add_exception_handler(kind, _database_error)
+    app.add_exception_handler(DataError, _data_error)
 
 
 def answer(
@@ -81,8 +72,11 @@ def unexpected(request: Request, error: Exception) -> Response:
 
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
-    headers = {"Retry-After": "5"} if error.status == 503 else None
-    return answer(request, error.status, error.title, str(error), headers=headers, **getattr(error, "extra", {}))
+    headers = None
+    if error.status == 503:
+        log.warning("unavailable", detail=str(error), exc_info=error.__cause__)
+        headers = {"Retry-After": "5"}
+    return answer(request, error.status, error.title, str(error), headers=headers)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -113,31 +107,6 @@ def _place(loc: Sequence[Any]) -> str:
     return f"“{'.'.join(str(name) for name in names)[:_PLACE_SHOWN]}” in the {where}"
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
-    original = error.orig if isinstance(error, DBAPIError) else error
-    sqlstate = getattr(original, "sqlstate", None)
-    if isinstance(error, DataError) or isinstance(original, psycopg.DataError):
-        return answer(request, 422, _TITLES[422], _UNSTORABLE)
-    if sqlstate in _SLOW_STATES:
-        log.warning("database_slow", sqlstate=sqlstate)
-        return answer(request, 503, _TITLES[503], _SLOW, headers={"Retry-After": "5"})
-    if _is_unreachable(error, original, sqlstate):
-        log.warning("database_unreachable", error=type(original).__name__, sqlstate=sqlstate)
-        return answer(request, 503, _TITLES[503], _UNREACHABLE, headers={"Retry-After": "5"})
-    return unexpected(request, error)
-
-
-_SLOW_STATES = {
-    "57014",  # query_canceled: the statement's time-out
-    "55P03",  # lock_not_available: the lock's time-out
-    "40001",  # serialization_failure
-    "40P01",  # deadlock_detected
-}
-
-
-def _is_unreachable(error: Exception, original: BaseException | None, sqlstate: str | None) -> bool:
-    """No connection (no SQLSTATE, class 08), none left (53300), or a server that starts or stops (57P01 to 57P05)."""
-    if isinstance(error, PoolTimeout):
-        return True
-    lost = isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
-    return lost and (sqlstate is None or sqlstate.startswith(("08", "57P")) or sqlstate == "53300")
+async def _data_error(request: Request, _error: Exception) -> Response:
+    """What Postgres cannot hold; `app.db` translates the other errors of the database."""
+    return answer(request, 422, _TITLES[422], _UNSTORABLE)

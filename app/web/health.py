@@ -1,15 +1,12 @@
 """What machines ask: is the process up, can it serve, what did it do."""
 
-from functools import cache
-
-from alembic.script import ScriptDirectory
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.errors import Unavailable
-from app.paths import MIGRATIONS
 from app.queries.health import schema_revision
+from app.schema import head
 from app.web.dependencies import Session
 
 router = APIRouter(include_in_schema=False)
@@ -24,7 +21,7 @@ async def healthz() -> PlainTextResponse:
 @router.get("/readyz")
 async def readyz(session: Session) -> PlainTextResponse:
     """The database is reachable and at this version's migration. (503 otherwise.)"""
-    applied, needed = await schema_revision(session), _newest_migration()
+    applied, needed = await schema_revision(session), head()
     if applied != needed:
         raise Unavailable(
             f"The database is at migration {applied}, this version needs {needed}: run seesae db upgrade."
@@ -36,8 +33,3 @@ async def readyz(session: Session) -> PlainTextResponse:
 async def metrics(request: Request) -> Response:
     """Prometheus' text format, of this one web process."""
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-@cache
-def _newest_migration() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

@@ -7,10 +7,11 @@ from pydantic import BaseModel, Field
 
 from app.errors import NotFound
 from app.problems import documented
-from app.queries import examples as example_queries
-from app.queries import features as queries
+from app.queries import examples, features
 from app.queries.examples import BANDS, ExampleView
 from app.queries.features import (
+    MAX_LIMIT,
+    MAX_QUERY,
     CoactiveFeature,
     FeatureDetail,
     FeatureFilter,
@@ -142,7 +143,7 @@ class Examples(BaseModel):
     examples: list[ExampleOut]
 
 
-@router.get("", summary="List features", responses=documented(404, 422, 503))
+@router.get("", summary="List features", responses=documented(404))
 async def list_features(
     sae: Sae,
     session: Session,
@@ -150,9 +151,9 @@ async def list_features(
     descending: bool | None = None,
     min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
     max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
-    q: Annotated[str, Query(max_length=200, description="Words in labels or top tokens.")] = "",
+    q: Annotated[str, Query(max_length=MAX_QUERY, description="Words in labels or top tokens.")] = "",
     label: LabelFilter | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
 ) -> FeatureList:
     """One page of an SAE's features. By density or maximum the largest come first, by index the smallest."""
@@ -166,31 +167,33 @@ async def list_features(
         limit=limit,
         cursor=cursor,
     )
-    page = await queries.list_features(session, sae, wanted)
+    page = await features.list_features(session, sae, wanted)
     return FeatureList(features=[_summary(row) for row in page.rows], total=page.total, next_cursor=page.next_cursor)
 
 
-@router.get("/{index}", summary="One feature", responses=documented(404, 503))
+@router.get("/{index}", summary="One feature", responses=documented(404))
 async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> FeatureOut:
     """All statistics of one feature, with its labels and neighbours."""
-    feature = await queries.get_feature(session, sae, index)
+    feature = await features.get_feature(session, sae, index)
     if feature is None:
         raise NotFound(_not_indexed(sae.slug))
     return _detail(feature)
 
 
-@router.get("/{index}/examples", summary="Examples of a feature", responses=documented(404, 422, 503))
+@router.get("/{index}/examples", summary="Examples of a feature", responses=documented(404))
 async def get_examples(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
     band: Annotated[int | None, Query(ge=0, le=BANDS, description="Only this band; 0 are the top examples.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Examples of each band.")] = 100,
+    limit: Annotated[
+        int, Query(ge=1, le=examples.MAX_LIMIT, description="Examples of each band.")
+    ] = examples.MAX_LIMIT,
 ) -> Examples:
     """Sequences in which the feature is active, whole, with its activation on every token."""
     if sae.index is None:
         raise NotFound(_not_indexed(sae.slug))
-    found = await example_queries.get_examples(session, sae, index, band=band, limit=limit)
+    found = await examples.get_examples(session, sae, index, band=band, limit=limit)
     return Examples(examples=[_example(example) for example in found])
 
 

@@ -1,18 +1,20 @@
 """Labels: read all, write one's own, see what changed."""
 
+import dataclasses
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText, LabelView
-from app.services.labels import SCALE, save_label
+from app.services.labels import SCALE, LabelConflict, save_label
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.errors import answer
 
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
 
@@ -63,16 +65,11 @@ class LabelList(BaseModel):
 class LabelIn(BaseModel):
     """A label to write."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"explanation": "head injuries in sport", "categories": ["medicine"], "confidence": 4}]
-        },
-    )
+    model_config = ConfigDict(extra="forbid")
 
-    explanation: str
+    explanation: Annotated[str, Field(examples=["head injuries in sport"])]
     set: Annotated[str, Field(description="Which set of labels this belongs to.")] = "default"
-    categories: list[str] = []
+    categories: Annotated[list[str], Field(examples=[["medicine"]])] = []
     interpretability: Score | None = None
     confidence: Score | None = None
     status: Literal["draft", "submitted"] = "submitted"
@@ -100,15 +97,13 @@ class History(BaseModel):
     history: list[RevisionOut]
 
 
-@router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404, 503))
+@router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404))
 async def list_labels(sae: Sae, index: FeatureIndex, session: Session) -> LabelList:
     """All labels of a feature, newest first, drafts too."""
     return LabelList(labels=[LabelOut.of(label) for label in await queries.list_labels(session, sae.id, index)])
 
 
-@router.put(
-    "/saes/{sae}/features/{index}/labels/mine", summary="Write my label", responses=documented(404, 409, 422, 503)
-)
+@router.put("/saes/{sae}/features/{index}/labels/mine", summary="Write my label", responses=documented(404, 409))
 async def put_my_label(
     sae: Sae,
     index: FeatureIndex,
@@ -145,7 +140,7 @@ async def put_my_label(
     return LabelOut.of(written)
 
 
-@router.get("/labels/{id}/history", summary="History of a label", responses=documented(404, 503))
+@router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
 async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: Session) -> History:
     """All versions of a label, newest first."""
     label = await queries.get_label(session, id)
@@ -167,15 +162,10 @@ def _version(if_match: str | None) -> int | None:
     return int(match[1])
 
 
-def conflict_members(current: LabelView | None, submitted: LabelText) -> dict[str, Any]:
-    """The members that a 409 adds to the problem, so that neither text is lost."""
-    return {
-        "current": LabelOut.of(current).model_dump(mode="json") if current else None,
-        "submitted": {
-            "explanation": submitted.explanation,
-            "categories": list(submitted.categories),
-            "interpretability": submitted.interpretability,
-            "confidence": submitted.confidence,
-            "status": submitted.status,
-        },
-    }
+async def answer_conflict(request: Request, error: Exception) -> Response:
+    """409 with both texts, so that neither is lost."""
+    assert isinstance(error, LabelConflict)
+    current = LabelOut.of(error.current).model_dump(mode="json") if error.current else None
+    return answer(
+        request, error.status, error.title, str(error), current=current, submitted=dataclasses.asdict(error.submitted)
+    )

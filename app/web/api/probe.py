@@ -22,11 +22,11 @@ Percentile = Annotated[
 class ProbeIn(BaseModel):
     """A text to probe."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"text": "He was taken off with a concussion.", "top_k": 20}]}
-    )
+    model_config = ConfigDict(extra="forbid")
 
-    text: Annotated[str, Field(description="Neither kept nor logged.")]
+    text: Annotated[
+        str, Field(description="Neither kept nor logged.", examples=["He was taken off with a concussion."])
+    ]
     top_k: Annotated[
         int, Field(ge=1, le=10_000, description="At most so many features overall, and for each token.")
     ] = 20
@@ -78,7 +78,7 @@ class ProbeOut(BaseModel):
     firing: Annotated[int, Field(description="Features that fire on the text, listed or not.")]
 
 
-@router.post("", summary="Probe a text", responses=documented(404, 413, 422, 503))
+@router.post("", summary="Probe a text", responses=documented(404, 413))
 async def probe(sae: Sae, request: ProbeIn, session: Session, inference: Inference) -> ProbeOut:
     """Run a text through the model and the SAE. The texts of `tokens`, without special ones, join to the text."""
     result = await service.probe(session, inference, sae, request.text, top_k=request.top_k)

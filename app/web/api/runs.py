@@ -62,7 +62,7 @@ class RunList(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", summary="List runs", responses=documented(422, 503))
+@router.get("", summary="List runs", responses=documented())
 async def list_runs(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
@@ -74,7 +74,7 @@ async def list_runs(
     return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(found[-1].id) if more else None)
 
 
-@router.get("/{id}", summary="One run", responses=documented(404, 503))
+@router.get("/{id}", summary="One run", responses=documented(404))
 async def get_run(id: Annotated[int, Path(ge=1, le=_MAX_ID)], session: Session) -> RunDetailOut:
     """One run."""
     run = await queries.get_run(session, id)

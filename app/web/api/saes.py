@@ -88,13 +88,13 @@ class SaeList(BaseModel):
     saes: list[SaeOut]
 
 
-@router.get("", summary="All SAEs", responses=documented(503))
+@router.get("", summary="All SAEs", responses=documented())
 async def list_saes(session: Session) -> SaeList:
     """All SAEs, newest first."""
     return SaeList(saes=[SaeOut(**_common(sae)) for sae in await queries.list_saes(session)])
 
 
-@router.get("/{sae}", summary="One SAE", responses=documented(404, 503))
+@router.get("/{sae}", summary="One SAE", responses=documented(404))
 async def get_sae(sae: Sae, session: Session) -> SaeDetailOut:
     """One SAE, with the distribution of its features' densities and counts of their health flags."""
     return SaeDetailOut(
