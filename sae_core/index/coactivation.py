@@ -1,0 +1,136 @@
+"""Which features are active on the same tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_core.index.segments import Indices, bounds, concatenate, gather_ranges, rank_in_row, top_k
+from sae_core.index.store import ActivationStore, FeatureBlock
+from sae_core.index.types import COACTIVE
+from sae_core.progress import Progress
+
+MIN_JOINT = 5
+"""A pair needs this many tokens on which both are active …"""
+MIN_GIVEN_THIS = 0.01
+"""… and this share of the tokens on which this feature is: rarer company says little of it, however exclusive."""
+
+JOINT_BYTES = 512 << 20
+"""Memory for joint counts: all pairs up to 11,585 features; above that the store is read once for each part of them."""
+CHUNK_NONZEROS = 1 << 22
+"""Non-zeros of the store held at once."""
+LINE = 16
+"""Active features of a token that are gathered together."""
+ROWS = 256
+"""Features ranked at once, and between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Coactive:
+    """[features, 10] each; id -1 = none."""
+
+    ids: NDArray[np.int32]
+    pmi: NDArray[np.float32]
+    joint: NDArray[np.int64]
+    given_this: NDArray[np.float32]
+    given_other: NDArray[np.float32]
+
+
+def coactive_features(
+    store: ActivationStore, tokens: int, near: NDArray[np.int32], progress: Progress
+) -> tuple[Coactive, Indices]:
+    """The ten features with the highest pointwise mutual information, log (joint · tokens / (count · count)) in nats.
+
+    Only positive ones, above both floors; ties by joint count, then by number (Church and Hanks 1990).
+
+    Args:
+        store: activations.
+        tokens: counted tokens.
+        near: [d_sae, m] for each feature, others whose joint counts are wanted too; -1 = none.
+        progress: in features.
+
+    Returns:
+        The co-active features, and the joint counts with `near`.
+    """
+    rows = max(1, JOINT_BYTES // (4 * store.d_sae))
+    parts, joint_near = [], []
+    for start in range(0, store.d_sae, rows):
+        stop = min(start + rows, store.d_sae)
+        joint = joint_counts(store, start, stop, progress)
+        wanted = near[start:stop].astype(np.int64)
+        joint_near.append(np.where(wanted >= 0, np.take_along_axis(joint, wanted, axis=1), 0).astype(np.int64))
+        parts += [_rank(joint[i : i + ROWS], start + i, store.count, tokens) for i in range(0, stop - start, ROWS)]
+    return concatenate(parts), np.concatenate(joint_near)
+
+
+def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progress) -> NDArray[np.int32]:
+    """[stop - start, d_sae] tokens on which both features are active, exactly; 0 for a feature with itself."""
+    joint = np.zeros((stop - start, store.d_sae), np.int32)
+    groups = store.shard_groups(CHUNK_NONZEROS)
+    for number, shards in enumerate(groups):
+        for done in _add_chunk(joint, start, store.block(0, store.d_sae, shards)):
+            progress(start + (number * len(joint) + done) // len(groups), store.d_sae)
+    joint[np.arange(len(joint)), np.arange(start, stop)] = 0
+    return joint
+
+
+def _add_chunk(joint: NDArray[np.int32], start: int, chunk: FeatureBlock) -> Iterator[int]:
+    """Add a chunk's pairs to the rows of `joint`; yields how many rows are done.
+
+    Every non-zero meets all features of its token, so the work is the sum of squares of the tokens' active features.
+    """
+    company = _Company.of(chunk)
+    n_rows, d_sae = joint.shape
+    for i in range(n_rows):
+        mine = company.token[chunk.indptr[start + i] : chunk.indptr[start + i + 1]]
+        met = company.lines[gather_ranges(company.first_line[mine], company.n_lines[mine])]
+        joint[i] += np.bincount(met.reshape(-1), minlength=d_sae + 1)[:d_sae].astype(np.int32)
+        if (i + 1) % ROWS == 0 or i + 1 == n_rows:
+            yield i + 1
+
+
+@dataclass(frozen=True)
+class _Company:
+    """The active features of every token of a chunk, in lines of `LINE`, the last one of a token padded with d_sae.
+
+    Gathering whole lines is several times faster than gathering features one by one.
+    """
+
+    token: Indices
+    """[non-zeros] by feature, as in the chunk."""
+    lines: NDArray[np.int64]
+    """[lines, LINE]"""
+    first_line: Indices
+    """[tokens + 1]"""
+    n_lines: Indices
+    """[tokens]"""
+
+    @classmethod
+    def of(cls, chunk: FeatureBlock) -> "_Company":
+        token = (chunk.position - chunk.position.min(initial=np.iinfo(np.int32).max)).astype(np.int64)
+        by_token = np.argsort(token, kind="stable")
+        n_lines = -(-np.bincount(token) // LINE)  # the ceiling
+        first_line = bounds(n_lines)
+        lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)
+        ordered = token[by_token]
+        lines.reshape(-1)[first_line[ordered] * LINE + rank_in_row(ordered, len(n_lines))] = chunk.row[by_token]
+        return cls(token, lines, first_line, n_lines)
+
+
+def _rank(joint: NDArray[np.int32], start: int, counts: Indices, tokens: int) -> Coactive:
+    """Rank the company of features `start` and up by their rows of joint counts."""
+    together = joint.astype(np.int64)
+    count = counts[start : start + len(joint), None]
+    floor = np.maximum(MIN_JOINT, np.ceil(MIN_GIVEN_THIS * count))
+    eligible = (together >= floor) & (together * tokens > count * counts)
+    # Among one feature's pairs, PMI orders as P(this | other) does, and that is one division: equal ones stay equal.
+    given_other = together / np.maximum(counts, 1)
+    score = torch.from_numpy(np.where(eligible, given_other, -np.inf))
+    ids, chosen = top_k(score, COACTIVE, then=torch.from_numpy(together))
+    found = ids >= 0
+    number = np.where(found, np.take_along_axis(together, ids.astype(np.int64), axis=1), 0)
+    pmi = np.log(np.where(found, chosen * tokens / np.maximum(count, 1), 1))
+    given_this = number / np.maximum(count, 1)
+    return Coactive(ids, pmi.astype(np.float32), number, given_this.astype(np.float32), chosen.astype(np.float32))
