@@ -1,0 +1,120 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.errors import TooLarge, Unavailable
+from app.inference.engine import ProbeEngine
+from app.services.inference import ProbeAnswer
+from sae_core.saes import SAE, TopK
+from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
+from tests.tiny import EOS, tiny_model
+
+TEXT = "It was the best of times, it was the worst of times — and then:\n\tnothing."
+
+
+def dense(answer: ProbeAnswer, d_sae: int) -> Tensor:
+    activations = torch.zeros(len(answer.token_ids), d_sae)
+    for feature in answer.features:
+        activations[feature.positions, feature.index] = torch.tensor(feature.values)
+    return activations
+
+
+def test_gives_what_model_and_sae_give(dictionary: Dictionary) -> None:
+    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, TEXT)
+
+    token_ids = dictionary.model.tokenize(TEXT)
+    expected = dictionary.sae.encode(dictionary.model.activations(torch.tensor([token_ids]), HOOK)[0]).detach()
+    expected[0] = 0  # BOS
+    assert answer.token_ids == token_ids
+    torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
+    assert [feature.index for feature in answer.features] == expected.sum(dim=0).nonzero().flatten().tolist()
+
+
+def test_encodes_long_texts_in_blocks(dictionary: Dictionary) -> None:
+    text = TEXT * 6
+    token_ids = dictionary.model.tokenize(text)
+    assert 128 < len(token_ids) < 256  # more than one block, less than the model's context
+    settings = dictionary.settings.model_copy(update={"probe_max_tokens": 255})
+
+    answer = ProbeEngine(settings).probe(dictionary.row, text)
+
+    expected = dictionary.sae.encode(dictionary.model.activations(torch.tensor([token_ids]), HOOK)[0]).detach()
+    expected[0] = 0
+    torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_looks_for_nothing_on_special_tokens(dictionary: Dictionary) -> None:
+    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, f"one{EOS}two")
+
+    specials = [place for place, token_id in enumerate(answer.token_ids) if token_id in (1, 2)]
+    assert len(specials) == 2
+    assert [place for place, counted in enumerate(answer.counted) if not counted] == specials
+    assert not {place for feature in answer.features for place in feature.positions} & set(specials)
+
+
+def test_a_text_of_special_tokens_alone_has_no_features(dictionary: Dictionary) -> None:
+    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, EOS)
+    assert answer.features == []
+    assert answer.counted == [False, False]
+
+
+@pytest.mark.parametrize("text", ["\0", "<script>alert(1)</script>", "مرحبا 🧠", " "])
+def test_any_characters_are_text(dictionary: Dictionary, text: str) -> None:
+    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, text)
+    assert dictionary.model.decode(answer.token_ids[1:]) == text
+
+
+def test_says_the_limit_of_a_text(dictionary: Dictionary) -> None:
+    text = "times " * 150
+    tokens = len(dictionary.model.tokenize(text)) - 1
+    with pytest.raises(TooLarge, match=f"has {tokens} tokens; at most 100"):
+        ProbeEngine(dictionary.settings).probe(dictionary.row, text)
+
+
+def test_a_text_is_no_longer_than_the_model_reads(dictionary: Dictionary) -> None:
+    settings = dictionary.settings.model_copy(update={"probe_max_tokens": 100_000})
+    with pytest.raises(TooLarge, match="at most 255"):
+        ProbeEngine(settings).probe(dictionary.row, "times " * 150)
+
+
+def test_another_model_at_the_same_place_is_refused(dictionary: Dictionary, tmp_path: Path) -> None:
+    other = replace(dictionary.row.model, source=str(tiny_model(tmp_path, seed=1)))
+    with pytest.raises(Unavailable, match="is not the tiny that this SAE was trained on"):
+        ProbeEngine(dictionary.settings).probe(replace(dictionary.row, model=other), TEXT)
+
+
+def test_missing_files_are_named_in_one_line(dictionary: Dictionary) -> None:
+    engine = ProbeEngine(dictionary.settings)
+    for broken in (
+        replace(dictionary.row, artifact="saes/gone"),
+        replace(dictionary.row, model=replace(dictionary.row.model, source="/nowhere/at/all")),
+    ):
+        with pytest.raises(Unavailable, match=f"{dictionary.row.slug} cannot be probed") as caught:
+            ProbeEngine(dictionary.settings).probe(broken, TEXT)
+        assert "\n" not in str(caught.value)
+    assert engine.probe(dictionary.row, TEXT).features  # and the engine goes on
+
+
+class Greedy(TopK):
+    """Asks for more memory than there is."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.zeros(2**50)
+
+
+def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ProbeEngine(dictionary.settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(SAE, "load", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
+        with pytest.raises(Unavailable, match="not enough memory"):
+            engine.probe(dictionary.row, TEXT)
+    assert engine.probe(dictionary.row, TEXT).features
+
+
+def test_other_faults_are_not_taken_for_memory(dictionary: Dictionary) -> None:
+    wrong_width = replace(dictionary.row, hook="mlp_act.2")
+    with pytest.raises(RuntimeError):
+        ProbeEngine(dictionary.settings).probe(wrong_width, TEXT)
