@@ -2,9 +2,12 @@
 
 import re
 
-from sqlalchemy import CompoundSelect, exists, func, literal, or_, select, union
+from sqlalchemy import CompoundSelect, exists, func, literal_column, or_, select, union
 
 from app.tables import Feature, Label
+
+_SIMPLE, _ENGLISH = literal_column("'simple'"), literal_column("'english'")
+"""Literal, because the planner must see that they are those of the indexes."""
 
 
 def matching_features(sae_id: int, index_id: int, words: str) -> CompoundSelect[int]:
@@ -17,11 +20,11 @@ def matching_features(sae_id: int, index_id: int, words: str) -> CompoundSelect[
             of_tokens.where(Feature.top_tokens_text.contains(words, autoescape=True)),
             of_labels.where(Label.explanation.contains(words, autoescape=True)),
         )
-    simple = func.to_tsquery(literal("simple"), prefixes)
-    english = func.websearch_to_tsquery(literal("english"), words)
+    simple = func.to_tsquery(_SIMPLE, prefixes)
+    english = func.websearch_to_tsquery(_ENGLISH, words)
     category = func.unnest(Label.categories).column_valued("category")
     return union(
-        of_tokens.where(func.to_tsvector("simple", Feature.top_tokens_text).op("@@")(simple)),
+        of_tokens.where(func.to_tsvector(_SIMPLE, Feature.top_tokens_text).op("@@")(simple)),
         of_labels.where(
             or_(
                 Label.search.op("@@")(simple),

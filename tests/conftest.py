@@ -1,0 +1,73 @@
+"""Fixtures for everybody: a real Postgres, a migrated database of its own for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import create_engine, create_sessionmaker, sqlalchemy_url
+from app.postgres import embedded_postgres, libpq_url
+from app.schema import upgrade
+
+TEMPLATE = "template_seesae"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server for these tests (under pytest-xdist, for this worker), with a migrated template database."""
+    with embedded_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        upgrade(_named(url, TEMPLATE))
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """A new database without tables."""
+    yield from _database(postgres_url, template="template1")
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A new database with all tables, and nothing in them."""
+    yield from _database(postgres_url, template=TEMPLATE)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine of `database_url`."""
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def sessionmaker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Sessions of `database_url`, for what has to commit."""
+    return create_sessionmaker(engine)
+
+
+@pytest.fixture
+async def session(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """One session; what the test does not commit is rolled back."""
+    async with sessionmaker() as session:
+        yield session
+
+
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(libpq_url(server), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield _named(server, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _named(server: str, database: str) -> str:
+    return sqlalchemy_url(server).set(database=database).render_as_string(hide_password=False)
