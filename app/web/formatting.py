@@ -46,14 +46,6 @@ def percent(share: float) -> str:
     return f"{text}{NARROW_SPACE}%"
 
 
-def compact(value: float) -> str:
-    """1048576 -> '1.05 M'; exact below ten thousand."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{significant(value / (1e3 if unit == 'k' else limit))}{NARROW_SPACE}{unit}"
-    return f"{value:,.0f}"
-
-
 def duration(seconds: float) -> str:
     """65 -> '1 min 5 s'; below ten seconds with one decimal."""
     if seconds < 9.95:
@@ -82,7 +74,24 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
+def percentile(value: float) -> str:
+    """99.97 -> '99.9', rounded down: 100 means stronger than all there were, and nothing else does."""
+    return "100" if value >= 100 else f"{math.floor(10 * value) / 10:.1f}"
+
+
+def amount(value: float, unit: str) -> str:
+    """A count of a run's stage, without its unit; bytes as '92.9 MB'."""
+    return f"{significant(value / 1e6)}{NARROW_SPACE}MB" if unit == "bytes" else f"{value:,.0f}"
+
+
+def rate(value: float, unit: str) -> str:
+    """'3,100 tokens/s', '4.2 MB/s'."""
+    if unit == "bytes":
+        return f"{amount(value, unit)}/s"
+    return f"{significant(value) if value < 100 else f'{value:,.0f}'} {unit}/s"
+
+
 FILTERS = {
     f.__name__: f
-    for f in (count, significant, signed, percent, compact, duration, moment, short_hash, plural)
+    for f in (amount, count, duration, moment, percent, percentile, plural, rate, short_hash, signed, significant)
 }

@@ -9,7 +9,8 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.paths import STATIC, TEMPLATES
-from app.web import formatting, sparklines
+from app.services.tokens import display
+from app.web import formatting, sparklines, words
 
 
 @cache
@@ -30,8 +31,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.globals["static_url"] = static_url
-    env.filters |= formatting.FILTERS
-    env.filters["sparkline"] = sparklines.path
+    env.filters |= formatting.FILTERS | words.FILTERS | {"sparkline": sparklines.path, "pieces": display}
     return env
 
 

@@ -2,4 +2,8 @@
 
 from fastapi import APIRouter
 
+from app.web.pages import features, home, labels, probe, runs, saes
+
 router = APIRouter(include_in_schema=False)
+for module in (home, saes, features, probe, labels, runs):
+    router.include_router(module.router)

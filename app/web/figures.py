@@ -1,0 +1,200 @@
+"""Charts as plotly figures. Colours are the sheet's custom properties, which `static/js/charts.js` resolves.
+
+plotly.py checks every name in a figure here, so that a wrong one is a test's failure, not an empty box in a browser.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import plotly.graph_objects as go
+
+from app.queries.features import Histogram
+from app.queries.runs import MetricPoint
+from app.queries.saes import DensityHistogram
+from app.web.formatting import count, percent, significant
+from app.web.strips import STEPS
+
+T = TypeVar("T")
+
+_LONGEST_CURVE = 400
+"""Points that a curve of a few hundred pixels can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure with its title, what the axes are in words, and the same numbers as a table.
+
+    `metric` names the measurement that a live chart goes on with; `latest` is its last value as text.
+    """
+
+    title: str
+    note: str
+    figure: dict[str, Any]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    metric: str = ""
+    latest: str = ""
+
+
+def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> Chart:
+    """How often a feature is how active, on a logarithmic count, with the edges of the quantile bands."""
+    edges, counts = histogram.edges, histogram.counts
+    maximum = edges[-1]
+    figure = go.Figure(
+        go.Bar(
+            x=[(low + high) / 2 for low, high in _bins(edges)],
+            y=list(counts),
+            width=[high - low for low, high in _bins(edges)],
+            marker_color="var(--chart-bar)",
+            customdata=[[significant(low), significant(high)] for low, high in _bins(edges)],
+            hovertemplate="%{y:,} tokens<br>between %{customdata[0]} and %{customdata[1]}<extra></extra>",
+        )
+    )
+    for edge in band_edges[1:-1]:
+        figure.add_vline(x=edge, line={"color": "var(--line-strong)", "width": 1, "dash": "dot"}, layer="below")
+    for shade in range(STEPS):  # the shading of tokens, as a scale under the axis
+        figure.add_shape(
+            type="rect",
+            xref="x",
+            yref="paper",
+            x0=maximum * shade / STEPS,
+            x1=maximum * (shade + 1) / STEPS,
+            y0=-0.045,
+            y1=-0.005,
+            fillcolor=f"var(--act-{shade + 1})",
+            line_width=0,
+        )
+    figure.update_xaxes(title_text="activation", range=[0, maximum], ticks="", ticklabelstandoff=6, showgrid=False)
+    figure.update_yaxes(title_text="tokens (log)", **_log_counts(max(counts, default=1)))
+    return Chart(
+        title="Activations",
+        note="tokens by how active the feature is; dotted lines divide them into fifths",
+        figure=_finished(figure, bargap=0.08),
+        columns=("from", "to", "tokens"),
+        rows=tuple(
+            (significant(low), significant(high), count(number))
+            for (low, high), number in zip(_bins(edges), counts, strict=True)
+        ),
+    )
+
+
+def density_histogram(histogram: DensityHistogram) -> Chart:
+    """How many features are how dense, over the logarithm of density."""
+    edges = histogram.edges
+    figure = go.Figure(
+        go.Bar(
+            x=[(low + high) / 2 for low, high in _bins(edges)],
+            y=list(histogram.counts),
+            width=[high - low for low, high in _bins(edges)],
+            marker_color="var(--chart-bar)",
+            customdata=[[percent(10**low), percent(10**high)] for low, high in _bins(edges)],
+            hovertemplate="%{y:,} features<br>active on %{customdata[0]} to %{customdata[1]} of tokens<extra></extra>",
+        )
+    )
+    powers = range(math.ceil(edges[0]), math.floor(edges[-1]) + 1)
+    figure.update_xaxes(
+        title_text="density: share of tokens a feature is active on (log)",
+        range=[edges[0], edges[-1]],
+        tickvals=list(powers),
+        ticktext=[percent(10.0**power) for power in powers],
+        showgrid=False,
+    )
+    figure.update_yaxes(title_text="features", tickformat=",", rangemode="tozero", nticks=5)
+    return Chart(
+        title="Density of features",
+        note=f"{count(histogram.dead)} dead features are not in it" if histogram.dead else "",
+        figure=_finished(figure, bargap=0.08),
+        columns=("density from", "to", "features"),
+        rows=tuple(
+            (percent(10**low), percent(10**high), count(number))
+            for (low, high), number in zip(_bins(edges), histogram.counts, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    metric: str
+    title: str
+    note: str
+    axis: dict[str, Any]
+
+
+_CURVES = (
+    _Curve("loss", "Loss", "log", {"type": "log", "dtick": "D2", "tickformat": "~r"}),
+    _Curve("explained_variance", "Explained variance", "share of 1", {"range": [0, 1], "tickformat": ".1f"}),
+    _Curve("l0", "L0", "active features a token", {"rangemode": "tozero", "tickformat": "~s"}),
+    _Curve("dead_fraction", "Dead features", "share of all", {"rangemode": "tozero", "tickformat": ".1~%"}),
+)
+
+
+def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
+    """Loss, explained variance, L0 and dead features over training, for those that were measured."""
+    charts = []
+    for curve in _CURVES:
+        measured = [(point.step, point.values[curve.metric]) for point in points if curve.metric in point.values]
+        if not measured:
+            continue
+        shown = thinned(measured)
+        figure = go.Figure(
+            go.Scatter(
+                x=[step for step, _ in shown],
+                y=[value for _, value in shown],
+                mode="lines",
+                line={"color": "var(--accent)", "width": 1.75, "shape": "linear"},
+                hovertemplate="%{y:.4~r} at step %{x:,}<extra></extra>",
+            )
+        )
+        figure.update_xaxes(title_text="step", tickformat="~s", nticks=5, showgrid=False)
+        figure.update_yaxes(nticks=4, **curve.axis)
+        charts.append(
+            Chart(
+                title=curve.title,
+                note=curve.note,
+                figure=_finished(figure),
+                columns=("step", curve.title.lower()),
+                rows=tuple((count(step), significant(value, 4)) for step, value in thinned(measured, 40)),
+                metric=curve.metric,
+                latest=significant(measured[-1][1]),
+            )
+        )
+    return charts
+
+
+def thinned(values: Sequence[T], most: int = _LONGEST_CURVE) -> list[T]:
+    """At most `most` of `values`, evenly spaced, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _bins(edges: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def _log_counts(highest: int) -> dict[str, Any]:
+    """A logarithmic axis of counts that starts below one, so that a bin with one token has a bar."""
+    return {"type": "log", "dtick": 1, "tickformat": ",", "range": [math.log10(0.6), math.log10(max(highest, 1) * 1.6)]}
+
+
+def _finished(figure: go.Figure, **layout: Any) -> dict[str, Any]:
+    """The layout that all charts share, and the figure as plain lists and dicts."""
+    figure.update_layout(
+        template="none",
+        autosize=True,
+        showlegend=False,
+        dragmode=False,
+        hovermode="x",
+        margin={"l": 52, "r": 8, "t": 8, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "var(--ink-faint)", "size": 12},
+        hoverlabel={"bgcolor": "var(--ink)", "bordercolor": "var(--ink)", "font": {"color": "var(--paper)"}},
+        **layout,
+    )
+    axis = {"fixedrange": True, "zeroline": False, "linecolor": "var(--line-strong)", "title_standoff": 8}
+    figure.update_xaxes(showline=True, **axis)
+    figure.update_yaxes(gridcolor="var(--line)", showline=False, **axis)
+    return dict(figure.to_plotly_json())

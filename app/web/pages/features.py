@@ -1,0 +1,216 @@
+"""Features: the list with its filters, one feature, one of its sequences."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import NotFound, Unprocessable
+from app.queries.examples import ExampleView, best_examples, get_examples
+from app.queries.features import FeatureDetail, FeatureFilter, get_feature, list_features
+from app.queries.saes import SaeDetail
+from app.web import figures, strips, words
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.formatting import percent
+from app.web.pages.labels import author_of, panel
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+SORTS = {
+    "density": ("most active first", FeatureFilter(sort="density", descending=True)),
+    "density-asc": ("least active first", FeatureFilter(sort="density", descending=False)),
+    "max": ("highest maximum first", FeatureFilter(sort="max", descending=True)),
+    "max-asc": ("lowest maximum first", FeatureFilter(sort="max", descending=False)),
+    "index": ("by number", FeatureFilter(sort="index", descending=False)),
+    "index-desc": ("by number, backwards", FeatureFilter(sort="index", descending=True)),
+}
+_BOUNDS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_SNIPPET = {"before": 5, "after": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An example with its line."""
+
+    view: ExampleView
+    line: strips.Line
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A fifth of a feature's activations, from `low` to `high`, with examples drawn from it."""
+
+    name: str
+    low: float
+    high: float
+    examples: list[Example]
+
+
+@router.get("/saes/{sae}/features")
+async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
+    """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
+    sort, wanted = _filter(request)
+    page = await list_features(session, sae, wanted)
+    more = _address(sae, sort, replace(wanted, cursor=page.next_cursor)) if page.next_cursor else None
+    context = {
+        "sae": sae,
+        "page": page,
+        "lines": {row.index: strips.line(row.example, row.max) for row in page.rows if row.example},
+        "health": words.HEALTH,
+        "more": more,
+        "filter": wanted,
+        "sort": sort,
+        "sorts": [(value, name) for value, (name, _) in SORTS.items()],
+        "bounds_of": _bounds,
+    }
+    if not wants_fragment(request):
+        return render(request, "features/list.html", context)
+    if wanted.cursor:
+        return render(request, "features/_rows.html", context)
+    response = render(request, "features/_results.html", context)
+    response.headers["HX-Push-Url"] = _address(sae, sort, wanted)
+    return response
+
+
+@router.get("/saes/{sae}/features/random")
+async def random_feature(sae: Sae) -> RedirectResponse:
+    """Any feature."""
+    address = f"/saes/{sae.slug}/features/{random.randrange(sae.d_sae)}"
+    return RedirectResponse(address, status_code=303, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/saes/{sae}/features/{index}")
+async def feature(
+    request: Request, sae: Sae, index: FeatureIndex, session: Session, settings: AppSettings
+) -> HTMLResponse:
+    """Everything about one feature."""
+    detail = await _detail(session, sae, index)
+    examples: dict[int, list[Example]] = {}
+    for view in await get_examples(session, sae, index):
+        examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
+    context = {
+        "sae": sae,
+        "index": index,
+        "detail": detail,
+        "previous": index - 1 if index > 0 else None,
+        "next": index + 1 if index + 1 < sae.d_sae else None,
+        "histogram": figures.activation_histogram(detail.histogram, detail.band_edges) if detail.count else None,
+        "top": examples.get(0, []),
+        "bands": _bands(detail, examples),
+        "snippets": await _snippets(session, sae, detail),
+        "health": words.HEALTH,
+        "left_out": _left_out(sae),
+        **await panel(
+            session, sae, index, detail.labels, author_of(request, settings), is_open="label" in request.query_params
+        ),
+    }
+    return render(request, "features/page.html", context)
+
+
+@router.get("/saes/{sae}/features/{index}/examples/{sequence}")
+async def example(
+    request: Request, sae: Sae, index: FeatureIndex, sequence: int, session: Session, band: int | None = None
+) -> HTMLResponse:
+    """The whole sequence of one example; for htmx only the text."""
+    detail = await _detail(session, sae, index)
+    found = [view for view in await get_examples(session, sae, index, band=band) if view.sequence == sequence]
+    if not found:
+        raise NotFound(f"Sequence {sequence} is not among the examples of feature {index}; its page lists them.")
+    context = {
+        "sae": sae,
+        "index": index,
+        "here": f"/saes/{sae.slug}/features/{index}",
+        "example": found[0],
+        "maximum": detail.max,
+        "runs": strips.sequence(found[0], detail.max),
+    }
+    return render(request, "features/_sequence.html" if wants_fragment(request) else "features/example.html", context)
+
+
+async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail:
+    detail = await get_feature(session, sae, index)
+    if detail is None:
+        raise NotFound(f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made.")
+    return detail
+
+
+async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, strips.Line]:
+    """A few words around the strongest token of each neighbour that has no label to be known by."""
+    unlabelled = {other.index for other in (*detail.coactive, *detail.near) if other.label is None}
+    views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
+    return {index: strips.line(view, view.activation) for index, view in views.items()}
+
+
+def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Band]:
+    edges = detail.band_edges
+    return [
+        Band(name, edges[number - 1], edges[number], examples[number])
+        for number, name in words.BANDS.items()
+        if number in examples
+    ]
+
+
+def _left_out(sae: SaeDetail) -> str:
+    """What the counting left out, as the index itself says."""
+    assert sae.index is not None
+    said = sae.index.provenance.get("left_out")
+    if isinstance(said, list | tuple):
+        said = ", ".join(str(each) for each in said)
+    return f"Not counted: {said}." if said else "Padding and the token that begins a sequence are not counted."
+
+
+def _filter(request: Request) -> tuple[str, FeatureFilter]:
+    """The filters of the query string; empty ones count as absent, as a form sends them."""
+    query = request.query_params
+    sort = query.get("sort") or "density"
+    if sort not in SORTS:
+        raise Unprocessable(f"Features cannot be sorted by “{sort[:40]}”: use one of {', '.join(SORTS)}.")
+    label = query.get("label") or None
+    if label not in (None, "labelled", "unlabelled"):
+        raise Unprocessable(f"“{label[:40]}” is no filter for labels: use labelled, unlabelled, or none.")
+    wanted = replace(
+        SORTS[sort][1],
+        q=query.get("q", "").strip(),
+        min_density=_density(query.get("min_density"), "min_density"),
+        max_density=_density(query.get("max_density"), "max_density"),
+        label=label,
+        cursor=query.get("cursor") or None,
+    )
+    return sort, wanted
+
+
+def _density(value: str | None, name: str) -> float | None:
+    if not value:
+        return None
+    try:
+        density = float(value)
+    except ValueError:
+        density = -1.0
+    if not 0 <= density <= 1:
+        raise Unprocessable(f"{name} is a share of tokens from 0 to 1, such as 0.001 for 0.1 %; “{value[:40]}” is not.")
+    return density
+
+
+def _bounds(selected: float | None) -> list[tuple[float, str]]:
+    """Densities to choose from, and the one in the address if it is another."""
+    values = sorted({*_BOUNDS, *([] if selected is None else [selected])})
+    return [(value, percent(value)) for value in values]
+
+
+def _address(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> str:
+    """The shortest address of a list: what is as by default is left out."""
+    query: dict[str, Any] = {
+        "q": wanted.q,
+        "sort": sort if sort != "density" else "",
+        "min_density": wanted.min_density,
+        "max_density": wanted.max_density,
+        "label": wanted.label,
+        "cursor": wanted.cursor,
+    }
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"/saes/{sae.slug}/features" + (f"?{urlencode(given)}" if given else "")

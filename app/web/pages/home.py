@@ -1,0 +1,23 @@
+"""The first page: every SAE, the work that is under way, and what to do when there is nothing yet."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from app.queries.runs import list_runs
+from app.queries.saes import list_saes
+from app.web.dependencies import Session
+from app.web.pages.runs import ACTIVE, card
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+_MOST_LIVE = 3
+"""Runs shown live at once: each holds a connection, and a browser opens six to a site."""
+
+
+@router.get("/")
+async def home(request: Request, session: Session) -> HTMLResponse:
+    """All SAEs and the newest runs that have not ended."""
+    runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
+    context = {"saes": await list_saes(session), "active": [card(run) for run in runs[:_MOST_LIVE]]}
+    return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)

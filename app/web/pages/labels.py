@@ -1,0 +1,155 @@
+"""Labels: the panel on a feature's page with its form, and the queue of features that nobody has labelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import UserError
+from app.queries.features import FeatureFilter, list_features
+from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_history, list_labels
+from app.queries.saes import SaeDetail, list_saes
+from app.services.labels import LabelConflict, save_label
+from app.settings import Settings
+from app.web import strips, words
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+_COOKIE = "author"
+_YEAR = 365 * 24 * 3600
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLabel:
+    """A label with all its versions, newest first."""
+
+    view: LabelView
+    history: list[LabelRevisionView]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelForm:
+    """What the form holds. `version` is that of the label by `version_author` which the form changes, None for a new one.
+
+    `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
+    """
+
+    author: str
+    version: int | None = None
+    version_author: str = ""
+    explanation: str = ""
+    categories: str = ""
+    confidence: int | None = None
+    error: str = ""
+    conflict: bool = False
+    theirs: LabelView | None = None
+    is_open: bool = False
+
+
+def author_of(request: Request, settings: Settings) -> str:
+    """Who is labelling: the name last used in this browser, else the setting."""
+    return unquote(request.cookies.get(_COOKIE, ""))[:_LONGEST_NAME].strip() or settings.author
+
+
+async def panel(
+    session: AsyncSession, sae: SaeDetail, index: int, labels: Sequence[LabelView], author: str, *, is_open: bool = False
+) -> dict[str, Any]:
+    """What the template of the panel needs, with the form as `author` finds it."""
+    mine = next((label for label in labels if label.author == author and label.label_set == "default"), None)
+    form = LabelForm(author=author, version_author=author, is_open=is_open)
+    if mine:
+        form = LabelForm(
+            author=author,
+            version=mine.version,
+            version_author=author,
+            explanation=mine.explanation,
+            categories=", ".join(mine.categories),
+            confidence=mine.confidence,
+            is_open=is_open,
+        )
+    return {
+        "sae": sae,
+        "index": index,
+        "labels": [ShownLabel(label, await label_history(session, label.id)) for label in labels],
+        "form": form,
+        "confidence": words.CONFIDENCE,
+        "saved": False,
+    }
+
+
+@router.post("/saes/{sae}/features/{index}/labels")
+async def save(
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    settings: AppSettings,
+    explanation: Annotated[str, Form()] = "",
+    categories: Annotated[str, Form()] = "",
+    confidence: Annotated[str, Form()] = "",
+    author: Annotated[str, Form()] = "",
+    version: Annotated[str, Form()] = "",
+    version_author: Annotated[str, Form()] = "",
+) -> Response:
+    """Save one's label. On any error the answer is the form again, with everything that was written."""
+    name = author.strip()[:_LONGEST_NAME] or settings.author
+    # The version was read for one author: under another name the label is a new one.
+    expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == name else None
+    text = LabelText(
+        explanation=explanation.strip(),
+        categories=tuple(part for part in (each.strip() for each in categories.split(",")) if part),
+        confidence=int(confidence) if confidence in {str(value) for value in words.CONFIDENCE} else None,
+    )
+    written = LabelForm(
+        author=name,
+        version=expected,
+        version_author=name,
+        explanation=explanation,
+        categories=categories,
+        confidence=text.confidence,
+    )
+    try:
+        await save_label(session, sae, index, author=name, text=text, expected_version=expected)
+    except UserError as error:
+        return await _again(request, sae, index, session, written, error)
+    if wants_fragment(request):
+        context = await panel(session, sae, index, await list_labels(session, sae.id, index), name)
+        response: Response = render(request, "labels/_panel.html", {**context, "saved": True})
+    else:
+        response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
+    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
+    return response
+
+
+async def _again(
+    request: Request, sae: SaeDetail, index: int, session: AsyncSession, written: LabelForm, error: UserError
+) -> HTMLResponse:
+    """The form as it was sent, with what was wrong; after a conflict it is based on the newer version."""
+    context = await panel(session, sae, index, await list_labels(session, sae.id, index), written.author)
+    form = replace(written, error=str(error), is_open=True)
+    if isinstance(error, LabelConflict):
+        theirs = error.current
+        form = replace(form, conflict=True, theirs=theirs, version=theirs.version if theirs else None)
+    template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
+    return render(request, template, {**context, "form": form}, status=error.status)
+
+
+@router.get("/label")
+async def queue(request: Request, session: Session, sae: str | None = None) -> HTMLResponse:
+    """Features without a label, the most active first, of one SAE."""
+    saes = [each for each in await list_saes(session) if each.index]
+    chosen = next((each for each in saes if each.slug == sae), saes[0] if saes and not sae else None)
+    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None}
+    if chosen:
+        page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
+        context["page"] = page
+        context["lines"] = {row.index: strips.line(row.example, row.max) for row in page.rows if row.example}
+    return render(request, "labels/page.html", context)
+

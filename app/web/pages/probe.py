@@ -1,0 +1,141 @@
+"""The probe: paste a prompt, see which features light up where. The prompt comes by POST and is not kept."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import UserError
+from app.queries.examples import best_examples
+from app.queries.features import feature_histograms
+from app.queries.saes import SaeDetail
+from app.services.probe import ProbeFeature, ProbeResult, probe
+from app.web import strips
+from app.web.dependencies import AppSettings, Inference, Sae, Session
+from app.web.formatting import significant
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+EXAMPLES = (
+    "The footballer suffered a concussion and was taken to hospital in Manchester.",
+    "He was one of the two sons of a duke, born in 1874 in Kent.",
+    "The species is found in tropical forests of Brazil, Peru and Ecuador.",
+    "def add(a, b):\n    return a + b",
+)
+_TOP = 50
+_PER_TOKEN = 8
+_SNIPPET = {"before": 6, "after": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A feature of the prompt as the list shows it. `scale` is what counts as its full strength."""
+
+    feature: ProbeFeature
+    scale: float
+    snippet: strips.Line | None
+    cells: list[tuple[int, int]]
+    """Position and shade of each token it is active on."""
+
+
+@router.get("/saes/{sae}/probe")
+async def probe_form(request: Request, sae: Sae, settings: AppSettings, text: str = "") -> HTMLResponse:
+    """The empty form, or with `text` one that is filled in but not sent."""
+    return render(request, "probe/page.html", _context(sae, settings.probe_max_tokens, text))
+
+
+@router.post("/saes/{sae}/probe")
+async def run_probe(
+    request: Request,
+    sae: Sae,
+    session: Session,
+    inference: Inference,
+    settings: AppSettings,
+    text: Annotated[str, Form()] = "",
+    feature: Annotated[str, Form()] = "",
+) -> HTMLResponse:
+    """Probe `text`; `feature` is the one to shade by, for browsers without JavaScript."""
+    text = text.replace("\r\n", "\n")  # as browsers send line breaks of a form
+    context = _context(sae, settings.probe_max_tokens, text)
+    template = "probe/_result.html" if wants_fragment(request) else "probe/page.html"
+    try:
+        result = await probe(session, inference, sae, text, top_k=_TOP)
+    except UserError as error:
+        return render(request, template, {**context, "error": error}, status=error.status)
+    ranked = await _ranked(session, sae, result)
+    shaded = next((one for one in ranked if str(one.feature.index) == feature), ranked[0] if ranked else None)
+    context |= {
+        "result": result,
+        "ranked": ranked,
+        "shaded": shaded,
+        "runs": _runs(result, shaded),
+        "tab_stop": shaded.feature.max_position if shaded else 0,
+        "data": _data(result, ranked),
+    }
+    return render(request, template, context)
+
+
+def _context(sae: SaeDetail, limit: int, text: str) -> dict[str, Any]:
+    return {"sae": sae, "text": text, "limit": limit, "examples": EXAMPLES, "error": None, "result": None}
+
+
+async def _ranked(session: AsyncSession, sae: SaeDetail, result: ProbeResult) -> list[Ranked]:
+    indices = [feature.index for feature in result.features]
+    histograms = await feature_histograms(session, sae, indices) if sae.index else {}
+    unlabelled = [feature.index for feature in result.features if feature.label is None]
+    best = await best_examples(session, sae, unlabelled, **_SNIPPET)
+    ranked = []
+    for feature in result.features:
+        known = histograms.get(feature.index)
+        scale = max(known.edges[-1] if known else 0.0, feature.max)
+        view = best.get(feature.index)
+        ranked.append(
+            Ranked(
+                feature=feature,
+                scale=scale,
+                snippet=strips.line(view, view.activation) if view else None,
+                cells=[(at, strips.step(value, scale)) for at, value in enumerate(feature.activations) if value > 0],
+            )
+        )
+    return ranked
+
+
+def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
+    def step(position: int) -> int:
+        return strips.step(shaded.feature.activations[position], shaded.scale) if shaded else 0
+
+    def note(position: int) -> str:
+        lines = [
+            f"{one.label or f'feature {one.index}'}: {significant(one.activation)}"
+            for one in result.per_token[position][:3]
+        ]
+        return "\n".join([f"token {result.tokens[position].id} · position {position}", *lines])
+
+    tokens = [(token.id, token.bytes, token.special) for token in result.tokens]
+    return strips.plain_runs(tokens, note, step, shaded.feature.max_position if shaded else -1)
+
+
+def _data(result: ProbeResult, ranked: list[Ranked]) -> dict[str, Any]:
+    """What the page's script needs to shade by other features and to list those of one token."""
+    return {
+        "features": [
+            {
+                "index": one.feature.index,
+                "label": one.feature.label,
+                "scale": one.scale,
+                "activations": {at: value for at, value in enumerate(one.feature.activations) if value > 0},
+            }
+            for one in ranked
+        ],
+        "tokens": [
+            [
+                {"index": each.index, "label": each.label, "activation": each.activation, "percentile": each.percentile}
+                for each in found[:_PER_TOKEN]
+            ]
+            for found in result.per_token
+        ],
+        "firing": [len(found) for found in result.per_token],
+    }

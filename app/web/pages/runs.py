@@ -1,0 +1,182 @@
+"""Runs: the list, one run live, and the events that keep its page up to date.
+
+Events of `/runs/{id}/events` (server-sent): `progress` or `card`, a fragment whenever it changed; `curves`, the charts,
+once there are points to draw; `metrics`, further points as JSON; `end`, after which the browser closes the connection.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.errors import NotFound
+from app.queries.runs import MetricPoint, RunView, Stage, get_run, list_runs, metrics
+from app.web import figures, rendering
+from app.web.dependencies import Session
+from app.web.formatting import count, significant
+from app.web.rendering import render
+
+router = APIRouter()
+
+ACTIVE = ("queued", "running")
+_PAGE = 50
+_SECONDS_BETWEEN_LOOKS = 1.0
+_LOOKS_BETWEEN_PINGS = 15
+
+RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStage:
+    """A stage with its rate and the time left at that rate; None while neither can be known."""
+
+    stage: Stage
+    rate: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A run in a few lines: its current stage, and how many there are."""
+
+    run: RunView
+    current: ShownStage | None
+    number: int
+
+    @property
+    def id(self) -> int:
+        """The run's id."""
+        return self.run.id
+
+
+def shown(stage: Stage) -> ShownStage:
+    """Rate and time left of a stage, from what it has done and the seconds it took."""
+    rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
+    left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
+    return ShownStage(stage, rate, left)
+
+
+def card(run: RunView) -> Card:
+    """The run's current stage: the one that runs, else the last that has begun."""
+    begun = [(i, stage) for i, stage in enumerate(run.stages, 1) if stage.state != "waiting"]
+    number, current = next(((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None))
+    return Card(run, shown(current) if current else None, number)
+
+
+@router.get("/runs")
+async def run_list(request: Request, session: Session, before: int | None = None) -> HTMLResponse:
+    """All runs, newest first."""
+    runs = await list_runs(session, limit=_PAGE, before=before)
+    more = f"/runs?before={runs[-1].id}" if len(runs) == _PAGE else None
+    return render(request, "runs/list.html", {"cards": [card(run) for run in runs], "more": more, "before": before})
+
+
+@router.get("/runs/{run_id}")
+async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLResponse:
+    """One run: stages, curves, and what came of it."""
+    run = await _run(session, run_id)
+    points = await metrics(session, run_id)
+    context = {
+        **_progress(run),
+        "curves": figures.training_curves(points),
+        "live": run.state in ACTIVE,
+        "after": points[-1].step if points else -1,
+        "results": _facts(run.result or {}),
+        "params": _facts(run.params),
+    }
+    return render(request, "runs/page.html", context)
+
+
+@router.get("/runs/{run_id}/events")
+async def events(
+    request: Request,
+    run_id: RunId,
+    session: Session,
+    view: Literal["progress", "card"] = "progress",
+    after: int = -1,
+) -> StreamingResponse:
+    """Server-sent events until the run ends; `after` is the step of the last point that the page has."""
+    await _run(session, run_id)  # 404 now, while there is still a status to give
+    sessions: async_sessionmaker[AsyncSession] = request.app.state.sessionmaker
+    return StreamingResponse(
+        _events(sessions, run_id, view, after),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(
+    sessions: async_sessionmaker[AsyncSession], run_id: int, view: Literal["progress", "card"], after: int
+) -> AsyncIterator[str]:
+    """Look once a second. Each look has a session of its own: a page that stays open must not hold a connection."""
+    sent = ""
+    looks = 0
+    while True:
+        async with sessions() as session:
+            run = await get_run(session, run_id)
+            points = await metrics(session, run_id, after_step=after) if view == "progress" else []
+        if run is None:
+            break
+        if points and after < 0:  # the page has no charts yet
+            yield _event("curves", rendering.text("runs/_curves.html", {"curves": figures.training_curves(points)}))
+        elif points:
+            yield _event("metrics", _points(points))
+        after = points[-1].step if points else after
+        fragment = _fragment(run, view)
+        if fragment != sent:
+            sent = fragment
+            yield _event(view, fragment)
+        elif looks % _LOOKS_BETWEEN_PINGS == 0:
+            yield ": still here\n\n"
+        if run.state not in ACTIVE:
+            break
+        looks += 1
+        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+    yield _event("end", "")
+
+
+def _fragment(run: RunView, view: Literal["progress", "card"]) -> str:
+    if view == "card":
+        return rendering.text("runs/_card.html", {"run": card(run)})
+    return rendering.text("runs/_progress.html", _progress(run))
+
+
+def _progress(run: RunView) -> dict[str, Any]:
+    return {"run": run, "stages": [shown(stage) for stage in run.stages]}
+
+
+def _points(points: list[MetricPoint]) -> str:
+    return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.thinned(points)])
+
+
+def _event(name: str, data: str) -> str:
+    """One event in the wire's form: every line of the data has its own prefix."""
+    lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
+    return f"event: {name}\n{lines}\n"
+
+
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's parameters or result as names and values; one level of nesting is written out."""
+    return [(name.replace("_", " "), _said(value)) for name, value in values.items() if value is not None]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_said(inner)}" for name, inner in value.items())
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return count(value)
+    return significant(value) if isinstance(value, float) else json.dumps(value)
+
+
+async def _run(session: AsyncSession, run_id: int) -> RunView:
+    run = await get_run(session, run_id)
+    if run is None:
+        raise NotFound(f"There is no run {run_id}. The list of runs shows them all.")
+    return run

@@ -1,0 +1,57 @@
+"""An SAE's overview: what it is, how well it works, how its features are spread, and where it comes from."""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.queries.runs import RunView, list_runs, metrics
+from app.queries.saes import SaeDetail, density_histogram, health_counts
+from app.web import figures, words
+from app.web.dependencies import Sae, Session
+from app.web.rendering import render
+
+router = APIRouter()
+
+_RUNS_SEARCHED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    name: str
+    meaning: str
+    count: int
+    href: str | None
+
+
+@router.get("/saes/{sae}")
+async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
+    """The overview of one SAE."""
+    density = await density_histogram(session, sae)
+    run = await _training_run(session, sae)
+    context = {
+        "sae": sae,
+        "measures": words.measures(sae.metrics),
+        "density": figures.density_histogram(density) if density else None,
+        "health": _health(sae, await health_counts(session, sae)) if sae.index else [],
+        "run": run,
+        "curves": figures.training_curves(await metrics(session, run.id)) if run else [],
+    }
+    return render(request, "saes/page.html", context)
+
+
+def _health(sae: SaeDetail, counts: dict[str, int]) -> list[_Flag]:
+    """Every known flag, also those that no feature carries: a zero is an answer."""
+    base = f"/saes/{sae.slug}/features"
+    filters = {"dead": f"{base}?max_density=0", "dense": f"{base}?min_density=0.1"}
+    return [
+        _Flag(words.health_name(flag), meaning, counts.get(flag, 0), filters.get(flag))
+        for flag, meaning in words.HEALTH.items()
+    ]
+
+
+async def _training_run(session: AsyncSession, sae: SaeDetail) -> RunView | None:
+    """The newest run that trained this SAE."""
+    runs = await list_runs(session, limit=_RUNS_SEARCHED)
+    return next((run for run in runs if run.sae_id == sae.id and run.kind in ("train", "demo")), None)

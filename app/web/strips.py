@@ -1,0 +1,155 @@
+"""Tokens as a page shows them: shaded by activation, grouped by writing direction, cut to one line.
+
+The templates in `macros/strips.html` turn these into markup; nothing here knows HTML.
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from app.queries.examples import ExampleToken, ExampleView
+from app.services.tokens import Piece, display
+from app.web.formatting import percent, significant
+
+STEPS = 6
+"""Shades of activation, evenly spaced in lightness; the sheet's `--act-1` to `--act-6`."""
+
+_BEFORE = 64
+_AFTER = 88
+"""Characters shown on each side of an example's own token: what a wide screen can hold on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One token: what to draw, how strongly to shade it (0 for not at all), and the note that hover and focus show."""
+
+    pieces: tuple[Piece, ...]
+    special: bool
+    step: int
+    strongest: bool
+    note: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens of one writing direction."""
+
+    right_to_left: bool
+    tokens: tuple[ShownToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An example on one line: what comes before its own token, that token, and what comes after."""
+
+    before: tuple[Run, ...]
+    token: ShownToken
+    after: tuple[Run, ...]
+
+
+def step(activation: float, maximum: float) -> int:
+    """The shade of an activation relative to the feature's maximum: 0 at zero, else 1 to `STEPS`."""
+    if activation <= 0 or maximum <= 0:
+        return 0
+    return min(STEPS, max(1, math.ceil(STEPS * activation / maximum)))
+
+
+def note(token_id: int, position: int, activation: float, maximum: float) -> str:
+    """What hover and focus say of a token."""
+    place = f"token {token_id} · position {position}"
+    if activation <= 0:
+        return f"not active\n{place}"
+    return f"{significant(activation)} · {percent(activation / maximum)} of the maximum\n{place}"
+
+
+def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
+    """All tokens of an example."""
+    return _runs(_shown(example, maximum))
+
+
+def line(example: ExampleView, maximum: float) -> Line:
+    """An example cut to one line around its own token."""
+    tokens = _shown(example, maximum)
+    here = example.position - example.start
+    before = _within(reversed(tokens[:here]), _BEFORE)
+    after = _within(tokens[here + 1 :], _AFTER)
+    return Line(before=_runs(before[::-1]), token=tokens[here], after=_runs(after))
+
+
+def plain_runs(
+    tokens: Sequence[tuple[int, bytes, bool]], note_of: Callable[[int], str], step_of: Callable[[int], int], strongest: int
+) -> tuple[Run, ...]:
+    """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
+    return _runs(
+        ShownToken(
+            pieces=display(raw),
+            special=special,
+            step=step_of(position),
+            strongest=position == strongest,
+            note=note_of(position),
+            position=position,
+        )
+        for position, (_, raw, special) in enumerate(tokens)
+    )
+
+
+def _shown(example: ExampleView, maximum: float) -> list[ShownToken]:
+    peak = max(token.activation for token in example.tokens)
+
+    def one(place: int, token: ExampleToken) -> ShownToken:
+        position = example.start + place
+        return ShownToken(
+            pieces=display(token.bytes),
+            special=token.special,
+            step=step(token.activation, maximum),
+            strongest=0 < token.activation == peak,
+            note=note(token.id, position, token.activation, maximum),
+            position=position,
+        )
+
+    return [one(place, token) for place, token in enumerate(example.tokens)]
+
+
+def _within(tokens: Iterable[ShownToken], characters: int) -> list[ShownToken]:
+    """The first tokens that fit into so many characters."""
+    kept: list[ShownToken] = []
+    for token in tokens:
+        if characters <= 0:
+            break
+        kept.append(token)
+        characters -= sum(len(piece.text) for piece in token.pieces)
+    return kept
+
+
+def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
+    """Group tokens by direction. One without a direction, such as a space, is right-to-left only between two that are."""
+    shown = list(tokens)
+    strong = [_right_to_left(token) for token in shown]
+    follows, ahead = [False] * len(shown), False
+    for i in reversed(range(len(shown))):
+        follows[i] = ahead
+        ahead = ahead if strong[i] is None else bool(strong[i])
+    directions, behind = [], False
+    for direction, is_followed in zip(strong, follows, strict=True):
+        directions.append(behind and is_followed if direction is None else direction)
+        behind = behind if direction is None else direction
+    pairs = zip(directions, shown, strict=True)
+    return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
+
+
+def _right_to_left(token: ShownToken) -> bool | None:
+    """The direction of the first character that has a strong one; None if none has."""
+    for piece in token.pieces:
+        if piece.kind != "text":
+            continue
+        for character in piece.text:
+            kind = unicodedata.bidirectional(character)
+            if kind == "L":
+                return False
+            if kind in ("R", "AL"):
+                return True
+    return None

@@ -1,0 +1,85 @@
+// Draws the figures that the page carries as JSON, in the page's own type and colours, and again when the theme changes.
+(() => {
+  "use strict";
+
+  const specs = new Map(); // chart box -> the figure as the server wrote it
+  const config = { displayModeBar: false, responsive: false, showTips: false, doubleClick: false };
+
+  // Custom properties hold light-dark() pairs in OKLCH, which plotly cannot read: let the browser paint one pixel.
+  const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
+  const probe = Object.assign(document.createElement("i"), { hidden: true });
+  let painted = new Map();
+  const paint = (reference) => {
+    if (!painted.has(reference)) {
+      probe.style.color = reference;
+      context.clearRect(0, 0, 1, 1);
+      context.fillStyle = getComputedStyle(probe).color;
+      context.fillRect(0, 0, 1, 1);
+      const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
+      painted.set(reference, `rgba(${r},${g},${b},${a / 255})`);
+    }
+    return painted.get(reference);
+  };
+  const resolve = (value) => {
+    if (typeof value === "string") return value.startsWith("var(--") ? paint(value) : value;
+    if (Array.isArray(value)) return value.map(resolve);
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, resolve(item)]));
+    return value;
+  };
+
+  const draw = (box) => {
+    const { data, layout } = resolve(specs.get(box));
+    layout.font.family = getComputedStyle(document.body).fontFamily;
+    layout.width = box.clientWidth;
+    layout.height = box.clientHeight;
+    return Plotly.react(box, data, layout, config);
+  };
+
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) if (target.clientWidth && target.layout && target.layout.width !== target.clientWidth) draw(target);
+  });
+
+  const start = (root) => {
+    for (const box of root.querySelectorAll("[data-chart]")) {
+      if (specs.has(box)) continue;
+      specs.set(box, JSON.parse(box.parentElement.querySelector("script[type='application/json']").textContent));
+      draw(box);
+      resized.observe(box);
+    }
+  };
+
+  const redraw = () => {
+    painted = new Map();
+    for (const box of [...specs.keys()]) {
+      if (box.isConnected) draw(box);
+      else specs.delete(box);
+    }
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    document.body.append(probe);
+    start(document);
+  });
+  document.addEventListener("themechange", redraw);
+  document.addEventListener("htmx:afterSettle", (event) => start(event.target));
+  document.addEventListener("htmx:sseMessage", (event) => start(event.target));
+  matchMedia("print").addEventListener("change", redraw);
+
+  // New points of live curves: [{step, values: {metric: number}}].
+  const short = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "\u2212"));
+  document.addEventListener("curvepoints", (event) => {
+    for (const [box, spec] of specs) {
+      const figure = box.closest("[data-metric]");
+      if (!figure || !box.isConnected) continue;
+      const { x, y } = spec.data[0];
+      for (const { step, values } of event.detail) {
+        const value = values[figure.dataset.metric];
+        if (typeof value !== "number" || step <= x[x.length - 1]) continue; // a reconnected stream repeats itself
+        x.push(step);
+        y.push(value);
+        figure.querySelector(".chart-latest").textContent = short(value);
+      }
+      draw(box);
+    }
+  });
+})();
