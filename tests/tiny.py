@@ -1,4 +1,4 @@
-"""Tiny but real language models: `transformers` architectures with random weights, and a tokenizer trained on real text.
+"""Tiny but real language models: `transformers` architectures, random weights, a tokenizer trained on real text.
 
 Everything is deterministic in `seed`, takes well under a second and fits in a few hundred kilobytes.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -60,7 +61,7 @@ def documents() -> list[dict[str, str]]:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 512 tokens trained on the fixture corpus: 0 `UNK`, 1 `BOS`, 2 `EOS`, as SmolLM2 numbers them."""
+    """A byte-level BPE of 512 tokens trained on the fixture corpus: 0 `UNK`, 1 `BOS`, 2 `EOS`, as in SmolLM2."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -79,7 +80,12 @@ def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
 
     Weights are drawn wide (and norms moved off 1), so that layers, positions and norm conventions can be told apart.
     """
-    config = FAMILIES[family]()
+    _random_model(FAMILIES[family](), seed).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _random_model(config: Any, seed: int) -> Any:
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 2
     generator = torch.Generator().manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -88,6 +94,46 @@ def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
             scale = 0.1 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
             noise = torch.randn(parameter.shape, generator=generator) * scale
             parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return model
+
+
+def tiny_gguf(file: Path, *, seed: int = 0) -> Path:
+    """Write the Llama that `tiny_model` makes from the same seed, and its tokenizer, as a GGUF file."""
+    config = FAMILIES["llama"]()
+    model = _random_model(config, seed)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(VOCABULARY)
+    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(sorted(state["vocab"], key=state["vocab"].__getitem__))
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (VOCABULARY - 3))
+    writer.add_token_merges([" ".join(merge) for merge in state["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        parent = name.split(".")[-2]
+        rotary = tensor if parent not in heads else _interleave_rotary_halves(tensor, heads[parent])
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), rotary.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _interleave_rotary_halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows of a query or key projection in llama.cpp's order, where the two dimensions of a rotation are neighbours."""
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, weight.shape[1])
+    return halves.transpose(1, 2).reshape(weight.shape).contiguous()

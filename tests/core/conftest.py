@@ -1,0 +1,48 @@
+"""Tiny models, a small corpus and its sequences, made once a session."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_core.corpora import Corpus, Sequences, load_corpus, pack
+from sae_core.models import LanguageModel, load_model
+from tests.tiny import CORPUS_FILE, tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and lose much where several test processes share the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def load_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LanguageModel]:
+    """Load the tiny model of a family in `tests.tiny.FAMILIES`."""
+
+    @cache
+    def load(family: str) -> LanguageModel:
+        folder: Path = tiny_model(tmp_path_factory.mktemp(family) / family, family)
+        return load_model(folder, device="cpu")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def model(load_family: Callable[[str], LanguageModel]) -> LanguageModel:
+    """A tiny Llama."""
+    return load_family("llama")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """20 documents of public-domain English, with titles and topics."""
+    return load_corpus(CORPUS_FILE, title="Public domain", licence="Public domain")
+
+
+@pytest.fixture(scope="session")
+def sequences(corpus: Corpus, model: LanguageModel) -> Sequences:
+    """The corpus in sequences of 32 tokens."""
+    return pack(corpus, model, length=32)
