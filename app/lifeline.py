@@ -24,7 +24,7 @@ def end_with_supervisor() -> None:
 
 def _watch() -> None:
     """Wait for end of file; then ask this process to stop, and after a grace make it."""
-    while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECONDS)

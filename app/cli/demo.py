@@ -1,0 +1,126 @@
+"""seesae demo: from nothing to a site with real features, in one command."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.options import Host, Json, Port
+from app.cli.outcome import answer, ends_in_one_line, say
+from app.cli.processes import settings_with
+
+if TYPE_CHECKING:
+    from app.jobs.params import DemoParams
+    from app.queries.runs import RunView
+    from app.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+@ends_in_one_line
+def demo(
+    tokens: Annotated[int, typer.Option(min=4096, help="Tokens of Wikipedia summaries to learn from.")] = 200_000,
+    width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 4096,
+    k: Annotated[int, typer.Option(min=1, help="Features that are active on a token, on average.")] = 32,
+    layer: Annotated[int, typer.Option(min=0, max=29, help="Layer of SmolLM2-135M whose output is read.")] = 9,
+    serve: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Serve the site meanwhile and afterwards, or only do the work.")
+    ] = True,
+    as_json: Json = False,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Learn the features of a small language model on this machine, and browse them.
+
+    Fetches SmolLM2-135M and Wikipedia summaries (98 MB, once), trains a sparse autoencoder, indexes its features and
+    serves the site, which shows the work as it goes. Takes some minutes. Started again, it goes on from where it was,
+    and what is done is not done again.
+
+    Examples:
+      seesae demo
+      seesae demo --tokens 500000 --width 8192
+      seesae demo --no-serve --json
+    """
+    from app.jobs.params import DemoParams
+
+    params = DemoParams(tokens=tokens, width=width, k=k, layer=layer)
+    settings = settings_with(host=host, port=port)
+    asyncio.run((_served if serve else _unserved)(settings, params, as_json))
+
+
+async def _unserved(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
+    """Do the work in this process."""
+    from app.jobs.local import run_here
+    from app.jobs.naming import demo_title
+    from app.jobs.plans import DEMO
+    from app.logging import configure
+    from app.terminal import StageDisplay, stderr_console
+
+    configure("error")
+    with StageDisplay(stderr_console()) as display:
+        run = await run_here(settings, display, kind="demo", title=demo_title(params), params=params, stages=DEMO)
+    _answer(run, as_json)
+
+
+async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
+    """Serve the site, let its worker do the work, follow it here, and go on serving."""
+    from app.home import AlreadyRunning
+    from app.postgres import database
+    from app.supervisor import running_site, stop_signals
+
+    async with stop_signals() as stop:
+        try:
+            async with running_site(settings, say) as site:
+                say(f"SeeSAE is at {site.url}")
+                if await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
+                    say("The site stays up: Ctrl-C stops it.")
+                    await stop.wait()
+                say("Stopping. The same command goes on from here.")
+        except AlreadyRunning as running:
+            if running.holder.url is None:
+                raise
+            say(f"SeeSAE is already running at {running.holder.url}; this demo goes to its worker.")
+            with database(settings.home, settings.database_url) as database_url:
+                await _until(stop, _work(settings, database_url, running.holder.url, params, as_json))
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless stopped before its end; whether it was done."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+        return False
+    await working
+    return True
+
+
+async def _work(settings: "Settings", database_url: str, url: str, params: "DemoParams", as_json: bool) -> None:
+    """See that the demo is done or queued, and follow it."""
+    from app.jobs.local import follow, open_workshop, request_demo
+    from app.terminal import StageDisplay, stderr_console
+
+    async with open_workshop(settings, database_url) as shop:
+        run = await request_demo(shop, params)
+        if run.state != "done":
+            say(f"Follow it at {url}/runs/{run.id}")
+            with StageDisplay(stderr_console()) as display:
+                run = await follow(shop, run.id, display)
+    _answer(run, as_json, url)
+
+
+def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:
+    from app.terminal import in_order, result_text
+
+    assert run.result is not None
+    result = in_order(run.result, run.stages)
+    text = result_text(result)
+    if url is not None:
+        text += f"\nBrowse the features: {url}/saes/{result['sae']}"
+    answer(result, as_json=as_json, text=text)

@@ -1,0 +1,124 @@
+"""seesae serve, and the processes that it starts: web, worker, inference."""
+
+import asyncio
+import socket
+from typing import Any
+
+import typer
+
+from app.cli.options import Device, Fd, Host, Port
+from app.cli.outcome import ends_in_one_line, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Processes"
+    app.command(rich_help_panel=panel)(serve)
+    app.command(rich_help_panel=panel)(web)
+    app.command(rich_help_panel=panel)(worker)
+    app.command(rich_help_panel=panel)(inference)
+
+
+@ends_in_one_line
+def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
+    """Serve the site: database, web, worker and inference, until Ctrl-C.
+
+    The database is an embedded Postgres under SEESAE_HOME, or the one at SEESAE_DATABASE_URL.
+
+    Example: seesae serve --port 8080
+    """
+    from app.supervisor import running_site, stop_signals
+
+    async def run() -> None:
+        async with (
+            stop_signals() as stop,
+            running_site(settings_with(host=host, port=port, device=device), say) as site,
+        ):
+            typer.echo(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
+            await stop.wait()
+            say("Stopping.")
+
+    asyncio.run(run())
+
+
+@ends_in_one_line
+def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
+    """Run the web process alone: pages, API and static files, without torch.
+
+    Needs SEESAE_DATABASE_URL, and SEESAE_INFERENCE_URL and SEESAE_INFERENCE_SECRET for live probes.
+    """
+    from app.main import create_app
+
+    settings = settings_with(host=host, port=port)
+    _serve_http(create_app(settings), _socket(fd, settings.host, settings.port), settings.log_level)
+
+
+@ends_in_one_line
+def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
+    """Run the inference process alone: it answers live probes of the web process.
+
+    Needs SEESAE_DATABASE_URL and SEESAE_INFERENCE_SECRET. Give the web process its address as SEESAE_INFERENCE_URL.
+
+    Example: seesae inference --host 10.0.0.5 --port 8001
+    """
+    from app.inference.server import create_app
+
+    settings = settings_with(host=host, port=port)
+    _serve_http(create_app(settings), _socket(fd, settings.host, settings.port), settings.log_level)
+
+
+@ends_in_one_line
+def worker(device: Device = None) -> None:
+    """Run a worker alone: it takes runs (training, indexing, evaluation) from the queue.
+
+    Needs SEESAE_DATABASE_URL. Start more of them, on more machines, to do more runs at a time; all of them need the
+    same SEESAE_ARTIFACTS.
+    """
+    from app.errors import UserError
+    from app.jobs.worker import work
+    from app.lifeline import end_with_supervisor
+    from app.logging import configure
+
+    settings = settings_with(device=device)
+    if settings.database_url is None:
+        raise UserError("The worker needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which has one.")
+    configure(settings.log_level)
+    end_with_supervisor()
+    asyncio.run(work(settings, settings.database_url))
+
+
+def settings_with(**options: Any) -> Any:
+    """The settings, with the options given on the command line in the place of the environment's."""
+    from app.settings import get_settings
+
+    return get_settings().model_copy(update={name: value for name, value in options.items() if value is not None})
+
+
+def _socket(fd: int | None, host: str, port: int) -> socket.socket:
+    """The socket inherited from the supervisor, or one of our own."""
+    from app.sockets import listen, url_of
+
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    listening = listen(host, port, on_taken=lambda taken: say(f"Port {taken} is taken; trying the next."))
+    typer.echo(f"Listening at {url_of(listening)}")
+    return listening
+
+
+def _serve_http(app: Any, listening: socket.socket, log_level: str) -> None:
+    """Serve an ASGI application on a socket until told to stop."""
+    import uvicorn
+
+    from app.lifeline import end_with_supervisor
+    from app.logging import configure
+
+    configure(log_level)
+    end_with_supervisor()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # the application logs requests itself, without what people typed
+        server_header=False,
+        timeout_graceful_shutdown=3,  # a page that follows a run keeps its connection open for ever
+    )
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,51 @@
+"""Where the files of a run lie. A folder is named by a hash of everything that its contents depend on.
+
+So a run that is repeated, or resumed after a kill, finds what is there and makes the rest; a run with other settings
+never meets it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_core.files import sha256_json
+
+LAYOUT = 1
+"""Part of every key; raised when what a folder holds changes its form."""
+
+
+def content_key(**depends_on: Any) -> str:
+    """A folder name for content that depends on these JSON values alone."""
+    return sha256_json({"layout": LAYOUT, **depends_on})[:20]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Folders under SEESAE_ARTIFACTS."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        """Converted models, such as a GGUF file's weights as safetensors."""
+        return self.root / "models"
+
+    def sequences(self, key: str) -> Path:
+        """One corpus, packed by one tokenizer."""
+        return self.root / "sequences" / key
+
+    def activations(self, key: str) -> Path:
+        """Activations of one model at one hook point on one set of sequences."""
+        return self.root / "activations" / key
+
+    def training(self, key: str) -> Path:
+        """Checkpoints of one training."""
+        return self.root / "training" / key
+
+    def sae(self, slug: str) -> Path:
+        """A finished SAE, in SAELens' layout."""
+        return self.root / "saes" / slug
+
+    def index(self, key: str) -> Path:
+        """The activation store of one SAE on one set of sequences."""
+        return self.root / "indexes" / key

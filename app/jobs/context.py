@@ -1,0 +1,210 @@
+"""A run as the work sees it: stages, progress, and when to stop.
+
+`sae_core` is synchronous and reports by calling `progress` from its own thread. Here that becomes rows that pages and
+terminals follow: a stage's counts are kept in memory and written at most twice a second, so reporting costs the work
+nothing, and each write also learns whether the run was cancelled. To stop, `progress` raises; the work leaves files
+that it can go on from, so an interrupted run loses a few seconds at most.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, Protocol, Self, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.errors import Conflict
+from app.queries import runs
+from app.queries.runs import MetricPoint, RunView, Stage
+
+WRITE_SECONDS = 0.5
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RunInterrupted(Exception):  # noqa: N818 - it is no error
+    """The work was stopped before its end, and can go on later from what it left."""
+
+
+class RunCancelled(RunInterrupted):
+    """Somebody cancelled the run: it is not to go on by itself."""
+
+
+class BeingDone(Conflict):
+    """Another process works on the run."""
+
+
+class StagesListener(Protocol):
+    """Told about stages as they are written; the terminal of a run in this process."""
+
+    def show(self, stages: Sequence[Stage]) -> None:
+        """Show the stages."""
+
+
+class RunContext:
+    """One attempt at a run. Use as an async context manager; every stage named in the run's row can be entered."""
+
+    def __init__(
+        self, run: RunView, sessions: async_sessionmaker[AsyncSession], *, listener: StagesListener | None = None
+    ) -> None:
+        self.run_id = run.id
+        self.created_by = run.created_by
+        self.params = run.params
+        self.sessions = sessions
+        self._listener = listener
+        # What an earlier attempt did not finish waits again; its counts and seconds stay.
+        self._stages = {
+            stage.name: stage if stage.state == "done" else replace(stage, state="waiting") for stage in run.stages
+        }
+        self._lock = threading.Lock()
+        self._metrics: list[MetricPoint] = []
+        self._interrupted = threading.Event()
+        self._cancelled = False
+        self._write_error: Exception | None = None
+        self._writing = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._writer = asyncio.create_task(self._write_regularly(), name=f"progress of run {self.run_id}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._writer is not None
+        self._closing.set()
+        await self._writer
+        if self._write_error is None:
+            await self._write()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent on each stage, over all attempts."""
+        return {stage.name: round(stage.seconds, 2) for stage in self._stages.values()}
+
+    def is_done(self, name: str) -> bool:
+        """Whether an earlier attempt, or this one, finished a stage."""
+        return self._stages[name].state == "done"
+
+    def interrupt(self) -> None:
+        """Make the next `progress` call raise `RunInterrupted`; safe from any thread."""
+        self._interrupted.set()
+
+    @asynccontextmanager
+    async def stage(
+        self, name: str, *, unit: str | None = None, record: bool = False
+    ) -> AsyncIterator["StageProgress"]:
+        """Work on one stage; entering one that is done already is fine, its seconds add up.
+
+        Args:
+            name: one of the run's stages.
+            unit: what `progress` counts, where the run's row does not say so yet.
+            record: keep the metrics given to `progress`, by the number done, as the run's curves.
+        """
+        self._raise_if_interrupted()
+        before = self._stages[name]
+        progress = StageProgress(self, name, before.seconds, record=record)
+        self._change(
+            name,
+            state="running",
+            unit=unit or before.unit,
+            started_at=before.started_at or datetime.now(UTC),
+        )
+        await self._write()
+        try:
+            yield progress
+        except (RunInterrupted, asyncio.CancelledError):
+            self._change(name, state="waiting", seconds=progress.seconds)
+            raise
+        except BaseException:
+            self._change(name, state="failed", seconds=progress.seconds)
+            raise
+        self._change(name, state="done", done=self._stages[name].total, seconds=progress.seconds)
+        await self._write()
+
+    async def in_thread(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call synchronous work in a thread and await it; if this task is cancelled, the work is stopped first."""
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(None, partial(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self.interrupt()
+            await asyncio.wait({future})
+            future.exception()  # it was told to stop: how it did so is of no interest
+            raise
+        except RunInterrupted:
+            self._raise_if_interrupted()
+            raise
+
+    def report(self, name: str, done: int, total: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
+        """Take in what a thread reports; called by `StageProgress`."""
+        self._raise_if_interrupted()
+        with self._lock:
+            self._stages[name] = replace(self._stages[name], done=done, total=total, seconds=seconds)
+            if metrics is not None:
+                self._metrics.append(MetricPoint(step=done, values=dict(metrics)))
+
+    def _raise_if_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            if self._write_error is not None:
+                raise self._write_error
+            raise RunCancelled if self._cancelled else RunInterrupted
+
+    def _change(self, name: str, **changes: object) -> None:
+        with self._lock:
+            self._stages[name] = replace(self._stages[name], **changes)  # type: ignore[arg-type]
+
+    async def _write_regularly(self) -> None:
+        try:
+            while not self._closing.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), WRITE_SECONDS)
+                await self._write()
+        except Exception as error:  # raised again in the work's own thread and task
+            self._write_error = error
+            self._interrupted.set()
+
+    async def _write(self) -> None:
+        """Write stages and new measurements, and learn whether the run is still wanted."""
+        async with self._writing:
+            with self._lock:
+                stages, points = tuple(self._stages.values()), self._metrics
+                self._metrics = []
+            if self._listener is not None:
+                self._listener.show(stages)
+            async with self.sessions.begin() as session:
+                wanted = await runs.update_progress(session, self.run_id, stages)
+                if points:
+                    await runs.append_metrics(session, self.run_id, points)
+        if not wanted:
+            self._cancelled = True
+            self._interrupted.set()
+
+
+class StageProgress:
+    """The `sae_core.progress.Progress` of one stage."""
+
+    def __init__(self, context: RunContext, name: str, seconds_before: float, *, record: bool) -> None:
+        self._context = context
+        self._name = name
+        self._seconds_before = seconds_before
+        self._record = record
+        self._entered = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this stage so far, over all attempts."""
+        return self._seconds_before + time.monotonic() - self._entered
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
+        """Report; raises `RunInterrupted` where the work is to stop."""
+        self._context.report(self._name, done, total, self.seconds, metrics if self._record else None)

@@ -1,0 +1,48 @@
+"""The demo: from nothing to the features of a small model, on any machine.
+
+Layer 9 of SmolLM2-135M's 30 is read: far enough in that the residual stream holds what words mean in their context,
+early enough that the forward pass, which stops there, costs a third of the whole.
+"""
+
+from typing import Any
+
+from app.jobs.context import RunContext
+from app.jobs.index import dead_fraction
+from app.jobs.naming import DEMO_CORPUS, DEMO_MODEL, demo_slug
+from app.jobs.params import DemoParams, TrainParams
+from app.jobs.stages import evaluate_sae, index_sae, prepare, train_sae
+from app.jobs.train import training_config
+from app.jobs.workshop import Workshop
+from sae_core.models import HookPoint
+
+
+def training_of(params: DemoParams) -> TrainParams:
+    """The training that the demo does."""
+    return TrainParams(
+        model=DEMO_MODEL,
+        hook=f"resid_post.{params.layer}",
+        corpus=DEMO_CORPUS,
+        tokens=params.tokens,
+        width=params.width,
+        k=params.k,
+        name=demo_slug(params),
+    )
+
+
+async def run_demo(run: RunContext, shop: Workshop) -> dict[str, Any]:
+    """Do a run of kind "demo": all that train, index and evaluate do, on one pass of the model over the corpus."""
+    params = DemoParams.model_validate(run.params)
+    training = training_of(params)
+    material = await prepare(run, shop, training.model, HookPoint.parse(training.hook), training)
+    config = training_config(training, material.sequences.n_counted)
+    sae, detail = await train_sae(run, shop, demo_slug(params), config, material)
+    statistics = await index_sae(run, shop, sae, detail, material)
+    evaluation = await evaluate_sae(run, shop, sae, detail, material)
+    return {
+        "sae": detail.slug,
+        "features": sae.d_sae,
+        "tokens": statistics.tokens,
+        "explained_variance": evaluation.explained_variance,
+        "l0": evaluation.l0,
+        "dead_fraction": dead_fraction(statistics),
+    }

@@ -1,0 +1,22 @@
+"""Evaluate an SAE on held-out sequences of a corpus."""
+
+from dataclasses import asdict
+from typing import Any
+
+from app.jobs.context import RunContext
+from app.jobs.params import EvaluateParams
+from app.jobs.stages import evaluate_sae, open_sae, prepare
+from app.jobs.workshop import Workshop
+from app.queries import runs
+from sae_core.models import HookPoint
+
+
+async def run_evaluate(run: RunContext, shop: Workshop) -> dict[str, Any]:
+    """Do a run of kind "evaluate"."""
+    params = EvaluateParams.model_validate(run.params)
+    sae, detail = await open_sae(shop, params.sae)
+    async with shop.sessions.begin() as session:
+        await runs.set_sae(session, run.run_id, detail.id)
+    material = await prepare(run, shop, detail.model.source, HookPoint.parse(detail.hook), params)
+    evaluation = await evaluate_sae(run, shop, sae, detail, material)
+    return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}

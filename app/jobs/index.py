@@ -1,0 +1,33 @@
+"""Index an SAE: the statistics of all its features over a corpus, published as a whole."""
+
+from typing import Any
+
+from app.jobs.context import RunContext
+from app.jobs.params import IndexParams
+from app.jobs.stages import index_sae, open_sae, prepare
+from app.jobs.workshop import Workshop
+from app.queries import runs
+from sae_core.index.types import FeatureStatistics
+from sae_core.models import HookPoint
+
+
+def dead_fraction(statistics: FeatureStatistics) -> float:
+    """Share of features that are active on none of the indexed tokens."""
+    return float((statistics.count == 0).mean())
+
+
+async def run_index(run: RunContext, shop: Workshop) -> dict[str, Any]:
+    """Do a run of kind "index"."""
+    params = IndexParams.model_validate(run.params)
+    sae, detail = await open_sae(shop, params.sae)
+    async with shop.sessions.begin() as session:
+        await runs.set_sae(session, run.run_id, detail.id)
+    material = await prepare(run, shop, detail.model.source, HookPoint.parse(detail.hook), params)
+    statistics = await index_sae(run, shop, sae, detail, material)
+    return {
+        "sae": detail.slug,
+        "features": detail.d_sae,
+        "tokens": statistics.tokens,
+        "l0": float(statistics.count.sum() / statistics.tokens),
+        "dead_fraction": dead_fraction(statistics),
+    }

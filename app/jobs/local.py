@@ -1,0 +1,108 @@
+"""Runs from the command line: done in this process, or followed while the worker does them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from app.db import create_engine, create_sessionmaker
+from app.errors import UserError
+from app.jobs import queue
+from app.jobs.context import BeingDone, RunInterrupted, StagesListener
+from app.jobs.failures import explain
+from app.jobs.naming import demo_slug, demo_title
+from app.jobs.params import DemoParams, Params
+from app.jobs.plans import DEMO
+from app.jobs.requests import find_run, request_run
+from app.jobs.workshop import Workshop
+from app.postgres import database
+from app.queries import locks, runs, saes
+from app.queries.runs import RunKind, RunView, Stage
+from app.schema import upgrade
+from app.settings import Settings
+
+_LOOK_SECONDS = 0.3
+
+
+@asynccontextmanager
+async def open_workshop(settings: Settings, database_url: str) -> AsyncIterator[Workshop]:
+    """Connect to the database."""
+    engine = create_engine(database_url, statement_timeout=None)
+    try:
+        yield Workshop(settings, engine, create_sessionmaker(engine))
+    finally:
+        await engine.dispose()
+
+
+async def run_here(
+    settings: Settings, listener: StagesListener, *, kind: RunKind, title: str, params: Params, stages: Sequence[Stage]
+) -> RunView:
+    """Do a run in this process, or go on with the one that was asked for before; the run as it ended.
+
+    Where a worker is doing that very run, it is followed instead.
+
+    Raises:
+        UserError, SAEError: it failed in a way that its user can mend.
+    """
+    from app.jobs.execution import execute
+
+    with database(settings.home, settings.database_url) as database_url:
+        await asyncio.to_thread(upgrade, database_url)
+        async with open_workshop(settings, database_url) as shop:
+            async with shop.sessions.begin() as session:
+                run = await request_run(
+                    session, kind=kind, title=title, params=params, stages=stages, created_by=settings.author
+                )
+            try:
+                await execute(shop, run.id, listener=listener)
+            except BeingDone:
+                pass  # followed below
+            except RunInterrupted:
+                raise
+            except Exception as error:
+                raise UserError(explain(error)) from error  # what is not the user's to mend is in the log in full
+            return await follow(shop, run.id, listener)
+
+
+async def request_demo(shop: Workshop, params: DemoParams) -> RunView:
+    """The demo with these parameters: done, being done, or put into the queue now."""
+    async with shop.sessions.begin() as session:
+        done = await find_run(session, "demo", params, ("done",))
+        if done is not None:
+            detail = await saes.get_sae(session, demo_slug(params))
+            if detail is not None and detail.index is not None:
+                return done
+        run = await request_run(
+            session,
+            kind="demo",
+            title=demo_title(params),
+            params=params,
+            stages=DEMO,
+            created_by=shop.settings.author,
+        )
+        if not await locks.is_run_locked(shop.engine, run.id):
+            if (
+                run.state == "failed"
+            ):  # from here on it runs: who follows it must not take the old failure for a new one
+                await runs.start_run(session, run.id)
+            await queue.enqueue(session, run.id)
+    return run
+
+
+async def follow(shop: Workshop, run_id: int, listener: StagesListener) -> RunView:
+    """Show a run's stages until it ends; the run as it ended.
+
+    Raises:
+        UserError: it failed, or was cancelled.
+    """
+    while True:
+        async with shop.sessions() as session:
+            run = await runs.get_run(session, run_id)
+        assert run is not None
+        listener.show(run.stages)
+        if run.state == "done":
+            return run
+        if run.state == "failed":
+            raise UserError(run.error or "The run failed.")
+        if run.state == "cancelled":
+            raise UserError("The run was cancelled.")
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,22 @@
+"""The stages of each kind of run. Apart from the work, so that a run can be asked for without loading torch."""
+
+from app.queries.runs import Stage
+
+MATERIAL = (
+    Stage("fetch", "Fetch the model and the corpus", unit="bytes"),
+    Stage("load", "Load the model"),
+    Stage("tokenise", "Cut the corpus into tokens", unit="tokens"),
+    Stage("activations", "Run the model", unit="tokens"),
+)
+TRAINING = (Stage("train", "Train the SAE", unit="samples"),)
+INDEXING = (
+    Stage("encode", "Find where features are active", unit="tokens"),
+    Stage("statistics", "Compute the features' statistics", unit="features"),
+    Stage("publish", "Publish the index", unit="features"),
+)
+EVALUATION = (Stage("evaluate", "Evaluate on held-out text", unit="tokens"),)
+
+TRAIN = (*MATERIAL, *TRAINING, *EVALUATION)
+INDEX = (*MATERIAL, *INDEXING)
+EVALUATE = (*MATERIAL, *EVALUATION)
+DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION)

@@ -1,0 +1,54 @@
+"""The worker process: takes runs from the queue, one at a time, and keeps the queue in order beside them."""
+
+import asyncio
+import os
+import signal
+
+import structlog
+
+from app.db import create_engine, create_sessionmaker
+from app.jobs import execution, queue  # noqa: F401 - execution loads torch now, not when the first run waits for it
+from app.jobs.requests import close_abandoned
+from app.jobs.workshop import Workshop
+from app.settings import Settings
+
+log = structlog.get_logger("worker")
+
+_NICENESS = 5
+"""Pages and probes go first where they compete with a run for the processor."""
+
+
+async def work(settings: Settings, database_url: str) -> None:
+    """Take runs until told to stop; a run that is stopped in its middle goes back into the queue."""
+    os.nice(_NICENESS)
+    engine = create_engine(database_url, statement_timeout=None)
+    shop = Workshop(settings, engine, create_sessionmaker(engine))
+    with queue.app.replace_connector(queue.connector(database_url)) as app:
+        async with app.open_async():
+            await queue.put_back(app, engine, seconds_since_heartbeat=0)
+            await close_abandoned(shop)
+            workers = asyncio.gather(
+                *(
+                    app.run_worker_async(
+                        queues=[name],
+                        name=name,
+                        concurrency=1,
+                        update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
+                        stalled_worker_timeout=queue.STALLED_SECONDS,
+                        shutdown_graceful_timeout=0,
+                        delete_jobs="always",  # what is worth keeping is in the run
+                        additional_context={"workshop": shop},
+                        install_signal_handlers=False,
+                    )
+                    for name in (queue.RUNS, queue.UPKEEP)
+                )
+            )
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, workers.cancel)
+            log.info("worker_ready")
+            try:
+                await workers
+            except asyncio.CancelledError:
+                log.info("worker_stopped")
+    await engine.dispose()

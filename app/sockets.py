@@ -1,0 +1,44 @@
+"""Listening sockets, bound by the supervisor and inherited by the child that serves on them.
+
+So a port is known before the child starts, nobody can take it while the child restarts, and a visitor who comes in that
+moment waits instead of being refused.
+"""
+
+import errno
+import socket
+from collections.abc import Callable
+
+from app.errors import Conflict, UserError
+
+_TRIES = 50
+_BACKLOG = 512
+
+
+def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = None) -> socket.socket:
+    """Listen on `port`, or on the next one that is free; 0 takes any. `on_taken` is told each port that was not.
+
+    Raises:
+        Conflict: all ports tried are taken.
+        UserError: the address is not one of this machine, or may not be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = min(port + _TRIES, 65536)
+    for candidate in range(port, last):
+        try:
+            return socket.create_server((host, candidate), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UserError(
+                    f"Cannot listen on {host}, port {candidate}: {error.strerror}. Choose others (--host, --port)."
+                ) from None
+            if on_taken is not None:
+                on_taken(candidate)
+    raise Conflict(f"Ports {port} to {last - 1} of {host} are all taken. Choose another with --port.")
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a browser on this machine finds what listens there."""
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
