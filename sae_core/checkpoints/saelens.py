@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sae_core.errors import CheckpointError
 from sae_core.files import sha256_file, write_atomically, write_json
-from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, Standard, TopK
+from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, SAEConfig, Standard, TopK
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -63,8 +63,10 @@ def read(folder: Path) -> SAE:
         CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     config = read_config(folder)
+    sae_config = _sae_config(folder, config)
     tensors = _read_weights(folder, config)
-    sae = _empty(folder, config)
+    _checked(folder, tensors, "W_enc", (sae_config.d_in, sae_config.d_sae))  # before memory is taken for a wrong size
+    sae = ARCHITECTURES[config["architecture"]](sae_config)
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
             parameter.copy_(_checked(folder, tensors, name, tuple(parameter.shape)))
@@ -93,8 +95,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _empty(folder: Path, config: Mapping[str, Any]) -> SAE:
-    """An SAE of the config's architecture and shape, without weights."""
+def _sae_config(folder: Path, config: Mapping[str, Any]) -> SAEConfig:
+    """The SAE's own config, once everything in `cfg.json` is known to be something that SeeSAE can do."""
     architecture = config.get("architecture")
     if architecture not in READABLE:
         raise CheckpointError(
@@ -109,23 +111,29 @@ def _empty(folder: Path, config: Mapping[str, Any]) -> SAE:
     names = ("d_in", "d_sae", "k") if architecture == "topk" else ("d_in", "d_sae")
     numbers: dict[str, Any] = {name: config.get(name) for name in names}
     for name, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
+        if type(number) is not int or number < 1:
             raise CheckpointError(f"{folder / CONFIG} says {name} is {number!r}, not a positive whole number.")
-    sae = ARCHITECTURES[architecture]
-    return sae(sae.Config(**numbers))
+    return ARCHITECTURES[architecture].Config(**numbers)
 
 
 def _read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {WEIGHTS}. Copy the SAE here again.")
-    expected = config.get("metadata", {}).get("seesae", {}).get("weights_sha256")
-    if expected is not None and sha256_file(path) != expected:
+    recorded = _provenance(config).get("weights_sha256")
+    if recorded is not None and sha256_file(path) != recorded:
         raise CheckpointError(f"{path} is not the file that {CONFIG} was written with. Copy the SAE here again.")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Copy the SAE here again.") from error
+
+
+def _provenance(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What SeeSAE noted when it wrote the config; empty in a config of someone else's."""
+    metadata = config.get("metadata")
+    noted = metadata.get("seesae") if isinstance(metadata, dict) else None
+    return noted if isinstance(noted, dict) else {}
 
 
 def _checked(folder: Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
