@@ -104,7 +104,7 @@ def top_k(
     contested = _contested(best.values, k)
     settled = ~contested[:, None] & (best.values > -torch.inf)
     rivals_of = torch.nonzero(contested)[:, 0]
-    rivals = torch.nonzero(scores[rivals_of] >= best.values[rivals_of, k, None], as_tuple=True)
+    rivals = torch.nonzero(scores[rivals_of] >= best.values[rivals_of, -1:], as_tuple=True)
     place = torch.cat([row[settled], rivals_of[rivals[0]]]), torch.cat([best.indices[settled], rivals[1]])
     _fill(columns, values, place, scores, then)
     return columns, values

@@ -123,6 +123,8 @@ class ActivationStore:
         offsets = indptr[:-1] + np.cumsum(lengths, axis=0) - lengths
         for file, column, length, offset in zip(files, columns, lengths, offsets, strict=True):
             first, last = int(column[0]), int(column[-1])
+            if first == last:
+                continue  # which get_slice would refuse
             target = np.arange(first, last) + np.repeat(offset - column[:-1], length)
             position[target] = file.get_slice("position")[first:last]
             value[target] = file.get_slice("value")[first:last]

@@ -1,0 +1,170 @@
+"""The statistics of an index, written a second time: dense, with loops, and as the definitions read."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+
+
+class Dense:
+    """Every activation of every counted token: `f[sequence, position, feature]`, 0 where a token is not counted."""
+
+    def __init__(self, f: np.ndarray, sequences: Any, W_dec: np.ndarray) -> None:
+        self.f = np.where(sequences.counted[:, :, None], f, 0).astype(np.float32)
+        self.sequences = sequences
+        self.W_dec = W_dec
+        self.tokens = int(sequences.counted.sum())
+        self.n = f.shape[2]
+
+    def active(self, feature: int) -> list[tuple[int, int, float]]:
+        """(sequence, position, activation), by place."""
+        return [
+            (int(s), int(p), float(self.f[s, p, feature]))
+            for s, p in zip(*np.nonzero(self.f[:, :, feature]), strict=True)
+        ]
+
+    def strongest_first(self, feature: int) -> list[tuple[int, int, float]]:
+        return sorted(self.active(feature), key=lambda visit: (-visit[2], visit[0], visit[1]))
+
+    def histogram(self, feature: int) -> list[int]:
+        bins = [0] * 50
+        largest = max((value for *_, value in self.active(feature)), default=0.0)
+        for *_, value in self.active(feature):
+            # b/50 < value/max <= (b + 1)/50, in whole numbers times powers of two: no rounding.
+            bins[next(b for b in range(50) if value * 50 <= (b + 1) * largest)] += 1
+        return bins
+
+    def bands(self, feature: int) -> dict[int, list[tuple[int, int, float]]]:
+        """Band -> its activations. Band 5 is the first fifth of the strongest."""
+        order = self.strongest_first(feature)
+        bands: dict[int, list[tuple[int, int, float]]] = {band: [] for band in range(1, 6)}
+        for rank, visit in enumerate(order):
+            bands[next(5 - i for i in range(5) if rank < (i + 1) * len(order) / 5)].append(visit)
+        return bands
+
+    def band_edges(self, feature: int) -> list[float]:
+        values = [value for *_, value in self.strongest_first(feature)]
+        if not values:
+            return [0.0] * 6
+        return [values[math.ceil(len(values) * (5 - b) / 5 - 1e-9) - 1] for b in range(5)] + [values[0]]
+
+    def top_examples(self, feature: int) -> list[tuple[int, int, float]]:
+        best: dict[int, tuple[int, int, float]] = {}
+        for visit in self.strongest_first(feature):
+            best.setdefault(visit[0], visit)
+        return list(best.values())[:20]
+
+    def band_examples(self, feature: int, seed: int) -> dict[tuple[int, int], tuple[int, int, float]]:
+        """(band, rank) -> the activation drawn."""
+        length = self.sequences.length
+        shuffled = {
+            band: sorted(visits, key=lambda visit: draw_key(seed, feature, visit[0] * length + visit[1]))
+            for band, visits in self.bands(feature).items()
+        }
+        seen: set[int] = set()
+        drawn = {}
+        for rank in range(5):
+            for band in (5, 4, 3, 2, 1):
+                visit = next((visit for visit in shuffled[band] if visit[0] not in seen), None)
+                if visit is not None:
+                    seen.add(visit[0])
+                    drawn[band, rank] = visit
+        return drawn
+
+    def top_tokens(self, feature: int) -> list[tuple[int, int, float, float]]:
+        """(token, count, share, mean)"""
+        values = defaultdict(list)
+        for s, p, value in self.active(feature):
+            values[int(self.sequences.token_ids[s, p])].append(value)
+        mass = sum(math.fsum(of_token) for of_token in values.values())
+        order = sorted(values, key=lambda token: (-math.fsum(values[token]), token))[:10]
+        return [
+            (token, len(values[token]), math.fsum(values[token]) / mass, math.fsum(values[token]) / len(values[token]))
+            for token in order
+        ]
+
+    def joint(self) -> np.ndarray:
+        on = (self.f > 0).reshape(-1, self.n).astype(np.int64)
+        return on.T @ on
+
+    def coactive(self, feature: int) -> list[tuple[int, float, int, float, float]]:
+        """(other, pmi, joint, P(other | this), P(this | other))"""
+        joint = self.joint()
+        count = joint[feature, feature]
+        found = []
+        for other in range(self.n):
+            both = int(joint[feature, other])
+            if other == feature or both < 5 or both < 0.01 * count:
+                continue
+            pmi = math.log(both * self.tokens / (count * joint[other, other]))
+            if both * self.tokens > count * joint[other, other]:
+                found.append((other, pmi, both, both / count, both / joint[other, other]))
+        return sorted(found, key=lambda pair: (-pair[4], -pair[2], pair[0]))[:10]
+
+    def near(self, feature: int) -> list[tuple[int, float]]:
+        def cosine(a: np.ndarray, b: np.ndarray) -> float:
+            return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+        rows = self.W_dec.astype(np.float64)
+        others = [(other, cosine(rows[feature], rows[other])) for other in range(self.n) if other != feature]
+        return sorted(others, key=lambda pair: -pair[1])[:10]
+
+    def topics(self, feature: int) -> list[tuple[str, int, float, float]]:
+        """(topic, count, share, lift)"""
+        documents = self.sequences.documents
+        places = self.active(feature)
+        size: dict[str, int] = defaultdict(int)
+        for s, p in zip(*np.nonzero(self.sequences.counted), strict=True):
+            if (document := self.sequences.document_of[s, p]) >= 0 and documents[document].topic is not None:
+                size[documents[document].topic] += 1
+        tokens: dict[str, int] = defaultdict(int)
+        seen = defaultdict(set)
+        for s, p, _ in places:
+            document = int(self.sequences.document_of[s, p])
+            if document >= 0 and (topic := documents[document].topic) is not None:
+                tokens[topic] += 1
+                seen[topic].add(document)
+        found = []
+        for topic in sorted(tokens):
+            share = tokens[topic] / len(places)
+            lift = share / (size[topic] / self.tokens)
+            if tokens[topic] >= 10 and len(seen[topic]) >= 3 and lift > 1:
+                found.append((topic, tokens[topic], share, lift))
+        return sorted(found, key=lambda entry: -entry[2] * math.log(entry[3]))[:3]
+
+    def health(self, feature: int) -> dict[str, bool]:
+        places = self.active(feature)
+        count, joint, length = len(places), self.joint(), self.sequences.length
+        window = max(1, length // 16)
+        in_window = max(sum(start <= p < start + window for _, p, _ in places) for start in range(length - window + 1))
+        after = sum(p == 0 or not self.sequences.counted[s, p - 1] for s, p, _ in places)
+        enough = count >= 20
+        tokens = self.top_tokens(feature)
+        return {
+            "dead": count == 0,
+            "dense": count / self.tokens > 0.1,
+            "duplicate": any(
+                cosine > 0.95
+                and joint[feature, other] > 0
+                and joint[feature, other] >= 0.5 * min(joint[feature, feature], joint[other, other])
+                for other, cosine in self.near(feature)
+            ),
+            "positional": enough and in_window >= 0.9 * count,
+            "special_token": enough and after >= 0.9 * count,
+            "single_token": enough and tokens[0][2] >= 0.95,
+        }
+
+
+def draw_key(seed: int, feature: int, position: int) -> tuple[int, int]:
+    return split_mix((split_mix((seed + split_mix(feature)) & MASK) + position) & MASK) >> 32, position
+
+
+def split_mix(x: int) -> int:
+    """SplitMix64's output for state x."""
+    z = (x + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
