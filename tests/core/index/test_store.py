@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from sae_core.activations import ActivationCache
+from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError, CorpusError
 from sae_core.index import store
 from sae_core.index.store import ActivationStore, build_store
+from sae_core.models import HookPoint, LanguageModel
 from tests.core.index import small
 from tests.core.index.small import Cut
 
@@ -156,3 +160,22 @@ def test_sequences_too_long_for_the_stores_integers_are_refused(tmp_path: Path) 
     object.__setattr__(long, "length", 40_000)
     with pytest.raises(CorpusError, match="32,767"):
         build_store(SAE, Cut(F), long, tmp_path)
+
+
+def test_a_real_model_and_sae_are_stored_as_the_sae_encodes_them(
+    tmp_path: Path, model: LanguageModel, sequences: Sequences
+) -> None:
+    hook = HookPoint.parse("resid_post.1")
+    cache = ActivationCache.build(model, hook, sequences, tmp_path / "cache", shard_sequences=50)
+    sae = small.random_jumprelu(d_in=model.d_model, d_sae=96)
+    built = build_store(sae, cache, sequences, tmp_path / "store")
+    assert built.n_shards == cache.n_shards > 1
+    block = built.block(0, sae.d_sae)
+    restored = np.zeros((sequences.token_ids.size, sae.d_sae), np.float32)
+    restored[block.position, block.row] = block.value
+    activations = model.activations(torch.from_numpy(sequences.token_ids).long(), hook)
+    with torch.no_grad():
+        expected = sae.encode(activations.reshape(-1, model.d_model)).numpy()
+    expected = np.where(sequences.counted.reshape(-1, 1), expected, 0)
+    assert 0.01 < (expected > 0).mean() < 0.5
+    assert np.allclose(restored, expected, rtol=1e-4, atol=1e-5)
