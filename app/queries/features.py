@@ -235,8 +235,8 @@ def _conditions(sae: SaeDetail, index_id: int, filter: FeatureFilter) -> list[Co
     if filter.label is not None:
         labelled = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, Label.status == "submitted")
         conditions.append(labelled if filter.label == "labelled" else ~labelled)
-    if words := filter.q.strip():
-        conditions.append(Feature.number.in_(matching_features(sae.id, index_id, words)))
+    if query := filter.q.strip():
+        conditions.append(Feature.number.in_(matching_features(sae.id, index_id, query)))
     return conditions
 
 

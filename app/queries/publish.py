@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.queries.copy import copy_rows
+from app.queries.search import words
 from app.queries.values import clean_json, clean_text
 from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
 
@@ -154,11 +155,12 @@ async def _current(
 
 
 async def _vocabulary(connection: AsyncConnection, sae_id: int) -> dict[int, str]:
-    """Text of the tokens of the SAE's model, as far as it can be searched: without partial characters."""
+    """The tokens of the SAE's model as they are searched: their words, or what else they are if they have none."""
     rows = await connection.execute(
         select(Token.id, Token.bytes).join(Sae, Sae.model_id == Token.model_id).where(Sae.id == sae_id)
     )
-    return {number: token.decode(errors="ignore").replace("\0", "").strip() for number, token in rows}
+    texts = ((number, token.decode(errors="ignore").replace("\0", "")) for number, token in rows)
+    return {number: " ".join(words(text)) or text.strip() for number, text in texts}
 
 
 def _feature_rows(

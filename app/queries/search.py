@@ -10,18 +10,26 @@ _SIMPLE, _ENGLISH = literal_column("'simple'"), literal_column("'english'")
 """Literal, because the planner must see that they are those of the indexes."""
 
 
-def matching_features(sae_id: int, index_id: int, words: str) -> CompoundSelect[int]:
-    """Numbers of the features whose submitted labels or top tokens match all of `words`, each as a prefix."""
-    prefixes = " & ".join(f"{word}:*" for word in re.findall(r"[^\W_]+", words))
+def words(text: str) -> list[str]:
+    """The words that full text knows `text` by; none where it is all punctuation.
+
+    Postgres' own parser would skip <script> as markup, and take a/b and foo.com for one word.
+    """
+    return re.findall(r"[^\W_]+", text)
+
+
+def matching_features(sae_id: int, index_id: int, query: str) -> CompoundSelect[int]:
+    """Numbers of the features whose submitted labels or top tokens match all words of `query`, each as a prefix."""
+    prefixes = " & ".join(f"{word}:*" for word in words(query))
     of_tokens = select(Feature.number).where(Feature.index_id == index_id)
     of_labels = select(Label.feature).where(Label.sae_id == sae_id, Label.status == "submitted")
     if not prefixes:  # full text knows words only; punctuation has to be looked for by reading
         return union(
-            of_tokens.where(Feature.top_tokens_text.contains(words, autoescape=True)),
-            of_labels.where(Label.explanation.contains(words, autoescape=True)),
+            of_tokens.where(Feature.top_tokens_text.contains(query, autoescape=True)),
+            of_labels.where(Label.explanation.contains(query, autoescape=True)),
         )
     simple = func.to_tsquery(_SIMPLE, prefixes)
-    english = func.websearch_to_tsquery(_ENGLISH, words)
+    english = func.websearch_to_tsquery(_ENGLISH, query)
     category = func.unnest(Label.categories).column_valued("category")
     return union(
         of_tokens.where(func.to_tsvector(_SIMPLE, Feature.top_tokens_text).op("@@")(simple)),
@@ -29,7 +37,7 @@ def matching_features(sae_id: int, index_id: int, words: str) -> CompoundSelect[
             or_(
                 Label.search.op("@@")(simple),
                 Label.search.op("@@")(english),
-                exists().where(func.lower(category) == words.lower()),
+                exists().where(func.lower(category) == query.lower()),
             )
         ),
     )

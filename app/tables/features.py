@@ -18,7 +18,7 @@ _reals: Any = ARRAY(REAL)
 class Feature(Base):
     """The statistics of one feature. Arrays that belong together have equal lengths, best first.
 
-    `top_tokens_text` is the readable text of the top tokens, there to be searched.
+    `top_tokens_text` is there to be searched: the words of the top tokens, and those tokens that have none.
     """
 
     __tablename__ = "feature"

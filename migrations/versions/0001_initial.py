@@ -209,7 +209,7 @@ def features() -> None:
         reals("topic_shares", "of the feature's active tokens"),
         reals("topic_lifts", "share over the topic's share of all counted tokens"),
         required("health", pg.ARRAY(sa.Text), "flags that hold: dead, dense, duplicate, ..."),
-        required("top_tokens_text", sa.String, "text of the top tokens, to be searched"),
+        required("top_tokens_text", sa.String, "words of the top tokens, to be searched"),
         sa.PrimaryKeyConstraint("index_id", "number", name="pk_feature"),
         postgresql_partition_by="LIST (index_id)",
     )
