@@ -100,10 +100,7 @@ def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: 
     norm = clip_grad_norm_(sae.parameters(), config.clip, foreach=False)
     if not math.isfinite(losses.total.item() + norm.item()):
         raise _diverged(state, batch, folder)
-    for group in state.optimiser.param_groups:
-        group["lr"] = config.learning_rate(state.step)
-    state.optimiser.step()
-    state.optimiser.zero_grad()
+    state.descend()
     sae.normalise_decoder()
     state.step += 1
     state.last_active[losses.active] = state.samples

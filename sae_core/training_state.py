@@ -1,7 +1,7 @@
 """The state of a training run, and its checkpoints: whole or absent, the last two kept."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_core.errors import CheckpointError
 from sae_core.files import write_atomically
@@ -29,6 +29,7 @@ class TrainingState:
     config: TrainingConfig
     sae: SAE
     optimiser: torch.optim.Adam
+    """Of the SAE's parameters as they lie in memory: fused Adam copies a tensor that is laid out otherwise."""
     inputs: RunningVariance
     """Of the scaled activations so far: what explained variance is measured against."""
     last_active: Int[Tensor, " d_sae"]
@@ -43,7 +44,11 @@ class TrainingState:
         return cls(
             config=config,
             sae=sae,
-            optimiser=torch.optim.Adam(sae.parameters(), betas=(config.beta1, config.beta2), fused=True),
+            optimiser=torch.optim.Adam(
+                [nn.Parameter(_as_laid_out(parameter.detach())) for parameter in sae.parameters()],
+                betas=(config.beta1, config.beta2),
+                fused=True,
+            ),
             inputs=RunningVariance.empty(d_in, device),
             last_active=torch.zeros(config.d_sae, dtype=torch.int64, device=device),
         )
@@ -56,6 +61,16 @@ class TrainingState:
     def dead(self) -> Int[Tensor, " dead"]:
         """Features that the last `dead_after` activations left inactive."""
         return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
+
+    def descend(self) -> None:
+        """Move the parameters by their gradients, then drop these."""
+        config, optimiser = self.config, self.optimiser
+        for parameter, laid_out in self._optimised():
+            laid_out.grad = None if parameter.grad is None else _as_laid_out(parameter.grad)
+        optimiser.param_groups[0]["lr"] = config.learning_rate(self.step)
+        optimiser.step()
+        optimiser.zero_grad()
+        self.sae.zero_grad()
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint, then delete all but the last two.
@@ -84,26 +99,35 @@ class TrainingState:
         if json.loads(metadata["run"]) != _identity(config) or tensors["sae.b_dec"].shape != (d_in,):
             raise CheckpointError(f"{folder} holds a run with another config. Train in an empty folder.")
         state.step = int(metadata["step"])
-        for parameter in state.sae.parameters():
-            zeros = torch.zeros_like(parameter)
-            state.optimiser.state[parameter] = {
+        for _, laid_out in state._optimised():
+            zeros = torch.zeros_like(laid_out, requires_grad=False)
+            state.optimiser.state[laid_out] = {
                 "step": torch.zeros((), device=device),
                 "exp_avg": zeros,
                 "exp_avg_sq": zeros.clone(),
             }
         with torch.no_grad():
             for name, tensor in state._tensors().items():
-                tensor.copy_(tensors[name])  # into place, so that memory layout, and with it every bit, is kept
+                tensor.copy_(tensors[name])
         return state
+
+    def _optimised(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Each parameter with the view of it that the optimiser moves."""
+        return zip(self.sae.parameters(), self.optimiser.param_groups[0]["params"], strict=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict(keep_vars=True).items()}
-        for name, parameter in self.sae.named_parameters():
-            for key, tensor in self.optimiser.state[parameter].items():
-                tensors[f"optimiser.{name}.{key}"] = tensor
+        for number, (_, laid_out) in enumerate(self._optimised()):
+            for key, tensor in self.optimiser.state[laid_out].items():
+                tensors[f"optimiser.{number}.{key}"] = tensor
         inputs = {f"inputs.{name}": tensor for name, tensor in vars(self.inputs).items()}
         return {**tensors, **inputs, "last_active": self.last_active}
+
+
+def _as_laid_out(tensor: Tensor) -> Tensor:
+    """The tensor, or its transpose if that is contiguous: `W_enc` lies in memory by feature."""
+    return tensor.t() if tensor.ndim == 2 and tensor.t().is_contiguous() else tensor
 
 
 def saved_steps(folder: Path) -> list[int]:
