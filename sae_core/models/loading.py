@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -52,27 +53,46 @@ def load_model(
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} holds no config.json. Give a folder written by save_pretrained, or a GGUF file.")
-        return _load_pretrained(str(path), resolved_device, name, _weights_sha256(path), source=str(source))
+        return _load_folder(path, resolved_device, name, _weights_sha256(path), source=str(source))
     if path.is_absolute() or path.suffix.lower() == ".gguf" or not _is_hub_id(str(source)):
         raise ModelError(f"There is no model at {source}. Check the path, or give a hub id such as owner/name.")
-    return _load_pretrained(str(source), resolved_device, name, None, source=str(source))
+    return _load_from_hub(str(source), resolved_device, name)
 
 
-def _load_pretrained(
-    place: str, device: torch.device, name: str, weights_sha256: str | None, *, source: str
-) -> LanguageModel:
-    """Load the model at a folder or hub id `place`; `source` is what the user gave for it."""
-    dtype = torch.float32 if device.type == "cpu" else "auto"
-    with _explain_failure(source):
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
-    if not tokenizer.is_fast:
-        raise ModelError(f"{source} has no fast tokenizer (tokenizer.json). Choose another model.")
-    if weights_sha256 is None:
-        weights_sha256 = _weights_sha256(Path(str(try_to_load_from_cache(place, "config.json"))).parent)
+def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageModel:
+    """Load a model from the hub's cache, and only if it is not all there from the hub.
+
+    So a model that was downloaded once needs no network, and stays the same until that cache is cleared.
+    """
+    with _explain_failure(hub_id):
+        try:
+            hf_model, tokenizer = _read(hub_id, device, local_files_only=True)
+        except OSError:
+            hf_hub_download(hub_id, "config.json")  # without a network this fails once, and not once for each file
+            hf_model, tokenizer = _read(hub_id, device)
+    snapshot = Path(str(try_to_load_from_cache(hub_id, "config.json"))).parent
     return LanguageModel(
-        hf_model=hf_model.to(device), tokenizer=tokenizer, name=name, source=source, weights_sha256=weights_sha256
+        hf_model=hf_model, tokenizer=tokenizer, name=name, source=hub_id, weights_sha256=_weights_sha256(snapshot)
     )
+
+
+def _load_folder(folder: Path, device: torch.device, name: str, weights_sha256: str, *, source: str) -> LanguageModel:
+    """Load the model in `folder`; `source` is what the user gave for it."""
+    with _explain_failure(source):
+        hf_model, tokenizer = _read(str(folder), device)
+    return LanguageModel(
+        hf_model=hf_model, tokenizer=tokenizer, name=name, source=source, weights_sha256=weights_sha256
+    )
+
+
+def _read(place: str, device: torch.device, *, local_files_only: bool = False) -> tuple[Any, Any]:
+    """The `transformers` model and tokenizer at a folder or hub id."""
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local_files_only)
+    if not tokenizer.is_fast:
+        raise ModelError(f"{place} has no fast tokenizer (tokenizer.json). Choose another model.")
+    hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
+    return hf_model.to(device), tokenizer
 
 
 def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) -> LanguageModel:
@@ -80,7 +100,7 @@ def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) 
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="seesae-") as temporary:
             _dequantise(file, Path(temporary))
-            return _load_pretrained(temporary, device, name, sha256, source=str(file))
+            return _load_folder(Path(temporary), device, name, sha256, source=str(file))
     folder = cache / f"{_slug(file)}-{sha256[:16]}"
     with _locked(cache / f".{folder.name}.lock"):
         if not folder.is_dir():
@@ -88,7 +108,7 @@ def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) 
             shutil.rmtree(partial, ignore_errors=True)
             _dequantise(file, partial)
             partial.rename(folder)
-    return _load_pretrained(str(folder), device, name, sha256, source=str(file))
+    return _load_folder(folder, device, name, sha256, source=str(file))
 
 
 def _dequantise(file: Path, folder: Path) -> None:

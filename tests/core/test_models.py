@@ -358,6 +358,17 @@ def test_a_hub_id_that_cannot_be_downloaded_says_what_to_do(monkeypatch: pytest.
         load_model("nobody/no-such-model", device="cpu")
 
 
+def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--Tiny-Llama"
+    folder = tiny_model(repository / "snapshots" / "0" / "x").rename(repository / "snapshots" / "1")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("1")
+    model = load_model("owner/Tiny-Llama", device="cpu")
+    assert model.name == "tiny-llama"
+    assert model.weights_sha256 == load_model(folder, device="cpu").weights_sha256
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpux", "meta:x"])
 def test_an_unknown_device_is_refused(device: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no device"):
