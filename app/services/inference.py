@@ -63,15 +63,19 @@ class ProbeAnswer(BaseModel):
 
 
 class InferenceClient:
-    """Asks the inference process, over loopback or a private network. One instance a web process."""
+    """Asks the inference process, over loopback or a private network. One instance a web process.
 
-    def __init__(self, settings: Settings) -> None:
+    `transport` is another way to it than the network, such as an application in the same process.
+    """
+
+    def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._configured = settings.inference_url is not None
         secret = settings.inference_secret.get_secret_value() if settings.inference_secret else ""
         self._client = httpx.AsyncClient(
             base_url=settings.inference_url or "",
             headers={SECRET_HEADER: secret},
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+            transport=transport,
             trust_env=False,  # a proxy for the internet is no way to a process next door
         )
 

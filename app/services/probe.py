@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
 from app.queries.features import Histogram, feature_histograms
-from app.queries.labels import LabelSummary, label_summaries
+from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail, get_sae
 from app.services.inference import FiringFeature, InferenceClient, ProbeAnswer, ProbeRequest
@@ -92,13 +92,8 @@ async def probe(
     await session.commit()
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
     sae = await get_sae(session, sae.slug) or sae
-    firing = [feature.index for feature in answer.features]
-    histograms = await feature_histograms(session, sae, firing) if sae.index else {}
-    labels = await label_summaries(session, sae.id, firing)
     tokens = await _tokens(session, sae, answer)
-    scored = [
-        _Scored(feature, histograms.get(feature.index), labels.get(feature.index), sae) for feature in answer.features
-    ]
+    scored = await _scored(session, sae, answer.features)
     counted = sum(answer.counted)
     best = sorted(scored, key=lambda feature: feature.rank(counted), reverse=True)[:top_k]
     return ProbeResult(
@@ -149,19 +144,20 @@ class Distribution:
         return 100.0 * (self.cumulated[upper - 1] + inside) / self.total
 
 
-class _Scored:
-    """A firing feature with what is known of it."""
+class ScoredFeature:
+    """A firing feature within what the index knows of it; `distribution` is None without an index."""
 
     def __init__(
-        self, feature: FiringFeature, histogram: Histogram | None, label: LabelSummary | None, sae: SaeDetail
+        self, feature: FiringFeature, *, label: str | None, distribution: Distribution | None, indexed_tokens: int
     ) -> None:
         self.feature = feature
-        self.label = label.explanation if label else None
-        self.distribution = Distribution(histogram) if histogram else None
-        self.indexed_tokens = sae.index.tokens if sae.index else 0
+        self.label = label
+        self.distribution = distribution
+        self.indexed_tokens = indexed_tokens
         self.max = max(feature.values)
 
     def percentile(self, activation: float) -> float | None:
+        """As `Distribution.percentile`."""
         return None if self.distribution is None else self.distribution.percentile(activation)
 
     def rank(self, counted: int) -> tuple[float, float]:
@@ -172,6 +168,7 @@ class _Scored:
         return (self.distribution.percentile(self.max) / 100) ** max(1.0, expected), self.max
 
     def overall(self, length: int) -> ProbeFeature:
+        """Its entry in the whole text's list; the text has `length` tokens."""
         activations = [0.0] * length
         for position, value in zip(self.feature.positions, self.feature.values, strict=True):
             activations[position] = value
@@ -185,7 +182,7 @@ class _Scored:
         )
 
 
-def _per_token(scored: Sequence[_Scored], length: int, top_k: int) -> tuple[tuple[TokenFeature, ...], ...]:
+def _per_token(scored: Sequence[ScoredFeature], length: int, top_k: int) -> tuple[tuple[TokenFeature, ...], ...]:
     """The features of each token, by percentile of their activation there."""
     per_token: list[list[TokenFeature]] = [[] for _ in range(length)]
     for one in scored:
@@ -194,6 +191,21 @@ def _per_token(scored: Sequence[_Scored], length: int, top_k: int) -> tuple[tupl
     for found in per_token:
         found.sort(key=lambda feature: (feature.percentile or 0.0, feature.activation), reverse=True)
     return tuple(tuple(found[:top_k]) for found in per_token)
+
+
+async def _scored(session: AsyncSession, sae: SaeDetail, features: Sequence[FiringFeature]) -> list[ScoredFeature]:
+    firing = [feature.index for feature in features]
+    histograms = await feature_histograms(session, sae, firing)
+    labels = await label_summaries(session, sae.id, firing)
+    return [
+        ScoredFeature(
+            feature,
+            label=labels[feature.index].explanation if feature.index in labels else None,
+            distribution=Distribution(histograms[feature.index]) if feature.index in histograms else None,
+            indexed_tokens=sae.index.tokens if sae.index else 0,
+        )
+        for feature in features
+    ]
 
 
 async def _tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:

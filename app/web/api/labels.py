@@ -12,13 +12,13 @@ from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText, LabelView
-from app.services.labels import SCALE, LabelConflict, save_label
+from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.errors import answer
 
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
 
-_VERSION = re.compile(r'(?:W/)?"?(\d{1,9})"?')
+_VERSION = re.compile(r'(?:W/)?("?)(\d{1,9})\1')
 
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
@@ -74,7 +74,8 @@ class LabelIn(BaseModel):
     confidence: Score | None = None
     status: Literal["draft", "submitted"] = "submitted"
     author: Annotated[
-        str | None, Field(min_length=1, max_length=80, description="Who says so; by default the setting SEESAE_AUTHOR.")
+        str | None,
+        Field(min_length=1, max_length=MAX_NAME, description="Who says so; by default the setting SEESAE_AUTHOR."),
     ] = None
 
 
@@ -159,7 +160,7 @@ def _version(if_match: str | None) -> int | None:
     match = _VERSION.fullmatch(if_match.strip())
     if match is None:
         raise Unprocessable('If-Match takes the version of the label that was read, such as "3".')
-    return int(match[1])
+    return int(match[2])
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:

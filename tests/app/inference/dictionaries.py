@@ -5,14 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from sqlalchemy.ext.asyncio import AsyncEngine
+from torch import Tensor
 
-from app.queries.models import ModelInfo
-from app.queries.saes import SaeDetail
+from app.db import create_sessionmaker, transaction
+from app.queries.corpora import register_corpus, register_sequences
+from app.queries.models import ModelInfo, register_model
+from app.queries.publish import FeatureStatisticsRow, publish_index
+from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.settings import Settings
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE, TopK
 from sae_core.saes.topk import TopKConfig
-from tests.tiny import tiny_model
+from tests.tiny import documents, tiny_model
 
 HOOK = HookPoint("resid_post", 2)
 SLUG = "tiny-l2-topk-64"
@@ -76,3 +81,100 @@ def make_dictionary(home: Path) -> Dictionary:
         labelled=0,
     )
     return Dictionary(model, sae, row, settings)
+
+
+CORPUS = [document["text"][:400] for document in documents()]
+
+
+def activations(dictionary: Dictionary, text: str) -> Tensor:
+    """[position, d_sae] what model and SAE give, with nothing on special tokens."""
+    token_ids = torch.tensor([dictionary.model.tokenize(text)])
+    f = dictionary.sae.encode(dictionary.model.activations(token_ids, HOOK)[0]).detach()
+    f[[token_id in dictionary.model.special_token_ids for token_id in token_ids[0].tolist()]] = 0
+    return f
+
+
+async def publish(engine: AsyncEngine, dictionary: Dictionary) -> SaeDetail:
+    """Register model and SAE, and publish an index of `CORPUS` that has the histograms and little else."""
+    row, model = dictionary.row, dictionary.model
+    f = torch.cat([activations(dictionary, text) for text in CORPUS])
+    async with transaction(create_sessionmaker(engine)) as session:
+        registered = await register_model(
+            session,
+            name=row.model.name,
+            source=row.model.source,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            vocab_size=model.vocab_size,
+            weights_sha256=model.weights_sha256,
+            tokenizer_sha256=model.tokenizer_sha256,
+            bos_token_id=model.bos_token_id,
+            token_bytes=model.token_bytes(),
+            special_token_ids=model.special_token_ids,
+        )
+        corpus = await register_corpus(
+            session,
+            slug="tiny",
+            title="Tiny",
+            source="tests",
+            licence="CC0-1.0",
+            attribution="",
+            sha256="2" * 64,
+            documents=len(CORPUS),
+        )
+        sequences = await register_sequences(
+            session,
+            corpus_id=corpus.id,
+            model_id=registered.id,
+            length=400,
+            tokens=len(f),
+            sha256="3" * 64,
+            documents=[],
+            sequences=[],
+        )
+        sae = await register_sae(
+            session,
+            slug=row.slug,
+            model_id=registered.id,
+            hook=row.hook,
+            architecture=row.architecture,
+            d_in=row.d_in,
+            d_sae=row.d_sae,
+            k=row.k,
+            artifact=row.artifact,
+            weights_sha256=row.weights_sha256,
+            config={},
+            metrics={},
+            created_by="tester",
+        )
+    await publish_index(
+        engine,
+        sae_id=sae.id,
+        sequence_set_id=sequences.id,
+        tokens=len(f),
+        topics=[],
+        provenance={},
+        features=[_statistics(number, f[:, number]) for number in range(sae.d_sae)],
+        examples=[],
+    )
+    async with transaction(create_sessionmaker(engine)) as session:
+        published = await get_sae(session, row.slug)
+    assert published is not None
+    return published
+
+
+def _statistics(number: int, f: Tensor) -> FeatureStatisticsRow:
+    active = f[f > 0]
+    maximum = active.max().item() if len(active) else 0.0
+    empty: dict[str, list[int]] = {name: [] for name in FeatureStatisticsRow._fields}
+    return FeatureStatisticsRow(
+        **empty
+        | {
+            "number": number,
+            "count": len(active),
+            "density": len(active) / len(f),
+            "max": maximum,
+            "mean": active.mean().item() if len(active) else 0.0,
+            "histogram": torch.histc(active, bins=50, min=0, max=maximum).int().tolist(),
+        }
+    )

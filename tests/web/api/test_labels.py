@@ -1,0 +1,97 @@
+import json
+
+import httpx
+import pytest
+
+from tests.factories import Synthetic
+from tests.web.api.problems import problem
+
+
+@pytest.fixture
+def mine(made: Synthetic) -> str:
+    return f"/api/v1/saes/{made.sae.slug}/features/5/labels/mine"
+
+
+async def test_write_read_change_and_look_back(client: httpx.AsyncClient, mine: str) -> None:
+    first = await client.put(mine, json={"explanation": "physics", "categories": ["topic"], "confidence": 4})
+    assert first.status_code == 200
+    assert first.headers["etag"] == '"1"'
+    label = first.json()
+    assert (label["author"], label["set"], label["status"], label["version"]) == ("ada", "default", "submitted", 1)
+
+    second = await client.put(
+        mine, json={"explanation": "words of physics"}, headers={"If-Match": first.headers["etag"]}
+    )
+    assert second.json()["version"] == 2
+
+    [listed] = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
+    assert listed == second.json()
+    history = (await client.get(f"/api/v1/labels/{label['id']}/history")).json()
+    assert history["label"] == listed
+    assert [(r["version"], r["explanation"]) for r in history["history"]] == [(2, "words of physics"), (1, "physics")]
+
+
+async def test_a_stale_version_loses_neither_text(client: httpx.AsyncClient, mine: str) -> None:
+    await client.put(mine, json={"explanation": "one"})
+    await client.put(mine, json={"explanation": "two"}, headers={"If-Match": "1"})
+    for headers in ({"If-Match": "1"}, {}, {"If-Match": "99999"}):
+        conflict = problem(await client.put(mine, json={"explanation": "three"}, headers=headers), 409)
+        assert conflict["current"]["explanation"] == "two"
+        assert conflict["current"]["version"] == 2
+        assert conflict["submitted"]["explanation"] == "three"
+    [label] = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
+    assert label["explanation"] == "two"
+
+
+async def test_to_change_what_is_not_there_is_a_conflict(client: httpx.AsyncClient, mine: str) -> None:
+    conflict = problem(await client.put(mine, json={"explanation": "x"}, headers={"If-Match": '"1"'}), 409)
+    assert conflict["current"] is None
+
+
+async def test_authors_and_sets_are_apart(client: httpx.AsyncClient, mine: str) -> None:
+    for body in ({}, {"author": "grace"}, {"set": "second pass"}):
+        assert (await client.put(mine, json={"explanation": "x"} | body)).status_code == 200
+    labels = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
+    assert {(label["author"], label["set"]) for label in labels} == {
+        ("ada", "default"),
+        ("grace", "default"),
+        ("ada", "second pass"),
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"explanation": ""},
+        {"explanation": "x" * 100_000},
+        {"explanation": "a\0b"},
+        {"explanation": "\ud800"},
+        {"explanation": "x", "confidence": 6},
+        {"explanation": "x", "confidence": 10**30},
+        {"explanation": "x", "status": "final"},
+        {"explanation": "x", "author": ""},
+        {"explanation": "x", "author": "\0"},
+        {"explanation": "x", "set": "s" * 1_000},
+        {"explanation": "x", "categories": [str(i) for i in range(1_000)]},
+        {"explanation": "x", "categories": "none"},
+        {"explanation": "x", "\ud800": 1},
+        {"explanation": "x", "unknown " * 1_000: 1},
+    ],
+)
+async def test_a_wrong_label_is_explained(client: httpx.AsyncClient, mine: str, body: dict[str, object]) -> None:
+    content = json.dumps(body)  # which escapes a lone surrogate, where httpx would refuse to send it
+    problem(await client.put(mine, content=content, headers={"Content-Type": "application/json"}), 422)
+    assert (await client.get(mine.removesuffix("/mine"))).json() == {"labels": []}
+
+
+@pytest.mark.parametrize("version", ["*", "one", "1, 2", '"1', "", "-1"])
+async def test_a_version_is_a_number(client: httpx.AsyncClient, mine: str, version: str) -> None:
+    response = await client.put(mine, json={"explanation": "x"}, headers={"If-Match": version})
+    assert "If-Match" in problem(response, 422)["detail"]
+
+
+async def test_an_unknown_label_has_no_history(client: httpx.AsyncClient) -> None:
+    assert "no label 7" in problem(await client.get("/api/v1/labels/7/history"), 404)["detail"]
+    problem(await client.get("/api/v1/labels/0/history"), 422)
+    problem(await client.get(f"/api/v1/labels/{10**30}/history"), 422)

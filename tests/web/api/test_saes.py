@@ -1,0 +1,48 @@
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.factories import METRICS, Synthetic, make_sae
+from tests.web.api.problems import problem
+
+
+async def test_no_sae_is_an_empty_list(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/saes")).json() == {"saes": []}
+
+
+async def test_lists_what_there_is(client: httpx.AsyncClient, made: Synthetic) -> None:
+    [listed] = (await client.get("/api/v1/saes")).json()["saes"]
+    assert listed["slug"] == made.sae.slug
+    assert listed["hook"] == "resid_post.1"
+    assert (listed["d_in"], listed["d_sae"], listed["k"]) == (16, 24, 4)
+    assert listed["metrics"] == METRICS
+    assert listed["model"]["name"] == "tiny"
+    assert listed["index"]["tokens"] == made.features.tokens
+    assert listed["index"]["corpus"]["licence"] == "CC0-1.0"
+    assert listed["index"]["provenance"]["seed"] == 0
+
+
+async def test_one_has_an_overview_of_its_features(client: httpx.AsyncClient, made: Synthetic) -> None:
+    one = (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()
+    histogram = one["density_histogram"]
+    active = int((made.features.activations > 0).any(axis=(1, 2)).sum())
+    assert sum(histogram["counts"]) == active
+    assert histogram["dead"] == 24 - active
+    assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+    assert one["health"]["dead"] == 24 - active
+    assert one["config"]["k"] == 4
+
+
+async def test_one_without_an_index_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    made = await make_sae(engine, publish=False)
+    one = (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()
+    assert one["index"] is None
+    assert one["density_histogram"] is None
+    assert one["health"] == {}
+
+
+@pytest.mark.parametrize("slug", ["unknown", "%00", "x" * 5_000, "<script>", "..%2f..", "%F0%9F%A7%A0"])
+async def test_an_unknown_one_is_named(client: httpx.AsyncClient, made: Synthetic, slug: str) -> None:
+    found = problem(await client.get(f"/api/v1/saes/{slug}/features"), 404)
+    if slug == "unknown":
+        assert "“unknown”" in found["detail"]

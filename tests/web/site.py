@@ -1,0 +1,43 @@
+"""The site and the inference service as a test talks to them: in this process, through ASGI."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from app.inference import server
+from app.main import create_app
+from app.services.inference import InferenceClient
+from app.settings import Settings
+
+SECRET = "a secret of tests"
+
+
+@asynccontextmanager
+async def site(settings: Settings, *, inference: Settings | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the site; with `inference`, the real inference service of those settings answers its probes.
+
+    The application is the client's `app` (`app_of`), for what a test has to break.
+    """
+    async with AsyncExitStack() as stack:
+        if inference is not None:
+            settings = settings.model_copy(update={"inference_url": "http://inference"})
+        app = create_app(settings)
+        if inference is not None:
+            service = server.create_app(inference)
+            await stack.enter_async_context(service.router.lifespan_context(service))
+            app.state.inference = InferenceClient(settings, transport=httpx.ASGITransport(service))
+            app.state.inference_service = service
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        yield await stack.enter_async_context(
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+        )
+
+
+def app_of(client: httpx.AsyncClient) -> FastAPI:
+    """The application behind a client that `site` made."""
+    transport = client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    assert isinstance(transport.app, FastAPI)
+    return transport.app
