@@ -1,0 +1,233 @@
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sae_core.activations import ActivationCache, ActivationStream
+from sae_core.activations.order import permutation, shuffled_batches
+from sae_core.corpora import Corpus, Sequences, pack
+from sae_core.errors import ArtifactError, ModelError
+from sae_core.models import HookPoint, LanguageModel
+
+HOOK = HookPoint("resid_post", 1)
+
+
+@pytest.fixture(scope="module")
+def dense(model: LanguageModel, sequences: Sequences) -> Tensor:
+    """Activations of everything at once: [sequence, position, d_in]."""
+    return model.activations(torch.from_numpy(sequences.token_ids).long(), HOOK)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, model: LanguageModel, sequences: Sequences) -> ActivationCache:
+    folder = tmp_path_factory.mktemp("cache")
+    return ActivationCache.build(model, HOOK, sequences, folder, batch_size=4, shard_sequences=16)
+
+
+@pytest.fixture(params=["cache", "stream", "small stream"])
+def source(
+    request: pytest.FixtureRequest, cache: ActivationCache, model: LanguageModel, sequences: Sequences
+) -> ActivationCache | ActivationStream:
+    if request.param == "cache":
+        return cache
+    buffer_bytes = {"stream": 2**24, "small stream": 100 * 32 * 4}[request.param]
+    return ActivationStream(model, HOOK, sequences, buffer_bytes=buffer_bytes, batch_size=4)
+
+
+def moments(activations: Tensor) -> Tensor:
+    """Sums that rows in any order share, and that change if a row is missing, doubled or another one."""
+    return torch.stack([activations.double().pow(power).sum(dim=0) for power in (0, 1, 2, 3)])
+
+
+class StoppedError(Exception): ...
+
+
+def interrupt_after(calls: int):
+    made = iter(range(calls))
+
+    def progress(done: int, total: int, metrics: object = None) -> None:
+        if next(made, None) is None:
+            raise StoppedError
+
+    return progress
+
+
+# What both sources hold to
+
+
+def test_an_epoch_is_every_counted_training_token_once(
+    source: ActivationCache | ActivationStream, dense: Tensor, sequences: Sequences
+) -> None:
+    train = torch.from_numpy(sequences.counted & ~sequences.is_validation()[:, None])
+    expected = dense[train]
+    assert source.train_tokens == len(expected)
+    batches = list(islice(source.batches(64, seed=0), -(-2 * len(expected) // 64)))
+    assert all(batch.shape == (64, 32) and batch.dtype == torch.float32 for batch in batches)
+    stream = torch.cat(batches)
+    torch.testing.assert_close(moments(stream[: len(expected)]), moments(expected))
+    torch.testing.assert_close(moments(stream[len(expected) : 2 * len(expected)]), moments(expected))
+    assert not torch.equal(stream[: len(expected)], stream[len(expected) : 2 * len(expected)])
+
+
+def test_validation_is_every_counted_held_out_token_in_order(
+    source: ActivationCache | ActivationStream, dense: Tensor, sequences: Sequences
+) -> None:
+    expected = dense[torch.from_numpy(sequences.counted & sequences.is_validation()[:, None])]
+    batches = list(source.validation(50))
+    assert source.validation_tokens == len(expected) > 100
+    assert [len(batch) for batch in batches[:-1]] == [50] * (len(batches) - 1)
+    torch.testing.assert_close(torch.cat(batches), expected)
+
+
+def test_batches_depend_on_the_seed_alone(source: ActivationCache | ActivationStream) -> None:
+    def first(seed: int) -> Tensor:
+        return next(source.batches(64, seed=seed))
+
+    assert torch.equal(first(0), first(0))
+    assert not torch.equal(first(0), first(1))
+
+
+@pytest.mark.parametrize("skip", [1, 7, 200])
+def test_skipping_is_consuming(source: ActivationCache | ActivationStream, skip: int) -> None:
+    assert source.train_tokens // 64 < 200  # the last skip lies in a later epoch
+    consumed = source.batches(64, seed=3)
+    for _ in range(skip):
+        next(consumed)
+    skipped = source.batches(64, seed=3, skip=skip)
+    for _ in range(5):
+        torch.testing.assert_close(next(skipped), next(consumed))
+
+
+def test_tokens_of_a_sequence_are_spread_over_the_epoch(cache: ActivationCache, sequences: Sequences) -> None:
+    order = permutation(cache.train_tokens, 0, 0)
+    halves = np.flatnonzero(np.isin(order, range(30))) < cache.train_tokens / 2  # the first sequence's tokens
+    assert 3 < halves.sum() < 27
+
+
+def test_training_may_write_into_a_batch(cache: ActivationCache) -> None:
+    before = next(cache.batches(8, seed=0)).clone()
+    next(cache.batches(8, seed=0)).zero_()
+    assert torch.equal(next(cache.batches(8, seed=0)), before)
+
+
+# Order
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5), st.integers(0, 30))
+def test_every_epoch_is_a_permutation_and_can_be_jumped_into(n: int, batch_size: int, seed: int, skip: int) -> None:
+    def take(batches: Iterator[np.ndarray], count: int) -> list[int]:
+        return np.concatenate(list(islice(batches, count))).tolist()
+
+    numbers = take(shuffled_batches(n, batch_size, seed=seed), skip + 3 * n)
+    for epoch in range(3):
+        assert sorted(numbers[epoch * n : (epoch + 1) * n]) == list(range(n))
+    assert (
+        take(shuffled_batches(n, batch_size, seed=seed, skip=skip), 3) == numbers[skip * batch_size :][: 3 * batch_size]
+    )
+
+
+# The cache
+
+
+def test_shards_are_consecutive_sequences(cache: ActivationCache, dense: Tensor, sequences: Sequences) -> None:
+    assert cache.n_shards == -(-len(sequences) // 16)
+    assert (cache.d_in, cache.n_counted) == (32, sequences.n_counted)
+    assert cache.train_tokens + cache.validation_tokens == cache.n_counted
+    end = 0
+    for index in range(cache.n_shards):
+        numbers, activations = cache.shard(index)
+        assert numbers.start == end
+        end = numbers.stop
+        torch.testing.assert_close(activations, dense[numbers])
+    assert end == len(sequences)
+
+
+def test_a_finished_cache_is_opened_without_the_model(cache: ActivationCache, sequences: Sequences) -> None:
+    opened = ActivationCache.open(cache.folder, sequences)
+    assert torch.equal(next(opened.batches(64, seed=0)), next(cache.batches(64, seed=0)))
+
+
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, cache: ActivationCache, model: LanguageModel, sequences: Sequences
+) -> None:
+    options = {"batch_size": 4, "shard_sequences": 16}
+    with pytest.raises(StoppedError):  # in the third shard
+        ActivationCache.build(model, HOOK, sequences, tmp_path, progress=interrupt_after(11), **options)
+    (tmp_path / ".shard-00002.safetensors.99.tmp").write_bytes(b"what kill -9 may leave behind")
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("shard-*")}
+    assert sorted(kept) == ["shard-00000.safetensors", "shard-00001.safetensors"]
+    with pytest.raises(ArtifactError, match="unfinished"):
+        ActivationCache.open(tmp_path, sequences)
+    reported: list[tuple[int, int]] = []
+    resumed = ActivationCache.build(
+        model, HOOK, sequences, tmp_path, progress=lambda done, total, _=None: reported.append((done, total)), **options
+    )
+    for index in range(cache.n_shards):
+        name = f"shard-{index:05d}.safetensors"
+        assert (tmp_path / name).read_bytes() == (cache.folder / name).read_bytes()
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in kept} == kept
+    assert reported[0] == (int(sequences.counted[:32].sum()), sequences.n_counted)
+    assert reported[-1] == (sequences.n_counted, sequences.n_counted)
+    assert resumed.n_shards == cache.n_shards
+
+
+def test_activations_of_something_else_are_not_reused(
+    cache: ActivationCache, model: LanguageModel, sequences: Sequences, corpus: Corpus
+) -> None:
+    with pytest.raises(ArtifactError, match="hook"):
+        ActivationCache.build(model, HookPoint("resid_post", 2), sequences, cache.folder, shard_sequences=16)
+    other = pack(corpus, model, length=32, seed=1)
+    with pytest.raises(ArtifactError, match="sequences_sha256"):
+        ActivationCache.build(model, HOOK, other, cache.folder, shard_sequences=16)
+    with pytest.raises(ArtifactError, match="other sequences"):
+        ActivationCache.open(cache.folder, other)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    tmp_path: Path, model: LanguageModel, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(ArtifactError, match=r"needs .* GB but"):
+        ActivationCache.build(model, HOOK, sequences, tmp_path, progress=interrupt_after(0))
+
+
+def test_a_missing_or_damaged_cache_is_refused(tmp_path: Path, model: LanguageModel, sequences: Sequences) -> None:
+    with pytest.raises(ArtifactError, match="no activation cache"):
+        ActivationCache.open(tmp_path, sequences)
+    ActivationCache.build(model, HOOK, sequences, tmp_path)
+    (tmp_path / "shard-00000.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match="damaged"):
+        ActivationCache.open(tmp_path, sequences)
+    with pytest.raises(ModelError, match="0 to 3"):
+        ActivationCache.build(model, HookPoint("resid_post", 9), sequences, tmp_path / "other")
+
+
+# The stream
+
+
+def test_filling_the_buffer_is_reported_and_can_be_stopped(model: LanguageModel, sequences: Sequences) -> None:
+    stream = ActivationStream(model, HOOK, sequences, batch_size=4, progress=interrupt_after(3))
+    with pytest.raises(StoppedError):
+        next(stream.batches(64, seed=0))
+
+
+def test_a_buffer_that_holds_no_sequence_is_refused(model: LanguageModel, sequences: Sequences) -> None:
+    with pytest.raises(ArtifactError, match="more memory"):
+        ActivationStream(model, HOOK, sequences, buffer_bytes=1000)
+
+
+def test_the_buffer_is_never_larger_than_stated(model: LanguageModel, sequences: Sequences) -> None:
+    filled: list[int] = []
+    stream = ActivationStream(
+        model, HOOK, sequences, buffer_bytes=200 * 32 * 4, progress=lambda _, total, __=None: filled.append(total)
+    )
+    list(islice(stream.batches(64, seed=0), 2 * stream.train_tokens // 64))
+    assert max(filled) <= 200
+    assert min(filled) > 0
