@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from app.queries.features import Histogram
 from app.queries.runs import MetricPoint
 from app.queries.saes import DensityHistogram
-from app.web.formatting import count, percent, significant
+from app.web.formatting import count, percent, plural, round_percent, significant
 from app.web.strips import STEPS
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> C
         )
     )
     for edge in band_edges[1:-1]:
-        figure.add_vline(x=edge, line={"color": "var(--line-strong)", "width": 1, "dash": "dot"}, layer="below")
+        figure.add_vline(x=edge, line={"color": "var(--ink-faint)", "width": 1, "dash": "dot"})
     for shade in range(STEPS):  # the shading of tokens, as a scale under the axis
         figure.add_shape(
             type="rect",
@@ -95,16 +95,16 @@ def density_histogram(histogram: DensityHistogram) -> Chart:
     )
     powers = range(math.ceil(edges[0]), math.floor(edges[-1]) + 1)
     figure.update_xaxes(
-        title_text="density: share of tokens a feature is active on (log)",
+        title_text="density: share of tokens that a feature is active on (log)",
         range=[edges[0], edges[-1]],
         tickvals=list(powers),
-        ticktext=[percent(10.0**power) for power in powers],
+        ticktext=[round_percent(10.0**power) for power in powers],
         showgrid=False,
     )
     figure.update_yaxes(title_text="features", tickformat=",", rangemode="tozero", nticks=5)
     return Chart(
-        title="Density of features",
-        note=f"{count(histogram.dead)} dead features are not in it" if histogram.dead else "",
+        title="How often features fire",
+        note=f"without {plural(histogram.dead, 'dead feature')}" if histogram.dead else "",
         figure=_finished(figure, bargap=0.08),
         columns=("density from", "to", "features"),
         rows=tuple(
@@ -194,7 +194,7 @@ def _finished(figure: go.Figure, **layout: Any) -> dict[str, Any]:
         hoverlabel={"bgcolor": "var(--ink)", "bordercolor": "var(--ink)", "font": {"color": "var(--paper)"}},
         **layout,
     )
-    axis = {"fixedrange": True, "zeroline": False, "linecolor": "var(--line-strong)", "title_standoff": 8}
+    axis = {"fixedrange": True, "zeroline": False, "linecolor": "var(--line-strong)", "title_standoff": 8, "title_font_size": 12}
     figure.update_xaxes(showline=True, **axis)
     figure.update_yaxes(gridcolor="var(--line)", showline=False, **axis)
     return dict(figure.to_plotly_json())

@@ -30,6 +30,11 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else "") + significant(value)
 
 
+def plain(value: float) -> str:
+    """A number as it was set: 32.0 -> '32', 0.5 -> '0.5'."""
+    return f"{value:g}"
+
+
 def percent(share: float) -> str:
     """A share of 1 as per cent: 0.0034 -> '0.34 %'. Two significant digits below 10 %, one decimal above."""
     value = 100 * share
@@ -44,6 +49,11 @@ def percent(share: float) -> str:
     else:
         text = significant(value, 2)
     return f"{text}{NARROW_SPACE}%"
+
+
+def round_percent(share: float) -> str:
+    """A round share as short as it can be: 0.0001 -> '0.01 %'."""
+    return f"{100 * share:.10f}".rstrip("0").rstrip(".") + f"{NARROW_SPACE}%"
 
 
 def duration(seconds: float) -> str:
@@ -93,5 +103,5 @@ def rate(value: float, unit: str) -> str:
 
 FILTERS = {
     f.__name__: f
-    for f in (amount, count, duration, moment, percent, percentile, plural, rate, short_hash, signed, significant)
+    for f in (amount, count, duration, moment, percent, percentile, plain, plural, rate, short_hash, signed, significant)
 }

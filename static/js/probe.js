@@ -94,7 +94,12 @@
       const found = data.tokens[position];
       const list = element("ol", { class: "token-features" });
       for (const each of found) {
-        const text = element("span", { class: "rank-name" }, each.label ?? "");
+        const [before, strongest, after] = data.snippets[each.index] ?? ["", "", ""];
+        const text = each.label
+          ? element("span", { class: "rank-name" }, each.label)
+          : element("span", { class: "line mini" },
+              element("span", { class: "line-before" }, element("span", {}, before)),
+              element("span", { class: "line-after" }, element("bdi", { class: "t a6 top" }, strongest), after));
         const head = features.has(each.index)
           ? element("button", { class: "rank-pin", type: "button", "data-pin": each.index, "aria-pressed": "false", "aria-label": `Shade by feature ${each.index}` }, element("span", { class: "swatch" }))
           : element("span", {});

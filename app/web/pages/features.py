@@ -15,7 +15,7 @@ from app.queries.features import FeatureDetail, FeatureFilter, get_feature, list
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
-from app.web.formatting import percent
+from app.web.formatting import round_percent
 from app.web.pages.labels import author_of, panel
 from app.web.rendering import render, wants_fragment
 
@@ -199,7 +199,7 @@ def _density(value: str | None, name: str) -> float | None:
 def _bounds(selected: float | None) -> list[tuple[float, str]]:
     """Densities to choose from, and the one in the address if it is another."""
     values = sorted({*_BOUNDS, *([] if selected is None else [selected])})
-    return [(value, percent(value)) for value in values]
+    return [(value, round_percent(value)) for value in values]
 
 
 def _address(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> str:

@@ -146,7 +146,7 @@ async def queue(request: Request, session: Session, sae: str | None = None) -> H
     """Features without a label, the most active first, of one SAE."""
     saes = [each for each in await list_saes(session) if each.index]
     chosen = next((each for each in saes if each.slug == sae), saes[0] if saes and not sae else None)
-    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None}
+    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None, "health": words.HEALTH}
     if chosen:
         page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
         context["page"] = page

@@ -8,10 +8,11 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
-from app.queries.examples import best_examples
+from app.queries.examples import ExampleView, best_examples
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail
 from app.services.probe import ProbeFeature, ProbeResult, probe
+from app.services.tokens import plain
 from app.web import strips
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.formatting import significant
@@ -27,6 +28,7 @@ EXAMPLES = (
 )
 _TOP = 50
 _PER_TOKEN = 8
+_MOST_SNIPPETS = 400
 _SNIPPET = {"before": 6, "after": 4}
 
 
@@ -65,7 +67,8 @@ async def run_probe(
         result = await probe(session, inference, sae, text, top_k=_TOP)
     except UserError as error:
         return render(request, template, {**context, "error": error}, status=error.status)
-    ranked = await _ranked(session, sae, result)
+    best = await _best(session, sae, result)
+    ranked = await _ranked(session, sae, result, best)
     shaded = next((one for one in ranked if str(one.feature.index) == feature), ranked[0] if ranked else None)
     context |= {
         "result": result,
@@ -73,7 +76,7 @@ async def run_probe(
         "shaded": shaded,
         "runs": _runs(result, shaded),
         "tab_stop": shaded.feature.max_position if shaded else 0,
-        "data": _data(result, ranked),
+        "data": _data(result, ranked, best),
     }
     return render(request, template, context)
 
@@ -82,11 +85,11 @@ def _context(sae: SaeDetail, limit: int, text: str) -> dict[str, Any]:
     return {"sae": sae, "text": text, "limit": limit, "examples": EXAMPLES, "error": None, "result": None}
 
 
-async def _ranked(session: AsyncSession, sae: SaeDetail, result: ProbeResult) -> list[Ranked]:
+async def _ranked(
+    session: AsyncSession, sae: SaeDetail, result: ProbeResult, best: dict[int, ExampleView]
+) -> list[Ranked]:
     indices = [feature.index for feature in result.features]
     histograms = await feature_histograms(session, sae, indices) if sae.index else {}
-    unlabelled = [feature.index for feature in result.features if feature.label is None]
-    best = await best_examples(session, sae, unlabelled, **_SNIPPET)
     ranked = []
     for feature in result.features:
         known = histograms.get(feature.index)
@@ -101,6 +104,21 @@ async def _ranked(session: AsyncSession, sae: SaeDetail, result: ProbeResult) ->
             )
         )
     return ranked
+
+
+async def _best(session: AsyncSession, sae: SaeDetail, result: ProbeResult) -> dict[int, ExampleView]:
+    """The strongest examples of the features that have no label to be known by, the ranked ones first."""
+    listed = [(feature.index, feature.label) for feature in result.features]
+    listed += [(each.index, each.label) for found in result.per_token for each in found[:_PER_TOKEN]]
+    unlabelled = list(dict.fromkeys(index for index, label in listed if label is None))
+    return await best_examples(session, sae, unlabelled[:_MOST_SNIPPETS], **_SNIPPET)
+
+
+def _snippet(view: ExampleView) -> tuple[str, str, str]:
+    """An example as plain text: before its token, the token, after it."""
+    here = view.position - view.start
+    texts = [plain(token.bytes) for token in view.tokens]
+    return "".join(texts[:here]), texts[here], "".join(texts[here + 1 :])
 
 
 def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
@@ -118,7 +136,7 @@ def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
     return strips.plain_runs(tokens, note, step, shaded.feature.max_position if shaded else -1)
 
 
-def _data(result: ProbeResult, ranked: list[Ranked]) -> dict[str, Any]:
+def _data(result: ProbeResult, ranked: list[Ranked], best: dict[int, ExampleView]) -> dict[str, Any]:
     """What the page's script needs to shade by other features and to list those of one token."""
     return {
         "features": [
@@ -138,4 +156,5 @@ def _data(result: ProbeResult, ranked: list[Ranked]) -> dict[str, Any]:
             for found in result.per_token
         ],
         "firing": [len(found) for found in result.per_token],
+        "snippets": {index: _snippet(view) for index, view in best.items()},
     }
