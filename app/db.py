@@ -28,7 +28,7 @@ def sqlalchemy_url(database_url: str) -> URL:
     """
     try:
         url = make_url(database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError(
             "SEESAE_DATABASE_URL is not a URL: write it as postgresql://user:password@host:5432/database."
         ) from None

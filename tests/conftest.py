@@ -1,7 +1,10 @@
 """Fixtures for everybody: a real Postgres, a migrated database of its own for each test."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -16,9 +19,9 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A server for these tests (under pytest-xdist, for this worker), with a migrated template database."""
-    with embedded_postgres(tmp_path_factory.mktemp("postgres")) as url:
+    with temporary_home() as home, embedded_postgres(home) as url:
         with psycopg.connect(libpq_url(_named(url, "postgres")), autocommit=True) as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
@@ -59,6 +62,21 @@ async def session(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterat
     """One session; what the test does not commit is rolled back."""
     async with sessionmaker() as session:
         yield session
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that an embedded Postgres can keep its data in."""
+    with temporary_home() as home:
+        yield home
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """Not pytest's `tmp_path`: its path may be too long for a socket, and for root each start of pytest closes it again
+    to the OS user that Postgres then runs as."""
+    with TemporaryDirectory(prefix="seesae-") as folder:
+        yield Path(folder)
 
 
 def _database(server: str, template: str) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 import re
 
-from sqlalchemy import CompoundSelect, exists, func, literal_column, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, exists, func, literal_column, or_, select, union
 
 from app.tables import Feature, Label
 
-_SIMPLE, _ENGLISH = literal_column("'simple'"), literal_column("'english'")
+_SIMPLE: ColumnElement[str] = literal_column("'simple'")
+_ENGLISH: ColumnElement[str] = literal_column("'english'")
 """Literal, because the planner must see that they are those of the indexes."""
 
 

@@ -1,0 +1,125 @@
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import pytest
+from fastapi import Depends, FastAPI
+from fastapi.responses import JSONResponse
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import create_engine, create_sessionmaker, get_session, sqlalchemy_url, transaction
+from app.errors import Unavailable, UserError
+from app.postgres import libpq_url
+
+Sessions = async_sessionmaker[AsyncSession]
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])
+def test_every_spelling_of_a_postgres_url_is_read(scheme: str) -> None:
+    url = sqlalchemy_url(f"{scheme}://ada:p%40ss@db:5433/sae")
+    assert url.render_as_string(hide_password=False) == "postgresql+psycopg://ada:p%40ss@db:5433/sae"
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://ada:hunter2@db/sae", "sqlite:///x.db", "hunter2", "postgresql://a:b@h:port/d"]
+)
+def test_another_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(UserError, match="postgresql://user:password@host:5432/database") as caught:
+        sqlalchemy_url(url)
+    assert "hunter2" not in str(caught.value)
+
+
+async def count_corpora(sessionmaker: Sessions) -> int:
+    async with transaction(sessionmaker) as session:
+        return (await session.scalar(text("SELECT count(*) FROM corpus"))) or 0
+
+
+INSERT = text(
+    "INSERT INTO corpus (slug, title, source, licence, attribution, sha256, documents) "
+    "VALUES ('a', 'A', '', '', '', '', 0)"
+)
+
+
+async def test_a_transaction_commits_at_its_end(sessionmaker: Sessions) -> None:
+    async with transaction(sessionmaker) as session:
+        await session.execute(INSERT)
+    assert await count_corpora(sessionmaker) == 1
+
+
+async def test_an_error_takes_everything_back(sessionmaker: Sessions) -> None:
+    with pytest.raises(IntegrityError):
+        async with transaction(sessionmaker) as session:
+            await session.execute(INSERT)
+            await session.execute(INSERT)
+    assert await count_corpora(sessionmaker) == 0
+
+
+async def test_the_pool_survives_a_restart_of_the_database(database_url: str, sessionmaker: Sessions) -> None:
+    assert await count_corpora(sessionmaker) == 0
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert await count_corpora(sessionmaker) == 0
+
+
+async def test_a_connection_lost_on_the_way_is_unavailable(database_url: str, sessionmaker: Sessions) -> None:
+    with pytest.raises(Unavailable, match="as soon as it is back"):
+        async with transaction(sessionmaker) as session:
+            pid = await session.scalar(text("SELECT pg_backend_pid()"))
+            with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            await session.execute(text("SELECT 1"))
+    assert await count_corpora(sessionmaker) == 0
+
+
+async def test_no_database_is_unavailable(tmp_path: Path) -> None:
+    engine = create_engine(f"postgresql:///nothing?host={tmp_path}")
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await count_corpora(create_sessionmaker(engine))
+
+
+async def test_a_statement_has_its_time(database_url: str) -> None:
+    engine = create_engine(database_url, statement_timeout=0.05)
+    with pytest.raises(Unavailable, match="too long"):
+        async with transaction(create_sessionmaker(engine)) as session:
+            await session.execute(text("SELECT pg_sleep(30)"))
+    await engine.dispose()
+
+
+async def test_a_commit_that_fails_is_not_answered_with_success(engine: AsyncEngine, sessionmaker: Sessions) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("CREATE TABLE late (id int PRIMARY KEY, other int REFERENCES late DEFERRABLE INITIALLY DEFERRED)")
+        )
+    app = FastAPI()
+    app.state.sessionmaker = sessionmaker
+
+    @app.post("/")
+    async def write(session: Session) -> str:
+        await session.execute(text("INSERT INTO late VALUES (1, 2)"))
+        return "written"
+
+    async with AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test") as client:
+        assert (await client.post("/")).status_code == 500
+
+
+async def test_an_endpoint_hears_that_the_database_is_away(tmp_path: Path) -> None:
+    app = FastAPI()
+    app.state.sessionmaker = create_sessionmaker(create_engine(f"postgresql:///nothing?host={tmp_path}"))
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(request: object, error: Unavailable) -> JSONResponse:
+        return JSONResponse(str(error), error.status)
+
+    @app.get("/")
+    async def read(session: Session) -> int:
+        return (await session.scalar(text("SELECT 1"))) or 0
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/")).status_code == 503

@@ -1,0 +1,91 @@
+import subprocess
+import sys
+import time
+
+import procrastinate
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from procrastinate import PsycopgConnector
+from sqlalchemy import create_engine
+
+from app.errors import UserError
+from app.paths import MIGRATIONS
+from app.postgres import libpq_url
+from app.schema import current, head, is_current, upgrade
+from app.tables import Base
+
+
+def test_an_empty_database_gets_all_tables(empty_database_url: str) -> None:
+    assert current(empty_database_url) is None
+    assert upgrade(empty_database_url)
+    assert is_current(empty_database_url)
+
+
+def test_nothing_to_do_is_quick(database_url: str) -> None:
+    start = time.perf_counter()
+    assert not upgrade(database_url)
+    assert time.perf_counter() - start < 0.3
+
+
+def test_the_migrations_make_the_tables_that_the_code_describes(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "include_object": lambda _, name, *rest: not (name or "").startswith(("procrastinate", "idx_procra")),
+            },
+        )
+        differences = [
+            difference
+            for difference in compare_metadata(context, Base.metadata)
+            if difference[0][0] != "modify_comment"  # the migration has them, for who reads the database
+        ]
+    engine.dispose()
+    assert differences == []
+
+
+def test_the_newest_file_is_the_newest_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == head()
+
+
+def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
+    command = [sys.executable, "-c", "import sys; from app.schema import upgrade; upgrade(sys.argv[1])"]
+    together = [subprocess.Popen([*command, empty_database_url], stderr=subprocess.PIPE) for _ in range(3)]
+    for process in together:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr.decode()
+    assert is_current(empty_database_url)
+
+
+def test_a_newer_database_is_refused(database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(UserError, match=r"newer SeeSAE.*9999"):
+        upgrade(database_url)
+
+
+async def test_the_queue_works_in_it(database_url: str) -> None:
+    app = procrastinate.App(connector=PsycopgConnector(conninfo=libpq_url(database_url)))
+
+    @app.task(name="count")
+    async def count(of: int) -> int:
+        return of
+
+    async with app.open_async():
+        job = await count.defer_async(of=3)
+        await app.run_worker_async(wait=False)
+        assert await app.job_manager.get_job_status_async(job) == procrastinate.jobs.Status.SUCCEEDED
+
+
+def test_the_queue_says_its_version(database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url)) as connection:
+        row = connection.execute("SELECT obj_description('procrastinate_jobs'::regclass)").fetchone()
+    assert row == (f"procrastinate {procrastinate.__version__}",)

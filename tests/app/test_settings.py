@@ -1,0 +1,73 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from app.errors import UserError
+from app.settings import PREFIX, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def test_a_bare_environment_gives_the_defaults() -> None:
+    settings = load_settings()
+    assert settings.database_url is None
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.artifacts == settings.home / "artifacts"
+    assert settings.author
+
+
+def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEESAE_HOME", str(tmp_path))
+    monkeypatch.setenv("SEESAE_PORT", "9001")
+    monkeypatch.setenv("SEESAE_LOG_LEVEL", "WARNING")
+    monkeypatch.setenv("SEESAE_AUTHOR", "")  # as docker compose passes a variable that is not set
+    settings = load_settings()
+    assert settings.artifacts == tmp_path / "artifacts"
+    assert (settings.port, settings.log_level) == (9001, "warning")
+    assert settings.author
+
+
+def test_paths_hold_in_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEESAE_HOME", "~/sae")
+    monkeypatch.setenv("SEESAE_ARTIFACTS", "weights")
+    settings = load_settings()
+    assert settings.home == Path.home() / "sae"
+    assert settings.artifacts == tmp_path / "weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SEESAE_PORT", "eighty"),
+        ("SEESAE_PORT", "70000"),
+        ("SEESAE_DEVICE", "gpu"),
+        ("SEESAE_LOG_LEVEL", "loud"),
+        ("SEESAE_PROBE_MAX_TOKENS", "0"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert name in message
+    assert "\n" not in message
+    assert value not in message.replace(name, "") or value == "0"
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEESAE_INFERENCE_SECRET", "hunter2")
+    assert "hunter2" not in repr(load_settings())
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
