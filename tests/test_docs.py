@@ -18,7 +18,9 @@ def test_settings_page_lists_every_setting() -> None:
 def test_links_lead_somewhere() -> None:
     broken = []
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|<img[^>]* src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
+        for target in re.findall(
+            r"\]\(([^)#]+)(?:#[^)]*)?\)|<img[^>]* src=\"([^\"]+)\"", page.read_text(encoding="utf-8")
+        ):
             link = target[0] or target[1]
             if not link.startswith(("http://", "https://")) and not (page.parent / link).exists():
                 broken.append(f"{page.name}: {link}")
