@@ -194,7 +194,15 @@ def _finished(figure: go.Figure, **layout: Any) -> dict[str, Any]:
         hoverlabel={"bgcolor": "var(--ink)", "bordercolor": "var(--ink)", "font": {"color": "var(--paper)"}},
         **layout,
     )
-    axis = {"fixedrange": True, "zeroline": False, "linecolor": "var(--line-strong)", "title_standoff": 8, "title_font_size": 12}
+    axis = {
+        "fixedrange": True,
+        "zeroline": False,
+        "linecolor": "var(--line-strong)",
+        "title_standoff": 8,
+        "title_font_size": 12,
+    }
     figure.update_xaxes(showline=True, **axis)
     figure.update_yaxes(gridcolor="var(--line)", showline=False, **axis)
-    return dict(figure.to_plotly_json())
+    plain: dict[str, Any] = figure.to_plotly_json()
+    del plain["layout"]["template"]
+    return plain

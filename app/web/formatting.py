@@ -13,15 +13,14 @@ def count(value: int) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits and no exponent: 12.3, 0.042, 1,240."""
+    """`value` with at least `digits` significant digits and no exponent: 12.3, 0.0420, 1,234."""
     if not math.isfinite(value):
         return NONE
     if value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
-    if magnitude < -6:
-        return f"{value:.0e}".replace("e-0", "e-").replace("-", "\u2212")
-    text = f"{round(value, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"
+    # The exponent of the rounded value: 9.996 is 10.0 to three digits, not 10.00.
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    text = f"{value:.0e}".replace("e-0", "e-") if exponent < -6 else f"{value:,.{max(0, digits - 1 - exponent)}f}"
     return text.replace("-", "\u2212")
 
 
@@ -103,5 +102,18 @@ def rate(value: float, unit: str) -> str:
 
 FILTERS = {
     f.__name__: f
-    for f in (amount, count, duration, moment, percent, percentile, plain, plural, rate, short_hash, signed, significant)
+    for f in (
+        amount,
+        count,
+        duration,
+        moment,
+        percent,
+        percentile,
+        plain,
+        plural,
+        rate,
+        short_hash,
+        signed,
+        significant,
+    )
 }

@@ -1,0 +1,192 @@
+"""Templates as a whole, static addresses, vendored files, and colours that can be read."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import plotly.offline
+import pytest
+from fastapi import Request
+from jinja2 import UndefinedError
+
+from app.paths import STATIC, TEMPLATES
+from app.web import rendering, sparklines
+
+VENDOR = STATIC / "vendor"
+MANIFEST = json.loads((VENDOR / "manifest.json").read_text())
+TEMPLATE_FILES = sorted(TEMPLATES.rglob("*.html"))
+
+
+def request(**headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode().lower(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": raw})
+
+
+# --- templates
+
+
+@pytest.mark.parametrize("path", TEMPLATE_FILES, ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_templates_keep_to_the_content_security_policy(path: Path) -> None:
+    source = path.read_text()
+    rendering.environment().get_template(str(path.relative_to(TEMPLATES)))
+    assert not re.search(r"\son[a-z]+=[\"']", source), "an inline event handler"
+    assert "hx-on" not in source
+    assert "js:" not in source
+    assert not re.search(r"javascript:", source, re.IGNORECASE)
+    assert "| safe" not in source
+    assert "|safe" not in source
+    for script in re.findall(r"<script([^>]*)>", source):
+        assert "src=" in script or 'type="application/json"' in script
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", source), "something from another host"
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        rendering.environment().from_string("{{ nothing_of_this_name }}").render()
+
+
+def test_everything_is_escaped() -> None:
+    assert rendering.environment().from_string("{{ x }}").render(x="<b>\"'&") == "&lt;b&gt;&#34;&#39;&amp;"
+
+
+# --- page or fragment
+
+
+def test_htmx_gets_a_fragment_but_a_page_when_it_restores_history() -> None:
+    assert not rendering.wants_fragment(request())
+    assert rendering.wants_fragment(request(HX_Request="true"))
+    assert not rendering.wants_fragment(request(HX_Request="true", HX_History_Restore_Request="true"))
+
+
+def test_an_error_is_a_page_for_people_and_a_notice_for_htmx() -> None:
+    page = rendering.render_error(request(), 404, "Not found", "No <b> here.")
+    assert page.status_code == 404
+    assert page.headers["Vary"] == "HX-Request"
+    assert b"<!doctype html>" in page.body
+    assert b"No &lt;b&gt; here." in page.body
+    notice = rendering.render_error(request(HX_Request="true"), 503, "Not available", "Later.")
+    assert notice.status_code == 503
+    assert b"<html" not in notice.body
+    assert notice.headers["HX-Retarget"] == "#notice"
+
+
+# --- static files
+
+
+def test_static_addresses_change_with_the_content() -> None:
+    digest = hashlib.sha256((STATIC / "css/tokens.css").read_bytes()).hexdigest()
+    assert rendering.static_url("css/tokens.css") == f"/static/css/tokens.css?v={digest[:12]}"
+
+
+def test_templates_name_static_files_that_exist() -> None:
+    for path in TEMPLATE_FILES:
+        for name in re.findall(r"static_url\('([^']+)'\)", path.read_text()):
+            assert (STATIC / name).is_file(), name
+
+
+def test_sheets_name_files_that_exist() -> None:
+    for sheet in (STATIC / "css").glob("*.css"):
+        for name in re.findall(r'url\("([^"]+)"\)', sheet.read_text()):
+            assert (sheet.parent / name).is_file(), name
+
+
+@pytest.mark.parametrize("entry", MANIFEST, ids=lambda entry: entry["file"])
+def test_vendored_files_are_what_the_manifest_says(entry: dict[str, str]) -> None:
+    content = (VENDOR / entry["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+    assert entry["version"] in entry["file"]
+    assert len((VENDOR / entry["licence_file"]).read_text()) > 300
+    assert entry["version"] in (TEMPLATES.parent / "NOTICE").read_text()
+
+
+def test_every_vendored_file_is_in_the_manifest() -> None:
+    known = {name for entry in MANIFEST for name in (entry["file"], entry["licence_file"])}
+    assert {path.name for path in VENDOR.iterdir()} == known | {"manifest.json"}
+
+
+def test_vendored_plotly_is_the_one_that_plotly_py_writes_for() -> None:
+    (version,) = (entry["version"] for entry in MANIFEST if entry["package"].startswith("plotly.js"))
+    assert plotly.offline.get_plotlyjs_version() == version
+
+
+def test_the_font_is_light() -> None:
+    assert sum(path.stat().st_size for path in VENDOR.glob("*.woff2")) < 60_000
+
+
+# --- sparklines
+
+
+def test_sparkline_is_one_closed_path_within_its_box() -> None:
+    path = sparklines.path([0, 1, 100, 25, 0])
+    assert path.startswith("M0 20")
+    assert path.endswith("z")
+    assert "v-20.0h16" in path or "v-18.0h16" in path  # the peak, from the bar of one before it
+    drops = [float(step) for step in re.findall(r"v(-?[\d.]+)", path)]
+    assert -20 <= min(sum(drops[: i + 1]) for i in range(len(drops)))
+
+
+def test_sparkline_of_nothing_is_a_base_line() -> None:
+    assert sparklines.path([0] * 50) == sparklines.path([]) == "M0 19h80v1h-80z"
+
+
+# --- colours
+
+
+def luminance(lightness: float, chroma: float, hue: float) -> float:
+    """Relative luminance (WCAG 2) of an OKLCH colour, clipped to sRGB."""
+    from math import cos, radians, sin
+
+    a, b = chroma * cos(radians(hue)), chroma * sin(radians(hue))
+    l, m, s = (
+        (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3,
+        (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3,
+        (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3,
+    )
+    rgb = (
+        4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+        -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+        -0.0041960863 * l - 0.7034186147 * m + 1.7076147010 * s,
+    )
+    red, green, blue = (min(1.0, max(0.0, channel)) for channel in rgb)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def tokens(theme: int) -> dict[str, float]:
+    """Luminance of each colour of the sheet, in the light (0) or dark (1) theme."""
+    found = {}
+    sheet = (STATIC / "css/tokens.css").read_text()
+    for name, *pair in re.findall(r"--([\w-]+): light-dark\(oklch\(([^)]+)\), oklch\(([^)]+)\)\)", sheet):
+        lightness, chroma, hue = pair[theme].split()
+        found[name] = luminance(float(lightness.rstrip("%")) / 100, float(chroma), float(hue))
+    return found
+
+
+def contrast(one: float, other: float) -> float:
+    light, dark = max(one, other), min(one, other)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read(theme: int) -> None:
+    colour = tokens(theme)
+    for ground in ("paper", "paper-raised", "paper-sunk"):
+        for ink in ("ink", "ink-soft", "ink-faint", "accent-ink", "positive", "negative", "error", "good"):
+            assert contrast(colour[ink], colour[ground]) >= 4.5, f"{ink} on {ground}"
+        assert contrast(colour["control-line"], colour[ground]) >= 3
+    assert contrast(colour["on-accent"], colour["accent"]) >= 4.5
+    assert contrast(colour["error"], colour["error-wash"]) >= 4.5
+    assert contrast(colour["accent-ink"], colour["accent-wash"]) >= 4.5
+    for hue in range(1, 7):
+        assert contrast(colour["ink"], colour[f"cat-{hue}"]) >= 4.5
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_shaded_text_can_be_read_and_shades_can_be_told_apart(theme: int) -> None:
+    colour = tokens(theme)
+    for step in range(1, 7):
+        ink = colour["act-ink-high"] if step >= 5 else colour["ink"]
+        assert contrast(ink, colour[f"act-{step}"]) >= 4.5, f"step {step}"
+    shades = [colour["paper"]] + [colour[f"act-{step}"] for step in range(1, 7)]
+    assert shades == sorted(shades, reverse=theme == 0)
+    assert all(contrast(one, other) >= 1.06 for one, other in zip(shades, shades[1:], strict=False))
