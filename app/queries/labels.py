@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -93,17 +94,15 @@ async def find_label(session: AsyncSession, sae_id: int, feature: int, author: s
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
     """Summaries of the submitted labels of many features; features without one are absent."""
     rows = await session.execute(
-        select(
-            Label.feature,
-            Label.explanation,
-            Label.author,
-            func.count().over(partition_by=Label.feature).label("submitted"),
-        )
-        .distinct(Label.feature)
+        select(Label.feature, Label.explanation, Label.author)
         .where(Label.sae_id == sae_id, Label.feature.in_(features), Label.status == "submitted")
         .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
     )
-    return {row.feature: LabelSummary(row.submitted, row.explanation, row.author) for row in rows}
+    summaries = {}
+    for feature, labels in groupby(rows, key=lambda row: row.feature):
+        newest, *others = labels
+        summaries[feature] = LabelSummary(1 + len(others), newest.explanation, newest.author)
+    return summaries
 
 
 async def put_label(

@@ -6,6 +6,8 @@ found them current (`app.queries.saes` holds the table `feature` for that); if a
 drops them.
 """
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, groupby
@@ -20,6 +22,9 @@ from app.queries.copy import copy_rows
 from app.queries.search import words
 from app.queries.values import clean_json, clean_text
 from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
+
+READERS_TIMEOUT = 5.0
+"""Seconds to wait for readers of a retired index before its partitions are left to the next publish."""
 
 LOCK = 0x5EE_1DE
 """First key of the advisory lock that a publish holds; the second is the SAE."""
@@ -223,28 +228,47 @@ async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int)
 
 
 async def _drop_retired(engine: AsyncEngine, sae_id: int) -> None:
-    """Drop the partitions of this SAE's retired indices.
-
-    Detaching waits for readers without keeping new ones out. If one of them does not end within the lock timeout, the
-    rest is left to the next publish. `feature` goes first, because it is what readers hold.
-    """
+    """Drop the partitions of this SAE's retired indices, or leave them to the next publish if a reader does not end."""
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        retired = (await connection.execute(_RETIRED, {"sae": sae_id})).all()
+        if not retired or not await _readers_end(connection):
+            return
         try:
-            for table in (Feature.__tablename__, ExampleBand.__tablename__):
-                for name, detaching in (await connection.execute(_RETIRED, {"parent": table, "sae": sae_id})).all():
-                    if detaching is not None:
-                        how = "FINALIZE" if detaching else "CONCURRENTLY"
-                        await connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name} {how}"))
-                    await connection.execute(text(f"DROP TABLE {name}"))
+            for table, partition, detaching in retired:
+                if detaching is not None:
+                    how = "FINALIZE" if detaching else "CONCURRENTLY"  # neither keeps new readers out
+                    await connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {partition} {how}"))
+                await connection.execute(text(f"DROP TABLE {partition}"))
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
 
 
+async def _readers_end(connection: AsyncConnection) -> bool:
+    """Wait until all who read features now have ended; False if that takes too long.
+
+    Detaching waits as well, but by then hides the partition from readers that still need it.
+    """
+    readers = set((await connection.execute(_READERS)).scalars())
+    deadline = time.monotonic() + READERS_TIMEOUT
+    while readers:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+        readers &= set((await connection.execute(_READERS)).scalars())
+    return True
+
+
+_READERS = text("""
+    SELECT virtualtransaction FROM pg_locks
+    WHERE relation = 'feature'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+
 _RETIRED = text("""
-    SELECT partition.relname, pg_inherits.inhdetachpending
+    SELECT parent, partition.relname, pg_inherits.inhdetachpending
     FROM feature_index
-    JOIN pg_class partition ON partition.oid = to_regclass(:parent || '_' || feature_index.id)
+    CROSS JOIN unnest(ARRAY['feature', 'example_band']) parent
+    JOIN pg_class partition ON partition.oid = to_regclass(parent || '_' || feature_index.id)
     LEFT JOIN pg_inherits ON pg_inherits.inhrelid = partition.oid
     WHERE feature_index.sae_id = :sae AND feature_index.state = 'retired'
 """)

@@ -218,8 +218,11 @@ async def health_counts(session: AsyncSession, sae: SaeDetail) -> dict[str, int]
     """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
     if sae.index is None:
         return {}
-    flag = func.unnest(Feature.health).label("flag")
+    flag = func.unnest(Feature.health)
     rows = await session.execute(
-        select(flag, func.count()).where(Feature.index_id == sae.index.id).group_by(flag).order_by(flag)
+        select(flag.label("flag"), func.count().label("features"))
+        .where(Feature.index_id == sae.index.id)
+        .group_by(flag)
+        .order_by(flag)
     )
-    return dict(rows.tuples().all())
+    return {row.flag: row.features for row in rows}

@@ -1,0 +1,69 @@
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.errors import Unprocessable
+from app.queries.examples import best_examples, get_examples
+from tests.factories import Synthetic, make_sae
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> Synthetic:
+    return await make_sae(engine)
+
+
+async def test_examples_show_whole_sequences_as_they_were(session: AsyncSession, made: Synthetic) -> None:
+    for feature in (0, 6, 10, 22):
+        expected = [row for row in made.features.examples() if row.feature == feature]
+        examples = await get_examples(session, made.sae, feature)
+        assert [(e.band, e.rank, e.sequence, e.position) for e in examples] == [
+            (row.band, row.rank, row.sequence, row.position) for row in expected
+        ]
+        for example in examples:
+            ids = made.corpus.token_ids[example.sequence]
+            assert example.start == 0
+            assert [token.id for token in example.tokens] == ids.tolist()
+            assert [token.bytes for token in example.tokens] == [made.corpus.vocabulary[i] for i in ids]
+            truth = made.features.activations[feature, example.sequence]
+            assert [token.activation for token in example.tokens] == pytest.approx(truth.tolist())
+            assert example.activation == pytest.approx(truth[example.position])
+            assert example.tokens[0].special
+
+
+async def test_an_example_names_the_document_of_its_own_token(session: AsyncSession, made: Synthetic) -> None:
+    examples = await get_examples(session, made.sae, 22)
+    assert len({example.document for example in examples}) > 5
+    for example in examples:
+        number = int(made.corpus.document_of[example.sequence, example.position])
+        assert example.document
+        assert (example.document.number, example.document.title, example.document.topic) == (
+            number,
+            made.corpus.titles[number],
+            made.corpus.topics[number],
+        )
+
+
+async def test_band_and_limit(session: AsyncSession, made: Synthetic) -> None:
+    assert {example.band for example in await get_examples(session, made.sae, 0, band=5)} == {5}
+    limited = await get_examples(session, made.sae, 0, limit=2)
+    assert [(example.band, example.rank) for example in limited] == [(b, r) for b in range(6) for r in range(2)]
+    for band, limit in ((6, 1), (-1, 1), (0, 0), (0, 101)):
+        with pytest.raises(Unprocessable):
+            await get_examples(session, made.sae, 0, band=band, limit=limit)
+
+
+async def test_no_examples_without_activations_or_feature(session: AsyncSession, made: Synthetic) -> None:
+    assert await get_examples(session, made.sae, 23) == []
+    assert await get_examples(session, made.sae, 2**40) == []
+
+
+async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made: Synthetic) -> None:
+    windows = await best_examples(session, made.sae, [*range(24)], before=3, after=2)
+    assert windows.keys() == {*range(23)}
+    for feature, example in windows.items():
+        assert (example.band, example.rank) == (0, 0)
+        first = max(0, example.position - 3)
+        span = slice(first, example.position + 3)
+        assert example.start == first
+        assert [token.id for token in example.tokens] == made.corpus.token_ids[example.sequence, span].tolist()
+        truth = made.features.activations[feature]
+        assert example.tokens[example.position - first].activation == pytest.approx(truth.max())

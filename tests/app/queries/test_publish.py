@@ -1,0 +1,201 @@
+import asyncio
+import signal
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import transaction
+from app.queries.features import FeatureFilter, get_feature, list_features
+from app.queries.publish import ExampleRow, FeatureStatisticsRow, publish_index
+from app.queries.saes import get_sae
+from app.tables import Feature
+from tests.factories import Synthetic, add_label, make_sae, publish_features
+from tests.synthetic import make_features
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> Synthetic:
+    return await make_sae(engine)
+
+
+async def tables(engine: AsyncEngine) -> set[str]:
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(feature|example_band)_[0-9]'")
+        )
+        return set(rows.scalars())
+
+
+async def index_of(sessionmaker: Sessions, made: Synthetic) -> int:
+    async with transaction(sessionmaker) as session:
+        sae = await get_sae(session, made.sae.slug)
+    assert sae
+    assert sae.index
+    return sae.index.id
+
+
+async def republish(engine: AsyncEngine, made: Synthetic, seed: int) -> int:
+    features = make_features(made.corpus, n=24, seed=seed)
+    return await publish_features(engine, made.sae, made.sae.index.sequence_set.id, features)  # type: ignore[union-attr]
+
+
+def test_a_row_has_the_columns_of_the_table() -> None:
+    columns = [column.name for column in Feature.__table__.columns]
+    assert ["index_id", *FeatureStatisticsRow._fields, "top_tokens_text"] == columns
+
+
+async def test_a_new_index_takes_the_place_of_the_old(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
+) -> None:
+    async with transaction(sessionmaker) as session:
+        await add_label(session, made.sae, 0, "stays")
+    old = await index_of(sessionmaker, made)
+    new = await republish(engine, made, seed=1)
+    assert new != old
+    assert await index_of(sessionmaker, made) == new
+    assert await tables(engine) == {f"feature_{new}", f"example_band_{new}"}
+    async with transaction(sessionmaker) as session:
+        sae = await get_sae(session, made.sae.slug)
+        assert sae
+        feature = await get_feature(session, sae, 0)
+        assert feature
+        assert [label.explanation for label in feature.labels] == ["stays"]
+        states = await session.execute(text("SELECT id, state, retired_at IS NULL FROM feature_index ORDER BY id"))
+        assert [tuple(row) for row in states] == [(old, "retired", False), (new, "published", True)]
+
+
+async def test_the_same_index_again_is_left_as_it_is(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
+) -> None:
+    assert await republish(engine, made, seed=0) == await index_of(sessionmaker, made)
+
+
+async def test_publishes_of_one_sae_come_one_after_the_other(engine: AsyncEngine, made: Synthetic) -> None:
+    first, second = await asyncio.gather(republish(engine, made, seed=5), republish(engine, made, seed=5))
+    assert first == second
+
+
+async def test_indices_of_different_saes_do_not_touch(engine: AsyncEngine, made: Synthetic) -> None:
+    other = await make_sae(engine, slug="other")
+    await republish(engine, made, seed=1)
+    assert other.sae.index
+    assert f"feature_{other.sae.index.id}" in await tables(engine)
+
+
+async def test_partitions_have_every_index_of_their_parent(engine: AsyncEngine, made: Synthetic) -> None:
+    assert made.sae.index
+    async with engine.connect() as connection:
+        found = await connection.execute(
+            text(
+                "SELECT tablename, count(*) AS indexes FROM pg_indexes "
+                "WHERE tablename ~ '^(feature|example_band)(_[0-9]+)?$' GROUP BY 1"
+            )
+        )
+    number = made.sae.index.id
+    assert {row.tablename: row.indexes for row in found} == {
+        "feature": 4,
+        f"feature_{number}": 4,
+        "example_band": 1,
+        f"example_band_{number}": 1,
+    }
+
+
+async def test_a_reader_sees_one_index_to_its_end(engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic) -> None:
+    """The old partitions go only when the reader that found them current has ended."""
+    async with sessionmaker() as reader:
+        before = await get_sae(reader, made.sae.slug)
+        assert before
+        publisher = asyncio.create_task(republish(engine, made, seed=1))
+        while True:  # until the new one is current for others
+            async with transaction(sessionmaker) as session:
+                now = await get_sae(session, made.sae.slug)
+            if now and now.index != before.index:
+                break
+        page = await list_features(reader, before, FeatureFilter(limit=200))
+        assert len(page.rows) == 24
+        assert [row.count for row in sorted(page.rows, key=lambda row: row.index)] == [
+            row.count for row in made.features.rows()
+        ]
+        assert all(row.example for row in page.rows if row.count)
+        assert not publisher.done()
+    await publisher
+    assert now.index
+    assert await tables(engine) == {f"feature_{now.index.id}", f"example_band_{now.index.id}"}
+
+
+async def test_a_reader_that_does_not_end_only_delays_the_dropping(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.queries.publish.READERS_TIMEOUT", 0.1)
+    async with sessionmaker() as reader:
+        assert await get_sae(reader, made.sae.slug)
+        new = await republish(engine, made, seed=1)
+        assert await index_of(sessionmaker, made) == new
+        assert len(await tables(engine)) == 4
+    newest = await republish(engine, made, seed=2)
+    assert await tables(engine) == {f"feature_{newest}", f"example_band_{newest}"}
+
+
+async def test_rows_out_of_order_are_refused_and_nothing_is_left(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
+) -> None:
+    old = await index_of(sessionmaker, made)
+    examples = made.features.examples()
+    for wrong in (examples[::-1], examples[1:], [*examples, examples[0]]):
+        with pytest.raises(ValueError, match="out of order"):
+            await publish(engine, made, wrong)
+    assert await index_of(sessionmaker, made) == old
+    assert await tables(engine) == {f"feature_{old}", f"example_band_{old}"}
+
+
+async def publish(engine: AsyncEngine, made: Synthetic, examples: list[ExampleRow]) -> int:
+    assert made.sae.index
+    return await publish_index(
+        engine,
+        sae_id=made.sae.id,
+        sequence_set_id=made.sae.index.sequence_set.id,
+        tokens=made.features.tokens,
+        topics=made.features.topic_names,
+        provenance={"another": True},
+        features=made.features.rows(),
+        examples=examples,
+    )
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from app.db import create_engine
+from app.queries import publish
+from tests.factories import publish_features
+from tests.synthetic import make_corpus, make_features
+
+class Sae:
+    id = int(sys.argv[2])
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(publish, sys.argv[4], die)
+features = make_features(make_corpus(), n=24, seed=7)
+asyncio.run(publish_features(create_engine(sys.argv[1]), Sae, int(sys.argv[3]), features))
+"""
+
+
+@pytest.mark.parametrize("at", ["_band_rows", "_make_current"])
+async def test_a_publish_killed_is_done_again_with_nothing_left_over(
+    database_url: str, engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, at: str
+) -> None:
+    assert made.sae.index
+    old = made.sae.index.id
+    arguments = [database_url, str(made.sae.id), str(made.sae.index.sequence_set.id), at]
+    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert await index_of(sessionmaker, made) == old
+    new = await republish(engine, made, seed=7)
+    assert new != old
+    assert await tables(engine) == {f"feature_{new}", f"example_band_{new}"}
