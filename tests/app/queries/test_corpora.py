@@ -1,0 +1,105 @@
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import Conflict
+from app.queries.corpora import CorpusInfo, DocumentRow, get_sequences, register_corpus, register_sequences, run_lengths
+from app.queries.models import ModelInfo, get_tokens, register_model
+from app.tables import Document, Sequence
+
+
+async def model(session: AsyncSession, **changes: Any) -> ModelInfo:
+    return await register_model(
+        session,
+        **{
+            "name": "tiny",
+            "source": "tests",
+            "n_layers": 2,
+            "d_model": 16,
+            "vocab_size": 4,
+            "weights_sha256": "0",
+            "tokenizer_sha256": "1",
+            "bos_token_id": None,
+            "token_bytes": [b"<s>", b"\xf0\x9f", b"\0", b" a"],
+            "special_token_ids": [0],
+            **changes,
+        },
+    )
+
+
+async def corpus(session: AsyncSession, **changes: Any) -> CorpusInfo:
+    return await register_corpus(
+        session,
+        **{
+            "slug": "wiki",
+            "title": "Wiki",
+            "source": "somewhere",
+            "licence": "CC BY-SA 4.0",
+            "attribution": "its authors",
+            "sha256": "2",
+            "documents": 2,
+            **changes,
+        },
+    )
+
+
+async def test_a_model_is_registered_once(session: AsyncSession) -> None:
+    first = await model(session)
+    assert await model(session) == first
+    assert (first.name, first.bos_token_id) == ("tiny", None)
+    for changes in ({"weights_sha256": "9"}, {"tokenizer_sha256": "9"}):
+        with pytest.raises(Conflict, match="another name"):
+            await model(session, **changes)
+
+
+async def test_tokens_keep_their_bytes(session: AsyncSession) -> None:
+    registered = await model(session)
+    tokens = await get_tokens(session, registered.id, [0, 1, 2, 99])
+    assert [tokens[number].bytes for number in (0, 1, 2)] == [b"<s>", b"\xf0\x9f", b"\0"]
+    assert [tokens[number].special for number in (0, 1)] == [True, False]
+    assert tokens[99].bytes.decode() == "\ufffd"
+
+
+async def test_a_corpus_is_registered_once(session: AsyncSession) -> None:
+    first = await corpus(session, title="W\0iki")
+    assert first.title == "W\ufffdiki"
+    assert await corpus(session) == first
+    with pytest.raises(Conflict, match="other text"):
+        await corpus(session, sha256="9")
+
+
+async def test_sequences_are_registered_once_with_their_documents(session: AsyncSession) -> None:
+    values: dict[str, Any] = {
+        "corpus_id": (await corpus(session)).id,
+        "model_id": (await model(session)).id,
+        "length": 4,
+        "tokens": 5,
+        "sha256": "3",
+        "documents": [
+            DocumentRow("First", "Music", {"views": 3, "lead": "a\0b", "score": float("nan")}),
+            DocumentRow("Second\0"),
+        ],
+        "sequences": [([0, 3, 3, 1], [-1, 0, 0, 1]), ([0, 3, 2], [-1, 1, 1])],
+    }
+    first = await register_sequences(session, **values)
+    assert (first.sequences, first.tokens, first.length, first.corpus.slug) == (2, 5, 4, "wiki")
+    assert await register_sequences(session, **values) == first
+    assert await get_sequences(session, first.id) == first
+
+    rows = (await session.scalars(select(Sequence).order_by(Sequence.number))).all()
+    assert [(row.token_ids, row.document_starts, row.document_numbers) for row in rows] == [
+        ([0, 3, 3, 1], [0, 1, 3], [-1, 0, 1]),
+        ([0, 3, 2], [0, 1], [-1, 1]),
+    ]
+    documents = (await session.scalars(select(Document).order_by(Document.number))).all()
+    assert [(row.title, row.topic, row.info) for row in documents] == [
+        ("First", "Music", {"views": 3, "lead": "a\ufffdb", "score": None}),
+        ("Second\ufffd", None, {}),
+    ]
+
+
+def test_runs_of_documents() -> None:
+    assert run_lengths([-1, 4, 4, 7]) == ([0, 1, 3], [-1, 4, 7])
+    assert run_lengths([]) == ([], [])

@@ -1,0 +1,120 @@
+import math
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.errors import Conflict
+from app.queries.saes import density_histogram, get_sae, health_counts, list_saes, register_sae, set_metrics
+from tests.factories import add_label, make_sae
+
+
+async def test_an_sae_says_where_it_is_from(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine)
+    sae = await get_sae(session, made.sae.slug)
+    assert sae
+    assert (sae.slug, sae.hook, sae.d_sae, sae.model.name) == (made.sae.slug, "resid_post.1", 24, "tiny")
+    assert sae.index
+    assert sae.index.tokens == made.features.tokens
+    assert sae.index.provenance["seed"] == 0
+    assert sae.index.sequence_set.corpus.licence == "CC0-1.0"
+    assert sae.index.sequence_set.sequences == 40
+
+
+async def test_labelled_features_are_counted_once_and_drafts_not(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine)
+    for feature, author, status in ((0, "ada", "submitted"), (0, "kay", "submitted"), (1, "ada", "draft")):
+        await add_label(session, made.sae, feature, "something", author=author, status=status)
+    sae = await get_sae(session, made.sae.slug)
+    assert sae
+    assert sae.labelled == 1
+
+
+async def test_saes_are_listed_newest_first(engine: AsyncEngine, session: AsyncSession) -> None:
+    assert await list_saes(session) == []
+    await make_sae(engine, slug="first")
+    await make_sae(engine, slug="second", publish=False)
+    saes = await list_saes(session)
+    assert [(sae.slug, sae.index is not None) for sae in saes] == [("second", False), ("first", True)]
+
+
+@pytest.mark.parametrize("slug", ["nothing", "", "nul\0", "half \ud800"])
+async def test_there_is_no_other_sae(session: AsyncSession, slug: str) -> None:
+    assert await get_sae(session, slug) is None
+
+
+async def test_registering_again_brings_up_to_date_and_keeps(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine)
+
+    async def register(weights: str) -> dict[str, object]:
+        sae = await register_sae(
+            session,
+            slug=made.sae.slug,
+            model_id=made.sae.model.id,
+            hook=made.sae.hook,
+            architecture="batchtopk",
+            d_in=16,
+            d_sae=24,
+            k=4,
+            artifact="elsewhere",
+            weights_sha256=weights,
+            config={},
+            metrics={"l0": 4.0, "kl": math.inf},
+            created_by="ada",
+        )
+        assert (sae.id, sae.artifact, sae.index) == (made.sae.id, "elsewhere", made.sae.index)
+        return dict(sae.metrics)
+
+    metrics = await register(made.sae.weights_sha256)
+    assert metrics == {**made.sae.metrics, "l0": 4.0, "kl": None}
+    with pytest.raises(Conflict, match="other weights"):
+        await register("2" * 64)
+
+
+async def test_metrics_are_added_to_those_there(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine, publish=False)
+    await set_metrics(session, made.sae.id, {"l0": 5.0, "kl": 0.1})
+    sae = await get_sae(session, made.sae.slug)
+    assert sae
+    assert sae.metrics == {**made.sae.metrics, "l0": 5.0, "kl": 0.1}
+
+
+async def test_densities_of_all_features(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine, features=80)
+    densities = [row.density for row in made.features.rows()]
+    for bins in (1, 7, 40):
+        histogram = await density_histogram(session, made.sae, bins=bins)
+        assert histogram
+        assert histogram.dead == densities.count(0.0)
+        assert sum(histogram.counts) == len(densities) - histogram.dead
+        assert len(histogram.edges) == bins + 1
+        assert histogram.edges[0] == pytest.approx(-math.log10(made.features.tokens))
+        for low, high, count in zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False):
+            inside = sum(density > 0 and low + 1e-9 < math.log10(density) < high - 1e-9 for density in densities)
+            assert inside <= count
+
+
+async def test_the_least_and_the_greatest_density_have_their_bins(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine)
+    assert made.sae.index
+    async with engine.begin() as connection:
+        for number, density in ((0, 1 / made.features.tokens), (1, 1.0)):
+            await connection.exec_driver_sql(f"UPDATE feature SET density = {density!r} WHERE number = {number}")
+    histogram = await density_histogram(session, made.sae, bins=10)
+    assert histogram
+    assert sum(histogram.counts) == 23
+    assert histogram.counts[0] >= 1
+    assert histogram.counts[-1] >= 1
+
+
+async def test_health_of_all_features(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine)
+    flags = [flag for row in made.features.rows() for flag in row.health]
+    counts = await health_counts(session, made.sae)
+    assert counts == {flag: flags.count(flag) for flag in set(flags)}
+    assert {"dead", "dense"} <= counts.keys()
+
+
+async def test_no_overview_without_an_index(engine: AsyncEngine, session: AsyncSession) -> None:
+    made = await make_sae(engine, publish=False)
+    assert await density_histogram(session, made.sae) is None
+    assert await health_counts(session, made.sae) == {}

@@ -1,0 +1,135 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import transaction
+from app.errors import NotFound, Unprocessable
+from app.queries.labels import LabelText, LabelView, get_label, label_history, label_summaries, list_labels
+from app.queries.saes import SaeDetail
+from app.services.labels import LabelConflict, save_label
+from tests.factories import make_sae
+
+Save = Callable[..., Awaitable[LabelView]]
+
+
+@pytest.fixture
+async def sae(engine: AsyncEngine) -> SaeDetail:
+    return (await make_sae(engine, publish=False)).sae
+
+
+@pytest.fixture
+def save(session: AsyncSession, sae: SaeDetail) -> Save:
+    async def save(text: LabelText, version: int | None = None, *, author: str = "ada", feature: int = 3) -> LabelView:
+        return await save_label(session, sae, feature, author=author, text=text, expected_version=version)
+
+    return save
+
+
+async def test_a_label_keeps_its_history(session: AsyncSession, save: Save) -> None:
+    first = await save(LabelText("  a guess \n", (" x ", "x", "", "y"), 2, 1, "draft"))
+    assert (first.version, first.explanation, first.categories, first.status) == (1, "a guess", ("x", "y"), "draft")
+    second = await save(LabelText("names of rivers", (), 5, None), version=1)
+    assert (second.id, second.version, second.author, second.label_set) == (first.id, 2, "ada", "default")
+    assert second.created_at == first.created_at
+    assert await get_label(session, first.id) == second
+
+    history = await label_history(session, first.id)
+    assert [(r.version, r.status, r.explanation, r.categories, r.interpretability, r.confidence) for r in history] == [
+        (2, "submitted", "names of rivers", (), 5, None),
+        (1, "draft", "a guess", ("x", "y"), 2, 1),
+    ]
+
+
+async def test_a_stale_change_loses_neither_text(session: AsyncSession, save: Save) -> None:
+    label = await save(LabelText("first"))
+    await save(LabelText("second"), version=1)
+    for version in (1, 3, None, 0, -1, 2**40):
+        with pytest.raises(LabelConflict) as caught:
+            await save(LabelText(" third "), version=version)
+        assert caught.value.current
+        assert (caught.value.current.version, caught.value.current.explanation) == (2, "second")
+        assert caught.value.submitted.explanation == "third"
+    assert len(await label_history(session, label.id)) == 2
+
+
+async def test_a_version_of_no_label_is_stale(save: Save) -> None:
+    with pytest.raises(LabelConflict) as caught:
+        await save(LabelText("text"), version=1)
+    assert caught.value.current is None
+
+
+async def test_of_two_at_once_one_wins(sae: SaeDetail, engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def attempt(explanation: str) -> LabelView:
+        async with transaction(sessions) as session:
+            return await save_label(session, sae, 3, author="ada", text=LabelText(explanation), expected_version=None)
+
+    outcomes = await asyncio.gather(attempt("one"), attempt("two"), return_exceptions=True)
+    assert sorted(type(outcome) for outcome in outcomes if isinstance(outcome, Exception)) == [LabelConflict]
+    (written,) = [outcome for outcome in outcomes if isinstance(outcome, LabelView)]
+    async with sessions() as session:
+        assert [label.explanation for label in await list_labels(session, sae.id, 3)] == [written.explanation]
+        assert len(await label_history(session, written.id)) == 1
+
+
+async def test_everybody_has_a_label_of_their_own(session: AsyncSession, sae: SaeDetail, save: Save) -> None:
+    for author in ("ada", "grace"):
+        await save(LabelText(f"by {author}"), author=author)
+    await save(LabelText("not yet", status="draft"), author="kay")
+    await save(LabelText("another"), feature=4)
+    assert {label.author for label in await list_labels(session, sae.id, 3)} == {"ada", "grace", "kay"}
+    summaries = await label_summaries(session, sae.id, [3, 4, 5])
+    assert {feature: summary.count for feature, summary in summaries.items()} == {3: 2, 4: 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LabelText(""),
+        LabelText(" \n "),
+        LabelText("x" * 2001),
+        LabelText("nul\0"),
+        LabelText("half \ud800"),
+        LabelText("x", categories=tuple(map(str, range(11)))),
+        LabelText("x", categories=("c" * 41,)),
+        LabelText("x", categories=("nul\0",)),
+        LabelText("x", interpretability=0),
+        LabelText("x", confidence=6),
+        LabelText("x", status="final"),
+    ],
+)
+async def test_what_a_label_cannot_hold_is_refused(
+    session: AsyncSession, sae: SaeDetail, save: Save, text: LabelText
+) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        await save(text)
+    assert "\n" not in str(caught.value)
+    assert await list_labels(session, sae.id, 3) == []
+
+
+async def test_the_limits_themselves_are_allowed(save: Save) -> None:
+    categories = tuple(f"{place:040}" for place in range(10))
+    label = await save(LabelText("é" * 2000, categories, 1, 5))
+    assert (len(label.explanation), label.categories) == (2000, categories)
+    assert (await save(LabelText("", status="draft"), feature=4)).explanation == ""
+
+
+@pytest.mark.parametrize("author", ["", " ", "a" * 81, "nul\0"])
+async def test_an_author_has_a_name(save: Save, author: str) -> None:
+    with pytest.raises(Unprocessable, match="author"):
+        await save(LabelText("x"), author=author)
+
+
+@pytest.mark.parametrize("feature", [-1, 24, 2**40])
+async def test_a_label_needs_its_feature(save: Save, feature: int) -> None:
+    with pytest.raises(NotFound, match="0 to 23"):
+        await save(LabelText("x"), feature=feature)
+
+
+async def test_there_is_no_other_label(session: AsyncSession) -> None:
+    for number in (-1, 0, 5, 2**40):
+        assert await get_label(session, number) is None
+        assert await label_history(session, number) == []
