@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+_MISSING = object()
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
@@ -25,8 +26,8 @@ class Element:
         assert value is not None
         return value
 
-    def all(self, tag: str = "", *, cls: str = "", **attributes: str) -> list["Element"]:
-        """Every element below this one with this tag, class and attributes, in order."""
+    def all(self, tag: str = "", *, cls: str = "", **attributes: str | None) -> list["Element"]:
+        """Every element below this one with this tag, class and attributes (None: without a value), in order."""
         found = []
         for child in self.children:
             if isinstance(child, str):
@@ -34,13 +35,13 @@ class Element:
             if (
                 (not tag or child.tag == tag)
                 and (not cls or cls in child.classes)
-                and all(child.attributes.get(name.replace("_", "-")) == value for name, value in attributes.items())
+                and all(child.attributes.get(name.replace("_", "-"), _MISSING) == value for name, value in attributes.items())
             ):
                 found.append(child)
             found += child.all(tag, cls=cls, **attributes)
         return found
 
-    def one(self, tag: str = "", *, cls: str = "", **attributes: str) -> "Element":
+    def one(self, tag: str = "", *, cls: str = "", **attributes: str | None) -> "Element":
         found = self.all(tag, cls=cls, **attributes)
         assert len(found) == 1, f"{len(found)} of <{tag}> .{cls} {attributes}"
         return found[0]

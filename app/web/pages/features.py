@@ -135,7 +135,9 @@ async def example(
 async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail:
     detail = await get_feature(session, sae, index)
     if detail is None:
-        raise NotFound(f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made.")
+        raise NotFound(
+            f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made."
+        )
     return detail
 
 

@@ -59,7 +59,13 @@ def author_of(request: Request, settings: Settings) -> str:
 
 
 async def panel(
-    session: AsyncSession, sae: SaeDetail, index: int, labels: Sequence[LabelView], author: str, *, is_open: bool = False
+    session: AsyncSession,
+    sae: SaeDetail,
+    index: int,
+    labels: Sequence[LabelView],
+    author: str,
+    *,
+    is_open: bool = False,
 ) -> dict[str, Any]:
     """What the template of the panel needs, with the form as `author` finds it."""
     mine = next((label for label in labels if label.author == author and label.label_set == "default"), None)
@@ -103,8 +109,8 @@ async def save(
     # The version was read for one author: under another name the label is a new one.
     expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == name else None
     text = LabelText(
-        explanation=explanation.strip(),
-        categories=tuple(part for part in (each.strip() for each in categories.split(",")) if part),
+        explanation=explanation,
+        categories=tuple(categories.split(",")),
         confidence=int(confidence) if confidence in {str(value) for value in words.CONFIDENCE} else None,
     )
     written = LabelForm(
@@ -152,4 +158,3 @@ async def queue(request: Request, session: Session, sae: str | None = None) -> H
         context["page"] = page
         context["lines"] = {row.index: strips.line(row.example, row.max) for row in page.rows if row.example}
     return render(request, "labels/page.html", context)
-

@@ -64,7 +64,9 @@ def shown(stage: Stage) -> ShownStage:
 def card(run: RunView) -> Card:
     """The run's current stage: the one that runs, else the last that has begun."""
     begun = [(i, stage) for i, stage in enumerate(run.stages, 1) if stage.state != "waiting"]
-    number, current = next(((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None))
+    number, current = next(
+        ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)
+    )
     return Card(run, shown(current) if current else None, number)
 
 

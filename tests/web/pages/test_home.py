@@ -1,0 +1,67 @@
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.queries.saes import SaeDetail
+from tests.factories import Synthetic, add_label, add_run, make_sae
+from tests.web.html import parse
+from tests.web.pages.conftest import HTMX
+
+
+async def test_an_empty_site_says_what_to_do(client: httpx.AsyncClient) -> None:
+    response = await client.get("/")
+    assert response.status_code == 200
+    assert response.headers["vary"].startswith("HX-Request")
+    page = parse(response.text)
+    assert page.one("h1").text == "See what a language model has learned"
+    assert page.all("code", cls="command")[0].text == "seesae demo"
+
+
+async def test_saes_with_their_numbers(
+    client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, session: AsyncSession
+) -> None:
+    bare = await make_sae(engine, slug="bare", publish=False)
+    await add_label(session, made.sae, 3, "rivers & <lakes>")
+    await session.commit()
+    page = parse((await client.get("/")).text)
+    rows = {row["href"]: row.text for row in page.all("a", cls="sae-row")}
+    assert set(rows) == {f"/saes/{made.sae.slug}", f"/saes/{bare.sae.slug}"}
+    shown = " ".join(rows[f"/saes/{made.sae.slug}"].split())
+    assert f"BatchTopK, 24 features, k 4 · {made.features.tokens:,} tokens of Made-up sentences" in shown
+    assert "0.812 explained variance" in shown
+    assert "1 labelled" in shown
+    assert "not indexed yet" in rows["/saes/bare"]
+
+
+async def test_some_features_of_the_newest_index(client: httpx.AsyncClient, made: Synthetic) -> None:
+    page = parse((await client.get("/")).text)
+    rows = page.all("a", cls="feature-row")
+    assert 0 < len(rows) <= 8
+    assert all(row["href"].startswith(f"/saes/{made.sae.slug}/features/") for row in rows)
+    assert all(row.all("span", cls="top") for row in rows)
+
+
+async def test_running_work_is_live(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    running = await add_run(session, made.sae, ends="running")
+    await add_run(session, made.sae)
+    await session.commit()
+    page = parse((await client.get("/")).text)
+    live = page.one("section", cls="run-live")
+    assert live["sse-connect"] == f"/runs/{running.id}/events?view=card"
+    assert "stage 2 of 3" in live.text
+    assert live.one("progress")["value"] == "50000"
+    assert any("htmx-ext-sse" in (script.attributes.get("src") or "") for script in page.all("script"))
+
+
+async def test_first_run_is_not_told_to_start_one(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    nothing: SaeDetail | None = None
+    await add_run(session, nothing, ends="running")
+    await session.commit()
+    page = parse((await client.get("/")).text)
+    assert "The first SAE is on its way" in page.text
+    assert not page.all("code", cls="command")
+
+
+async def test_htmx_gets_the_list_only(client: httpx.AsyncClient, made: Synthetic) -> None:
+    fragment = (await client.get("/", headers=HTMX)).text
+    assert "<html" not in fragment
+    assert parse(fragment).one("div", id="saes").all("a", cls="sae-row")

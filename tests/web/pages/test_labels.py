@@ -1,0 +1,126 @@
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from tests.factories import Synthetic, add_label, make_sae
+from tests.web.html import Element, parse
+from tests.web.pages.conftest import HTMX
+
+WRITTEN = {"explanation": "rivers <i>and</i> lakes", "categories": "topic, water,", "confidence": "4", "author": "grace"}
+
+
+def form(page: Element) -> dict[str, str]:
+    """What the form holds."""
+    element = page.one("form", method="post")
+    values = {field["name"]: field.attributes.get("value") or "" for field in element.all("input") if field.attributes.get("type") != "radio"}
+    values["explanation"] = element.one("textarea").text
+    checked = [field["value"] for field in element.all("input", name="confidence") if "checked" in field.attributes]
+    return values | {"confidence": "".join(checked)}
+
+
+async def test_a_label_is_saved_without_javascript(client: httpx.AsyncClient, base: str) -> None:
+    empty = parse((await client.get(f"{base}/features/5")).text)
+    assert form(empty)["author"] == "ada"
+    response = await client.post(f"{base}/features/5/labels", data=form(empty) | WRITTEN)
+    assert response.status_code == 303
+    assert response.headers["location"] == f"{base}/features/5#labels"
+    page = parse((await client.get(f"{base}/features/5")).text)
+    assert page.one("p", cls="label-text").text == "rivers <i>and</i> lakes"
+    assert [tag.text for tag in page.one("ol", cls="labels").all("span", cls="tag")] == ["topic", "water"]
+    assert page.one("h1").text == "rivers <i>and</i> lakes"
+
+
+async def test_the_name_is_remembered(client: httpx.AsyncClient, base: str) -> None:
+    await client.post(f"{base}/features/5/labels", data=WRITTEN | {"author": "Žofie & co"})
+    assert form(parse((await client.get(f"{base}/features/6")).text))["author"] == "Žofie & co"
+    mine = form(parse((await client.get(f"{base}/features/5")).text))
+    assert (mine["explanation"], mine["version"], mine["categories"], mine["confidence"]) == (
+        WRITTEN["explanation"],
+        "1",
+        "topic, water",
+        "4",
+    )
+
+
+async def test_htmx_gets_the_panel_with_the_history(client: httpx.AsyncClient, base: str) -> None:
+    url = f"{base}/features/5/labels"
+    first = parse((await client.post(url, data=WRITTEN, headers=HTMX)).text)
+    assert "Saved." in first.text
+    second = await client.post(url, data=form(first) | {"explanation": "water"}, headers=HTMX)
+    panel = parse(second.text)
+    assert panel.one("p", cls="label-text").text == "water"
+    versions = [item.text for item in panel.one("ol", cls="history").all("li")]
+    assert len(versions) == 2
+    assert "water" in versions[0]
+    assert "rivers <i>and</i> lakes" in versions[1]
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
+async def test_a_conflict_shows_both_texts_and_the_next_save_wins(
+    client: httpx.AsyncClient, base: str, headers: dict[str, str]
+) -> None:
+    url = f"{base}/features/5/labels"
+    await client.post(url, data=WRITTEN)
+    stale = form(parse((await client.get(f"{base}/features/5")).text))
+    await client.post(url, data=stale | {"explanation": "theirs"})
+
+    response = await client.post(url, data=stale | {"explanation": "mine"}, headers=headers)
+    assert response.status_code == 409
+    page = parse(response.text)
+    assert page.one("blockquote").text == "theirs"
+    assert form(page)["explanation"] == "mine"
+    assert "open" in page.one("details", cls="label-form").attributes
+
+    assert (await client.post(url, data=form(page))).status_code == 303
+    page = parse((await client.get(f"{base}/features/5")).text)
+    assert page.one("p", cls="label-text").text == "mine"
+    assert len(page.one("ol", cls="history").all("li")) == 3
+
+
+async def test_under_another_name_it_is_another_label(client: httpx.AsyncClient, base: str) -> None:
+    url = f"{base}/features/5/labels"
+    await client.post(url, data=WRITTEN)
+    mine = form(parse((await client.get(f"{base}/features/5")).text))
+    assert (await client.post(url, data=mine | {"author": "ada"})).status_code == 303
+    page = parse((await client.get(f"{base}/features/5")).text)
+    assert len(page.one("ol", cls="labels").all("p", cls="label-text")) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"explanation": "  "}, ""), ({"explanation": "x" * 2001}, "2,000"), ({"explanation": "a\0b"}, ""), ({"categories": "c" * 41}, "40")],
+)
+async def test_what_cannot_be_saved_is_not_lost(
+    client: httpx.AsyncClient, base: str, changed: dict[str, str], said: str
+) -> None:
+    response = await client.post(f"{base}/features/5/labels", data=WRITTEN | changed, headers=HTMX)
+    assert response.status_code == 422
+    panel = parse(response.text)
+    error = panel.one("p", cls="error").text
+    assert error
+    assert said in error
+    kept = form(panel)
+    expected = WRITTEN | changed
+    assert kept["categories"] == expected["categories"]
+    assert kept["explanation"].replace("\ufffd", "\0") == expected["explanation"]
+    assert not panel.all("p", cls="label-text")
+
+
+async def test_the_queue_shows_unlabelled_features_strongest_first(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
+    await add_label(session, made.sae, 2, "x")
+    await session.commit()
+    page = parse((await client.get("/label")).text)
+    strength = {row.number: row.max for row in made.features.rows()}
+    got = [int(row.one("span", cls="feature-number").text) for row in page.all("a", cls="feature-row")]
+    assert set(got) == set(strength) - {2}
+    assert [strength[number] for number in got] == sorted((strength[n] for n in got), reverse=True)
+    first = page.all("a", cls="feature-row")[0]["href"]
+    assert "open" in parse((await client.get(first)).text).one("details", cls="label-form").attributes
+
+
+async def test_the_queue_of_nothing(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    assert "Nothing to label yet" in (await client.get("/label")).text
+    await make_sae(engine, slug="made")
+    assert "No such SAE" in (await client.get("/label?sae=nix")).text

@@ -1,0 +1,118 @@
+import json
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, update_progress
+from app.web.pages.runs import card, shown
+from tests.factories import Synthetic, add_run
+from tests.web.html import parse
+
+
+def events(body: str) -> list[tuple[str, str]]:
+    """Names and data of server-sent events."""
+    found = []
+    for block in body.split("\n\n"):
+        lines = [line for line in block.split("\n") if line and not line.startswith(":")]
+        if lines:
+            name = lines[0].removeprefix("event: ")
+            found.append((name, "\n".join(line.removeprefix("data: ") for line in lines[1:])))
+    return found
+
+
+async def test_no_runs(client: httpx.AsyncClient) -> None:
+    assert "Nothing has run yet" in (await client.get("/runs")).text
+
+
+async def test_list_of_runs(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    runs = [await add_run(session, made.sae, ends=ends) for ends in ("done", "failed", "running")]
+    await session.commit()
+    page = parse((await client.get("/runs")).text)
+    rows = page.one("tbody").all("tr")
+    assert [row.one("a")["href"] for row in rows] == [f"/runs/{run.id}" for run in reversed(runs)]
+    assert [row.one("span", cls="state").text for row in rows] == ["running", "failed", "done"]
+    assert "Train the SAE 50.0" in " ".join(rows[0].text.split())
+
+
+async def test_a_finished_run(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    run = await add_run(session, made.sae)
+    await session.commit()
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    text = " ".join(page.one("main").text.split()).replace("\u202f", " ")
+    assert "sse-connect" not in {name for element in page.all() for name in element.attributes}
+    assert "explained variance0.810" in text
+    assert "secondstrain 71.0" in text
+    assert page.one("main").all("a", href=f"/saes/{made.sae.slug}/features")
+    assert len(page.all("figure", cls="chart")) == 4
+
+
+async def test_a_failed_run_says_why_and_what_to_do(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    run = await add_run(session, made.sae, ends="failed")
+    await session.commit()
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    assert "lower the learning rate" in page.one("div", cls="error").text
+    assert "goes on from there" in page.one("div", cls="error").text
+
+
+@pytest.mark.parametrize("path", ["/runs/1", "/runs/0", "/runs/99999999999", "/runs/x", "/runs/1/events", "/runs?before=x"])
+async def test_no_such_run(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code in (404, 422)
+    assert parse(response.text).one("h1")
+
+
+async def test_a_running_run_streams_until_it_ends(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    """ASGITransport gives the whole body at the end, so the run ends while it is being streamed."""
+    run = await add_run(session, made.sae, ends="running")
+    await session.commit()
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    address = page.one("div", hx_ext="sse")["sse-connect"]
+    assert address == f"/runs/{run.id}/events?after={29 * 50}"
+
+    await append_metrics(session, run.id, [MetricPoint(5000, {"loss": 0.2})])
+    await finish_run(session, run.id, {"l0": 32.1})
+    await session.commit()
+    response = await client.get(address)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    got = events(response.text)
+    assert [name for name, _ in got] == ["metrics", "progress", "end"]
+    assert json.loads(got[0][1]) == [{"step": 5000, "values": {"loss": 0.2}}]
+    progress = parse(got[1][1])
+    assert progress.one("span", cls="done").text == "Done"
+    assert progress.all("a", href=f"/saes/{made.sae.slug}/features")
+
+
+async def test_a_page_without_curves_gets_the_charts_first(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    run = await add_run(session, None, ends="failed")
+    await session.commit()
+    got = events((await client.get(f"/runs/{run.id}/events")).text)
+    assert [name for name, _ in got] == ["curves", "progress", "end"]
+    assert len(parse(got[0][1]).all("figure")) == 4
+
+
+async def test_a_card_is_what_the_first_page_needs(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    run = await add_run(session, None, ends="failed")
+    await session.commit()
+    got = events((await client.get(f"/runs/{run.id}/events?view=card")).text)
+    assert [name for name, _ in got] == ["card", "end"]
+    assert parse(got[0][1]).one("a", cls="run-card")["href"] == f"/runs/{run.id}"
+
+
+def test_rate_and_time_left() -> None:
+    half = shown(Stage("train", "Train", "running", 50, 100, "tokens", 10.0))
+    assert (half.rate, half.seconds_left) == (5.0, 10.0)
+    assert shown(Stage("train", "Train", "running", 0, 100, "tokens", 0.0)).seconds_left is None
+    assert shown(Stage("train", "Train", "running", 7, 0, "tokens", 1.0)).seconds_left is None
+
+
+async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    run = await create_run(
+        session, kind="index", title="Index <b>", params={"a": {"b": [1]}}, stages=[Stage("i", "Index")], created_by="ada"
+    )
+    await update_progress(session, run.id, [Stage("i", "Index")])
+    await session.commit()
+    assert card(run).current is None
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    assert page.one("h1").text == "Index <b>"
+    assert "Waiting for a worker" in page.text

@@ -1,0 +1,55 @@
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from tests.factories import Synthetic, add_run, make_sae
+from tests.web.html import parse
+
+
+async def test_overview_says_what_it_is_and_where_it_comes_from(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    run = await add_run(session, made.sae)
+    await session.commit()
+    response = await client.get(base)
+    assert response.status_code == 200
+    page = parse(response.text)
+    text = " ".join(page.one("main").text.split())
+    assert "24 features of the residual stream after layer 1" in text
+    for said in ("CC0-1.0", "Nobody wrote these sentences.", "by ada", "k 4", made.sae.weights_sha256[:12]):
+        assert said in text
+    assert {figure["data-metric"] for figure in page.all("figure", cls="chart") if "data-metric" in figure.attributes} == {
+        "loss",
+        "explained_variance",
+        "l0",
+        "dead_fraction",
+    }
+    assert page.all("a", href=f"/runs/{run.id}")
+    for door in ("/features", "/probe", "/features/random"):
+        assert page.all("a", href=base + door)
+
+
+async def test_health_counts_agree_with_the_features(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
+    page = parse((await client.get(base)).text)
+    rows = {row.one("th").children[0]: row.one("td").text for row in page.one("table", aria_labelledby="health").one("tbody").all("tr")}
+    assert rows["dead"] == str(sum(row.count == 0 for row in made.features.rows()))
+    dead = page.one("table", aria_labelledby="health").all("a")[0]
+    assert dead["href"] == f"{base}/features?max_density=0"
+    listed = parse((await client.get(dead["href"])).text)
+    assert len(listed.all("a", cls="feature-row")) == int(dead.text)
+
+
+async def test_without_an_index_it_says_how_to_make_one(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    await make_sae(engine, slug="bare", publish=False)
+    page = parse((await client.get("/saes/bare")).text)
+    assert page.one("code", cls="command").text == "seesae index bare --corpus CORPUS"
+    assert not page.all("figure")
+
+
+@pytest.mark.parametrize("path", ["/saes/nix", "/saes/nix/features", "/saes/nix/features/0", "/saes/nix/probe", "/saes/a%00b"])
+async def test_an_unknown_sae_is_a_page_that_leads_on(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code == 404
+    page = parse(response.text)
+    assert page.one("h1").text == "Not found"
+    assert page.one("main").all("a", href="/")
