@@ -1,0 +1,77 @@
+"""The inference service by itself: who may ask, and what it answers to nonsense."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.errors import UserError
+from app.inference.server import create_app
+from app.services.inference import SECRET_HEADER
+from app.settings import Settings
+from tests.app.inference.dictionaries import Dictionary, publish
+
+SECRET = "a secret of tests"
+
+
+@pytest.fixture
+def settings(dictionary: Dictionary, database_url: str) -> Settings:
+    return dictionary.settings.model_copy(update={"database_url": database_url, "inference_secret": SecretStr(SECRET)})
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference") as client,
+    ):
+        yield client
+
+
+async def test_healthz_needs_no_secret(service: httpx.AsyncClient) -> None:
+    assert (await service.get("/healthz")).text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {SECRET_HEADER: ""}, {SECRET_HEADER: SECRET[:-1]}, {SECRET_HEADER: SECRET + "x"}]
+)
+async def test_only_who_knows_the_secret_may_ask(service: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    response = await service.post("/probe", json={"sae": "x", "text": "x"}, headers=headers)
+    assert response.status_code == 403
+
+
+async def test_answers_what_it_was_asked(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
+) -> None:
+    sae = await publish(engine, dictionary)
+    headers = {SECRET_HEADER: SECRET}
+    answer = await service.post("/probe", json={"sae": sae.slug, "text": "best of times"}, headers=headers)
+    assert answer.json()["token_ids"] == dictionary.model.tokenize("best of times")
+    statuses = [
+        (await service.post("/probe", json=body, headers=headers)).status_code
+        for body in ({"sae": "other", "text": "x"}, {"sae": sae.slug}, {"sae": sae.slug, "text": "x" * 9_000_000})
+    ]
+    assert statuses == [404, 422, 413]
+
+
+async def test_says_that_the_database_is_away(settings: Settings, unused_tcp_port: int) -> None:
+    away = settings.model_copy(update={"database_url": f"postgresql://127.0.0.1:{unused_tcp_port}/none"})
+    app = create_app(away)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference") as client:
+        response = await client.post("/probe", json={"sae": "x", "text": "x"}, headers={SECRET_HEADER: SECRET})
+    assert response.status_code == 503
+    assert "database" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("missing", ["inference_secret", "database_url"])
+def test_does_not_start_without(settings: Settings, missing: str) -> None:
+    with pytest.raises(UserError, match=f"SEESAE_{missing.upper()}"):
+        create_app(settings.model_copy(update={missing: None}))
+
+
+def test_an_empty_secret_is_none(settings: Settings) -> None:
+    with pytest.raises(UserError, match="SEESAE_INFERENCE_SECRET"):
+        create_app(settings.model_copy(update={"inference_secret": SecretStr("")}))

@@ -1,0 +1,324 @@
+"""The probe, whole: site, inference service, model, SAE and index are real; only the network between them is not."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import numpy as np
+import pytest
+import pytest_asyncio
+import torch
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db import create_engine, create_sessionmaker, transaction
+from app.logging import configure
+from app.queries.saes import SaeDetail
+from app.settings import Settings
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
+from tests.conftest import TEMPLATE, _database
+from tests.factories import add_label
+from tests.tiny import BOS, EOS
+from tests.web.api.problems import problem
+from tests.web.site import SECRET, app_of, site
+
+# One database, one index and one model for all tests here: they are dear to make, and probes change nothing.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+module_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
+
+TEXT = "It was the best of times, it was the worst of times — and <b>nothing</b> more.\n"
+
+
+@pytest.fixture(scope="module")
+def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
+    return make_dictionary(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres_url: str) -> Iterator[str]:
+    yield from _database(postgres_url, template=TEMPLATE)
+
+
+@module_fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@module_fixture
+async def sae(dictionary: Dictionary, engine: AsyncEngine) -> SaeDetail:
+    return await publish(engine, dictionary)
+
+
+@pytest.fixture(scope="module")
+def settings(dictionary: Dictionary, database_url: str) -> Settings:
+    return dictionary.settings.model_copy(update={"database_url": database_url, "inference_secret": SecretStr(SECRET)})
+
+
+@module_fixture
+async def client(settings: Settings, sae: SaeDetail) -> AsyncIterator[httpx.AsyncClient]:
+    async with site(settings, inference=settings) as client:
+        yield client
+
+
+@pytest.fixture
+def url(sae: SaeDetail) -> str:
+    return f"/api/v1/saes/{sae.slug}/probe"
+
+
+async def execute(engine: AsyncEngine, statement: str) -> None:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(statement)
+
+
+async def test_agrees_with_model_and_sae(client: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
+    answer = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()
+
+    expected = activations(dictionary, TEXT)
+    assert [token["id"] for token in answer["tokens"]] == dictionary.model.tokenize(TEXT)
+    assert (
+        sorted(feature["index"] for feature in answer["features"]) == expected.sum(dim=0).nonzero().flatten().tolist()
+    )
+    assert answer["firing"] == len(answer["features"])
+    for feature in answer["features"]:
+        f = expected[:, feature["index"]]
+        assert feature["activations"] == pytest.approx(f.tolist(), rel=1e-5)
+        assert feature["max"] == max(feature["activations"])
+        assert feature["max_position"] == f.argmax()
+    for position, features in enumerate(answer["per_token"]):
+        assert {feature["index"]: pytest.approx(feature["activation"], rel=1e-5) for feature in features} == {
+            index: expected[position, index].item() for index in expected[position].nonzero().flatten().tolist()
+        }
+
+
+async def test_the_tokens_are_the_text(client: httpx.AsyncClient, url: str) -> None:
+    tokens = (await client.post(url, json={"text": TEXT + "🧠"})).json()["tokens"]
+    assert "".join(token["text"] for token in tokens if not token["special"]) == TEXT + "🧠"
+    assert (tokens[0]["text"], tokens[0]["special"]) == (BOS, True)
+    assert not any(token["special"] for token in tokens[1:])
+
+
+async def test_special_tokens_have_no_features(client: httpx.AsyncClient, url: str) -> None:
+    answer = (await client.post(url, json={"text": f"one{EOS}two", "top_k": 64})).json()
+    specials = [place for place, token in enumerate(answer["tokens"]) if token["special"]]
+    assert [answer["tokens"][place]["text"] for place in specials] == [BOS, EOS]
+    for place in specials:
+        assert answer["per_token"][place] == []
+        assert all(feature["activations"][place] == 0 for feature in answer["features"])
+
+
+async def test_percentiles_are_within_the_features_own_activations(
+    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+) -> None:
+    indexed = torch.cat([activations(dictionary, text) for text in CORPUS]).numpy()
+    answer = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()
+    for feature in answer["features"]:
+        own = indexed[:, feature["index"]]
+        own = own[own > 0]
+        inside = np.histogram(own, bins=50, range=(0, own.max()))[0].max() / len(own)  # where in a bin is not known
+        assert feature["percentile"] == pytest.approx(100 * (own < feature["max"]).mean(), abs=100 * inside)
+    assert len({feature["percentile"] for feature in answer["features"]}) > 10
+
+
+async def test_top_k_cuts_both_lists(client: httpx.AsyncClient, url: str) -> None:
+    whole = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()
+    cut = (await client.post(url, json={"text": TEXT, "top_k": 3})).json()
+    assert cut["features"] == whole["features"][:3]
+    assert cut["per_token"] == [features[:3] for features in whole["per_token"]]
+    assert cut["firing"] == whole["firing"]
+
+
+async def test_labels_come_along(client: httpx.AsyncClient, url: str, sae: SaeDetail, engine: AsyncEngine) -> None:
+    index = (await client.post(url, json={"text": TEXT, "top_k": 1})).json()["features"][0]["index"]
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_label(session, sae, index, "what is <b>bold</b>")
+    answer = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()
+    assert answer["features"][0]["label"] == "what is <b>bold</b>"
+    assert {f["label"] for features in answer["per_token"] for f in features if f["index"] == index} == {
+        "what is <b>bold</b>"
+    }
+
+
+async def test_without_an_index_the_activation_ranks(
+    client: httpx.AsyncClient, url: str, sae: SaeDetail, engine: AsyncEngine
+) -> None:
+    assert sae.index is not None
+    await execute(engine, "UPDATE sae SET current_index_id = NULL")
+    features = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()["features"]
+    await execute(engine, f"UPDATE sae SET current_index_id = {sae.index.id}")
+    assert {feature["percentile"] for feature in features} == {None}
+    assert [f["max"] for f in features] == sorted((f["max"] for f in features), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        ({"text": ""}, 422, "empty"),
+        ({"text": "times " * 150}, 413, "302 tokens; at most 100"),
+        ({"text": "\ud83e"}, 422, "half of a surrogate pair"),
+        ({"text": "x" * 2_000_000}, 413, "1,000,000 bytes"),
+        ({"text": 7}, 422, "“text” in the body"),
+        ({}, 422, "“text” in the body"),
+        ({"text": "x", "top_k": 0}, 422, "“top_k” in the body"),
+        ({"text": "x", "top_k": 10**9}, 422, "“top_k” in the body"),
+        ({"text": "x", "mode": "fast"}, 422, "“mode” in the body"),
+        ([], 422, "the body"),
+        (None, 422, "the body"),
+    ],
+)
+async def test_bad_input_is_explained(
+    client: httpx.AsyncClient, url: str, content: object, status: int, says: str
+) -> None:
+    response = await client.post(url, content=json.dumps(content), headers={"Content-Type": "application/json"})
+    assert says in problem(response, status)["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"text": "a', b"\xff\xfe", b"[" * 100_000, b'{"text": "\xc3"}'])
+async def test_what_is_no_json_is_explained(client: httpx.AsyncClient, url: str, body: bytes) -> None:
+    response = await client.post(url, content=body, headers={"Content-Type": "application/json"})
+    problem(response, response.status_code)
+    assert response.status_code in (400, 422)
+
+
+async def test_a_body_is_not_read_past_its_limit(client: httpx.AsyncClient, url: str) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 100_000
+            yield b"x" * 100_000
+
+    response = await client.post(url, content=endless(), headers={"Content-Type": "application/json"})
+    problem(response, 413)
+    assert sent <= 1_200_000
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "<script>alert(1)</script>", " ", "مرحبا", "{{ 7*7 }}", "%s %(x)s", "'; DROP TABLE sae"]
+)
+async def test_any_characters_are_text(client: httpx.AsyncClient, url: str, text: str) -> None:
+    response = await client.post(url, json={"text": text})
+    assert response.headers["content-type"] == "application/json"
+    assert "".join(token["text"] for token in response.json()["tokens"][1:]) == text
+
+
+async def test_an_unknown_sae_is_named(client: httpx.AsyncClient) -> None:
+    found = problem(await client.post("/api/v1/saes/other/probe", json={"text": TEXT}), 404)
+    assert "“other”" in found["detail"]
+
+
+async def test_a_model_that_is_gone_is_one_clear_line(
+    settings: Settings, sae: SaeDetail, url: str, engine: AsyncEngine
+) -> None:
+    await execute(engine, "UPDATE language_model SET source = '/nowhere/at/all'")
+    async with site(settings, inference=settings) as client:
+        found = problem(await client.post(url, json={"text": TEXT}), 503)
+    await execute(engine, f"UPDATE language_model SET source = '{sae.model.source}'")
+    assert "There is no model at /nowhere/at/all" in found["detail"]
+
+
+async def test_without_inference_the_rest_works(
+    settings: Settings, sae: SaeDetail, url: str, unused_tcp_port: int
+) -> None:
+    for inference_url in (None, f"http://127.0.0.1:{unused_tcp_port}"):
+        async with site(settings.model_copy(update={"inference_url": inference_url})) as client:
+            response = await client.post(url, json={"text": TEXT})
+            assert "inference process is not answering" in problem(response, 503)["detail"]
+            assert response.headers["retry-after"]
+            assert (await client.get(f"/api/v1/saes/{sae.slug}/features")).status_code == 200
+
+
+async def test_an_inference_process_that_hangs_is_given_up(
+    settings: Settings, sae: SaeDetail, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.inference._ANSWER_SECONDS", 0.2)
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with site(settings.model_copy(update={"inference_url": f"http://127.0.0.1:{port}"})) as client:
+            problem(await client.post(url, json={"text": TEXT}), 503)
+    assert asked.is_set()
+
+
+async def test_no_connection_is_held_while_a_model_loads(client: httpx.AsyncClient, url: str) -> None:
+    app = app_of(client)
+    held: list[int] = []
+    transport = app.state.inference._client._transport
+
+    class Watching(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            held.append(app.state.engine.pool.checkedout())
+            return await transport.handle_async_request(request)
+
+    app.state.inference._client._transport = Watching()
+    assert (await client.post(url, json={"text": TEXT})).status_code == 200
+    app.state.inference._client._transport = transport
+    assert held == [0]
+
+
+class LeakyError(Exception):
+    """Quotes its input, as exceptions of libraries do."""
+
+
+async def test_prompts_are_neither_logged_nor_stored(
+    client: httpx.AsyncClient,
+    url: str,
+    engine: AsyncEngine,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = "xyzzy plugh"
+    level = logging.getLogger().level
+    handlers = logging.getLogger().handlers[:]
+    configure("debug", as_json=True)
+    try:
+        responses = [
+            await client.post(url, json={"text": secret}),
+            await client.post(url, json={"text": secret * 200}),
+            await client.post(url, json={"text": secret + "\0"}),
+            await client.post(url, content=json.dumps({"text": secret + "\ud83e"})),
+            await client.post(url, json={"text": [secret]}),
+            await client.post(url, content=b'{"text": "xyzzy plugh'),
+        ]
+
+        def fail(*_arguments: object) -> None:
+            raise LeakyError(secret)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("app.inference.engine._run", fail)
+            responses.append(await client.post(url, json={"text": secret}))
+        with monkeypatch.context() as patched:
+            patched.setattr("app.services.probe._per_token", fail)
+            responses.append(await client.post(url, json={"text": secret}))
+    finally:
+        logging.getLogger().handlers = handlers
+        logging.getLogger().setLevel(level)
+    assert [response.status_code for response in responses] == [200, 413, 200, 422, 422, 422, 503, 500]
+    for response in responses[3:]:
+        assert "xyzzy" not in response.text
+
+    output = "".join(capfd.readouterr())
+    assert output.count('"event": "probe"') == 3
+    assert output.count("LeakyError") == 2  # the fault is there,
+    assert "test_probe.py" in output  # and where it was,
+    assert "xyzzy" not in output  # and not the text
+
+    async with engine.connect() as connection:
+        tables = await connection.exec_driver_sql(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+        for (table,) in tables.all():
+            found = await connection.exec_driver_sql(
+                f"SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%%xyzzy%%'"
+            )
+            assert found.scalar() == 0, table
