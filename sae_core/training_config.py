@@ -28,13 +28,15 @@ class TrainingConfig:
     batch_size: int = 2048
     """Activations in a step."""
     lr: float | None = None
-    """Peak learning rate; None takes 2e-4 / sqrt(d_sae / 2^14), as dictionary_learning does."""
+    """Peak learning rate; None takes `default_lr`."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate grows to its peak."""
     decay: float = 0.2
     """Share of the steps, at the end, over which it falls to zero."""
     beta1: float = 0.9
+    """Adam's memory of the gradient."""
     beta2: float = 0.999
+    """Adam's memory of the squared gradient."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     dead_after: int | None = None
@@ -62,11 +64,11 @@ class TrainingConfig:
         for name in ("d_sae", "k", "samples", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least 1.")
-        if self.k > self.d_sae:
+        if self.k > self.d_sae and hasattr(ARCHITECTURES[self.architecture].Config, "k"):
             raise SAEError(f"k is {self.k}, more than the {self.d_sae} features. Give a smaller k or a larger width.")
         return replace(
             self,
-            lr=2e-4 / math.sqrt(self.d_sae / 2**14) if self.lr is None else self.lr,
+            lr=default_lr(self.d_sae, self.steps) if self.lr is None else self.lr,
             dead_after=min(10_000_000, self.samples // 20) if self.dead_after is None else self.dead_after,
         )
 
@@ -83,3 +85,13 @@ class TrainingConfig:
         rising = (step + 1) / max(1.0, self.warmup * self.steps)
         falling = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, rising, falling)
+
+
+def default_lr(d_sae: int, steps: int) -> float:
+    """2e-4 / sqrt(d_sae / 2^14), as dictionary_learning has it, times sqrt(20,000 / steps) for runs shorter than that.
+
+    The field's rate is made for hundreds of thousands of steps. A run of some hundred needs larger ones to get
+    anywhere: on SmolLM2's layer 9, 400 steps at eight times the rate explain 0.82 of the variance where the plain rate
+    explains 0.6. Beyond eight times, features begin to die.
+    """
+    return 2e-4 / math.sqrt(d_sae / 2**14) * min(8.0, max(1.0, math.sqrt(20_000 / steps)))

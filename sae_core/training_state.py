@@ -9,13 +9,12 @@ from typing import Any, Self
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sae_core.errors import CheckpointError
-from sae_core.files import write_atomically
 from sae_core.running_variance import RunningVariance
 from sae_core.saes import SAE
+from sae_core.tensor_files import write_tensors
 from sae_core.training_config import TrainingConfig
 
 KEPT = 2
@@ -79,8 +78,7 @@ class TrainingState:
             ArtifactError: if the disk is full.
         """
         metadata = {"step": str(self.step), "run": json.dumps(_identity(self.config))}
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
-        write_atomically(_path(folder, self.step), lambda temporary: save_file(tensors, temporary, metadata))
+        write_tensors(_path(folder, self.step), self._tensors(), metadata)
         for step in saved_steps(folder)[:-KEPT]:
             _path(folder, step).unlink()
 

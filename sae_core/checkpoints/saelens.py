@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_core.errors import CheckpointError
-from sae_core.files import sha256_file, write_atomically, write_json
+from sae_core.files import sha256_file, write_json
 from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, SAEConfig, Standard, TopK
+from sae_core.tensor_files import write_tensors
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -35,8 +36,7 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
         ArtifactError: if the disk is full.
     """
     sae = sae.for_inference()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.named_parameters()}
-    write_atomically(folder / WEIGHTS, lambda temporary: save_file(tensors, temporary))
+    write_tensors(folder / WEIGHTS, dict(sae.named_parameters()))
     config = {
         "architecture": sae.architecture,
         "d_in": sae.d_in,

@@ -107,14 +107,20 @@ def test_the_learned_threshold_keeps_l0_near_k_on_held_out_activations(tmp_path)
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(tmp_path, architecture):
     config = small(architecture=architecture, checkpoint_every=7, dead_after=256)
-    whole = train(config, Synthetic(), tmp_path / "whole", device="cpu")
+    of_whole, of_resumed = Recorder(), Recorder()
+    whole = train(config, Synthetic(), tmp_path / "whole", device="cpu", progress=of_whole)
     stops = random.Random(0)
     stopped_at = 0
     while stopped_at < config.samples:
         stopped_at = min(config.samples, stopped_at + 128 * stops.randint(5, 25))
         with pytest.raises(KeyboardInterrupt):
             train(config, Synthetic(), tmp_path / "stopped", device="cpu", progress=Recorder(stop_at=stopped_at))
-    resumed = train(config, Synthetic(), tmp_path / "stopped", device="cpu")
+    newest = tmp_path / "stopped" / "step-000000060.safetensors"
+    newest.unlink()  # so that the last steps are taken once more, from step 56
+    resumed = train(config, Synthetic(), tmp_path / "stopped", device="cpu", progress=of_resumed)
+    for metrics in (of_whole.metrics[-1], of_resumed.metrics[-1]):
+        del metrics["samples_per_s"]
+    assert of_whole.metrics[-1] == of_resumed.metrics[-1]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert saved_steps(tmp_path / "stopped") == saved_steps(tmp_path / "whole") == [56, 60]
@@ -219,6 +225,17 @@ def test_learning_rate_rises_and_falls_linearly():
     assert rates[9:81] == [1.0] * 72
     assert rates[90] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.05)
+
+
+def test_short_runs_take_larger_steps():
+    assert TrainingConfig(d_sae=2**14, samples=10**9, batch_size=2048).resolved().lr == pytest.approx(2e-4)
+    assert TrainingConfig(d_sae=2**12, samples=10**9, batch_size=2048).resolved().lr == pytest.approx(4e-4)
+    assert TrainingConfig(d_sae=2**12, samples=5_000, batch_size=1).resolved().lr == pytest.approx(8e-4)
+    assert TrainingConfig(d_sae=2**12, samples=1).resolved().lr == pytest.approx(32e-4)
+
+
+def test_the_standard_sae_has_no_k_to_refuse():
+    assert small(architecture="standard", d_sae=2).resolved().d_sae == 2
 
 
 def test_dead_counts_activations_not_steps():
