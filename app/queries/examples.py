@@ -3,13 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
 from app.errors import Unprocessable
+from app.queries.expressions import among
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.tables import ExampleBand
@@ -75,7 +76,7 @@ async def get_examples(
     if band is not None:
         query = query.where(ExampleBand.band == band)
     rows = await session.scalars(query.order_by(ExampleBand.band))
-    return await _views(session, sae, [example for row in rows for example in _unpack(row)[:limit]])
+    return await _views(session, sae, [example for row in rows for example in islice(_unpack(row), limit)])
 
 
 async def best_examples(
@@ -86,10 +87,10 @@ async def best_examples(
         return {}
     rows = await session.scalars(
         select(ExampleBand).where(
-            ExampleBand.index_id == sae.index.id, ExampleBand.feature.in_(features), ExampleBand.band == 0
+            ExampleBand.index_id == sae.index.id, among(ExampleBand.feature, features), ExampleBand.band == 0
         )
     )
-    examples = [_unpack(row)[0] for row in rows]
+    examples = [next(_unpack(row)) for row in rows]
     views = await _views(session, sae, examples, before=before, after=after)
     return {example.feature: view for example, view in zip(examples, views, strict=True)}
 
@@ -107,20 +108,14 @@ class _Example:
     activations: dict[int, float]
 
 
-def _unpack(row: ExampleBand) -> list[_Example]:
+def _unpack(row: ExampleBand) -> Iterator[_Example]:
+    """The examples of a band, best first."""
+    positions, values = row.active_positions, row.active_values
     bounds = pairwise(accumulate(row.lengths, initial=0))
-    return [
-        _Example(
-            feature=row.feature,
-            band=row.band,
-            rank=rank,
-            sequence=row.sequences[rank],
-            position=row.positions[rank],
-            activation=row.activations[rank],
-            activations=dict(zip(row.active_positions[start:end], row.active_values[start:end], strict=True)),
-        )
-        for rank, (start, end) in enumerate(bounds)
-    ]
+    examples = zip(row.sequences, row.positions, row.activations, bounds, strict=True)
+    for rank, (sequence, position, activation, (start, end)) in enumerate(examples):
+        activations = dict(zip(positions[start:end], values[start:end], strict=True))
+        yield _Example(row.feature, row.band, rank, sequence, position, activation, activations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +173,7 @@ def _with_activations(excerpt: _Excerpt, tokens: dict[int, TokenInfo]) -> Iterat
 
 async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, tables.Sequence]:
     rows = await session.scalars(
-        select(tables.Sequence).where(tables.Sequence.set_id == set_id, tables.Sequence.number.in_(numbers))
+        select(tables.Sequence).where(tables.Sequence.set_id == set_id, among(tables.Sequence.number, numbers))
     )
     return {row.number: row for row in rows}
 
@@ -186,7 +181,7 @@ async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int])
 async def _documents(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, DocumentInfo]:
     rows = await session.execute(
         select(tables.Document.number, tables.Document.title, tables.Document.topic).where(
-            tables.Document.set_id == set_id, tables.Document.number.in_(numbers)
+            tables.Document.set_id == set_id, among(tables.Document.number, numbers)
         )
     )
     return {number: DocumentInfo(number, title, topic) for number, title, topic in rows}

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Unprocessable
 from app.queries.cursors import Cursor
 from app.queries.examples import ExampleView, best_examples
+from app.queries.expressions import among
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
@@ -280,7 +281,7 @@ async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Col
         return {}
     rows = await session.execute(
         select(Feature.number, Feature.max, Feature.histogram).where(
-            Feature.index_id == sae.index.id, Feature.number.in_(indices)
+            Feature.index_id == sae.index.id, among(Feature.number, indices)
         )
     )
     return {number: _histogram(maximum, counts) for number, maximum, counts in rows}

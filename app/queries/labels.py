@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.expressions import among
 from app.queries.values import is_id
 from app.tables import Label, LabelRevision
 
@@ -95,7 +96,7 @@ async def label_summaries(session: AsyncSession, sae_id: int, features: Collecti
     """Summaries of the submitted labels of many features; features without one are absent."""
     rows = await session.execute(
         select(Label.feature, Label.explanation, Label.author)
-        .where(Label.sae_id == sae_id, Label.feature.in_(features), Label.status == "submitted")
+        .where(Label.sae_id == sae_id, among(Label.feature, features), Label.status == "submitted")
         .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
     )
     summaries = {}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.copy import copy_rows
+from app.queries.expressions import among
 from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()
@@ -108,7 +109,7 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
     """Vocabulary entries by id, one for every id; those that the vocabulary lacks are `UNKNOWN`."""
     wanted = set(ids)
     rows = await session.execute(
-        select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, Token.id.in_(wanted))
+        select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, among(Token.id, wanted))
     )
     found = {number: TokenInfo(number, token, special) for number, token, special in rows}
     return {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in wanted}
