@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,18 +87,19 @@ class Dense:
             for token in order
         ]
 
+    @cached_property
     def joint(self) -> np.ndarray:
         on = (self.f > 0).reshape(-1, self.n).astype(np.int64)
         return on.T @ on
 
-    def coactive(self, feature: int) -> list[tuple[int, float, int, float, float]]:
+    def coactive(self, feature: int, min_given_this: float) -> list[tuple[int, float, int, float, float]]:
         """(other, pmi, joint, P(other | this), P(this | other))"""
-        joint = self.joint()
+        joint = self.joint
         count = joint[feature, feature]
         found = []
         for other in range(self.n):
             both = int(joint[feature, other])
-            if other == feature or both < 5 or both < 0.01 * count:
+            if other == feature or both < 5 or both < min_given_this * count:
                 continue
             pmi = math.log(both * self.tokens / (count * joint[other, other]))
             if both * self.tokens > count * joint[other, other]:
@@ -137,7 +139,7 @@ class Dense:
 
     def health(self, feature: int) -> dict[str, bool]:
         places = self.active(feature)
-        count, joint, length = len(places), self.joint(), self.sequences.length
+        count, joint, length = len(places), self.joint, self.sequences.length
         window = max(1, length // 16)
         in_window = max(sum(start <= p < start + window for _, p, _ in places) for start in range(length - window + 1))
         after = sum(p == 0 or not self.sequences.counted[s, p - 1] for s, p, _ in places)

@@ -13,7 +13,7 @@ SEQUENCES, LENGTH, FEATURES, VOCABULARY = 40, 16, 64, 24
 TOPICS = ["Art", "Law", "Rivers", None]
 
 DEAD, DENSE, TIED, ONCE, TOKEN, POSITION, AFTER_SPECIAL = range(7)
-TWIN, OTHER_TWIN, SPLIT, OTHER_SPLIT, TOPIC, FEW_SEQUENCES, TIED_MAXIMA, RARE = range(7, 15)
+TWIN, OTHER_TWIN, SPLIT, OTHER_SPLIT, TOPIC, FEW_SEQUENCES, TIED_MAXIMA, RARE, ONE_DOCUMENT, NEIGHBOURS = range(7, 17)
 
 
 class Identity(SAE):
@@ -76,25 +76,30 @@ def small_activations(sequences: Sequences, seed: int = 0) -> np.ndarray:
     on[:, :, DEAD] = ~counted
     on[:, :, DENSE] = random.random(counted.shape) < 0.7
     values[:, :, TIED] = 1.0
-    on[:, :, [ONCE, TOKEN, POSITION, AFTER_SPECIAL, TOPIC, FEW_SEQUENCES, RARE]] = False
+    on[:, :, [ONCE, TOKEN, POSITION, AFTER_SPECIAL, TOPIC, FEW_SEQUENCES, RARE, ONE_DOCUMENT, NEIGHBOURS]] = False
     on[7, 3, ONCE] = True
     on[:, :, TOKEN] = sequences.token_ids == 5
     on[:, 3, POSITION] = True
     on[:, 1:, AFTER_SPECIAL] = counted[:, 1:] & ~counted[:, :-1]
     on[:, :, OTHER_TWIN] = on[:, :, TWIN] = random.random(counted.shape) < 0.1
     on[:, :, OTHER_SPLIT] &= ~on[:, :, SPLIT]
+    on[:4, 7, [SPLIT, OTHER_SPLIT]] = True
     topic = np.array([document.topic == "Law" for document in sequences.documents] + [False])
     on[:, :, TOPIC] = topic[sequences.document_of] & (random.random(counted.shape) < 0.5)
     on[4:9, :, FEW_SEQUENCES] = True
     values[:, :, TIED_MAXIMA] = np.minimum(values[:, :, TIED_MAXIMA], 0.5)
     on[[2, 9, 30], 5, RARE] = True
+    on[:, 5:8, NEIGHBOURS] = True
+    rivers = [i for i, document in enumerate(sequences.documents) if document.topic == "Rivers"]
+    on[:, :, ONE_DOCUMENT] = sequences.document_of == max(rivers, key=lambda i: int((sequences.document_of == i).sum()))
     return np.where(on, values, 0).astype(np.float32)
 
 
 def small_sae(seed: int = 0) -> Identity:
-    """64 features on 64 inputs; two pairs of decoder directions are near each other."""
+    """64 features on 64 inputs; three pairs of decoder directions are near each other."""
     sae = Identity(SAEConfig(d_in=FEATURES, d_sae=FEATURES))
     W_dec = torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(seed))
+    W_dec[DEAD] = W_dec[RARE] + 0.01 * W_dec[ONCE]
     W_dec[OTHER_TWIN] = W_dec[TWIN] + 0.01 * W_dec[DEAD]
     W_dec[OTHER_SPLIT] = 3 * W_dec[SPLIT] + 0.03 * W_dec[DEAD]
     sae.W_dec.data = W_dec

@@ -113,7 +113,10 @@ def test_top_tokens(found: FeatureStatistics) -> None:
         close(listed(found.top_token_ids[i], *columns), DENSE.top_tokens(i))
 
 
-def test_coactive_features(found: FeatureStatistics) -> None:
+@pytest.mark.parametrize("floor", [coactivation.MIN_GIVEN_THIS, 0.15])
+def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coactivation, "MIN_GIVEN_THIS", floor)
+    found = compute_statistics(built, SEQUENCES, SAE, None)
     for i in EVERY:
         columns = (
             found.coactive_pmi[i],
@@ -121,7 +124,7 @@ def test_coactive_features(found: FeatureStatistics) -> None:
             found.coactive_given_this[i],
             found.coactive_given_other[i],
         )
-        close(listed(found.coactive[i], *columns), DENSE.coactive(i))
+        close(listed(found.coactive[i], *columns), DENSE.coactive(i, floor))
     assert found.coactive[small.TWIN, 0] == small.OTHER_TWIN
 
 
@@ -136,6 +139,8 @@ def test_topics(found: FeatureStatistics) -> None:
         mine = listed(topics.topic[i], topics.count[i], topics.share[i], topics.lift[i])
         close([(topics.names[number], *rest) for number, *rest in mine], DENSE.topics(i))
     assert topics.names[topics.topic[small.TOPIC, 0]] == "Law"
+    assert found.count[small.ONE_DOCUMENT] >= 10
+    assert (topics.topic[small.ONE_DOCUMENT] == -1).all()
 
 
 def test_output_tokens(found: FeatureStatistics) -> None:
@@ -165,6 +170,8 @@ def test_planted_features_have_their_flags(found: FeatureStatistics) -> None:
     assert flagged["dead"] == {small.DEAD}
     assert small.DENSE in flagged["dense"]
     assert flagged["duplicate"] == {small.TWIN, small.OTHER_TWIN}
+    assert found.near_cosine[[small.DEAD, small.SPLIT], 0].min() > 0.95
+    assert DENSE.joint[small.SPLIT, small.OTHER_SPLIT] > 0
     assert flagged["positional"] == {small.POSITION}
     assert flagged["special_token"] == {small.AFTER_SPECIAL}
     assert flagged["single_token"] == {small.TOKEN}
