@@ -68,24 +68,24 @@ def train(
     """
     config = config.resolved()
     device = resolve_device(device)
-    state = TrainingState.resume(config, source.d_in, folder, device) or _start(config, source, device)
+    state = TrainingState.resume(config, source.d_in, folder, device) or _start(config, source, folder, device)
     progress(min(state.samples, config.samples), config.samples)
     meter = _Meter(state)
     checkpointed = time.monotonic()
     batches = source.batches(config.batch_size, seed=config.seed, skip=state.step)
     for batch in islice(batches, config.steps - state.step):
-        meter.add(take_step(state, batch.to(device), folder))
+        meter.add(take_step(state, batch.to(device)))
         finished = state.step == config.steps
         due = state.step % config.checkpoint_every == 0 or time.monotonic() - checkpointed >= CHECKPOINT_SECONDS
         if due or finished:
-            state.save(folder)
+            state.save()
             checkpointed = time.monotonic()
         if meter.due() or finished:
             progress(min(state.samples, config.samples), config.samples, meter.read())
     return state.sae.for_inference()
 
 
-def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: Path) -> Losses:
+def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"]) -> Losses:
     """One step of gradient descent on a batch of activations in the model's own units.
 
     Raises:
@@ -99,7 +99,7 @@ def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: 
     sae.remove_parallel_gradient()
     norm = clip_grad_norm_(sae.parameters(), config.clip, foreach=False)
     if not math.isfinite(losses.total.item() + norm.item()):
-        raise _diverged(state, batch, folder)
+        raise _diverged(state, batch)
     state.descend()
     sae.normalise_decoder()
     state.step += 1
@@ -108,21 +108,23 @@ def take_step(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: 
     return losses
 
 
-def _start(config: TrainingConfig, source: ActivationSource, device: torch.device) -> TrainingState:
+def _start(config: TrainingConfig, source: ActivationSource, folder: Path, device: torch.device) -> TrainingState:
     """The state before the first step, with start values from the first activations."""
     batches = math.ceil(min(START_SAMPLE, config.samples) / config.batch_size)
     sample = torch.cat(list(islice(source.batches(config.batch_size, seed=config.seed), batches))).to(device)
     if not sample.isfinite().all():
         raise SAEError("The activations hold NaN or infinite values. Check the model, or choose another hook point.")
-    state = TrainingState.create(config, source.d_in, device)
+    if bool((sample == sample[0]).all()):
+        raise SAEError("The activations are the same on every token, so there is nothing to learn. Use more text.")
+    state = TrainingState.create(config, source.d_in, folder, device)
     state.sae.initialise(sample, config.seed)
     return state
 
 
-def _diverged(state: TrainingState, batch: Float[Tensor, "batch d_in"], folder: Path) -> TrainingDiverged:
+def _diverged(state: TrainingState, batch: Float[Tensor, "batch d_in"]) -> TrainingDiverged:
     where = f"Training stopped at step {state.step + 1} of {state.config.steps}:"
-    steps = saved_steps(folder)
-    kept = f"The checkpoint of step {steps[-1]} in {folder} is kept." if steps else "There was no checkpoint yet."
+    steps = saved_steps(state.folder)
+    kept = f"The checkpoint of step {steps[-1]} in {state.folder} is kept." if steps else "There was no checkpoint yet."
     if not batch.isfinite().all():
         return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
     return TrainingDiverged(

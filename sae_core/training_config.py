@@ -61,9 +61,11 @@ class TrainingConfig:
         if self.architecture not in ARCHITECTURES or ARCHITECTURES[self.architecture].losses is SAE.losses:
             trainable = [name for name, sae in ARCHITECTURES.items() if sae.losses is not SAE.losses]
             raise SAEError(f"Architecture {self.architecture!r} cannot be trained. Choose {', '.join(trainable)}.")
-        for name in ("d_sae", "k", "samples", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least 1.")
+        # A batch of one has no variance to explain.
+        least = {"d_sae": 1, "k": 1, "samples": 1, "batch_size": 2, "checkpoint_every": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least {minimum}.")
         if self.k > self.d_sae and hasattr(ARCHITECTURES[self.architecture].Config, "k"):
             raise SAEError(f"k is {self.k}, more than the {self.d_sae} features. Give a smaller k or a larger width.")
         return replace(

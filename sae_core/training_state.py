@@ -26,6 +26,8 @@ class TrainingState:
     """All that a run needs to go on. No random state is in it: start values and data order come from the seed."""
 
     config: TrainingConfig
+    folder: Path
+    """Where checkpoints go."""
     sae: SAE
     optimiser: torch.optim.Adam
     """Of the SAE's parameters as they lie in memory: fused Adam copies a tensor that is laid out otherwise."""
@@ -37,11 +39,12 @@ class TrainingState:
     """Steps done; also the batches consumed."""
 
     @classmethod
-    def create(cls, config: TrainingConfig, d_in: int, device: torch.device) -> Self:
+    def create(cls, config: TrainingConfig, d_in: int, folder: Path, device: torch.device) -> Self:
         """The state before the first step, without start values."""
         sae = config.sae(d_in).to(device)
         return cls(
             config=config,
+            folder=folder,
             sae=sae,
             optimiser=torch.optim.Adam(
                 [nn.Parameter(_as_laid_out(parameter.detach())) for parameter in sae.parameters()],
@@ -71,16 +74,16 @@ class TrainingState:
         optimiser.zero_grad()
         self.sae.zero_grad()
 
-    def save(self, folder: Path) -> None:
+    def save(self) -> None:
         """Write a checkpoint, then delete all but the last two.
 
         Raises:
             ArtifactError: if the disk is full.
         """
         metadata = {"step": str(self.step), "run": json.dumps(_identity(self.config))}
-        write_tensors(_path(folder, self.step), self._tensors(), metadata)
-        for step in saved_steps(folder)[:-KEPT]:
-            _path(folder, step).unlink()
+        write_tensors(_path(self.folder, self.step), self._tensors(), metadata)
+        for step in saved_steps(self.folder)[:-KEPT]:
+            _path(self.folder, step).unlink()
 
     @classmethod
     def resume(cls, config: TrainingConfig, d_in: int, folder: Path, device: torch.device) -> Self | None:
@@ -93,7 +96,7 @@ class TrainingState:
         if saved is None:
             return None
         tensors, metadata = saved
-        state = cls.create(config, d_in, device)
+        state = cls.create(config, d_in, folder, device)
         if json.loads(metadata["run"]) != _identity(config) or tensors["sae.b_dec"].shape != (d_in,):
             raise CheckpointError(f"{folder} holds a run with another config. Train in an empty folder.")
         state.step = int(metadata["step"])

@@ -179,6 +179,13 @@ def test_activations_that_are_not_numbers_are_named_before_training(tmp_path):
         train(small(), Synthetic(poisoned_batch=2), tmp_path, device="cpu")
 
 
+def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
+    source = Synthetic()
+    source.x = torch.ones_like(source.x)
+    with pytest.raises(SAEError, match="nothing to learn"):
+        train(small(), source, tmp_path, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,6 +194,7 @@ def test_activations_that_are_not_numbers_are_named_before_training(tmp_path):
         ({"k": 65}, "more than the 64 features"),
         ({"k": 0}, "k is 0"),
         ({"samples": 0}, "samples is 0"),
+        ({"batch_size": 1}, "batch_size is 1"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
@@ -194,12 +202,12 @@ def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
         train(small(**options), Synthetic(), tmp_path, device="cpu")
 
 
-def half_dead_state(aux_coefficient):
+def half_dead_state(aux_coefficient, folder):
     """A state in which half of the features read their input so faintly that they never reach the top k."""
     config = small(
         architecture="topk", d_sae=32, samples=128 * 200, dead_after=1024, aux_coefficient=aux_coefficient
     ).resolved()
-    state = TrainingState.create(config, D_IN, torch.device("cpu"))
+    state = TrainingState.create(config, D_IN, folder, torch.device("cpu"))
     state.sae.initialise(Synthetic().x, seed=0)
     with torch.no_grad():
         state.sae.W_enc[:, 16:].mul_(0.01)
@@ -209,10 +217,10 @@ def half_dead_state(aux_coefficient):
 def test_auxk_revives_dead_features(tmp_path):
     fractions = {}
     for aux_coefficient in (1 / 32, 0.0):
-        state = half_dead_state(aux_coefficient)
+        state = half_dead_state(aux_coefficient, tmp_path)
         batches = Synthetic().batches(128, seed=0)
         for _ in range(200):
-            training.take_step(state, next(batches), tmp_path)
+            training.take_step(state, next(batches))
         fractions[aux_coefficient] = len(state.dead()) / 32
     assert fractions[0.0] > 0.3
     assert fractions[1 / 32] < 0.05
@@ -230,7 +238,7 @@ def test_learning_rate_rises_and_falls_linearly():
 def test_short_runs_take_larger_steps():
     assert TrainingConfig(d_sae=2**14, samples=10**9, batch_size=2048).resolved().lr == pytest.approx(2e-4)
     assert TrainingConfig(d_sae=2**12, samples=10**9, batch_size=2048).resolved().lr == pytest.approx(4e-4)
-    assert TrainingConfig(d_sae=2**12, samples=5_000, batch_size=1).resolved().lr == pytest.approx(8e-4)
+    assert TrainingConfig(d_sae=2**12, samples=10_000, batch_size=2).resolved().lr == pytest.approx(8e-4)
     assert TrainingConfig(d_sae=2**12, samples=1).resolved().lr == pytest.approx(32e-4)
 
 
@@ -238,8 +246,8 @@ def test_the_standard_sae_has_no_k_to_refuse():
     assert small(architecture="standard", d_sae=2).resolved().d_sae == 2
 
 
-def test_dead_counts_activations_not_steps():
-    state = TrainingState.create(small(dead_after=300).resolved(), D_IN, torch.device("cpu"))
+def test_dead_counts_activations_not_steps(tmp_path):
+    state = TrainingState.create(small(dead_after=300).resolved(), D_IN, tmp_path, torch.device("cpu"))
     state.last_active[3] = 256
     state.step = 3
     assert 3 not in state.dead().tolist()
