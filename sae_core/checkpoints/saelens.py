@@ -66,7 +66,7 @@ def read(folder: Path) -> SAE:
     sae_config = _sae_config(folder, config)
     tensors = _read_weights(folder, config)
     _checked(folder, tensors, "W_enc", (sae_config.d_in, sae_config.d_sae))  # before memory is taken for a wrong size
-    sae = ARCHITECTURES[config["architecture"]](sae_config)
+    sae = ARCHITECTURES[config["architecture"]](sae_config).requires_grad_(False)
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
             parameter.copy_(_checked(folder, tensors, name, tuple(parameter.shape)))

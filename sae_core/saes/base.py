@@ -144,8 +144,11 @@ class SAE(nn.Module):
         raise NotImplementedError
 
     def for_inference(self) -> "SAE":
-        """A copy that takes activations in the model's own units, in the form that is saved and indexed."""
-        sae = copy.deepcopy(self)
+        """A copy that takes activations in the model's own units, in the form that is saved and indexed.
+
+        Its parameters want no gradient, so that encoding keeps no graph.
+        """
+        sae = copy.deepcopy(self).requires_grad_(False)
         sae.fold_input_scale()
         return sae
 

@@ -43,7 +43,7 @@ class BatchTopK(TopK):
     @torch.no_grad()
     def for_inference(self) -> JumpReLU:
         """The JumpReLU that uses the learned threshold, with the input scale folded in."""
-        sae = JumpReLU(SAEConfig(d_in=self.d_in, d_sae=self.d_sae)).to(self.W_enc)
+        sae = JumpReLU(SAEConfig(d_in=self.d_in, d_sae=self.d_sae)).to(self.W_enc).requires_grad_(False)
         for name, parameter in self.named_parameters():
             sae.get_parameter(name).copy_(parameter)
         sae.threshold.fill_(self.threshold)

@@ -117,6 +117,7 @@ def test_folding_the_input_scale_is_exact(architecture):
     x, scale = activations().double(), sae.input_scale
     assert abs(scale - 1) > 0.1
     assert inference.input_scale == 1
+    assert not any(parameter.requires_grad for parameter in inference.parameters())
     f = sae.encode(x * scale)
     assert 0.02 < (f > 0).double().mean() < 0.98
     torch.testing.assert_close(inference.encode(x) * scale, f, rtol=1e-12, atol=1e-12)
