@@ -1,7 +1,7 @@
 """The web process: pages, API, static files. It never imports torch.
 
-From the outside in, a request passes: security headers, log and metrics, the checks of where it comes from, the answer
-to what nobody expected, the limit of its body, compression, the routes.
+From the outside in, a request passes: security headers, log and metrics, the answer to what nobody expected, the checks
+of where it comes from, the limit of its body, compression, the routes.
 """
 
 from collections.abc import AsyncIterator
@@ -52,9 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(SecurityHeadersMiddleware),
             Middleware(RequestMiddleware, metrics=RequestMetrics(registry)),
+            Middleware(UnexpectedErrorMiddleware, answer=errors.unexpected),
             Middleware(HostMiddleware, bound_to=settings.host),
             Middleware(SameSiteMiddleware),
-            Middleware(UnexpectedErrorMiddleware, answer=errors.unexpected),
             Middleware(BodyLimitMiddleware, limit=MAX_BODY_BYTES),
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5),
         ],

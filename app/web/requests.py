@@ -13,6 +13,7 @@ log = structlog.get_logger("web")
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUIET = {"/healthz", "/readyz", "/metrics", "/static"}
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMetrics:
@@ -59,7 +60,8 @@ class RequestMiddleware:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        method, route = scope["method"], route_template(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # it may be any word
+        route = route_template(scope)
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.seconds.labels(method, route).observe(seconds)
         if route not in _QUIET:

@@ -68,13 +68,22 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, if it is addressed to this machine."""
-        if scope["type"] == "http" and self.allowed is not None:
-            host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
-            if host not in self.allowed:
-                detail = "This site answers only to names of the machine it runs on, such as localhost."
-                await answer(Request(scope), 400, "Unknown host name", detail)(scope, receive, send)
-                return
+        if scope["type"] == "http" and not self._is_allowed(Headers(scope=scope)):
+            detail = "This site answers only to names of the machine it runs on, such as localhost."
+            await answer(Request(scope), 400, "Unknown host name", detail)(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+
+    def _is_allowed(self, headers: Headers) -> bool:
+        return self.allowed is None or _hostname(headers.get("host", "")) in self.allowed
+
+
+def _hostname(host: str) -> str | None:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 class SameSiteMiddleware:
@@ -101,4 +110,4 @@ def _is_foreign(headers: Headers) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")  # "same-site" may be another program on another port
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")

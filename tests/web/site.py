@@ -1,12 +1,15 @@
 """The site and the inference service as a test talks to them: in this process, through ASGI."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import httpx
+import structlog
 from fastapi import FastAPI
 
 from app.inference import server
+from app.logging import configure
 from app.main import create_app
 from app.services.inference import InferenceClient
 from app.settings import Settings
@@ -21,6 +24,7 @@ async def site(settings: Settings, *, inference: Settings | None = None) -> Asyn
     The application is the client's `app` (`app_of`), for what a test has to break.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(production_logging())
         if inference is not None:
             settings = settings.model_copy(update={"inference_url": "http://inference"})
         app = create_app(settings)
@@ -41,3 +45,17 @@ def app_of(client: httpx.AsyncClient) -> FastAPI:
     assert isinstance(transport, httpx.ASGITransport)
     assert isinstance(transport.app, FastAPI)
     return transport.app
+
+
+@contextmanager
+def production_logging() -> Iterator[None]:
+    """Log as the processes do: structlog's own defaults print the locals of every frame, which takes seconds."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    configure("info", as_json=True)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -14,7 +13,6 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_engine, create_sessionmaker, transaction
-from app.logging import configure
 from app.queries.saes import SaeDetail
 from app.settings import Settings
 from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
@@ -22,7 +20,7 @@ from tests.conftest import TEMPLATE, _database
 from tests.factories import add_label
 from tests.tiny import BOS, EOS
 from tests.web.api.problems import problem
-from tests.web.site import SECRET, app_of, site
+from tests.web.site import SECRET, app_of, production_logging, site
 
 # One database, one index and one model for all tests here: they are dear to make, and probes change nothing.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -278,10 +276,7 @@ async def test_prompts_are_neither_logged_nor_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     secret = "xyzzy plugh"
-    level = logging.getLogger().level
-    handlers = logging.getLogger().handlers[:]
-    configure("debug", as_json=True)
-    try:
+    with production_logging():  # again, to this test's standard error
         responses = [
             await client.post(url, json={"text": secret}),
             await client.post(url, json={"text": secret * 200}),
@@ -300,9 +295,6 @@ async def test_prompts_are_neither_logged_nor_stored(
         with monkeypatch.context() as patched:
             patched.setattr("app.services.probe._per_token", fail)
             responses.append(await client.post(url, json={"text": secret}))
-    finally:
-        logging.getLogger().handlers = handlers
-        logging.getLogger().setLevel(level)
     assert [response.status_code for response in responses] == [200, 413, 200, 422, 422, 422, 503, 500]
     for response in responses[3:]:
         assert "xyzzy" not in response.text

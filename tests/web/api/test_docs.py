@@ -1,0 +1,60 @@
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.web.site import site
+
+CONTRACT = {
+    ("get", "/api/v1/saes"),
+    ("get", "/api/v1/saes/{sae}"),
+    ("get", "/api/v1/saes/{sae}/features"),
+    ("get", "/api/v1/saes/{sae}/features/{index}"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
+    ("post", "/api/v1/saes/{sae}/probe"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
+    ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
+    ("get", "/api/v1/labels/{id}/history"),
+    ("get", "/api/v1/runs"),
+    ("get", "/api/v1/runs/{id}"),
+}
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with site(Settings(database_url="postgresql://127.0.0.1:1/none", home=tmp_path)) as client:
+        yield client
+
+
+@pytest.fixture
+async def description(client: httpx.AsyncClient) -> dict[str, Any]:
+    content: dict[str, Any] = (await client.get("/api/openapi.json")).json()
+    return content
+
+
+async def test_everything_is_described(description: dict[str, Any]) -> None:
+    described = {(method, path): of for path, methods in description["paths"].items() for method, of in methods.items()}
+    assert described.keys() == CONTRACT
+    for operation in described.values():
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["tags"]
+        assert "$ref" in operation["responses"]["200"]["content"]["application/json"]["schema"]
+        problems = {status: of for status, of in operation["responses"].items() if status != "200"}
+        assert {"422", "503"} <= problems.keys()
+        for response in problems.values():
+            assert response["content"].keys() == {"application/problem+json"}
+
+
+async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/api/docs")
+    assert page.status_code == 200
+    assert "/api/openapi.json" in page.text
+    for address in re.findall(r'(?:src|href|spec-url)="([^"]+)"', page.text):
+        assert address.startswith(("/", "#")), address
+    for script in re.findall(r'src="([^"]+)"', page.text):
+        assert (await client.get(script)).status_code == 200
