@@ -96,10 +96,11 @@ async def put_back(app: procrastinate.App, engine: AsyncEngine, seconds_since_he
 
 async def enqueue(session: AsyncSession, run_id: int) -> None:
     """Give a run a job, unless one is waiting already. Both appear with the session's commit, or neither does."""
-    connection = (await (await session.connection()).get_raw_connection()).driver_connection
     key = f"run {run_id}"
     try:
         async with session.begin_nested():
+            # Asked for in here, because the session sets its savepoint when it is first asked for the connection.
+            connection = (await (await session.connection()).get_raw_connection()).driver_connection
             deferrer = do_run.configure(lock=key, queueing_lock=key, connection=connection)
             job_id = await deferrer.defer_async(run_id=run_id)
     except AlreadyEnqueued:

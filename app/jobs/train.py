@@ -12,8 +12,8 @@ from sae_core.training import TrainingConfig
 
 
 def default_samples(tokens: int) -> int:
-    """Activations to train on: five passes over the corpus, within what a first look needs and a laptop can bear."""
-    return min(max(5 * tokens, 400_000), 50_000_000)
+    """Activations to train on: five passes over the corpus; of a small one more, for steps enough to learn at all."""
+    return max(5 * tokens, min(20 * tokens, 400_000))
 
 
 def training_config(params: TrainParams, tokens: int) -> TrainingConfig:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 
+import procrastinate
 import structlog
 
 from app.db import create_engine, create_sessionmaker
@@ -23,32 +24,35 @@ async def work(settings: Settings, database_url: str) -> None:
     os.nice(_NICENESS)
     engine = create_engine(database_url, statement_timeout=None)
     shop = Workshop(settings, engine, create_sessionmaker(engine))
-    with queue.app.replace_connector(queue.connector(database_url)) as app:
-        async with app.open_async():
-            await queue.put_back(app, engine, seconds_since_heartbeat=0)
-            await close_abandoned(shop)
-            workers = asyncio.gather(
-                *(
-                    app.run_worker_async(
-                        queues=[name],
-                        name=name,
-                        concurrency=1,
-                        update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
-                        stalled_worker_timeout=queue.STALLED_SECONDS,
-                        shutdown_graceful_timeout=0,
-                        delete_jobs="always",  # what is worth keeping is in the run
-                        additional_context={"workshop": shop},
-                        install_signal_handlers=False,
-                    )
-                    for name in (queue.RUNS, queue.UPKEEP)
-                )
-            )
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, workers.cancel)
-            log.info("worker_ready")
-            try:
-                await workers
-            except asyncio.CancelledError:
-                log.info("worker_stopped")
-    await engine.dispose()
+    working = asyncio.current_task()
+    assert working is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        with queue.app.replace_connector(queue.connector(database_url)) as app:
+            async with app.open_async():
+                await queue.put_back(app, engine, seconds_since_heartbeat=0)
+                await close_abandoned(shop)
+                log.info("worker_ready")
+                async with asyncio.TaskGroup() as workers:
+                    for name in (queue.RUNS, queue.UPKEEP):
+                        workers.create_task(_take(app, name, shop), name=name)
+    except asyncio.CancelledError:
+        log.info("worker_stopped")
+    finally:
+        await engine.dispose()
+
+
+async def _take(app: procrastinate.App, name: str, shop: Workshop) -> None:
+    """Take jobs from one queue, one at a time."""
+    await app.run_worker_async(
+        queues=[name],
+        name=name,
+        concurrency=1,
+        update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
+        stalled_worker_timeout=queue.STALLED_SECONDS,
+        shutdown_graceful_timeout=0,
+        delete_jobs="always",  # what is worth keeping is in the run
+        additional_context={"workshop": shop},
+        install_signal_handlers=False,
+    )

@@ -1,0 +1,64 @@
+"""What the demo is called, and when it is asked for again."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.jobs.local import request_demo
+from app.jobs.naming import demo_slug, demo_title, sae_slug
+from app.jobs.params import DemoParams
+from app.jobs.workshop import Workshop
+from app.queries import locks, runs
+from app.settings import Settings
+
+
+def test_slugs_name_what_is_not_the_default() -> None:
+    assert demo_slug(DemoParams()) == "smollm2-135m-l9-batchtopk-4096"
+    assert demo_slug(DemoParams(width=8192, layer=4)) == "smollm2-135m-l4-batchtopk-8192"
+    assert demo_slug(DemoParams(k=16, tokens=65536)) == "smollm2-135m-l9-batchtopk-4096-k16-t65536"
+    assert sae_slug("gpt2", "mlp_out.3", "topk", 512) == "gpt2-l3-mlp-out-topk-512"
+    assert demo_title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
+
+
+def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> Workshop:
+    return Workshop(Settings(author="tester"), engine, sessionmaker)
+
+
+async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
+    engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    shop = shop_of(engine, sessionmaker)
+    first = await request_demo(shop, DemoParams())
+    assert (await request_demo(shop, DemoParams())).id == first.id
+    assert (await request_demo(shop, DemoParams(k=16))).id != first.id
+
+    async with sessionmaker.begin() as session:
+        await runs.start_run(session, first.id)
+        await runs.finish_run(session, first.id, {"sae": demo_slug(DemoParams())})
+    # Its SAE is not there, whoever removed it: the work is done again.
+    again = await request_demo(shop, DemoParams())
+    assert again.id != first.id
+
+
+async def test_a_failed_demo_goes_on_as_the_same_run(
+    engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    shop = shop_of(engine, sessionmaker)
+    first = await request_demo(shop, DemoParams())
+    async with sessionmaker.begin() as session:
+        await runs.start_run(session, first.id)
+        await runs.fail_run(session, first.id, "No network.")
+    assert (await request_demo(shop, DemoParams())).id == first.id
+    async with sessionmaker() as session:
+        run = await runs.get_run(session, first.id)
+    assert run is not None
+    assert (run.state, run.error) == ("running", None)
+
+
+async def test_a_demo_that_another_process_does_is_not_queued(
+    engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    shop = shop_of(engine, sessionmaker)
+    first = await request_demo(shop, DemoParams())
+    async with sessionmaker.begin() as session:
+        await runs.start_run(session, first.id)
+    async with locks.run_lock(engine, first.id):
+        assert (await request_demo(shop, DemoParams())).job_id == (await request_demo(shop, DemoParams())).job_id

@@ -1,0 +1,133 @@
+"""`seesae serve` as a user starts it: real processes, real signals."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+SECONDS = 60.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+class Serving:
+    """A running `seesae serve`."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SEESAE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve", *options],
+            env={**environment, "SEESAE_HOME": str(home), "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()  # it says where it is once the site answers
+        found = re.search(r"http://\S+", line)
+        assert found, f"{line}{self.process.stderr.read() if self.process.stderr else ''}"
+        self.url = found.group()
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The children that run now, by name."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            command = child.cmdline()
+            if "app.cli" in command:
+                found[command[command.index("app.cli") + 1]] = child
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=SECONDS)
+        return self.process.returncode
+
+
+@contextmanager
+def serving(home: Path, *options: str) -> Iterator[Serving]:
+    running = Serving(home, *options)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def postgres_of(home: Path) -> psutil.Process | None:
+    pidfile = home / "postgres" / "postmaster.pid"
+    return psutil.Process(int(pidfile.read_text().splitlines()[0])) if pidfile.exists() else None
+
+
+def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, serving(home, "--port", str(taken.getsockname()[1])) as site:
+        assert httpx.get(f"{site.url}/readyz").status_code == 200
+        assert httpx.get(f"{site.url}/").status_code == 200
+        until(lambda: site.children().keys() == {"web", "worker", "inference"}, "three children")
+
+        before = site.children()["web"]
+        before.kill()
+        until(lambda: site.children().get("web", before).pid != before.pid, "another web process")
+        assert (
+            httpx.get(f"{site.url}/healthz", timeout=SECONDS).status_code == 200
+        )  # waits in the backlog, is not refused
+
+        second = subprocess.run(
+            [sys.executable, "-m", "app.cli", "serve"],
+            env={**os.environ, "SEESAE_HOME": str(home), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert site.url in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+
+        children, postgres = site.children().values(), postgres_of(home)
+        assert postgres is not None
+        started = time.monotonic()
+        site.process.send_signal(signal.SIGINT)
+        _, errors = site.process.communicate(timeout=SECONDS)
+        assert site.process.returncode == 0
+        assert time.monotonic() - started < 20
+        assert f"Port {taken.getsockname()[1]} is taken" in errors
+        assert "web process ended (killed by signal 9)" in errors
+        assert not any(child.is_running() for child in children)
+        assert not postgres.is_running()
+
+
+def test_killed_it_takes_its_children_along_and_starts_again(home: Path) -> None:
+    with serving(home, "--port", "0") as first:
+        until(lambda: len(first.children()) == 3, "three children")
+        children = first.children().values()
+        first.process.kill()
+        first.process.communicate()
+        # At once, while the children may still be ending: the second waits for the last of them.
+        with serving(home, "--port", "0") as second:
+            assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+            assert httpx.get(f"{second.url}/readyz").status_code == 200
+            assert second.stop() == 0
+    postgres = postgres_of(home)
+    assert postgres is None or not postgres.is_running()
