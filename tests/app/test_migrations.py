@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from procrastinate import PsycopgConnector
 from sqlalchemy import create_engine
 
+from app.db import sqlalchemy_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
 from app.postgres import libpq_url
@@ -70,6 +71,14 @@ def test_a_newer_database_is_refused(database_url: str) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(UserError, match=r"newer SeeSAE.*9999"):
         upgrade(database_url)
+
+
+def test_a_user_without_the_right_is_told_which(empty_database_url: str) -> None:
+    with psycopg.connect(libpq_url(empty_database_url), autocommit=True) as connection:
+        connection.execute("CREATE ROLE visitor LOGIN")
+    url = sqlalchemy_url(empty_database_url).set(username="visitor").render_as_string(hide_password=False)
+    with pytest.raises(UserError, match="GRANT CREATE"):
+        upgrade(url)
 
 
 async def test_the_queue_works_in_it(database_url: str) -> None:
