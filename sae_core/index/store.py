@@ -161,6 +161,7 @@ def build_store(
     plan = _plan(sae, sequences)
     if _is_finished(folder, plan):
         return ActivationStore.open(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # of another plan: its shards are about to go
     builder = _Builder(
         sae, shards, sequences, folder, {"plan": sha256_json(plan), "n_shards": shards.n_shards}, progress
     )

@@ -110,6 +110,14 @@ def test_another_sae_replaces_the_store_and_its_shards(tmp_path: Path) -> None:
     assert contents(tmp_path) == contents(tmp_path.with_name("fresh"))
 
 
+def test_a_store_that_is_being_replaced_is_not_open_to_readers(tmp_path: Path) -> None:
+    build_store(SAE, Cut(F, CUTS), SEQUENCES, tmp_path)
+    with pytest.raises(KilledError):
+        build_store(small.small_sae(seed=1), Cut(F, CUTS), SEQUENCES, tmp_path, progress=KillAfter(2))
+    with pytest.raises(ArtifactError, match="no finished"):
+        ActivationStore.open(tmp_path)
+
+
 def test_a_full_disk_is_said_in_one_line_and_the_build_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
