@@ -32,7 +32,7 @@ from sae_core.saes.base import SAE
 STATISTICS_VERSION = 1
 """Raise it when a definition changes."""
 
-BLOCK_NONZEROS = 1 << 21
+BLOCK_NONZEROS = 1 << 20
 """Non-zeros held at once; a single feature may have more."""
 BLOCK_FEATURES = 1024
 """Features held at once."""
