@@ -105,40 +105,33 @@ async def test_partitions_have_every_index_of_their_parent(engine: AsyncEngine, 
     }
 
 
-async def test_a_reader_sees_one_index_to_its_end(engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic) -> None:
-    """The old partitions go only when the reader that found them current has ended."""
+async def test_a_reader_sees_one_index_to_its_end(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that goes on and on delays the dropping of the index that it found current, and nothing else."""
+    monkeypatch.setattr("app.queries.publish.READERS_TIMEOUT", 0)
     async with sessionmaker() as reader:
         before = await get_sae(reader, made.sae.slug)
         assert before
-        publisher = asyncio.create_task(republish(engine, made, seed=1))
-        while True:  # until the new one is current for others
-            async with transaction(sessionmaker) as session:
-                now = await get_sae(session, made.sae.slug)
-            if now and now.index != before.index:
-                break
-        page = await list_features(reader, before, FeatureFilter(limit=200))
-        assert len(page.rows) == 24
-        assert [row.count for row in sorted(page.rows, key=lambda row: row.index)] == [
-            row.count for row in made.features.rows()
-        ]
-        assert all(row.example for row in page.rows if row.count)
-        assert not publisher.done()
-    await publisher
-    assert now.index
-    assert await tables(engine) == {f"feature_{now.index.id}", f"example_band_{now.index.id}"}
-
-
-async def test_a_reader_that_does_not_end_only_delays_the_dropping(
-    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.queries.publish.READERS_TIMEOUT", 0.1)
-    async with sessionmaker() as reader:
-        assert await get_sae(reader, made.sae.slug)
         new = await republish(engine, made, seed=1)
         assert await index_of(sessionmaker, made) == new
-        assert len(await tables(engine)) == 4
+        page = await list_features(reader, before, FeatureFilter(limit=200, sort="index", descending=False))
+        assert [row.count for row in page.rows] == [row.count for row in made.features.rows()]
+        assert all(row.example for row in page.rows if row.count)
     newest = await republish(engine, made, seed=2)
     assert await tables(engine) == {f"feature_{newest}", f"example_band_{newest}"}
+
+
+async def test_dropping_waits_for_a_reader_to_end(engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic) -> None:
+    old = await index_of(sessionmaker, made)
+    async with sessionmaker() as reader:
+        await get_sae(reader, made.sae.slug)
+        publisher = asyncio.create_task(republish(engine, made, seed=1))
+        while await index_of(sessionmaker, made) == old:
+            assert not publisher.done()
+        assert len(await tables(engine)) == 4
+    new = await publisher
+    assert await tables(engine) == {f"feature_{new}", f"example_band_{new}"}
 
 
 async def test_rows_out_of_order_are_refused_and_nothing_is_left(
