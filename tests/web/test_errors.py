@@ -7,8 +7,12 @@ import httpx
 import psycopg
 import pytest
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
+from app.asgi import BrokenAnswerError
+from app.errors import UserError
+from app.main import create_app
 from app.postgres import libpq_url
 from app.settings import Settings
 from tests.conftest import TEMPLATE
@@ -28,9 +32,6 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def test_needs_a_database() -> None:
-    from app.errors import UserError
-    from app.main import create_app
-
     with pytest.raises(UserError, match="SEESAE_DATABASE_URL"):
         create_app(Settings(database_url=None))
 
@@ -123,3 +124,21 @@ async def test_a_connection_that_was_cut_is_replaced(client: httpx.AsyncClient, 
     with psycopg.connect(libpq_url(database_url.replace(f"/{name}", f"/{TEMPLATE}")), autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
     assert (await client.get("/api/v1/saes")).status_code == 200
+
+
+async def test_an_answer_that_breaks_off_is_cut_without_a_word(client: httpx.AsyncClient) -> None:
+    router = APIRouter()
+
+    @router.get("/api/v1/breaks-off")
+    async def breaks_off() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"first"
+            raise ZeroDivisionError("what somebody typed")
+
+        return StreamingResponse(parts())
+
+    app_of(client).router.routes[:0] = router.routes
+    with pytest.raises(BrokenAnswerError) as caught:
+        await client.get("/api/v1/breaks-off")
+    assert str(caught.value) == ""
+    assert caught.value.__suppress_context__  # so the server logs no message of the cause either
