@@ -35,6 +35,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (document.querySelector("dialog[open]")) return;
     if (event.key === "Escape" && isTyping(event.target)) {
+      event.preventDefault(); // leave the field, and leave the text in it
       event.target.blur();
       return;
     }

@@ -35,7 +35,10 @@ class Element:
             if (
                 (not tag or child.tag == tag)
                 and (not cls or cls in child.classes)
-                and all(child.attributes.get(name.replace("_", "-"), _MISSING) == value for name, value in attributes.items())
+                and all(
+                    child.attributes.get(name.replace("_", "-"), _MISSING) == value
+                    for name, value in attributes.items()
+                )
             ):
                 found.append(child)
             found += child.all(tag, cls=cls, **attributes)

@@ -16,7 +16,9 @@ from tests.web.html import parse
 
 HISTOGRAM = Histogram(edges=tuple(i / 5 for i in range(51)), counts=(0, 1, *range(500, 20, -10)))
 POINTS = [
-    MetricPoint(step, {"loss": 1 / (step + 1), "explained_variance": 0.8, "l0": 32.0, "dead_fraction": 0.01, "lr": 1e-4})
+    MetricPoint(
+        step, {"loss": 1 / (step + 1), "explained_variance": 0.8, "l0": 32.0, "dead_fraction": 0.01, "lr": 1e-4}
+    )
     for step in range(1000)
 ]
 
@@ -35,7 +37,11 @@ CHARTS = [activation(), density(), *figures.training_curves(POINTS)]
 
 def colours(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [colour for key, item in value.items() for colour in ([item] if "color" in key and isinstance(item, str) else colours(item))]
+        return [
+            colour
+            for key, item in value.items()
+            for colour in ([item] if "color" in key and isinstance(item, str) else colours(item))
+        ]
     if isinstance(value, list | tuple):
         return [colour for item in value for colour in colours(item)]
     return []
@@ -70,7 +76,12 @@ def test_density_axis_is_in_shares_and_dead_features_are_said() -> None:
 
 
 def test_curves_are_those_that_were_measured() -> None:
-    assert [chart.metric for chart in figures.training_curves(POINTS)] == ["loss", "explained_variance", "l0", "dead_fraction"]
+    assert [chart.metric for chart in figures.training_curves(POINTS)] == [
+        "loss",
+        "explained_variance",
+        "l0",
+        "dead_fraction",
+    ]
     assert [chart.metric for chart in figures.training_curves([MetricPoint(0, {"loss": 1.0})])] == ["loss"]
     assert figures.training_curves([]) == []
 

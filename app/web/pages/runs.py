@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.errors import NotFound
@@ -119,9 +120,12 @@ async def _events(
     sent = ""
     looks = 0
     while True:
-        async with sessions() as session:
-            run = await get_run(session, run_id)
-            points = await metrics(session, run_id, after_step=after) if view == "progress" else []
+        try:
+            async with sessions() as session:
+                run = await get_run(session, run_id)
+                points = await metrics(session, run_id, after_step=after) if view == "progress" else []
+        except DBAPIError:
+            return  # without an `end`: the browser connects again, and is told how the database is
         if run is None:
             break
         if points and after < 0:  # the page has no charts yet

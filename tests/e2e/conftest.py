@@ -1,0 +1,140 @@
+"""A real browser and a real server, for tests that look at the site as a person does.
+
+`browser` is skipped with the reason where there is no Chromium; SEESAE_TEST_CHROMIUM names one elsewhere.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+
+from app.main import create_app
+from app.settings import Settings
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+_PLACES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+
+def chromium() -> str | None:
+    """Where Chromium is, or None."""
+    named = os.environ.get("SEESAE_TEST_CHROMIUM")
+    return next((found for place in ([named] if named else _PLACES) if (found := shutil.which(place))), None)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium of its own for each test, with a fresh profile."""
+    executable = chromium()
+    if executable is None:
+        pytest.skip("no Chromium: install Debian's chromium, or name one in SEESAE_TEST_CHROMIUM")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
+        yield browser
+        await browser.close()
+
+
+class Problems(list[str]):
+    """What a page complained about: script errors, policy violations, files that did not load."""
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._message)
+        page.on("pageerror", lambda error: self.append(str(error)))
+
+    def _message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def forgive(self, text: str) -> None:
+        """Take back complaints with `text` in them, of which there must be at least one."""
+        kept = [each for each in self if text not in each]
+        assert len(kept) < len(self), f"nothing to forgive: {list(self)}"
+        self[:] = kept
+
+
+@pytest.fixture
+def problems() -> Iterator[Problems]:
+    """Complaints of the page so far; a test that leaves any fails."""
+    found = Problems()
+    yield found
+    assert not found
+
+
+@pytest.fixture
+async def context(browser: Browser) -> BrowserContext:
+    """A window of 1440 × 900 in the light theme."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    context.set_default_timeout(15_000)
+    return context
+
+
+@pytest.fixture
+async def page(context: BrowserContext, problems: Problems) -> Page:
+    """A page whose complaints are recorded."""
+    page = await context.new_page()
+    problems.watch(page)
+    return page
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve `app` on a free port of loopback, in a thread; yields its address."""
+    server = _Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert server.listening.wait(30), "the server did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[FastAPI], str]]:
+    """Serves an application for the length of the test."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(serving(app))
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=database_url, home=tmp_path, author="ada")
+
+
+@pytest.fixture
+def live(settings: Settings, serve: Callable[[FastAPI], str]) -> str:
+    """The address of the real site on a real port, on the test's database, without inference."""
+    return serve(create_app(settings))

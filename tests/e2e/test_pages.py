@@ -1,0 +1,238 @@
+"""The site in a real browser, on made-up features: layout, keyboard, theme, labels, live runs, no JavaScript."""
+
+import re
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import transaction
+from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
+from tests.e2e.conftest import Problems
+from tests.factories import Synthetic, add_label, add_run, make_sae
+
+pytestmark = pytest.mark.browser
+
+SHIFT = """() => new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  requestAnimationFrame(() => requestAnimationFrame(() => resolve(sum)));
+})"""
+OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every((box) => box.querySelector('.main-svg'))"
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> Synthetic:
+    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
+
+
+@pytest.fixture
+async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> list[str]:
+    """Every page there is, in each of its states."""
+    bare = await make_sae(engine, slug="bare", publish=False)
+    async with transaction(sessionmaker) as session:
+        await add_label(session, made.sae, 1, "words about " + "a very long thing of which there is much to say " * 6)
+        done = await add_run(session, made.sae)
+        failed = await add_run(session, bare.sae, ends="failed")
+    base = f"/saes/{made.sae.slug}"
+    return [
+        "/",
+        base,
+        "/saes/bare",
+        f"{base}/features",
+        f"{base}/features?q=zzz",
+        f"{base}/features/1",
+        f"{base}/features/2?label=1",
+        f"{base}/probe?text=Some%20text",
+        "/label",
+        "/runs",
+        f"/runs/{done.id}",
+        f"/runs/{failed.id}",
+    ]
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+async def test_no_page_complains_shifts_or_scrolls_sideways(
+    browser: Browser, live: str, addresses: list[str], problems: Problems, width: int, theme: str
+) -> None:
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = await context.new_page()
+    problems.watch(page)
+    for address in addresses:
+        response = await page.goto(live + address)
+        assert response is not None
+        assert response.status == 200, address
+        await page.wait_for_function(DRAWN)
+        assert await page.evaluate(SHIFT) < 0.02, address
+        assert await page.evaluate(OVERFLOW) == 0, address
+        assert await page.evaluate("document.documentElement.dataset.theme") == theme
+
+
+async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
+    base = f"{live}/saes/{made.sae.slug}"
+    await page.goto(f"{base}/features")
+    await page.keyboard.press("/")
+    await page.keyboard.type("violin")
+    await expect(page).to_have_url(f"{base}/features?q=violin")
+    await expect(page.locator("[role=status]").first).to_contain_text("of 60")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("k")
+    first = page.locator(".feature-row").first
+    await expect(first).to_be_focused()
+    number = int(await first.locator(".feature-number").inner_text())
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(f"{base}/features/{number}")
+
+    await page.keyboard.press("l")
+    await expect(page.locator("#explanation")).to_be_focused()
+    await page.keyboard.type("strings & <i>bows</i>")
+    await page.fill("#categories", "music")
+    await page.locator("[name=confidence][value='4']").check()
+    await page.fill("#author", "Grace")
+    await page.locator("#explanation").press("Control+Enter")
+    await expect(page.locator("#labels [role=status]")).to_have_text("Saved.")
+    await expect(page.locator(".label-text")).to_have_text("strings & <i>bows</i>")
+    await expect(page.locator("#labels")).to_contain_text("Grace")
+
+    await page.reload()
+    await page.keyboard.press("l")
+    await expect(page.locator("#author")).to_have_value("Grace")
+    await page.fill("#explanation", "strings")
+    await page.get_by_role("button", name="Save label").click()
+    await expect(page.locator(".label-text")).to_have_text("strings")
+    await page.get_by_text("2 versions").click()
+    await expect(page.locator(".history li")).to_have_count(2)
+    await expect(page.locator(".history")).to_contain_text("bows")
+    await page.goto(f"{base}/features?label=labelled")
+    await expect(page.locator(".feature-label")).to_have_text(["strings"])
+
+
+async def test_examples_open_in_place_and_say_what_is_under_the_pointer(page: Page, live: str, made: Synthetic) -> None:
+    await page.goto(f"{live}/saes/{made.sae.slug}/features/1")
+    line = page.locator(".example-line").first
+    await line.click()
+    strip = page.locator(".example-open .strip")
+    await expect(strip).to_be_visible()
+    await expect(line).to_have_attribute("aria-expanded", "true")
+    strongest = strip.locator(".top").first
+    await strongest.focus()
+    await expect(page.locator("#tip")).to_contain_text("of the maximum")
+    position = re.search(r"position (\d+)", await page.locator("#tip").inner_text())
+    assert position
+    await page.keyboard.press("ArrowLeft")
+    await expect(page.locator("#tip")).to_contain_text(f"position {int(position[1]) - 1}")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#tip")).to_be_hidden()
+    await line.click()
+    await expect(strip).to_be_hidden()
+    await line.click()
+    await expect(strip).to_be_visible()
+
+
+async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: Synthetic) -> None:
+    base = f"{live}/saes/{made.sae.slug}"
+    await page.goto(f"{base}/features?sort=index")
+    await expect(page.locator(".feature-row")).to_have_count(50)
+    await page.locator("[data-more]").click()
+    await expect(page.locator(".feature-row")).to_have_count(60)
+    await expect(page).to_have_url(f"{base}/features?sort=index")
+    await page.goto(f"{base}/features/7")
+    await page.keyboard.press("]")
+    await expect(page).to_have_url(f"{base}/features/8")
+    await page.keyboard.press("[")
+    await page.wait_for_url(f"{base}/features/7")
+    await page.keyboard.press("p")
+    await expect(page).to_have_url(f"{base}/probe")
+    await page.locator("h1").click()
+    await page.keyboard.press("?")
+    await expect(page.locator("#keys")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#keys")).to_be_hidden()
+
+
+async def test_theme_is_remembered_and_charts_follow(page: Page, live: str, made: Synthetic) -> None:
+    await page.goto(f"{live}/saes/{made.sae.slug}")
+    await page.wait_for_function(DRAWN)
+    bar = page.locator(".chart-box .point path").first
+    light = await bar.evaluate("bar => getComputedStyle(bar).fill")
+    await page.locator("[data-toggle-theme]").click()
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+    await expect(bar).not_to_have_css("fill", light)
+    await page.goto(f"{live}/")
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+async def test_probe_says_that_inference_is_down_and_keeps_the_text(
+    page: Page, live: str, made: Synthetic, problems: Problems
+) -> None:
+    await page.goto(f"{live}/saes/{made.sae.slug}/probe")
+    await page.fill("#text", "The old violin")
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_contain_text("The inference process is not answering")
+    await expect(page.locator("#text")).to_have_value("The old violin")
+    await page.locator("#result").get_by_role("link", name="browse the features").click()
+    await expect(page.locator("h1")).to_have_text("Features")
+    problems.forgive("503")
+
+
+async def test_a_run_is_live(
+    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    async with transaction(sessionmaker) as session:
+        run = await add_run(session, made.sae, ends="running")
+    await page.goto(f"{live}/runs/{run.id}")
+    await page.wait_for_function(DRAWN)
+    async with transaction(sessionmaker) as session:
+        stage = Stage("train", "Train the SAE", "running", 90_000, 100_000, "tokens", 90.0)
+        await update_progress(session, run.id, [stage])
+        await append_metrics(session, run.id, [MetricPoint(9_000, {"loss": 0.0123, "l0": 31.9})])
+    await expect(page.locator(".stage.running progress")).to_have_attribute("value", "90000")
+    await expect(page.locator(".stage.running .stage-time")).to_contain_text("left")
+    await expect(page.locator("[data-metric=loss] .chart-latest")).to_have_text("0.0123")
+    async with transaction(sessionmaker) as session:
+        await finish_run(session, run.id, {"explained_variance": 0.83})
+    await expect(page.get_by_role("link", name="Browse features")).to_be_visible()
+    await expect(page.locator("[data-after-end]")).to_contain_text("0.830")
+
+
+async def test_the_first_page_follows_a_run_to_its_end(
+    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    async with transaction(sessionmaker) as session:
+        run = await add_run(session, made.sae, ends="running")
+    await page.goto(live)
+    await expect(page.locator(".run-card")).to_contain_text("stage 2 of 3")
+    async with transaction(sessionmaker) as session:
+        await add_label(session, made.sae, 3, "law")
+        await finish_run(session, run.id, {})
+    await expect(page.locator(".run-card")).to_contain_text("done")
+    await expect(page.locator(".sae-row")).to_contain_text("1")
+
+
+async def test_without_javascript_everything_is_there(
+    browser: Browser, live: str, made: Synthetic, problems: Problems
+) -> None:
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    base = f"{live}/saes/{made.sae.slug}"
+    await page.goto(f"{base}/features")
+    await page.fill("#q", "river")
+    await page.get_by_role("button", name="Apply").click()
+    await page.locator(".feature-row").first.click()
+    await page.locator(".example-line").first.click()
+    await expect(page.locator(".strip")).to_be_visible()
+    await page.get_by_role("link", name="Back to feature").click()
+    await page.locator(".label-form summary").click()
+    await page.fill("#explanation", "water")
+    await page.get_by_role("button", name="Save label").click()
+    await expect(page.locator("h1")).to_have_text("water")
+    await page.get_by_role("link", name="Probe", exact=True).click()
+    await page.fill("#text", "a river")
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+    await expect(page.locator("#text")).to_have_value("a river")

@@ -1,0 +1,91 @@
+"""The probe in a real browser, over a real tiny model, SAE and inference service; then with that service gone."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from playwright.async_api import Page, expect
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.inference import server
+from app.main import create_app
+from app.settings import Settings
+from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.e2e.conftest import Problems, serving
+
+pytestmark = pytest.mark.browser
+
+PROMPT = "It was the best of times,\nit was the worst of times — and <b>nothing</b> more."
+
+
+async def test_probe_shade_compare_and_look_at_a_token(
+    page: Page,
+    problems: Problems,
+    engine: AsyncEngine,
+    settings: Settings,
+    serve: Callable[[FastAPI], str],
+    tmp_path: Path,
+) -> None:
+    dictionary = make_dictionary(tmp_path)
+    sae = await publish(engine, dictionary)
+    secret = SecretStr("a secret of this test")
+    inference = dictionary.settings.model_copy(
+        update={"database_url": settings.database_url, "inference_secret": secret}
+    )
+    with ExitStack() as running:
+        url = running.enter_context(serving(server.create_app(inference)))
+        site = serve(create_app(settings.model_copy(update={"inference_url": url, "inference_secret": secret})))
+
+        await page.goto(f"{site}/saes/{sae.slug}/probe")
+        await page.locator("[data-fill]").first.click()
+        assert await page.input_value("#text") != ""
+        await page.fill("#text", PROMPT)
+        await page.locator("#text").press("Control+Enter")
+        strip = page.locator("[data-tokens]")
+        await expect(strip).to_be_visible()
+        shown = await strip.inner_text()
+        assert "<b>nothing</b> more." in shown
+        assert "times,↵\nit was" in shown
+        assert page.url == f"{site}/saes/{sae.slug}/probe"  # the prompt is not in the address
+
+        # One feature shades in the ramp, two or more in hues of their own, never more than six.
+        pins = page.locator(".ranks [data-pin]")
+        assert await page.locator(".ranks [aria-pressed=true]").count() == 1
+        await expect(strip.locator(".top")).to_have_count(1)
+        await expect(strip.locator(".a6, .a5, .a4, .a3, .a2, .a1").first).to_be_visible()
+        await pins.nth(1).click()
+        await expect(page.locator(".probe-key")).to_have_count(2)
+        await expect(strip.locator(".pinned.c2").first).to_be_visible()
+        for i in range(2, 8):
+            await pins.nth(i).click()
+        await expect(page.locator(".ranks [aria-pressed=true]")).to_have_count(6)
+        for i in range(6):
+            await pins.nth(i).click()
+        await expect(page.locator("[data-legend]")).to_have_text("No feature is switched on.")
+
+        # A token by keyboard: its features, each of which can be switched on.
+        await strip.locator(".t[tabindex='0']").focus()
+        await page.keyboard.press("ArrowRight")
+        await page.keyboard.press("Enter")
+        panel = page.locator("[data-token-panel]")
+        await expect(panel.locator("li")).to_have_count(8)
+        await panel.locator("[data-pin]").first.click()
+        await expect(page.locator("[data-legend]")).to_contain_text("Shaded by")
+
+        await page.fill("#text", "word " * 200)
+        await page.get_by_role("button", name="Probe", exact=True).click()
+        await expect(page.locator("#result [role=alert]")).to_contain_text("100")
+        problems.forgive("413")
+        await page.fill("#text", "")
+        await page.get_by_role("button", name="Probe", exact=True).click()
+        await expect(page.locator("#result [role=alert]")).to_contain_text("empty")
+        problems.forgive("422")
+
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_contain_text("the rest of the site works")
+    await expect(page.locator("#text")).to_have_value(PROMPT)
+    problems.forgive("503")

@@ -1,0 +1,120 @@
+"""The probe page over a real model, SAE and inference service."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.settings import Settings
+from tests.app.inference.dictionaries import Dictionary, activations, make_dictionary, publish
+from tests.tiny import BOS
+from tests.web.html import Element, parse
+from tests.web.pages.conftest import HTMX
+from tests.web.site import SECRET, site
+
+TEXT = '\nIt was the best of <script>alert("times")</script>,\nit was the worst.'
+
+
+@pytest.fixture(scope="module")
+def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
+    return make_dictionary(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture
+async def probing(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    await publish(engine, dictionary)
+    secret = {"inference_secret": SecretStr(SECRET)}
+    inference = dictionary.settings.model_copy(update=secret | {"database_url": settings.database_url})
+    async with site(settings.model_copy(update=secret), inference=inference) as client:
+        yield client
+
+
+def written(page: Element) -> str:
+    """What is in the text field; a browser leaves out the first line break after the tag."""
+    return page.one("textarea").text.removeprefix("\n")
+
+
+@pytest.fixture
+def url(dictionary: Dictionary) -> str:
+    return f"/saes/{dictionary.row.slug}/probe"
+
+
+async def test_features_and_shades_are_those_of_model_and_sae(
+    probing: httpx.AsyncClient, url: str, dictionary: Dictionary
+) -> None:
+    response = await probing.post(url, data={"text": TEXT.replace("\n", "\r\n")})
+    assert response.status_code == 200
+    page = parse(response.text)
+    expected = activations(dictionary, TEXT)
+    strip = page.one("p", cls="strip")
+    assert strip.text.removeprefix(BOS).replace("↵", "") == TEXT
+    assert written(page) == TEXT
+
+    data = json.loads(page.one("script", data_probe_data=None).text)
+    for feature in data["features"]:
+        f = expected[:, feature["index"]]
+        assert {int(at): pytest.approx(value, rel=1e-4) for at, value in feature["activations"].items()} == {
+            at: f[at].item() for at in f.nonzero().flatten().tolist()
+        }
+    assert [len(found) for found in data["tokens"]] == [min(8, number) for number in data["firing"]]
+    assert data["firing"] == (expected > 0).sum(dim=1).tolist()
+
+    ranks = page.all("li", cls="rank")
+    assert len(ranks) == min(50, int((expected.sum(dim=0) > 0).sum()))
+    first = int(ranks[0].one("button")["value"])
+    assert ranks[0].one("button")["aria-pressed"] == "true"
+    shaded = {place for place, token in enumerate(strip.all("span", cls="t")) if token.classes & {f"a{i}" for i in range(1, 7)}}
+    assert shaded == set(expected[:, first].nonzero().flatten().tolist())
+    top = [place for place, token in enumerate(strip.all("span", cls="t")) if "top" in token.classes]
+    assert top == [int(torch.argmax(expected[:, first]))]
+
+
+async def test_another_feature_shades_without_javascript(probing: httpx.AsyncClient, url: str) -> None:
+    ranks = parse((await probing.post(url, data={"text": TEXT})).text).all("li", cls="rank")
+    other = ranks[3].one("button")
+    page = parse((await probing.post(url, data={"text": TEXT, other["name"]: other["value"]})).text)
+    pressed = [button["value"] for button in page.all("button", cls="rank-pin") if button["aria-pressed"] == "true"]
+    assert pressed == [other["value"]]
+    assert page.one("span", cls="probe-shaded").one("a").text.endswith(other["value"])
+
+
+async def test_htmx_gets_the_result_only(probing: httpx.AsyncClient, url: str) -> None:
+    text = (await probing.post(url, data={"text": TEXT}, headers=HTMX)).text
+    assert "<form" not in text
+    assert parse(text).one("section", cls="probe-result")
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
+@pytest.mark.parametrize(("text", "status", "said"), [("", 422, "empty"), ("word " * 200, 413, "100")])
+async def test_limits_are_said_and_the_text_stays(
+    probing: httpx.AsyncClient, url: str, headers: dict[str, str], text: str, status: int, said: str
+) -> None:
+    response = await probing.post(url, data={"text": text}, headers=headers)
+    assert response.status_code == status
+    page = parse(response.text)
+    assert said in page.one("div", cls="error").text
+    if not headers:
+        assert written(page) == text
+
+
+async def test_without_inference_the_page_says_so(client: httpx.AsyncClient, base: str) -> None:
+    response = await client.post(f"{base}/probe", data={"text": TEXT})
+    assert response.status_code == 503
+    page = parse(response.text)
+    assert "inference process" in page.one("div", cls="error").text
+    assert written(page) == TEXT
+    assert page.one("div", cls="error").one("a")["href"] == f"{base}/features"
+
+
+async def test_a_link_fills_the_form_and_sends_nothing(client: httpx.AsyncClient, base: str) -> None:
+    response = await client.get(f"{base}/probe", params={"text": TEXT})
+    assert response.status_code == 200  # inference is down here, and is not asked
+    page = parse(response.text)
+    assert written(page) == TEXT
+    assert not page.all("div", cls="error")
+    assert page.one("form", id="probe-form")["method"] == "post"
