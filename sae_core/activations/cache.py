@@ -93,6 +93,8 @@ class ActivationCache:
             "shard_sequences": shard_sequences,
         }
         _claim(folder, manifest)
+        for partial in folder.glob(".shard-*.tmp"):  # what a killed run was writing
+            partial.unlink()
         slices = [
             slice(start, min(start + shard_sequences, len(sequences)))
             for start in range(0, len(sequences), shard_sequences)

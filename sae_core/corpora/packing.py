@@ -163,8 +163,8 @@ def _spans(
         else:
             earliest = max(end - _MAX_BACKTRACK, start + 1)
             end = next((int(cut[end]) for cut in (last_word, last_character) if cut[end] >= earliest), end)
-        spans.append((start, end - 1 if is_separator[end - 1] else end))  # a sequence neither ends with a separator
-        start = end + 1 if end < total and is_separator[end] else end  # nor starts with one
+        spans.append((start, end))
+        start = end + 1 if end < total and is_separator[end] else end
     return spans
 
 
@@ -202,13 +202,13 @@ def _tokenise(model: LanguageModel, texts: tuple[str, ...]) -> Iterator[Int32[np
 
 
 def _pieces(text: str) -> list[str]:
-    """Cut a long text before single spaces, where every tokenizer starts a new word."""
+    """Cut a long text where a space follows a word: there every tokenizer starts a new word."""
     pieces = []
     start = 0
     while len(text) - start > _PIECE_CHARACTERS:
         end = start + _PIECE_CHARACTERS
         space = text.rfind(" ", start + 1, end)
-        while space > start and (text[space - 1].isspace() or text[space + 1].isspace()):
+        while space > start and text[space - 1].isspace():
             space = text.rfind(" ", start + 1, space)
         pieces.append(text[start : space if space > start else end])
         start += len(pieces[-1])

@@ -175,6 +175,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
     assert reported[0] == (int(sequences.counted[:32].sum()), sequences.n_counted)
     assert reported[-1] == (sequences.n_counted, sequences.n_counted)
     assert resumed.n_shards == cache.n_shards
+    assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
 
 
 def test_activations_of_something_else_are_not_reused(

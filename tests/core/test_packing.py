@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -7,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_core.corpora import Corpus, CorpusInfo, DocumentInfo, Sequences, load_corpus, pack
+from sae_core.corpora.packing import _pieces
 from sae_core.errors import ArtifactError, CorpusError, ModelError
 from sae_core.models import LanguageModel, load_model
 from tests.tiny import CORPUS_FILE, EOS, documents, tiny_model
@@ -105,8 +107,9 @@ def test_little_is_lost_to_padding(corpus: Corpus, model: LanguageModel) -> None
     assert used(sequences)[:-1].mean() > 0.98
 
 
-def test_text_without_spaces_is_cut_between_characters(model: LanguageModel) -> None:
-    sequences = pack(corpus_of(["漢字かな" * 200]), model, length=64)
+@pytest.mark.parametrize("length", [63, 64, 65])
+def test_text_without_spaces_is_cut_between_characters(model: LanguageModel, length: int) -> None:
+    sequences = pack(corpus_of(["漢字かな" * 200]), model, length=length)
     rows = [
         model.decode(ids[mask].tolist()[1:]) for ids, mask in zip(sequences.token_ids, used(sequences), strict=True)
     ]
@@ -174,9 +177,21 @@ def test_a_line_of_megabytes_is_packed_whole(model: LanguageModel) -> None:
 
 def test_long_documents_are_tokenised_as_if_whole(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [document["text"] for document in documents()]
+    texts += [text.replace(" ", "   ").replace(", ", " \n ") for text in texts]
     whole = pack(corpus_of(texts), model, length=64)
     monkeypatch.setattr("sae_core.corpora.packing._PIECE_CHARACTERS", 100)
     assert pack(corpus_of(texts), model, length=64).sha256 == whole.sha256
+
+
+@given(st.text(st.sampled_from("ab  \n"), max_size=400))
+def test_pieces_begin_where_a_space_follows_a_word(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sae_core.corpora.packing._PIECE_CHARACTERS", 50)
+        pieces = _pieces(text)
+    assert "".join(pieces) == text
+    for before, piece in pairwise(pieces):
+        hard_cut = len(before) == 50
+        assert hard_cut or (piece[0] == " " and not before[-1].isspace())
 
 
 def test_a_cancelled_packing_stops(corpus: Corpus, model: LanguageModel) -> None:
