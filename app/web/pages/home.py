@@ -8,16 +8,13 @@ from app.queries.runs import list_runs
 from app.queries.saes import list_saes
 from app.web import strips, words
 from app.web.dependencies import Session
-from app.web.pages.runs import ACTIVE, card
+from app.web.pages.runs import ACTIVE, MOST_LIVE, card
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
 _TASTE = FeatureFilter(sort="max", max_density=0.02, limit=8)
 """A few features to begin with: the strongest of those that are not active everywhere."""
-
-_MOST_LIVE = 3
-"""Runs shown live at once: each holds a connection, and a browser opens six to a site."""
 
 
 @router.get("/")
@@ -29,7 +26,7 @@ async def home(request: Request, session: Session) -> HTMLResponse:
     taste = (await list_features(session, newest, _TASTE)).rows if newest else ()
     context = {
         "saes": saes,
-        "active": [card(run) for run in runs[:_MOST_LIVE]],
+        "active": [card(run) for run in runs[:MOST_LIVE]],
         "newest": newest,
         "taste": taste,
         "lines": {row.index: strips.line(row.example, row.max) for row in taste if row.example},

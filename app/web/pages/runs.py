@@ -25,6 +25,9 @@ from app.web.rendering import render
 router = APIRouter()
 
 ACTIVE = ("queued", "running")
+MOST_LIVE = 3
+"""Runs shown live on one page: each holds a connection, and a browser opens six to a site."""
+
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
 _LOOKS_BETWEEN_PINGS = 15
@@ -76,7 +79,14 @@ async def run_list(request: Request, session: Session, before: int | None = None
     """All runs, newest first."""
     runs = await list_runs(session, limit=_PAGE, before=before)
     more = f"/runs?before={runs[-1].id}" if len(runs) == _PAGE else None
-    return render(request, "runs/list.html", {"cards": [card(run) for run in runs], "more": more, "before": before})
+    live = [run for run in runs if run.state in ACTIVE][:MOST_LIVE]
+    context = {
+        "active": [card(run) for run in live],
+        "cards": [card(run) for run in runs if run not in live],
+        "more": more,
+        "before": before,
+    }
+    return render(request, "runs/list.html", context)
 
 
 @router.get("/runs/{run_id}")

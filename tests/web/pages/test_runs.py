@@ -29,10 +29,13 @@ async def test_list_of_runs(client: httpx.AsyncClient, made: Synthetic, session:
     runs = [await add_run(session, made.sae, ends=ends) for ends in ("done", "failed", "running")]
     await session.commit()
     page = parse((await client.get("/runs")).text)
-    rows = page.one("tbody").all("tr")
-    assert [row.one("a")["href"] for row in rows] == [f"/runs/{run.id}" for run in reversed(runs)]
-    assert [row.one("span", cls="state").text for row in rows] == ["running", "failed", "done"]
-    assert "Train the SAE 50.0" in " ".join(rows[0].text.split())
+    live = page.one("section", cls="run-live")
+    assert live["sse-connect"] == f"/runs/{runs[2].id}/events?view=card"
+    assert "50.0" in live.one("a", cls="run-card").text
+    rows = page.all("a", cls="run-row")
+    assert [row["href"] for row in rows] == [f"/runs/{runs[1].id}", f"/runs/{runs[0].id}"]
+    assert [row.one("span", cls="state").text for row in rows] == ["failed", "done"]
+    assert "lower the learning rate" in rows[0].text
 
 
 async def test_a_finished_run(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
