@@ -76,10 +76,12 @@ async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> 
         try:
             async with running_site(settings, say) as site:
                 say(f"SeeSAE is at {site.url}")
-                if await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
-                    say("The site stays up: Ctrl-C stops it.")
-                    await stop.wait()
-                say("Stopping. The same command goes on from here.")
+                if not await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
+                    say("Stopping. The same command goes on from here.")
+                    return
+                say("The site stays up: Ctrl-C stops it.")
+                await stop.wait()
+                say("Stopping.")
         except AlreadyRunning as running:
             if running.holder.url is None:
                 raise

@@ -1,7 +1,7 @@
 """From `sae_core`'s objects to rows: models, corpora, SAEs and indices."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import asdict
 
 from app.jobs.material import Material
 from app.jobs.rows import example_rows, feature_rows, unpadded
@@ -15,7 +15,8 @@ from sae_core.files import sha256_file
 from sae_core.index.types import FeatureStatistics
 from sae_core.models import LanguageModel
 from sae_core.progress import Progress
-from sae_core.saes import SAE
+from sae_core.saes import ARCHITECTURES
+from sae_core.training import TrainingConfig
 
 WEIGHTS = "sae_weights.safetensors"
 
@@ -39,9 +40,9 @@ async def register_model(shop: Workshop, model: LanguageModel) -> ModelInfo:
 
 
 async def register_trained(
-    shop: Workshop, slug: str, sae: SAE, material: Material, config: dict[str, Any], created_by: str
+    shop: Workshop, slug: str, config: TrainingConfig, material: Material, training_key: str, created_by: str
 ) -> SaeDetail:
-    """The row of an SAE that was just trained and saved."""
+    """The row of an SAE that was just trained and saved; it names the architecture that was trained."""
     model = await register_model(shop, material.model)
     folder = shop.artifacts.sae(slug)
     async with shop.sessions.begin() as session:
@@ -50,13 +51,18 @@ async def register_trained(
             slug=slug,
             model_id=model.id,
             hook=str(material.hook),
-            architecture=sae.architecture,
-            d_in=sae.d_in,
-            d_sae=sae.d_sae,
-            k=sae.k,
+            architecture=config.architecture,
+            d_in=material.cache.d_in,
+            d_sae=config.d_sae,
+            k=config.k if hasattr(ARCHITECTURES[config.architecture].Config, "k") else None,
             artifact=str(folder.relative_to(shop.artifacts.root)),
             weights_sha256=sha256_file(folder / WEIGHTS),
-            config=config,
+            config={
+                **asdict(config),
+                "corpus": material.corpus.slug,
+                "sequences": material.sequences.sha256,
+                "training_key": training_key,
+            },
             metrics={},
             created_by=created_by,
         )

@@ -113,8 +113,7 @@ async def train_sae(
             progress(config.samples, config.samples)
         else:
             sae = await run.in_thread(_train, shop, slug, config, material, key, progress)
-            origin = {"corpus": material.corpus.slug, "sequences": material.sequences.sha256, "training_key": key}
-            known = await register_trained(shop, slug, sae, material, {**asdict(config), **origin}, run.created_by)
+            known = await register_trained(shop, slug, config, material, key, run.created_by)
             shutil.rmtree(shop.artifacts.training(key), ignore_errors=True)
         async with shop.sessions.begin() as session:
             await runs.set_sae(session, run.run_id, known.id)
