@@ -6,6 +6,7 @@ plotly.py checks every name in a figure here, so that a wrong one is a test's fa
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import plotly.graph_objects as go
@@ -126,7 +127,12 @@ _CURVES = (
     _Curve("loss", "Loss", "log", {"type": "log", "dtick": "D2", "tickformat": "~r"}),
     _Curve("explained_variance", "Explained variance", "share of 1", {"range": [0, 1], "tickformat": ".1f"}),
     _Curve("l0", "L0", "active features a token", {"rangemode": "tozero", "tickformat": "~s"}),
-    _Curve("dead_fraction", "Dead features", "share of all", {"rangemode": "tozero", "tickformat": ".1~%"}),
+    _Curve(
+        "dead_fraction",
+        "Dead features",
+        "share of all",
+        {"rangemode": "tozero", "tickformat": ".2~p", "autorangeoptions": {"include": 0.01}},
+    ),
 )
 
 
@@ -134,7 +140,7 @@ def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
     """Loss, explained variance, L0 and dead features over training, for those that were measured."""
     charts = []
     for curve in _CURVES:
-        measured = [(point.step, point.values[curve.metric]) for point in points if curve.metric in point.values]
+        measured = [(point.step, value) for point in points if (value := point.values.get(curve.metric)) is not None]
         if not measured:
             continue
         shown = thinned(measured)
@@ -144,17 +150,17 @@ def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
                 y=[value for _, value in shown],
                 mode="lines",
                 line={"color": "var(--accent)", "width": 1.75, "shape": "linear"},
-                hovertemplate="%{y:.4~r} at step %{x:,}<extra></extra>",
+                hovertemplate="%{y:.4~r} after %{x:,} samples<extra></extra>",
             )
         )
-        figure.update_xaxes(title_text="step", tickformat="~s", nticks=5, showgrid=False)
+        figure.update_xaxes(title_text="training samples", tickformat="~s", nticks=5, showgrid=False)
         figure.update_yaxes(nticks=4, **curve.axis)
         charts.append(
             Chart(
                 title=curve.title,
                 note=curve.note,
                 figure=_finished(figure),
-                columns=("step", curve.title.lower()),
+                columns=("samples", curve.title.lower()),
                 rows=tuple((count(step), significant(value, 4)) for step, value in thinned(measured, 40)),
                 metric=curve.metric,
                 latest=significant(measured[-1][1]),
@@ -171,7 +177,7 @@ def thinned(values: Sequence[T], most: int = _LONGEST_CURVE) -> list[T]:
 
 
 def _bins(edges: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _log_counts(highest: int) -> dict[str, Any]:

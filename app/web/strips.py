@@ -81,7 +81,10 @@ def line(example: ExampleView, maximum: float) -> Line:
 
 
 def plain_runs(
-    tokens: Sequence[tuple[int, bytes, bool]], note_of: Callable[[int], str], step_of: Callable[[int], int], strongest: int
+    tokens: Sequence[tuple[int, bytes, bool]],
+    note_of: Callable[[int], str],
+    step_of: Callable[[int], int],
+    strongest: int,
 ) -> tuple[Run, ...]:
     """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
     return _runs(
@@ -126,7 +129,7 @@ def _within(tokens: Iterable[ShownToken], characters: int) -> list[ShownToken]:
 
 
 def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
-    """Group tokens by direction. One without a direction, such as a space, is right-to-left only between two that are."""
+    """Group tokens by direction. One without, such as a space, is right-to-left only between two that are."""
     shown = list(tokens)
     strong = [_right_to_left(token) for token in shown]
     follows, ahead = [False] * len(shown), False

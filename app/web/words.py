@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.queries.saes import SaeDetail
-from app.web.formatting import count, percent, significant
+from app.web.formatting import count, percent, plain, plural, round_percent, significant
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,18 @@ class Measure:
 
 
 _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
-    "explained_variance": ("Explained variance", significant, "share of the activations' variance that the SAE rebuilds"),
+    "explained_variance": (
+        "Explained variance",
+        significant,
+        "share of the activations' variance that the SAE rebuilds",
+    ),
     "l0": ("L0", significant, "features active on a token, on average"),
     "dead_fraction": ("Dead features", percent, "never active on the evaluated tokens"),
-    "ce_recovered_mean": ("Loss recovered", percent, "of the model's loss, against replacing the activations by their mean"),
+    "ce_recovered_mean": (
+        "Loss recovered",
+        percent,
+        "of the model's loss, against replacing the activations by their mean",
+    ),
     "ce_recovered_zero": ("Loss recovered, zero", percent, "the same, against replacing the activations by zero"),
     "kl": ("KL divergence", significant, "nats a token, from the model's predictions to those through the SAE"),
     "ce_clean": ("Loss of the model", significant, "cross-entropy in nats a token, untouched"),
@@ -29,17 +37,26 @@ _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "cosine": ("Cosine", significant, "between an activation and its reconstruction, on average"),
     "l2_ratio": ("Norm ratio", significant, "length of the reconstruction over length of the activation"),
     "mse": ("Squared error", significant, "mean of the squared distance to the reconstruction"),
-    "tokens": ("Evaluated on", lambda value: count(int(value)), "held-out tokens"),
 }
+
+_MAIN = ("explained_variance", "l0", "dead_fraction", "ce_recovered_mean", "kl")
 
 HEALTH = {
     "dead": "never active on the counted tokens",
-    "dense": "active on more than a tenth of all tokens",
-    "duplicate": "its decoder direction is almost that of another feature",
-    "positional": "active at certain positions of a sequence rather than on content",
-    "special_token": "active on special tokens such as the end of a text",
-    "single_token": "active on one token almost only",
+    "dense": "active on more than {dense_density} of all tokens",
+    "duplicate": "its decoder direction has a cosine above {duplicate_cosine} to another's, and both fire together",
+    "positional": "{positional_share} of its activations are at the same few positions of a sequence",
+    "special_token": "{special_token_share} of its activations are on the first token of a text",
+    "single_token": "{single_token_share} of its activation is on one token",
 }
+_USUAL = {
+    "dense_density": 0.1,
+    "duplicate_cosine": 0.95,
+    "positional_share": 0.9,
+    "special_token_share": 0.9,
+    "single_token_share": 0.95,
+}
+"""Thresholds of an index that does not say which it used."""
 
 BANDS = {
     5: "strongest fifth",
@@ -61,13 +78,25 @@ ARCHITECTURES = {
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
 
 
-def measures(metrics: Mapping[str, Any]) -> list[Measure]:
-    """The metrics that are known and measured, in the order in which they matter."""
-    return [
-        Measure(name, form(metrics[key]), meaning)
+def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
+    """The metrics that are known and measured, in the order in which they matter: the main ones, and the others."""
+    known = [
+        (key, Measure(name, form(metrics[key]), meaning))
         for key, (name, form, meaning) in _METRICS.items()
         if metrics.get(key) is not None
     ]
+    main = [measure for key, measure in known if key in _MAIN]
+    return main, [measure for key, measure in known if key not in _MAIN]
+
+
+def health(sae: SaeDetail) -> dict[str, str]:
+    """What each health flag means, with the thresholds that the SAE's index used."""
+    used = sae.index.provenance.get("health") if sae.index else None
+    values = _USUAL | {name: value for name, value in (used or {}).items() if name in _USUAL}
+    said = {
+        name: f"{value:g}" if name == "duplicate_cosine" else round_percent(value) for name, value in values.items()
+    }
+    return {flag: meaning.format(**said) for flag, meaning in HEALTH.items()}
 
 
 def health_name(flag: str) -> str:
@@ -75,9 +104,17 @@ def health_name(flag: str) -> str:
     return flag.replace("_", " ")
 
 
-def architecture(name: str) -> str:
-    """'batchtopk' -> 'BatchTopK'."""
-    return ARCHITECTURES.get(name, name)
+def architecture(sae: SaeDetail) -> str:
+    """As it was trained, and as it is saved where that is another: 'BatchTopK, saved as JumpReLU'."""
+    saved = ARCHITECTURES.get(sae.architecture, sae.architecture)
+    trained = ARCHITECTURES.get(sae.config.get("architecture", ""), saved)
+    return saved if saved == trained else f"{trained}, saved as {saved}"
+
+
+def size(sae: SaeDetail) -> str:
+    """'4,096 features, k 32'; k is what it was trained with where the saved form has none."""
+    k = sae.k or sae.config.get("k")
+    return plural(sae.d_sae, "feature") + (f", k {plain(k)}" if k else "")
 
 
 _HOOKS = {
@@ -98,9 +135,19 @@ def hook(address: str) -> str:
 
 def headline(sae: SaeDetail) -> list[tuple[str, str]]:
     """The few numbers by which SAEs are compared in a list."""
-    known = [("explained variance", "explained_variance", significant), ("L0", "l0", significant), ("dead", "dead_fraction", percent)]
+    known: list[tuple[str, str, Callable[[float], str]]] = [
+        ("explained variance", "explained_variance", significant),
+        ("L0", "l0", significant),
+        ("dead", "dead_fraction", percent),
+    ]
     measured = [(name, form(sae.metrics[key])) for name, key, form in known if sae.metrics.get(key) is not None]
     return [*measured, ("labelled", count(sae.labelled))]
 
 
-FILTERS = {"architecture": architecture, "headline": headline, "health_name": health_name, "hook_words": hook}
+FILTERS = {
+    "architecture": architecture,
+    "headline": headline,
+    "health_name": health_name,
+    "hook_words": hook,
+    "size": size,
+}

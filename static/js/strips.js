@@ -47,7 +47,7 @@
   document.addEventListener("pointerover", (event) => {
     const token = noted(event);
     if (token) show(token);
-    else if (owner && owner !== document.activeElement) hide();
+    else if (owner && !owner.matches(":focus-visible")) hide();
   });
   document.addEventListener("focusin", (event) => {
     const token = noted(event);

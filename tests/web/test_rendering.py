@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from itertools import pairwise
+from math import cos, radians, sin
 from pathlib import Path
 
 import plotly.offline
@@ -123,7 +125,7 @@ def test_sparkline_is_one_closed_path_within_its_box() -> None:
     assert path.endswith("z")
     assert "v-20.0h16" in path or "v-18.0h16" in path  # the peak, from the bar of one before it
     drops = [float(step) for step in re.findall(r"v(-?[\d.]+)", path)]
-    assert -20 <= min(sum(drops[: i + 1]) for i in range(len(drops)))
+    assert min(sum(drops[: i + 1]) for i in range(len(drops))) >= -20
 
 
 def test_sparkline_of_nothing_is_a_base_line() -> None:
@@ -135,18 +137,16 @@ def test_sparkline_of_nothing_is_a_base_line() -> None:
 
 def luminance(lightness: float, chroma: float, hue: float) -> float:
     """Relative luminance (WCAG 2) of an OKLCH colour, clipped to sRGB."""
-    from math import cos, radians, sin
-
     a, b = chroma * cos(radians(hue)), chroma * sin(radians(hue))
-    l, m, s = (
+    long, medium, short = (
         (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3,
         (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3,
         (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3,
     )
     rgb = (
-        4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
-        -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
-        -0.0041960863 * l - 0.7034186147 * m + 1.7076147010 * s,
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
     )
     red, green, blue = (min(1.0, max(0.0, channel)) for channel in rgb)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -189,4 +189,4 @@ def test_shaded_text_can_be_read_and_shades_can_be_told_apart(theme: int) -> Non
         assert contrast(ink, colour[f"act-{step}"]) >= 4.5, f"step {step}"
     shades = [colour["paper"]] + [colour[f"act-{step}"] for step in range(1, 7)]
     assert shades == sorted(shades, reverse=theme == 0)
-    assert all(contrast(one, other) >= 1.06 for one, other in zip(shades, shades[1:], strict=False))
+    assert all(contrast(one, other) >= 1.06 for one, other in pairwise(shades))

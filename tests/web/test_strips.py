@@ -3,6 +3,7 @@
 import pytest
 
 from app.queries.examples import DocumentInfo, ExampleToken, ExampleView
+from app.queries.features import TopToken
 from app.web import strips
 from app.web.rendering import environment
 from tests.web.html import parse
@@ -113,3 +114,11 @@ def test_line_wraps_only_what_is_shaded() -> None:
     tree = parse(str(macro("line")(strips.line(example(tokens, [0.0, 0.0, 2.0], position=2), 2.0))))
     assert tree.text == "The cat sat"
     assert [token.text for token in tree.all("span", cls="t")] == [" sat"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"), [(b" the", " the"), (b" ", "␣"), (b"   ", "␣␣␣"), (b"\n", "↵"), (b" \n", "␣↵"), (b"<b>", "<b>")]
+)
+def test_a_lone_token_of_spaces_can_be_seen(raw: bytes, text: str) -> None:
+    tree = parse(str(macro("alone")(TopToken(1, raw, special=False, count=1, share=1.0, mean=1.0))))
+    assert tree.text == text

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, Unprocessable
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.features import FeatureDetail, FeatureFilter, get_feature, list_features
+from app.queries.features import (
+    CoactiveFeature,
+    FeatureDetail,
+    FeatureFilter,
+    LabelFilter,
+    NearFeature,
+    get_feature,
+    list_features,
+)
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
@@ -61,7 +69,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "sae": sae,
         "page": page,
         "lines": {row.index: strips.line(row.example, row.max) for row in page.rows if row.example},
-        "health": words.HEALTH,
+        "health": words.health(sae),
         "more": more,
         "filter": wanted,
         "sort": sort,
@@ -103,8 +111,8 @@ async def feature(
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
-        "health": words.HEALTH,
-        "left_out": _left_out(sae),
+        "health": words.health(sae),
+        "not_counted": _not_counted(sae),
         **await panel(
             session, sae, index, detail.labels, author_of(request, settings), is_open="label" in request.query_params
         ),
@@ -143,7 +151,8 @@ async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureD
 
 async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, strips.Line]:
     """A few words around the strongest token of each neighbour that has no label to be known by."""
-    unlabelled = {other.index for other in (*detail.coactive, *detail.near) if other.label is None}
+    neighbours: list[CoactiveFeature | NearFeature] = [*detail.coactive, *detail.near]
+    unlabelled = {other.index for other in neighbours if other.label is None}
     views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
     return {index: strips.line(view, view.activation) for index, view in views.items()}
 
@@ -157,13 +166,10 @@ def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Ba
     ]
 
 
-def _left_out(sae: SaeDetail) -> str:
+def _not_counted(sae: SaeDetail) -> str:
     """What the counting left out, as the index itself says."""
     assert sae.index is not None
-    said = sae.index.provenance.get("left_out")
-    if isinstance(said, list | tuple):
-        said = ", ".join(str(each) for each in said)
-    return f"Not counted: {said}." if said else "Padding and the token that begins a sequence are not counted."
+    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
 
 
 def _filter(request: Request) -> tuple[str, FeatureFilter]:
@@ -172,18 +178,23 @@ def _filter(request: Request) -> tuple[str, FeatureFilter]:
     sort = query.get("sort") or "density"
     if sort not in SORTS:
         raise Unprocessable(f"Features cannot be sorted by “{sort[:40]}”: use one of {', '.join(SORTS)}.")
-    label = query.get("label") or None
-    if label not in (None, "labelled", "unlabelled"):
-        raise Unprocessable(f"“{label[:40]}” is no filter for labels: use labelled, unlabelled, or none.")
     wanted = replace(
         SORTS[sort][1],
         q=query.get("q", "").strip(),
         min_density=_density(query.get("min_density"), "min_density"),
         max_density=_density(query.get("max_density"), "max_density"),
-        label=label,
+        label=_label(query.get("label")),
         cursor=query.get("cursor") or None,
     )
     return sort, wanted
+
+
+def _label(value: str | None) -> LabelFilter | None:
+    if not value:
+        return None
+    if value not in get_args(LabelFilter):
+        raise Unprocessable(f"“{value[:40]}” is no filter for labels: use {', '.join(get_args(LabelFilter))}, or none.")
+    return cast(LabelFilter, value)
 
 
 def _density(value: str | None, name: str) -> float | None:

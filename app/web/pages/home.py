@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.features import FeatureFilter, list_features
+from app.queries.features import FeatureFilter, FeatureRow, list_features
 from app.queries.runs import list_runs
-from app.queries.saes import list_saes
+from app.queries.saes import SaeDetail, list_saes
 from app.web import strips, words
 from app.web.dependencies import Session
 from app.web.pages.runs import ACTIVE, MOST_LIVE, card
@@ -13,8 +14,7 @@ from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-_TASTE = FeatureFilter(sort="max", max_density=0.02, limit=8)
-"""A few features to begin with: the strongest of those that are not active everywhere."""
+_TASTE = 8
 
 
 @router.get("/")
@@ -23,13 +23,25 @@ async def home(request: Request, session: Session) -> HTMLResponse:
     runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
     saes = await list_saes(session)
     newest = next((sae for sae in saes if sae.index), None)
-    taste = (await list_features(session, newest, _TASTE)).rows if newest else ()
+    taste = await _taste(session, newest) if newest else ()
     context = {
         "saes": saes,
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "newest": newest,
         "taste": taste,
         "lines": {row.index: strips.line(row.example, row.max) for row in taste if row.example},
-        "health": words.HEALTH,
+        "health": words.health(newest) if newest else {},
     }
     return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)
+
+
+async def _taste(session: AsyncSession, sae: SaeDetail) -> tuple[FeatureRow, ...]:
+    """A few features to begin with: labelled ones if there are enough, else strong ones rarer than the average.
+
+    L0 / d_sae is the average density. Features around it are mostly about grammar, much rarer ones have few examples.
+    """
+    if sae.labelled >= _TASTE:
+        return (await list_features(session, sae, FeatureFilter(sort="max", label="labelled", limit=_TASTE))).rows
+    average = (sae.metrics.get("l0") or sae.k or 32) / sae.d_sae
+    wanted = FeatureFilter(sort="max", min_density=min(average / 8, 1), max_density=min(average / 2, 1), limit=_TASTE)
+    return (await list_features(session, sae, wanted)).rows

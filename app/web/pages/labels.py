@@ -36,7 +36,7 @@ class ShownLabel:
 
 @dataclass(frozen=True, slots=True)
 class LabelForm:
-    """What the form holds. `version` is that of the label by `version_author` which the form changes, None for a new one.
+    """What the form holds. `version` is that of the label by `version_author` which it changes, None for a new one.
 
     `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
     """
@@ -152,9 +152,10 @@ async def queue(request: Request, session: Session, sae: str | None = None) -> H
     """Features without a label, the most active first, of one SAE."""
     saes = [each for each in await list_saes(session) if each.index]
     chosen = next((each for each in saes if each.slug == sae), saes[0] if saes and not sae else None)
-    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None, "health": words.HEALTH}
+    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None}
     if chosen:
         page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
         context["page"] = page
+        context["health"] = words.health(chosen)
         context["lines"] = {row.index: strips.line(row.example, row.max) for row in page.rows if row.example}
     return render(request, "labels/page.html", context)

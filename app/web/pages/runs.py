@@ -99,7 +99,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "curves": figures.training_curves(points),
         "live": run.state in ACTIVE,
         "after": points[-1].step if points else -1,
-        "results": _facts(run.result or {}),
+        "results": _facts({name: value for name, value in (run.result or {}).items() if name != "seconds"}),
         "params": _facts(run.params),
     }
     return render(request, "runs/page.html", context)

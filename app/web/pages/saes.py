@@ -30,9 +30,11 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
     """The overview of one SAE."""
     density = await density_histogram(session, sae)
     run = await _training_run(session, sae)
+    measures, more_measures = words.measures(sae.metrics)
     context = {
         "sae": sae,
-        "measures": words.measures(sae.metrics),
+        "measures": measures,
+        "more_measures": more_measures,
         "density": figures.density_histogram(density) if density else None,
         "health": _health(sae, await health_counts(session, sae)) if sae.index else [],
         "run": run,
@@ -47,7 +49,7 @@ def _health(sae: SaeDetail, counts: dict[str, int]) -> list[_Flag]:
     filters = {"dead": f"{base}?max_density=0", "dense": f"{base}?min_density=0.1"}
     return [
         _Flag(words.health_name(flag), meaning, counts.get(flag, 0), filters.get(flag))
-        for flag, meaning in words.HEALTH.items()
+        for flag, meaning in words.health(sae).items()
     ]
 
 

@@ -6,13 +6,22 @@ from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
-WRITTEN = {"explanation": "rivers <i>and</i> lakes", "categories": "topic, water,", "confidence": "4", "author": "grace"}
+WRITTEN = {
+    "explanation": "rivers <i>and</i> lakes",
+    "categories": "topic, water,",
+    "confidence": "4",
+    "author": "grace",
+}
 
 
 def form(page: Element) -> dict[str, str]:
     """What the form holds."""
     element = page.one("form", method="post")
-    values = {field["name"]: field.attributes.get("value") or "" for field in element.all("input") if field.attributes.get("type") != "radio"}
+    values = {
+        field["name"]: field.attributes.get("value") or ""
+        for field in element.all("input")
+        if field.attributes.get("type") != "radio"
+    }
     values["explanation"] = element.one("textarea").text
     checked = [field["value"] for field in element.all("input", name="confidence") if "checked" in field.attributes]
     return values | {"confidence": "".join(checked)}
@@ -88,7 +97,12 @@ async def test_under_another_name_it_is_another_label(client: httpx.AsyncClient,
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"explanation": "  "}, ""), ({"explanation": "x" * 2001}, "2,000"), ({"explanation": "a\0b"}, ""), ({"categories": "c" * 41}, "40")],
+    [
+        ({"explanation": "  "}, ""),
+        ({"explanation": "x" * 2001}, "2,000"),
+        ({"explanation": "a\0b"}, ""),
+        ({"categories": "c" * 41}, "40"),
+    ],
 )
 async def test_what_cannot_be_saved_is_not_lost(
     client: httpx.AsyncClient, base: str, changed: dict[str, str], said: str

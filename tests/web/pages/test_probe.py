@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -68,7 +67,11 @@ async def test_features_and_shades_are_those_of_model_and_sae(
     assert len(ranks) == min(50, int((expected.sum(dim=0) > 0).sum()))
     first = int(ranks[0].one("button")["value"])
     assert ranks[0].one("button")["aria-pressed"] == "true"
-    shaded = {place for place, token in enumerate(strip.all("span", cls="t")) if token.classes & {f"a{i}" for i in range(1, 7)}}
+    shaded = {
+        place
+        for place, token in enumerate(strip.all("span", cls="t"))
+        if token.classes & {f"a{i}" for i in range(1, 7)}
+    }
     assert shaded == set(expected[:, first].nonzero().flatten().tolist())
     top = [place for place, token in enumerate(strip.all("span", cls="t")) if "top" in token.classes]
     assert top == [int(torch.argmax(expected[:, first]))]

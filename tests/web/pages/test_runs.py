@@ -45,12 +45,14 @@ async def test_a_finished_run(client: httpx.AsyncClient, made: Synthetic, sessio
     text = " ".join(page.one("main").text.split()).replace("\u202f", " ")
     assert "sse-connect" not in {name for element in page.all() for name in element.attributes}
     assert "explained variance0.810" in text
-    assert "secondstrain 71.0" in text
+    assert "seconds" not in text  # the stages say them
     assert page.one("main").all("a", href=f"/saes/{made.sae.slug}/features")
     assert len(page.all("figure", cls="chart")) == 4
 
 
-async def test_a_failed_run_says_why_and_what_to_do(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_a_failed_run_says_why_and_what_to_do(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
     run = await add_run(session, made.sae, ends="failed")
     await session.commit()
     page = parse((await client.get(f"/runs/{run.id}")).text)
@@ -58,14 +60,18 @@ async def test_a_failed_run_says_why_and_what_to_do(client: httpx.AsyncClient, m
     assert "goes on from there" in page.one("div", cls="error").text
 
 
-@pytest.mark.parametrize("path", ["/runs/1", "/runs/0", "/runs/99999999999", "/runs/x", "/runs/1/events", "/runs?before=x"])
+@pytest.mark.parametrize(
+    "path", ["/runs/1", "/runs/0", "/runs/99999999999", "/runs/x", "/runs/1/events", "/runs?before=x"]
+)
 async def test_no_such_run(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code in (404, 422)
     assert parse(response.text).one("h1")
 
 
-async def test_a_running_run_streams_until_it_ends(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_a_running_run_streams_until_it_ends(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
     """ASGITransport gives the whole body at the end, so the run ends while it is being streamed."""
     run = await add_run(session, made.sae, ends="running")
     await session.commit()
@@ -111,7 +117,12 @@ def test_rate_and_time_left() -> None:
 
 async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, session: AsyncSession) -> None:
     run = await create_run(
-        session, kind="index", title="Index <b>", params={"a": {"b": [1]}}, stages=[Stage("i", "Index")], created_by="ada"
+        session,
+        kind="index",
+        title="Index <b>",
+        params={"a": {"b": [1]}},
+        stages=[Stage("i", "Index")],
+        created_by="ada",
     )
     await update_progress(session, run.id, [Stage("i", "Index")])
     await session.commit()

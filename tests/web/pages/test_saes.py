@@ -18,7 +18,9 @@ async def test_overview_says_what_it_is_and_where_it_comes_from(
     assert "24 features of the residual stream after layer 1" in text
     for said in ("CC0-1.0", "Nobody wrote these sentences.", "by ada", "k 4", made.sae.weights_sha256[:12]):
         assert said in text
-    assert {figure["data-metric"] for figure in page.all("figure", cls="chart") if "data-metric" in figure.attributes} == {
+    assert {
+        figure["data-metric"] for figure in page.all("figure", cls="chart") if "data-metric" in figure.attributes
+    } == {
         "loss",
         "explained_variance",
         "l0",
@@ -31,7 +33,10 @@ async def test_overview_says_what_it_is_and_where_it_comes_from(
 
 async def test_health_counts_agree_with_the_features(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
     page = parse((await client.get(base)).text)
-    rows = {row.one("th").children[0]: row.one("td").text for row in page.one("table", aria_labelledby="health").one("tbody").all("tr")}
+    rows = {
+        row.one("th").children[0]: row.one("td").text
+        for row in page.one("table", aria_labelledby="health").one("tbody").all("tr")
+    }
     assert rows["dead"] == str(sum(row.count == 0 for row in made.features.rows()))
     dead = page.one("table", aria_labelledby="health").all("a")[0]
     assert dead["href"] == f"{base}/features?max_density=0"
@@ -46,7 +51,9 @@ async def test_without_an_index_it_says_how_to_make_one(client: httpx.AsyncClien
     assert not page.all("figure")
 
 
-@pytest.mark.parametrize("path", ["/saes/nix", "/saes/nix/features", "/saes/nix/features/0", "/saes/nix/probe", "/saes/a%00b"])
+@pytest.mark.parametrize(
+    "path", ["/saes/nix", "/saes/nix/features", "/saes/nix/features/0", "/saes/nix/probe", "/saes/a%00b"]
+)
 async def test_an_unknown_sae_is_a_page_that_leads_on(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code == 404
