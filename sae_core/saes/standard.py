@@ -12,7 +12,7 @@ from sae_core.saes.base import SAE, Losses, SAEConfig
 class StandardConfig(SAEConfig):
     """Config of the standard SAE."""
 
-    l1_coefficient: float = 5.0
+    l1_coefficient: float = 1.0
     """λ, the price of one unit of activation, with activations scaled to a mean norm of √d_in."""
 
 
