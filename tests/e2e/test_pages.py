@@ -86,7 +86,7 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await expect(first).to_be_focused()
     number = int(await first.locator(".feature-number").inner_text())
     await page.keyboard.press("Enter")
-    await expect(page).to_have_url(f"{base}/features/{number}")
+    await page.wait_for_url(f"{base}/features/{number}")  # and its scripts, which hear the keys
 
     await page.keyboard.press("l")
     await expect(page.locator("#explanation")).to_be_focused()
@@ -143,11 +143,11 @@ async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: 
     await expect(page).to_have_url(f"{base}/features?sort=index")
     await page.goto(f"{base}/features/7")
     await page.keyboard.press("]")
-    await expect(page).to_have_url(f"{base}/features/8")
+    await page.wait_for_url(f"{base}/features/8")
     await page.keyboard.press("[")
     await page.wait_for_url(f"{base}/features/7")
     await page.keyboard.press("p")
-    await expect(page).to_have_url(f"{base}/probe")
+    await page.wait_for_url(f"{base}/probe")
     await page.locator("h1").click()
     await page.keyboard.press("?")
     await expect(page.locator("#keys")).to_be_visible()
