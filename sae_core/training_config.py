@@ -92,8 +92,8 @@ class TrainingConfig:
 def default_lr(d_sae: int, steps: int) -> float:
     """2e-4 / sqrt(d_sae / 2^14), as dictionary_learning has it, times sqrt(20,000 / steps) for runs shorter than that.
 
-    The field's rate is made for hundreds of thousands of steps. A run of some hundred needs larger ones to get
-    anywhere: on SmolLM2's layer 9, 400 steps at eight times the rate explain 0.82 of the variance where the plain rate
-    explains 0.6. Beyond eight times, features begin to die.
+    The field's rate is made for hundreds of thousands of steps. A run of some hundred needs larger ones: on SmolLM2's
+    layer 9 (d_sae 4096, k 32), 196 steps explain 0.69 of the held-out variance at the plain rate, 0.80 at four times,
+    0.83 at eight; at sixteen times, 6 % of the features are dead.
     """
     return 2e-4 / math.sqrt(d_sae / 2**14) * min(8.0, max(1.0, math.sqrt(20_000 / steps)))
