@@ -31,7 +31,9 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ArtifactError(f"The disk is full at {path}. Free some space, then run the same command again.") from error
+            raise ArtifactError(
+                f"The disk is full at {path}. Free some space, then run the same command again."
+            ) from error
         raise
 
 

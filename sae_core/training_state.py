@@ -62,6 +62,7 @@ class TrainingState:
 
     def dead(self) -> Int[Tensor, " dead"]:
         """Features that the last `dead_after` activations left inactive."""
+        assert self.config.dead_after is not None, "resolved() comes first"
         return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
 
     def descend(self) -> None:

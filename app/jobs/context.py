@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class RunInterrupted(Exception):  # noqa: N818 - it is no error
+class RunInterrupted(Exception):
     """The work was stopped before its end, and can go on later from what it left."""
 
 
@@ -90,23 +90,16 @@ class RunContext:
         """Seconds spent on each stage, over all attempts."""
         return {stage.name: round(stage.seconds, 2) for stage in self._stages.values()}
 
-    def is_done(self, name: str) -> bool:
-        """Whether an earlier attempt, or this one, finished a stage."""
-        return self._stages[name].state == "done"
-
     def interrupt(self) -> None:
         """Make the next `progress` call raise `RunInterrupted`; safe from any thread."""
         self._interrupted.set()
 
     @asynccontextmanager
-    async def stage(
-        self, name: str, *, unit: str | None = None, record: bool = False
-    ) -> AsyncIterator["StageProgress"]:
+    async def stage(self, name: str, *, record: bool = False) -> AsyncIterator["StageProgress"]:
         """Work on one stage; entering one that is done already is fine, its seconds add up.
 
         Args:
             name: one of the run's stages.
-            unit: what `progress` counts, where the run's row does not say so yet.
             record: keep the metrics given to `progress`, by the number done, as the run's curves.
         """
         self._raise_if_interrupted()
@@ -115,7 +108,6 @@ class RunContext:
         self._change(
             name,
             state="running",
-            unit=unit or before.unit,
             started_at=before.started_at or datetime.now(UTC),
         )
         await self._write()

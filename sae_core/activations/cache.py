@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_core.activations.order import shuffled_batches, training_positions, validation_positions
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
-from sae_core.files import require_free_space, write_atomically, write_json
+from sae_core.files import require_free_space, write_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
+from sae_core.tensor_files import write_tensors
 
 _MANIFEST = "manifest.json"
 _TENSOR = "activations"
@@ -201,7 +201,7 @@ def _shard_path(folder: Path, index: int) -> Path:
 
 
 def _write_shard(folder: Path, index: int, activations: Float[Tensor, "sequence position d_in"]) -> None:
-    write_atomically(_shard_path(folder, index), lambda temporary: save_file({_TENSOR: activations}, temporary))
+    write_tensors(_shard_path(folder, index), {_TENSOR: activations})
 
 
 def _open_shard(folder: Path, index: int) -> Float[Tensor, "sequence position d_in"]:

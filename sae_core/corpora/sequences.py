@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int32
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from sae_core.errors import ArtifactError
-from sae_core.files import write_atomically, write_json
+from sae_core.files import write_json
+from sae_core.tensor_files import write_tensors
 
 VALIDATION_EVERY = 20
 """One sequence in this many is held out from training."""
@@ -93,8 +95,7 @@ class Sequences:
             ArtifactError: if the disk is full.
         """
         arrays = {"token_ids": self.token_ids, "counted": self.counted, "document_of": self.document_of}
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_atomically(folder / _TOKENS, lambda temporary: save_file(contiguous, temporary))
+        write_tensors(folder / _TOKENS, {name: torch.from_numpy(array) for name, array in arrays.items()})
         description = {
             "length": self.length,
             "pad_token_id": self.pad_token_id,

@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError, CorpusError
-from sae_core.files import sha256_file, sha256_json, write_atomically, write_json
+from sae_core.files import sha256_file, sha256_json, write_json
 from sae_core.index.segments import Indices, bounds, cut, row_bounds
 from sae_core.progress import Progress, silent
 from sae_core.saes.base import SAE
+from sae_core.tensor_files import write_tensors
 
 STORE_VERSION = 1
 """Raise it when the meaning or the layout of a shard changes."""
@@ -262,16 +262,15 @@ class _Builder:
         start, stop, _ = where.indices(len(self.sequences))
         tensors = self._encode(start, stop, activations)
         header = {"mark": self.mark, "start": start, "stop": stop, "nonzeros": len(tensors["position"])}
-        # One key, because safetensors writes several in no fixed order; and not its save_file, which hides a full disk.
-        content = to_safetensors(tensors, {"seesae": json.dumps(header)})
-        write_atomically(self.path(i), lambda temporary: _write(temporary, content))
+        # One key, because safetensors writes several in no fixed order.
+        write_tensors(self.path(i), tensors, {"seesae": json.dumps(header)})
         return self._entry(i, header)
 
     def _entry(self, i: int, header: dict[str, Any]) -> dict[str, Any]:
         sizes = {key: header[key] for key in ("start", "stop", "nonzeros")}
         return {"file": self.path(i).name, "sha256": sha256_file(self.path(i)), **sizes}
 
-    def _encode(self, start: int, stop: int, activations: Tensor) -> dict[str, NDArray[Any]]:
+    def _encode(self, start: int, stop: int, activations: Tensor) -> dict[str, Tensor]:
         length = self.sequences.length
         counted = np.flatnonzero(self.sequences.counted[start:stop])
         before, total = self.counted_before(start), self.sequences.n_counted
@@ -288,15 +287,12 @@ class _Builder:
         # Tokens come in ascending order, so a stable sort by feature leaves them ascending within each.
         order = _stable_argsort(features, self.sae.d_sae)
         position = np.concatenate([*token, np.empty(0, np.int64)])[order] + start * length
-        return {
+        csc = {
             "indptr": row_bounds(features, self.sae.d_sae),
             "position": position.astype(np.int32),
             "value": np.concatenate([*value, np.empty(0, np.float32)])[order],
         }
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+        return {name: torch.from_numpy(array) for name, array in csc.items()}
 
 
 def _stable_argsort(numbers: NDArray[np.int64], limit: int) -> Indices:

@@ -20,7 +20,7 @@ from sae_core.models.vocabulary import token_bytes
 Replace = Callable[[Float[Tensor, "batch position d_in"]], Float[Tensor, "batch position d_in"]]
 
 
-class _HookReached(Exception):  # noqa: N818 - a signal, not an error
+class _HookReached(Exception):
     """Ends a forward pass as soon as the hook point has been read."""
 
 
