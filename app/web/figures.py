@@ -41,77 +41,73 @@ class Chart:
 
 def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> Chart:
     """How often a feature is how active, on a logarithmic count, with the edges of the quantile bands."""
-    edges, counts = histogram.edges, histogram.counts
-    maximum = edges[-1]
-    figure = go.Figure(
-        go.Bar(
-            x=[(low + high) / 2 for low, high in _bins(edges)],
-            y=list(counts),
-            width=[high - low for low, high in _bins(edges)],
-            marker_color="var(--chart-bar)",
-            customdata=[[significant(low), significant(high)] for low, high in _bins(edges)],
-            hovertemplate="%{y:,} tokens<br>between %{customdata[0]} and %{customdata[1]}<extra></extra>",
-        )
+    bins = list(pairwise(histogram.edges))
+    maximum = histogram.edges[-1]
+    bars = _bars(
+        bins,
+        histogram.counts,
+        [[significant(low), significant(high)] for low, high in bins],
+        "%{y:,} tokens<br>between %{customdata[0]} and %{customdata[1]}",
     )
-    for edge in band_edges[1:-1]:
-        figure.add_vline(x=edge, line={"color": "var(--ink-faint)", "width": 1, "dash": "dot"})
-    for shade in range(STEPS):  # the shading of tokens, as a scale under the axis
-        figure.add_shape(
-            type="rect",
-            xref="x",
-            yref="paper",
-            x0=maximum * shade / STEPS,
-            x1=maximum * (shade + 1) / STEPS,
-            y0=-0.045,
-            y1=-0.005,
-            fillcolor=f"var(--act-{shade + 1})",
-            line_width=0,
-        )
-    figure.update_xaxes(title_text="activation", range=[0, maximum], ticks="", ticklabelstandoff=6, showgrid=False)
-    figure.update_yaxes(title_text="tokens (log)", **_log_counts(max(counts, default=1)))
+    x = {"title": "activation", "range": [0, maximum], "ticks": "", "ticklabelstandoff": 6}
+    y = {"title": "tokens (log)", **_log_counts(max(histogram.counts, default=1))}
+    shapes = [*(_divider(edge) for edge in band_edges[1:-1]), *_ramp(maximum)]
     return Chart(
         title="Activations",
         note="tokens by how active the feature is; dotted lines divide them into fifths",
-        figure=_finished(figure, bargap=0.08),
+        figure=_figure(bars, x, y, shapes=shapes),
         columns=("from", "to", "tokens"),
         rows=tuple(
             (significant(low), significant(high), count(number))
-            for (low, high), number in zip(_bins(edges), counts, strict=True)
+            for (low, high), number in zip(bins, histogram.counts, strict=True)
         ),
     )
+
+
+def _divider(edge: float) -> dict[str, Any]:
+    line = {"color": "var(--ink-faint)", "width": 1, "dash": "dot"}
+    return {"type": "line", "x0": edge, "x1": edge, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _ramp(maximum: float) -> list[dict[str, Any]]:
+    """The shading of tokens, as a scale under the axis."""
+    box = {"type": "rect", "yref": "paper", "y0": -0.045, "y1": -0.005, "line": {"width": 0}}
+    return [
+        box
+        | {
+            "x0": maximum * shade / STEPS,
+            "x1": maximum * (shade + 1) / STEPS,
+            "fillcolor": f"var(--act-{shade + 1})",
+        }
+        for shade in range(STEPS)
+    ]
 
 
 def density_histogram(histogram: DensityHistogram) -> Chart:
     """How many features are how dense, over the logarithm of density."""
     edges = histogram.edges
-    figure = go.Figure(
-        go.Bar(
-            x=[(low + high) / 2 for low, high in _bins(edges)],
-            y=list(histogram.counts),
-            width=[high - low for low, high in _bins(edges)],
-            marker_color="var(--chart-bar)",
-            customdata=[[percent(10**low), percent(10**high)] for low, high in _bins(edges)],
-            hovertemplate="%{y:,} features<br>active on %{customdata[0]} to %{customdata[1]} of tokens<extra></extra>",
-        )
+    bins = list(pairwise(edges))
+    shares = [[percent(10**low), percent(10**high)] for low, high in bins]
+    bars = _bars(
+        bins,
+        histogram.counts,
+        shares,
+        "%{y:,} features<br>active on %{customdata[0]} to %{customdata[1]} of tokens",
     )
     powers = range(math.ceil(edges[0]), math.floor(edges[-1]) + 1)
-    figure.update_xaxes(
-        title_text="density: share of tokens that a feature is active on (log)",
-        range=[edges[0], edges[-1]],
-        tickvals=list(powers),
-        ticktext=[round_percent(10.0**power) for power in powers],
-        showgrid=False,
-    )
-    figure.update_yaxes(title_text="features", tickformat=",", rangemode="tozero", nticks=5)
+    x = {
+        "title": "density: share of tokens that a feature is active on (log)",
+        "range": [edges[0], edges[-1]],
+        "tickvals": list(powers),
+        "ticktext": [round_percent(10.0**power) for power in powers],
+    }
+    y = {"title": "features", "tickformat": ",", "rangemode": "tozero", "nticks": 5}
     return Chart(
         title="How often features fire",
         note=f"without {plural(histogram.dead, 'dead feature')}" if histogram.dead else "",
-        figure=_finished(figure, bargap=0.08),
+        figure=_figure(bars, x, y),
         columns=("density from", "to", "features"),
-        rows=tuple(
-            (percent(10**low), percent(10**high), count(number))
-            for (low, high), number in zip(_bins(edges), histogram.counts, strict=True)
-        ),
+        rows=tuple((*share, count(number)) for share, number in zip(shares, histogram.counts, strict=True)),
     )
 
 
@@ -144,22 +140,20 @@ def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
         if not measured:
             continue
         shown = thinned(measured)
-        figure = go.Figure(
-            go.Scatter(
-                x=[step for step, _ in shown],
-                y=[value for _, value in shown],
-                mode="lines",
-                line={"color": "var(--accent)", "width": 1.75, "shape": "linear"},
-                hovertemplate="%{y:.4~r} after %{x:,} samples<extra></extra>",
-            )
-        )
-        figure.update_xaxes(title_text="training samples", tickformat="~s", nticks=5, showgrid=False)
-        figure.update_yaxes(nticks=4, **curve.axis)
+        line = {
+            "type": "scatter",
+            "x": [step for step, _ in shown],
+            "y": [value for _, value in shown],
+            "mode": "lines",
+            "line": {"color": "var(--accent)", "width": 1.75},
+            "hovertemplate": "%{y:.4~r} after %{x:,} samples<extra></extra>",
+        }
+        x = {"title": "training samples", "tickformat": "~s", "nticks": 5}
         charts.append(
             Chart(
                 title=curve.title,
                 note=curve.note,
-                figure=_finished(figure),
+                figure=_figure(line, x, {"nticks": 4, **curve.axis}),
                 columns=("samples", curve.title.lower()),
                 rows=tuple((count(step), significant(value, 4)) for step, value in thinned(measured, 40)),
                 metric=curve.metric,
@@ -176,8 +170,19 @@ def thinned(values: Sequence[T], most: int = _LONGEST_CURVE) -> list[T]:
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def _bins(edges: Sequence[float]) -> list[tuple[float, float]]:
-    return list(pairwise(edges))
+def _bars(
+    bins: Sequence[tuple[float, float]], counts: Sequence[int], ends: Sequence[Sequence[str]], hover: str
+) -> dict[str, Any]:
+    """A bar a bin; `ends` are the bins' ends as `hover` says them."""
+    return {
+        "type": "bar",
+        "x": [(low + high) / 2 for low, high in bins],
+        "y": list(counts),
+        "width": [high - low for low, high in bins],
+        "marker": {"color": "var(--chart-bar)"},
+        "customdata": [list(each) for each in ends],
+        "hovertemplate": f"{hover}<extra></extra>",
+    }
 
 
 def _log_counts(highest: int) -> dict[str, Any]:
@@ -185,30 +190,38 @@ def _log_counts(highest: int) -> dict[str, Any]:
     return {"type": "log", "dtick": 1, "tickformat": ",", "range": [math.log10(0.6), math.log10(max(highest, 1) * 1.6)]}
 
 
-def _finished(figure: go.Figure, **layout: Any) -> dict[str, Any]:
-    """The layout that all charts share, and the figure as plain lists and dicts."""
-    figure.update_layout(
-        template="none",
-        autosize=True,
-        showlegend=False,
-        dragmode=False,
-        hovermode="x",
-        margin={"l": 52, "r": 8, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "var(--ink-faint)", "size": 12},
-        hoverlabel={"bgcolor": "var(--ink)", "bordercolor": "var(--ink)", "font": {"color": "var(--paper)"}},
-        **layout,
+def _figure(trace: dict[str, Any], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
+    """A figure of one trace with the layout that all charts share, as plain lists and dicts."""
+    figure = go.Figure(  # one construction checks everything; each update of a figure would cost as much again
+        {
+            "data": [trace],
+            "layout": {
+                "autosize": True,
+                "showlegend": False,
+                "dragmode": False,
+                "hovermode": "x",
+                "bargap": 0.08,
+                "margin": {"l": 52, "r": 8, "t": 8, "b": 44},
+                "paper_bgcolor": "rgba(0,0,0,0)",
+                "plot_bgcolor": "rgba(0,0,0,0)",
+                "font": {"color": "var(--ink-faint)", "size": 12},
+                "hoverlabel": {
+                    "bgcolor": "var(--ink)",
+                    "bordercolor": "var(--ink)",
+                    "font": {"color": "var(--paper)"},
+                },
+                "xaxis": _axis(x) | {"showline": True, "showgrid": False},
+                "yaxis": _axis(y) | {"showline": False, "gridcolor": "var(--line)"},
+                "template": None,
+                **layout,
+            },
+        }
     )
-    axis = {
-        "fixedrange": True,
-        "zeroline": False,
-        "linecolor": "var(--line-strong)",
-        "title_standoff": 8,
-        "title_font_size": 12,
-    }
-    figure.update_xaxes(showline=True, **axis)
-    figure.update_yaxes(gridcolor="var(--line)", showline=False, **axis)
     plain: dict[str, Any] = figure.to_plotly_json()
-    del plain["layout"]["template"]
+    plain["layout"].pop("template", None)
     return plain
+
+
+def _axis(own: dict[str, Any]) -> dict[str, Any]:
+    title = {"text": own.get("title", ""), "standoff": 8, "font": {"size": 12}}
+    return {**own, "title": title, "fixedrange": True, "zeroline": False, "linecolor": "var(--line-strong)"}

@@ -7,10 +7,11 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
-from app.queries.examples import ExampleToken, ExampleView
+from app.queries.examples import ExampleView
 from app.services.tokens import Piece, display
 from app.web.formatting import percent, significant
 
@@ -67,17 +68,18 @@ def note(token_id: int, position: int, activation: float, maximum: float) -> str
 
 
 def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
-    """All tokens of an example."""
-    return _runs(_shown(example, maximum))
+    """All tokens of an example, each with its note."""
+    shown = _Shower(example, maximum)
+    return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
 
 
 def line(example: ExampleView, maximum: float) -> Line:
-    """An example cut to one line around its own token."""
-    tokens = _shown(example, maximum)
+    """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
+    shown = _Shower(example, maximum)
     here = example.position - example.start
-    before = _within(reversed(tokens[:here]), _BEFORE)
-    after = _within(tokens[here + 1 :], _AFTER)
-    return Line(before=_runs(before[::-1]), token=tokens[here], after=_runs(after))
+    before = _within((shown(place) for place in range(here - 1, -1, -1)), _BEFORE)
+    after = _within((shown(place) for place in range(here + 1, len(example.tokens))), _AFTER)
+    return Line(before=_runs(before[::-1]), token=shown(here), after=_runs(after))
 
 
 def plain_runs(
@@ -89,7 +91,7 @@ def plain_runs(
     """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
     return _runs(
         ShownToken(
-            pieces=display(raw),
+            pieces=_display(raw),
             special=special,
             step=step_of(position),
             strongest=position == strongest,
@@ -100,21 +102,31 @@ def plain_runs(
     )
 
 
-def _shown(example: ExampleView, maximum: float) -> list[ShownToken]:
-    peak = max(token.activation for token in example.tokens)
+class _Shower:
+    """Shows the tokens of one example by their place in it."""
 
-    def one(place: int, token: ExampleToken) -> ShownToken:
-        position = example.start + place
+    def __init__(self, example: ExampleView, maximum: float) -> None:
+        self.example = example
+        self.maximum = maximum
+        self.peak = max(token.activation for token in example.tokens)
+
+    def __call__(self, place: int, *, always_noted: bool = False) -> ShownToken:
+        token = self.example.tokens[place]
+        position = self.example.start + place
+        shade = step(token.activation, self.maximum)
+        noted = always_noted or shade
         return ShownToken(
-            pieces=display(token.bytes),
+            pieces=_display(token.bytes),
             special=token.special,
-            step=step(token.activation, maximum),
-            strongest=0 < token.activation == peak,
-            note=note(token.id, position, token.activation, maximum),
+            step=shade,
+            strongest=0 < token.activation == self.peak,
+            note=note(token.id, position, token.activation, self.maximum) if noted else "",
             position=position,
         )
 
-    return [one(place, token) for place, token in enumerate(example.tokens)]
+
+_display = lru_cache(maxsize=16_384)(display)
+"""The same few thousand tokens fill most pages."""
 
 
 def _within(tokens: Iterable[ShownToken], characters: int) -> list[ShownToken]:

@@ -12,6 +12,7 @@
     const features = new Map(data.features.map((feature) => [feature.index, feature]));
     const strip = root.querySelector("[data-tokens]");
     const tokens = [...strip.querySelectorAll(".t")];
+    for (const token of tokens) token.role = "button";
     const legend = root.querySelector("[data-legend]");
     const panel = root.querySelector("[data-token-panel]");
     const base = location.pathname.replace(/\/probe$/, "/features/");

@@ -98,6 +98,8 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await expect(page.locator("#labels [role=status]")).to_have_text("Saved.")
     await expect(page.locator(".label-text")).to_have_text("strings & <i>bows</i>")
     await expect(page.locator("#labels")).to_contain_text("Grace")
+    await expect(page.locator("h1")).to_have_text("strings & <i>bows</i>")
+    await expect(page.locator(".label-form summary")).to_be_focused()
 
     await page.reload()
     await page.keyboard.press("l")

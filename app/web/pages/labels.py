@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
-from app.queries.features import FeatureFilter, list_features
+from app.queries.features import FeatureFilter, get_feature, list_features
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_history, list_labels
 from app.queries.saes import SaeDetail, list_saes
 from app.services.labels import LabelConflict, save_label
@@ -126,8 +126,10 @@ async def save(
     except UserError as error:
         return await _again(request, sae, index, session, written, error)
     if wants_fragment(request):
+        detail = await get_feature(session, sae, index)
         context = await panel(session, sae, index, await list_labels(session, sae.id, index), name)
-        response: Response = render(request, "labels/_panel.html", {**context, "saved": True})
+        context |= {"saved": True, "detail": detail, "health": words.health(sae)}
+        response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
     response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")

@@ -178,6 +178,17 @@ async def test_neighbours_and_doors(client: httpx.AsyncClient, base: str) -> Non
         assert (await client.get(link["href"])).status_code == 200
 
 
+async def test_a_draft_gives_no_name(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    await add_label(session, made.sae, 1, "not yet sure", status="draft")
+    await session.commit()
+    page = parse((await client.get(f"{base}/features/1")).text)
+    assert "not yet sure" not in page.one("h1").text + page.one("title").text
+    assert "Nobody has labelled it yet" in page.text
+    assert page.one("p", cls="label-text").text == "not yet sure"
+
+
 async def test_a_dead_feature_says_so(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
     dead = next(row.number for row in made.features.rows() if row.count == 0)
     page = parse((await client.get(f"{base}/features/{dead}")).text)

@@ -55,6 +55,7 @@ async def test_htmx_gets_the_panel_with_the_history(client: httpx.AsyncClient, b
     url = f"{base}/features/5/labels"
     first = parse((await client.post(url, data=WRITTEN, headers=HTMX)).text)
     assert "Saved." in first.text
+    assert first.one("div", id="feature-title").one("h1").text == "rivers <i>and</i> lakes"
     second = await client.post(url, data=form(first) | {"explanation": "water"}, headers=HTMX)
     panel = parse(second.text)
     assert panel.one("p", cls="label-text").text == "water"
