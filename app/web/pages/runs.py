@@ -117,16 +117,19 @@ async def events(
     await _run(session, run_id)  # 404 now, while there is still a status to give
     sessions: async_sessionmaker[AsyncSession] = request.app.state.sessionmaker
     return StreamingResponse(
-        _events(sessions, run_id, view, after),
+        run_events(sessions, run_id, view, after),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(
+async def run_events(
     sessions: async_sessionmaker[AsyncSession], run_id: int, view: Literal["progress", "card"], after: int
 ) -> AsyncIterator[str]:
-    """Look once a second. Each look has a session of its own: a page that stays open must not hold a connection."""
+    """The events of one run, looked for once a second.
+
+    Each look has a session of its own: a page that stays open must not hold a connection.
+    """
     sent = ""
     looks = 0
     while True:

@@ -2,10 +2,10 @@ import json
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, update_progress
-from app.web.pages.runs import card, shown
+from app.web.pages.runs import card, run_events, shown
 from tests.factories import Synthetic, add_run
 from tests.web.html import parse
 
@@ -90,6 +90,24 @@ async def test_a_running_run_streams_until_it_ends(
     progress = parse(got[1][1])
     assert progress.one("span", cls="done").text == "Done"
     assert progress.all("a", href=f"/saes/{made.sae.slug}/features")
+
+
+async def test_each_point_is_sent_once(
+    made: Synthetic, session: AsyncSession, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    run = await add_run(session, made.sae, ends="running")
+    await session.commit()
+    stream = run_events(sessionmaker, run.id, "progress", 1400)
+    [(name, points)] = events(await anext(stream))
+    assert name == "metrics"
+    assert [point["step"] for point in json.loads(points)] == [1450]
+    assert events(await anext(stream))[0][0] == "progress"
+    await append_metrics(session, run.id, [MetricPoint(5000, {"loss": 0.2})])
+    await finish_run(session, run.id, {})
+    await session.commit()
+    rest = [event async for part in stream for event in events(part)]
+    assert rest[0] == ("metrics", json.dumps([{"step": 5000, "values": {"loss": 0.2}}]))
+    assert [name for name, _ in rest[1:]] == ["progress", "end"]
 
 
 async def test_a_page_without_curves_gets_the_charts_first(client: httpx.AsyncClient, session: AsyncSession) -> None:
