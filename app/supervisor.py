@@ -3,15 +3,19 @@
 import asyncio
 import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
+import psycopg
 
+from app.errors import UserError
 from app.home import HomeLock
-from app.postgres import database
+from app.postgres import database, embedded_postgres
 from app.processes import Child, ChildSpec
 from app.schema import upgrade
 from app.settings import Settings
@@ -21,6 +25,7 @@ Say = Callable[[str], None]
 """Tells the person at the terminal one line."""
 
 _UP_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,50 +38,55 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(settings: Settings, say: Say) -> AsyncIterator[Site]:
+async def running_site(settings: Settings, say: Say, stop: asyncio.Event) -> AsyncIterator[Site]:
     """Start everything, yield once the site answers, and stop everything at the end.
 
     Raises:
+        KeyboardInterrupt: `stop` was set before the site answered.
         AlreadyRunning: another supervisor serves this home folder.
         UserError: the database or the port cannot be had.
     """
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         lock = HomeLock.claim(settings.home)
         stack.callback(lock.release)
         web_socket = stack.enter_context(
             listen(settings.host, settings.port, on_taken=lambda port: say(f"Port {port} is taken; trying the next."))
         )
         inference_socket = stack.enter_context(listen("127.0.0.1", 0))
-        database_url = stack.enter_context(database(settings.home, settings.database_url))
+        database_url = await stack.enter_async_context(_kept_postgres(settings, say))
         await asyncio.to_thread(upgrade, database_url)
 
         url = url_of(web_socket)
-        shared = {
+        environment = {
             "SEESAE_HOME": str(settings.home),
             "SEESAE_ARTIFACTS": str(settings.artifacts),
+            "SEESAE_DEVICE": settings.device,
             "SEESAE_DATABASE_URL": database_url,
             "SEESAE_HOST": settings.host,
             "SEESAE_PORT": str(web_socket.getsockname()[1]),
         }
-        specs = [ChildSpec("worker", ("worker",), shared, (lock.descriptor,))]
         if settings.inference_url is None:
-            secret = settings.inference_secret.get_secret_value() if settings.inference_secret else None
-            shared |= {
-                "SEESAE_INFERENCE_URL": url_of(inference_socket),
-                "SEESAE_INFERENCE_SECRET": secret or secrets.token_urlsafe(32),
-            }
-            specs.insert(0, _serving("inference", inference_socket.fileno(), shared, lock))
-        specs.insert(0, _serving("web", web_socket.fileno(), shared, lock))
+            given = settings.inference_secret
+            environment["SEESAE_INFERENCE_URL"] = url_of(inference_socket)
+            environment["SEESAE_INFERENCE_SECRET"] = given.get_secret_value() if given else secrets.token_urlsafe(32)
+        specs = [
+            _serving("web", web_socket, environment, lock),
+            _serving("inference", inference_socket, environment, lock),
+            ChildSpec("worker", ("worker",), environment, (lock.descriptor,)),
+        ]
+        if settings.inference_url is not None:  # it runs elsewhere
+            del specs[1]
 
         children = tuple(Child(spec, settings.home / "logs", on_restart=say) for spec in specs)
         async with _kept_running(children):
-            await _until_up(url, children[0].log_path, say)
+            await _until_up(url, children[0].log_path, say, stop)
             lock.announce(url)
             yield Site(url, database_url, children)
 
 
-def _serving(name: str, descriptor: int, environment: dict[str, str], lock: HomeLock) -> ChildSpec:
+def _serving(name: str, listening: socket.socket, environment: dict[str, str], lock: HomeLock) -> ChildSpec:
     """A child that takes over a listening socket."""
+    descriptor = listening.fileno()
     return ChildSpec(name, (name, "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
 
 
@@ -92,11 +102,15 @@ async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def _until_up(url: str, log: Path, say: Say) -> None:
-    """Wait until the site answers; after a while say where to look, and wait on."""
+async def _until_up(url: str, log: Path, say: Say, stop: asyncio.Event) -> None:
+    """Wait until the site answers; after a while say where to look, and wait on.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
     patience = asyncio.get_running_loop().time() + _UP_SECONDS
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-        while True:
+        while not stop.is_set():
             try:
                 if (await client.get(f"{url}/healthz")).is_success:
                     return
@@ -106,6 +120,50 @@ async def _until_up(url: str, log: Path, say: Say) -> None:
                 say(f"The site does not answer yet. Its log: {log}")
                 patience += _UP_SECONDS
             await asyncio.sleep(0.05)
+    raise KeyboardInterrupt
+
+
+@asynccontextmanager
+async def _kept_postgres(settings: Settings, say: Say) -> AsyncIterator[str]:
+    """The database's URL; the embedded Postgres is started again if it ends, as any child is."""
+    hold = ExitStack()
+    keeper = None
+    try:
+        url = hold.enter_context(database(settings.home, settings.database_url))
+        if settings.database_url is None:
+            keeper = asyncio.create_task(_keep_postgres(settings.home, hold, say), name="postgres")
+        yield url
+    finally:
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+        _let_go(hold)
+
+
+async def _keep_postgres(home: Path, hold: ExitStack, say: Say) -> None:
+    """Look now and then whether Postgres runs, and start it where it does not."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        if not _postgres_runs(home):
+            say("The database has ended; starting it again.")
+            _let_go(hold)
+            with suppress(UserError, psycopg.Error):  # processes of the dead one may still be ending: look again
+                hold.enter_context(embedded_postgres(home))
+
+
+def _postgres_runs(home: Path) -> bool:
+    """Whether the server's process is there. One that is only slow to answer must be left alone."""
+    try:
+        pid = int((home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (FileNotFoundError, IndexError, psutil.NoSuchProcess):
+        return False
+
+
+def _let_go(hold: ExitStack) -> None:
+    """Leave Postgres, which may be dead: there is nothing to stop then."""
+    with suppress(psutil.NoSuchProcess):
+        hold.close()
 
 
 @asynccontextmanager

@@ -102,11 +102,13 @@ class StageDisplay:
 
     def _show_bar(self, stage: Stage) -> None:
         if stage.name not in self._tasks:
-            self._tasks[stage.name] = self._bars.add_task(stage.title, total=None, start=False, mark="·", stage=stage)
+            self._tasks[stage.name] = self._bars.add_task(stage.title, total=1, start=False, mark="·", stage=stage)
         task_id = self._tasks[stage.name]
         if stage.state != "waiting" and self._states.get(stage.name, "waiting") == "waiting":
             # Times are measured from what is done already: a resumed stage must not claim that as speed.
             self._bars.reset(task_id, total=stage.total or None, completed=stage.done)
+        if stage.state == "waiting":
+            return
         self._bars.update(
             task_id, total=stage.total or None, completed=stage.done, mark=_MARKS.get(stage.state, "·"), stage=stage
         )

@@ -74,7 +74,7 @@ async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> 
 
     async with stop_signals() as stop:
         try:
-            async with running_site(settings, say) as site:
+            async with running_site(settings, say, stop) as site:
                 say(f"SeeSAE is at {site.url}")
                 if not await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
                     say("Stopping. The same command goes on from here.")

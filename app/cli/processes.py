@@ -29,11 +29,10 @@ def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
     """
     from app.supervisor import running_site, stop_signals
 
+    settings = settings_with(host=host, port=port, device=device)
+
     async def run() -> None:
-        async with (
-            stop_signals() as stop,
-            running_site(settings_with(host=host, port=port, device=device), say) as site,
-        ):
+        async with stop_signals() as stop, running_site(settings, say, stop) as site:
             typer.echo(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
             await stop.wait()
             say("Stopping.")

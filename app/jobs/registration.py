@@ -58,7 +58,7 @@ async def register_trained(
             artifact=str(folder.relative_to(shop.artifacts.root)),
             weights_sha256=sha256_file(folder / WEIGHTS),
             config={
-                **asdict(config),
+                **asdict(config.resolved()),
                 "corpus": material.corpus.slug,
                 "sequences": material.sequences.sha256,
                 "training_key": training_key,

@@ -102,7 +102,7 @@ async def train_sae(
         model=material.model.weights_sha256,
         hook=str(material.hook),
         sequences=material.sequences.sha256,
-        training=asdict(config),
+        training=asdict(config.resolved()),
     )
     async with run.stage("train", record=True) as progress:
         known = await _find(shop, slug)
@@ -175,8 +175,13 @@ async def index_sae(
     return statistics
 
 
-async def evaluate_sae(run: RunContext, shop: Workshop, sae: SAE, detail: SaeDetail, material: Material) -> Evaluation:
-    """Measure the SAE on held-out sequences, and keep the figures with it."""
+async def evaluate_sae(
+    run: RunContext, shop: Workshop, sae: SAE, detail: SaeDetail, material: Material, *, predictions: int = 4096
+) -> Evaluation:
+    """Measure the SAE on held-out sequences, and keep the figures with it.
+
+    `predictions` is how many are scored for the cross-entropy metrics; they cost four passes of the whole model.
+    """
     async with run.stage("evaluate") as progress:
         evaluation = await run.in_thread(
             evaluate,
@@ -185,6 +190,7 @@ async def evaluate_sae(run: RunContext, shop: Workshop, sae: SAE, detail: SaeDet
             material.hook,
             material.sequences,
             activations=material.cache,
+            max_tokens=predictions,
             progress=progress,
         )
         async with shop.sessions.begin() as session:

