@@ -225,20 +225,20 @@ def _reason(data: Path, log_size: int) -> str:
     fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
     if fatal:
         return f"{fatal[-1].split(':', 3)[-1].strip()} (see {log})"
-    return _complaints.last_line
+    return _complaints.first_error
 
 
 class _Complaints(logging.Handler):
     """Keeps what the last failed command of pgserver said, which pgserver logs, over many lines, and does not raise."""
 
-    last_line = "no reason was given"
+    first_error = "no reason was given"
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR and record.args:
             *_, stderr = record.args
             lines = [line for line in str(stderr).splitlines() if "hint:" not in line.lower()]
             errors = [line for line in lines if "error" in line.lower()] or lines
-            self.last_line = errors[-1] if errors else self.last_line
+            self.first_error = errors[0] if errors else self.first_error  # what follows is the cleaning up
 
 
 _complaints = _Complaints()
