@@ -110,7 +110,9 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await page.get_by_text("2 versions").click()
     await expect(page.locator(".history li")).to_have_count(2)
     await expect(page.locator(".history")).to_contain_text("bows")
-    await page.goto(f"{base}/features?label=labelled")
+    await page.goto(f"{base}/features")
+    await page.select_option("#label", "labelled")
+    await expect(page).to_have_url(f"{base}/features?label=labelled")
     await expect(page.locator(".feature-label")).to_have_text(["strings"])
 
 
