@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from app.main import create_app
 from app.settings import Settings
+
+expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
 
 _ARGUMENTS = (
     "--no-sandbox",
