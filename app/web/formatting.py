@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from pathlib import PurePath
 
 NARROW_SPACE = "\u202f"
 NONE = "–"
@@ -100,6 +101,11 @@ def rate(value: float, unit: str) -> str:
     return f"{significant(value) if value < 100 else f'{value:,.0f}'} {unit}/s"
 
 
+def without_folder(source: str) -> str:
+    """Where something came from, as others may see it: of a path on the server, only the file's name."""
+    return PurePath(source).name if PurePath(source).is_absolute() else source
+
+
 FILTERS = {
     f.__name__: f
     for f in (
@@ -115,5 +121,6 @@ FILTERS = {
         short_hash,
         signed,
         significant,
+        without_folder,
     )
 }
