@@ -4,7 +4,7 @@ plotly.py checks every name in a figure here, so that a wrong one is a test's fa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -117,6 +117,7 @@ class _Curve:
     title: str
     note: str
     axis: dict[str, Any]
+    say: Callable[[float], str] = significant
 
 
 _CURVES = (
@@ -126,8 +127,9 @@ _CURVES = (
     _Curve(
         "dead_fraction",
         "Dead features",
-        "share of all",
+        "of all",
         {"rangemode": "tozero", "tickformat": ".2~p", "autorangeoptions": {"include": 0.01}},
+        percent,
     ),
 )
 
@@ -157,7 +159,7 @@ def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
                 columns=("samples", curve.title.lower()),
                 rows=tuple((count(step), significant(value, 4)) for step, value in thinned(measured, 40)),
                 metric=curve.metric,
-                latest=significant(measured[-1][1]),
+                latest=curve.say(measured[-1][1]),
             )
         )
     return charts

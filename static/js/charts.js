@@ -67,6 +67,7 @@
 
   // New points of live curves: [{step, values: {metric: number}}].
   const short = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "\u2212"));
+  const said = (value, axis) => (axis.tickformat?.endsWith("p") ? `${short(100 * value)}\u202f%` : short(value));
   document.addEventListener("curvepoints", (event) => {
     for (const [box, spec] of specs) {
       const figure = box.closest("[data-metric]");
@@ -77,7 +78,7 @@
         if (typeof value !== "number" || step <= x[x.length - 1]) continue; // a reconnected stream repeats itself
         x.push(step);
         y.push(value);
-        figure.querySelector(".chart-latest").textContent = short(value);
+        figure.querySelector(".chart-latest").textContent = said(value, spec.layout.yaxis);
       }
       draw(box);
     }

@@ -86,6 +86,11 @@ def test_curves_are_those_that_were_measured() -> None:
     assert figures.training_curves([]) == []
 
 
+def test_the_last_value_is_said_in_its_unit() -> None:
+    charts = figures.training_curves([MetricPoint(1, {"l0": 32.0, "dead_fraction": 0.000244})])
+    assert [chart.latest for chart in charts] == ["32.0", "0.024\u202f%"]
+
+
 def test_long_curves_are_thinned_with_both_ends() -> None:
     loss = figures.training_curves(POINTS)[0].figure["data"][0]
     assert len(loss["x"]) == 400
