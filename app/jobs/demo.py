@@ -36,6 +36,9 @@ async def run_demo(run: RunContext, shop: Workshop) -> dict[str, Any]:
     """Do a run of kind "demo": all that train, index and evaluate do, on one pass of the model over the corpus."""
     params = DemoParams.model_validate(run.params)
     training = training_of(params)
+    training_config(
+        training, params.tokens
+    ).resolved()  # refuses what cannot be trained, before the model runs for long
     material = await prepare(run, shop, training.model, HookPoint.parse(training.hook), training)
     config = training_config(training, material.sequences.n_counted)
     sae, detail = await train_sae(run, shop, demo_slug(params), config, material)

@@ -34,6 +34,7 @@ async def run_train(run: RunContext, shop: Workshop) -> dict[str, Any]:
     """Do a run of kind "train": prepare the activations, train, evaluate."""
     params = TrainParams.model_validate(run.params)
     hook = HookPoint.parse(params.hook)
+    training_config(params, tokens=1).resolved()  # refuses what cannot be trained before the model runs
     material = await prepare(run, shop, params.model, hook, params)
     slug = params.name or sae_slug(material.model.name, str(hook), params.architecture, params.width)
     config = training_config(params, material.sequences.n_counted)

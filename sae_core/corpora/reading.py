@@ -113,6 +113,8 @@ def _read_file(path: Path, cache: Path, *, keep_in_memory: bool) -> Dataset:
     builder = _BUILDERS.get(bare.suffix)
     if builder is None:
         raise CorpusError(f"{path} is of no known kind. Give a {', '.join(_BUILDERS)} file.")
+    if path.stat().st_size == 0:
+        raise CorpusError(f"{path.name} is empty. Give a corpus with at least a few thousand words.")
     if bare.suffix == ".json" and (rows := _read_extracts(path)) is not None:
         return Dataset.from_list(rows)
     options = {"sample_by": "paragraph"} if builder == "text" else {}
@@ -207,8 +209,6 @@ def _explain_failure(name: str) -> Iterator[None]:
     """Turn the errors of `datasets` and its readers into one line."""
     try:
         yield
-    except StopIteration as error:  # what `datasets` raises for an empty JSON file
-        raise CorpusError(f"{name} is empty. Give a corpus with at least a few thousand words.") from error
     except datasets.exceptions.DatasetGenerationError as error:
         raise CorpusError(f"{name} cannot be read: {_first_line(error.__cause__ or error)}. Mend the file.") from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, ImportError) as error:

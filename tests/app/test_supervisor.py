@@ -49,7 +49,10 @@ class Serving:
         """The children that run now, by name."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            command = child.cmdline()
+            try:
+                command = child.cmdline()
+            except (psutil.ZombieProcess, psutil.NoSuchProcess):  # it has just died
+                continue
             if "app.cli" in command:
                 found[command[command.index("app.cli") + 1]] = child
         return found

@@ -115,8 +115,8 @@ def test_the_cache_is_where_the_caller_says(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.txt", b"", "empty.txt"),
         ("empty.jsonl", b"", "is empty"),
+        ("empty.txt", b"", "is empty"),
         ("blank.jsonl", b'{"text": "  "}\n{"text": null}', "holds no text"),
         ("latin1.txt", b"caf\xe9", "cannot be read"),
         ("broken.jsonl", b"not json\n", "cannot be read"),

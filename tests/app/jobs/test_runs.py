@@ -18,7 +18,7 @@ from app.jobs.requests import INTERRUPTED, close_abandoned, request_run
 from app.jobs.workshop import Workshop
 from app.queries import locks, runs, saes
 from app.queries.runs import RunKind, RunView, Stage
-from sae_core.errors import ModelError
+from sae_core.errors import ModelError, SAEError
 from tests.tiny import CORPUS_FILE
 
 PLANS: dict[RunKind, Sequence[Stage]] = {"train": TRAIN, "index": INDEX, "evaluate": EVALUATE}
@@ -160,6 +160,15 @@ async def test_what_a_user_can_mend_fails_the_run_with_its_message(shop: Worksho
         await execute(shop, run_id)
     run = await row(shop, run_id)
     assert (run.state, run.error) == ("failed", str(caught.value))
+
+
+async def test_what_cannot_be_trained_is_refused_before_the_model_runs(shop: Workshop, training: TrainParams) -> None:
+    run_id = await ask(shop, "train", training.model_copy(update={"architecture": "none-such"}))
+    with pytest.raises(SAEError, match="Choose standard, topk, batchtopk"):
+        await execute(shop, run_id)
+    run = await row(shop, run_id)
+    assert run.state == "failed"
+    assert {stage.state for stage in run.stages} == {"waiting"}
 
 
 async def test_an_unknown_sae_is_said_with_those_that_are_known(shop: Workshop, training: TrainParams) -> None:
