@@ -77,6 +77,6 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise ArtifactError(
-            f"{what} needs {needed_bytes / 1e9:.1f} GB but {folder} has {free / 1e9:.1f} GB free. "
-            "Free some space, or ask for fewer tokens."
+            f"{what} needs {needed_bytes / 1e6:,.0f} MB but {folder} has {free / 1e6:,.0f} MB free. "
+            "Free some space, or work in a folder on another disk."
         )

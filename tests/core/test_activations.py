@@ -195,7 +195,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
 ) -> None:
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(ArtifactError, match=r"needs .* GB but"):
+    with pytest.raises(ArtifactError, match=r"needs .* MB but"):
         ActivationCache.build(model, HOOK, sequences, tmp_path, progress=interrupt_after(0))
 
 
