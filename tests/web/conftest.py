@@ -1,3 +1,5 @@
+"""The site over a made-up SAE, for the tests of pages and API alike."""
+
 from collections.abc import AsyncIterator
 from pathlib import Path
 
