@@ -3,7 +3,7 @@
     SAEError
     ├── ModelError         a model, tokenizer or hook point that cannot be used
     ├── CorpusError        text that cannot be read or holds too little
-    ├── CheckpointError    an SAE on disk that cannot be read
+    ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
     └── TrainingDiverged   a loss that is no longer a number
 
@@ -24,7 +24,7 @@ class CorpusError(SAEError):
 
 
 class CheckpointError(SAEError):
-    """An SAE on disk cannot be read."""
+    """An SAE cannot be read, or not be written in the format asked for."""
 
 
 class ArtifactError(SAEError):

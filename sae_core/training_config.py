@@ -1,10 +1,14 @@
 """What a training run is asked for. Defaults are a recipe that works within minutes on two CPU cores."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from sae_core.errors import SAEError
-from sae_core.saes import ARCHITECTURES, SAE
+from sae_core.saes import ARCHITECTURES, SAE, SAEConfig
+
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,17 +20,21 @@ class TrainingConfig:
     d_sae: int = 4096
     """Number of features."""
     k: int = 32
-    """Active features per token (TopK, BatchTopK)."""
-    aux_coefficient: float = 1 / 32
-    """Weight of AuxK, which revives dead features (TopK, BatchTopK)."""
-    l1_coefficient: float = 1.0
-    """λ of the sparsity penalty (Standard); on SmolLM2's layer 9, 1 leaves some 90 features active per token."""
+    """Active features per token, in the architectures that aim at a number."""
+    skip: bool = False
+    """Whether a transcoder has a skip connection."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The architecture's own: fields of its `Config`, such as `l1_coefficient` of the standard SAE."""
     sparsity_warmup: float = 0.3
-    """Share of the steps over which the sparsity penalty grows to its full weight (Standard)."""
+    """Share of the steps over which a sparsity penalty grows to its full weight."""
     samples: int = 2_000_000
     """Activations to train on in all; more than the source holds means several epochs."""
     batch_size: int = 2048
-    """Activations in a step."""
+    """Activations in a step, over all processes."""
+    accumulate: int = 1
+    """Parts that a process takes its batch in, one after the other, where it does not fit into memory whole."""
+    precision: str = "float32"
+    """Of products: `float32`; `tf32`, on GPUs that have it; `bf16`, by autocast. Weights are always float32."""
     lr: float | None = None
     """Peak learning rate; None takes `default_lr`."""
     warmup: float = 0.05
@@ -44,8 +52,12 @@ class TrainingConfig:
     10 million."""
     seed: int = 0
     """Of the start values and of the order of the data."""
+    log_every: int | None = None
+    """Steps that each point of the curves is a mean over; None gives some 200 points."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is also written every ten seconds."""
+    keep: int = 2
+    """Checkpoints that stay on disk."""
 
     @property
     def steps(self) -> int:
@@ -58,28 +70,40 @@ class TrainingConfig:
         Raises:
             SAEError: if a value makes no sense.
         """
-        if self.architecture not in ARCHITECTURES or ARCHITECTURES[self.architecture].losses is SAE.losses:
-            trainable = [name for name, sae in ARCHITECTURES.items() if sae.losses is not SAE.losses]
-            raise SAEError(f"Architecture {self.architecture!r} cannot be trained. Choose {', '.join(trainable)}.")
+        if self.architecture not in ARCHITECTURES:
+            raise SAEError(f"There is no architecture {self.architecture!r}. Choose {', '.join(ARCHITECTURES)}.")
+        if self.precision not in PRECISIONS:
+            raise SAEError(f"precision is {self.precision!r}. Choose {', '.join(PRECISIONS)}.")
         # A batch of one has no variance to explain.
-        least = {"d_sae": 1, "k": 1, "samples": 1, "batch_size": 2, "checkpoint_every": 1}
+        least = {"d_sae": 1, "k": 1, "samples": 1, "batch_size": 2, "accumulate": 1, "checkpoint_every": 1, "keep": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least {minimum}.")
-        if self.k > self.d_sae and hasattr(ARCHITECTURES[self.architecture].Config, "k"):
+        if self.takes_k and self.k > self.d_sae:
             raise SAEError(f"k is {self.k}, more than the {self.d_sae} features. Give a smaller k or a larger width.")
+        self._check_options()
         return replace(
             self,
             lr=default_lr(self.d_sae, self.steps) if self.lr is None else self.lr,
             dead_after=min(10_000_000, self.samples // 20) if self.dead_after is None else self.dead_after,
+            log_every=max(1, self.steps // 200) if self.log_every is None else self.log_every,
         )
 
-    def sae(self, d_in: int) -> SAE:
-        """An SAE of this architecture, without start values."""
+    @property
+    def takes_k(self) -> bool:
+        """Whether the architecture aims at a number of active features."""
+        return "k" in _names(ARCHITECTURES[self.architecture].Config)
+
+    def sae(self, d_in: int, d_out: int | None = None, shards: int = 1) -> SAE:
+        """An SAE of this architecture without start values; with `d_out`, a transcoder.
+
+        It has a `shards`-th part of the features.
+        """
         architecture = ARCHITECTURES[self.architecture]
-        own = {entry.name for entry in fields(architecture.Config)}
-        values = {name: value for name, value in asdict(self).items() if name in own}
-        return architecture(architecture.Config(d_in=d_in, **values))
+        values: dict[str, Any] = {**self.options, "skip": self.skip, "d_out": d_out}
+        if self.takes_k:
+            values["k"] = self.k
+        return architecture(architecture.Config(d_in=d_in, d_sae=self.d_sae // shards, **values))
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0: linear up, flat, linear down."""
@@ -87,6 +111,24 @@ class TrainingConfig:
         rising = (step + 1) / max(1.0, self.warmup * self.steps)
         falling = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, rising, falling)
+
+    def _check_options(self) -> None:
+        known = {
+            entry.name: entry.default
+            for entry in fields(ARCHITECTURES[self.architecture].Config)
+            if entry.name not in _names(SAEConfig) | {"k"}
+        }
+        for name, value in self.options.items():
+            if name not in known:
+                raise SAEError(f"{self.architecture} has no option {name!r}. It has {', '.join(known) or 'none'}.")
+            wanted = (list, tuple) if isinstance(known[name], tuple) else (int, float)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                kind = "a list of numbers" if isinstance(known[name], tuple) else "a number"
+                raise SAEError(f"{name} is {value!r}. Give {kind}, such as {known[name]}.")
+
+
+def _names(config: type[SAEConfig]) -> set[str]:
+    return {entry.name for entry in fields(config)}
 
 
 def default_lr(d_sae: int, steps: int) -> float:

@@ -1,4 +1,7 @@
-"""Activations on disk, in shards of consecutive sequences."""
+"""Activations on disk, in shards of consecutive sequences.
+
+For a transcoder a row is the activations that it reads, followed by those that it is to reconstruct.
+"""
 
 import json
 from collections.abc import Iterator
@@ -32,6 +35,9 @@ class ActivationCache:
     folder: Path
     sequences: Sequences
     d_in: int
+    """Width of what an SAE reads."""
+    d_out: int | None
+    """Width of what a transcoder is to reconstruct, which follows in each row; None where there is nothing."""
     n_shards: int
     n_counted: int
     """Counted tokens."""
@@ -44,6 +50,8 @@ class ActivationCache:
         self.folder = folder
         self.sequences = sequences
         self.d_in = manifest["d_in"]
+        self.d_out = manifest.get("d_out")
+        self._width = self.d_in + (self.d_out or 0)
         self.n_counted = sequences.n_counted
         self._shard_sequences: int = manifest["shard_sequences"]
         self.n_shards = _n_shards(sequences, self._shard_sequences)
@@ -61,6 +69,7 @@ class ActivationCache:
         sequences: Sequences,
         folder: Path,
         *,
+        target: HookPoint | None = None,
         batch_size: int = 16,
         shard_sequences: int = 64,
         progress: Progress = silent,
@@ -75,6 +84,7 @@ class ActivationCache:
             hook: point to read.
             sequences: tokens to run it on.
             folder: holds one cache, and nothing else.
+            target: point that a transcoder is to reconstruct, read in the same pass of the model.
             batch_size: sequences in one forward pass.
             shard_sequences: sequences in one file.
             progress: gets counted tokens done, and counted tokens in all.
@@ -83,15 +93,18 @@ class ActivationCache:
             ArtifactError: if the disk is too small, or `folder` holds activations of something else.
             ModelError: if the model has no such hook point.
         """
-        d_in = model.d_in(hook)
+        hooks = [hook] if target is None else [hook, target]
+        width = sum(model.d_in(point) for point in hooks)
         manifest = {
             "model": model.name,
             "model_sha256": model.weights_sha256,
             "hook": str(hook),
             "sequences_sha256": sequences.sha256,
-            "d_in": d_in,
+            "d_in": model.d_in(hook),
             "shard_sequences": shard_sequences,
         }
+        if target is not None:
+            manifest |= {"target": str(target), "d_out": model.d_in(target)}
         _claim(folder, manifest)
         for partial in folder.glob(".shard-*.tmp"):  # what a killed run was writing
             partial.unlink()
@@ -101,19 +114,19 @@ class ActivationCache:
         ]
         missing = [index for index in range(len(slices)) if not _shard_path(folder, index).exists()]
         rows = sum(slices[index].stop - slices[index].start for index in missing)
-        require_free_space(folder, rows * sequences.length * d_in * 4, "The activation cache")
+        require_free_space(folder, cls.size(sequences, width, rows), "The activation cache")
         counted = sequences.counted.sum(axis=1)
         total = int(counted.sum())
         done = total - sum(int(counted[slices[index]].sum()) for index in missing)
         progress(done, total)
         for index in missing:
-            shard = torch.empty((slices[index].stop - slices[index].start, sequences.length, d_in))
+            shard = torch.empty((slices[index].stop - slices[index].start, sequences.length, width))
             for start in range(0, len(shard), batch_size):
                 rows_of_batch = slice(
                     slices[index].start + start, min(slices[index].start + start + batch_size, slices[index].stop)
                 )
                 token_ids = torch.from_numpy(sequences.token_ids[rows_of_batch]).long()
-                shard[start : start + batch_size] = model.activations(token_ids, hook)
+                shard[start : start + batch_size] = model.activations(token_ids, *hooks)
                 done += int(counted[rows_of_batch].sum())
                 progress(done, total)
             _write_shard(folder, index, shard)
@@ -133,16 +146,24 @@ class ActivationCache:
             raise ArtifactError(f"The activations at {folder} are of other sequences. Build them again elsewhere.")
         return cls(folder, sequences, manifest)
 
+    @staticmethod
+    def size(sequences: Sequences, width: int, rows: int | None = None) -> int:
+        """Bytes that a cache of activations of this width takes, or those of `rows` of the sequences."""
+        return (len(sequences) if rows is None else rows) * sequences.length * width * 4
+
     def shard(self, index: int) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """The numbers of the sequences of one shard, and their activations (memory-mapped: do not write to them)."""
+        """The numbers of the sequences of one shard, and what an SAE reads (memory-mapped: do not write to it)."""
         start = index * self._shard_sequences
         activations = self._shards[index]
-        return slice(start, start + len(activations)), activations
+        return slice(start, start + len(activations)), activations[..., : self.d_in]
 
-    def batches(self, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
+    def batches(
+        self, batch_size: int, *, seed: int, skip: int = 0, part: slice = slice(None)
+    ) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
         """Endless batches of counted training tokens, in a random order of the whole cache that is new each epoch.
 
-        The same seed gives the same batches. The first `skip` batches are left out without being read.
+        The same seed gives the same batches. The first `skip` batches are left out without being read, and of each
+        batch only the rows of `part` are.
 
         Raises:
             ArtifactError: if no token is there to train on.
@@ -150,23 +171,23 @@ class ActivationCache:
         if self.train_tokens == 0:
             raise ArtifactError(f"The activations at {self.folder} hold no training tokens. Use a larger corpus.")
         for rows in shuffled_batches(self.train_tokens, batch_size, seed=seed, skip=skip):
-            yield self._gather(self._training[rows])
+            yield self._gather(self._training[rows[part]])
 
-    def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in"]]:
+    def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
         """Counted held-out tokens, once, in order; the last batch may be smaller."""
         for start in range(0, self.validation_tokens, batch_size):
             yield self._gather(self._validation[start : start + batch_size])
 
-    def _gather(self, positions: Int64[np.ndarray, "batch"]) -> Float[Tensor, "batch d_in"]:
+    def _gather(self, positions: Int64[np.ndarray, "batch"]) -> Float[Tensor, "batch d_in+d_out"]:
         """Activations at flat positions, in their order."""
         shard_of, row_of = np.divmod(positions, self._shard_sequences * self.sequences.length)
         by_shard = np.argsort(shard_of, kind="stable")
         ends = np.cumsum(np.bincount(shard_of, minlength=self.n_shards))
-        batch = torch.empty((len(positions), self.d_in))
+        batch = torch.empty((len(positions), self._width))
         for index, end in enumerate(ends):
             chosen = by_shard[ends[index - 1] if index else 0 : end]
             if len(chosen):
-                rows = self._shards[index].view(-1, self.d_in)
+                rows = self._shards[index].view(-1, self._width)
                 batch[torch.from_numpy(chosen)] = rows[torch.from_numpy(row_of[chosen])]
         return batch
 

@@ -21,25 +21,26 @@ def active_values(
     x: Float[Tensor, "batch d_in"],
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
-    b_dec: Float[Tensor, " d_in"],
+    centre: Float[Tensor, " d_in"] | None,
     selection: Selection,
 ) -> Float[Tensor, " active"]:
-    """The selected pre-activations, with gradients for `W_enc`, `b_enc` and `b_dec` (not for `x`).
+    """The selected pre-activations, with gradients for `W_enc`, `b_enc` and `centre` (not for `x`).
 
-    `pre` is (x − b_dec) W_enc + b_enc, already computed without gradient because the selection needed it.
+    `pre` is (x − centre) W_enc + b_enc, already computed without gradient because the selection needed it; without a
+    centre (a transcoder) it is x W_enc + b_enc.
     """
-    return _apply(_ActiveValues, selection.values(pre), x, W_enc, b_enc, b_dec, selection)
+    return _apply(_ActiveValues, selection.values(pre), x, W_enc, b_enc, centre, selection)
 
 
 def active_values_reference(
     x: Float[Tensor, "batch d_in"],
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
-    b_dec: Float[Tensor, " d_in"],
+    centre: Float[Tensor, " d_in"] | None,
     selection: Selection,
 ) -> Float[Tensor, " active"]:
     """`active_values` by dense autograd."""
-    return selection.values((x - b_dec) @ W_enc + b_enc)
+    return selection.values((x if centre is None else x - centre) @ W_enc + b_enc)
 
 
 def decode(
@@ -66,7 +67,7 @@ def _sum_by_feature(
     )
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Tensor | Selection) -> Tensor:
+def _apply(function: type[torch.autograd.Function], *arguments: Tensor | Selection | None) -> Tensor:
     result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
     return result
 
@@ -74,21 +75,27 @@ def _apply(function: type[torch.autograd.Function], *arguments: Tensor | Selecti
 class _ActiveValues(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, selection: Selection
+        ctx: Any,
+        values: Tensor,
+        x: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        centre: Tensor | None,
+        selection: Selection,
     ) -> Tensor:
-        ctx.save_for_backward(x, W_enc, b_dec)
-        ctx.selection = selection
+        ctx.save_for_backward(x if centre is None else x - centre, W_enc)
+        ctx.selection, ctx.is_centred = selection, centre is not None
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, W_enc, b_dec = ctx.saved_tensors
+        x, W_enc = ctx.saved_tensors
         selection: Selection = ctx.selection
         grad_b_enc = gradient.new_zeros(selection.d_sae).index_add(0, selection.features, gradient)
-        grad_W_enc = _sum_by_feature(gradient, x - b_dec, selection).t()
-        grad_b_dec = -(W_enc @ grad_b_enc)
-        return None, None, grad_W_enc, grad_b_enc, grad_b_dec, None
+        grad_W_enc = _sum_by_feature(gradient, x, selection).t()
+        grad_centre = -(W_enc @ grad_b_enc) if ctx.is_centred else None
+        return None, None, grad_W_enc, grad_b_enc, grad_centre, None
 
 
 class _Decode(torch.autograd.Function):

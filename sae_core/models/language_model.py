@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,14 @@ from sae_core.files import sha256_json
 from sae_core.models.hooks import HookPoint
 from sae_core.models.vocabulary import token_bytes
 
-Replace = Callable[[Float[Tensor, "batch position d_in"]], Float[Tensor, "batch position d_in"]]
+Replace = Callable[
+    [Float[Tensor, "batch position d_out"], Float[Tensor, "batch position d_in"]],
+    Float[Tensor, "batch position d_out"],
+]
 
 
 class _HookReached(Exception):
-    """Ends a forward pass as soon as the hook point has been read."""
+    """Ends a forward pass as soon as the hook points have been read."""
 
 
 class LanguageModel:
@@ -112,48 +116,70 @@ class LanguageModel:
         return self._d_in[hook]
 
     def activations(
-        self, token_ids: Int[Tensor, "batch position"], hook: HookPoint
+        self, token_ids: Int[Tensor, "batch position"], *hooks: HookPoint
     ) -> Float[Tensor, "batch position d_in"]:
-        """Activations at `hook`, float32, on the model's device. The forward pass stops there.
+        """Activations at `hooks`, side by side, float32, on the model's device. The forward pass stops at the last.
 
         Attention is causal, so right padding changes nothing before it and needs no mask.
 
         Raises:
             ModelError: if the model has no such hook point, or the sequences are longer than its context.
         """
-        module, side = self._resolve(hook)
-        captured: list[Tensor] = []
+        captured: dict[HookPoint, Tensor] = {}
 
-        def capture(activations: Tensor) -> None:
-            captured.append(activations)
-            raise _HookReached
+        def capture(hook: HookPoint, activations: Tensor) -> None:
+            captured[hook] = activations if len(hooks) == 1 else activations.clone()
+            if len(captured) == len(set(hooks)):
+                raise _HookReached
 
-        # Nothing runs after the hook, so nothing can write into the captured tensor: no copy is needed.
-        with HookManager() as hooks, torch.no_grad(), suppress(_HookReached):
-            hooks.read(module, capture, point=side)
+        # After the last hook nothing runs that could write into the tensor: no copy of it alone is needed.
+        with HookManager() as manager, torch.no_grad(), suppress(_HookReached):
+            for hook in set(hooks):
+                module, side = self._resolve(hook)
+                manager.read(module, partial(capture, hook), point=side)
             self._forward(token_ids)
-        if not captured:
-            raise ModelError(f"{self.name} never computes {hook} as a tensor of its own. Choose another hook point.")
-        return _by_position(captured[0], token_ids).float()
+        for hook in hooks:
+            if hook not in captured:
+                raise ModelError(
+                    f"{self.name} never computes {hook} as a tensor of its own. Choose another hook point."
+                )
+        found = [_by_position(captured[hook], token_ids).float() for hook in hooks]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
     def logits(
-        self, token_ids: Int[Tensor, "batch position"], hook: HookPoint | None = None, replace: Replace | None = None
+        self,
+        token_ids: Int[Tensor, "batch position"],
+        hook: HookPoint | None = None,
+        replace: Replace | None = None,
+        *,
+        read: HookPoint | None = None,
     ) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits, float32, on the model's device.
 
-        With `hook` and `replace`, the rest of the pass goes on with `replace(activations)` in place of the activations
-        at `hook`. Both are float32.
+        With `hook` and `replace`, the rest of the pass goes on with `replace(activations, read_activations)` in place
+        of the activations at `hook`. The second are those at `read`, a point that comes before `hook` in the forward
+        pass, or `hook` itself if none is given. All are float32.
 
         Raises:
-            ModelError: if the model has no such hook point, or the sequences are longer than its context.
+            ModelError: if the model has no such hook point, the sequences are longer than its context, or `read` does
+                not come before `hook`.
         """
         with HookManager() as hooks, torch.no_grad():
             if hook is not None and replace is not None:
+                captured: list[Tensor] = []
 
                 def write(activations: Tensor) -> Tensor:
-                    replaced = replace(_by_position(activations, token_ids).float())
+                    if read is not None and not captured:
+                        raise ModelError(
+                            f"{read} does not come before {hook} in {self.name}. Swap the two hook points."
+                        )
+                    own = _by_position(activations, token_ids).float()
+                    replaced = replace(own, _by_position(captured.pop(), token_ids).float() if captured else own)
                     return replaced.to(activations.dtype).reshape(activations.shape)
 
+                if read is not None:
+                    module, side = self._resolve(read)
+                    hooks.read(module, lambda activations: captured.append(activations.clone()), point=side)
                 module, side = self._resolve(hook)
                 hooks.write(module, write, point=side)
             logits: Tensor = self._forward(token_ids).logits

@@ -1,11 +1,27 @@
-"""Sparse autoencoders: one file an architecture, and one line here."""
+"""Sparse autoencoders and transcoders: one file an architecture, and one line here."""
 
-from sae_core.saes.base import SAE, Losses, SAEConfig
+from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 from sae_core.saes.batchtopk import BatchTopK
+from sae_core.saes.gated import Gated
 from sae_core.saes.jumprelu import JumpReLU
+from sae_core.saes.matryoshka import MatryoshkaBatchTopK
 from sae_core.saes.standard import Standard
 from sae_core.saes.topk import TopK
 
-ARCHITECTURES: dict[str, type[SAE]] = {sae.architecture: sae for sae in (Standard, TopK, BatchTopK, JumpReLU)}
+ARCHITECTURES: dict[str, type[SAE]] = {
+    sae.architecture: sae for sae in (Standard, Gated, JumpReLU, TopK, BatchTopK, MatryoshkaBatchTopK)
+}
 
-__all__ = ["ARCHITECTURES", "SAE", "BatchTopK", "JumpReLU", "Losses", "SAEConfig", "Standard", "TopK"]
+__all__ = [
+    "ARCHITECTURES",
+    "SAE",
+    "Batch",
+    "BatchTopK",
+    "Gated",
+    "JumpReLU",
+    "Losses",
+    "MatryoshkaBatchTopK",
+    "SAEConfig",
+    "Standard",
+    "TopK",
+]

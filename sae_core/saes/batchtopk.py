@@ -6,8 +6,8 @@ from torch import Tensor
 
 from sae_core import kernels
 from sae_core.kernels import Selection
-from sae_core.saes.base import SAEConfig
-from sae_core.saes.jumprelu import JumpReLU
+from sae_core.parallel import Grid
+from sae_core.saes.jumprelu import JumpReLU, JumpReLUConfig
 from sae_core.saes.topk import TopK, TopKConfig
 
 THRESHOLD_MEMORY = 0.9
@@ -29,24 +29,30 @@ class BatchTopK(TopK):
         super().__init__(config)
         self.register_buffer("threshold", torch.tensor(-1.0))
 
-    def select(self, pre: Float[Tensor, "batch d_sae"]) -> Selection:
-        """The entries that stay active."""
-        return kernels.batch_topk(pre, self.k * len(pre))
+    def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
+        """The entries that stay active, the largest of the batch over all processes."""
+        count = self.config.k * len(pre) * grid.tokens.size
+        return kernels.batch_topk(pre, count, (grid.tokens, grid.features))
 
-    def observe(self, values: Float[Tensor, " active"]) -> None:
-        """Move the threshold towards this batch's smallest activation."""
-        if len(values):
-            smallest = values.min()
-            moved = torch.lerp(smallest, self.threshold, THRESHOLD_MEMORY)
-            self.threshold.copy_(torch.where(self.threshold < 0, smallest, moved))
+    def observe(self, values: Float[Tensor, " active"], grid: Grid) -> None:
+        """Move the threshold towards the smallest activation of the batch."""
+        smallest = torch.cat([values, values.new_full((1,), torch.inf)]).min().reshape(1)
+        for axis in (grid.tokens, grid.features):
+            smallest = axis.gather(smallest).min().reshape(1)
+        if smallest.isfinite():
+            moved = torch.lerp(smallest[0], self.threshold, THRESHOLD_MEMORY)
+            self.threshold.copy_(torch.where(self.threshold < 0, smallest[0], moved))
 
     @torch.no_grad()
     def for_inference(self) -> JumpReLU:
-        """The JumpReLU that uses the learned threshold, with the input scale folded in."""
-        sae = JumpReLU(SAEConfig(d_in=self.d_in, d_sae=self.d_sae)).to(self.W_enc).requires_grad_(False)
+        """The JumpReLU that uses the learned threshold, with the scales folded in."""
+        shared = {name: getattr(self.config, name) for name in ("d_in", "d_sae", "d_out", "skip", "k")}
+        sae = JumpReLU(JumpReLUConfig(**shared)).to(self.W_enc).requires_grad_(False)
         for name, parameter in self.named_parameters():
             sae.get_parameter(name).copy_(parameter)
         sae.threshold.fill_(self.threshold)
         sae.input_scale.copy_(self.input_scale)
-        sae.fold_input_scale()
+        sae.output_scale.copy_(self.output_scale)
+        sae.fold_scales()
+        sae.metadata = self.metadata
         return sae

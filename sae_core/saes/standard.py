@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.saes.base import SAE, Losses, SAEConfig
+from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandardConfig(SAEConfig):
     """Config of the standard SAE."""
 
-    l1_coefficient: float = 1.0
+    l1_coefficient: float = 5.0
     """λ, the price of one unit of activation, with activations scaled to a mean norm of √d_in."""
 
 
@@ -23,18 +23,20 @@ class Standard(SAE):
     Config = StandardConfig
     config: StandardConfig
 
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """Feature activations, ≥ 0."""
-        return self.pre_activations(x).relu()
+    def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """relu."""
+        return pre.relu()
 
-    def losses(self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], sparsity_warmup: float) -> Losses:
+    def losses(self, batch: Batch) -> Losses:
         """Squared error plus λ Σ f, λ warmed up; dense, because L1 leaves hundreds of features active at first."""
-        f = self.encode(x)
-        mse = (x - self.decode(f)).square().sum(dim=1).mean()
-        active = f > 0
+        features = batch.grid.features
+        f = self.activate(self.pre_activations(batch.x, features))
+        mse = batch.mean((batch.target - self.reconstruct(f, batch.x, features)).square().sum(dim=1))
+        l1 = features.total(batch.mean(f.sum(dim=1)))
+        active = f.detach() > 0
         return Losses(
-            total=mse + sparsity_warmup * self.config.l1_coefficient * f.sum(dim=1).mean(),
+            total=mse + batch.sparsity_warmup * self.config.l1_coefficient * l1,
             mse=mse.detach(),
-            l0=active.sum(dim=1, dtype=f.dtype).mean(),
+            l0=features.total(batch.mean(active.sum(dim=1, dtype=f.dtype))),
             active=active.any(dim=0),
         )

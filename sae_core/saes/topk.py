@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_core import kernels
 from sae_core.kernels import Selection
-from sae_core.saes.base import SAE, Losses, SAEConfig
+from sae_core.parallel import ALONE, Grid
+from sae_core.saes.auxk import auxk
+from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,53 +33,40 @@ class TopK(SAE):
     Config = TopKConfig
     config: TopKConfig
 
-    @property
-    def k(self) -> int:
-        """Active features per token."""
-        return self.config.k
+    def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
+        """The entries that stay active; in a width-sharded dictionary, those of this process."""
+        return kernels.topk(pre, self.config.k, grid.features)
 
-    def select(self, pre: Float[Tensor, "batch d_sae"]) -> Selection:
-        """The entries that stay active."""
-        return kernels.topk(pre, self.k)
-
-    def observe(self, values: Float[Tensor, " active"]) -> None:
+    def observe(self, values: Float[Tensor, " active"], grid: Grid) -> None:
         """Learn from a training batch's activations; TopK has nothing to learn from them."""
 
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """Feature activations, ≥ 0."""
-        pre = self.pre_activations(x)
-        selection = self.select(pre.detach())
+    def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """The selected pre-activations, and zero elsewhere."""
+        selection = self.select(pre.detach(), ALONE)
         return selection.dense(selection.values(pre))
 
-    def losses(self, x: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"], sparsity_warmup: float) -> Losses:
+    def losses(self, batch: Batch) -> Losses:
         """Gao et al.'s loss; the number of active features is set, so there is nothing to warm up."""
+        grid = batch.grid
         with torch.no_grad():
-            pre = self.pre_activations(x)
-            selection = self.select(pre)
-        values = kernels.active_values(pre, x, self.W_enc, self.b_enc, self.b_dec, selection)
-        self.observe(values.detach())
-        error = x - self.b_dec - kernels.decode(values, self.W_dec, selection)
-        mse = error.square().sum(dim=1).mean()
-        variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
-        total = mse / variance
-        if len(dead):
-            total = total + self.config.aux_coefficient * self.auxk(x, error.detach(), dead)
+            pre = self.pre_activations(batch.x, grid.features)
+            selection = self.select(pre, grid)
+        values = kernels.active_values(pre, batch.x, self.W_enc, self.b_enc, self.centre(grid.features), selection)
+        self.observe(values.detach(), grid)
+        decoded = grid.features.total(self.decode_prefixes(values, selection, grid))
+        errors = batch.target - self.b_dec - self.skipped(batch.x) - decoded
+        squares = errors.square().sum(dim=2)
+        active_per_token = torch.bincount(selection.rows, minlength=len(pre)).to(pre.dtype)
         return Losses(
-            total=total,
-            mse=mse.detach(),
-            l0=torch.tensor(len(selection.rows) / len(x), device=x.device),
+            total=batch.mean(squares.mean(dim=0)) / batch.variance
+            + self.config.aux_coefficient * auxk(self, batch, errors[-1].detach()),
+            mse=batch.mean(squares[-1].detach()),
+            l0=grid.features.total(batch.mean(active_per_token)),
             active=selection.active(),
         )
 
-    def auxk(
-        self, x: Float[Tensor, "batch d_in"], error: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"]
-    ) -> Float[Tensor, ""]:
-        """AuxK = ‖e − ê‖² / ‖e‖²: dead features reconstruct what the living left over (Gao et al. 2024, A.2).
-
-        e is the error, which already has `b_dec` taken out; ê is decoded without it from the k_aux largest dead
-        pre-activations, k_aux = min(d_in / 2, dead).
-        """
-        pre = torch.addmm(self.b_enc[dead], x - self.b_dec.detach(), self.W_enc.t()[dead].t())
-        largest = pre.topk(min(self.d_in // 2, len(dead)), dim=1, sorted=False)
-        f = torch.zeros_like(pre).scatter(1, largest.indices, largest.values.relu())
-        return (error - f @ self.W_dec[dead]).square().sum() / error.square().sum()
+    def decode_prefixes(
+        self, values: Float[Tensor, " active"], selection: Selection, grid: Grid
+    ) -> Float[Tensor, "prefix batch d_out"]:
+        """Without `b_dec`, what each prefix of the dictionary that the loss knows decodes; the last is all of it."""
+        return kernels.decode(values, self.W_dec, selection)[None]

@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -36,7 +37,7 @@ def source(
 ) -> ActivationCache | ActivationStream:
     if request.param == "cache":
         return cache
-    buffer_bytes = {"stream": 2**24, "small stream": 100 * 32 * 4}[request.param]
+    buffer_bytes = {"stream": 2**24, "small stream": 400 * 32 * 4}[request.param]
     return ActivationStream(model, HOOK, sequences, buffer_bytes=buffer_bytes, batch_size=4)
 
 
@@ -210,6 +211,41 @@ def test_a_missing_or_damaged_cache_is_refused(tmp_path: Path, model: LanguageMo
         ActivationCache.build(model, HookPoint("resid_post", 9), sequences, tmp_path / "other")
 
 
+# Rows for transcoders
+
+
+@pytest.mark.parametrize("kind", ["cache", "stream"])
+def test_a_row_for_a_transcoder_is_its_input_and_its_target(
+    kind: str, model: LanguageModel, sequences: Sequences, tmp_path: Path
+) -> None:
+    read, target = HookPoint("mlp_in", 1), HookPoint("mlp_act", 1)
+    token_ids = torch.from_numpy(sequences.token_ids).long()
+    x, y = model.activations(token_ids, read), model.activations(token_ids, target)
+    if kind == "cache":
+        source: ActivationCache | ActivationStream = ActivationCache.build(
+            model, read, sequences, tmp_path, target=target, shard_sequences=16
+        )
+        where, shard = source.shard(1)
+        torch.testing.assert_close(shard, x[where])
+    else:
+        source = ActivationStream(model, read, sequences, target=target)
+    assert (source.d_in, source.d_out) == (32, 64)
+    rows = torch.cat(list(source.validation(100)))
+    held_out = torch.from_numpy(sequences.counted & sequences.is_validation()[:, None])
+    torch.testing.assert_close(rows, torch.cat([x, y], dim=-1)[held_out])
+    batch = next(source.batches(64, seed=0))
+    assert batch.shape == (64, 96)
+    assert torch.equal(next(source.batches(64, seed=0, part=slice(16, 32))), batch[16:32])
+
+
+def test_a_cache_of_rows_for_another_target_is_refused(
+    model: LanguageModel, sequences: Sequences, tmp_path: Path
+) -> None:
+    ActivationCache.build(model, HOOK, sequences, tmp_path)
+    with pytest.raises(ArtifactError, match=r"d_out, target differ"):
+        ActivationCache.build(model, HOOK, sequences, tmp_path, target=HookPoint("mlp_out", 1))
+
+
 # The stream
 
 
@@ -220,15 +256,31 @@ def test_filling_the_buffer_is_reported_and_can_be_stopped(model: LanguageModel,
 
 
 def test_a_buffer_that_holds_no_sequence_is_refused(model: LanguageModel, sequences: Sequences) -> None:
-    with pytest.raises(ArtifactError, match="more memory"):
-        ActivationStream(model, HOOK, sequences, buffer_bytes=1000)
+    stream = ActivationStream(model, HOOK, sequences, buffer_bytes=1000)
+    with pytest.raises(ArtifactError, match=r"Give it at least 0\.0 MB, or take smaller batches"):
+        next(stream.batches(64, seed=0))
 
 
-def test_the_buffer_is_never_larger_than_stated(model: LanguageModel, sequences: Sequences) -> None:
-    filled: list[int] = []
+def live_rows(width: int) -> int:
+    """Rows of that width in all float32 tensors that are alive, each storage counted once."""
+    storages = {}
+    for thing in gc.get_objects():
+        if type(thing) is torch.Tensor and thing.dtype == torch.float32 and thing.ndim == 2 and thing.shape[1] == width:
+            storages[thing.data_ptr() or id(thing)] = thing.untyped_storage().nbytes() // (4 * width)
+    return sum(storages.values())
+
+
+def test_the_stream_never_holds_more_than_stated(model: LanguageModel, sequences: Sequences) -> None:
+    before = live_rows(32)
+    held: list[int] = []
     stream = ActivationStream(
-        model, HOOK, sequences, buffer_bytes=200 * 32 * 4, progress=lambda _, total, __=None: filled.append(total)
+        model,
+        HOOK,
+        sequences,
+        buffer_bytes=400 * 32 * 4,
+        batch_size=4,
+        progress=lambda *_: held.append(live_rows(32) - before),  # while the buffer is being filled
     )
-    list(islice(stream.batches(64, seed=0), 2 * stream.train_tokens // 64))
-    assert max(filled) <= 200
-    assert min(filled) > 0
+    for _ in islice(stream.batches(64, seed=0), 10):  # some four buffers; to look at all objects takes a while
+        held.append(live_rows(32) - before)  # with a batch in its reader's hands
+    assert 200 < max(held) <= 400

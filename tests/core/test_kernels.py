@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import mse_loss
 
-from sae_core.kernels import active_values, batch_topk, decode, topk
+from sae_core.kernels import above, active_values, batch_topk, decode, topk
 from sae_core.kernels.selection import _largest_reference
 from sae_core.kernels.sparse import active_values_reference, decode_reference
 
@@ -108,3 +108,9 @@ def test_a_batch_without_active_features_decodes_to_zero_and_has_zero_gradients(
     gradients = torch.autograd.grad(decoded.sum(), parameters)
     assert decoded.abs().max() == 0
     assert all(gradient.abs().max() == 0 for gradient in gradients)
+
+
+def test_above_takes_what_exceeds_its_features_floor_and_zero():
+    pre = torch.tensor([[1.0, 5.0, -1.0], [2.0, 4.0, 0.0]])
+    selection = above(pre, torch.tensor([1.0, 3.0, -2.0]))
+    assert selection.dense(selection.values(pre)).tolist() == [[0, 5, 0], [2, 4, 0]]

@@ -179,8 +179,8 @@ def test_replacing_activations_by_themselves_changes_nothing(
     with torch.no_grad():
         torch.testing.assert_close(logits, any_model.hf_model(token_ids).logits)
     hook = HookPoint(name, 1)
-    torch.testing.assert_close(any_model.logits(token_ids, hook, lambda x: x), logits)
-    assert not torch.allclose(any_model.logits(token_ids, hook, torch.zeros_like), logits, atol=1e-3)
+    torch.testing.assert_close(any_model.logits(token_ids, hook, lambda x, _: x), logits)
+    assert not torch.allclose(any_model.logits(token_ids, hook, lambda x, _: torch.zeros_like(x)), logits, atol=1e-3)
 
 
 def test_replacing_sees_the_activations_and_what_follows_sees_the_replacement(
@@ -189,7 +189,7 @@ def test_replacing_sees_the_activations_and_what_follows_sees_the_replacement(
     hook = HookPoint("resid_post", 3)  # only the final norm and the unembedding follow
     seen = []
 
-    def double(activations: Tensor) -> Tensor:
+    def double(activations: Tensor, _read: Tensor) -> Tensor:
         seen.append(activations)
         return torch.ones_like(activations)
 

@@ -1,82 +1,81 @@
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_core.checkpoints import saelens
+from sae_core.checkpoints import load
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE, BatchTopK, JumpReLU, Standard, TopK
-from sae_core.saes.standard import StandardConfig
-from sae_core.saes.topk import TopKConfig
-
-METADATA = {
-    "model_name": "smollm2-135m",
-    "hook_name": "blocks.9.hook_resid_post",
-    "context_size": 128,
-    "prepend_bos": True,
-    "seesae": {"training": {"samples": 1000}},
-}
-X = 5 + 3 * torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
-
-
-def trained(cls, config):
-    """An SAE whose parameters are all different from zero."""
-    sae = cls(config)
-    sae.initialise(X, seed=0)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in sae.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).abs())
-    sae.losses(X * sae.input_scale, torch.tensor([], dtype=torch.long), 1.0)
-    return sae
-
-
-ALL = {
-    "standard": trained(Standard, StandardConfig(d_in=6, d_sae=20)),
-    "topk": trained(TopK, TopKConfig(d_in=6, d_sae=20, k=3)),
-    "batchtopk": trained(BatchTopK, TopKConfig(d_in=6, d_sae=20, k=3)),
-}
+from sae_core.saes import SAE, JumpReLU
+from sae_core.saes.standard import Standard, StandardConfig
+from tests.core.checkpoints.examples import (
+    EXAMPLES,
+    FIXTURES,
+    METADATA,
+    X,
+    assert_computes,
+    assert_refused,
+    assert_same,
+    copy_of,
+    edit_json,
+    edit_tensors,
+    keep_largest,
+)
 
 
 def saelens_forward(folder, x):
     """What SAELens 6 computes from a folder, written out from its source: features and reconstruction."""
     config, w = json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
-    pre = (x - w["b_dec"] * config["apply_b_dec_to_input"]) @ w["W_enc"] + w["b_enc"]
+    y, mean, scale = x, 0.0, 1.0
+    if config["normalize_activations"] == "layer_norm":
+        mean = x.mean(dim=1, keepdim=True)
+        scale = (x - mean).std(dim=1, keepdim=True)
+        y = (x - mean) / (scale + 1e-5)
+    if config["normalize_activations"] == "constant_norm_rescale":
+        scale = x.norm(dim=1, keepdim=True) / config["d_in"] ** 0.5
+        y = x / scale
+    if config["apply_b_dec_to_input"]:
+        y = y - w["b_dec"]
+    pre = y @ w["W_enc"] + w["b_enc"]
     norms = w["W_dec"].norm(dim=1) if config.get("rescale_acts_by_decoder_norm") else torch.ones(config["d_sae"])
     pre = pre * norms
     f = pre.relu()
-    if config["architecture"] == "jumprelu":
+    if "jumprelu" in config["architecture"]:
         f = f * (pre > w["threshold"])
-    if config["architecture"] == "topk":
-        largest = f.topk(config["k"], dim=1)
-        f = torch.zeros_like(f).scatter(1, largest.indices, largest.values)
-    return f, (f / norms) @ w["W_dec"] + w["b_dec"]
+    if "topk" in config["architecture"]:
+        f = keep_largest(pre, config["k"])
+    out = ((f / norms) @ w["W_dec"] + w["b_dec"]) * scale + mean
+    return f, out + x @ w["W_skip"].T if "W_skip" in w else out
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_saelens_computes_what_we_do(tmp_path, name):
-    ALL[name].save(tmp_path, METADATA)
-    inference = ALL[name].for_inference()
-    f, reconstruction = saelens_forward(tmp_path, X)
-    torch.testing.assert_close(inference.encode(X), f)
-    torch.testing.assert_close(inference(X), reconstruction)
+    EXAMPLES[name].save(tmp_path, METADATA)
+    assert_computes(EXAMPLES[name].for_inference(), *saelens_forward(tmp_path, X))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_round_trip_is_exact(tmp_path, name):
-    ALL[name].save(tmp_path, METADATA)
-    inference, read = ALL[name].for_inference(), SAE.load(tmp_path)
-    assert type(read) is type(inference)
-    assert read.k == inference.k
-    for key, tensor in inference.state_dict().items():
-        assert torch.equal(read.state_dict()[key], tensor), key
-    assert read.W_enc.stride() == inference.W_enc.stride()
+    EXAMPLES[name].save(tmp_path, METADATA)
+    read = load(tmp_path)
+    assert_same(read.sae, EXAMPLES[name].for_inference())
+    assert read.format == "saelens"
+    assert {key: read.metadata[key] for key in METADATA if key != "seesae"} == {
+        key: value for key, value in METADATA.items() if key != "seesae"
+    }
+    assert read.metadata["seesae"].items() >= METADATA["seesae"].items()
+
+
+def test_metadata_of_the_sae_itself_is_the_default(tmp_path):
+    sae = SAE.load(FIXTURES / "saelens-topk")
+    sae.save(tmp_path)
+    assert SAE.load(tmp_path).metadata["hook_name"] == "blocks.3.hook_resid_post"
 
 
 def test_what_the_config_says(tmp_path):
-    ALL["topk"].save(tmp_path / "topk", METADATA)
-    config = saelens.read_config(tmp_path / "topk")
+    EXAMPLES["topk-autoencoder"].save(tmp_path / "topk", METADATA)
+    config = json.loads((tmp_path / "topk" / "cfg.json").read_text())
     sha256 = config["metadata"]["seesae"].pop("weights_sha256")
     assert len(sha256) == 64
     assert config == {
@@ -90,18 +89,51 @@ def test_what_the_config_says(tmp_path):
         "normalize_activations": "none",
         "reshape_activations": "none",
         "rescale_acts_by_decoder_norm": False,
-        "metadata": METADATA,
+        "metadata": {**METADATA, "sae_lens_version": "6.0.0"},
     }
-    ALL["batchtopk"].save(tmp_path / "batchtopk", METADATA)
-    assert saelens.read_config(tmp_path / "batchtopk")["architecture"] == "jumprelu"
+    EXAMPLES["batchtopk-skip-transcoder"].save(tmp_path / "batchtopk", METADATA)
+    config = json.loads((tmp_path / "batchtopk" / "cfg.json").read_text())
+    assert (
+        config.items()
+        >= {
+            "architecture": "jumprelu_skip_transcoder",
+            "d_out": 5,
+            "apply_b_dec_to_input": False,
+            "k": 3,
+        }.items()
+    )
     weights = load_file(tmp_path / "batchtopk" / "sae_weights.safetensors")
     assert {name: list(tensor.shape) for name, tensor in weights.items()} == {
         "W_enc": [6, 20],
         "b_enc": [20],
-        "W_dec": [20, 6],
-        "b_dec": [6],
+        "W_dec": [20, 5],
+        "b_dec": [5],
         "threshold": [20],
+        "W_skip": [5, 6],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("standard-transcoder", "transcoder"),
+        ("standard-skip-transcoder", "skip_transcoder"),
+        ("jumprelu-transcoder", "jumprelu_transcoder"),
+        ("gated-skip-transcoder", "jumprelu_skip_transcoder"),
+        ("topk-transcoder", "topk_transcoder"),
+        ("matryoshka-autoencoder", "jumprelu"),
+    ],
+)
+def test_architectures_have_saelens_names(tmp_path, name, architecture):
+    EXAMPLES[name].save(tmp_path, METADATA)
+    assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == architecture
+
+
+def test_a_transcoder_that_normalises_is_not_written(tmp_path):
+    sae = Standard(StandardConfig(d_in=6, d_sae=20, d_out=5, normalize_activations="layer_norm"))
+    with pytest.raises(CheckpointError, match="no transcoder that normalises"):
+        sae.save(tmp_path, METADATA)
+    assert not any(tmp_path.iterdir())
 
 
 def foreign(folder, architecture, *, dtype=torch.float32, **config):
@@ -114,12 +146,13 @@ def foreign(folder, architecture, *, dtype=torch.float32, **config):
     folder.mkdir()
     save_file(weights, folder / "sae_weights.safetensors")
     plain = {"architecture": architecture, "d_in": 6, "d_sae": 20, "apply_b_dec_to_input": True, "metadata": {}}
+    plain["normalize_activations"] = "none"
     (folder / "cfg.json").write_text(json.dumps(plain | config))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("architecture", "config"),
+    ("architecture", "values"),
     [
         ("standard", {"apply_b_dec_to_input": False}),
         ("jumprelu", {"apply_b_dec_to_input": False, "normalize_activations": "none"}),
@@ -127,12 +160,10 @@ def foreign(folder, architecture, *, dtype=torch.float32, **config):
         ("topk", {"k": 4, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False}),
     ],
 )
-def test_what_saelens_computes_as_it_runs_is_folded_in(tmp_path, architecture, config):
-    folder = foreign(tmp_path / "sae", architecture, **config)
+def test_what_saelens_computes_as_it_runs_is_folded_in(tmp_path, architecture, values):
+    folder = foreign(tmp_path / "sae", architecture, **values)
     sae = SAE.load(folder)
-    f, reconstruction = saelens_forward(folder, X)
-    torch.testing.assert_close(sae.encode(X), f.clamp(min=0), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(sae(X), reconstruction, rtol=1e-4, atol=1e-4)
+    assert_computes(sae, *saelens_forward(folder, X))
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
@@ -141,17 +172,16 @@ def test_half_precision_is_read_as_float32(tmp_path):
     assert {parameter.dtype for parameter in sae.parameters()} == {torch.float32}
 
 
-def edit_config(folder, **changes):
-    config = json.loads((folder / "cfg.json").read_text())
-    (folder / "cfg.json").write_text(json.dumps(config | changes))
+def config(**changes):
+    return lambda folder: edit_json(folder / "cfg.json", **changes)
 
 
-def edit_weights(folder, **changes):
-    weights = load_file(folder / "sae_weights.safetensors")
-    save_file(
-        {key: tensor for key, tensor in (weights | changes).items() if tensor is not None},
-        folder / "sae_weights.safetensors",
-    )
+def tensors(**changes):
+    return lambda folder: edit_tensors(folder / "sae_weights.safetensors", **changes)
+
+
+def scaler(**values):
+    return lambda folder: (folder / "activation_scaler.json").write_text(json.dumps(values))
 
 
 @pytest.mark.parametrize(
@@ -159,32 +189,51 @@ def edit_weights(folder, **changes):
     [
         (lambda folder: (folder / "cfg.json").unlink(), "holds no cfg.json"),
         (lambda folder: (folder / "cfg.json").write_text("{"), "cfg.json cannot be read"),
+        (lambda folder: (folder / "cfg.json").write_text("[" * 100_000), "cfg.json cannot be read"),
         (lambda folder: (folder / "cfg.json").write_bytes(b"\xff\xfe{}"), "cfg.json cannot be read"),
         (lambda folder: (folder / "cfg.json").write_text("[]"), "not a JSON object"),
         (lambda folder: (folder / "sae_weights.safetensors").unlink(), "holds no sae_weights.safetensors"),
         (lambda folder: (folder / "sae_weights.safetensors").write_bytes(b"not tensors"), "cannot be read"),
-        (lambda folder: edit_config(folder, architecture="gated"), "architecture 'gated'"),
-        (lambda folder: edit_config(folder, architecture="batchtopk"), "standard, topk, jumprelu"),
-        (lambda folder: edit_config(folder, architecture=["topk"]), "cannot be read"),
-        (lambda folder: edit_config(folder, d_sae=21), r"W_enc with shape \[6, 20\] where .* says \[6, 21\]"),
-        (lambda folder: edit_config(folder, d_in="6"), "d_in is '6'"),
-        (lambda folder: edit_config(folder, d_in=True), "d_in is True"),
-        (lambda folder: edit_config(folder, d_sae=-1), "d_sae is -1"),
-        (lambda folder: edit_config(folder, architecture="topk"), "k is None"),
-        (lambda folder: edit_config(folder, d_out=12), "transcoder"),
-        (lambda folder: edit_config(folder, normalize_activations="layer_norm"), "layer_norm"),
-        (lambda folder: edit_config(folder, d_sae=10**15), r"says \[6, 1000000000000000\]"),
-        (lambda folder: edit_config(folder, metadata={"seesae": {"weights_sha256": "0"}}), "not the file"),
-        (lambda folder: edit_weights(folder, threshold=None), "holds no threshold"),
-        (lambda folder: edit_weights(folder, b_enc=torch.full((20,), torch.nan)), "NaN or infinite values in b_enc"),
+        (lambda folder: os.truncate(folder / "sae_weights.safetensors", 500), "cannot be read"),
+        (config(architecture="temporal"), "the architecture is 'temporal', which cannot be read. Give one of standard"),
+        (config(architecture=["topk"]), "cannot be read"),
+        (config(architecture=None), "the architecture is None"),
+        (config(architecture="standard"), "holds threshold too, which this kind of SAE does not have"),
+        (config(architecture="jumprelu_skip_transcoder"), "holds no W_skip"),
+        (config(architecture="jumprelu_transcoder", d_out=5), r"W_dec with shape \[20, 6\] where \[20, 5\]"),
+        (config(architecture="topk"), "k is 100, more than its 20 features"),
+        (config(architecture="topk", k=21), "k is 21, more than its 20 features"),
+        (config(architecture="topk", k=2.5), "k is 2.5"),
+        (config(d_sae=21), r"W_enc with shape \[6, 20\] where \[6, 21\] is expected"),
+        (config(d_sae=10**15), r"where \[6, 1000000000000000\] is expected"),
+        (config(d_in="6"), "d_in is '6'"),
+        (config(d_in=True), "d_in is True"),
+        (config(d_sae=-1), "d_sae is -1"),
+        (config(d_out=12), "no transcoder"),
+        (config(normalize_activations="batch_norm"), "normalize_activations is 'batch_norm'"),
+        (config(normalize_activations=["none"]), "normalize_activations is"),
+        (
+            config(architecture="jumprelu_transcoder", normalize_activations="layer_norm"),
+            "a transcoder's normalize_activations is 'layer_norm'",
+        ),
+        (config(reshape_activations="heads"), "reshape_activations is 'heads'"),
+        (config(metadata={"seesae": {"weights_sha256": "0"}}), "not the file"),
+        (tensors(threshold=None), "holds no threshold"),
+        (tensors(extra=torch.ones(3)), "holds extra too"),
+        (tensors(b_enc=torch.full((20,), torch.nan)), "NaN or infinite values in b_enc"),
+        (tensors(W_dec=torch.full((20, 6), torch.inf)), "NaN or infinite values in W_dec"),
+        (tensors(W_enc=torch.ones(6, 20, dtype=torch.int8)), "W_enc as torch.int8"),
+        (tensors(scaling_factor=torch.full((20,), 2.0)), "scaling_factor that is not 1"),
+        (scaler(scaling_factor=-1), "scaling_factor is -1"),
+        (scaler(scaling_factor="2"), "scaling_factor is '2'"),
+        (scaler(scaling_factor=1e-39), "gives infinite values"),
+        (scaler(scaling_factor=None, has_whitening=True), "whitened"),
     ],
 )
 def test_a_damaged_folder_is_refused_with_one_line(tmp_path, damage, message):
     folder = foreign(tmp_path / "sae", "jumprelu")
     damage(folder)
-    with pytest.raises(CheckpointError, match=message) as raised:
-        SAE.load(folder)
-    assert "\n" not in str(raised.value)
+    assert_refused(folder, message)
 
 
 @pytest.mark.parametrize("metadata", [None, {"seesae": "?"}, {}])
@@ -194,8 +243,55 @@ def test_metadata_of_any_shape_is_no_obstacle(tmp_path, metadata):
 
 
 def test_a_write_that_was_cut_short_is_noticed(tmp_path):
-    ALL["topk"].save(tmp_path, METADATA)
+    EXAMPLES["topk-autoencoder"].save(tmp_path, METADATA)
     other = {name: tensor * 2 for name, tensor in load_file(tmp_path / "sae_weights.safetensors").items()}
     save_file(other, tmp_path / "sae_weights.safetensors")  # as if killed before the config was written
-    with pytest.raises(CheckpointError, match=r"not the file that cfg\.json was written with"):
-        SAE.load(tmp_path)
+    assert_refused(tmp_path, r"not the file that cfg\.json was written with")
+
+
+def test_a_feature_that_decodes_to_nothing_is_read_as_off(tmp_path):
+    folder = foreign(tmp_path / "sae", "topk", k=4, rescale_acts_by_decoder_norm=True)
+    w = load_file(folder / "sae_weights.safetensors")
+    w["W_dec"][3] = 0
+    save_file(w, folder / "sae_weights.safetensors")
+    sae = SAE.load(folder)
+    assert not sae.encode(X)[:, 3].any()
+    assert sae(X).isfinite().all()
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_batchtopk_from_the_middle_of_a_training_is_read_at_its_threshold(tmp_path, rescale):
+    folder = foreign(tmp_path / "sae", "batchtopk", k=2.5, rescale_acts_by_decoder_norm=rescale)
+    edit_tensors(folder / "sae_weights.safetensors", topk_threshold=torch.tensor(1.5, dtype=torch.float64))
+    checkpoint, w = load(folder), load_file(folder / "sae_weights.safetensors")
+    norms = w["W_dec"].norm(dim=1) if rescale else torch.ones(20)
+    pre = ((X - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * norms
+    f = pre * (pre > 1.5)
+    assert_computes(checkpoint.sae, f, (f / norms) @ w["W_dec"] + w["b_dec"])
+    assert "All features got the one threshold that BatchTopK had learned." in checkpoint.notes
+
+
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk"])
+def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
+    folder = foreign(tmp_path / "sae", architecture, k=4, rescale_acts_by_decoder_norm=architecture == "topk")
+    scaler(scaling_factor=1.83)(folder)
+    checkpoint = load(folder)
+    f, out = saelens_forward(folder, 1.83 * X)
+    assert_computes(checkpoint.sae, f, out / 1.83)
+    assert checkpoint.notes[-1].endswith("divided, by 1.83, the scale of the activations.")
+    scaler(scaling_factor=None, has_whitening=False)(folder)
+    assert_computes(SAE.load(folder), *saelens_forward(folder, X))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn is 'tanh-relu'"),
+        ({"activation_fn_kwargs": {}}, "k is None"),
+        ({"activation_fn_kwargs": None}, "k is None"),
+        ({"architecture": "gated", "activation_fn_str": "relu"}, "holds b_enc too|holds no b_gate"),
+    ],
+)
+def test_an_old_config_that_says_nonsense_is_refused(tmp_path, changes, message):
+    edit_json(copy_of("saelens_pre6-topk", tmp_path) / "cfg.json", **changes)
+    assert_refused(tmp_path, message)

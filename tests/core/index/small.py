@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.saes import SAE, JumpReLU, SAEConfig
+from sae_core.saes.jumprelu import JumpReLUConfig
 
 SEQUENCES, LENGTH, FEATURES, VOCABULARY = 40, 16, 64, 24
 TOPICS = ["Art", "Law", "Rivers", None]
@@ -109,7 +110,7 @@ def small_sae(seed: int = 0) -> Identity:
 def random_jumprelu(d_in: int, d_sae: int, seed: int = 0) -> JumpReLU:
     """An SAE in the form that BatchTopK is saved as, about one feature in six active."""
     generator = torch.Generator().manual_seed(seed)
-    sae = JumpReLU(SAEConfig(d_in=d_in, d_sae=d_sae))
+    sae = JumpReLU(JumpReLUConfig(d_in=d_in, d_sae=d_sae))
     sae.W_enc.data = torch.randn(d_sae, d_in, generator=generator).t()
     sae.W_dec.data = torch.randn(d_sae, d_in, generator=generator)
     sae.threshold.data.fill_(d_in**0.5)

@@ -1,0 +1,86 @@
+"""Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`, in bfloat16.
+
+The formula is that of He et al. 2024 (arXiv:2410.20526) as SAELens 6.54 computes it.
+"""
+
+from pathlib import Path
+
+import torch
+
+from sae_core.checkpoints.base import TRANSPOSED, Checkpoint, Format
+from sae_core.checkpoints.folding import scale_input
+from sae_core.checkpoints.reading import (
+    Config,
+    build,
+    cannot_read,
+    known,
+    read_json,
+    read_safetensors,
+    section,
+    take,
+    whole,
+)
+from sae_core.errors import CheckpointError
+from sae_core.saes import JumpReLU
+from sae_core.saes.jumprelu import JumpReLUConfig
+
+CONFIG = "hyperparams.json"
+WEIGHTS = "checkpoints/final.safetensors"
+NAMES = {"encoder.weight": "W_enc.T", "encoder.bias": "b_enc", "decoder.weight": "W_dec.T", "decoder.bias": "b_dec"}
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read an SAE; the scale of its input, and the threshold that goes with it, are folded in.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+    """
+    path, config = folder / CONFIG, read_json(folder / CONFIG)
+    _require_readable(path, config)
+    d_in = whole(path, config, "d_model")
+    sae_config = JumpReLUConfig(
+        d_in=d_in,
+        d_sae=whole(path, config, "d_sae"),
+        apply_b_dec_to_input=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+    )
+    scale = d_in**0.5 / _positive(path, section(config, "dataset_average_activation_norm"), "in")
+    threshold = scale * _positive(path, config, "jump_relu_threshold")
+    weights = take(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), NAMES, sae_config)
+    weights["threshold"] = torch.full((sae_config.d_sae,), threshold, dtype=torch.float64).float()
+    scale_input(weights, scale)
+    notes = [
+        TRANSPOSED,
+        f"The encoder was multiplied, and the decoder divided, by {scale:.4g}, the scale of the activations.",
+        f"The threshold was multiplied by {scale:.4g} too, as SAELens does.",
+    ]
+    if config.get("sparsity_include_decoder_norm"):
+        notes.append("The config says sparsity_include_decoder_norm; like SAELens, the threshold makes nothing of it.")
+    metadata = known(
+        model_name="meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in str(folder.absolute()) else None,
+        hook_name=config.get("hook_point_in"),
+        context_size=1024,
+        prepend_bos=True,
+    )
+    return Checkpoint(build(folder / WEIGHTS, JumpReLU, sae_config, weights, metadata), FORMAT.name, notes)
+
+
+def _require_readable(path: Path, config: Config) -> None:
+    if config.get("act_fn") != "jumprelu":
+        raise cannot_read(path, "act_fn is", config.get("act_fn"), ("jumprelu",))
+    if config.get("norm_activation", "dataset-wise") != "dataset-wise":
+        raise cannot_read(path, "norm_activation is", config["norm_activation"], ("dataset-wise",))
+    if config.get("hook_point_out", config.get("hook_point_in")) != config.get("hook_point_in"):
+        raise CheckpointError(
+            f"{path} is that of a transcoder, which Llama Scope scales in two ways and which cannot be read. "
+            "Give an SAE: one whose hook_point_in and hook_point_out are the same."
+        )
+
+
+def _positive(path: Path, config: Config, name: str) -> float:
+    number = config.get(name)
+    if not isinstance(number, int | float) or not 0 < number < float("inf"):
+        raise CheckpointError(f"{path} says {name} is {number!r}, not a positive number. Copy the SAE here again.")
+    return float(number)
+
+
+FORMAT = Format("llama_scope", WEIGHTS, read, config=CONFIG, mark="dataset_average_activation_norm")

@@ -1,0 +1,236 @@
+"""Read what came with an SAE, and check it before anything is made of it."""
+
+import json
+import pickle
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_core.errors import CheckpointError
+from sae_core.saes import SAE, Gated, SAEConfig
+
+Config = Mapping[str, Any]
+"""A JSON object that came with the weights."""
+
+# Files
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        CheckpointError: if it is missing or is not one.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} holds no {path.name}. Copy the SAE here again, with all files.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object. Copy the SAE here again.")
+    return value
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    require(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote of a dictionary of tensors, numbers and text, on the CPU.
+
+    Raises:
+        CheckpointError: if it is missing or damaged, or could run code when it is read.
+    """
+    require(path)
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words would tell the user to let the code run.
+        if "Unsupported operand" in str(error):
+            raise unreadable(path, "it is not what torch.save writes") from error
+        raise runs_code(path) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no dictionary of tensors. Give the state_dict of an SAE.")
+    # A tensor may repeat the same few bytes, and then fill the memory as soon as something is done with it.
+    if any(isinstance(entry, Tensor) and entry.nbytes > path.stat().st_size for entry in value.values()):
+        raise CheckpointError(f"{path} holds tensors larger than the file. Copy the SAE here again.")
+    return value
+
+
+def runs_code(path: Path) -> CheckpointError:
+    """The error for a pickle of more than tensors."""
+    return CheckpointError(
+        f"{path} is a pickle that runs code when it is read, so it was not read. "
+        "Save only its tensors (a state_dict), and give those."
+    )
+
+
+def unreadable(path: Path, error: Exception | str) -> CheckpointError:
+    """The error for a file that cannot be parsed, in one line."""
+    reason = str(error).strip().partition("\n")[0].removesuffix(".") or "it ends too early"
+    return CheckpointError(f"{path} cannot be read: {reason}. Copy the SAE here again.")
+
+
+def require(path: Path) -> None:
+    """Refuse a folder that lacks one of its files."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} holds no {path.name}. Copy the SAE here again, with all files.")
+
+
+# What a config says
+
+
+def whole(path: Path, config: Config, name: str, default: int | None = None) -> int:
+    """A positive whole number of a config.
+
+    Raises:
+        CheckpointError: if it is something else.
+    """
+    number = config.get(name, default)
+    if type(number) is not int or number < 1:
+        raise CheckpointError(
+            f"{path} says {name} is {number!r}, not a positive whole number. Copy the SAE here again."
+        )
+    return number
+
+
+def whole_k(path: Path, config: Config, d_sae: int, default: int | None = None) -> int:
+    """The `k` of a config, at most the number of features.
+
+    Raises:
+        CheckpointError: if it is something else.
+    """
+    k = whole(path, config, "k", default)
+    if k > d_sae:
+        raise CheckpointError(f"{path} says k is {k}, more than its {d_sae} features. Copy the SAE here again.")
+    return k
+
+
+def section(config: Config, name: str) -> dict[str, Any]:
+    """A JSON object inside a config, empty if it is missing or something else."""
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def known(**metadata: Any) -> dict[str, Any]:
+    """Metadata without the entries that are None."""
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def cannot_read(path: Path, what: str, value: Any, readable: tuple[str, ...]) -> CheckpointError:
+    """The error for an SAE that is sound but of a kind that SeeSAE has not."""
+    return CheckpointError(f"{path} says {what} {value!r}, which cannot be read. Give one of {', '.join(readable)}.")
+
+
+# Weights
+
+
+def widths(path: Path, tensors: Mapping[str, Any], encoder: str) -> tuple[int, int]:
+    """The two sizes of an encoder's matrix, for formats whose config does not say them.
+
+    Raises:
+        CheckpointError: if there is no such matrix.
+    """
+    tensor = tensors.get(encoder)
+    if not isinstance(tensor, Tensor) or tensor.ndim != 2 or not tensor.numel():
+        raise CheckpointError(f"{path} holds no matrix {encoder}, so it is no SAE of this format. Check the file.")
+    return tensor.shape[0], tensor.shape[1]
+
+
+def take(
+    path: Path,
+    tensors: Mapping[str, Any],
+    names: Mapping[str, str],
+    config: SAEConfig,
+    *,
+    ignored: Container[str] = (),
+) -> dict[str, Tensor]:
+    """An SAE's weights under our names, in float32 and of the shapes that `config` asks for.
+
+    Args:
+        path: the file, for messages.
+        tensors: what the file holds.
+        names: the file's name of each tensor, and ours; `W_enc.T` where the file holds the transpose of `W_enc`.
+        config: gives the sizes.
+        ignored: names of further tensors that have no part in what the SAE computes.
+
+    Raises:
+        CheckpointError: if a tensor is missing, of another shape, no floating-point type, not finite, or unknown.
+    """
+    taken = {}
+    for theirs, name in names.items():
+        ours, _, transposed = name.partition(".")
+        shape = _shape(ours, config)
+        tensor = _checked(path, tensors, theirs, shape[::-1] if transposed else shape)
+        taken[ours] = tensor.t() if transposed else tensor
+    if unknown := [name for name in tensors if name not in names and name not in ignored]:
+        raise CheckpointError(
+            f"{path} holds {', '.join(sorted(unknown))} too, which this kind of SAE does not have. "
+            "Check that the config is that of these weights."
+        )
+    return taken
+
+
+def _checked(path: Path, tensors: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
+    tensor = tensors.get(name)
+    if not isinstance(tensor, Tensor):
+        raise CheckpointError(f"{path} holds no {name}. Copy the SAE here again.")
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{path} holds {name} with shape {list(tensor.shape)} where {list(shape)} is expected. "
+            "Check that the config is that of these weights."
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{path} holds {name} as {tensor.dtype}. Give an SAE with floating-point weights.")
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{path} holds NaN or infinite values in {name}. Train or copy it again.")
+    return tensor
+
+
+def _shape(name: str, config: SAEConfig) -> tuple[int, ...]:
+    d_out = config.d_in if config.d_out is None else config.d_out
+    shapes = {
+        "W_enc": (config.d_in, config.d_sae),
+        "W_dec": (config.d_sae, d_out),
+        "b_dec": (d_out,),
+        "W_skip": (config.d_in, d_out),
+    }
+    return shapes.get(name, (config.d_sae,))
+
+
+def build(
+    path: Path, architecture: type[SAE], config: SAEConfig, tensors: dict[str, Tensor], metadata: Mapping[str, Any]
+) -> SAE:
+    """The inference form of an SAE with these weights, which are used up one by one to save memory.
+
+    Raises:
+        CheckpointError: if a weight became infinite as something was folded into it.
+    """
+    sae = architecture(config).requires_grad_(False)
+    for name, parameter in sae.named_parameters():
+        parameter.copy_(tensors.pop(name))
+    if isinstance(sae, Gated):
+        sae = sae.double().for_inference().float()  # its threshold is a difference
+    for name, parameter in sae.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(f"{path} gives infinite values in {name}: its scales are not those of its weights.")
+    sae.metadata = metadata
+    return sae

@@ -1,0 +1,105 @@
+"""Features that do nothing, do too much, or say what others say."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from sae_core.evaluation.resampling import resample_features
+from sae_core.index.decoders import near_decoders
+from sae_core.index.health import DENSE_DENSITY
+from sae_core.saes import SAE
+
+SPLITTING_COSINE = 0.5
+"""A splitting candidate has a near decoder of at least this cosine, whose feature is not dense …"""
+SPLITTING_GIVEN = 0.5
+"""… is active on at least this share of the candidate's tokens …"""
+SPLITTING_TIMES = 2
+"""… and is active on at least this many times as many tokens, so that the reverse share is at most half as large."""
+SPLITTING_COUNT = 10
+"""A splitting candidate is active on at least this many tokens: fewer may be among another's by chance."""
+
+BLOCK_BYTES = 32 << 20
+"""Of each of the two blocks [pairs, tokens] that are compared at once."""
+
+
+@dataclass
+class FeatureCounts:
+    """Tokens on which features are active, alone and together with those that their decoder row is near to."""
+
+    max_cosine: Float[np.ndarray, " d_sae"]
+    """Largest cosine of the feature's decoder row to another's: 1 where two features write the same direction."""
+    pairs: Int64[Tensor, "2 pair"]
+    """A feature, and one of its ten nearest decoder rows, of `SPLITTING_COSINE` or more."""
+    active: Int64[Tensor, " d_sae"]
+    joint: Int64[Tensor, " pair"]
+    """Tokens on which both are active."""
+    tokens: int = 0
+
+    @classmethod
+    def empty(cls, sae: SAE) -> Self:
+        """Over no tokens yet. What is kept does not grow with them: the pairs are fixed here."""
+        near = near_decoders(sae.W_dec)
+        feature, place = np.nonzero((near.ids >= 0) & (near.cosine >= SPLITTING_COSINE))
+        device = sae.W_dec.device
+        pairs = torch.from_numpy(np.stack([feature, near.ids[feature, place].astype(np.int64)])).to(device)
+        active = torch.zeros(sae.d_sae, dtype=torch.int64, device=device)
+        joint = torch.zeros(pairs.shape[1], dtype=torch.int64, device=device)
+        return cls(near.cosine[:, 0], pairs, active, joint)
+
+    def add(self, f: Float[Tensor, "token d_sae"]) -> None:
+        """Take in the feature activations of some tokens."""
+        active = (f > 0).T.contiguous()  # so that a feature's tokens are one run of memory
+        self.active += active.sum(dim=1)
+        size = max(1, BLOCK_BYTES // len(f))
+        for pairs, joint in zip(torch.split(self.pairs, size, dim=1), torch.split(self.joint, size), strict=True):
+            both = active[pairs[0]]
+            both &= active[pairs[1]]
+            joint += both.sum(dim=1)
+        self.tokens += len(f)
+
+
+def dead(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
+    """Active on none of the tokens; the fewer tokens, the more seem dead."""
+    return (counts.active == 0).cpu().numpy()
+
+
+def dense(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
+    """Active on more than a tenth of the tokens."""
+    return (counts.active > DENSE_DENSITY * counts.tokens).cpu().numpy()
+
+
+def splitting_candidates(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
+    """Feature i is active mostly where a commoner feature j that points the same way is, but not the other way round.
+
+    For one of i's ten nearest decoder rows j: cos(i, j) ≥ ½, P(j | i) ≥ ½, count(j) ≥ 2 count(i), which is
+    P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits off (Bricken et al. 2023), or
+    one whose tokens it has begun to take out of j's (absorption; Chanin et al. 2024, arXiv:2409.14507). Candidates
+    only: a person has to look. A pair that is never active together is not among them: rare features that have nothing
+    to do with each other look alike that way. Nor is one with a dense j, which is active along with everything.
+    """
+    feature, near = counts.pairs
+    own, others = counts.active[feature], counts.active[near]
+    one_sided = (counts.joint >= SPLITTING_GIVEN * own) & (others >= SPLITTING_TIMES * own)
+    meant = (own >= SPLITTING_COUNT) & (others <= DENSE_DENSITY * counts.tokens)
+    found = torch.zeros_like(counts.active, dtype=torch.bool)
+    found[feature[one_sided & meant]] = True
+    return found.cpu().numpy()
+
+
+def feature_metrics(counts: FeatureCounts, seed: int) -> dict[str, Float64[Tensor, "1+replicate"]]:
+    """How many features are dead, dense or splitting candidates, the dead ones' share, and the mean largest cosine.
+
+    Each for all features and for replicates of them, see `resample_features`.
+    """
+    n_dead = resample_features(dead(counts), seed)
+    return {
+        "dead": n_dead,
+        "dead_fraction": n_dead / len(counts.active),
+        "dense": resample_features(dense(counts), seed),
+        "decoder_redundancy": resample_features(counts.max_cosine, seed) / len(counts.active),
+        "splitting_candidates": resample_features(splitting_candidates(counts), seed),
+    }

@@ -1,0 +1,30 @@
+"""AuxK, the loss that revives dead features (Gao et al. 2024, arXiv:2406.04093, appendix A.2)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_core import kernels
+from sae_core.saes.base import SAE, Batch
+
+
+def auxk(sae: SAE, batch: Batch, error: Float[Tensor, "batch d_out"]) -> Float[Tensor, ""]:
+    """‖e − ê‖² / ‖e‖²: dead features reconstruct what the living left over; 0 where none is dead.
+
+    Args:
+        sae: whose features they are.
+        batch: names the dead.
+        error: e, the target less the reconstruction, detached; `b_dec` is out of it already, and ê is decoded without
+            it, from the k_aux = min(d_out / 2, dead) largest dead pre-activations of each token.
+    """
+    dead, grid = batch.dead, batch.grid
+    count = int(grid.features.total(torch.tensor(len(dead), device=error.device)))
+    if count == 0:
+        return error.new_zeros(())
+    centre = sae.centre()
+    x = batch.x if centre is None else batch.x - centre.detach()
+    pre = torch.addmm(sae.b_enc[dead], x, sae.W_enc.t()[dead].t()).to(error.dtype)
+    selection = kernels.topk(pre.detach(), min(sae.d_out // 2, count), grid.features)
+    f = selection.dense(selection.values(pre))
+    decoded = grid.features.total((f @ sae.W_dec[dead]).to(error.dtype))
+    return grid.tokens.total((error - decoded).square().sum()) / grid.tokens.total(error.square().sum())

@@ -1,0 +1,48 @@
+"""What some public SAEs do to each token's activations before they encode them, and undo after they decode.
+
+A factor that is the same for all tokens is not here: it is folded into the weights when a checkpoint is read.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
+"""SAELens' names. `layer_norm` is OpenAI's as well."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a token's activations are shifted and divided by."""
+
+    shift: Float[Tensor, "token 1"] | float = 0.0
+    scale: Float[Tensor, "token 1"] | float = 1.0
+    epsilon: float = 0.0
+    """Keeps the division, and only it, from dividing by zero."""
+
+    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+        """(x − shift) / (scale + ε)."""
+        return x if self is PLAIN else (x - self.shift) / (self.scale + self.epsilon)
+
+    def undo(self, y: Float[Tensor, "token d_out"]) -> Float[Tensor, "token d_out"]:
+        """y · scale + shift."""
+        return y if self is PLAIN else y * self.scale + self.shift
+
+
+PLAIN = Moments()
+
+
+def measure(normalisation: str, x: Float[Tensor, "token d_in"]) -> Moments:
+    """What `normalisation` does to each of these tokens, as SAELens 6 (and OpenAI's code) computes it.
+
+    `layer_norm` takes off the mean and divides by the unbiased standard deviation; `constant_norm_rescale` gives each
+    token the norm √d_in.
+    """
+    if normalisation == "layer_norm":
+        mean = x.mean(dim=1, keepdim=True)
+        return Moments(mean, (x - mean).std(dim=1, keepdim=True), epsilon=1e-5)
+    if normalisation == "constant_norm_rescale":
+        return Moments(scale=torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5)
+    return PLAIN
