@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_engine, create_sessionmaker, transaction
@@ -33,6 +34,7 @@ from app.queries.runs import (
 from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.schema import upgrade
 from app.services.labels import save_label
+from app.tables import Sae
 from tests.synthetic import END, Corpus, Features, make_corpus, make_features
 
 METRICS = {"explained_variance": 0.812, "l0": 31.7, "mse": 0.0421, "cosine": 0.934, "ce_recovered_mean": 0.961}
@@ -181,6 +183,9 @@ async def add_run(
         created_by="ada",
         sae_id=sae and sae.id,
     )
+    if sae is not None:
+        noted = Sae.config.concat({"run": run.id})
+        await session.execute(update(Sae).where(Sae.id == sae.id).values(config=noted))
     await start_run(session, run.id)
     await update_progress(session, run.id, stages)
     await append_metrics(session, run.id, [_point(step, steps) for step in range(int(steps * share))])

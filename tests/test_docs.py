@@ -2,14 +2,20 @@
 
 import re
 import shlex
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli import app as cli
+from app.jobs.params import TrainParams
+from app.jobs.train import training_configs
 from app.main import create_app
 from app.settings import PREFIX, Settings
+from sae_core.saes import ARCHITECTURES, SAEConfig
+from tests.tiny import CORPUS_FILE, tiny_model
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -52,3 +58,46 @@ def test_commands_exist(command: str) -> None:
     """With --help added, typer still refuses a command or an option that is not there."""
     result = CliRunner().invoke(cli, [*shlex.split(command, comments=True)[1:], "--help"])
     assert result.exit_code == 0, result.output
+
+
+def test_the_library_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code as it stands, with a tiny model and a small corpus in the place of the large ones."""
+    page = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M))
+    small = {
+        '"HuggingFaceTB/SmolLM2-135M"': repr(str(tiny_model(tmp_path / "model"))),
+        '"texts.jsonl"': repr(str(CORPUS_FILE)),
+        "resid_post.9": "resid_post.2",
+        "d_sae=4096, k=32, samples=1_000_000": "d_sae=64, k=4, samples=8_000, batch_size=256",
+    }
+    for large, small_one in small.items():
+        assert large in code
+        code = code.replace(large, small_one)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/library.md", "exec"), names)
+    assert names["error"].mean() < 1  # type: ignore[attr-defined]
+    assert (tmp_path / "work" / "sae" / "cfg.json").exists()
+
+
+def test_training_takes_fifteen_lines_at_most() -> None:
+    page = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")
+    first = re.search(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
+    assert first is not None
+    assert len(first[1].splitlines()) <= 15
+
+
+def test_the_config_file_of_the_training_page_is_understood() -> None:
+    page = (CHECKOUT / "docs" / "training.md").read_text(encoding="utf-8")
+    written = re.search(r"^```toml\n(.*?)^```", page, flags=re.S | re.M)
+    assert written is not None
+    params = TrainParams.model_validate(tomllib.loads(written[1]))
+    assert [config.d_sae for config in training_configs(params, 1000)] == [4096, 8192]
+
+
+def test_the_training_page_names_every_architecture_and_its_options() -> None:
+    page = (CHECKOUT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|.*\| ([^|]*) \|$", page, flags=re.MULTILINE)
+    told = {name: set(re.findall(r"`(\w+)`", options)) for name, options in rows}
+    common = {entry.name for entry in fields(SAEConfig)} | {"k"}
+    assert told == {name: {entry.name for entry in fields(sae.Config)} - common for name, sae in ARCHITECTURES.items()}

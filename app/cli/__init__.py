@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import checks, databases, demo, processes, work
+from app.cli import checks, databases, demo, exchange, processes, work
 
 HELP = """See what a language model has learned.
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 demo.register(app)
 processes.register(app)
 work.register(app)
+exchange.register(app)
 databases.register(app)
 checks.register(app)
 

@@ -1,7 +1,7 @@
 """seesae train, index and evaluate: long work in this process, with progress here and on the site."""
 
-import asyncio
 import json
+import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ import typer
 from app.cli.options import Corpus, Device, Json, Length, Tokens
 from app.cli.outcome import answer, ends_in_one_line
 from app.cli.processes import settings_with
+from app.cli.runs import absolute, do_run, validated
 
 if TYPE_CHECKING:
     from app.jobs.params import Params
@@ -41,6 +42,13 @@ def train(
         typer.Option(help="A GGUF file, a folder, a model of the hub, or smollm2-135m, which needs no hub."),
     ] = None,
     hook: Annotated[str | None, typer.Option(help="Where activations are read: resid_post.9, mlp_out.3, …")] = None,
+    hook_out: Annotated[
+        str | None,
+        typer.Option(help="What to reconstruct from them, such as mlp_out.9 from mlp_in.9: trains a transcoder."),
+    ] = None,
+    skip: Annotated[
+        bool | None, typer.Option("--skip/--no-skip", help="Give a transcoder a skip connection.", show_default=False)
+    ] = None,
     corpus: Annotated[
         str | None,
         typer.Option(
@@ -48,14 +56,26 @@ def train(
         ),
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="batchtopk, topk or standard.", show_default="batchtopk")
+        str | None,
+        typer.Option(
+            help="batchtopk, matryoshka, topk, jumprelu, gated or standard; several: batchtopk,topk.",
+            show_default="batchtopk",
+        ),
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Number of features.", show_default="4096")] = None,
+    width: Annotated[
+        str | None, typer.Option(help="Number of features; several: 4096,8192.", show_default="4096")
+    ] = None,
     k: Annotated[
-        int | None, typer.Option(help="Active features per token (batchtopk, topk).", show_default="32")
+        str | None,
+        typer.Option(help="Active features per token (not gated, standard); several: 32,64.", show_default="32"),
     ] = None,
-    l1_coefficient: Annotated[
-        float | None, typer.Option(help="Sparsity penalty (standard).", show_default="5.0")
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the architecture, such as l1_coefficient=2 or prefixes=0.1,0.5,1; may be repeated.",
+        ),
     ] = None,
     tokens: Tokens = None,
     length: Annotated[int | None, typer.Option(help="Tokens in a sequence.", show_default="128")] = None,
@@ -63,43 +83,108 @@ def train(
         int | None, typer.Option(help="Activations to train on in all.", show_default="five passes over the corpus")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Activations in a step.", show_default="2048")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts that a batch is taken in, to save memory.", show_default="1")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of products: float32, tf32 or bf16.", show_default="float32")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="by the width")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")] = None,
     seed: Annotated[int | None, typer.Option(help="Of start values and order.", show_default="0")] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--cache",
+            help="Run the model as activations are needed, or once, to the disk.",
+            show_default="--cache",
+        ),
+    ] = None,
+    buffer_mb: Annotated[
+        int | None, typer.Option(help="Memory for activations with --stream, in MB.", show_default="1024")
+    ] = None,
+    feature_shards: Annotated[
+        int | None,
+        typer.Option(
+            help="Under torchrun, processes that share one dictionary; others share the batch.", show_default="1"
+        ),
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Where else the curves go: tensorboard, wandb, or both by a comma.")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Slug of the SAE.", show_default="model, layer, architecture, width")
+        str | None, typer.Option(help="Slug of the SAE.", show_default="model, layer, architecture, width, k")
     ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Train an SAE on a model's activations over a corpus.
+    """Train SAEs on a model's activations over a corpus.
 
-    Interrupted, the same command goes on from its last checkpoint. The run shows on the site too.
+    Several architectures, widths or k give an SAE for each combination; the model runs once for all of them.
+    Interrupted, the same command goes on from its last checkpoint. The run shows on the site too. Beside the weights
+    lies train.json, which --config takes to train the same SAE again.
 
-    Example: seesae train --model smollm2-135m --hook resid_post.9 --corpus wikipedia-summaries --width 8192
+    Examples:
+      seesae train --model smollm2-135m --hook resid_post.9 --corpus wikipedia-summaries --width 8192
+      seesae train --config sweep.toml --width 4096,8192 --k 32,64
+      seesae train --config mlp.toml --hook mlp_in.9 --hook-out mlp_out.9 --skip --architecture topk
+      torchrun --nproc-per-node 4 -m app.cli train --config big.toml --feature-shards 2
     """
     given = {
         "model": model,
         "hook": hook,
+        "hook_out": hook_out,
+        "skip": skip,
         "corpus": corpus,
         "architecture": architecture,
         "width": width,
         "k": k,
-        "l1_coefficient": l1_coefficient,
+        "options": _set_options(set_),
         "tokens": tokens,
         "length": length,
         "samples": samples,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "precision": precision,
         "lr": lr,
+        "clip": clip,
         "seed": seed,
+        "stream": stream,
+        "buffer_mb": buffer_mb,
+        "feature_shards": feature_shards,
+        "track": track,
         "name": name,
     }
     options = _read_config(config) | {key: value for key, value in given.items() if value is not None}
+    options |= {key: absolute(options[key]) for key in ("model", "corpus") if isinstance(options.get(key), str)}
     from app.jobs.params import TrainParams
     from app.jobs.plans import TRAIN
 
-    params = _validated(TrainParams, options)
-    title = f"Train {params.name or params.architecture} on {params.model} {params.hook}, {params.width:,} features"
+    params = validated(TrainParams, options)
+    if int(os.environ.get("RANK", "0")) > 0:
+        from app.jobs.ranks import help_train
+
+        help_train(params.feature_shards)
+        return
+    place = params.hook if params.hook_out is None else f"{params.hook} to {params.hook_out}"
+    widths = " and ".join(f"{each:,}" for each in params.width)
+    title = f"Train {params.name or ', '.join(params.architecture)} on {params.model} {place}, {widths} features"
     _run(settings_with(device=device), "train", title, params, TRAIN, as_json)
+
+
+def _set_options(given: list[str] | None) -> dict[str, float | list[float]] | None:
+    """`NAME=VALUE` as a number, or as several where there is a comma."""
+    if given is None:
+        return None
+    options: dict[str, float | list[float]] = {}
+    for each in given:
+        name, _, value = each.partition("=")
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE with a number.", param_hint="--set") from None
+        options[name.strip().replace("-", "_")] = numbers if "," in value else numbers[0]
+    return options
 
 
 @ends_in_one_line
@@ -120,7 +205,7 @@ def index(
     from app.jobs.params import IndexParams
     from app.jobs.plans import INDEX
 
-    params = _validated(IndexParams, {"sae": sae, "corpus": corpus, "tokens": tokens, "length": length})
+    params = validated(IndexParams, {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length})
     _run(settings_with(device=device), "index", f"Index {sae} on {corpus}", params, INDEX, as_json)
 
 
@@ -140,7 +225,7 @@ def evaluate(
     from app.jobs.params import EvaluateParams
     from app.jobs.plans import EVALUATE
 
-    params = _validated(EvaluateParams, {"sae": sae, "corpus": corpus, "tokens": tokens, "length": length})
+    params = validated(EvaluateParams, {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length})
     _run(settings_with(device=device), "evaluate", f"Evaluate {sae} on {corpus}", params, EVALUATE, as_json)
 
 
@@ -158,29 +243,11 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     return options
 
 
-def _validated(kind: Any, options: dict[str, Any]) -> Any:
-    """The parameters, or bad usage naming the option that is missing or wrong."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=option) from None
-
-
 def _run(
     settings: "Settings", kind: "RunKind", title: str, params: "Params", stages: "Sequence[Stage]", as_json: bool
 ) -> None:
     """Do a run here, with bars, and end with its result."""
-    from app.jobs.local import run_here
-    from app.logging import configure
-    from app.terminal import StageDisplay, in_order, result_text, stderr_console
+    from app.terminal import result_text
 
-    configure("error")
-    with StageDisplay(stderr_console()) as display:
-        run = asyncio.run(run_here(settings, display, kind=kind, title=title, params=params, stages=stages))
-    assert run.result is not None
-    result = in_order(run.result, run.stages)
+    result = do_run(settings, kind, title, params, stages)
     answer(result, as_json=as_json, text=result_text(result))

@@ -137,6 +137,10 @@ class RunContext:
             self._raise_if_interrupted()
             raise
 
+    def retitle(self, name: str, title: str) -> None:
+        """Say more of a stage than was known when the run was asked for."""
+        self._change(name, title=title)
+
     def report(self, name: str, done: int, total: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
         """Take in what a thread reports; called by `StageProgress`."""
         self._raise_if_interrupted()

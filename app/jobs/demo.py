@@ -8,12 +8,12 @@ from typing import Any
 
 from app.jobs.context import RunContext
 from app.jobs.index import dead_fraction
+from app.jobs.material import Place
 from app.jobs.naming import DEMO_CORPUS, DEMO_MODEL, demo_slug
 from app.jobs.params import DemoParams, TrainParams
-from app.jobs.stages import evaluate_sae, index_sae, prepare, train_sae
-from app.jobs.train import training_config
+from app.jobs.stages import evaluate_saes, index_sae, prepare, train_saes
+from app.jobs.train import plans, training_configs
 from app.jobs.workshop import Workshop
-from sae_core.models import HookPoint
 
 _PREDICTIONS = 2048
 """Scored for the cross-entropy metrics; enough for two digits, in a quarter of a minute."""
@@ -26,8 +26,8 @@ def training_of(params: DemoParams) -> TrainParams:
         hook=f"resid_post.{params.layer}",
         corpus=DEMO_CORPUS,
         tokens=params.tokens,
-        width=params.width,
-        k=params.k,
+        width=(params.width,),
+        k=(params.k,),
         name=demo_slug(params),
     )
 
@@ -36,14 +36,11 @@ async def run_demo(run: RunContext, shop: Workshop) -> dict[str, Any]:
     """Do a run of kind "demo": all that train, index and evaluate do, on one pass of the model over the corpus."""
     params = DemoParams.model_validate(run.params)
     training = training_of(params)
-    training_config(
-        training, params.tokens
-    ).resolved()  # refuses what cannot be trained, before the model runs for long
-    material = await prepare(run, shop, training.model, HookPoint.parse(training.hook), training)
-    config = training_config(training, material.sequences.n_counted)
-    sae, detail = await train_sae(run, shop, demo_slug(params), config, material)
+    training_configs(training, params.tokens)  # refuses what cannot be trained, before the model runs for long
+    material = await prepare(run, shop, training.model, Place.parse(training.hook, None), training)
+    ((sae, detail),) = await train_saes(run, shop, plans(training, material), material)
     statistics = await index_sae(run, shop, sae, detail, material)
-    evaluation = await evaluate_sae(run, shop, sae, detail, material, predictions=_PREDICTIONS)
+    (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material, predictions=_PREDICTIONS)
     return {
         "sae": detail.slug,
         "features": sae.d_sae,

@@ -5,10 +5,9 @@ from typing import Any
 
 from app.jobs.context import RunContext
 from app.jobs.params import EvaluateParams
-from app.jobs.stages import evaluate_sae, open_sae, prepare
+from app.jobs.stages import evaluate_saes, model_of, open_sae, place_of, prepare
 from app.jobs.workshop import Workshop
 from app.queries import runs
-from sae_core.models import HookPoint
 
 
 async def run_evaluate(run: RunContext, shop: Workshop) -> dict[str, Any]:
@@ -17,6 +16,6 @@ async def run_evaluate(run: RunContext, shop: Workshop) -> dict[str, Any]:
     sae, detail = await open_sae(shop, params.sae)
     async with shop.sessions.begin() as session:
         await runs.set_sae(session, run.run_id, detail.id)
-    material = await prepare(run, shop, detail.model.source, HookPoint.parse(detail.hook), params)
-    evaluation = await evaluate_sae(run, shop, sae, detail, material)
+    material = await prepare(run, shop, model_of(detail), place_of(detail), params)
+    (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}

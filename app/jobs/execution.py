@@ -10,6 +10,7 @@ from app.jobs.context import BeingDone, RunContext, RunInterrupted, StagesListen
 from app.jobs.demo import run_demo
 from app.jobs.evaluate import run_evaluate
 from app.jobs.failures import explain, is_infrastructure
+from app.jobs.imports import run_import
 from app.jobs.index import run_index
 from app.jobs.train import run_train
 from app.jobs.workshop import Workshop
@@ -21,7 +22,13 @@ log = structlog.get_logger("worker")
 
 Job = Callable[[RunContext, Workshop], Awaitable[Mapping[str, Any]]]
 
-JOBS: dict[RunKind, Job] = {"demo": run_demo, "train": run_train, "index": run_index, "evaluate": run_evaluate}
+JOBS: dict[RunKind, Job] = {
+    "demo": run_demo,
+    "train": run_train,
+    "index": run_index,
+    "evaluate": run_evaluate,
+    "import": run_import,
+}
 
 
 async def execute(workshop: Workshop, run_id: int, *, listener: StagesListener | None = None) -> None:

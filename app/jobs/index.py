@@ -4,11 +4,10 @@ from typing import Any
 
 from app.jobs.context import RunContext
 from app.jobs.params import IndexParams
-from app.jobs.stages import index_sae, open_sae, prepare
+from app.jobs.stages import index_sae, model_of, open_sae, place_of, prepare
 from app.jobs.workshop import Workshop
 from app.queries import runs
 from sae_core.index.types import FeatureStatistics
-from sae_core.models import HookPoint
 
 
 def dead_fraction(statistics: FeatureStatistics) -> float:
@@ -22,7 +21,7 @@ async def run_index(run: RunContext, shop: Workshop) -> dict[str, Any]:
     sae, detail = await open_sae(shop, params.sae)
     async with shop.sessions.begin() as session:
         await runs.set_sae(session, run.run_id, detail.id)
-    material = await prepare(run, shop, detail.model.source, HookPoint.parse(detail.hook), params)
+    material = await prepare(run, shop, model_of(detail), place_of(detail), params)
     statistics = await index_sae(run, shop, sae, detail, material)
     return {
         "sae": detail.slug,

@@ -1,18 +1,46 @@
 """What an SAE is trained and indexed on, held together."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from sae_core.activations import ActivationCache
+from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences
 from sae_core.models import HookPoint, LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model's activations are read, and for a transcoder where those are that it reconstructs."""
+
+    hook: HookPoint
+    out: HookPoint | None = None
+
+    @classmethod
+    def parse(cls, hook: str, out: str | None) -> "Place":
+        """Read both.
+
+        Raises:
+            ModelError: one of them is no hook point.
+        """
+        return cls(HookPoint.parse(hook), None if out is None else HookPoint.parse(out))
+
+    def names(self) -> dict[str, str]:
+        """By the names under which runs and artifacts keep them."""
+        return {"hook": str(self.hook)} | ({} if self.out is None else {"hook_out": str(self.out)})
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
-    """A model, a hook point, a corpus cut into sequences, and the model's activations there."""
+    """A model, where it is read, a corpus cut into sequences, and the model's activations there."""
 
     model: LanguageModel
-    hook: HookPoint
+    place: Place
     corpus: Corpus
     sequences: Sequences
-    cache: ActivationCache
+    sequences_folder: Path
+    activations: ActivationCache | ActivationStream
+
+    @property
+    def cache(self) -> ActivationCache | None:
+        """The activations, where they are on disk."""
+        return self.activations if isinstance(self.activations, ActivationCache) else None

@@ -20,3 +20,9 @@ TRAIN = (*MATERIAL, *TRAINING, *EVALUATION)
 INDEX = (*MATERIAL, *INDEXING)
 EVALUATE = (*MATERIAL, *EVALUATION)
 DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION)
+IMPORT = (
+    Stage("read", "Read and convert the SAE"),
+    Stage("fetch", "Fetch its model", unit="bytes"),
+    Stage("load", "Load its model"),
+    Stage("register", "Register the SAE"),
+)

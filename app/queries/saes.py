@@ -37,6 +37,8 @@ class SaeDetail:
     slug: str
     model: ModelInfo
     hook: str
+    hook_out: str | None
+    """What a transcoder reconstructs; None for an autoencoder."""
     architecture: str
     d_in: int
     d_sae: int
@@ -67,6 +69,7 @@ async def register_sae(
     slug: str,
     model_id: int,
     hook: str,
+    hook_out: str | None = None,
     architecture: str,
     d_in: int,
     d_sae: int,
@@ -86,6 +89,7 @@ async def register_sae(
         slug=slug,
         model_id=model_id,
         hook=hook,
+        hook_out=hook_out,
         architecture=architecture,
         d_in=d_in,
         d_sae=d_sae,
@@ -167,6 +171,7 @@ def _detail(
         slug=sae.slug,
         model=model_info(model),
         hook=sae.hook,
+        hook_out=sae.hook_out,
         architecture=sae.architecture,
         d_in=sae.d_in,
         d_sae=sae.d_sae,

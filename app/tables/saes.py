@@ -11,7 +11,10 @@ from app.tables.base import Base
 
 
 class Sae(Base):
-    """A dictionary on one hook point of one model. `artifact` is where its weights lie, under SEESAE_ARTIFACTS."""
+    """A dictionary on one hook point of one model.
+
+    `hook_out` is what a transcoder reconstructs; `artifact` is where the weights lie, under SEESAE_ARTIFACTS.
+    """
 
     __tablename__ = "sae"
 
@@ -19,6 +22,7 @@ class Sae(Base):
     slug: Mapped[str] = mapped_column(unique=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("language_model.id"), index=True)
     hook: Mapped[str]
+    hook_out: Mapped[str | None]
     architecture: Mapped[str]
     d_in: Mapped[int]
     d_sae: Mapped[int]

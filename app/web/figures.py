@@ -4,7 +4,7 @@ plotly.py checks every name in a figure here, so that a wrong one is a test's fa
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -24,10 +24,20 @@ _LONGEST_CURVE = 400
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """One of several lines that charts share, with how it is drawn."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """A figure with its title, what the axes are in words, and the same numbers as a table.
 
-    `metric` names the measurement that a live chart goes on with; `latest` is its last value as text.
+    `metric` names the measurement that a live chart goes on with; `latest` is its last value as text, where it has one
+    line. `series` are its lines where it has several.
     """
 
     title: str
@@ -37,6 +47,7 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
     metric: str = ""
     latest: str = ""
+    series: tuple[Series, ...] = ()
 
 
 def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> Chart:
@@ -55,7 +66,7 @@ def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> C
     return Chart(
         title="Activations",
         note="tokens by how active the feature is; dotted lines divide them into fifths",
-        figure=_figure(bars, x, y, shapes=shapes),
+        figure=_figure([bars], x, y, shapes=shapes),
         columns=("from", "to", "tokens"),
         rows=tuple(
             (significant(low), significant(high), count(number))
@@ -105,7 +116,7 @@ def density_histogram(histogram: DensityHistogram) -> Chart:
     return Chart(
         title="How often features fire",
         note=f"without {plural(histogram.dead, 'dead feature')}" if histogram.dead else "",
-        figure=_figure(bars, x, y),
+        figure=_figure([bars], x, y),
         columns=("density from", "to", "features"),
         rows=tuple((*share, count(number)) for share, number in zip(shares, histogram.counts, strict=True)),
     )
@@ -134,35 +145,68 @@ _CURVES = (
 )
 
 
-def training_curves(points: Sequence[MetricPoint]) -> list[Chart]:
-    """Loss, explained variance, L0 and dead features over training, for those that were measured."""
+_COLOURS = ("var(--accent)", *(f"var(--series-{number})" for number in range(2, 7)))
+_DASHES = ("solid", "dot", "dash", "dashdot")
+
+
+def training_curves(points: Sequence[MetricPoint], only: str | None = None) -> list[Chart]:
+    """Loss, explained variance, L0 and dead features over training, for those that were measured.
+
+    A run that trains several SAEs measures each under its name, as `name/loss`; `only` names one of them.
+    """
+    names = list(dict.fromkeys(key.rpartition("/")[0] for point in points for key in point.values))
+    if only in names:
+        names = [only]
     charts = []
     for curve in _CURVES:
-        measured = [(point.step, value) for point in points if (value := point.values.get(curve.metric)) is not None]
-        if not measured:
-            continue
-        shown = thinned(measured)
-        line = {
-            "type": "scatter",
-            "x": [step for step, _ in shown],
-            "y": [value for _, value in shown],
-            "mode": "lines",
-            "line": {"color": "var(--accent)", "width": 1.75},
-            "hovertemplate": "%{y:.4~r} after %{x:,} samples<extra></extra>",
+        lines = {
+            name: measured for name in names if (measured := _measured(points, f"{name}/{curve.metric}".lstrip("/")))
         }
-        x = {"title": "training samples", "tickformat": "~s", "nticks": 5}
-        charts.append(
-            Chart(
-                title=curve.title,
-                note=curve.note,
-                figure=_figure(line, x, {"nticks": 4, **curve.axis}),
-                columns=("samples", curve.title.lower()),
-                rows=tuple((count(step), significant(value, 4)) for step, value in thinned(measured, 40)),
-                metric=curve.metric,
-                latest=curve.say(measured[-1][1]),
-            )
-        )
+        if lines:
+            charts.append(_curve_chart(curve, lines))
     return charts
+
+
+def _measured(points: Sequence[MetricPoint], key: str) -> list[tuple[int, float]]:
+    return [(point.step, value) for point in points if (value := point.values.get(key)) is not None]
+
+
+def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:
+    series = tuple(
+        Series(name, _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)])
+        for number, name in enumerate(lines)
+    )
+    traces = [_line(curve, each, lines[each.name]) for each in series]
+    x = {"title": "training samples", "tickformat": "~s", "nticks": 5}
+    return Chart(
+        title=curve.title,
+        note=curve.note,
+        figure=_figure(traces, x, {"nticks": 4, **curve.axis}),
+        columns=(*(["SAE"] if len(series) > 1 else []), "samples", curve.title.lower()),
+        rows=tuple(
+            (*([name] if len(series) > 1 else []), count(step), significant(value, 4))
+            for name, measured in lines.items()
+            for step, value in thinned(measured, 40)
+        ),
+        metric=curve.metric,
+        latest=curve.say(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
+        series=series if len(series) > 1 else (),
+    )
+
+
+def _line(curve: _Curve, series: Series, measured: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """A line; its `meta` is the name under which its further points come."""
+    shown = thinned(measured)
+    said = f"{series.name}<br>" if series.name else ""
+    return {
+        "type": "scatter",
+        "x": [step for step, _ in shown],
+        "y": [value for _, value in shown],
+        "mode": "lines",
+        "meta": f"{series.name}/{curve.metric}".lstrip("/"),
+        "line": {"color": series.colour, "width": 1.75, "dash": series.dash},
+        "hovertemplate": f"{said}%{{y:.4~r}} after %{{x:,}} samples<extra></extra>",
+    }
 
 
 def thinned(values: Sequence[T], most: int = _LONGEST_CURVE) -> list[T]:
@@ -192,11 +236,11 @@ def _log_counts(highest: int) -> dict[str, Any]:
     return {"type": "log", "dtick": 1, "tickformat": ",", "range": [math.log10(0.6), math.log10(max(highest, 1) * 1.6)]}
 
 
-def _figure(trace: dict[str, Any], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
-    """A figure of one trace with the layout that all charts share, as plain lists and dicts."""
+def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
+    """A figure with the layout that all charts share, as plain lists and dicts."""
     figure = go.Figure(  # one construction checks everything; each update of a figure would cost as much again
         {
-            "data": [trace],
+            "data": traces,
             "layout": {
                 "autosize": True,
                 "showlegend": False,

@@ -15,6 +15,12 @@ class Measure:
     name: str
     value: str
     meaning: str
+    interval: str = ""
+    """The 95 % interval, as '0.84 – 0.86'; empty where there is none."""
+
+
+def _whole(value: float) -> str:
+    return count(round(value))
 
 
 _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
@@ -37,6 +43,19 @@ _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "cosine": ("Cosine", significant, "between an activation and its reconstruction, on average"),
     "l2_ratio": ("Norm ratio", significant, "length of the reconstruction over length of the activation"),
     "mse": ("Squared error", significant, "mean of the squared distance to the reconstruction"),
+    "ce_mean_ablated": ("Loss, mean-ablated", significant, "cross-entropy with the activations' mean in their place"),
+    "ce_zero_ablated": ("Loss, zero-ablated", significant, "cross-entropy with zero in the activations' place"),
+    "dense": ("Dense features", _whole, "active on more than a tenth of the evaluated tokens"),
+    "decoder_redundancy": (
+        "Decoder redundancy",
+        significant,
+        "a decoder row's cosine to the one nearest to it, on average over features",
+    ),
+    "splitting_candidates": (
+        "Splitting candidates",
+        _whole,
+        "features that fire mostly where a commoner one with a near direction does, and not the other way round",
+    ),
 }
 
 _MAIN = ("explained_variance", "l0", "dead_fraction", "ce_recovered_mean", "kl")
@@ -80,8 +99,9 @@ CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certai
 
 def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
     """The metrics that are known and measured, in the order in which they matter: the main ones, and the others."""
+    intervals = metrics.get("intervals") or {}
     known = [
-        (key, Measure(name, form(metrics[key]), meaning))
+        (key, Measure(name, form(metrics[key]), meaning, " – ".join(form(end) for end in intervals.get(key, ()))))
         for key, (name, form, meaning) in _METRICS.items()
         if metrics.get(key) is not None
     ]
@@ -133,6 +153,21 @@ def hook(address: str) -> str:
     return _HOOKS[name].format(layer) if name in _HOOKS else f"the activations at {address}"
 
 
+def kind(sae: SaeDetail) -> str:
+    """'sparse autoencoder', or 'transcoder' where it reconstructs what it does not read."""
+    return "transcoder" if sae.hook_out else "sparse autoencoder"
+
+
+def place(sae: SaeDetail) -> str:
+    """'resid_post.9', or 'mlp_in.9 → mlp_out.9'."""
+    return f"{sae.hook} → {sae.hook_out}" if sae.hook_out else sae.hook
+
+
+def place_words(sae: SaeDetail) -> str:
+    """'the residual stream after layer 9', or for a transcoder what it reads and what it reconstructs."""
+    return f"{hook(sae.hook)}, rebuilding {hook(sae.hook_out)}" if sae.hook_out else hook(sae.hook)
+
+
 def headline(sae: SaeDetail) -> list[tuple[str, str]]:
     """The few numbers by which SAEs are compared in a list."""
     known: list[tuple[str, str, Callable[[float], str]]] = [
@@ -148,6 +183,8 @@ FILTERS = {
     "architecture": architecture,
     "headline": headline,
     "health_name": health_name,
-    "hook_words": hook,
+    "kind": kind,
+    "place": place,
+    "place_words": place_words,
     "size": size,
 }

@@ -72,13 +72,14 @@
     for (const [box, spec] of specs) {
       const figure = box.closest("[data-metric]");
       if (!figure || !box.isConnected) continue;
-      const { x, y } = spec.data[0];
-      for (const { step, values } of event.detail) {
-        const value = values[figure.dataset.metric];
-        if (typeof value !== "number" || step <= x[x.length - 1]) continue; // a reconnected stream repeats itself
-        x.push(step);
-        y.push(value);
-        figure.querySelector(".chart-latest").textContent = said(value, spec.layout.yaxis);
+      for (const { x, y, meta } of spec.data) {
+        for (const { step, values } of event.detail) {
+          const value = values[meta];
+          if (typeof value !== "number" || step <= x[x.length - 1]) continue; // a reconnected stream repeats itself
+          x.push(step);
+          y.push(value);
+          if (spec.data.length === 1) figure.querySelector(".chart-latest").textContent = said(value, spec.layout.yaxis);
+        }
       }
       draw(box);
     }

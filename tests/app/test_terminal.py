@@ -1,12 +1,13 @@
 """Stages in a terminal, and where output is piped."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import StringIO
 
 from rich.console import Console
 
 from app.queries.runs import Stage
 from app.terminal import StageDisplay, amount, in_order, result_text
+from sae_core.evaluation import Evaluation
 
 FETCH = Stage("fetch", "Fetch the model", unit="bytes")
 TRAIN = Stage("train", "Train the SAE", unit="samples")
@@ -56,3 +57,19 @@ def test_amounts_and_results() -> None:
     assert list(result) == ["sae", "features", "l0", "zeta", "seconds"]
     assert list(result["seconds"]) == ["fetch", "train"]
     assert " ".join(result_text(result).split()) == "sae slug features 4,096 l0 31.99 zeta 1 seconds 3 in all"
+
+
+def test_metrics_are_a_table_with_intervals_and_tokens() -> None:
+    metrics = {entry.name: 0.5 for entry in fields(Evaluation)} | {"tokens": 1000, "ce_tokens": 900}
+    intervals = {"explained_variance": [0.4, 0.6], "kl": [0.1, 0.9]}
+    text = result_text({"sae": "slug", **metrics, "intervals": intervals, "seconds": {"evaluate": 2.0}})
+    rows = {" ".join(line.split()[:-4]) or line: line.split() for line in text.splitlines()}
+    assert ["explained", "variance", "0.5", "0.4", "–", "0.6", "1,000"] in rows.values()
+    assert ["kl", "0.5", "0.1", "–", "0.9", "900"] in rows.values()
+    assert sum("explained variance" in line for line in text.splitlines()) == 1
+
+
+def test_several_saes_are_a_table() -> None:
+    one = {"sae": "wide", "features": 8192, "tokens": 5, "explained_variance": 0.81234, "l0": 32.0}
+    text = result_text({"saes": [one, {**one, "sae": "narrow"}]})
+    assert ["wide", "8,192", "0.8123", "32"] in [line.split() for line in text.splitlines()]

@@ -54,6 +54,7 @@ class SaeOut(BaseModel):
     slug: str
     model: ModelOut
     hook: Annotated[str, Field(examples=["resid_post.9"])]
+    hook_out: Annotated[str | None, Field(description="What a transcoder reconstructs; null for an autoencoder.")]
     architecture: str
     d_in: int
     d_sae: Annotated[int, Field(description="Number of features.")]
@@ -110,6 +111,7 @@ def _common(sae: SaeDetail) -> dict[str, Any]:
         "slug": sae.slug,
         "model": ModelOut.model_validate(sae.model, from_attributes=True),
         "hook": sae.hook,
+        "hook_out": sae.hook_out,
         "architecture": sae.architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,

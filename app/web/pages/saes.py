@@ -4,17 +4,14 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.runs import RunView, list_runs, metrics
+from app.queries.runs import get_run, metrics
 from app.queries.saes import SaeDetail, density_histogram, health_counts
 from app.web import figures, words
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render
 
 router = APIRouter()
-
-_RUNS_SEARCHED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class _Flag:
 async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The overview of one SAE."""
     density = await density_histogram(session, sae)
-    run = await _training_run(session, sae)
+    run = await get_run(session, sae.config["run"]) if isinstance(sae.config.get("run"), int) else None
     measures, more_measures = words.measures(sae.metrics)
     context = {
         "sae": sae,
@@ -38,7 +35,7 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
         "density": figures.density_histogram(density) if density else None,
         "health": _health(sae, await health_counts(session, sae)) if sae.index else [],
         "run": run,
-        "curves": figures.training_curves(await metrics(session, run.id)) if run else [],
+        "curves": figures.training_curves(await metrics(session, run.id), only=sae.slug) if run else [],
     }
     return render(request, "saes/page.html", context)
 
@@ -51,9 +48,3 @@ def _health(sae: SaeDetail, counts: dict[str, int]) -> list[_Flag]:
         _Flag(words.health_name(flag), meaning, counts.get(flag, 0), filters.get(flag))
         for flag, meaning in words.health(sae).items()
     ]
-
-
-async def _training_run(session: AsyncSession, sae: SaeDetail) -> RunView | None:
-    """The newest run that trained this SAE."""
-    runs = await list_runs(session, limit=_RUNS_SEARCHED)
-    return next((run for run in runs if run.sae_id == sae.id and run.kind in ("train", "demo")), None)

@@ -67,6 +67,7 @@ def make_dictionary(home: Path) -> Dictionary:
         slug=SLUG,
         model=info,
         hook=str(HOOK),
+        hook_out=None,
         architecture="topk",
         d_in=sae.d_in,
         d_sae=sae.d_sae,

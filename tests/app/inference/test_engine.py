@@ -114,7 +114,15 @@ def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monk
     assert engine.probe(dictionary.row, TEXT).features
 
 
-def test_other_faults_are_not_taken_for_memory(dictionary: Dictionary) -> None:
-    wrong_width = replace(dictionary.row, hook="mlp_act.2")
-    with pytest.raises(RuntimeError):
-        ProbeEngine(dictionary.settings).probe(wrong_width, TEXT)
+def test_other_faults_are_not_taken_for_memory(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: SAE, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(SAE, "encode", broken)
+    with pytest.raises(RuntimeError, match="a fault"):
+        ProbeEngine(dictionary.settings).probe(dictionary.row, TEXT)
+
+
+def test_a_hook_point_of_another_width_is_said(dictionary: Dictionary) -> None:
+    with pytest.raises(Unavailable, match="reads 32 dimensions, not 64"):
+        ProbeEngine(dictionary.settings).probe(replace(dictionary.row, hook="mlp_act.2"), TEXT)

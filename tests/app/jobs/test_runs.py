@@ -1,7 +1,7 @@
 """Runs from end to end on a tiny model: train, index, evaluate; repeated, stopped, and gone on with."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +9,20 @@ import pytest
 from sqlalchemy import text
 
 from app.errors import Conflict, NotFound
+from app.jobs import ranks
 from app.jobs import stages as stages_module
 from app.jobs.context import BeingDone, RunContext, RunInterrupted
 from app.jobs.execution import execute
-from app.jobs.params import EvaluateParams, IndexParams, Params, TrainParams
-from app.jobs.plans import EVALUATE, INDEX, TRAIN
-from app.jobs.requests import INTERRUPTED, close_abandoned, request_run
+from app.jobs.params import EvaluateParams, IndexParams, TrainParams
+from app.jobs.plans import TRAIN
+from app.jobs.requests import INTERRUPTED, close_abandoned
 from app.jobs.workshop import Workshop
 from app.queries import locks, runs, saes
-from app.queries.runs import RunKind, RunView, Stage
 from sae_core.errors import ModelError, SAEError
+from tests.app.jobs.asking import ask, do, row
 from tests.tiny import CORPUS_FILE
 
-PLANS: dict[RunKind, Sequence[Stage]] = {"train": TRAIN, "index": INDEX, "evaluate": EVALUATE}
 SLUG = "tiny-llama-l1-batchtopk-64"
-
-
-async def ask(shop: Workshop, kind: RunKind, params: Params) -> int:
-    async with shop.sessions.begin() as session:
-        run = await request_run(session, kind=kind, title=kind, params=params, stages=PLANS[kind], created_by="tester")
-    return run.id
-
-
-async def do(shop: Workshop, kind: RunKind, params: Params) -> RunView:
-    run_id = await ask(shop, kind, params)
-    await execute(shop, run_id)
-    return await row(shop, run_id)
-
-
-async def row(shop: Workshop, run_id: int) -> RunView:
-    async with shop.sessions() as session:
-        run = await runs.get_run(session, run_id)
-    assert run is not None
-    return run
 
 
 def indexing() -> IndexParams:
@@ -98,8 +79,8 @@ async def test_a_repeated_run_takes_what_is_there(
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
-    for name in ("pack", "train"):
-        monkeypatch.setattr(stages_module, name, not_again)
+    monkeypatch.setattr(stages_module, "pack", not_again)
+    monkeypatch.setattr(ranks, "train", not_again)
     second = await do(shop, "train", training)
     assert second.id != first.id
     assert second.result is not None
@@ -163,8 +144,8 @@ async def test_what_a_user_can_mend_fails_the_run_with_its_message(shop: Worksho
 
 
 async def test_what_cannot_be_trained_is_refused_before_the_model_runs(shop: Workshop, training: TrainParams) -> None:
-    run_id = await ask(shop, "train", training.model_copy(update={"architecture": "none-such"}))
-    with pytest.raises(SAEError, match="Choose standard, topk, batchtopk"):
+    run_id = await ask(shop, "train", training.model_copy(update={"architecture": ("none-such",)}))
+    with pytest.raises(SAEError, match="Choose standard, gated, jumprelu, topk, batchtopk"):
         await execute(shop, run_id)
     run = await row(shop, run_id)
     assert run.state == "failed"

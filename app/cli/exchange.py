@@ -1,0 +1,144 @@
+"""seesae import and export: SAEs from and for other packages."""
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.options import Device, Json
+from app.cli.outcome import answer, ends_in_one_line
+from app.cli.processes import settings_with
+from app.cli.runs import absolute, do_run, validated
+from app.cli.work import Sae
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+# The formats' names stand here too, so that --help need not load torch.
+
+
+class Readable(StrEnum):
+    """Formats that `seesae import` reads."""
+
+    SAELENS = "saelens"
+    DICTIONARY_LEARNING = "dictionary_learning"
+    SPARSIFY = "sparsify"
+    GEMMA_SCOPE = "gemma_scope"
+    GEMMA_SCOPE_2 = "gemma_scope_2"
+    LLAMA_SCOPE = "llama_scope"
+    OPENAI = "openai"
+
+
+class Writable(StrEnum):
+    """Formats that `seesae export` writes."""
+
+    SAELENS = "saelens"
+    DICTIONARY_LEARNING = "dictionary_learning"
+    SPARSIFY = "sparsify"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Exchange"
+    app.command("import", rich_help_panel=panel)(import_)
+    app.command(rich_help_panel=panel)(export)
+
+
+@ends_in_one_line
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[Readable | None, typer.Option(help="What wrote it.", show_default="found out")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What it was trained on: a GGUF file, a folder, a model of the hub, or smollm2-135m.",
+            show_default="what the SAE says",
+        ),
+    ] = None,
+    hook: Annotated[
+        str | None,
+        typer.Option(
+            help="Where it reads: resid_post.9, or TransformerLens' blocks.9.hook_resid_post.",
+            show_default="what the SAE says",
+        ),
+    ] = None,
+    hook_out: Annotated[
+        str | None,
+        typer.Option(help="What a transcoder reconstructs: mlp_out.9, …", show_default="what the SAE says"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Slug of the SAE.", show_default="model, layer, architecture, width, k")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Import an SAE that was trained elsewhere, so that it can be indexed, browsed and probed like one of your own.
+
+    The format is found out, the SAE is converted, and its shapes, its numbers and the model's width are checked. What
+    was done with norms, scales and thresholds is said in the end. Importing the same again changes nothing.
+
+    Examples:
+      seesae import downloads/my-sae
+      seesae import hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
+      seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
+    """
+    from app.jobs.naming import import_title
+    from app.jobs.params import ImportParams
+    from app.jobs.plans import IMPORT
+    from app.terminal import result_text
+
+    given = {
+        "source": absolute(source),
+        "format": format,
+        "model": model and absolute(model),
+        "hook": hook,
+        "hook_out": hook_out,
+        "name": name,
+    }
+    params = validated(ImportParams, given)
+    result = do_run(settings_with(device=device), "import", import_title(params), params, IMPORT)
+    lines = [result_text({key: value for key, value in result.items() if key != "notes"}), *result["notes"]]
+    lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
+    answer(result, as_json=as_json, text="\n".join(lines))
+
+
+@ends_in_one_line
+def export(
+    sae: Sae,
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="Folder to write, new or empty.", show_default=False)
+    ],
+    format: Annotated[Writable, typer.Option(help="What is to read it.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write an SAE, with the names of its model and hook point, in a format that other packages read.
+
+    A BatchTopK or gated SAE is written as the JumpReLU that it is when it runs. A format that has no class which
+    computes the same is refused, with the reason.
+
+    Examples:
+      seesae export smollm2-135m-l9-batchtopk-4096 --format saelens shared/layer_9
+      seesae export smollm2-135m-l9-topk-4096 --format sparsify shared/layers.9
+    """
+    result = asyncio.run(_export(settings_with(), sae, format, destination.expanduser().resolve()))
+    answer(result, as_json=as_json, text=f"{result['folder']} holds {sae} as {format}: {', '.join(result['files'])}.")
+
+
+async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> dict[str, Any]:
+    from app.jobs.exports import export_sae
+    from app.jobs.local import open_workshop
+    from app.postgres import database
+    from app.schema import upgrade
+
+    with database(settings.home, settings.database_url) as database_url:
+        await asyncio.to_thread(upgrade, database_url)
+        async with open_workshop(settings, database_url) as shop:
+            return await export_sae(shop, sae, format, folder)
