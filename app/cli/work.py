@@ -215,17 +215,21 @@ def evaluate(
     corpus: Corpus = "wikipedia-summaries",
     tokens: Tokens = None,
     length: Length = 128,
+    predictions: Annotated[
+        int, typer.Option(min=1, help="Next-token predictions to measure the model's losses on, by four full passes.")
+    ] = 4096,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an SAE on held-out text: explained variance, L0, cross-entropy recovered and more.
+    """Measure an SAE on held-out text: explained variance, L0, cross-entropy recovered and more, with 95 % intervals.
 
     Example: seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
     """
     from app.jobs.params import EvaluateParams
     from app.jobs.plans import EVALUATE
 
-    params = validated(EvaluateParams, {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length})
+    asked = {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length, "predictions": predictions}
+    params = validated(EvaluateParams, asked)
     _run(settings_with(device=device), "evaluate", f"Evaluate {sae} on {corpus}", params, EVALUATE, as_json)
 
 

@@ -17,5 +17,5 @@ async def run_evaluate(run: RunContext, shop: Workshop) -> dict[str, Any]:
     async with shop.sessions.begin() as session:
         await runs.set_sae(session, run.run_id, detail.id)
     material = await prepare(run, shop, model_of(detail), place_of(detail), params)
-    (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material)
+    (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material, predictions=params.predictions)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}

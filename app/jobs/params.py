@@ -95,6 +95,8 @@ class EvaluateParams(CorpusParams):
     """Measure an SAE on held-out sequences of a corpus."""
 
     sae: str
+    predictions: int = Field(default=4096, ge=1)
+    """Next-token predictions that the model's losses are measured on."""
 
 
 class ImportParams(Params):

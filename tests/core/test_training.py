@@ -2,6 +2,7 @@ import dataclasses
 import math
 import random
 import sys
+import types
 from itertools import islice
 
 import pytest
@@ -440,3 +441,22 @@ def test_decoder_rows_keep_unit_norm_at_every_step(tmp_path, architecture):
     for batch in islice(Synthetic().batches(128, seed=0), 20):
         training.take_step(state, batch)
         torch.testing.assert_close(state.sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
+
+
+def test_weights_and_biases_gets_the_points_of_one_run_that_resumes(tmp_path, monkeypatch):
+    """Against what W&B documents of `init` and `log`; the service itself is out of reach here."""
+    calls = []
+
+    class Run:
+        def log(self, point, step):
+            calls.append((step, point["loss"]))
+
+    def init(**options):
+        calls.append(options)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    tracker = WeightsAndBiases("slug", {"lr": 1e-3})
+    train(small(log_every=30), Synthetic(), tmp_path, device="cpu", trackers=[tracker])
+    assert (calls[0]["id"], calls[0]["resume"], calls[0]["config"]) == ("slug", "allow", {"lr": 1e-3})
+    assert calls[1:] == [(line["step"], line["loss"]) for line in read_curves(tmp_path)]

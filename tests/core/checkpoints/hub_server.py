@@ -59,9 +59,9 @@ def serve(hub: Hub) -> Iterator[Hub]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(content)
-                if "/resolve/" in self.path:
+                if "/resolve/" in self.path:  # noted before it is sent: the client does not wait for what comes after
                     hub.downloaded.append(self.path.split("/resolve/")[1].partition("/")[2])
+                self.wfile.write(content)
 
         do_HEAD = do_GET  # noqa: N815
 
