@@ -31,6 +31,8 @@ MOST_LIVE = 3
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
 _LOOKS_BETWEEN_PINGS = 15
+_SHOWN_APART = {"seconds", "saes", "notes", "intervals"}
+"""Parts of a result that are no numbers with a name: those of stages, tables, sentences, the SAE page's intervals."""
 
 RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
@@ -99,7 +101,9 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "curves": figures.training_curves(points),
         "live": run.state in ACTIVE,
         "after": points[-1].step if points else -1,
-        "results": _facts({name: value for name, value in (run.result or {}).items() if name != "seconds"}),
+        "saes": (run.result or {}).get("saes", []),
+        "notes": (run.result or {}).get("notes", []),
+        "results": _facts({name: value for name, value in (run.result or {}).items() if name not in _SHOWN_APART}),
         "params": _facts(run.params),
     }
     return render(request, "runs/page.html", context)
@@ -180,15 +184,19 @@ def _event(name: str, data: str) -> str:
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A run's parameters or result as names and values; one level of nesting is written out."""
-    return [(name.replace("_", " "), _said(value)) for name, value in values.items() if value is not None]
+    """A run's parameters or result as names and values; one level of nesting is written out, what is empty left out."""
+    return [(name.replace("_", " "), _said(value)) for name, value in values.items() if value not in (None, {}, [])]
 
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name.replace('_', ' ')} {_said(inner)}" for name, inner in value.items())
-    if isinstance(value, bool | str):
-        return str(value)
+    if isinstance(value, list):
+        return ", ".join(_said(inner) for inner in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     if isinstance(value, int):
         return count(value)
     return significant(value) if isinstance(value, float) else json.dumps(value)

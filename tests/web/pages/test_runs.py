@@ -148,3 +148,23 @@ async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, sessio
     page = parse((await client.get(f"/runs/{run.id}")).text)
     assert page.one("h1").text == "Index <b>"
     assert "Waiting for a worker" in page.text
+
+
+async def test_a_run_that_trained_several_saes_shows_each_with_its_curve(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    run = await create_run(session, kind="train", title="Two", params={"k": [16, 32]}, stages=(), created_by="ada")
+    values = {f"{name}/{metric}": 0.5 for name in ("wide", "narrow") for metric in ("loss", "l0")}
+    await append_metrics(session, run.id, [MetricPoint(step, values) for step in (1, 2)])
+    saes = [{"sae": name, "features": 8192, "explained_variance": 0.8, "l0": 32.0} for name in ("wide", "narrow")]
+    await finish_run(session, run.id, {"saes": saes, "notes": ["One <b>note</b>."], "seconds": {}})
+    await session.commit()
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    trained = page.one("section", aria_labelledby="trained")
+    assert [link["href"] for link in trained.all("a")] == ["/saes/wide", "/saes/narrow"]
+    assert [link["href"] for link in page.one("ul", cls="series").all("a")] == ["/saes/wide", "/saes/narrow"]
+    loss = json.loads(page.one("figure", data_metric="loss").one("script").text)
+    assert [line["meta"] for line in loss["data"]] == ["wide/loss", "narrow/loss"]
+    assert len({line["line"]["color"] for line in loss["data"]}) == 2
+    assert "One <b>note</b>." in page.one("section", aria_labelledby="notes").text
+    assert "16, 32" in page.one("main").text

@@ -1,7 +1,11 @@
+from typing import Any
+
 import httpx
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.tables import Sae
 from tests.factories import Synthetic, add_run, make_sae
 from tests.web.html import parse
 
@@ -60,3 +64,27 @@ async def test_an_unknown_sae_is_a_page_that_leads_on(client: httpx.AsyncClient,
     page = parse(response.text)
     assert page.one("h1").text == "Not found"
     assert page.one("main").all("a", href="/")
+
+
+async def test_an_imported_transcoder_says_where_it_is_from_and_what_was_done(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    imported = {
+        "source": "org/<b>repo</b>",
+        "revision": "a" * 40,
+        "format": "sparsify",
+        "notes": ["It was <i>turned</i>."],
+    }
+    values: dict[str, Any] = {"hook": "mlp_in.1", "hook_out": "mlp_out.1", "config": {"imported": imported}}
+    intervals = {"explained_variance": [0.79, 0.83]}
+    values["metrics"] = {"explained_variance": 0.812, "tokens": 1000, "dense": 3, "intervals": intervals}
+    await session.execute(update(Sae).where(Sae.id == made.sae.id).values(**values))
+    await session.commit()
+    page = parse((await client.get(base)).text)
+    text = " ".join(page.one("main").text.split())
+    assert "Transcoder" in text
+    assert "the input of layer 1's MLP, rebuilding the output of layer 1's MLP" in text
+    assert "org/<b>repo</b> at aaaaaaaaaaaa, in sparsify's format" in text
+    assert "It was <i>turned</i>." in text
+    assert "0.812 0.790 – 0.830" in text
+    assert "95 % bootstrap intervals" in text
