@@ -90,11 +90,11 @@ def total_with_frozen(sae, batch, frozen):
 
     f = sae.activate(pre) if not isinstance(sae, BatchTopK) else keep_largest(pre, sae.k * len(pre))
     if isinstance(sae, Standard):
-        return mse(f) + batch.sparsity_warmup * 5 * f.sum(dim=1).mean()
+        return mse(f) + batch.sparsity_warmup * sae.config.l1_coefficient * f.sum(dim=1).mean()
     if isinstance(sae, Gated):
         frozen_skip = 0 if sae.W_skip is None else batch.x @ frozen["W_skip"]
         of_gate = mse(pre.relu(), frozen["W_dec"], frozen["b_dec"], frozen_skip)
-        return mse(f) + batch.sparsity_warmup * 5 * pre.relu().sum(dim=1).mean() + of_gate
+        return mse(f) + batch.sparsity_warmup * sae.config.l1_coefficient * pre.relu().sum(dim=1).mean() + of_gate
     ends = [round(share * D_SAE) for share in getattr(sae.config, "prefixes", (1.0,))]
     prefixes = [mse(torch.where(torch.arange(D_SAE) < end, f, 0)) for end in ends]
     total = torch.stack(prefixes).mean() / batch.variance

@@ -36,6 +36,7 @@ def example(tokens: list[bytes], activations: list[float], position: int, start:
             ExampleToken(100 + i, raw, special=False, activation=value)
             for i, (raw, value) in enumerate(zip(tokens, activations, strict=True))
         ),
+        peak=max(activations),
     )
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, update_progress
+from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
 from app.web.pages.runs import card, run_events, shown
 from tests.factories import Synthetic, add_run
 from tests.web.html import parse
@@ -154,6 +154,7 @@ async def test_a_run_that_trained_several_saes_shows_each_with_its_curve(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     run = await create_run(session, kind="train", title="Two", params={"k": [16, 32]}, stages=(), created_by="ada")
+    await start_run(session, run.id)
     values = {f"{name}/{metric}": 0.5 for name in ("wide", "narrow") for metric in ("loss", "l0")}
     await append_metrics(session, run.id, [MetricPoint(step, values) for step in (1, 2)])
     saes = [{"sae": name, "features": 8192, "explained_variance": 0.8, "l0": 32.0} for name in ("wide", "narrow")]
