@@ -169,7 +169,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
     parts = []
     for of_x, of_target in zip(x.chunk(config.accumulate), target.chunk(config.accumulate), strict=True):
         with _autocast(config, x.device):
-            losses = sae.losses(replace(whole, x=of_x, target=of_x if target is x else of_target))
+            losses = state.losses(replace(whole, x=of_x, target=of_x if target is x else of_target))
         torch.autograd.backward(losses.total / config.accumulate)
         parts.append(losses)
     losses = _mean(parts)

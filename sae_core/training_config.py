@@ -35,6 +35,9 @@ class TrainingConfig:
     """Parts that a process takes its batch in, one after the other, where it does not fit into memory whole."""
     precision: str = "float32"
     """Of products: `float32`; `tf32`, on GPUs that have it; `bf16`, by autocast. Weights are always float32."""
+    compile: bool = False
+    """Whether the losses of a dense architecture (standard, gated) are compiled, which needs a C++ compiler: on two CPU
+    cores a step of 4,096 features then took a tenth to a quarter less time. The others gain nothing by it."""
     lr: float | None = None
     """Peak learning rate; None takes `default_lr`."""
     warmup: float = 0.05
@@ -81,6 +84,9 @@ class TrainingConfig:
                 raise SAEError(f"{name} is {getattr(self, name)}. Give a number of at least {minimum}.")
         if self.takes_k and self.k > self.d_sae:
             raise SAEError(f"k is {self.k}, more than the {self.d_sae} features. Give a smaller k or a larger width.")
+        if self.compile and not ARCHITECTURES[self.architecture].is_dense:
+            dense = ", ".join(name for name, sae in ARCHITECTURES.items() if sae.is_dense)
+            raise SAEError(f"Compiling pays for {dense} only, not for {self.architecture}. Leave it out.")
         self._check_options()
         return replace(
             self,

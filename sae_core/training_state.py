@@ -1,7 +1,7 @@
 """The state of a training run, and its checkpoints: whole or absent, the last few kept."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sae_core.errors import CheckpointError, SAEError
 from sae_core.parallel import ALONE, Axis, Grid
 from sae_core.running_variance import RunningVariance
-from sae_core.saes import SAE
+from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
 from sae_core.training_config import TrainingConfig
 
@@ -36,6 +36,8 @@ class TrainingState:
     """Of the scaled targets so far: what explained variance is measured against."""
     last_active: Int[Tensor, " d_sae"]
     """Activations seen when each feature was last active."""
+    losses: Callable[[Batch], Losses]
+    """The SAE's losses, compiled where that was asked for."""
     sums: Float[Tensor, "3"]
     """Loss, squared error and L0, summed over the steps since the curves' last point."""
     step: int = 0
@@ -81,6 +83,7 @@ class TrainingState:
             ),
             targets=RunningVariance.empty(sae.d_out, device),
             last_active=torch.zeros(sae.d_sae, dtype=torch.int64, device=device),
+            losses=torch.compile(sae.losses) if config.compile else sae.losses,
             sums=torch.zeros(3, dtype=torch.float64, device=device),
         )
 

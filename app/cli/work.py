@@ -89,6 +89,12 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help="Of products: float32, tf32 or bf16.", show_default="float32")
     ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile", help="Compile the step of gated or standard; needs a C++ compiler.", show_default=False
+        ),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="by the width")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")] = None,
     seed: Annotated[int | None, typer.Option(help="Of start values and order.", show_default="0")] = None,
@@ -146,6 +152,7 @@ def train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "precision": precision,
+        "compile": compile,
         "lr": lr,
         "clip": clip,
         "seed": seed,

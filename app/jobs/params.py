@@ -62,6 +62,8 @@ class TrainParams(CorpusParams):
     accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is taken in, one after the other."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: bool = False
+    """Whether a dense architecture is compiled."""
     lr: float | None = Field(default=None, gt=0)
     """Peak learning rate; None takes the field's default for the width."""
     clip: float = Field(default=1.0, gt=0)

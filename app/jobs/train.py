@@ -36,6 +36,7 @@ def training_configs(params: TrainParams, tokens: int) -> list[TrainingConfig]:
             batch_size=params.batch_size,
             accumulate=params.accumulate,
             precision=params.precision,
+            compile=params.compile,
             lr=params.lr,
             clip=params.clip,
             seed=params.seed,

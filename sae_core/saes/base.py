@@ -97,6 +97,8 @@ class SAE(nn.Module):
 
     lr_factors: ClassVar[Mapping[str, float]] = {}
     """What the learning rate is multiplied by for some parameters; 1 for the others."""
+    is_dense: ClassVar[bool] = False
+    """Whether a step computes with all features, and not with the active ones alone; then `torch.compile` pays."""
 
     W_enc: Float[nn.Parameter, "d_in d_sae"]
     b_enc: Float[nn.Parameter, " d_sae"]

@@ -30,6 +30,7 @@ class Gated(SAE):
     """
 
     architecture = "gated"
+    is_dense = True
     Config = GatedConfig
     config: GatedConfig
     b_mag: Float[nn.Parameter, " d_sae"]

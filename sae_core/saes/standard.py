@@ -21,6 +21,7 @@ class Standard(SAE):
     """f = relu(pre); the loss is ‖x − x̂‖² + λ Σ f, which with unit decoder rows is λ Σ f ‖W_dec‖."""
 
     architecture = "standard"
+    is_dense = True
     Config = StandardConfig
     config: StandardConfig
 

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import random
+import shutil
 import sys
 import types
 from itertools import islice
@@ -209,6 +210,7 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
         ({"options": {"aux_coefficient": "much"}}, "aux_coefficient is 'much'. Give a number, such as 0.03125"),
         ({"architecture": "matryoshka", "options": {"prefixes": 0.5}}, "prefixes is 0.5. Give a list of numbers"),
         ({"architecture": "matryoshka", "options": {"prefixes": [0.5]}}, "Give ascending shares"),
+        ({"compile": True}, "pays for standard, gated only, not for batchtopk"),
         ({"accumulate": 3}, "batch_size is 128, which 3 parts cannot share evenly"),
         ({"skip": True}, "A skip connection is for transcoders"),
         ({"k": 65}, "more than the 64 features"),
@@ -460,3 +462,11 @@ def test_weights_and_biases_gets_the_points_of_one_run_that_resumes(tmp_path, mo
     train(small(log_every=30), Synthetic(), tmp_path, device="cpu", trackers=[tracker])
     assert (calls[0]["id"], calls[0]["resume"], calls[0]["config"]) == ("slug", "allow", {"lr": 1e-3})
     assert calls[1:] == [(line["step"], line["loss"]) for line in read_curves(tmp_path)]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
+def test_a_compiled_step_learns_the_same(tmp_path):
+    config = small(architecture="standard", samples=128 * 20, options=OPTIONS["standard"])
+    plain = train(config, Synthetic(), tmp_path / "plain", device="cpu")
+    compiled = train(dataclasses.replace(config, compile=True), Synthetic(), tmp_path / "compiled", device="cpu")
+    torch.testing.assert_close(compiled.W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
