@@ -2,9 +2,11 @@ import dataclasses
 import math
 import random
 import shutil
+import subprocess
 import sys
 import types
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from sae_core import training
 from sae_core.curves import TensorBoard, WeightsAndBiases, read_curves
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
 from sae_core.running_variance import RunningVariance
-from sae_core.saes import ARCHITECTURES, JumpReLU, TopK
+from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, TopK
 from sae_core.training import TrainingConfig, train, train_together
 from sae_core.training_state import TrainingState, saved_steps
 
@@ -466,7 +468,19 @@ def test_weights_and_biases_gets_the_points_of_one_run_that_resumes(tmp_path, mo
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
 def test_a_compiled_step_learns_the_same(tmp_path):
+    """In a process of its own: the compiler minds which modules others have imported (setuptools' distutils)."""
     config = small(architecture="standard", samples=128 * 20, options=OPTIONS["standard"])
     plain = train(config, Synthetic(), tmp_path / "plain", device="cpu")
-    compiled = train(dataclasses.replace(config, compile=True), Synthetic(), tmp_path / "compiled", device="cpu")
-    torch.testing.assert_close(compiled.W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
+    code = (
+        "import dataclasses, pathlib, sys, torch\n"
+        "from sae_core import training\n"
+        "from tests.core import test_training as t\n"
+        "training.START_SAMPLE = 1024\n"
+        "torch.set_num_threads(1)\n"
+        "config = t.small(architecture='standard', samples=128 * 20, options=t.OPTIONS['standard'], compile=True)\n"
+        "t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu').save(sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "compiled"), str(tmp_path / "sae")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    torch.testing.assert_close(SAE.load(tmp_path / "sae").W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
