@@ -1,5 +1,6 @@
 """Fixtures for everybody: a real Postgres, a migrated database of its own for each test."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -8,11 +9,15 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
+import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import create_engine, create_sessionmaker, sqlalchemy_url
 from app.postgres import DATABASE, embedded_postgres, libpq_url
 from app.schema import upgrade
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, as torch's compiler does
 
 TEMPLATE = "template_seesae"
 _numbers = count(1)

@@ -6,6 +6,7 @@ All take pre-activations and keep positive values only: a value of zero is an in
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sae_core.kernels import gpu
 from sae_core.parallel import Axis
+
+if TYPE_CHECKING:
+    from sae_core.kernels.gpu.sparse import ByFeature
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,18 @@ class Selection:
     def row_offsets(self) -> Int[Tensor, " batch"]:
         """Where each row's entries start."""
         return _offsets(self.rows, self.batch)
+
+    @property
+    def row_borders(self) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Where each row's entries start, and where they end."""
+        return self.row_offsets, pad(self.row_offsets[1:], (0, 1), value=len(self.rows))
+
+    @cached_property
+    def grouped(self) -> "ByFeature":
+        """The entries by feature as the kernels for GPUs want them."""
+        from sae_core.kernels.gpu.sparse import ByFeature
+
+        return ByFeature.of(self.features, self.d_sae)
 
     @cached_property
     def by_feature(self) -> Int[Tensor, " active"]:
@@ -69,6 +86,10 @@ def topk(pre: Float[Tensor, "batch d_sae"], k: int, features: Axis | None = None
     process' part of it; entries that tie with the last place are then all kept.
     """
     batch, d_sae = pre.shape
+    if gpu.selects(pre, k) and (features is None or features.size == 1):
+        from sae_core.kernels.gpu.select import row_positions
+
+        return _at(row_positions(pre, k), batch, d_sae)
     largest = pre.topk(min(k, d_sae), dim=1, sorted=False)
     kept = largest.values > 0
     if features is not None and features.size > 1:
@@ -87,21 +108,22 @@ def batch_topk(pre: Float[Tensor, "batch d_sae"], count: int, shared: Sequence[A
     """
     batch, d_sae = pre.shape
     local = min(count, pre.numel())
-    if pre.device.type == "cpu":
+    if gpu.selects(pre):
+        from sae_core.kernels.gpu.select import batch_positions
+
+        chosen = batch_positions(pre, local)
+    elif pre.device.type == "cpu":
         chosen = torch.from_numpy(_largest(pre.detach().contiguous().view(-1).numpy(), local))
     else:
         chosen = _largest_reference(pre.flatten(), local)
     if any(axis.size > 1 for axis in shared):
         chosen = _largest_of_all(pre.flatten(), chosen, count, shared)
-    rows = torch.div(chosen, d_sae, rounding_mode="floor")
-    return Selection(rows, chosen - rows * d_sae, batch, d_sae)
+    return _at(chosen, batch, d_sae)
 
 
 def above(pre: Float[Tensor, "batch d_sae"], floor: Float[Tensor, " d_sae"]) -> Selection:
     """The entries that exceed their feature's floor and are positive."""
-    chosen = positions((pre > floor.clamp(min=0)).flatten())
-    rows = torch.div(chosen, pre.shape[1], rounding_mode="floor")
-    return Selection(rows, chosen - rows * pre.shape[1], *pre.shape)
+    return _at(positions((pre > floor.clamp(min=0)).flatten()), *pre.shape)
 
 
 def positions(flat: Bool[Tensor, " size"]) -> Int[Tensor, " true"]:
@@ -109,6 +131,12 @@ def positions(flat: Bool[Tensor, " size"]) -> Int[Tensor, " true"]:
     if flat.device.type != "cpu":
         return flat.nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(flat.numpy()))
+
+
+def _at(chosen: Int[Tensor, " active"], batch: int, d_sae: int) -> Selection:
+    """The entries at these positions of the flattened matrix, ascending."""
+    rows = torch.div(chosen, d_sae, rounding_mode="floor")
+    return Selection(rows, chosen - rows * d_sae, batch, d_sae)
 
 
 def _largest_of_all(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import embedding_bag
 
+from sae_core.kernels import gpu
 from sae_core.kernels.selection import Selection
 
 
@@ -61,6 +62,10 @@ def _sum_by_feature(
     values: Float[Tensor, " active"], rows: Float[Tensor, "batch d_in"], selection: Selection
 ) -> Float[Tensor, "d_sae d_in"]:
     """Σ values · rows[row] for each feature: the gradient of a dictionary, as a gather instead of a scatter."""
+    if gpu.runs_on(values, rows):
+        from sae_core.kernels.gpu.sparse import sum_by_feature
+
+        return sum_by_feature(selection.grouped, values, selection.rows, rows.contiguous())[0]
     order = selection.by_feature
     return embedding_bag(
         selection.rows[order], rows, selection.feature_offsets, mode="sum", per_sample_weights=values[order]
@@ -103,6 +108,10 @@ class _Decode(torch.autograd.Function):
     def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, selection: Selection) -> Tensor:
         ctx.save_for_backward(values, W_dec)
         ctx.selection = selection  # type: ignore[attr-defined]
+        if gpu.runs_on(values, W_dec):
+            from sae_core.kernels.gpu.sparse import decode
+
+            return decode(values, selection.features, *selection.row_borders, W_dec.contiguous())
         return embedding_bag(selection.features, W_dec, selection.row_offsets, mode="sum", per_sample_weights=values)
 
     @staticmethod
@@ -111,6 +120,11 @@ class _Decode(torch.autograd.Function):
         values, W_dec = ctx.saved_tensors
         selection: Selection = ctx.selection
         gradient = gradient.contiguous()
+        if gpu.runs_on(gradient, W_dec):
+            from sae_core.kernels.gpu.sparse import entry_products
+
+            grad_values = entry_products(selection.features, *selection.row_borders, W_dec.contiguous(), gradient)
+            return grad_values, _sum_by_feature(values, gradient, selection), None
         # ⟨gradient[row], W_dec[feature]⟩ for each entry: what autograd calls for embedding_bag's weights, and several
         # times faster than gathering both sides.
         grad_values = torch.ops.aten._embedding_bag_per_sample_weights_backward(
