@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_core.checkpoints import saelens_pre6
 from sae_core.checkpoints.base import UNGATED, UNIT_ROWS, Checkpoint, Format, normalising
-from sae_core.checkpoints.folding import give_unit_rows, scale_input
+from sae_core.checkpoints.folding import give_unit_rows, has_unit_rows, scale_input
 from sae_core.checkpoints.reading import (
     Config,
     build,
@@ -104,8 +104,8 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
         config["k"] = sae.k
     if sae.is_transcoder:
         config["d_out"] = sae.d_out
-    if isinstance(sae, TopK):
-        config["rescale_acts_by_decoder_norm"] = False
+    if isinstance(sae, TopK):  # which changes nothing where rows have norm 1, and lets SAEDashboard fold that norm
+        config["rescale_acts_by_decoder_norm"] = has_unit_rows(sae.W_dec)
     write_json(folder / CONFIG, config)
 
 

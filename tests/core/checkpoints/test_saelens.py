@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 
 from sae_core.checkpoints import load
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE, JumpReLU
+from sae_core.saes import SAE, JumpReLU, TopK
 from sae_core.saes.standard import Standard, StandardConfig
+from sae_core.saes.topk import TopKConfig
 from tests.core.checkpoints.examples import (
     EXAMPLES,
     FIXTURES,
@@ -295,3 +296,11 @@ def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
 def test_an_old_config_that_says_nonsense_is_refused(tmp_path, changes, message):
     edit_json(copy_of("saelens_pre6-topk", tmp_path) / "cfg.json", **changes)
     assert_refused(tmp_path, message)
+
+
+def test_topk_with_unit_rows_says_so_in_the_way_that_saedashboard_needs(tmp_path):
+    sae = TopK(TopKConfig(d_in=6, d_sae=20, k=3))
+    sae.initialise(X, seed=0)
+    sae.save(tmp_path, METADATA)
+    assert json.loads((tmp_path / "cfg.json").read_text())["rescale_acts_by_decoder_norm"] is True
+    assert torch.equal(SAE.load(tmp_path).W_enc, sae.for_inference().W_enc)
