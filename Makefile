@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint check clean
+.PHONY: setup demo test lint check bench bench-peers bench-gpu clean
 
 setup: .venv/.demo
 
@@ -45,6 +45,20 @@ lint: .venv/.check
 	$(BIN)/lint-imports
 
 check: lint test
+
+# Each prints ours, the floor it is compared with in the same run, and the ratio; benchmarks/README.md explains them.
+bench: setup
+	$(BIN)/seesae bench train --architecture topk
+	$(BIN)/seesae bench train
+	$(BIN)/seesae bench index
+	$(BIN)/seesae bench probe
+	$(BIN)/seesae bench web
+
+bench-peers: setup
+	$(BIN)/python benchmarks/peers.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

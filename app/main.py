@@ -4,6 +4,7 @@ From the outside in, a request passes: security headers, log and metrics, the an
 of where it comes from, the limit of its body, compression, the routes.
 """
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,12 +22,16 @@ from app.services.inference import InferenceClient
 from app.services.labels import LabelConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
+from app.web.caching import NotModified, answer_not_modified
 from app.web.requests import RequestMetrics, RequestMiddleware
 from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeadersMiddleware
 from app.web.static import VersionedStaticFiles
 
 MAX_BODY_BYTES = 1_000_000
 """No request of this site is larger: a prompt of 1,024 tokens has a few kilobytes, a label less."""
+
+_GARBAGE = 20_000
+"""New objects after which unused ones are looked for: a few pages' worth, in place of a fraction of one."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -66,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessionmaker = create_sessionmaker(app.state.engine)
     app.state.inference = InferenceClient(settings)
     errors.install(app)
+    app.add_exception_handler(NotModified, answer_not_modified)
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     for router in (health.router, *api.ROUTERS, pages.router):
         app.include_router(router)
@@ -76,6 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connections open when they are first needed, so that the site starts, and says so, without a database."""
+    gc.freeze()  # what is loaded by now stays: looking through it again and again would hold up pages
+    gc.set_threshold(_GARBAGE, 20, 50)
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import checks, databases, demo, exchange, processes, work
+from app.cli import bench, checks, databases, demo, exchange, processes, work
 
 HELP = """See what a language model has learned.
 
@@ -20,6 +20,7 @@ work.register(app)
 exchange.register(app)
 databases.register(app)
 checks.register(app)
+bench.register(app)
 
 
 def main() -> None:

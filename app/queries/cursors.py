@@ -12,12 +12,16 @@ from app.queries.values import MAX_INTEGER
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last row of a page: its sort value and, as a tie-breaker, its number. It holds for one order only."""
+    """The last row of a page: its sort value and, as a tie-breaker, its number. It holds for one order only.
+
+    `total` counts the rows of all pages: the first page counts them, and the others are told.
+    """
 
     sort: str
     descending: bool
     value: float
     number: int
+    total: int
 
     def encode(self) -> str:
         """This cursor for a URL."""
@@ -32,10 +36,8 @@ class Cursor:
         """
         try:
             cursor = cls(**json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)))
-            valid = (
-                math.isfinite(cursor.value)
-                and 0 <= cursor.number <= MAX_INTEGER
-                and cursor.number == int(cursor.number)
+            valid = math.isfinite(cursor.value) and all(
+                0 <= number <= MAX_INTEGER and number == int(number) for number in (cursor.number, cursor.total)
             )
         except (binascii.Error, ValueError, TypeError, OverflowError):
             valid = False

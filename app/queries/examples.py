@@ -1,11 +1,12 @@
 """Examples: sequences of the corpus in which a feature is active."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
+from typing import Any, NamedTuple, overload
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
@@ -21,8 +22,7 @@ BANDS = 5
 MAX_LIMIT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleToken:
+class ExampleToken(NamedTuple):
     """One token of an example with the feature's activation on it; only counted tokens can have one above 0."""
 
     id: int
@@ -45,7 +45,8 @@ class ExampleView:
     """One example: token `position` of corpus sequence `sequence`, among `tokens`.
 
     `tokens` is the whole sequence without padding, or in a list of features a window of it; its first token stands at
-    `start` in the sequence, so the example's own token is `tokens[position - start]`.
+    `start` in the sequence, so the example's own token is `tokens[position - start]`. `document` is None where there is
+    none, and where it was not asked for.
     """
 
     band: int
@@ -55,11 +56,43 @@ class ExampleView:
     activation: float
     document: DocumentInfo | None
     start: int
-    tokens: tuple[ExampleToken, ...]
+    tokens: Sequence[ExampleToken]
+    peak: float
+    """The highest activation among `tokens`."""
+
+
+class _Tokens(Sequence[ExampleToken]):
+    """The tokens of an excerpt, each made when it is asked for: of a long sequence, a page shows a line."""
+
+    __slots__ = ("_activations", "_ids", "_start", "_vocabulary")
+
+    def __init__(self, excerpt: "_Excerpt", vocabulary: Mapping[int, TokenInfo]) -> None:
+        self._ids, self._start = excerpt.token_ids, excerpt.start
+        self._activations, self._vocabulary = excerpt.example.activations, vocabulary
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> ExampleToken: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ExampleToken]: ...
+    def __getitem__(self, place: int | slice) -> ExampleToken | Sequence[ExampleToken]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        token = self._vocabulary[self._ids[place]]
+        position = self._start + (place if place >= 0 else place + len(self._ids))
+        return ExampleToken(token.id, token.bytes, token.special, self._activations.get(position, 0.0))
 
 
 async def get_examples(
-    session: AsyncSession, sae: SaeDetail, feature: int, *, band: int | None = None, limit: int = MAX_LIMIT
+    session: AsyncSession,
+    sae: SaeDetail,
+    feature: int,
+    *,
+    band: int | None = None,
+    limit: int = MAX_LIMIT,
+    with_documents: bool = True,
 ) -> list[ExampleView]:
     """Examples of a feature by band and rank, top examples first; `limit` is for each band.
 
@@ -72,27 +105,68 @@ async def get_examples(
         raise Unprocessable(f"A limit of {limit} examples is not possible: ask for 1 to {MAX_LIMIT}.")
     if sae.index is None or feature not in range(sae.d_sae):
         return []
-    query = select(ExampleBand).where(ExampleBand.index_id == sae.index.id, ExampleBand.feature == feature)
-    if band is not None:
-        query = query.where(ExampleBand.band == band)
-    rows = await session.scalars(query.order_by(ExampleBand.band))
-    return await _views(session, sae, [example for row in rows for example in islice(_unpack(row), limit)])
+    wanted = list(range(BANDS + 1)) if band is None else [band]
+    rows = await session.execute(_BANDS, {"index": sae.index.id, "feature": feature, "bands": wanted})
+    examples = [example for row in rows for example in islice(_unpack(row), limit)]
+    return await _views(session, sae, examples, with_documents=with_documents)
+
+
+_BANDS = (
+    select(ExampleBand.__table__)
+    .where(
+        ExampleBand.index_id == bindparam("index"),
+        ExampleBand.feature == bindparam("feature"),
+        among(ExampleBand.band, "bands"),
+    )
+    .order_by(ExampleBand.band)
+)
 
 
 async def best_examples(
     session: AsyncSession, sae: SaeDetail, features: Collection[int], *, before: int = 12, after: int = 12
 ) -> dict[int, ExampleView]:
-    """The strongest example of each of these features, cut to a window of tokens around its position."""
-    if sae.index is None:
+    """The strongest example of each of these features, cut to a window of tokens around its position; no documents."""
+    if sae.index is None or not features:
         return {}
-    rows = await session.scalars(
-        select(ExampleBand).where(
-            ExampleBand.index_id == sae.index.id, among(ExampleBand.feature, features), ExampleBand.band == 0
+    parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "features": list(features)}
+    rows = await session.execute(_BEST, {**parameters, "before": before, "after": after})
+    excerpts = [
+        _Excerpt(
+            _Example(feature, 0, 0, sequence, position, activation, dict(zip(positions, values, strict=True))),
+            max(0, position - before),
+            token_ids,
+        )
+        for feature, sequence, position, activation, positions, values, token_ids in rows
+    ]
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(each.token_ids for each in excerpts))
+    return {excerpt.example.feature: _view(excerpt, tokens, None) for excerpt in excerpts}
+
+
+def _best() -> Select[Any]:
+    """The first example of each feature's band of top examples, with its window of the sequence."""
+    active, position = ExampleBand.lengths[1], ExampleBand.positions[1]  # arrays count from 1, positions from 0
+    first = func.greatest(1, position - bindparam("before", type_=Integer) + 1)
+    last = position + bindparam("after", type_=Integer) + 1
+    number = ExampleBand.sequences[1]
+    return (
+        select(
+            ExampleBand.feature,
+            number,
+            position,
+            ExampleBand.activations[1],
+            ExampleBand.active_positions[1:active],
+            ExampleBand.active_values[1:active],
+            tables.Sequence.token_ids[first:last],
+        )
+        .join(tables.Sequence, (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == number))
+        .where(
+            ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
         )
     )
-    examples = [next(_unpack(row)) for row in rows]
-    views = await _views(session, sae, examples, before=before, after=after)
-    return {example.feature: view for example, view in zip(examples, views, strict=True)}
+
+
+_TOP: ColumnElement[int] = literal_column("0")
+_BEST = _best()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +182,7 @@ class _Example:
     activations: dict[int, float]
 
 
-def _unpack(row: ExampleBand) -> Iterator[_Example]:
+def _unpack(row: Any) -> Iterator[_Example]:
     """The examples of a band, best first."""
     positions, values = row.active_positions, row.active_values
     bounds = pairwise(accumulate(row.lengths, initial=0))
@@ -120,62 +194,64 @@ def _unpack(row: ExampleBand) -> Iterator[_Example]:
 
 @dataclass(frozen=True, slots=True)
 class _Excerpt:
-    """An example with the part of its sequence that is shown, and its document's number (-1 for none)."""
+    """An example with the part of its sequence that is shown."""
 
     example: _Example
     start: int
     token_ids: Sequence[int]
-    document: int
 
 
 async def _views(
-    session: AsyncSession,
-    sae: SaeDetail,
-    examples: Sequence[_Example],
-    *,
-    before: int | None = None,
-    after: int | None = None,
+    session: AsyncSession, sae: SaeDetail, examples: Sequence[_Example], *, with_documents: bool
 ) -> list[ExampleView]:
-    """`examples` with that many tokens before and after their own; None for all."""
+    """`examples` with all tokens of their sequences."""
     assert sae.index is not None
-    sequences = await _sequences(session, sae.index.sequence_set.id, {example.sequence for example in examples})
-    excerpts = [_excerpt(example, sequences[example.sequence], before, after) for example in examples]
-    tokens = await get_tokens(session, sae.model.id, {i for excerpt in excerpts for i in excerpt.token_ids})
-    documents = await _documents(session, sae.index.sequence_set.id, {excerpt.document for excerpt in excerpts})
+    set_id = sae.index.sequence_set.id
+    sequences = await _sequences(session, set_id, {example.sequence for example in examples})
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.token_ids for row in sequences.values()))
+    numbers = [_document_number(sequences[example.sequence], example.position) for example in examples]
+    documents = await _documents(session, set_id, set(numbers)) if with_documents else {}
     return [
-        ExampleView(
-            band=excerpt.example.band,
-            rank=excerpt.example.rank,
-            sequence=excerpt.example.sequence,
-            position=excerpt.example.position,
-            activation=excerpt.example.activation,
-            document=documents.get(excerpt.document),
-            start=excerpt.start,
-            tokens=tuple(_with_activations(excerpt, tokens)),
-        )
-        for excerpt in excerpts
+        _view(_Excerpt(example, 0, sequences[example.sequence].token_ids), tokens, documents.get(number))
+        for example, number in zip(examples, numbers, strict=True)
     ]
 
 
-def _excerpt(example: _Example, sequence: tables.Sequence, before: int | None, after: int | None) -> _Excerpt:
-    start = 0 if before is None else max(0, example.position - before)
-    end = None if after is None else example.position + after + 1
-    run = bisect_right(sequence.document_starts, example.position) - 1
-    return _Excerpt(example, start, sequence.token_ids[start:end], sequence.document_numbers[run] if run >= 0 else -1)
-
-
-def _with_activations(excerpt: _Excerpt, tokens: dict[int, TokenInfo]) -> Iterator[ExampleToken]:
-    for position, token_id in enumerate(excerpt.token_ids, excerpt.start):
-        token = tokens[token_id]
-        activation = excerpt.example.activations.get(position, 0.0)
-        yield ExampleToken(token.id, token.bytes, token.special, activation)
-
-
-async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, tables.Sequence]:
-    rows = await session.scalars(
-        select(tables.Sequence).where(tables.Sequence.set_id == set_id, among(tables.Sequence.number, numbers))
+def _view(excerpt: _Excerpt, tokens: Mapping[int, TokenInfo], document: DocumentInfo | None) -> ExampleView:
+    example = excerpt.example
+    return ExampleView(
+        band=example.band,
+        rank=example.rank,
+        sequence=example.sequence,
+        position=example.position,
+        activation=example.activation,
+        document=document,
+        start=excerpt.start,
+        tokens=_Tokens(excerpt, tokens),
+        peak=_peak(excerpt),
     )
+
+
+def _document_number(sequence: Any, position: int) -> int:
+    """The document that a token is from; -1 for none."""
+    run = bisect_right(sequence.document_starts, position) - 1
+    return int(sequence.document_numbers[run]) if run >= 0 else -1
+
+
+def _peak(excerpt: _Excerpt) -> float:
+    shown = range(excerpt.start, excerpt.start + len(excerpt.token_ids))
+    return max((value for place, value in excerpt.example.activations.items() if place in shown), default=0.0)
+
+
+async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, Any]:
+    """Rows of the table `sequence` by number."""
+    rows = await session.execute(_SEQUENCES, {"set": set_id, "numbers": list(numbers)})
     return {row.number: row for row in rows}
+
+
+_SEQUENCES = select(tables.Sequence.__table__).where(
+    tables.Sequence.set_id == bindparam("set"), among(tables.Sequence.number, "numbers")
+)
 
 
 async def _documents(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, DocumentInfo]:

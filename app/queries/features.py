@@ -1,22 +1,22 @@
 """Features: the list with its filters, and everything about one."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, cast, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, bindparam, cast, exists, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
 from app.queries.cursors import Cursor
 from app.queries.examples import ExampleView, best_examples
-from app.queries.expressions import among
+from app.queries.expressions import among, submitted
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
-from app.queries.search import matching_features
+from app.queries.search import matches
 from app.queries.values import storable
 from app.tables import Feature, Label
 
@@ -162,10 +162,17 @@ async def list_features(session: AsyncSession, sae: SaeDetail, filter: FeatureFi
     _check(filter)
     if sae.index is None:
         return FeaturePage((), None, 0)
-    conditions = _conditions(sae, sae.index.id, filter)
-    total = await session.scalar(select(func.count()).select_from(Feature).where(*conditions)) or 0
-    found = list(await session.scalars(_page(filter, conditions)))
+    cursor = None
+    if filter.cursor is not None:
+        cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
+    found = (await session.execute(_page(sae, sae.index.id, filter, cursor))).all()
     features, more = found[: filter.limit], len(found) > filter.limit
+    if cursor is not None:
+        total = cursor.total
+    elif filter.q.strip():
+        total = found[0].total if found else 0
+    else:
+        total = await _total(session, sae, sae.index.id, filter)
 
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
@@ -175,7 +182,7 @@ async def list_features(session: AsyncSession, sae: SaeDetail, filter: FeatureFi
         FeatureRow(
             index=feature.number,
             density=feature.density,
-            count=feature.count,
+            count=feature._mapping["count"],
             max=feature.max,
             mean=feature.mean,
             histogram=tuple(feature.histogram),
@@ -186,9 +193,22 @@ async def list_features(session: AsyncSession, sae: SaeDetail, filter: FeatureFi
         )
         for feature in features
     )
-    return FeaturePage(rows, _cursor(filter, features[-1]) if more else None, total)
+    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total)
 
 
+_LISTED: tuple[Any, ...] = (
+    Feature.number,
+    Feature.density,
+    Feature.count,
+    Feature.max,
+    Feature.mean,
+    Feature.histogram,
+    Feature.top_token_ids,
+    Feature.top_token_counts,
+    Feature.top_token_shares,
+    Feature.top_token_means,
+    Feature.health,
+)
 _SORTS = {"density": Feature.density, "max": Feature.max, "index": Feature.number}
 
 
@@ -206,46 +226,73 @@ def _check(filter: FeatureFilter) -> None:
         raise Unprocessable(f"A search has up to {MAX_QUERY} characters, and no NUL.")
 
 
-def _page(filter: FeatureFilter, conditions: list[ColumnElement[bool]]) -> Select[Any]:
+def _page(sae: SaeDetail, index_id: int, filter: FeatureFilter, cursor: Cursor | None) -> Select[Any]:
     """The features of this page, and one more if there is a next one.
 
-    The number breaks ties in the same direction, so that one index serves both directions.
+    They are found by number first: an index of few columns then does for all but the rows that are shown. The number
+    breaks ties in the same direction, so that one index serves both directions. A search finds its features all at
+    once, in no order, and so counts them with the first page.
     """
     column = _SORTS[filter.sort]
-    query = select(Feature).where(*conditions)
-    if filter.cursor is not None:
-        cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
-        here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
-        query = query.where(here < last if filter.descending else here > last)
-    order = (column, Feature.number)
-    query = query.order_by(*(each.desc() for each in order) if filter.descending else order)
-    return query.limit(filter.limit + 1)
-
-
-def _cursor(filter: FeatureFilter, last: Feature) -> str:
-    value = {"density": last.density, "max": last.max, "index": last.number}[filter.sort]
-    return Cursor(filter.sort, filter.descending, value, last.number).encode()
-
-
-def _conditions(sae: SaeDetail, index_id: int, filter: FeatureFilter) -> list[ColumnElement[bool]]:
-    conditions = [Feature.index_id == index_id]
-    if filter.min_density is not None:
-        conditions.append(Feature.density >= filter.min_density)
-    if filter.max_density is not None:
-        conditions.append(Feature.density <= filter.max_density)
+    own = Feature.index_id == index_id
+    total = func.count().over() if filter.q.strip() and cursor is None else literal(0)
+    wanted = select(Feature.number, total.label("total")).where(own, *_densities(filter), *_words(sae, filter))
     if filter.label is not None:
-        labelled = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, Label.status == "submitted")
-        conditions.append(labelled if filter.label == "labelled" else ~labelled)
-    if query := filter.q.strip():
-        conditions.append(Feature.number.in_(matching_features(sae.id, index_id, query)))
-    return conditions
+        wanted = wanted.where(_labelled(sae) if filter.label == "labelled" else ~_labelled(sae))
+    if cursor is not None:
+        here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
+        wanted = wanted.where(here < last if filter.descending else here > last)
+    order = [each.desc() if filter.descending else each for each in (column, Feature.number)]
+    page = wanted.order_by(*order).limit(filter.limit + 1).subquery()
+    rows = select(*_LISTED, page.c.total).join(page, page.c.number == Feature.number)
+    return rows.where(own).order_by(*order)
+
+
+async def _total(session: AsyncSession, sae: SaeDetail, index_id: int, filter: FeatureFilter) -> int:
+    """How many features pass a filter that searches for nothing.
+
+    Those without a label are the others: looking for each that it has none would take ten times as long.
+    """
+    densities = _densities(filter)
+    passing = select(func.count()).select_from(Feature).where(Feature.index_id == index_id, *densities)
+    labelled = passing.where(_labelled(sae))
+    if filter.label == "labelled":
+        return await session.scalar(labelled) or 0
+    total = await session.scalar(passing) if densities else sae.d_sae
+    return (total or 0) - (await session.scalar(labelled) or 0 if filter.label == "unlabelled" else 0)
+
+
+def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
+    value = {"density": last.density, "max": last.max, "index": last.number}[filter.sort]
+    return Cursor(filter.sort, filter.descending, value, last.number, total).encode()
+
+
+def _densities(filter: FeatureFilter) -> list[ColumnElement[bool]]:
+    bounds = []
+    if filter.min_density is not None:
+        bounds.append(Feature.density >= filter.min_density)
+    if filter.max_density is not None:
+        bounds.append(Feature.density <= filter.max_density)
+    return bounds
+
+
+def _labelled(sae: SaeDetail) -> ColumnElement[bool]:
+    return exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, submitted)
+
+
+def _words(sae: SaeDetail, filter: FeatureFilter) -> list[ColumnElement[bool]]:
+    query = filter.q.strip()
+    return [matches(sae.id, query)] if query else []
+
+
+_ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), Feature.number == bindparam("number"))
 
 
 async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail | None:
     """One feature of the SAE's current index; None where there is no such feature or no index."""
     if sae.index is None or index not in range(sae.d_sae):
         return None
-    feature = await session.scalar(select(Feature).where(Feature.index_id == sae.index.id, Feature.number == index))
+    feature = (await session.execute(_ONE, {"index": sae.index.id, "number": index})).one_or_none()
     if feature is None:
         return None
     tokens = await get_tokens(
@@ -256,7 +303,7 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> Feat
         index=feature.number,
         tokens=sae.index.tokens,
         density=feature.density,
-        count=feature.count,
+        count=feature._mapping["count"],  # a row is a tuple, whose `count` is a method
         max=feature.max,
         mean=feature.mean,
         histogram=_histogram(feature.max, feature.histogram),
@@ -292,7 +339,7 @@ def _histogram(maximum: float, counts: list[int]) -> Histogram:
     return Histogram(tuple(maximum * place / len(counts) for place in range(len(counts) + 1)), tuple(counts))
 
 
-def _top_tokens(feature: Feature, tokens: dict[int, TokenInfo]) -> tuple[TopToken, ...]:
+def _top_tokens(feature: Row[Any], tokens: Mapping[int, TokenInfo]) -> tuple[TopToken, ...]:
     columns = (feature.top_token_ids, feature.top_token_counts, feature.top_token_shares, feature.top_token_means)
     return tuple(
         TopToken(token, tokens[token].bytes, tokens[token].special, count, share, mean)
@@ -300,14 +347,14 @@ def _top_tokens(feature: Feature, tokens: dict[int, TokenInfo]) -> tuple[TopToke
     )
 
 
-def _output_tokens(ids: list[int], logits: list[float], tokens: dict[int, TokenInfo]) -> tuple[OutputToken, ...]:
+def _output_tokens(ids: list[int], logits: list[float], tokens: Mapping[int, TokenInfo]) -> tuple[OutputToken, ...]:
     return tuple(
         OutputToken(token, tokens[token].bytes, tokens[token].special, logit)
         for token, logit in zip(ids, logits, strict=True)
     )
 
 
-def _coactive(feature: Feature, labels: dict[int, LabelSummary]) -> tuple[CoactiveFeature, ...]:
+def _coactive(feature: Row[Any], labels: dict[int, LabelSummary]) -> tuple[CoactiveFeature, ...]:
     columns = (
         feature.coactive,
         feature.coactive_pmi,
@@ -321,7 +368,7 @@ def _coactive(feature: Feature, labels: dict[int, LabelSummary]) -> tuple[Coacti
     )
 
 
-def _topics(feature: Feature, names: tuple[str, ...]) -> tuple[TopicShare, ...]:
+def _topics(feature: Row[Any], names: tuple[str, ...]) -> tuple[TopicShare, ...]:
     columns = (feature.topics, feature.topic_counts, feature.topic_shares, feature.topic_lifts)
     return tuple(
         TopicShare(names[topic], count, share, lift) for topic, count, share, lift in zip(*columns, strict=True)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.expressions import among
+from app.queries.expressions import among, submitted
 from app.queries.values import is_id
-from app.tables import Label, LabelRevision
+from app.tables import Label, LabelRevision, Sae
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,15 @@ class LabelText:
 
 async def list_labels(session: AsyncSession, sae_id: int, feature: int) -> list[LabelView]:
     """All labels of one feature, newest first, drafts too."""
-    labels = await session.scalars(
-        select(Label)
-        .where(Label.sae_id == sae_id, Label.feature == feature)
-        .order_by(Label.updated_at.desc(), Label.id.desc())
-    )
+    labels = await session.scalars(_OF_FEATURE, {"sae": sae_id, "feature": feature})
     return [_view(label) for label in labels]
+
+
+_OF_FEATURE = (
+    select(Label)
+    .where(Label.sae_id == bindparam("sae"), Label.feature == bindparam("feature"))
+    .order_by(Label.updated_at.desc(), Label.id.desc())
+)
 
 
 async def get_label(session: AsyncSession, label_id: int) -> LabelView | None:
@@ -94,16 +97,19 @@ async def find_label(session: AsyncSession, sae_id: int, feature: int, author: s
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
     """Summaries of the submitted labels of many features; features without one are absent."""
-    rows = await session.execute(
-        select(Label.feature, Label.explanation, Label.author)
-        .where(Label.sae_id == sae_id, among(Label.feature, features), Label.status == "submitted")
-        .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
-    )
+    rows = await session.execute(_SUBMITTED, {"sae": sae_id, "features": list(features)})
     summaries = {}
     for feature, labels in groupby(rows, key=lambda row: row.feature):
         newest, *others = labels
         summaries[feature] = LabelSummary(1 + len(others), newest.explanation, newest.author)
     return summaries
+
+
+_SUBMITTED = (
+    select(Label.feature, Label.explanation, Label.author)
+    .where(Label.sae_id == bindparam("sae"), among(Label.feature, "features"), submitted)
+    .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
+)
 
 
 async def put_label(
@@ -143,6 +149,8 @@ async def put_label(
     if label is None:
         return None
     await session.execute(insert(LabelRevision).values(label_id=label.id, version=label.version, **content))
+    changed_sae = update(Sae).where(Sae.id == sae_id).values(label_changes=Sae.label_changes + 1)
+    await session.execute(changed_sae, execution_options={"synchronize_session": False})
     return _view(label)
 
 

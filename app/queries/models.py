@@ -1,10 +1,11 @@
 """Language models and their tokens."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -105,11 +106,30 @@ def model_info(model: LanguageModel) -> ModelInfo:
     )
 
 
-async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> dict[int, TokenInfo]:
-    """Vocabulary entries by id, one for every id; those that the vocabulary lacks are `UNKNOWN`."""
-    wanted = set(ids)
-    rows = await session.execute(
-        select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, among(Token.id, wanted))
-    )
-    found = {number: TokenInfo(number, token, special) for number, token, special in rows}
-    return {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in wanted}
+async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Mapping[int, TokenInfo]:
+    """Vocabulary entries by id, these and maybe others; those that the vocabulary lacks are `UNKNOWN`."""
+    known = _vocabulary(session, model_id)
+    missing = [
+        number for number in set(ids) if number not in known
+    ]  # set difference would go through all that is known
+    if missing:
+        rows = await session.execute(
+            select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, among(Token.id, missing))
+        )
+        found = {number: TokenInfo(number, token, special) for number, token, special in rows}
+        known |= {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in missing}
+    return known
+
+
+_MOST_TOKENS = 200_000
+"""Tokens kept in memory, some 20 MB."""
+
+_vocabularies: WeakKeyDictionary[Engine, dict[int, dict[int, TokenInfo]]] = WeakKeyDictionary()
+
+
+def _vocabulary(session: AsyncSession, model_id: int) -> dict[int, TokenInfo]:
+    """The entries of a model's vocabulary that were read before: they never change, and every page shows hundreds."""
+    models = _vocabularies.setdefault(session.get_bind().engine, {})
+    if sum(map(len, models.values())) > _MOST_TOKENS:
+        models.clear()
+    return models.setdefault(model_id, {})

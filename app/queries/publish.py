@@ -8,7 +8,7 @@ drops them.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, groupby
 from typing import Any, NamedTuple
@@ -19,12 +19,15 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.queries.copy import copy_rows
-from app.queries.search import words
+from app.queries.saes import lowest_density
+from app.queries.search import searched_text
 from app.queries.values import clean_json, clean_text
 from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
 
 READERS_TIMEOUT = 5.0
 """Seconds to wait for readers of a retired index before its partitions are left to the next publish."""
+
+DENSITY_BINS = 40
 
 LOCK = 0x5EE_1DE
 """First key of the advisory lock that a publish holds; the second is the SAE."""
@@ -102,6 +105,37 @@ async def publish_index(
     Raises:
         ValueError: `examples` are out of order.
     """
+
+    async def write(connection: AsyncConnection, index_id: int) -> None:
+        vocabulary = await _vocabulary(connection, sae_id)
+        async with partition(connection, Feature, index_id) as name:
+            rows = _feature_rows(index_id, features, vocabulary)
+            await copy_rows(connection, Feature, rows, into=name, freeze=True)
+        async with partition(connection, ExampleBand, index_id) as name:
+            await copy_rows(connection, ExampleBand, _band_rows(index_id, examples), into=name, freeze=True)
+
+    return await publish_written(
+        engine,
+        sae_id=sae_id,
+        sequence_set_id=sequence_set_id,
+        tokens=tokens,
+        topics=topics,
+        provenance=provenance,
+        write=write,
+    )
+
+
+async def publish_written(
+    engine: AsyncEngine,
+    *,
+    sae_id: int,
+    sequence_set_id: int,
+    tokens: int,
+    topics: Sequence[str],
+    provenance: Mapping[str, Any],
+    write: Callable[[AsyncConnection, int], Awaitable[None]],
+) -> int:
+    """As `publish_index`, for an index whose partitions `write` makes, given a connection and the index' id."""
     async with engine.connect() as connection, _one_at_a_time(connection, sae_id):
         await _drop_retired(engine, sae_id)
         async with connection.begin():
@@ -122,9 +156,8 @@ async def publish_index(
                 .returning(FeatureIndex.id)
             )
             assert isinstance(index_id, int)
-            vocabulary = await _vocabulary(connection, sae_id)
-            await _write_partition(connection, Feature, index_id, _feature_rows(index_id, features, vocabulary))
-            await _write_partition(connection, ExampleBand, index_id, _band_rows(index_id, examples))
+            await write(connection, index_id)
+            await _count(connection, index_id, tokens)
             await _make_current(connection, sae_id, index_id)
         await _drop_retired(engine, sae_id)
     return index_id
@@ -160,12 +193,11 @@ async def _current(
 
 
 async def _vocabulary(connection: AsyncConnection, sae_id: int) -> dict[int, str]:
-    """The tokens of the SAE's model as they are searched: their words, or what else they are if they have none."""
+    """The tokens of the SAE's model as they are searched."""
     rows = await connection.execute(
         select(Token.id, Token.bytes).join(Sae, Sae.model_id == Token.model_id).where(Sae.id == sae_id)
     )
-    texts = ((number, token.decode(errors="ignore").replace("\0", "")) for number, token in rows)
-    return {number: " ".join(words(text)) or text.strip() for number, text in texts}
+    return {number: searched_text(token) for number, token in rows}
 
 
 def _feature_rows(
@@ -196,25 +228,38 @@ def _band_rows(index_id: int, examples: Iterable[ExampleRow]) -> Iterator[tuple[
         )
 
 
-async def _write_partition(
-    connection: AsyncConnection, table: type[Base], index_id: int, rows: Iterable[Sequence[Any]]
-) -> None:
-    """Write `rows` as the partition of `table` for this index.
+@asynccontextmanager
+async def partition(connection: AsyncConnection, table: type[Base], index_id: int) -> AsyncIterator[str]:
+    """The partition of `table` for this index, by name, to be filled with rows of that index.
 
     The partition is a table of its own until all rows are in. Attaching it builds its indexes, compact, and leaves
     readers of the other partitions alone, which creating it as a partition would not.
     """
-    name = _partition(table.__tablename__, index_id)
+    name = f"{table.__tablename__}_{index_id}"
     await connection.execute(text(f"CREATE TABLE {name} (LIKE {table.__tablename__})"))
-    await copy_rows(connection, table, rows, into=name, freeze=True)
+    yield name
     await connection.execute(
         text(f"ALTER TABLE {table.__tablename__} ATTACH PARTITION {name} FOR VALUES IN ({index_id})")
     )
     await connection.execute(text(f"ANALYZE {name}"))
 
 
-def _partition(table: str, index_id: int) -> str:
-    return f"{table}_{index_id}"
+async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> None:
+    """Count once what every overview shows of all features."""
+    # width_bucket numbers from 1, and puts the lower end before the first bin if rounding does, the upper past the last
+    bucket = func.width_bucket(func.log(Feature.density), lowest_density(tokens), 0.0, DENSITY_BINS)
+    place = func.greatest(1, func.least(bucket, DENSITY_BINS))
+    own = Feature.index_id == index_id
+    alive = select(place.label("place"), func.count().label("features")).where(own, Feature.density > 0).group_by(place)
+    by_place = {row.place: row.features for row in await connection.execute(alive)}
+    flag = func.unnest(Feature.health)
+    flags = select(flag.label("flag"), func.count().label("features")).where(own).group_by(flag)
+    health = {row.flag: row.features for row in await connection.execute(flags)}
+    dead = await connection.scalar(select(func.count()).select_from(Feature).where(own, Feature.density == 0))
+    counts = [by_place.get(each, 0) for each in range(1, DENSITY_BINS + 1)]
+    await connection.execute(
+        update(FeatureIndex).where(FeatureIndex.id == index_id).values(density_counts=counts, dead=dead, health=health)
+    )
 
 
 async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int) -> None:

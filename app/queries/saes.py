@@ -6,15 +6,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select
+from sqlalchemy import Select, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
+from app.queries.expressions import submitted
 from app.queries.models import ModelInfo, model_info
 from app.queries.values import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
+
+
+@dataclass(frozen=True, slots=True)
+class DensityHistogram:
+    """Features by log10 of their density, dead ones apart; `edges` has one entry more than `counts`.
+
+    The bins are equal, from the least density there can be (active on one token) to 1.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    dead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,9 @@ class IndexInfo:
     topics: tuple[str, ...]
     provenance: Mapping[str, Any]
     published_at: datetime
+    densities: DensityHistogram
+    health: Mapping[str, int]
+    """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +68,8 @@ class SaeDetail:
     index: IndexInfo | None
     labelled: int
     """Features with at least one submitted label."""
-
-
-@dataclass(frozen=True, slots=True)
-class DensityHistogram:
-    """Features by log10 of their density, dead ones apart; `edges` has one entry more than `counts`."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    dead: int
+    label_changes: int = 0
+    """Labels written so far: what shows labels is unchanged while this is."""
 
 
 async def register_sae(
@@ -123,7 +132,7 @@ async def set_metrics(session: AsyncSession, sae_id: int, metrics: Mapping[str, 
 
 async def list_saes(session: AsyncSession) -> list[SaeDetail]:
     """All SAEs, newest first."""
-    rows = await session.execute(_details().order_by(Sae.created_at.desc(), Sae.id.desc()))
+    rows = await session.execute(_ALL)
     return [_detail(*row) for row in rows]
 
 
@@ -131,7 +140,7 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
     """The SAE with this slug."""
     if not storable(slug):
         return None
-    row = (await session.execute(_details().where(Sae.slug == slug))).one_or_none()
+    row = (await session.execute(_ONE, {"slug": slug})).one_or_none()
     return None if row is None else _detail(*row)
 
 
@@ -141,11 +150,7 @@ def _details() -> Select[Any]:
     The query names the table `feature`, and so holds it until the reader's transaction ends: an index that was current
     when the reader looked is then not dropped under it (`app.queries.publish`).
     """
-    labelled = (
-        select(func.count(Label.feature.distinct()))
-        .where(Label.sae_id == Sae.id, Label.status == "submitted")
-        .scalar_subquery()
-    )
+    labelled = select(func.count(Label.feature.distinct())).where(Label.sae_id == Sae.id, submitted).scalar_subquery()
     held = select(Feature.number).where(literal(False)).exists()
     return (
         select(Sae, LanguageModel, FeatureIndex, SequenceSet, Corpus, labelled, held)
@@ -155,6 +160,10 @@ def _details() -> Select[Any]:
         .outerjoin(Corpus, Corpus.id == SequenceSet.corpus_id)
         .execution_options(populate_existing=True)
     )
+
+
+_ALL = _details().order_by(Sae.created_at.desc(), Sae.id.desc())
+_ONE = _details().where(Sae.slug == bindparam("slug"))
 
 
 def _detail(
@@ -184,6 +193,7 @@ def _detail(
         created_at=sae.created_at,
         index=None if index is None else _index_info(index, sequence_set_info(sequences, corpus)),
         labelled=labelled,
+        label_changes=sae.label_changes,
     )
 
 
@@ -195,39 +205,17 @@ def _index_info(index: FeatureIndex, sequences: SequenceSetInfo) -> IndexInfo:
         topics=tuple(index.topics),
         provenance=index.provenance,
         published_at=index.published_at,
+        densities=_densities(index),
+        health=index.health,
     )
 
 
-async def density_histogram(session: AsyncSession, sae: SaeDetail, *, bins: int = 40) -> DensityHistogram | None:
-    """How the densities of all features are distributed; None without an index.
-
-    The bins are equal in log10, from the least density there can be (active on one token) to 1.
-    """
-    if sae.index is None:
-        return None
-    lowest = -math.log10(max(sae.index.tokens, 10))
+def _densities(index: FeatureIndex) -> DensityHistogram:
+    lowest, bins = lowest_density(index.tokens), len(index.density_counts)
     edges = tuple(lowest * (1 - place / bins) for place in range(bins + 1))
-    # width_bucket numbers from 1 and puts the upper end, density 1, past the last bin
-    bucket = func.least(func.width_bucket(func.log(Feature.density), lowest, 0.0, bins), bins)
-    rows = await session.execute(
-        select(bucket, func.count()).where(Feature.index_id == sae.index.id, Feature.density > 0).group_by(bucket)
-    )
-    counts = [0] * bins
-    for place, count in rows:
-        counts[max(place - 1, 0)] += count
-    dead = await session.scalar(select(func.count()).where(Feature.index_id == sae.index.id, Feature.density == 0))
-    return DensityHistogram(edges, tuple(counts), dead or 0)
+    return DensityHistogram(edges, tuple(index.density_counts), index.dead)
 
 
-async def health_counts(session: AsyncSession, sae: SaeDetail) -> dict[str, int]:
-    """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
-    if sae.index is None:
-        return {}
-    flag = func.unnest(Feature.health)
-    rows = await session.execute(
-        select(flag.label("flag"), func.count().label("features"))
-        .where(Feature.index_id == sae.index.id)
-        .group_by(flag)
-        .order_by(flag)
-    )
-    return {row.flag: row.features for row in rows}
+def lowest_density(tokens: int) -> float:
+    """log10 of the least density there can be: active on one of so many tokens."""
+    return -math.log10(max(tokens, 10))

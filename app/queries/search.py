@@ -2,12 +2,30 @@
 
 import re
 
-from sqlalchemy import ColumnElement, CompoundSelect, exists, func, literal_column, or_, select, union
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    any_,
+    cast,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
 
+from app.queries.expressions import submitted
 from app.tables import Feature, Label
+from app.tables.features import TOP_TOKENS
 
 _SIMPLE: ColumnElement[str] = literal_column("'simple'")
 _ENGLISH: ColumnElement[str] = literal_column("'english'")
+_ZERO: ColumnElement[int] = literal_column("0")
+_TOP_TOKENS: ColumnElement[str] = literal_column(TOP_TOKENS)
 """Literal, because the planner must see that they are those of the indexes."""
 
 
@@ -19,26 +37,39 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text)
 
 
-def matching_features(sae_id: int, index_id: int, query: str) -> CompoundSelect[int]:
-    """Numbers of the features whose submitted labels or top tokens match all words of `query`, each as a prefix."""
-    prefixes = " & ".join(f"{word}:*" for word in words(query))
-    of_tokens = select(Feature.number).where(Feature.index_id == index_id)
-    of_labels = select(Label.feature).where(Label.sae_id == sae_id, Label.status == "submitted")
-    if not prefixes:  # full text knows words only; punctuation has to be looked for by reading
-        return union(
-            of_tokens.where(Feature.top_tokens_text.contains(query, autoescape=True)),
-            of_labels.where(Label.explanation.contains(query, autoescape=True)),
-        )
-    simple = func.to_tsquery(_SIMPLE, prefixes)
-    english = func.websearch_to_tsquery(_ENGLISH, query)
+def searched_text(token: bytes) -> str:
+    """A token as it is searched: its words, or what else it is if it has none."""
+    text = token.decode(errors="ignore").replace("\0", "")
+    return " ".join(words(text)) or text.strip()
+
+
+def matches(sae_id: int, query: str) -> ColumnElement[bool]:
+    """Whether a feature's top tokens or submitted labels match all words of `query`, each as a prefix.
+
+    One condition on `feature`, of two that each have an index: Postgres then visits a feature that matches once.
+    """
+    terms = words(query) or query.split()  # what has no word in it is looked for as it is
+    prefixes = " & ".join(f"{_quoted(term)}:*" for term in terms)
+    of_tokens = _TOP_TOKENS.op("@@")(cast(func.lower(prefixes), TSQUERY))
+    labelled = func.array(_labelled(sae_id, query).scalar_subquery(), type_=ARRAY(Integer))
+    return or_(of_tokens, Feature.number == any_(labelled))
+
+
+def _labelled(sae_id: int, query: str) -> CompoundSelect[int]:
+    """Numbers of the features with a submitted label that matches."""
+    of_sae = select(Label.feature).where(Label.sae_id == sae_id, submitted)
     category = func.unnest(Label.categories).column_valued("category")
-    return union(
-        of_tokens.where(func.to_tsvector(_SIMPLE, Feature.top_tokens_text).op("@@")(simple)),
-        of_labels.where(
-            or_(
-                Label.search.op("@@")(simple),
-                Label.search.op("@@")(english),
-                exists().where(func.lower(category) == query.lower()),
-            )
-        ),
+    categorised = of_sae.where(
+        func.cardinality(Label.categories) > _ZERO, exists().where(func.lower(category) == query.lower())
     )
+    if not words(query):  # full text knows words only; what has none has to be looked for by reading
+        return union(of_sae.where(Label.explanation.contains(query, autoescape=True)), categorised)
+    simple = func.to_tsquery(_SIMPLE, " & ".join(f"{word}:*" for word in words(query)))
+    english = func.websearch_to_tsquery(_ENGLISH, query)
+    return union(of_sae.where(or_(Label.search.op("@@")(simple), Label.search.op("@@")(english))), categorised)
+
+
+def _quoted(term: str) -> str:
+    """A term of a tsquery, taken as it is."""
+    doubled = term.replace("\\", "\\\\").replace("'", "''")
+    return f"'{doubled}'"

@@ -6,7 +6,7 @@ for every copied row would cost more than the copy, and a partition lives and di
 
 from typing import Any
 
-from sqlalchemy import ARRAY, REAL, BigInteger, Double, Index, Integer, SmallInteger, Text, func, text
+from sqlalchemy import ARRAY, REAL, BigInteger, Double, Index, Integer, SmallInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
@@ -15,19 +15,22 @@ _ints: Any = ARRAY(Integer)
 _reals: Any = ARRAY(REAL)
 
 
+TOP_TOKENS = "array_to_tsvector(array_remove(string_to_array(lower(top_tokens_text), ' '), ''))"
+"""The top tokens for full text. Postgres' own parser would leave out what is no word, which here is what was meant."""
+
+
 class Feature(Base):
     """The statistics of one feature. Arrays that belong together have equal lengths, best first.
 
-    `top_tokens_text` is there to be searched: the words of the top tokens, and those tokens that have none.
+    `top_tokens_text` is there to be searched: the words of the top tokens, and those tokens that have none, with blanks
+    between them.
     """
 
     __tablename__ = "feature"
     __table_args__ = (
-        Index("ix_feature_density", "density", "number"),
-        Index("ix_feature_max", "max", "number"),
-        Index(
-            "ix_feature_top_tokens", func.to_tsvector(text("'simple'"), text("top_tokens_text")), postgresql_using="gin"
-        ),
+        Index("ix_feature_density", "index_id", "density", "number"),
+        Index("ix_feature_max", "index_id", "max", "number"),
+        Index("ix_feature_top_tokens", text(TOP_TOKENS), postgresql_using="gin"),
         {"postgresql_partition_by": "LIST (index_id)"},
     )
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
@@ -31,6 +32,8 @@ class Label(Base):
         UniqueConstraint("sae_id", "feature", "author", "label_set"),
         CheckConstraint("status IN ('draft', 'submitted')", name="status"),
         Index("ix_label_search", "search", postgresql_using="gin"),
+        Index("ix_label_submitted", "sae_id", "feature", postgresql_where=text("status = 'submitted'")),
+        Index("ix_label_categorised", "sae_id", postgresql_where=text("cardinality(categories) > 0")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

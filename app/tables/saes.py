@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, REAL, TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Text, func
+from sqlalchemy import ARRAY, REAL, TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Integer, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,7 +13,8 @@ from app.tables.base import Base
 class Sae(Base):
     """A dictionary on one hook point of one model.
 
-    `hook_out` is what a transcoder reconstructs; `artifact` is where the weights lie, under SEESAE_ARTIFACTS.
+    `hook_out` is what a transcoder reconstructs; `artifact` is where the weights lie, under SEESAE_ARTIFACTS;
+    `label_changes` counts the labels written, so that a page can tell whether any has changed.
     """
 
     __tablename__ = "sae"
@@ -36,6 +37,7 @@ class Sae(Base):
     current_index_id: Mapped[int | None] = mapped_column(
         ForeignKey("feature_index.id", ondelete="SET NULL", use_alter=True)
     )
+    label_changes: Mapped[int] = mapped_column(server_default="0")
 
 
 class FeatureIndex(Base):
@@ -43,6 +45,8 @@ class FeatureIndex(Base):
 
     It is written in the transaction that publishes it, so there is no state before that. A retired index keeps its row
     as history; its features and examples are dropped. Equal `provenance` (hashes, seeds, thresholds), equal index.
+
+    `density_counts`, `dead` and `health` are counted over all features when it is published.
     """
 
     __tablename__ = "feature_index"
@@ -55,5 +59,8 @@ class FeatureIndex(Base):
     tokens: Mapped[int] = mapped_column(BigInteger)
     topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    density_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")
+    dead: Mapped[int] = mapped_column(server_default="0")
+    health: Mapped[dict[str, int]] = mapped_column(JSONB, server_default="{}")
     published_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     retired_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))

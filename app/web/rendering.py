@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -9,15 +10,15 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.paths import STATIC, TEMPLATES
-from app.services.tokens import display
-from app.web import formatting, sparklines, words
+from app.web import caching, formatting, markup, sparklines, words
 
 
 @cache
 def static_url(path: str) -> str:
-    """`/static/<path>?v=<hash>`: the address changes with the content, so it may be cached for ever."""
+    """`/static/<name>.<hash>.<suffix>`: the address changes with the content, so it may be cached for ever."""
     digest = hashlib.sha256((STATIC / path).read_bytes()).hexdigest()
-    return f"/static/{path}?v={digest[:12]}"
+    name, _, suffix = path.rpartition(".")
+    return f"/static/{name}.{digest[:12]}.{suffix}"
 
 
 @cache
@@ -31,7 +32,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.globals["static_url"] = static_url
-    env.filters |= formatting.FILTERS | words.FILTERS | {"sparkline": sparklines.path, "pieces": display}
+    env.filters |= formatting.FILTERS | words.FILTERS | {"sparkline": sparklines.path}
+    env.filters |= {"classes": markup.classes, "line": markup.line, "lone": markup.lone}
     return env
 
 
@@ -45,10 +47,20 @@ def text(template: str, context: dict[str, Any]) -> str:
     return environment().get_template(template).render(context)
 
 
-def render(request: Request, template: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
-    """A page or fragment. `Vary` keeps caches from giving one to who asked for the other."""
+def render(
+    request: Request, template: str, context: dict[str, Any], *, status: int = 200, etag: str | None = None
+) -> HTMLResponse:
+    """A page or fragment; `etag` names what it is made of, or else its text does.
+
+    Raises:
+        NotModified: the client has it.
+    """
     body = text(template, {"request": request, **context})
-    return HTMLResponse(body, status_code=status, headers={"Vary": "HX-Request", "Cache-Control": "no-cache"})
+    if status != HTTPStatus.OK or request.method != "GET":
+        return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
+    etag = etag or caching.tag(body)
+    caching.refuse_known(request, etag)
+    return HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:

@@ -1,6 +1,7 @@
 """Tokens as a page shows them: shaded by activation, grouped by writing direction, cut to one line.
 
-The templates in `macros/strips.html` turn these into markup; nothing here knows HTML.
+`app.web.markup` and the templates in `macros/strips.html` turn these into markup; nothing here knows HTML. A page shows
+thousands of tokens, most of them again and again, so what depends on a token's bytes alone is worked out once.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
+from typing import NamedTuple
 
 from app.queries.examples import ExampleView
 from app.services.tokens import Piece, display
@@ -23,16 +25,20 @@ _AFTER = 88
 """Characters shown on each side of an example's own token: what a wide screen can hold on one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownToken:
+class ShownToken(NamedTuple):
     """One token: what to draw, how strongly to shade it (0 for not at all), and the note that hover and focus show."""
 
-    pieces: tuple[Piece, ...]
+    raw: bytes
     special: bool
     step: int
     strongest: bool
     note: str
     position: int
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What to draw."""
+        return display(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,8 @@ def line(example: ExampleView, maximum: float) -> Line:
     """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
     shown = _Shower(example, maximum)
     here = example.position - example.start
-    before = _within((shown(place) for place in range(here - 1, -1, -1)), _BEFORE)
-    after = _within((shown(place) for place in range(here + 1, len(example.tokens))), _AFTER)
+    before = _side(shown, range(here - 1, -1, -1), _BEFORE)
+    after = _side(shown, range(here + 1, len(example.tokens)), _AFTER)
     return Line(before=_runs(before[::-1]), token=shown(here), after=_runs(after))
 
 
@@ -91,7 +97,7 @@ def plain_runs(
     """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
     return _runs(
         ShownToken(
-            pieces=_display(raw),
+            raw=raw,
             special=special,
             step=step_of(position),
             strongest=position == strongest,
@@ -106,17 +112,18 @@ class _Shower:
     """Shows the tokens of one example by their place in it."""
 
     def __init__(self, example: ExampleView, maximum: float) -> None:
-        self.example = example
+        self.tokens = example.tokens
+        self.start = example.start
         self.maximum = maximum
-        self.peak = max(token.activation for token in example.tokens)
+        self.peak = example.peak
 
     def __call__(self, place: int, *, always_noted: bool = False) -> ShownToken:
-        token = self.example.tokens[place]
-        position = self.example.start + place
+        token = self.tokens[place]
+        position = self.start + place
         shade = step(token.activation, self.maximum)
         noted = always_noted or shade
         return ShownToken(
-            pieces=_display(token.bytes),
+            raw=token.bytes,
             special=token.special,
             step=shade,
             strongest=0 < token.activation == self.peak,
@@ -125,25 +132,41 @@ class _Shower:
         )
 
 
-_display = lru_cache(maxsize=16_384)(display)
-"""The same few thousand tokens fill most pages."""
+class _Shape(NamedTuple):
+    """What a line must know of a token; `right_to_left` is None where no character has a direction."""
+
+    width: int
+    right_to_left: bool | None
 
 
-def _within(tokens: Iterable[ShownToken], characters: int) -> list[ShownToken]:
-    """The first tokens that fit into so many characters."""
+@lru_cache(maxsize=32_768)
+def _shape(raw: bytes) -> _Shape:
+    pieces = display(raw)
+    return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
+
+
+def _side(shown: _Shower, places: Iterable[int], characters: int) -> list[ShownToken]:
+    """The tokens at `places` that fit into so many characters."""
     kept: list[ShownToken] = []
-    for token in tokens:
+    tokens, start = shown.tokens, shown.start
+    for place in places:
         if characters <= 0:
             break
-        kept.append(token)
-        characters -= sum(len(piece.text) for piece in token.pieces)
+        token = tokens[place]
+        if token.activation > 0:
+            kept.append(shown(place))
+        else:  # most of them; a call for each would take as long as all the rest
+            kept.append(ShownToken(token.bytes, token.special, 0, False, "", start + place))
+        characters -= _shape(token.bytes).width
     return kept
 
 
 def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
     """Group tokens by direction. One without, such as a space, is right-to-left only between two that are."""
     shown = list(tokens)
-    strong = [_right_to_left(token) for token in shown]
+    strong = [_shape(token.raw).right_to_left for token in shown]
+    if True not in strong:
+        return (Run(False, tuple(shown)),) if shown else ()
     follows, ahead = [False] * len(shown), False
     for i in reversed(range(len(shown))):
         follows[i] = ahead
@@ -156,9 +179,9 @@ def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
     return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
 
 
-def _right_to_left(token: ShownToken) -> bool | None:
+def _right_to_left(pieces: Iterable[Piece]) -> bool | None:
     """The direction of the first character that has a strong one; None if none has."""
-    for piece in token.pieces:
+    for piece in pieces:
         if piece.kind != "text":
             continue
         for character in piece.text:

@@ -8,16 +8,20 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from procrastinate import PsycopgConnector
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import sqlalchemy_url
+from app.db import create_sessionmaker, sqlalchemy_url, transaction
 from app.errors import UserError
 from app.paths import MIGRATIONS
 from app.postgres import libpq_url
+from app.queries.saes import get_sae
 from app.schema import current, head, is_current, upgrade
 from app.tables import Base
+from tests.factories import make_sae
 
 
 def test_an_empty_database_gets_all_tables(empty_database_url: str) -> None:
@@ -98,3 +102,20 @@ def test_the_queue_says_its_version(database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url)) as connection:
         row = connection.execute("SELECT obj_description('procrastinate_jobs'::regclass)").fetchone()
     assert row == (f"procrastinate {procrastinate.__version__}",)
+
+
+async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engine: AsyncEngine) -> None:
+    made = await make_sae(engine, features=80)
+    assert made.sae.index
+    forgotten = "UPDATE feature_index SET density_counts = '{}', dead = 0, health = '{}'"
+    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0003")
+
+    def fill_overview(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            revision.module.fill_overview()
+
+    async with engine.begin() as connection:
+        await connection.execute(text(forgotten))
+        await connection.run_sync(fill_overview)
+    async with transaction(create_sessionmaker(engine)) as session:
+        assert await get_sae(session, made.sae.slug) == made.sae

@@ -78,7 +78,7 @@ def test_an_error_is_a_page_for_people_and_a_notice_for_htmx() -> None:
 
 def test_static_addresses_change_with_the_content() -> None:
     digest = hashlib.sha256((STATIC / "css/tokens.css").read_bytes()).hexdigest()
-    assert rendering.static_url("css/tokens.css") == f"/static/css/tokens.css?v={digest[:12]}"
+    assert rendering.static_url("css/tokens.css") == f"/static/css/tokens.{digest[:12]}.css"
 
 
 def test_templates_name_static_files_that_exist() -> None:

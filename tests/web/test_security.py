@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from app.web.rendering import static_url
 from app.web.security import is_loopback
 from tests.web.site import site
 
@@ -90,27 +89,3 @@ async def test_on_a_network_any_name_is_answered(tmp_path: Path) -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
-
-
-async def test_static_files_are_kept_for_ever_under_the_address_that_names_them(client: httpx.AsyncClient) -> None:
-    path = "css/tokens.css"
-    current = await client.get(static_url(path))
-    assert "immutable" in current.headers["cache-control"]
-    assert "max-age=31536000" in current.headers["cache-control"]
-    for stale in (f"/static/{path}", f"/static/{path}?v=0123456789ab", f"/static/{path}?v="):
-        assert (await client.get(stale)).headers["cache-control"] == "public, no-cache"
-    unchanged = await client.get(f"/static/{path}", headers={"If-None-Match": current.headers["etag"]})
-    assert unchanged.status_code == 304
-
-
-@pytest.mark.parametrize(
-    "path", ["/static/nothing.css", "/static/../app/main.py", "/static/%2e%2e/app/main.py", "/static/"]
-)
-async def test_what_is_no_static_file_is_not_found(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.get(path + "?v=1")
-    assert response.status_code == 404
-
-
-async def test_pages_are_compressed(client: httpx.AsyncClient) -> None:
-    response = await client.get("/static/css/tokens.css", headers={"Accept-Encoding": "gzip"})
-    assert response.headers["content-encoding"] == "gzip"

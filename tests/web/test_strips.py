@@ -3,8 +3,7 @@
 import pytest
 
 from app.queries.examples import DocumentInfo, ExampleToken, ExampleView
-from app.queries.features import TopToken
-from app.web import strips
+from app.web import markup, strips
 from app.web.rendering import environment
 from tests.web.html import parse
 
@@ -88,7 +87,7 @@ def test_right_to_left_runs_keep_the_spaces_between_them_only() -> None:
 @pytest.mark.parametrize("active", [0.0, 3.0])
 def test_hostile_tokens_stay_text(active: float) -> None:
     view = example(HOSTILE, [active] * len(HOSTILE), position=3)
-    for html in (macro("full")(strips.sequence(view, 3.0), 3), macro("line")(strips.line(view, 3.0))):
+    for html in (macro("full")(strips.sequence(view, 3.0), 3), markup.line(strips.line(view, 3.0))):
         tree = parse(str(html))
         assert {element.tag for element in tree.all()} <= {"p", "span", "bdi"}
         assert not [name for element in tree.all() for name in element.attributes if name.startswith("on")]
@@ -112,7 +111,7 @@ def test_text_of_a_sequence_is_exact() -> None:
 
 def test_line_wraps_only_what_is_shaded() -> None:
     tokens = [b"The", b" cat", b" sat"]
-    tree = parse(str(macro("line")(strips.line(example(tokens, [0.0, 0.0, 2.0], position=2), 2.0))))
+    tree = parse(str(markup.line(strips.line(example(tokens, [0.0, 0.0, 2.0], position=2), 2.0))))
     assert tree.text == "The cat sat"
     assert [token.text for token in tree.all("span", cls="t")] == [" sat"]
 
@@ -121,5 +120,5 @@ def test_line_wraps_only_what_is_shaded() -> None:
     ("raw", "text"), [(b" the", " the"), (b" ", "␣"), (b"   ", "␣␣␣"), (b"\n", "↵"), (b" \n", "␣↵"), (b"<b>", "<b>")]
 )
 def test_a_lone_token_of_spaces_can_be_seen(raw: bytes, text: str) -> None:
-    tree = parse(str(macro("alone")(TopToken(1, raw, special=False, count=1, share=1.0, mean=1.0))))
+    tree = parse(str(markup.lone(raw, special=False)))
     assert tree.text == text

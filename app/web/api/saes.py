@@ -96,13 +96,13 @@ async def list_saes(session: Session) -> SaeList:
 
 
 @router.get("/{sae}", summary="One SAE", responses=documented(404))
-async def get_sae(sae: Sae, session: Session) -> SaeDetailOut:
+async def get_sae(sae: Sae) -> SaeDetailOut:
     """One SAE, with the distribution of its features' densities and counts of their health flags."""
     return SaeDetailOut(
         **_common(sae),
         config=dict(sae.config),
-        density_histogram=_density(await queries.density_histogram(session, sae)),
-        health=await queries.health_counts(session, sae) if sae.index else {},
+        density_histogram=_density(sae.index.densities) if sae.index else None,
+        health=dict(sae.index.health) if sae.index else {},
     )
 
 
@@ -137,7 +137,5 @@ def _index(index: IndexInfo) -> IndexOut:
     )
 
 
-def _density(histogram: DensityHistogram | None) -> DensityHistogramOut | None:
-    if histogram is None:
-        return None
+def _density(histogram: DensityHistogram) -> DensityHistogramOut:
     return DensityHistogramOut(edges=list(histogram.edges), counts=list(histogram.counts), dead=histogram.dead)

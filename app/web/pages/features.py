@@ -22,6 +22,7 @@ from app.queries.features import (
 )
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
+from app.web.caching import features_tag, refuse_known
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.formatting import round_percent
 from app.web.pages.labels import author_of, panel
@@ -63,6 +64,8 @@ class Band:
 async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
     sort, wanted = _filter(request)
+    etag = features_tag(request, sae)
+    refuse_known(request, etag)
     page = await list_features(session, sae, wanted)
     more = _address(sae, sort, replace(wanted, cursor=page.next_cursor)) if page.next_cursor else None
     context = {
@@ -77,10 +80,10 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "bounds_of": _bounds,
     }
     if not wants_fragment(request):
-        return render(request, "features/list.html", context)
+        return render(request, "features/list.html", context, etag=etag)
     if wanted.cursor:
-        return render(request, "features/_rows.html", context)
-    response = render(request, "features/_results.html", context)
+        return render(request, "features/_rows.html", context, etag=etag)
+    response = render(request, "features/_results.html", context, etag=etag)
     response.headers["HX-Push-Url"] = _address(sae, sort, wanted)
     return response
 
@@ -97,9 +100,12 @@ async def feature(
     request: Request, sae: Sae, index: FeatureIndex, session: Session, settings: AppSettings
 ) -> HTMLResponse:
     """Everything about one feature."""
+    author = author_of(request, settings)
+    etag = features_tag(request, sae, author)
+    refuse_known(request, etag)
     detail = await _detail(session, sae, index)
     examples: dict[int, list[Example]] = {}
-    for view in await get_examples(session, sae, index):
+    for view in await get_examples(session, sae, index, with_documents=False):
         examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
     context = {
         "sae": sae,
@@ -113,11 +119,9 @@ async def feature(
         "snippets": await _snippets(session, sae, detail),
         "health": words.health(sae),
         "not_counted": _not_counted(sae),
-        **await panel(
-            session, sae, index, detail.labels, author_of(request, settings), is_open="label" in request.query_params
-        ),
+        **await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params),
     }
-    return render(request, "features/page.html", context)
+    return render(request, "features/page.html", context, etag=etag)
 
 
 @router.get("/saes/{sae}/features/{index}/examples/{sequence}")

@@ -1,12 +1,13 @@
 """An SAE's overview: what it is, how well it works, how its features are spread, and where it comes from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.queries.runs import get_run, metrics
-from app.queries.saes import SaeDetail, density_histogram, health_counts
+from app.queries.saes import SaeDetail
 from app.web import figures, words
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render
@@ -25,22 +26,21 @@ class _Flag:
 @router.get("/saes/{sae}")
 async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The overview of one SAE."""
-    density = await density_histogram(session, sae)
     run = await get_run(session, sae.config["run"]) if isinstance(sae.config.get("run"), int) else None
     measures, more_measures = words.measures(sae.metrics)
     context = {
         "sae": sae,
         "measures": measures,
         "more_measures": more_measures,
-        "density": figures.density_histogram(density) if density else None,
-        "health": _health(sae, await health_counts(session, sae)) if sae.index else [],
+        "density": figures.density_histogram(sae.index.densities) if sae.index else None,
+        "health": _health(sae, sae.index.health) if sae.index else [],
         "run": run,
         "curves": figures.training_curves(await metrics(session, run.id), only=sae.slug) if run else [],
     }
     return render(request, "saes/page.html", context)
 
 
-def _health(sae: SaeDetail, counts: dict[str, int]) -> list[_Flag]:
+def _health(sae: SaeDetail, counts: Mapping[str, int]) -> list[_Flag]:
     """Every known flag, also those that no feature carries: a zero is an answer."""
     base = f"/saes/{sae.slug}/features"
     filters = {"dead": f"{base}?max_density=0", "dense": f"{base}?min_density=0.1"}

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Conflict
-from app.queries.saes import density_histogram, get_sae, health_counts, list_saes, register_sae, set_metrics
+from app.queries.publish import publish_index
+from app.queries.saes import get_sae, list_saes, register_sae, set_metrics
 from tests.factories import add_label, make_sae
 
 
@@ -78,43 +79,44 @@ async def test_metrics_are_added_to_those_there(engine: AsyncEngine, session: As
     assert sae.metrics == {**made.sae.metrics, "l0": 5.0, "kl": 0.1}
 
 
-async def test_densities_of_all_features(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_densities_of_all_features(engine: AsyncEngine) -> None:
     made = await make_sae(engine, features=80)
     densities = [row.density for row in made.features.rows()]
-    for bins in (1, 7, 40):
-        histogram = await density_histogram(session, made.sae, bins=bins)
-        assert histogram
-        assert histogram.dead == densities.count(0.0)
-        assert sum(histogram.counts) == len(densities) - histogram.dead
-        assert len(histogram.edges) == bins + 1
-        assert histogram.edges[0] == pytest.approx(-math.log10(made.features.tokens))
-        for low, high, count in zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False):
-            inside = sum(density > 0 and low + 1e-9 < math.log10(density) < high - 1e-9 for density in densities)
-            assert inside <= count
+    assert made.sae.index
+    histogram = made.sae.index.densities
+    assert histogram.dead == densities.count(0.0)
+    assert sum(histogram.counts) == len(densities) - histogram.dead
+    assert len(histogram.edges) == len(histogram.counts) + 1
+    assert histogram.edges[0] == pytest.approx(-math.log10(made.features.tokens))
+    for low, high, count in zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False):
+        inside = sum(density > 0 and low + 1e-9 < math.log10(density) < high - 1e-9 for density in densities)
+        assert inside <= count
 
 
 async def test_the_least_and_the_greatest_density_have_their_bins(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine)
     assert made.sae.index
-    async with engine.begin() as connection:
-        for number, density in ((0, 1 / made.features.tokens), (1, 1.0)):
-            await connection.exec_driver_sql(f"UPDATE feature SET density = {density!r} WHERE number = {number}")
-    histogram = await density_histogram(session, made.sae, bins=10)
-    assert histogram
-    assert sum(histogram.counts) == 23
-    assert histogram.counts[0] >= 1
-    assert histogram.counts[-1] >= 1
+    rows = [row._replace(density=1 / made.features.tokens if row.number else 1.0) for row in made.features.rows()]
+    await publish_index(
+        engine,
+        sae_id=made.sae.id,
+        sequence_set_id=made.sae.index.sequence_set.id,
+        tokens=made.features.tokens,
+        topics=made.features.topic_names,
+        provenance={"extremes": True},
+        features=rows,
+        examples=[],
+    )
+    sae = await get_sae(session, made.sae.slug)
+    assert sae
+    assert sae.index
+    counts = sae.index.densities.counts
+    assert (counts[0], counts[-1], sum(counts)) == (23, 1, 24)
 
 
-async def test_health_of_all_features(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_health_of_all_features(engine: AsyncEngine) -> None:
     made = await make_sae(engine)
     flags = [flag for row in made.features.rows() for flag in row.health]
-    counts = await health_counts(session, made.sae)
-    assert counts == {flag: flags.count(flag) for flag in set(flags)}
-    assert {"dead", "dense"} <= counts.keys()
-
-
-async def test_no_overview_without_an_index(engine: AsyncEngine, session: AsyncSession) -> None:
-    made = await make_sae(engine, publish=False)
-    assert await density_histogram(session, made.sae) is None
-    assert await health_counts(session, made.sae) == {}
+    assert made.sae.index
+    assert made.sae.index.health == {flag: flags.count(flag) for flag in set(flags)}
+    assert {"dead", "dense"} <= made.sae.index.health.keys()

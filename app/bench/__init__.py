@@ -1,0 +1,1 @@
+"""Benchmarks: what `seesae bench` measures."""

@@ -1,0 +1,74 @@
+"""How fast a probe is: a prompt through HTTP, web and inference process, against the model's forward alone.
+
+The forward pass runs in this process, in turn with the probes, on the same tokens to the same hook point.
+"""
+
+import asyncio
+import statistics
+import time
+from typing import Any
+
+import httpx
+import torch
+
+from app.bench.material import HOOK, Material, Say, load
+from app.errors import UserError
+from app.settings import Settings
+from app.supervisor import running_site
+
+WARM = 10
+"""Probes that are not counted: the first loads model and SAE."""
+
+
+async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say: Say) -> dict[str, Any]:
+    """Serve the site and probe it.
+
+    Raises:
+        UserError: there is no SAE of the demo's model and hook point, or the site cannot be started.
+    """
+    material = load(settings, 16 * tokens, say)
+    text = _text(material, tokens)
+    token_ids = torch.tensor([material.model.tokenize(text)])
+    say("Starting the site")
+    took, floor = [], []
+    async with (
+        running_site(settings.model_copy(update={"port": 0}), lambda _line: None, asyncio.Event()) as site,
+        httpx.AsyncClient(base_url=site.url, timeout=120) as client,
+    ):
+        slug = sae or await _some_sae(client)
+        for _ in range(WARM + rounds):
+            began = time.perf_counter()
+            answer = await client.post(f"/api/v1/saes/{slug}/probe", json={"text": text, "top_k": 50})
+            took.append(1000 * (time.perf_counter() - began))
+            if answer.status_code != httpx.codes.OK:
+                raise UserError(f"The probe was answered with {answer.status_code}: {answer.text[:200]}")
+            began = time.perf_counter()
+            material.model.activations(token_ids, HOOK)
+            floor.append(1000 * (time.perf_counter() - began))
+    took, floor = took[WARM:], floor[WARM:]
+    return {
+        "sae": slug,
+        "tokens": len(token_ids[0]),
+        "p50_ms": round(statistics.median(took), 1),
+        "p95_ms": round(statistics.quantiles(took, n=20)[-1], 1),
+        "floor_ms": round(statistics.median(floor), 1),
+        "target_ms": round(1.2 * statistics.median(floor) + 15, 1),
+    }
+
+
+def _text(material: Material, tokens: int) -> str:
+    """A prompt of that many tokens, BOS among them, out of the corpus."""
+    for row, counted in zip(material.sequences.token_ids, material.sequences.counted, strict=True):
+        ids = row[counted][: tokens - 1].tolist()
+        text = material.model.decode(ids)
+        if len(material.model.tokenize(text)) == tokens:
+            return text
+    raise UserError(f"No sequence of the corpus gives a prompt of {tokens} tokens. Ask for another number.")
+
+
+async def _some_sae(client: httpx.AsyncClient) -> str:
+    saes = (await client.get("/api/v1/saes")).json()["saes"]
+    fitting = [sae["slug"] for sae in saes if sae["hook"] == str(HOOK) and sae["index"]]
+    if not fitting:
+        raise UserError("There is no indexed SAE at the demo's hook point to probe. Run seesae demo first.")
+    return str(fitting[0])

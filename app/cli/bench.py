@@ -1,0 +1,106 @@
+"""seesae bench."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.options import Json
+from app.cli.outcome import INTERRUPTED, answer, ends_in_one_line, say
+from app.cli.processes import settings_with
+
+group = typer.Typer(help="Measure how fast SeeSAE is on this machine.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    app.add_typer(group, name="bench", rich_help_panel="Upkeep")
+
+
+@group.command()
+@ends_in_one_line
+def web(
+    saes: Annotated[int, typer.Option(min=1, max=1000, help="SAEs to fill in.")] = 16,
+    features: Annotated[int, typer.Option(min=64, max=1_048_576, help="Features of each SAE.")] = 65_536,
+    clients: Annotated[int, typer.Option(min=1, max=1000, help="People who browse at the same time.")] = 32,
+    seconds: Annotated[float, typer.Option(min=1, help="How long they browse.")] = 20.0,
+    pause: Annotated[
+        float, typer.Option(min=0, help="Seconds that each looks at a page, on average; 0 asks for all there is.")
+    ] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Browse a site of a million made-up features with many people at a time.
+
+    Fills a scratch database beside the real one, starts a web process on it, opens random pages of features and lists
+    with filters, and drops the database. Times are the server's own; p95 is what 95 of 100 requests stay within.
+
+    Example: seesae bench web --saes 2 --features 8192 --seconds 10
+    """
+    from app.bench.web import Plan, run
+
+    try:
+        result = run(settings_with(), Plan(saes, features, clients, seconds, pause), say)
+    except KeyboardInterrupt:
+        say("Stopped; the scratch database is gone.")
+        raise typer.Exit(INTERRUPTED) from None
+    _answer(result, as_json)
+
+
+@group.command()
+@ends_in_one_line
+def train(
+    architecture: Annotated[str, typer.Option(help="What to train.")] = "batchtopk",
+    width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
+    k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, help="Activations in a step.")] = 2048,
+    tokens: Annotated[int, typer.Option(min=4096, help="Tokens whose activations are held in memory.")] = 65_536,
+    as_json: Json = False,
+) -> None:
+    """Train on activations in memory: samples a second, beside the encoder's product alone.
+
+    Example: seesae bench train --architecture topk --width 16384
+    """
+    from app.bench.train import run
+
+    _answer(run(settings_with(), architecture, width, k, batch, tokens, say), as_json)
+
+
+@group.command()
+@ends_in_one_line
+def index(
+    width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
+    k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
+    tokens: Annotated[int, typer.Option(min=4096, help="Tokens to index.")] = 65_536,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is done.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Index all features of an SAE over a corpus: time and memory, beside the model's forward pass alone.
+
+    Example: seesae bench index --tokens 250000
+    """
+    from app.bench.index import run
+
+    _answer(run(settings_with(), width, k, tokens, rounds, say), as_json)
+
+
+@group.command()
+@ends_in_one_line
+def probe(
+    sae: Annotated[str | None, typer.Option(help="Slug of the SAE.", show_default="the demo's newest")] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 64,
+    rounds: Annotated[int, typer.Option(min=5, help="Probes that are timed.")] = 40,
+    as_json: Json = False,
+) -> None:
+    """Probe a prompt through the running site, beside the model's forward pass alone.
+
+    Example: seesae bench probe --tokens 128
+    """
+    from app.bench.probe import run
+
+    _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, say)), as_json)
+
+
+def _answer(result: Mapping[str, Any], as_json: bool) -> None:
+    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    answer(result, as_json=as_json, text="\n".join(f"{name:>20}  {value}" for name, value in shown.items()))

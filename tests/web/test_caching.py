@@ -1,0 +1,97 @@
+"""ETags: an unchanged page is not made or sent again, and whatever changes a page changes its tag."""
+
+import httpx
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.web import caching
+from tests.factories import Synthetic, add_label, publish_features
+from tests.synthetic import make_features
+from tests.web.site import app_of
+
+PAGES = ["", "/features", "/features?sort=max&label=unlabelled", "/features/1", "/features/1?label=1"]
+
+
+@pytest.fixture
+def base(made: Synthetic) -> str:
+    return f"/saes/{made.sae.slug}"
+
+
+async def tag(client: httpx.AsyncClient, address: str, **headers: str) -> str:
+    response = await client.get(address, headers=headers)
+    assert response.status_code == 200
+    return response.headers["etag"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "/../../", "/../../runs", "/../../label"])
+async def test_an_unchanged_page_is_not_sent_again(client: httpx.AsyncClient, base: str, page: str) -> None:
+    first = await client.get(base + page)
+    again = await client.get(base + page, headers={"If-None-Match": f'"other", {first.headers["etag"]}'})
+    assert again.status_code == 304
+    assert again.content == b""
+    for name in ("etag", "cache-control", "vary"):
+        assert again.headers[name].split(", ")[0] == first.headers[name].split(", ")[0]
+    assert first.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("page", ["/features", "/features/1"])
+async def test_an_unchanged_page_of_features_reads_no_feature(client: httpx.AsyncClient, base: str, page: str) -> None:
+    known = await tag(client, base + page)
+    statements: list[str] = []
+    event.listen(
+        app_of(client).state.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    assert (await client.get(base + page, headers={"If-None-Match": known})).status_code == 304
+    assert len(statements) == 1
+
+
+async def test_a_label_of_any_feature_changes_the_pages(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    before = [await tag(client, base + page) for page in PAGES[1:]]
+    await add_label(session, made.sae, 5, "of a neighbour")
+    await session.commit()
+    assert not {await tag(client, base + page) for page in PAGES[1:]} & set(before)
+
+
+async def test_a_new_index_changes_the_pages(
+    client: httpx.AsyncClient, made: Synthetic, base: str, engine: AsyncEngine
+) -> None:
+    before = [await tag(client, base + page) for page in PAGES]
+    assert made.sae.index
+    await publish_features(engine, made.sae, made.sae.index.sequence_set.id, make_features(made.corpus, seed=9))
+    assert not {await tag(client, base + page) for page in PAGES} & set(before)
+
+
+async def test_each_person_address_and_form_of_a_page_has_its_own(client: httpx.AsyncClient, base: str) -> None:
+    page = f"{base}/features/1"
+    tags = {
+        await tag(client, page),
+        await tag(client, page, Cookie="author=grace"),
+        await tag(client, f"{base}/features/2"),
+        await tag(client, f"{base}/features"),
+        await tag(client, f"{base}/features", HX_Request="true"),
+        await tag(client, f"{base}/features", **{"HX-Request": "true"}),
+        await tag(client, f"{base}/features?q=a"),
+    }
+    assert len(tags) == 6
+
+
+async def test_another_build_has_other_tags(
+    client: httpx.AsyncClient, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await tag(client, f"{base}/features/1")
+    monkeypatch.setattr(caching, "build", lambda: "another")
+    assert await tag(client, f"{base}/features/1") != before
+
+
+async def test_errors_have_none(client: httpx.AsyncClient, base: str) -> None:
+    for address in (f"{base}/features/99", f"{base}/features?sort=colour", "/nothing"):
+        assert "etag" not in (await client.get(address)).headers
+
+
+async def test_the_server_says_how_long_it_took(client: httpx.AsyncClient, base: str) -> None:
+    said = (await client.get(base)).headers["server-timing"]
+    assert said.startswith("app;dur=")
+    assert 0 < float(said.partition("=")[2]) < 60_000
