@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from sae_core.curves import Curve, Tracker
 from sae_core.devices import resolve_device
 from sae_core.errors import SAEError, TrainingDiverged
+from sae_core.memory import reuse_freed_memory
 from sae_core.parallel import ALONE, Grid
 from sae_core.progress import Progress, silent
 from sae_core.saes import SAE, Batch, Losses
@@ -111,6 +112,7 @@ def train_together(
     Raises:
         SAEError: the configs want different batches; otherwise as `train`.
     """
+    reuse_freed_memory()
     configs = [config.resolved() for config in configs]
     first = configs[0]
     for name in ("samples", "batch_size", "seed"):

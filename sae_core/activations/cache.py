@@ -152,9 +152,12 @@ class ActivationCache:
         return (len(sequences) if rows is None else rows) * sequences.length * width * 4
 
     def shard(self, index: int) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """The numbers of the sequences of one shard, and what an SAE reads (memory-mapped: do not write to it)."""
+        """The numbers of the sequences of one shard, and what an SAE reads (memory-mapped: do not write to it).
+
+        The file is mapped anew, so that what was read of it leaves memory when the tensor does.
+        """
         start = index * self._shard_sequences
-        activations = self._shards[index]
+        activations = _open_shard(self.folder, index)
         return slice(start, start + len(activations)), activations[..., : self.d_in]
 
     def batches(

@@ -17,6 +17,7 @@ from sae_core.evaluation.features import FeatureCounts, feature_metrics
 from sae_core.evaluation.predictions import Passes, scored
 from sae_core.evaluation.reconstruction import ReconstructionSums
 from sae_core.evaluation.resampling import ResampledSums, interval
+from sae_core.memory import reuse_freed_memory
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
 from sae_core.saes import SAE
@@ -127,6 +128,7 @@ def evaluate(
         ModelError: the model has no such point, or `target` comes before `hook`.
         SAEError: activations or reconstructions are not numbers.
     """
+    reuse_freed_memory()
     _require_fit(model, sae, hook, target, activations)
     sae = sae.for_inference().to(model.device)
     held_out = _held_out(sequences, max_tokens)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_core.index.segments import Indices, bounds, concatenate, gather_ranges, rank_in_row, top_k
+from sae_core.index.segments import Indices, bounds, concatenate, gather_ranges, rank_in_row, stable_argsort, top_k
 from sae_core.index.store import ActivationStore, FeatureBlock
 from sae_core.index.types import COACTIVE
 from sae_core.progress import Progress
@@ -85,7 +85,7 @@ def _add_chunk(joint: NDArray[np.int32], start: int, chunk: FeatureBlock) -> Ite
     n_rows, d_sae = joint.shape
     for i in range(n_rows):
         mine = company.token[chunk.indptr[start + i] : chunk.indptr[start + i + 1]]
-        met = company.lines[gather_ranges(company.first_line[mine], company.n_lines[mine])]
+        met = company.lines.take(gather_ranges(company.first_line[mine], company.n_lines[mine]), axis=0)
         joint[i] += np.bincount(met.reshape(-1), minlength=d_sae + 1)[:d_sae].astype(np.int32)
         if (i + 1) % ROWS == 0 or i + 1 == n_rows:
             yield i + 1
@@ -110,7 +110,7 @@ class _Company:
     @classmethod
     def of(cls, chunk: FeatureBlock) -> "_Company":
         token = (chunk.position - chunk.position.min(initial=np.iinfo(np.int32).max)).astype(np.int64)
-        by_token = np.argsort(token, kind="stable")
+        by_token = stable_argsort(token)
         n_lines = -(-np.bincount(token) // LINE)  # the ceiling
         first_line = bounds(n_lines)
         lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)

@@ -44,9 +44,15 @@ def rank_in_row(rows: NDArray[Any], n_rows: int) -> Indices:
     return np.arange(len(rows)) - first
 
 
+def stable_argsort(keys: NDArray[np.signedinteger[Any]]) -> Indices:
+    """The order by key, equal ones as they came; torch sorts non-negative integers by radix, several times faster."""
+    order: Indices = torch.from_numpy(keys).sort(stable=True).indices.numpy()
+    return order
+
+
 def stable_order(rows: NDArray[Any], keys: NDArray[np.uint32]) -> Indices:
-    """The order by (row, key), equal ones as they came; a row must fit 32 bits."""
-    return np.argsort((rows.astype(np.uint64) << np.uint64(32)) | keys, kind="stable")
+    """The order by (row, key), equal ones as they came; a row must be below 2^31."""
+    return stable_argsort((rows.astype(np.int64) << 32) | keys)
 
 
 def gather_ranges(starts: Indices, lengths: Indices) -> Indices:

@@ -23,8 +23,8 @@ from torch import Tensor
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError, CorpusError
 from sae_core.files import sha256_file, sha256_json, write_json
-from sae_core.index.segments import Indices, bounds, cut, row_bounds
-from sae_core.kernels import positions
+from sae_core.index.segments import Indices, bounds, cut, row_bounds, stable_argsort
+from sae_core.memory import reuse_freed_memory
 from sae_core.progress import Progress, silent
 from sae_core.saes.base import SAE
 from sae_core.tensor_files import write_tensors
@@ -159,6 +159,7 @@ def build_store(
         ArtifactError: if the disk is full, or the shards are not those of `sequences`.
         CorpusError: if the sequences are too long or too many for the store's integers.
     """
+    reuse_freed_memory()
     plan = _plan(sae, sequences)
     if _is_finished(folder, plan):
         return ActivationStore.open(folder)
@@ -286,7 +287,7 @@ class _Builder:
             self.progress(before + i + len(tokens), total)
         features = np.concatenate([*feature, np.empty(0, np.int64)])
         # Tokens come in ascending order, so a stable sort by feature leaves them ascending within each.
-        order = _stable_argsort(features, self.sae.d_sae)
+        order = stable_argsort(features)
         position = np.concatenate([*token, np.empty(0, np.int64)])[order] + start * length
         csc = {
             "indptr": row_bounds(features, self.sae.d_sae),
@@ -296,11 +297,6 @@ class _Builder:
         return {name: torch.from_numpy(array) for name, array in csc.items()}
 
 
-def _stable_argsort(numbers: NDArray[np.int64], limit: int) -> Indices:
-    # numpy's stable sort is a counting sort for 16 bits and a merge sort above.
-    return np.argsort(numbers.astype(np.uint16 if limit <= 1 << 16 else np.uint32), kind="stable")
-
-
 @torch.no_grad()
 def nonzeros(
     sae: SAE, x: Float[Tensor, "token d_in"]
@@ -308,12 +304,11 @@ def nonzeros(
     """Encode tokens; the non-zero activations as (row of `x`, feature, value), by row.
 
     Raises:
-        ArtifactError: if an activation is NaN or infinite.
+        ArtifactError: if an activation, of the model or of the SAE, is NaN or infinite.
     """
-    f = sae.encode(x.to(sae.W_dec.device))
-    flat = positions(f.reshape(-1) != 0)
-    value = f.reshape(-1)[flat].float()
-    if not bool(torch.isfinite(value).all()):
+    if not x.isfinite().all():
+        raise ArtifactError("The model's activations are not numbers. Delete the activation cache and run it again.")
+    active, values = sae.encode_sparse(x.to(sae.W_dec.device))
+    if not values.isfinite().all():
         raise ArtifactError("The SAE gives activations that are not numbers. Its weights are damaged: train it again.")
-    row, feature = np.divmod(flat.cpu().numpy(), f.shape[1])
-    return row, feature, value.cpu().numpy()
+    return active.rows.cpu().numpy(), active.features.cpu().numpy(), values.float().cpu().numpy()

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sae_core import kernels
 from sae_core.errors import SAEError
+from sae_core.kernels import Selection
 from sae_core.parallel import ALONE, Axis, Grid
 from sae_core.saes.normalisation import NORMALISATIONS, measure
 
@@ -170,6 +172,12 @@ class SAE(nn.Module):
         normalised = measure(self.config.normalize_activations, rows).apply(rows)
         return self.activate(self.pre_activations(normalised)).reshape(*x.shape[:-1], self.d_sae)
 
+    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> tuple[Selection, Float[Tensor, " active"]]:
+        """`encode`, as the entries that are not zero and their values: no dense matrix is made but pre-activations."""
+        rows = self._rows(x)
+        normalised = measure(self.config.normalize_activations, rows).apply(rows)
+        return self.activate_sparse(self.pre_activations(normalised))
+
     def decode(
         self, f: Float[Tensor, "... d_sae"], x: Float[Tensor, "... d_in"] | None = None
     ) -> Float[Tensor, "... d_out"]:
@@ -217,6 +225,12 @@ class SAE(nn.Module):
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """Feature activations, ≥ 0, from pre-activations."""
         raise NotImplementedError
+
+    def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
+        """`activate`, as the entries that are not zero and their values."""
+        f = self.activate(pre)
+        active = kernels.above(f, f.new_zeros(self.d_sae))
+        return active, active.values(f)
 
     def skipped(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"] | float:
         """What the skip connection adds to the reconstruction: x W_skip, or 0."""

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from sae_core import kernels
 from sae_core.errors import SAEError
+from sae_core.kernels import Selection
 from sae_core.parallel import ALONE, Axis
 from sae_core.saes.auxk import auxk
 from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
@@ -84,6 +85,11 @@ class JumpReLU(SAE):
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """`pre` above the threshold, where positive."""
         return torch.where(pre > self.threshold.clamp(min=0), pre, 0)
+
+    def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
+        """`activate`, as the entries that are not zero and their values."""
+        active = kernels.above(pre, self.threshold)
+        return active, active.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
         """Squared error over variance, the penalty on L0 (warmed up), and AuxK."""

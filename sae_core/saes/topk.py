@@ -42,8 +42,13 @@ class TopK(SAE):
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """The selected pre-activations, and zero elsewhere."""
+        selection, values = self.activate_sparse(pre)
+        return selection.dense(values)
+
+    def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
+        """`activate`, as the entries that are not zero and their values."""
         selection = self.select(pre.detach(), ALONE)
-        return selection.dense(selection.values(pre))
+        return selection, selection.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
         """Gao et al.'s loss; the number of active features is set, so there is nothing to warm up."""

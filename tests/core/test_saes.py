@@ -10,6 +10,7 @@ from sae_core.saes.base import SAEConfig, geometric_median
 from sae_core.saes.gated import GatedConfig
 from sae_core.saes.jumprelu import JumpReLUConfig, _Jump
 from sae_core.saes.matryoshka import MatryoshkaConfig
+from sae_core.saes.normalisation import NORMALISATIONS
 from sae_core.saes.standard import StandardConfig
 from sae_core.saes.topk import TopKConfig
 
@@ -391,3 +392,15 @@ def test_an_sae_says_what_it_is():
 def test_the_registry_names_each_architecture_once():
     assert {name: cls.architecture for name, cls in ARCHITECTURES.items()} == {name: name for name in ARCHITECTURES}
     assert all(issubclass(cls.Config, SAEConfig) for cls in ARCHITECTURES.values())
+
+
+@pytest.mark.parametrize("normalisation", sorted(NORMALISATIONS))
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_encoded_sparsely_it_is_the_same(architecture, normalisation):
+    sae = make(architecture, normalize_activations=normalisation).for_inference()
+    x = activations().double()
+    f = sae.encode(x)
+    active, values = sae.encode_sparse(x)
+    assert 0 < len(values) < f.numel()
+    assert torch.equal(active.dense(values), f)
+    assert (active.rows.diff() >= 0).all()

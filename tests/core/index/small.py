@@ -22,8 +22,11 @@ class Identity(SAE):
 
     architecture = "identity"
 
-    def encode(self, x: Tensor) -> Tensor:
+    def pre_activations(self, x: Tensor, *_: object) -> Tensor:
         return x
+
+    def activate(self, pre: Tensor) -> Tensor:
+        return pre
 
 
 class Cut:

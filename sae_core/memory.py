@@ -1,0 +1,23 @@
+"""How the C library hands out memory on a CPU."""
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT = 1 << 30
+"""Bytes: blocks up to this size are reused, and at most this much stays with the process unused."""
+
+
+def reuse_freed_memory() -> None:
+    """Let this process keep large blocks that it frees, for the next ones.
+
+    By default glibc maps every block above 32 MB anew and gives it back when it is freed, and each time the kernel
+    zeroes it page by page. A batch's pre-activations are such a block: on two cores a training step spent a seventh of
+    its time so. Nothing happens where the C library is another one, and calling it again changes nothing.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
