@@ -2,9 +2,11 @@
 
 import gc
 import threading
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from app.errors import TooLarge, Unavailable
@@ -12,7 +14,6 @@ from app.inference.cache import RecentlyUsed
 from app.jobs.artifacts import Artifacts
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
-from app.services.inference import FiringFeature, ProbeAnswer
 from app.settings import Settings
 from sae_core.errors import SAEError
 from sae_core.models import HookPoint, LanguageModel, load_model
@@ -24,6 +25,23 @@ _BLOCK = 128
 """Tokens encoded at a time: dense activations of 128 tokens and 65,536 features are 32 MB."""
 
 
+@dataclass(frozen=True)
+class Firing:
+    """What is active on a text: columns of equal length, by feature and then by position."""
+
+    token_ids: list[int]
+    counted: list[bool]
+    """False for BOS and special tokens: no feature is looked for on them."""
+    features: Int64[np.ndarray, " active"]
+    positions: Int64[np.ndarray, " active"]
+    activations: Float64[np.ndarray, " active"]
+
+    def strongest(self) -> tuple[Int64[np.ndarray, " feature"], Float64[np.ndarray, " feature"]]:
+        """Every feature that is active, ascending, and its strongest activation."""
+        numbers, first = np.unique(self.features, return_index=True)
+        return numbers, np.maximum.reduceat(self.activations, first) if len(first) else self.activations
+
+
 class ProbeEngine:
     """Holds models and SAEs. `probe` may be called from any thread; calls take turns, the processor is one anyway."""
 
@@ -33,7 +51,7 @@ class ProbeEngine:
         self._models: RecentlyUsed[str, LanguageModel] = RecentlyUsed(_MODELS)
         self._saes: RecentlyUsed[str, SAE] = RecentlyUsed(_SAES)
 
-    def probe(self, sae: SaeDetail, text: str) -> ProbeAnswer:
+    def probe(self, sae: SaeDetail, text: str) -> Firing:
         """Activations of all features of `sae` on `text`.
 
         BOS and special tokens come back as not counted and without activations: models put a huge vector on BOS that
@@ -58,7 +76,7 @@ class ProbeEngine:
                 "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
             )
 
-    def _probe(self, sae: SaeDetail, text: str) -> ProbeAnswer:
+    def _probe(self, sae: SaeDetail, text: str) -> Firing:
         model = self._models.get(sae.model.weights_sha256, lambda: self._load_model(sae.model))
         dictionary = self._saes.get(sae.weights_sha256, lambda: self._load_sae(sae, model.device))
         return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, text))
@@ -92,40 +110,27 @@ class ProbeEngine:
             torch.cuda.empty_cache()
 
 
-def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) -> ProbeAnswer:
+@torch.inference_mode()
+def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) -> Firing:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
-    activations: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
+    x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
     uncounted = model.special_token_ids | {model.bos_token_id}
-    counted = [token_id not in uncounted for token_id in token_ids]
-    mask = torch.tensor(counted, device=activations.device)
-    firing: list[Int[Tensor, "firing 2"]] = []
-    values: list[Float[Tensor, " firing"]] = []
-    with torch.inference_mode():
-        for start in range(0, len(token_ids), _BLOCK):
-            f = sae.encode(activations[start : start + _BLOCK]) * mask[start : start + _BLOCK, None]
-            found = f.nonzero()
-            values.append(f[found[:, 0], found[:, 1]].cpu())
-            found[:, 0] += start
-            firing.append(found.cpu())
-    return ProbeAnswer(token_ids=token_ids, counted=counted, features=_by_feature(torch.cat(firing), torch.cat(values)))
+    counted = np.array([token_id not in uncounted for token_id in token_ids])
+    features, positions, activations = [], [], []
+    for start in range(0, len(token_ids), _BLOCK):
+        active, values = sae.encode_sparse(x[start : start + _BLOCK])
+        features.append(active.features.cpu().numpy())
+        positions.append(active.rows.cpu().numpy() + start)
+        activations.append(values.float().cpu().numpy())
+    feature, position, activation = (np.concatenate(parts) for parts in (features, positions, activations))
+    order = np.lexsort((position, feature))
+    order = order[counted[position[order]]]
+    return Firing(token_ids, counted.tolist(), feature[order], position[order], _short(activation[order]))
 
 
-def _by_feature(firing: Int[Tensor, "firing 2"], values: Float[Tensor, " firing"]) -> list[FiringFeature]:
-    """Group (position, feature) pairs, which come in order of position, by feature."""
-    order = torch.argsort(firing[:, 1], stable=True)
-    features, counts = torch.unique_consecutive(firing[order, 1], return_counts=True)
-    sizes = counts.tolist()
-    return [
-        FiringFeature(index=index, positions=positions.tolist(), values=[_short(value) for value in found.tolist()])
-        for index, positions, found in zip(
-            features.tolist(), torch.split(firing[order, 0], sizes), torch.split(values[order], sizes), strict=True
-        )
-    ]
-
-
-def _short(value: float) -> float:
-    """A float32 in 7 digits, which is what it holds, instead of the 17 that its double would be written in."""
-    return float(f"{value:.7g}")
+def _short(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:
+    """Float32 in 7 digits, which is what it holds, instead of the 17 that its doubles would be written in."""
+    return np.array([float(f"{value:.7g}") for value in values.tolist()])
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -46,20 +46,21 @@ class ProbeRequest(BaseModel):
     text: str
 
 
-class FiringFeature(BaseModel):
-    """A feature that is active on the prompt: its non-zero activations and the positions of their tokens."""
-
-    index: int
-    positions: list[int]
-    values: list[float]
-
-
 class ProbeAnswer(BaseModel):
-    """What the inference process makes of a prompt."""
+    """What the inference process makes of a prompt.
+
+    Its activations are columns of equal length, by feature and then by position: thousands of small objects would take
+    longer on their way than the model does.
+    """
 
     token_ids: list[int]
     counted: list[bool] = Field(description="False for BOS and special tokens: no feature is looked for on them.")
-    features: list[FiringFeature] = Field(description="Every feature that is active on a counted token, by index.")
+    features: list[int] = Field(description="Feature of each activation that is not zero.")
+    positions: list[int] = Field(description="Its token.")
+    activations: list[float]
+    percentiles: list[float] | None = Field(description="As app.inference.ranking has them; None without an index.")
+    ranked: list[int] = Field(description="Every feature that is active, once, best first.")
+    maxima: list[float] = Field(description="Their strongest activations in the index; 0 where there is none.")
 
 
 class InferenceClient:

@@ -1,30 +1,19 @@
 """A probe: one prompt through model and SAE, its features ranked by how unusual their activation is for themselves.
 
-**Percentile.** Raw activations cannot be compared between features: each has a scale of its own. So an activation is
-placed within the feature's own distribution of non-zero activations over the index, taken from the stored histogram
-(equal bins over (0, max]) and interpolated within its bin. 100 means stronger than anything in the corpus.
-
-**Rank.** A prompt's percentile is that of its strongest token, and the strongest of many draws is high by chance: dense
-features, which fire on every other token, have high maxima on any prompt and would fill the list. The largest of m
-independent draws from the feature's distribution F stays below v with probability F(v)^m, and a feature of density p is
-expected to fire on m = n p of n counted tokens. So features are ranked by (percentile / 100)^max(1, n p), then by their
-maximum. A sparse feature keeps its percentile as its score; a dense one must be stronger than it usually is at its
-strongest in a text this long.
+The inference process computes percentiles and ranks (`app.inference.ranking`); labels and tokens' texts are added here.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
-from app.queries.features import Histogram, feature_histograms
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
-from app.queries.saes import SaeDetail, get_sae
-from app.services.inference import FiringFeature, InferenceClient, ProbeAnswer, ProbeRequest
+from app.queries.saes import SaeDetail
+from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
 from app.services.tokens import api_texts
 
 
@@ -42,7 +31,8 @@ class ProbeToken:
 class ProbeFeature:
     """A feature that fires on the prompt, with its activation on every token.
 
-    `percentile` is 0 to 100, of `max` within the feature's own activations; None where the SAE has no index.
+    `percentile` is 0 to 100, of `max` within the feature's own activations; None where the SAE has no index. `scale` is
+    what counts as its full strength: the larger one of `max` and its maximum in the index.
     """
 
     index: int
@@ -51,11 +41,15 @@ class ProbeFeature:
     max_position: int
     percentile: float | None
     activations: tuple[float, ...]
+    scale: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenFeature:
-    """A feature that fires on one token; `percentile` is of this activation."""
+    """A feature that fires on one token; `percentile` is of this activation.
+
+    A prompt has thousands of these, and freezing them would triple the time that it takes to make them.
+    """
 
     index: int
     label: str | None
@@ -87,20 +81,16 @@ async def probe(
         InferenceDown: the inference process does not answer.
     """
     check_text(text)
-    # The first probe of a model waits for it to load: no database connection is held for that long. Afterwards the SAE
-    # is read again, because its index may have been replaced in between.
-    await session.commit()
+    await session.commit()  # the first probe waits for the model to load: no connection is held for that long
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
-    sae = await get_sae(session, sae.slug) or sae
     tokens = await _tokens(session, sae, answer)
-    scored = await _scored(session, sae, answer.features)
-    counted = sum(answer.counted)
-    best = sorted(scored, key=lambda feature: feature.rank(counted), reverse=True)[:top_k]
+    summaries = await label_summaries(session, sae.id, answer.ranked) if sae.labelled else {}
+    labels = {number: summary.explanation for number, summary in summaries.items()}
     return ProbeResult(
         tokens=tokens,
-        features=tuple(feature.overall(len(tokens)) for feature in best),
-        per_token=_per_token(scored, len(tokens), top_k),
-        firing=len(scored),
+        features=_overall(answer, labels, top_k),
+        per_token=_per_token(answer, labels, top_k),
+        firing=len(answer.ranked),
     )
 
 
@@ -122,90 +112,45 @@ def check_text(text: str) -> None:
         ) from None
 
 
-class Distribution:
-    """A feature's non-zero activations over the index, as cumulated histogram counts."""
-
-    def __init__(self, histogram: Histogram) -> None:
-        self.edges = histogram.edges
-        self.cumulated = (0, *accumulate(histogram.counts))
-
-    @property
-    def total(self) -> int:
-        """Tokens on which the feature was active."""
-        return self.cumulated[-1]
-
-    def percentile(self, activation: float) -> float:
-        """Share of the activations below `activation`, 0 to 100; a feature never seen active is at 100."""
-        if not self.total or activation >= self.edges[-1]:
-            return 100.0
-        upper = max(1, bisect_left(self.edges, activation))
-        low, high = self.edges[upper - 1], self.edges[upper]
-        inside = (activation - low) / (high - low) * (self.cumulated[upper] - self.cumulated[upper - 1])
-        return 100.0 * (self.cumulated[upper - 1] + inside) / self.total
-
-
-class ScoredFeature:
-    """A firing feature within what the index knows of it; `distribution` is None without an index."""
-
-    def __init__(
-        self, feature: FiringFeature, *, label: str | None, distribution: Distribution | None, indexed_tokens: int
-    ) -> None:
-        self.feature = feature
-        self.label = label
-        self.distribution = distribution
-        self.indexed_tokens = indexed_tokens
-        self.max = max(feature.values)
-
-    def percentile(self, activation: float) -> float | None:
-        """As `Distribution.percentile`."""
-        return None if self.distribution is None else self.distribution.percentile(activation)
-
-    def rank(self, counted: int) -> tuple[float, float]:
-        """Larger is higher: the module's docstring has the formula. `counted` tokens of the prompt were looked at."""
-        if self.distribution is None:
-            return 0.0, self.max
-        expected = counted * self.distribution.total / self.indexed_tokens
-        return (self.distribution.percentile(self.max) / 100) ** max(1.0, expected), self.max
-
-    def overall(self, length: int) -> ProbeFeature:
-        """Its entry in the whole text's list; the text has `length` tokens."""
-        activations = [0.0] * length
-        for position, value in zip(self.feature.positions, self.feature.values, strict=True):
-            activations[position] = value
-        return ProbeFeature(
-            index=self.feature.index,
-            label=self.label,
-            max=self.max,
-            max_position=activations.index(self.max),
-            percentile=self.percentile(self.max),
-            activations=tuple(activations),
+def _overall(answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> tuple[ProbeFeature, ...]:
+    """The first features of the whole text."""
+    entries: dict[int, list[int]] = {number: [] for number in answer.ranked[:top_k]}
+    for entry, number in enumerate(answer.features):
+        if number in entries:
+            entries[number].append(entry)
+    features = []
+    for (number, own), maximum in zip(entries.items(), answer.maxima, strict=False):
+        activations = [0.0] * len(answer.token_ids)
+        for entry in own:
+            activations[answer.positions[entry]] = answer.activations[entry]
+        strongest = max(own, key=answer.activations.__getitem__)
+        features.append(
+            ProbeFeature(
+                index=number,
+                label=labels.get(number),
+                max=answer.activations[strongest],
+                max_position=answer.positions[strongest],
+                percentile=_percentiles(answer)[strongest],
+                activations=tuple(activations),
+                scale=max(maximum, answer.activations[strongest]),
+            )
         )
+    return tuple(features)
 
 
-def _per_token(scored: Sequence[ScoredFeature], length: int, top_k: int) -> tuple[tuple[TokenFeature, ...], ...]:
+def _per_token(answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> tuple[tuple[TokenFeature, ...], ...]:
     """The features of each token, by percentile of their activation there."""
-    per_token: list[list[TokenFeature]] = [[] for _ in range(length)]
-    for one in scored:
-        for position, value in zip(one.feature.positions, one.feature.values, strict=True):
-            per_token[position].append(TokenFeature(one.feature.index, one.label, value, one.percentile(value)))
-    for found in per_token:
-        found.sort(key=lambda feature: (feature.percentile or 0.0, feature.activation), reverse=True)
-    return tuple(tuple(found[:top_k]) for found in per_token)
+    found: dict[int, list[TokenFeature]] = defaultdict(list)
+    entries = zip(answer.positions, answer.features, answer.activations, _percentiles(answer), strict=True)
+    for position, number, activation, percentile in entries:
+        found[position].append(TokenFeature(number, labels.get(number), activation, percentile))
+    for features in found.values():
+        features.sort(key=lambda feature: (feature.percentile or 0.0, feature.activation), reverse=True)
+    return tuple(tuple(found[position][:top_k]) for position in range(len(answer.token_ids)))
 
 
-async def _scored(session: AsyncSession, sae: SaeDetail, features: Sequence[FiringFeature]) -> list[ScoredFeature]:
-    firing = [feature.index for feature in features]
-    histograms = await feature_histograms(session, sae, firing)
-    labels = await label_summaries(session, sae.id, firing)
-    return [
-        ScoredFeature(
-            feature,
-            label=labels[feature.index].explanation if feature.index in labels else None,
-            distribution=Distribution(histograms[feature.index]) if feature.index in histograms else None,
-            indexed_tokens=sae.index.tokens if sae.index else 0,
-        )
-        for feature in features
-    ]
+def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
+    return answer.percentiles if answer.percentiles is not None else [None] * len(answer.features)
 
 
 async def _tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
 from app.queries.examples import ExampleView, best_examples
-from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail
 from app.services.probe import ProbeFeature, ProbeResult, probe
 from app.services.tokens import plain
@@ -34,10 +33,9 @@ _SNIPPET = {"before": 6, "after": 4}
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A feature of the prompt as the list shows it. `scale` is what counts as its full strength."""
+    """A feature of the prompt as the list shows it."""
 
     feature: ProbeFeature
-    scale: float
     snippet: strips.Line | None
     cells: list[tuple[int, int]]
     """Position and shade of each token it is active on."""
@@ -68,7 +66,7 @@ async def run_probe(
     except UserError as error:
         return render(request, template, {**context, "error": error}, status=error.status)
     best = await _best(session, sae, result)
-    ranked = await _ranked(session, sae, result, best)
+    ranked = _ranked(result, best)
     shaded = next((one for one in ranked if str(one.feature.index) == feature), ranked[0] if ranked else None)
     context |= {
         "result": result,
@@ -85,25 +83,17 @@ def _context(sae: SaeDetail, limit: int, text: str) -> dict[str, Any]:
     return {"sae": sae, "text": text, "limit": limit, "examples": EXAMPLES, "error": None, "result": None}
 
 
-async def _ranked(
-    session: AsyncSession, sae: SaeDetail, result: ProbeResult, best: dict[int, ExampleView]
-) -> list[Ranked]:
-    indices = [feature.index for feature in result.features]
-    histograms = await feature_histograms(session, sae, indices) if sae.index else {}
-    ranked = []
-    for feature in result.features:
-        known = histograms.get(feature.index)
-        scale = max(known.edges[-1] if known else 0.0, feature.max)
-        view = best.get(feature.index)
-        ranked.append(
-            Ranked(
-                feature=feature,
-                scale=scale,
-                snippet=strips.line(view, view.activation) if view else None,
-                cells=[(at, strips.step(value, scale)) for at, value in enumerate(feature.activations) if value > 0],
-            )
+def _ranked(result: ProbeResult, best: dict[int, ExampleView]) -> list[Ranked]:
+    return [
+        Ranked(
+            feature=feature,
+            snippet=strips.line(view, view.activation) if (view := best.get(feature.index)) else None,
+            cells=[
+                (at, strips.step(value, feature.scale)) for at, value in enumerate(feature.activations) if value > 0
+            ],
         )
-    return ranked
+        for feature in result.features
+    ]
 
 
 async def _best(session: AsyncSession, sae: SaeDetail, result: ProbeResult) -> dict[int, ExampleView]:
@@ -123,7 +113,7 @@ def _snippet(view: ExampleView) -> tuple[str, str, str]:
 
 def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
     def step(position: int) -> int:
-        return strips.step(shaded.feature.activations[position], shaded.scale) if shaded else 0
+        return strips.step(shaded.feature.activations[position], shaded.feature.scale) if shaded else 0
 
     def note(position: int) -> str:
         lines = [
@@ -143,7 +133,7 @@ def _data(result: ProbeResult, ranked: list[Ranked], best: dict[int, ExampleView
             {
                 "index": one.feature.index,
                 "label": one.feature.label,
-                "scale": one.scale,
+                "scale": one.feature.scale,
                 "activations": {at: value for at, value in enumerate(one.feature.activations) if value > 0},
             }
             for one in ranked

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from app.errors import TooLarge, Unavailable
-from app.inference.engine import ProbeEngine
-from app.services.inference import ProbeAnswer
+from app.inference.engine import Firing, ProbeEngine
+from sae_core.kernels import Selection
 from sae_core.saes import SAE, TopK
 from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
 from tests.tiny import EOS, tiny_model
@@ -15,10 +15,9 @@ from tests.tiny import EOS, tiny_model
 TEXT = "It was the best of times, it was the worst of times — and then:\n\tnothing."
 
 
-def dense(answer: ProbeAnswer, d_sae: int) -> Tensor:
-    activations = torch.zeros(len(answer.token_ids), d_sae)
-    for feature in answer.features:
-        activations[feature.positions, feature.index] = torch.tensor(feature.values)
+def dense(firing: Firing, d_sae: int) -> Tensor:
+    activations = torch.zeros(len(firing.token_ids), d_sae)
+    activations[firing.positions, firing.features] = torch.from_numpy(firing.activations).float()
     return activations
 
 
@@ -30,7 +29,7 @@ def test_gives_what_model_and_sae_give(dictionary: Dictionary) -> None:
     expected[0] = 0  # BOS
     assert answer.token_ids == token_ids
     torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
-    assert [feature.index for feature in answer.features] == expected.sum(dim=0).nonzero().flatten().tolist()
+    assert answer.strongest()[0].tolist() == expected.sum(dim=0).nonzero().flatten().tolist()
 
 
 def test_encodes_long_texts_in_blocks(dictionary: Dictionary) -> None:
@@ -52,12 +51,12 @@ def test_looks_for_nothing_on_special_tokens(dictionary: Dictionary) -> None:
     specials = [place for place, token_id in enumerate(answer.token_ids) if token_id in (1, 2)]
     assert len(specials) == 2
     assert [place for place, counted in enumerate(answer.counted) if not counted] == specials
-    assert not {place for feature in answer.features for place in feature.positions} & set(specials)
+    assert not set(answer.positions.tolist()) & set(specials)
 
 
 def test_a_text_of_special_tokens_alone_has_no_features(dictionary: Dictionary) -> None:
     answer = ProbeEngine(dictionary.settings).probe(dictionary.row, EOS)
-    assert answer.features == []
+    assert answer.features.tolist() == answer.strongest()[0].tolist() == []
     assert answer.counted == [False, False]
 
 
@@ -95,14 +94,15 @@ def test_missing_files_are_named_in_one_line(dictionary: Dictionary) -> None:
         with pytest.raises(Unavailable, match=f"{dictionary.row.slug} cannot be probed") as caught:
             ProbeEngine(dictionary.settings).probe(broken, TEXT)
         assert "\n" not in str(caught.value)
-    assert engine.probe(dictionary.row, TEXT).features  # and the engine goes on
+    assert len(engine.probe(dictionary.row, TEXT).features)  # and the engine goes on
 
 
 class Greedy(TopK):
     """Asks for more memory than there is."""
 
-    def encode(self, x: Tensor) -> Tensor:
-        return torch.zeros(2**50)
+    def encode_sparse(self, x: Tensor) -> tuple[Selection, Tensor]:
+        torch.zeros(2**50)
+        return super().encode_sparse(x)
 
 
 def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,14 +111,14 @@ def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monk
         patched.setattr(SAE, "load", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
         with pytest.raises(Unavailable, match="not enough memory"):
             engine.probe(dictionary.row, TEXT)
-    assert engine.probe(dictionary.row, TEXT).features
+    assert len(engine.probe(dictionary.row, TEXT).features)
 
 
 def test_other_faults_are_not_taken_for_memory(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: SAE, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(SAE, "encode", broken)
+    monkeypatch.setattr(SAE, "encode_sparse", broken)
     with pytest.raises(RuntimeError, match="a fault"):
         ProbeEngine(dictionary.settings).probe(dictionary.row, TEXT)
 

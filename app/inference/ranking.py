@@ -1,0 +1,88 @@
+"""How unusual a feature's activations are for the feature itself, and the order that this gives.
+
+**Percentile.** Raw activations cannot be compared between features: each has a scale of its own. So an activation is
+placed within the feature's own distribution of non-zero activations over the index, taken from the stored histogram
+(equal bins over (0, max]) and interpolated within its bin. 100 means stronger than anything in the corpus.
+
+**Rank.** A prompt's percentile is that of its strongest token, and the strongest of many draws is high by chance: dense
+features, which fire on every other token, have high maxima on any prompt and would fill the list. The largest of m
+independent draws from the feature's distribution F stays below v with probability F(v)^m, and a feature of density p is
+expected to fire on m = n p of n counted tokens. So features are ranked by (percentile / 100)^max(1, n p), then by their
+maximum. A sparse feature keeps its percentile as its score; a dense one must be stronger than it usually is at its
+strongest in a text this long.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from app.queries.features import Histogram
+from sae_core.index.types import HISTOGRAM_BINS
+
+Numbers = Int64[np.ndarray, " entry"]
+Reals = Float64[np.ndarray, " entry"]
+
+
+class Distributions:
+    """Of the non-zero activations of an index's features, as cumulated histogram counts; filled in as they are needed.
+
+    Args:
+        d_sae: features of the SAE.
+        tokens: counted tokens of the index.
+    """
+
+    def __init__(self, d_sae: int, tokens: int) -> None:
+        self.tokens = tokens
+        self._known = np.zeros(d_sae, bool)
+        self._maximum = np.zeros(d_sae)
+        self._cumulated = np.zeros((d_sae, HISTOGRAM_BINS + 1), np.int64)
+
+    def unknown(self, features: Numbers) -> list[int]:
+        """Those of these features whose histograms are still to be added."""
+        missing: list[int] = features[~self._known[features]].tolist()
+        return missing
+
+    def add(self, asked: Collection[int], found: Mapping[int, Histogram]) -> None:
+        """Take in histograms; a feature that was asked for and not found counts as never active."""
+        self._known[list(asked)] = True
+        for number, histogram in found.items():
+            self._maximum[number] = histogram.edges[-1]
+            np.cumsum(histogram.counts, out=self._cumulated[number, 1:])
+
+    def maximum(self, features: Numbers) -> Reals:
+        """The strongest activation of each of these features in the index; 0 for one that was never active."""
+        maximum: Reals = self._maximum[features]
+        return maximum
+
+    def percentiles(self, features: Numbers, activations: Reals) -> Reals:
+        """For each entry, the share of its feature's activations below it, 0 to 100; 100 for a feature never active."""
+        edges = self._maximum[features, None] * np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
+        upper = (edges < activations[:, None]).sum(axis=1).clip(1, HISTOGRAM_BINS)
+        entry = np.arange(len(features))
+        low, high = edges[entry, upper - 1], edges[entry, upper]
+        below, upto = self._cumulated[features, upper - 1], self._cumulated[features, upper]
+        total = self._cumulated[features, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of features that were never active
+            inside = (activations - low) / (high - low) * (upto - below)
+            shares = 100 * (below + inside) / total
+        return np.where((total == 0) | (activations >= edges[:, -1]), 100.0, shares)
+
+    def scores(self, features: Numbers, maxima: Reals, counted: int) -> Reals:
+        """What a text of `counted` tokens ranks by, 0 to 1: see the module's docstring."""
+        expected = counted * self._cumulated[features, -1] / max(self.tokens, 1)
+        score: Reals = (self.percentiles(features, maxima) / 100) ** np.maximum(1.0, expected)
+        return score
+
+
+def ranked(features: Numbers, maxima: Reals, distributions: Distributions | None, counted: int) -> Numbers:
+    """The features, best first; without an index their maxima decide alone.
+
+    Args:
+        features: distinct numbers.
+        maxima: each one's strongest activation in the text.
+        distributions: of the index, if there is one; it must know the features.
+        counted: tokens of the text that features were looked for on.
+    """
+    score = np.zeros(len(features)) if distributions is None else distributions.scores(features, maxima, counted)
+    return features[np.lexsort((features, -maxima, -score))]

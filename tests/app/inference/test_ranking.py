@@ -1,0 +1,88 @@
+"""Percentiles and ranks."""
+
+import random
+from bisect import bisect_left
+
+import numpy as np
+import pytest
+
+from app.inference.ranking import Distributions, ranked
+from app.queries.features import Histogram
+
+
+def histogram(values: list[float], bins: int = 50) -> Histogram:
+    maximum = max(values)
+    counts = [0] * bins
+    for value in values:
+        counts[min(int(value / maximum * bins), bins - 1)] += 1
+    return Histogram(tuple(maximum * place / bins for place in range(bins + 1)), tuple(counts))
+
+
+def even(count: int, maximum: float = 10.0) -> Histogram:
+    """50 bins of `count` activations."""
+    return Histogram(tuple(maximum * place / 50 for place in range(51)), (count,) * 50)
+
+
+def distributions(histograms: dict[int, Histogram], tokens: int = 10_000) -> Distributions:
+    made = Distributions(100, tokens)
+    made.add(list(histograms), histograms)
+    return made
+
+
+def percentile(known: Distributions, feature: int, activation: float) -> float:
+    return float(known.percentiles(np.array([feature]), np.array([activation]))[0])
+
+
+def test_percentile_is_the_share_of_weaker_activations() -> None:
+    generator = random.Random(0)
+    values = [generator.lognormvariate(0, 0.5) for _ in range(5_000)]
+    known = distributions({7: histogram(values)})
+    for value in values[:200]:
+        true = 100 * sum(other < value for other in values) / len(values)
+        assert percentile(known, 7, value) == pytest.approx(true, abs=2)
+
+
+def test_percentile_is_interpolated_within_its_bin_edges_included() -> None:
+    generator = random.Random(1)
+    made = Histogram(even(0).edges, tuple(generator.randrange(9) for _ in range(50)))
+    known = distributions({3: made})
+    for value in [*made.edges[1:-1], *(generator.uniform(0, 10) for _ in range(200))]:
+        upper = max(1, bisect_left(made.edges, value))
+        low, high = made.edges[upper - 1], made.edges[upper]
+        weaker = sum(made.counts[: upper - 1]) + made.counts[upper - 1] * (value - low) / (high - low)
+        assert percentile(known, 3, value) == pytest.approx(100 * weaker / sum(made.counts), abs=1e-9)
+    assert percentile(known, 3, 10.0) == percentile(known, 3, 40.0) == 100
+
+
+def test_a_feature_never_active_in_the_corpus_is_at_100() -> None:
+    known = distributions({1: Histogram((0.0,) * 51, (0,) * 50)})
+    known.add([2], {})
+    assert percentile(known, 1, 0.1) == percentile(known, 2, 0.1) == 100
+
+
+def test_only_what_is_not_known_is_asked_for() -> None:
+    known = distributions({4: even(1)})
+    known.add([5], {})
+    assert known.unknown(np.array([3, 4, 5, 6])) == [3, 6]
+
+
+def test_dense_features_do_not_drown_a_sparse_one() -> None:
+    dense = range(20)  # density 0.5, 95th percentile
+    known = distributions({**{number: even(100) for number in dense}, 99: even(1)})  # 99: density 0.005
+    features, maxima = np.array([*dense, 99]), np.array([9.5] * 20 + [9.0])
+    assert ranked(features, maxima, known, 100)[0] == 99
+    assert percentile(known, 0, 9.5) > percentile(known, 99, 9.0)  # a plain order by percentile would have it last
+
+
+def test_a_dense_feature_stronger_than_ever_is_first() -> None:
+    known = distributions({1: even(100), 2: even(1)})
+    assert ranked(np.array([1, 2]), np.array([11.0, 9.0]), known, 100).tolist() == [1, 2]
+
+
+def test_equal_scores_are_ordered_by_activation_then_by_number() -> None:
+    known = distributions({number: even(1) for number in (1, 2, 3)})
+    assert ranked(np.array([1, 2, 3]), np.array([11.0, 12.0, 11.0]), known, 10).tolist() == [2, 1, 3]
+
+
+def test_without_an_index_the_activation_decides() -> None:
+    assert ranked(np.array([1, 2]), np.array([1.0, 3.0]), None, 10).tolist() == [2, 1]
