@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint check bench bench-peers bench-gpu clean
+.PHONY: setup demo test lint check bench bench-curves bench-peers bench-gpu clean
 
 setup: .venv/.demo
 
@@ -56,6 +56,10 @@ bench: setup
 
 bench-peers: setup
 	$(BIN)/python benchmarks/peers.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+bench-curves: setup
+	$(PIP) --editable '.[plots]'
+	$(BIN)/python benchmarks/curves.py
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py

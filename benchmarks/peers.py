@@ -11,8 +11,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +19,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+
+from report import machine, write_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -240,27 +240,6 @@ def ratios(answers: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> dict
     }
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    model = re.search(r"model name\s*:\s*(.+)", text)
-    cpu = model.group(1) if model else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{cpu} {cores} cores".lower()).strip("-")
-    return {"cpu": cpu, "cores": cores, "slug": slug, "system": platform.platform(), "load": os.getloadavg()}
-
-
-MARKERS = ("<!-- peers: written by peers.py -->", "<!-- /peers -->")
-
-
-def write_table(results: Mapping[str, Any]) -> None:
-    """Replace what is between the markers in README.md."""
-    readme = HERE / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    readme.write_text(f"{before}{MARKERS[0]}\n\n{table(results)}\n\n{MARKERS[1]}{after}", encoding="utf-8")
-
-
 def table(results: Mapping[str, Any]) -> str:
     """What was measured, in Markdown."""
     where = results["machine"]
@@ -410,7 +389,7 @@ def main() -> None:
     def save() -> None:
         """After each comparison, so that a run that is cut off leaves what it has."""
         out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        write_table(results)
+        write_table("peers", table(results))
 
     if "saedashboard" in chosen:
         for kind in DASHBOARD_SAES:

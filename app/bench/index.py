@@ -3,8 +3,6 @@
 Both are done over the same tokens, in turn. Publishing to Postgres is not in it.
 """
 
-import resource
-import sys
 import time
 from pathlib import Path
 from shutil import rmtree
@@ -12,7 +10,8 @@ from typing import Any
 
 import torch
 
-from app.bench.material import HOOK, Material, Say, load, scratch, spread
+from app.bench.material import HOOK, Material, Say, first, load, scratch, spread
+from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.settings import Settings
 from sae_core.activations import ActivationCache
 from sae_core.index.statistics import compute_statistics
@@ -33,16 +32,19 @@ def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, say: S
         SAEError: the training makes no sense, or the disk is too small.
     """
     material = load(settings, tokens, say)
+    material.model.activations(torch.from_numpy(material.sequences.token_ids[:BATCH]).long(), HOOK)
+    of_model = rss_mb()
     size = 2 * ActivationCache.size(material.sequences, material.model.d_in(HOOK))
     with scratch(settings, size, "Activations and their store") as folder:
         say(f"Training an SAE of {width:,} features")
-        sae = _trained(settings, width, k, folder, say)
-        before = _peak_rss_mb()
+        sae = _trained(material, width, k, folder)
+        forget_peak()  # training is not what is measured
         ours, floor = [], []
         for number in range(rounds):
             floor.append(_forward(material))
             ours.append(_index(material, sae, folder / "index"))
             say(f"Round {number + 1} of {rounds}: index {ours[-1]:.1f} s, forward alone {floor[-1]:.1f} s")
+        peak = peak_rss_mb()
     counted = material.sequences.n_counted
     wall, forward = spread(ours), spread(floor)
     return {
@@ -52,17 +54,18 @@ def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, say: S
         "tokens_per_s": round(counted / wall["median"]),
         "floor_tokens_per_s": round(counted / forward["median"]),
         "ratio": round(wall["median"] / forward["median"], 3),
-        "peak_rss_mb": round(_peak_rss_mb()),
-        "rss_before_mb": round(before),
+        "model_rss_mb": round(of_model),
+        "peak_rss_mb": round(peak),
+        "over_model_mb": round(peak - of_model),
         "spread": {"wall_s": wall, "floor_s": forward},
     }
 
 
-def _trained(settings: Settings, width: int, k: int, folder: Path, say: Say) -> SAE:
-    few = load(settings, TRAINED_ON, lambda _line: None)
-    cache = ActivationCache.build(few.model, HOOK, few.sequences, folder / "few")
+def _trained(material: Material, width: int, k: int, folder: Path) -> SAE:
+    few = first(material.sequences, TRAINED_ON // material.sequences.length)
+    cache = ActivationCache.build(material.model, HOOK, few, folder / "few")
     config = TrainingConfig(d_sae=width, k=k, samples=8 * TRAINED_ON)
-    return train(config, cache, folder / "training", device=few.model.device)
+    return train(config, cache, folder / "training", device=material.model.device)
 
 
 def _forward(material: Material) -> float:
@@ -82,8 +85,3 @@ def _index(material: Material, sae: SAE, folder: Path) -> float:
     store = build_store(sae, cache, material.sequences, folder / "store")
     compute_statistics(store, material.sequences, sae, material.model.output_directions(), seed=0)
     return time.perf_counter() - began
-
-
-def _peak_rss_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)

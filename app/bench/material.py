@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,6 +38,12 @@ def load(settings: Settings, tokens: int, say: Say) -> Material:
     fetch_packages(DEMO_MODEL, DEMO_CORPUS, cache)
     model = read_model(DEMO_MODEL, device=settings.device, cache=cache, converted=Artifacts(settings.artifacts).models)
     return Material(model, pack(read_corpus(DEMO_CORPUS, cache=cache), model, length=128, max_tokens=tokens, seed=0))
+
+
+def first(sequences: Sequences, number: int) -> Sequences:
+    """The first sequences alone."""
+    arrays = {name: getattr(sequences, name)[:number] for name in ("token_ids", "counted", "document_of")}
+    return replace(sequences, **arrays)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from app.supervisor import running_site
 
 WARM = 10
 """Probes that are not counted: the first loads model and SAE."""
+PAUSE = 0.1
+"""Seconds before each measurement: torch's threads go on spinning for a moment when a pass has ended, and would take
+time from the other side."""
 
 
 async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say: Say) -> dict[str, Any]:
@@ -37,11 +40,13 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say
     ):
         slug = sae or await _some_sae(client)
         for _ in range(WARM + rounds):
+            await asyncio.sleep(PAUSE)
             began = time.perf_counter()
             answer = await client.post(f"/api/v1/saes/{slug}/probe", json={"text": text, "top_k": 50})
             took.append(1000 * (time.perf_counter() - began))
             if answer.status_code != httpx.codes.OK:
                 raise UserError(f"The probe was answered with {answer.status_code}: {answer.text[:200]}")
+            await asyncio.sleep(PAUSE)
             began = time.perf_counter()
             material.model.activations(token_ids, HOOK)
             floor.append(1000 * (time.perf_counter() - began))

@@ -6,6 +6,7 @@ machine that others use is never the same twice.
 
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from app.bench.material import HOOK, Say, load, scratch, spread
 from app.settings import Settings
 from sae_core.activations import ActivationCache
+from sae_core.memory import reuse_freed_memory
 from sae_core.saes import SAE
 from sae_core.training import TrainingConfig, take_step
 from sae_core.training_state import TrainingState
@@ -39,15 +41,8 @@ def run(settings: Settings, architecture: str, width: int, k: int, batch: int, t
         say(f"Running the model over {material.sequences.n_counted:,} tokens")
         cache = ActivationCache.build(material.model, HOOK, material.sequences, folder / "activations")
         batches = list(islice(cache.batches(batch, seed=0), max(2, cache.train_tokens // batch)))
-        state = TrainingState.create(config, d_in, folder / "training", material.model.device)
-        state.sae.initialise(torch.cat(batches[:8]), config.seed)
         say(f"Training {width:,} features, {ROUNDS} rounds of {STEPS} steps")
-        for step in range(4 * STEPS):
-            take_step(state, batches[step % len(batches)])
-        ours, floor = [], []
-        for _ in range(ROUNDS):
-            floor.append(_rate(lambda each: _product(state.sae, each), batches, STEPS // 2))
-            ours.append(_rate(lambda each: take_step(state, each), batches, STEPS))
+        state, ours, floor = rates(config, batches, folder / "training", material.model.device)
         explained = explained_variance(state, torch.cat(list(cache.validation(batch))))
     rate, product = spread(ours), spread(floor)
     return {
@@ -63,6 +58,28 @@ def run(settings: Settings, architecture: str, width: int, k: int, batch: int, t
         "samples": state.samples,
         "spread": {"samples_per_s": rate, "floor_samples_per_s": product},
     }
+
+
+def rates(
+    config: TrainingConfig,
+    batches: list[Float[Tensor, "batch d_in"]],
+    folder: Path,
+    device: torch.device,
+    *,
+    rounds: int = ROUNDS,
+    steps: int = STEPS,
+) -> tuple[TrainingState, list[float], list[float]]:
+    """Train, and give the state, and for each round the samples a second of steps and of the encoder's product."""
+    reuse_freed_memory()  # as training does
+    state = TrainingState.create(config, batches[0].shape[1], folder, device)
+    state.sae.initialise(torch.cat(batches[:8]), config.seed)
+    for step in range(4 * steps):
+        take_step(state, batches[step % len(batches)])
+    ours, floor = [], []
+    for _ in range(rounds):
+        floor.append(_rate(lambda each: _product(state.sae, each), batches, max(1, steps // 2)))
+        ours.append(_rate(lambda each: take_step(state, each), batches, steps))
+    return state, ours, floor
 
 
 def _rate(work: Any, batches: list[Tensor], times: int) -> float:

@@ -71,13 +71,13 @@ def train(
 def index(
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
     k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
-    tokens: Annotated[int, typer.Option(min=4096, help="Tokens to index.")] = 65_536,
+    tokens: Annotated[int, typer.Option(min=4096, help="Tokens to index.")] = 262_144,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is done.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Index all features of an SAE over a corpus: time and memory, beside the model's forward pass alone.
 
-    Example: seesae bench index --tokens 250000
+    Example: seesae bench index --tokens 65536 --rounds 1
     """
     from app.bench.index import run
 
