@@ -75,20 +75,25 @@ class FeatureBlock:
 
 
 class ActivationStore:
-    """A finished store, opened for reading. Shards are memory mapped; only the counts are held."""
+    """A finished store, opened for reading; only the counts are held.
+
+    A shard is mapped while it is read and no longer: what was read of a mapped file stays in memory as long as the map
+    does, and in the end that would be the whole store.
+    """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.plan: dict[str, Any] = manifest["plan"]
         """What the store was made from: hashes, versions, sizes."""
         self.d_sae: int = self.plan["d_sae"]
-        self._files: list[Any] = [safe_open(folder / shard["file"], framework="numpy") for shard in manifest["shards"]]
+        self._paths = [folder / shard["file"] for shard in manifest["shards"]]
         self.shard_nonzeros: list[int] = [shard["nonzeros"] for shard in manifest["shards"]]
         """Non-zero activations of each shard."""
         self.count = np.zeros(self.d_sae, np.int64)
         """[d_sae] non-zero activations of each feature."""
-        for file in self._files:
-            self.count += np.diff(file.get_tensor("indptr"))
+        for i in range(self.n_shards):
+            with self._shard(i) as file:
+                self.count += np.diff(file.get_tensor("indptr"))
 
     @classmethod
     def open(cls, folder: Path) -> "ActivationStore":
@@ -110,25 +115,32 @@ class ActivationStore:
     @property
     def n_shards(self) -> int:
         """Shards in the store."""
-        return len(self._files)
+        return len(self._paths)
+
+    def _shard(self, i: int) -> Any:
+        return safe_open(self._paths[i], framework="numpy")
 
     def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
         """Read features `start` to `stop - 1`, merged over `shards` (all of them by default)."""
-        files = [self._files[i] for i in (range(self.n_shards) if shards is None else shards)]
-        columns = [file.get_slice("indptr")[start : stop + 1] for file in files]
-        lengths = np.array([np.diff(column) for column in columns]).reshape(len(files), stop - start)
+        chosen = range(self.n_shards) if shards is None else shards
+        columns = []
+        for i in chosen:
+            with self._shard(i) as file:
+                columns.append(file.get_slice("indptr")[start : stop + 1])
+        lengths = np.array([np.diff(column) for column in columns]).reshape(len(columns), stop - start)
         indptr = bounds(lengths.sum(axis=0))
         position = np.empty(indptr[-1], np.int32)
         value = np.empty(indptr[-1], np.float32)
         # Shards hold ascending sequences, so a feature's run is its runs in the shards, one after the other.
         offsets = indptr[:-1] + np.cumsum(lengths, axis=0) - lengths
-        for file, column, length, offset in zip(files, columns, lengths, offsets, strict=True):
+        for i, column, length, offset in zip(chosen, columns, lengths, offsets, strict=True):
             first, last = int(column[0]), int(column[-1])
             if first == last:
                 continue  # which get_slice would refuse
             target = np.arange(first, last) + np.repeat(offset - column[:-1], length)
-            position[target] = file.get_slice("position")[first:last]
-            value[target] = file.get_slice("value")[first:last]
+            with self._shard(i) as file:
+                position[target] = file.get_slice("position")[first:last]
+                value[target] = file.get_slice("value")[first:last]
         return FeatureBlock(start, indptr, position, value)
 
     def feature_blocks(self, max_nonzeros: int, max_features: int) -> list[tuple[int, int]]:
