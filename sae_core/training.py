@@ -178,7 +178,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
     norm = _reduce_gradients(state)
     if not math.isfinite(losses.total.item() + norm.item()):
         raise _diverged(state, rows)
-    clip_grads_with_norm_(sae.parameters(), config.clip, norm, foreach=False)
+    clip_grads_with_norm_(sae.parameters(), state.clip, norm, foreach=False)
     state.descend()
     sae.normalise_decoder()
     state.step += 1

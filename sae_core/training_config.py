@@ -48,8 +48,8 @@ class TrainingConfig:
     """Adam's memory of the gradient."""
     beta2: float = 0.999
     """Adam's memory of the squared gradient."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
+    clip: float | None = None
+    """Largest norm of the gradient; None takes `TYPICAL_ENTRY` for each parameter, which binds at every step."""
     dead_after: int | None = None
     """A feature is dead when none of this many activations made it active; None takes a twentieth of `samples`, at most
     10 million."""
@@ -135,6 +135,16 @@ class TrainingConfig:
 
 def _names(config: type[SAEConfig]) -> set[str]:
     return {entry.name for entry in fields(config)}
+
+
+TYPICAL_ENTRY = 3e-7
+"""Root mean square of the gradient's entries that it is scaled down to.
+
+Losses here are shares of a variance, and their gradients are always larger than this: steps count alike, where Adam's
+averages would otherwise be ruled by the large gradients of the first ones. Adam's ε, 1e-8, is then a thirtieth of a
+typical entry, which keeps rare features from moving by noise; a smaller entry leaves fewer features silent, a larger
+one explains a little more (benchmarks/NOTES.md has the figures).
+"""
 
 
 def default_lr(d_sae: int, steps: int) -> float:

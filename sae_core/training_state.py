@@ -1,6 +1,7 @@
 """The state of a training run, and its checkpoints: whole or absent, the last few kept."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sae_core.parallel import ALONE, Axis, Grid
 from sae_core.running_variance import RunningVariance
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
-from sae_core.training_config import TrainingConfig
+from sae_core.training_config import TYPICAL_ENTRY, TrainingConfig
 
 
 @dataclass
@@ -91,6 +92,18 @@ class TrainingState:
     def samples(self) -> int:
         """Activations seen."""
         return self.step * self.config.batch_size
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of the gradient, over all processes' parameters."""
+        if self.config.clip is not None:
+            return self.config.clip
+        shards = self.grid.features.size
+        parameters = sum(
+            tensor.numel() * (1 if name in self.sae.replicated else shards)
+            for name, tensor in self.sae.named_parameters()
+        )
+        return TYPICAL_ENTRY * math.sqrt(parameters)
 
     def dead(self) -> Int[Tensor, " dead"]:
         """Features that the last `dead_after` activations left inactive."""

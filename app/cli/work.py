@@ -96,7 +96,9 @@ def train(
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="by the width")] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.", show_default="1.0")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient.", show_default="by the size")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of start values and order.", show_default="0")] = None,
     stream: Annotated[
         bool | None,

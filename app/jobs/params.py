@@ -66,8 +66,8 @@ class TrainParams(CorpusParams):
     """Whether a dense architecture is compiled."""
     lr: float | None = Field(default=None, gt=0)
     """Peak learning rate; None takes the field's default for the width."""
-    clip: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient; None takes one for the number of parameters."""
     seed: int = 0
     stream: bool = False
     """Whether activations are made as they are needed, instead of once, to the disk."""

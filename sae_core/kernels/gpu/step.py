@@ -21,7 +21,6 @@ from sae_core.kernels.gpu.targets import centre, take_in
 from sae_core.saes.base import Losses
 from sae_core.saes.batchtopk import THRESHOLD_MEMORY, BatchTopK
 from sae_core.saes.topk import TopK
-from sae_core.training_config import TrainingConfig
 from sae_core.training_state import TrainingState
 
 WARM_UP = 2
@@ -64,7 +63,7 @@ class GpuStep:
         sae, config = state.sae, state.config
         assert isinstance(sae, TopK) and config.dead_after is not None, "is_supported and resolved() say so"
         self._state, self._sae, self._dead_after = state, sae, config.dead_after
-        self._schedule = _schedule(config)
+        self._schedule = _schedule(state)
         self._pace = Pace.after(state.step, self._schedule, sae.W_dec.device)
         self._moments, self._counts = _optimiser_state(state)
         self._encoder = sae.W_enc.detach().t()
@@ -160,14 +159,15 @@ class GpuStep:
         torch._foreach_add_(self._counts, 1)
 
 
-def _schedule(config: TrainingConfig) -> Schedule:
+def _schedule(state: TrainingState) -> Schedule:
+    config = state.config
     assert config.lr is not None, "resolved() comes first"
     return Schedule(
         lr=config.lr,
         rising=max(1.0, config.warmup * config.steps),
         falling=max(1.0, config.decay * config.steps),
         steps=config.steps,
-        clip=config.clip,
+        clip=state.clip,
         beta1=config.beta1,
         beta2=config.beta2,
     )
