@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -119,6 +119,15 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
         found = {number: TokenInfo(number, token, special) for number, token, special in rows}
         known |= {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in missing}
     return known
+
+
+async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> list[int]:
+    """Tokens of a model that are this text, or this text after a space."""
+    spellings = [text.encode(), b" " + text.encode()]
+    found = await session.scalars(
+        select(Token.id).where(Token.model_id == model_id, or_(*(Token.bytes == each for each in spellings)))
+    )
+    return sorted(found)
 
 
 _MOST_TOKENS = 200_000

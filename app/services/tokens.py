@@ -50,6 +50,15 @@ def _shown(token: bytes) -> Iterator[tuple[Kind, str]]:
             yield "text", character
 
 
+def spelled(token: bytes) -> str | None:
+    """The text that a filter finds this token by; None for a part of a character, which no text spells."""
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
 def plain(token: bytes) -> str:
     """One token as a line of plain text, as in a `title` or a figure: as `display`, with hex as ⟨E2⟩."""
     return "".join(f"⟨{piece.text}⟩" if piece.kind == "hex" else piece.text for piece in display(token))

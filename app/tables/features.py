@@ -30,6 +30,11 @@ class Feature(Base):
     __table_args__ = (
         Index("ix_feature_density", "index_id", "density", "number"),
         Index("ix_feature_max", "index_id", "max", "number"),
+        Index("ix_feature_mean", "index_id", "mean", "number"),
+        Index("ix_feature_health", "health", postgresql_using="gin"),
+        Index("ix_feature_topics", "topics", postgresql_using="gin"),
+        Index("ix_feature_top_token_ids", "top_token_ids", postgresql_using="gin"),
+        Index("ix_feature_promoted_ids", "promoted_ids", postgresql_using="gin"),
         Index("ix_feature_top_tokens", text(TOP_TOKENS), postgresql_using="gin"),
         {"postgresql_partition_by": "LIST (index_id)"},
     )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import TIMESTAMP, ForeignKey, Identity, LargeBinary, func, true
+from sqlalchemy import TIMESTAMP, ForeignKey, Identity, Index, LargeBinary, func, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
@@ -29,6 +29,7 @@ class Token(Base):
     """One vocabulary entry: its raw bytes, which may be a part of a character."""
 
     __tablename__ = "token"
+    __table_args__ = (Index("ix_token_bytes", "bytes", postgresql_using="hash"),)
 
     model_id: Mapped[int] = mapped_column(ForeignKey("language_model.id", ondelete="CASCADE"), primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.paths import STATIC, TEMPLATES
+from app.services.tokens import spelled
 from app.web import caching, formatting, markup, sparklines, words
 
 
@@ -33,7 +34,7 @@ def environment() -> Environment:
     )
     env.globals["static_url"] = static_url
     env.filters |= formatting.FILTERS | words.FILTERS | {"sparkline": sparklines.path}
-    env.filters |= {"classes": markup.classes, "line": markup.line, "lone": markup.lone}
+    env.filters |= {"classes": markup.classes, "line": markup.line, "lone": markup.lone, "spelled": spelled}
     return env
 
 

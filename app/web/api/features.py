@@ -1,26 +1,20 @@
 """Features: the list, one feature's statistics, its examples."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from app.errors import NotFound
 from app.problems import documented
-from app.queries import examples, features
+from app.queries import examples, feature_list, features
 from app.queries.examples import BANDS, ExampleView
-from app.queries.features import (
-    MAX_LIMIT,
-    MAX_QUERY,
-    CoactiveFeature,
-    FeatureDetail,
-    FeatureFilter,
-    FeatureRow,
-    LabelFilter,
-    NearFeature,
-    Sort,
-)
+from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, Health, LabelFilter, Sort
+from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
 from app.queries.labels import LabelSummary
+from app.web.api.export import MEDIA_TYPES, Format, written
 from app.web.api.labels import LabelOut
 from app.web.api.tokens import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Sae, Session
@@ -143,32 +137,83 @@ class Examples(BaseModel):
     examples: list[ExampleOut]
 
 
-@router.get("", summary="List features", responses=documented(404))
-async def list_features(
-    sae: Sae,
-    session: Session,
+Text = Annotated[str, Query(max_length=MAX_QUERY)]
+Bound = Annotated[float | None, Query(ge=0)]
+
+
+def _wanted(
     sort: Sort = "density",
     descending: bool | None = None,
     min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
     max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
-    q: Annotated[str, Query(max_length=MAX_QUERY, description="Words in labels or top tokens.")] = "",
+    min_max: Annotated[Bound, Query(description="Of the strongest activation.")] = None,
+    max_max: Bound = None,
+    q: Annotated[Text, Query(description="Words in labels or top tokens.")] = "",
+    health: Annotated[Health | None, Query(description="Features with this flag.")] = None,
+    token: Annotated[Text, Query(description="A token among the top tokens, as it is or after a space.")] = "",
+    promotes: Annotated[Text, Query(description="The same among the promoted output tokens.")] = "",
+    topic: Annotated[Text, Query(description="A topic in which the feature is over-represented.")] = "",
     label: LabelFilter | None = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
-    cursor: str | None = None,
-) -> FeatureList:
-    """One page of an SAE's features. By density or maximum the largest come first, by index the smallest."""
-    wanted = FeatureFilter(
+    author: Annotated[Text, Query(description="Who wrote one of its submitted labels.")] = "",
+    category: Annotated[Text, Query(description="A category of one of its submitted labels.")] = "",
+) -> FeatureFilter:
+    return FeatureFilter(
         sort=sort,
         descending=sort != "index" if descending is None else descending,
         min_density=min_density,
         max_density=max_density,
+        min_max=min_max,
+        max_max=max_max,
         q=q,
+        health=health,
+        token=token,
+        promotes=promotes,
+        topic=topic,
         label=label,
-        limit=limit,
-        cursor=cursor,
+        author=author,
+        category=category,
     )
-    page = await features.list_features(session, sae, wanted)
+
+
+Wanted = Annotated[FeatureFilter, Depends(_wanted)]
+
+
+@router.get("", summary="List features", responses=documented(404))
+async def list_features(
+    sae: Sae,
+    session: Session,
+    wanted: Wanted,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
+    cursor: str | None = None,
+) -> FeatureList:
+    """One page of the features that pass all filters given. The largest come first, but by index the smallest."""
+    page = await feature_list.list_features(session, sae, replace(wanted, limit=limit, cursor=cursor))
     return FeatureList(features=[_summary(row) for row in page.rows], total=page.total, next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/export",
+    summary="Download features",
+    response_class=StreamingResponse,
+    responses={200: {"content": {kind.split(";")[0]: {} for kind in MEDIA_TYPES.values()}}, **documented(404)},
+)
+async def export_features(
+    sae: Sae, session: Session, wanted: Wanted, request: Request, format: Format = "csv"
+) -> StreamingResponse:
+    """All features that pass the filters, in one file that is written as it is read: CSV, a JSON array, or JSON lines.
+
+    Top tokens, of which a token is any text, are a JSON array in CSV too.
+    """
+    wanted = replace(wanted, limit=MAX_LIMIT)
+    # Read before the answer begins, so that what is refused is refused with a status.
+    first = await feature_list.list_features(session, sae, wanted, with_examples=False)
+    pages = feature_list.pages(request.app.state.sessionmaker, sae, wanted, first)
+    name = f"{sae.slug}-features.{format}"
+    return StreamingResponse(
+        written(format, ([_summary(row) for row in page.rows] async for page in pages)),
+        media_type=MEDIA_TYPES[format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 @router.get("/{index}", summary="One feature", responses=documented(404))

@@ -1,8 +1,9 @@
 """Features: the list with its filters, one feature, one of its sequences."""
 
+import math
 import random
 from dataclasses import dataclass, replace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -11,17 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, Unprocessable
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.features import (
-    CoactiveFeature,
-    FeatureDetail,
-    FeatureFilter,
-    LabelFilter,
-    NearFeature,
-    get_feature,
-    list_features,
-)
+from app.queries.feature_list import FeatureFilter, Health, LabelFilter, list_features
+from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, get_feature
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
+from app.web.api.export import Format
 from app.web.caching import features_tag, refuse_known
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.formatting import round_percent
@@ -35,9 +30,13 @@ SORTS = {
     "density-asc": ("least active first", FeatureFilter(sort="density", descending=False)),
     "max": ("highest maximum first", FeatureFilter(sort="max", descending=True)),
     "max-asc": ("lowest maximum first", FeatureFilter(sort="max", descending=False)),
+    "mean": ("highest mean first", FeatureFilter(sort="mean", descending=True)),
+    "mean-asc": ("lowest mean first", FeatureFilter(sort="mean", descending=False)),
     "index": ("by number", FeatureFilter(sort="index", descending=False)),
     "index-desc": ("by number, backwards", FeatureFilter(sort="index", descending=True)),
 }
+_MORE = ("health", "token", "promotes", "topic", "author", "category", "min_max", "max_max")
+"""Filters behind the disclosure."""
 _BOUNDS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _SNIPPET = {"before": 5, "after": 3}
 
@@ -78,6 +77,10 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "sort": sort,
         "sorts": [(value, name) for value, (name, _) in SORTS.items()],
         "bounds_of": _bounds,
+        "chips": _chips(sae, sort, wanted),
+        "downloads": _downloads(sae, replace(wanted, cursor=None)),
+        "flags": [(flag, words.health_name(flag)) for flag in get_args(Health)],
+        "more_filters": any(getattr(wanted, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     if not wants_fragment(request):
         return render(request, "features/list.html", context, etag=etag)
@@ -187,30 +190,87 @@ def _filter(request: Request) -> tuple[str, FeatureFilter]:
         q=query.get("q", "").strip(),
         min_density=_density(query.get("min_density"), "min_density"),
         max_density=_density(query.get("max_density"), "max_density"),
-        label=_label(query.get("label")),
+        min_max=_activation(query.get("min_max"), "min_max"),
+        max_max=_activation(query.get("max_max"), "max_max"),
+        health=_one_of("health", query.get("health"), get_args(Health)),
+        token=query.get("token", ""),
+        promotes=query.get("promotes", ""),
+        topic=query.get("topic", ""),
+        label=_one_of("label", query.get("label"), get_args(LabelFilter)),
+        author=query.get("author", "").strip(),
+        category=query.get("category", "").strip(),
         cursor=query.get("cursor") or None,
     )
     return sort, wanted
 
 
-def _label(value: str | None) -> LabelFilter | None:
-    if not value:
-        return None
-    if value not in get_args(LabelFilter):
-        raise Unprocessable(f"“{value[:40]}” is no filter for labels: use {', '.join(get_args(LabelFilter))}, or none.")
-    return cast(LabelFilter, value)
+def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> Any:
+    if value and value not in known:
+        raise Unprocessable(f"“{value[:40]}” is no {name} to filter by: use {', '.join(known)}, or none.")
+    return value or None
 
 
 def _density(value: str | None, name: str) -> float | None:
-    if not value:
-        return None
-    try:
-        density = float(value)
-    except ValueError:
-        density = -1.0
-    if not 0 <= density <= 1:
-        raise Unprocessable(f"{name} is a share of tokens from 0 to 1, such as 0.001 for 0.1 %; “{value[:40]}” is not.")
+    density = _number(value)
+    if density is not None and not 0 <= density <= 1:
+        raise Unprocessable(f"{name} is a share of tokens from 0 to 1, such as 0.001 for 0.1 %; “{value}” is not.")
     return density
+
+
+def _activation(value: str | None, name: str) -> float | None:
+    activation = _number(value)
+    if activation is not None and not 0 <= activation < math.inf:
+        raise Unprocessable(f"{name} is an activation, a number from 0 up; “{value}” is not.")
+    return activation
+
+
+def _number(value: str | None) -> float | None:
+    """A number, or one that no bound admits."""
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter that is set, and the address of the list without it."""
+
+    name: str
+    value: str
+    without: str
+
+
+_NAMES = {
+    "q": "search",
+    "min_density": "density from",
+    "max_density": "density to",
+    "min_max": "maximum from",
+    "max_max": "maximum to",
+    "health": "health",
+    "token": "fires on",
+    "promotes": "promotes",
+    "topic": "topic",
+    "label": "labels",
+    "author": "labelled by",
+    "category": "category",
+}
+
+
+def _chips(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> list[Chip]:
+    chips = []
+    for field, name in _NAMES.items():
+        value, unset = getattr(wanted, field), getattr(FeatureFilter(), field)
+        if value == unset:
+            continue
+        if field in ("min_density", "max_density"):
+            value = round_percent(value)
+        elif field == "health":
+            value = words.health_name(value)
+        elif field in ("token", "promotes"):
+            value = f"‘{value}’"
+        chips.append(Chip(name, str(value), _address(sae, sort, replace(wanted, **{field: unset}))))
+    return chips
 
 
 def _bounds(selected: float | None) -> list[tuple[float, str]]:
@@ -219,15 +279,24 @@ def _bounds(selected: float | None) -> list[tuple[float, str]]:
     return [(value, round_percent(value)) for value in values]
 
 
+def _query(sort: str, wanted: FeatureFilter) -> str:
+    """The shortest query string of a list: what is as by default is left out."""
+    query: dict[str, Any] = {"q": wanted.q, "sort": sort if sort != "density" else ""}
+    query |= {field: getattr(wanted, field) for field in [*_NAMES, "cursor"]}
+    return urlencode({name: value for name, value in query.items() if value not in (None, "")})
+
+
 def _address(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> str:
-    """The shortest address of a list: what is as by default is left out."""
-    query: dict[str, Any] = {
-        "q": wanted.q,
-        "sort": sort if sort != "density" else "",
-        "min_density": wanted.min_density,
-        "max_density": wanted.max_density,
-        "label": wanted.label,
-        "cursor": wanted.cursor,
-    }
-    given = {name: value for name, value in query.items() if value not in (None, "")}
-    return f"/saes/{sae.slug}/features" + (f"?{urlencode(given)}" if given else "")
+    query = _query(sort, wanted)
+    return f"/saes/{sae.slug}/features" + (f"?{query}" if query else "")
+
+
+def _downloads(sae: SaeDetail, wanted: FeatureFilter) -> list[tuple[str, str]]:
+    """Formats, and where the list can be had in them."""
+    query = _query("", wanted)
+    order = urlencode({"sort": wanted.sort, "descending": str(wanted.descending).lower()})
+    base = f"/api/v1/saes/{sae.slug}/features/export"
+    return [
+        (format.upper(), f"{base}?{'&'.join(filter(None, [f'format={format}', order, query]))}")
+        for format in get_args(Format)
+    ]

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.features import FeatureFilter, FeatureRow, list_features
+from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
 from app.queries.runs import list_runs
 from app.queries.saes import SaeDetail, list_saes
 from app.web import strips, words

@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
-from app.queries.features import FeatureFilter, get_feature, list_features
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.features import get_feature
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_history, list_labels
 from app.queries.saes import SaeDetail, list_saes
 from app.services.labels import LabelConflict, save_label

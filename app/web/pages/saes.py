@@ -20,7 +20,7 @@ class _Flag:
     name: str
     meaning: str
     count: int
-    href: str | None
+    href: str
 
 
 @router.get("/saes/{sae}")
@@ -42,9 +42,7 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
 
 def _health(sae: SaeDetail, counts: Mapping[str, int]) -> list[_Flag]:
     """Every known flag, also those that no feature carries: a zero is an answer."""
-    base = f"/saes/{sae.slug}/features"
-    filters = {"dead": f"{base}?max_density=0", "dense": f"{base}?min_density=0.1"}
     return [
-        _Flag(words.health_name(flag), meaning, counts.get(flag, 0), filters.get(flag))
+        _Flag(words.health_name(flag), meaning, counts.get(flag, 0), f"/saes/{sae.slug}/features?health={flag}")
         for flag, meaning in words.health(sae).items()
     ]

@@ -13,7 +13,8 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import UserError
 from app.postgres import libpq_url
 from app.queries.examples import get_examples
-from app.queries.features import FeatureFilter, get_feature, list_features
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.features import get_feature
 from app.queries.saes import get_sae
 from app.schema import upgrade
 

@@ -1,147 +1,14 @@
-import math
-from dataclasses import replace
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.errors import Unprocessable
-from app.queries.features import FeatureFilter, feature_histograms, get_feature, list_features
-from app.queries.saes import SaeDetail
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.features import feature_histograms, get_feature
 from tests.factories import Synthetic, add_label, make_sae
 
 
 @pytest.fixture
 async def made(engine: AsyncEngine) -> Synthetic:
     return await make_sae(engine)
-
-
-async def all_pages(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[int]:
-    numbers: list[int] = []
-    while True:
-        page = await list_features(session, sae, filter)
-        numbers += [row.index for row in page.rows]
-        if page.next_cursor is None:
-            assert page.total == len(numbers)
-            return numbers
-        assert len(page.rows) == filter.limit
-        filter = replace(filter, cursor=page.next_cursor)
-
-
-@pytest.mark.parametrize("sort", ["density", "max", "index"])
-@pytest.mark.parametrize("descending", [True, False])
-@pytest.mark.parametrize("limit", [5, 24])
-async def test_pages_hold_every_feature_once_in_order(
-    session: AsyncSession, made: Synthetic, sort: str, descending: bool, limit: int
-) -> None:
-    numbers = await all_pages(session, made.sae, FeatureFilter(sort=sort, descending=descending, limit=limit))
-    keys = {
-        row.number: (getattr(row, "number" if sort == "index" else sort), row.number) for row in made.features.rows()
-    }
-    assert numbers == sorted(keys, key=keys.__getitem__, reverse=descending)
-
-
-async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -> None:
-    """With one sequence many features are dead, and all dead ones have the same density."""
-    made = await make_sae(engine, features=60, sequences=1)
-    assert sum(row.count == 0 for row in made.features.rows()) > 10
-    numbers = await all_pages(session, made.sae, FeatureFilter(limit=3))
-    assert sorted(numbers) == list(range(60))
-
-
-async def test_a_row_says_what_the_feature_is(session: AsyncSession, made: Synthetic) -> None:
-    await add_label(session, made.sae, 0, "music", author="ada")
-    await add_label(session, made.sae, 0, "instruments", author="grace")
-    await add_label(session, made.sae, 0, "not yet", author="kay", status="draft")
-    page = await list_features(session, made.sae, FeatureFilter(sort="index", descending=False))
-    row, truth = page.rows[0], made.features.rows()[0]
-    assert (row.count, row.density) == (truth.count, truth.density)
-    assert row.max == pytest.approx(truth.max)
-    assert list(row.histogram) == truth.histogram
-    assert [token.bytes for token in row.top_tokens] == [made.corpus.vocabulary[i] for i in truth.top_token_ids]
-    assert row.label
-    assert (row.label.count, row.label.explanation, row.label.author) == (2, "instruments", "grace")
-    example = row.example
-    assert example
-    assert example.tokens[example.position - example.start].activation == pytest.approx(truth.max)
-    assert page.rows[-1].health == ("dead",)
-    assert page.rows[-1].example is None
-
-
-async def test_densities_bound_the_list(session: AsyncSession, made: Synthetic) -> None:
-    low, high = 0.02, 0.08
-    numbers = await all_pages(session, made.sae, FeatureFilter(min_density=low, max_density=high, limit=4))
-    assert set(numbers) == {row.number for row in made.features.rows() if low <= row.density <= high}
-    assert numbers
-
-
-async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) -> None:
-    await add_label(session, made.sae, 3, "law")
-    await add_label(session, made.sae, 5, "physics")
-    await add_label(session, made.sae, 7, "unsure", status="draft")
-    assert set(await all_pages(session, made.sae, FeatureFilter(label="labelled"))) == {3, 5}
-    assert set(await all_pages(session, made.sae, FeatureFilter(label="unlabelled", limit=10))) == {*range(24)} - {3, 5}
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("rhythm", lambda tokens: b" rhythm" in tokens),
-        ("rhy", lambda tokens: b" rhythm" in tokens),
-        ("RHYTHM", lambda tokens: b" rhythm" in tokens),
-        ("<script>", lambda tokens: b"<script>alert(1)</script>" in tokens),
-        ("\n", lambda tokens: True),
-        (".", lambda tokens: b"." in tokens),
-        ("rhythm & !:* | (", lambda tokens: b" rhythm" in tokens),
-        ("nothing like it", lambda tokens: False),
-    ],
-)
-async def test_top_tokens_are_searched(session: AsyncSession, made: Synthetic, query: str, expected: object) -> None:
-    numbers = await all_pages(session, made.sae, FeatureFilter(q=query))
-    assert set(numbers) == {
-        row.number
-        for row in made.features.rows()
-        if expected({made.corpus.vocabulary[token] for token in row.top_token_ids})  # type: ignore[operator]
-    }
-
-
-async def test_labels_are_searched_by_word_stem_and_category(session: AsyncSession, made: Synthetic) -> None:
-    await add_label(session, made.sae, 4, "Naming conventions of ships", categories=("Maritime",))
-    await add_label(session, made.sae, 6, "Naming of drafts", status="draft")
-    for query in ("ship", "SHIPS", "named ship", "convent", "maritime"):
-        assert await all_pages(session, made.sae, FeatureFilter(q=query)) == [4], query
-    assert await all_pages(session, made.sae, FeatureFilter(q="ship", label="unlabelled")) == []
-
-
-@pytest.mark.parametrize(
-    "filter",
-    [
-        FeatureFilter(sort="colour"),  # type: ignore[arg-type]
-        FeatureFilter(label="mine"),  # type: ignore[arg-type]
-        FeatureFilter(limit=0),
-        FeatureFilter(limit=201),
-        FeatureFilter(min_density=math.nan),
-        FeatureFilter(max_density=math.inf),
-        FeatureFilter(min_density=-0.1),
-        FeatureFilter(q="nul\0"),
-        FeatureFilter(q="half \ud800"),
-        FeatureFilter(q="x" * 201),
-        FeatureFilter(cursor="nonsense"),
-        FeatureFilter(cursor="é"),
-        FeatureFilter(cursor="W10"),  # []
-        FeatureFilter(cursor="eyJzb3J0IjoiZGVuc2l0eSIsImRlc2NlbmRpbmciOnRydWUsInZhbHVlIjoxZTk5OSwibnVtYmVyIjowfQ"),
-        FeatureFilter(cursor="eyJzb3J0IjoiZGVuc2l0eSIsImRlc2NlbmRpbmciOnRydWUsInZhbHVlIjoieCIsIm51bWJlciI6MH0"),
-    ],
-)
-async def test_what_makes_no_sense_is_refused(session: AsyncSession, made: Synthetic, filter: FeatureFilter) -> None:
-    with pytest.raises(Unprocessable):
-        await list_features(session, made.sae, filter)
-
-
-async def test_a_cursor_of_another_order_is_refused(session: AsyncSession, made: Synthetic) -> None:
-    page = await list_features(session, made.sae, FeatureFilter(sort="density", limit=2))
-    for other in (FeatureFilter(sort="max"), FeatureFilter(sort="density", descending=False)):
-        with pytest.raises(Unprocessable, match="another order"):
-            await list_features(session, made.sae, replace(other, cursor=page.next_cursor))
 
 
 async def test_a_feature_says_everything(session: AsyncSession, made: Synthetic) -> None:

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.bench import synthetic
 from app.bench.web import Plan, fill, slug
 from app.queries.examples import best_examples, get_examples
-from app.queries.features import FeatureFilter, feature_histograms, get_feature, list_features
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
@@ -83,10 +84,26 @@ def read_whole(plan: Any) -> set[str]:
 LISTS = [
     FeatureFilter(sort=sort, descending=descending, label=label, **bounds)
     for sort, descending, label, bounds in product(
-        ("density", "max", "index"),
+        ("density", "max", "mean", "index"),
         (True, False),
         (None, "labelled", "unlabelled"),
         ({}, {"min_density": 1e-4}, {"min_density": 1e-5, "max_density": 1e-3}, {"max_density": 0.0}),
+    )
+]
+WORD = synthetic.vocabulary()[60].decode().strip()
+NARROWED = [
+    FeatureFilter(sort=sort, **narrowed)
+    for sort, narrowed in product(
+        ("density", "index"),
+        (
+            {"health": "dead"},
+            {"health": "single_token", "label": "labelled"},
+            {"token": WORD},
+            {"promotes": WORD},
+            {"topic": synthetic.TOPICS[0]},
+            {"author": "bench"},
+            {"category": "nothing"},
+        ),
     )
 ]
 SEARCHES = [
@@ -98,7 +115,7 @@ SEARCHES = [
 
 
 async def test_lists_and_searches_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
-    for filter in (*LISTS, *SEARCHES):
+    for filter in (*LISTS, *NARROWED, *SEARCHES):
         for plan in await plans(list_features(session, sae, filter)):
             assert not read_whole(plan), (filter, json.dumps(plan, indent=1))
 

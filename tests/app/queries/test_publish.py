@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
-from app.queries.features import FeatureFilter, get_feature, list_features
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.features import get_feature
 from app.queries.publish import ExampleRow, FeatureStatisticsRow, publish_index
 from app.queries.saes import get_sae
 from app.tables import Feature
@@ -98,8 +99,8 @@ async def test_partitions_have_every_index_of_their_parent(engine: AsyncEngine, 
         )
     number = made.sae.index.id
     assert {row.tablename: row.indexes for row in found} == {
-        "feature": 4,
-        f"feature_{number}": 4,
+        "feature": 9,
+        f"feature_{number}": 9,
         "example_band": 1,
         f"example_band_{number}": 1,
     }

@@ -9,10 +9,12 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
+DOWNLOAD = ("get", "/api/v1/saes/{sae}/features/export")
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
     ("get", "/api/v1/saes/{sae}/features"),
+    DOWNLOAD,
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
     ("post", "/api/v1/saes/{sae}/probe"),
@@ -39,11 +41,15 @@ async def description(client: httpx.AsyncClient) -> dict[str, Any]:
 async def test_everything_is_described(description: dict[str, Any]) -> None:
     described = {(method, path): of for path, methods in description["paths"].items() for method, of in methods.items()}
     assert described.keys() == CONTRACT
-    for operation in described.values():
+    for address, operation in described.items():
         assert operation["summary"]
         assert operation["description"]
         assert operation["tags"]
-        assert "$ref" in operation["responses"]["200"]["content"]["application/json"]["schema"]
+        content = operation["responses"]["200"]["content"]
+        if address == DOWNLOAD:
+            assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
+        else:
+            assert "$ref" in content["application/json"]["schema"]
         problems = {status: of for status, of in operation["responses"].items() if status != "200"}
         assert {"422", "503"} <= problems.keys()
         for response in problems.values():

@@ -1,3 +1,7 @@
+import csv
+import io
+import json
+
 import httpx
 import numpy as np
 import pytest
@@ -134,3 +138,60 @@ async def test_without_an_index_there_is_nothing_to_see_yet(client: httpx.AsyncC
     assert (await client.get(url(made))).json() == {"features": [], "total": 0, "next_cursor": None}
     for path in ("/0", "/0/examples"):
         assert "no published index" in problem(await client.get(url(made, path)), 404)["detail"]
+
+
+async def test_filters_narrow_the_list(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+    await add_label(session, made.sae, 3, "words of law", author="ada", categories=("law",))
+    await session.commit()
+    rows = made.features.rows()
+
+    async def listed(**query: str) -> set[int]:
+        answer = (await client.get(url(made), params=query)).json()
+        assert answer["total"] == len(answer["features"])
+        return {feature["index"] for feature in answer["features"]}
+
+    assert await listed(health="dead") == {row.number for row in rows if "dead" in row.health}
+    assert await listed(topic=made.features.topic_names[1]) == {row.number for row in rows if 1 in row.topics}
+    assert await listed(author="ada", category="law") == {3}
+    assert await listed(author="ada", category="music") == set()
+    for query in ({"health": "ill"}, {"topic": "Astrology"}, {"min_max": "-1"}, {"min_max": "2", "max_max": "1"}):
+        problem(await client.get(url(made), params=query), 422)
+
+
+async def test_a_download_holds_what_all_pages_hold(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    made = await make_sae(engine, slug="wide", features=250)  # more than one page of 200
+    query = {"sort": "index", "min_density": "0.001"}
+    listed, cursor = [], None
+    while True:
+        page = (await client.get(url(made), params=query | ({"cursor": cursor} if cursor else {}))).json()
+        listed += page["features"]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert len(listed) > 200
+
+    answer = await client.get(url(made, "/export"), params=query | {"format": "json"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="wide-features.json"'
+    assert answer.json() == listed
+    lines = (await client.get(url(made, "/export"), params=query | {"format": "jsonl"})).text.splitlines()
+    assert [json.loads(line) for line in lines] == listed
+    table = list(csv.DictReader(io.StringIO((await client.get(url(made, "/export"), params=query)).text)))
+    assert [int(row["index"]) for row in table] == [feature["index"] for feature in listed]
+    assert [json.loads(row["top_tokens"]) for row in table] == [feature["top_tokens"] for feature in listed]
+
+
+async def test_a_download_of_nothing_is_empty(client: httpx.AsyncClient, made: Synthetic) -> None:
+    for format, text in (("json", "[]\n"), ("jsonl", ""), ("csv", "")):
+        answer = await client.get(url(made, "/export"), params={"format": format, "token": "no such token"})
+        assert (answer.status_code, answer.text) == (200, text)
+    problem(await client.get(url(made, "/export"), params={"format": "xlsx"}), 422)
+    problem(await client.get(url(made, "/export"), params={"min_density": "2"}), 422)
+
+
+async def test_a_spreadsheet_runs_no_label_as_a_formula(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
+    await add_label(session, made.sae, 3, '=HYPERLINK("http://example.org")')
+    await session.commit()
+    text = (await client.get(url(made, "/export"), params={"label": "labelled"})).text
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["label"] == '\'=HYPERLINK("http://example.org")'

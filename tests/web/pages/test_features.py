@@ -67,6 +67,34 @@ async def test_filters(client: httpx.AsyncClient, made: Synthetic, base: str, se
     assert await listed(label="unlabelled") == {row.number for row in rows} - {4}
     assert await listed(min_density=0.05) == {row.number for row in rows if row.density >= 0.05}
     assert await listed(max_density=0.05, min_density="", q="") == {row.number for row in rows if row.density <= 0.05}
+    assert await listed(health="dead") == {row.number for row in rows if "dead" in row.health}
+    topic = made.features.topic_names[0]
+    assert await listed(topic=topic) == {row.number for row in rows if 0 in row.topics}
+    rhythm = made.corpus.vocabulary.index(b" rhythm")
+    assert await listed(token="rhythm") == {row.number for row in rows if rhythm in row.top_token_ids}
+    strong = sorted(row.max for row in rows)[-5]
+    assert await listed(min_max=float(strong)) == {row.number for row in rows if row.max >= strong}
+
+
+async def test_filters_that_are_set_can_be_taken_off_one_by_one(client: httpx.AsyncClient, base: str) -> None:
+    page = parse((await client.get(f"{base}/features?token=%20rhythm&min_density=0.001&sort=max")).text)
+    assert page.one("details", cls="more-filters", open=None)
+    (density, token) = page.one("ul", cls="set-filters").all("a")
+    assert "0.1" in density.text
+    assert "‘ rhythm’" in token.text
+    assert token["href"] == f"{base}/features?sort=max&min_density=0.001"
+    assert density["href"] == f"{base}/features?sort=max&token=+rhythm"
+
+
+async def test_a_list_can_be_downloaded_as_it_is_filtered(
+    client: httpx.AsyncClient, made: Synthetic, base: str
+) -> None:
+    page = parse((await client.get(f"{base}/features?health=dead&sort=max-asc")).text)
+    links = {link.text: link["href"] for link in page.one("span", cls="downloads").all("a")}
+    assert list(links) == ["CSV", "JSON", "JSONL"]
+    got = (await client.get(links["JSON"])).json()
+    expected = sorted((row.max, row.number) for row in made.features.rows() if "dead" in row.health)
+    assert [feature["index"] for feature in got] == [number for _, number in expected]
 
 
 async def test_nothing_found_says_what_to_change(client: httpx.AsyncClient, base: str) -> None:
@@ -79,7 +107,22 @@ async def test_nothing_found_says_what_to_change(client: httpx.AsyncClient, base
 
 
 @pytest.mark.parametrize(
-    "query", ["sort=colour", "min_density=much", "max_density=7", "label=maybe", "cursor=%00", "q=%00"]
+    "query",
+    [
+        "sort=colour",
+        "min_density=much",
+        "max_density=7",
+        "label=maybe",
+        "cursor=%00",
+        "q=%00",
+        "health=ill",
+        "topic=Astrology",
+        "min_density=0.2&max_density=0.1",
+        "min_max=nan",
+        "min_max=-1",
+        "label=unlabelled&author=ada",
+        "token=" + "x" * 201,
+    ],
 )
 async def test_a_wrong_filter_is_a_422_that_says_so(client: httpx.AsyncClient, base: str, query: str) -> None:
     response = await client.get(f"{base}/features?{query}")

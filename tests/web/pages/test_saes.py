@@ -43,7 +43,7 @@ async def test_health_counts_agree_with_the_features(client: httpx.AsyncClient, 
     }
     assert rows["dead"] == str(sum(row.count == 0 for row in made.features.rows()))
     dead = page.one("table", aria_labelledby="health").all("a")[0]
-    assert dead["href"] == f"{base}/features?max_density=0"
+    assert dead["href"] == f"{base}/features?health=dead"
     listed = parse((await client.get(dead["href"])).text)
     assert len(listed.all("a", cls="feature-row")) == int(dead.text)
 

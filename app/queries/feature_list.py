@@ -1,0 +1,285 @@
+"""The list of an SAE's features: filters, orders, keyset pages."""
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Row, Select, cast, exists, false, func, literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute
+
+from app.db import transaction
+from app.errors import Unavailable, Unprocessable
+from app.queries.cursors import Cursor
+from app.queries.examples import ExampleView, best_examples
+from app.queries.expressions import submitted
+from app.queries.features import TopToken, top_tokens
+from app.queries.labels import LabelSummary, label_summaries
+from app.queries.models import get_tokens, tokens_spelled
+from app.queries.saes import SaeDetail, get_sae
+from app.queries.search import matches
+from app.queries.values import storable
+from app.tables import Feature, Label
+
+MAX_LIMIT = 200
+MAX_QUERY = 200
+"""Characters of a search, and of any other text to filter by."""
+
+Sort = Literal["density", "max", "mean", "index"]
+LabelFilter = Literal["labelled", "unlabelled"]
+Health = Literal["dead", "dense", "duplicate", "positional", "special_token", "single_token"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFilter:
+    """Which features to list, and in which order: those that pass all that is given. Bounds are inclusive.
+
+    `cursor` is a `FeaturePage.next_cursor` of the same order.
+    """
+
+    sort: Sort = "density"
+    descending: bool = True
+    min_density: float | None = None
+    max_density: float | None = None
+    min_max: float | None = None
+    max_max: float | None = None
+    q: str = ""
+    """Searched in label explanations, label categories and top tokens."""
+    health: Health | None = None
+    token: str = ""
+    """A token among the top tokens, as it is or after a space."""
+    promotes: str = ""
+    """The same among the promoted output tokens."""
+    topic: str = ""
+    """A topic of documents in which the feature is over-represented."""
+    label: LabelFilter | None = None
+    author: str = ""
+    """Who wrote one of its submitted labels."""
+    category: str = ""
+    """A category of one of them."""
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """A feature as the list shows it; `histogram` holds counts of 50 equal bins over (0, max]."""
+
+    index: int
+    density: float
+    count: int
+    max: float
+    mean: float
+    histogram: tuple[int, ...]
+    top_tokens: tuple[TopToken, ...]
+    example: ExampleView | None
+    label: LabelSummary | None
+    health: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePage:
+    """One page of a list; `total` counts all features that pass the filter, on all pages."""
+
+    rows: tuple[FeatureRow, ...]
+    next_cursor: str | None
+    total: int
+
+
+async def list_features(
+    session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, *, with_examples: bool = True
+) -> FeaturePage:
+    """One page of an SAE's features; empty without an index.
+
+    Raises:
+        Unprocessable: a filter, order, limit or cursor that makes no sense; the message says what would.
+    """
+    _check(sae, filter)
+    if sae.index is None:
+        return FeaturePage((), None, 0)
+    cursor = None
+    if filter.cursor is not None:
+        cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
+    conditions = await _conditions(session, sae, filter)
+    found = (await session.execute(_page(sae, filter, conditions, cursor))).all()
+    features, more = found[: filter.limit], len(found) > filter.limit
+    if cursor is not None:
+        total = cursor.total
+    elif filter.q.strip():
+        total = found[0].total if found else 0
+    else:
+        total = await _total(session, sae, filter, conditions)
+
+    numbers = [feature.number for feature in features]
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
+    examples = await best_examples(session, sae, numbers) if with_examples else {}
+    labels = await label_summaries(session, sae.id, numbers)
+    rows = tuple(
+        FeatureRow(
+            index=feature.number,
+            density=feature.density,
+            count=feature._mapping["count"],
+            max=feature.max,
+            mean=feature.mean,
+            histogram=tuple(feature.histogram),
+            top_tokens=top_tokens(feature, tokens),
+            example=examples.get(feature.number),
+            label=labels.get(feature.number),
+            health=tuple(feature.health),
+        )
+        for feature in features
+    )
+    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total)
+
+
+async def pages(
+    sessions: async_sessionmaker[AsyncSession], sae: SaeDetail, filter: FeatureFilter, first: FeaturePage
+) -> AsyncIterator[FeaturePage]:
+    """This page and all after it, without examples, each read in a transaction of its own.
+
+    Raises:
+        Unavailable: the index was replaced meanwhile; what is still to come would be of another one.
+    """
+    page = first
+    while True:
+        yield page
+        if page.next_cursor is None:
+            return
+        async with transaction(sessions) as session:
+            now = await get_sae(session, sae.slug)
+            if now is None or now.index is None or sae.index is None or now.index.id != sae.index.id:
+                raise Unavailable("The index was replaced while its features were read: start again.")
+            page = await list_features(session, sae, replace(filter, cursor=page.next_cursor), with_examples=False)
+
+
+_LISTED: tuple[Any, ...] = (
+    Feature.number,
+    Feature.density,
+    Feature.count,
+    Feature.max,
+    Feature.mean,
+    Feature.histogram,
+    Feature.top_token_ids,
+    Feature.top_token_counts,
+    Feature.top_token_shares,
+    Feature.top_token_means,
+    Feature.health,
+)
+_SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
+_HEALTH = Health.__args__  # type: ignore[attr-defined]
+
+
+def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
+    if filter.sort not in _SORTS:
+        raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(_SORTS)}.")
+    if filter.label not in (None, "labelled", "unlabelled"):
+        raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
+    if filter.label == "unlabelled" and (filter.author or filter.category):
+        raise Unprocessable("A feature without labels has no label of an author or a category: drop one of the two.")
+    if filter.health is not None and filter.health not in _HEALTH:
+        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(_HEALTH)}.")
+    if filter.topic and sae.index is not None and filter.topic not in sae.index.topics:
+        known = ", ".join(sae.index.topics[:20]) or "none at all"
+        raise Unprocessable(f"The corpus of this index has no topic “{filter.topic[:40]}”. It has {known}.")
+    if filter.limit not in range(1, MAX_LIMIT + 1):
+        raise Unprocessable(f"A page holds 1 to {MAX_LIMIT} features.")
+    _check_range("A density", filter.min_density, filter.max_density)
+    _check_range("A maximum", filter.min_max, filter.max_max)
+    for text in (filter.q, filter.token, filter.promotes, filter.topic, filter.author, filter.category):
+        if len(text) > MAX_QUERY or not storable(text):
+            raise Unprocessable(f"A text to search for has up to {MAX_QUERY} characters, and no NUL.")
+
+
+def _check_range(what: str, low: float | None, high: float | None) -> None:
+    for bound in (low, high):
+        if bound is not None and not (math.isfinite(bound) and bound >= 0):
+            raise Unprocessable(f"{what} is a number from 0 up.")
+    if low is not None and high is not None and low > high:
+        raise Unprocessable(f"{what} cannot be both at least {low:g} and at most {high:g}: swap the two.")
+
+
+async def _conditions(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[ColumnElement[bool]]:
+    """What a feature must satisfy, but for search and labels."""
+    assert sae.index is not None
+    lowest = ((Feature.density, filter.min_density), (Feature.max, filter.min_max))
+    highest = ((Feature.density, filter.max_density), (Feature.max, filter.max_max))
+    conditions: list[ColumnElement[bool]] = [column >= bound for column, bound in lowest if bound is not None]
+    conditions += [column <= bound for column, bound in highest if bound is not None]
+    if filter.health is not None:
+        conditions.append(_overlap(Feature.health, [filter.health]))
+    if filter.topic:
+        conditions.append(_overlap(Feature.topics, [sae.index.topics.index(filter.topic)]))
+    for column, spelling in ((Feature.top_token_ids, filter.token), (Feature.promoted_ids, filter.promotes)):
+        if spelling:
+            conditions.append(_overlap(column, await tokens_spelled(session, sae.model.id, spelling)))
+    return conditions
+
+
+def _overlap(column: InstrumentedAttribute[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether an array has one of the values; false for none at all."""
+    return column.bool_op("&&")(literal(list(values), column.type)) if values else false()
+
+
+def _page(
+    sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]], cursor: Cursor | None
+) -> Select[Any]:
+    """The features of this page, and one more if there is a next one.
+
+    They are found by number first: an index of few columns then does for all but the rows that are shown. The number
+    breaks ties in the same direction, so that one index serves both directions. A search finds its features all at
+    once, in no order, and so counts them with the first page.
+    """
+    assert sae.index is not None
+    column = _SORTS[filter.sort]
+    own = Feature.index_id == sae.index.id
+    total = func.count().over() if filter.q.strip() and cursor is None else literal(0)
+    wanted = select(Feature.number, total.label("total")).where(own, *conditions, *_words(sae, filter))
+    if filter.label == "unlabelled":
+        wanted = wanted.where(~_labelled(sae, filter))
+    elif filter.label or filter.author or filter.category:
+        wanted = wanted.where(_labelled(sae, filter))
+    if cursor is not None:
+        here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
+        wanted = wanted.where(here < last if filter.descending else here > last)
+    order = [each.desc() if filter.descending else each for each in (column, Feature.number)]
+    page = wanted.order_by(*order).limit(filter.limit + 1).subquery()
+    rows = select(*_LISTED, page.c.total).join(page, page.c.number == Feature.number)
+    return rows.where(own).order_by(*order)
+
+
+async def _total(
+    session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]]
+) -> int:
+    """How many features pass a filter that searches for nothing.
+
+    Those without a label are the others: looking for each that it has none would take ten times as long.
+    """
+    assert sae.index is not None
+    passing = select(func.count()).select_from(Feature).where(Feature.index_id == sae.index.id, *conditions)
+    labelled = passing.where(_labelled(sae, filter))
+    if filter.label == "labelled" or filter.author or filter.category:
+        return await session.scalar(labelled) or 0
+    total = await session.scalar(passing) if conditions else sae.d_sae
+    return (total or 0) - (await session.scalar(labelled) or 0 if filter.label == "unlabelled" else 0)
+
+
+def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
+    value = {"density": last.density, "max": last.max, "mean": last.mean, "index": last.number}[filter.sort]
+    return Cursor(filter.sort, filter.descending, value, last.number, total).encode()
+
+
+def _labelled(sae: SaeDetail, filter: FeatureFilter) -> ColumnElement[bool]:
+    """Whether the feature has a submitted label, of the author and the category that are asked for."""
+    of_feature = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, submitted)
+    if filter.author:
+        of_feature = of_feature.where(Label.author == filter.author)
+    if filter.category:
+        of_feature = of_feature.where(_overlap(Label.categories, [filter.category]))
+    return of_feature
+
+
+def _words(sae: SaeDetail, filter: FeatureFilter) -> list[ColumnElement[bool]]:
+    query = filter.q.strip()
+    return [matches(sae.id, query)] if query else []

@@ -1,0 +1,257 @@
+"""The list of features: what is in it, in which order, on which page."""
+
+import math
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.errors import Unprocessable
+from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.publish import FeatureStatisticsRow
+from app.queries.saes import SaeDetail
+from tests.factories import Synthetic, add_label, make_sae
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> Synthetic:
+    return await make_sae(engine)
+
+
+async def all_pages(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[int]:
+    numbers: list[int] = []
+    while True:
+        page = await list_features(session, sae, filter)
+        numbers += [row.index for row in page.rows]
+        if page.next_cursor is None:
+            assert page.total == len(numbers)
+            return numbers
+        assert len(page.rows) == filter.limit
+        filter = replace(filter, cursor=page.next_cursor)
+
+
+@pytest.mark.parametrize("sort", ["density", "max", "mean", "index"])
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("limit", [5, 24])
+async def test_pages_hold_every_feature_once_in_order(
+    session: AsyncSession, made: Synthetic, sort: str, descending: bool, limit: int
+) -> None:
+    numbers = await all_pages(session, made.sae, FeatureFilter(sort=sort, descending=descending, limit=limit))
+    keys = {
+        row.number: (getattr(row, "number" if sort == "index" else sort), row.number) for row in made.features.rows()
+    }
+    assert numbers == sorted(keys, key=keys.__getitem__, reverse=descending)
+
+
+async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -> None:
+    """With one sequence many features are dead, and all dead ones have the same density."""
+    made = await make_sae(engine, features=60, sequences=1)
+    assert sum(row.count == 0 for row in made.features.rows()) > 10
+    numbers = await all_pages(session, made.sae, FeatureFilter(limit=3))
+    assert sorted(numbers) == list(range(60))
+
+
+async def test_a_row_says_what_the_feature_is(session: AsyncSession, made: Synthetic) -> None:
+    await add_label(session, made.sae, 0, "music", author="ada")
+    await add_label(session, made.sae, 0, "instruments", author="grace")
+    await add_label(session, made.sae, 0, "not yet", author="kay", status="draft")
+    page = await list_features(session, made.sae, FeatureFilter(sort="index", descending=False))
+    row, truth = page.rows[0], made.features.rows()[0]
+    assert (row.count, row.density) == (truth.count, truth.density)
+    assert row.max == pytest.approx(truth.max)
+    assert list(row.histogram) == truth.histogram
+    assert [token.bytes for token in row.top_tokens] == [made.corpus.vocabulary[i] for i in truth.top_token_ids]
+    assert row.label
+    assert (row.label.count, row.label.explanation, row.label.author) == (2, "instruments", "grace")
+    example = row.example
+    assert example
+    assert example.tokens[example.position - example.start].activation == pytest.approx(truth.max)
+    assert page.rows[-1].health == ("dead",)
+    assert page.rows[-1].example is None
+
+
+async def test_densities_bound_the_list(session: AsyncSession, made: Synthetic) -> None:
+    low, high = 0.02, 0.08
+    numbers = await all_pages(session, made.sae, FeatureFilter(min_density=low, max_density=high, limit=4))
+    assert set(numbers) == {row.number for row in made.features.rows() if low <= row.density <= high}
+    assert numbers
+
+
+async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) -> None:
+    await add_label(session, made.sae, 3, "law")
+    await add_label(session, made.sae, 5, "physics")
+    await add_label(session, made.sae, 7, "unsure", status="draft")
+    assert set(await all_pages(session, made.sae, FeatureFilter(label="labelled"))) == {3, 5}
+    assert set(await all_pages(session, made.sae, FeatureFilter(label="unlabelled", limit=10))) == {*range(24)} - {3, 5}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("rhythm", lambda tokens: b" rhythm" in tokens),
+        ("rhy", lambda tokens: b" rhythm" in tokens),
+        ("RHYTHM", lambda tokens: b" rhythm" in tokens),
+        ("<script>", lambda tokens: b"<script>alert(1)</script>" in tokens),
+        ("\n", lambda tokens: True),
+        (".", lambda tokens: b"." in tokens),
+        ("rhythm & !:* | (", lambda tokens: b" rhythm" in tokens),
+        ("nothing like it", lambda tokens: False),
+    ],
+)
+async def test_top_tokens_are_searched(session: AsyncSession, made: Synthetic, query: str, expected: object) -> None:
+    numbers = await all_pages(session, made.sae, FeatureFilter(q=query))
+    assert set(numbers) == {
+        row.number
+        for row in made.features.rows()
+        if expected({made.corpus.vocabulary[token] for token in row.top_token_ids})  # type: ignore[operator]
+    }
+
+
+async def test_labels_are_searched_by_word_stem_and_category(session: AsyncSession, made: Synthetic) -> None:
+    await add_label(session, made.sae, 4, "Naming conventions of ships", categories=("Maritime",))
+    await add_label(session, made.sae, 6, "Naming of drafts", status="draft")
+    for query in ("ship", "SHIPS", "named ship", "convent", "maritime"):
+        assert await all_pages(session, made.sae, FeatureFilter(q=query)) == [4], query
+    assert await all_pages(session, made.sae, FeatureFilter(q="ship", label="unlabelled")) == []
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        FeatureFilter(sort="colour"),  # type: ignore[arg-type]
+        FeatureFilter(label="mine"),  # type: ignore[arg-type]
+        FeatureFilter(limit=0),
+        FeatureFilter(limit=201),
+        FeatureFilter(min_density=math.nan),
+        FeatureFilter(max_density=math.inf),
+        FeatureFilter(min_density=-0.1),
+        FeatureFilter(min_density=0.2, max_density=0.1),
+        FeatureFilter(min_max=3.0, max_max=2.0),
+        FeatureFilter(min_max=-1.0),
+        FeatureFilter(health="ill"),  # type: ignore[arg-type]
+        FeatureFilter(topic="Astrology"),
+        FeatureFilter(label="unlabelled", author="ada"),
+        FeatureFilter(label="unlabelled", category="law"),
+        FeatureFilter(token="nul\0"),
+        FeatureFilter(author="half \ud800"),
+        FeatureFilter(q="nul\0"),
+        FeatureFilter(q="half \ud800"),
+        FeatureFilter(q="x" * 201),
+        FeatureFilter(cursor="nonsense"),
+        FeatureFilter(cursor="é"),
+        FeatureFilter(cursor="W10"),  # []
+        FeatureFilter(cursor="eyJzb3J0IjoiZGVuc2l0eSIsImRlc2NlbmRpbmciOnRydWUsInZhbHVlIjoxZTk5OSwibnVtYmVyIjowfQ"),
+        FeatureFilter(cursor="eyJzb3J0IjoiZGVuc2l0eSIsImRlc2NlbmRpbmciOnRydWUsInZhbHVlIjoieCIsIm51bWJlciI6MH0"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(session: AsyncSession, made: Synthetic, filter: FeatureFilter) -> None:
+    with pytest.raises(Unprocessable):
+        await list_features(session, made.sae, filter)
+
+
+async def test_a_cursor_of_another_order_is_refused(session: AsyncSession, made: Synthetic) -> None:
+    page = await list_features(session, made.sae, FeatureFilter(sort="density", limit=2))
+    for other in (FeatureFilter(sort="max"), FeatureFilter(sort="density", descending=False)):
+        with pytest.raises(Unprocessable, match="another order"):
+            await list_features(session, made.sae, replace(other, cursor=page.next_cursor))
+
+
+LABELS = [  # feature, author, category, status
+    (0, "ada", "law", "submitted"),
+    (3, "ada", "music", "submitted"),
+    (3, "kay", "law", "submitted"),
+    (5, "kay", "music", "draft"),
+    (9, "kay", "sport", "submitted"),
+]
+
+
+def passes(made: Synthetic, row: FeatureStatisticsRow, filter: FeatureFilter) -> bool:
+    """Whether a feature passes, by looking at each condition."""
+
+    def spelled(tokens: list[int], text: str) -> bool:
+        return bool({made.corpus.vocabulary[token] for token in tokens} & {text.encode(), f" {text}".encode()})
+
+    labels = [
+        (author, category)
+        for feature, author, category, status in LABELS
+        if (feature, status) == (row.number, "submitted")
+    ]
+    named = [label for label in labels if filter.author in ("", label[0]) and filter.category in ("", label[1])]
+    wants_label = filter.label == "labelled" or filter.author or filter.category
+    return (
+        (filter.min_density is None or row.density >= filter.min_density)
+        and (filter.max_density is None or row.density <= filter.max_density)
+        and (filter.min_max is None or row.max >= filter.min_max)
+        and (filter.max_max is None or row.max <= filter.max_max)
+        and (filter.health is None or filter.health in row.health)
+        and (not filter.token or spelled(row.top_token_ids, filter.token))
+        and (not filter.promotes or spelled(row.promoted_ids, filter.promotes))
+        and (not filter.topic or made.features.topic_names.index(filter.topic) in row.topics)
+        and (not wants_label or bool(named))
+        and (filter.label != "unlabelled" or not labels)
+    )
+
+
+def some_filter(made: Synthetic, drawn: random.Random) -> FeatureFilter:
+    """Any filter that does not contradict itself, most of it left open."""
+    rows = made.features.rows()
+
+    def bounds(values: list[float]) -> tuple[float | None, float | None]:
+        low, high = sorted(drawn.choices(values, k=2))
+        return (low if drawn.random() < 0.3 else None, high if drawn.random() < 0.3 else None)
+
+    def token(tokens: list[int]) -> str:
+        return made.corpus.vocabulary[drawn.choice(tokens)].decode(errors="ignore") if tokens else "none"
+
+    min_density, max_density = bounds([row.density for row in rows])
+    min_max, max_max = bounds([float(row.max) for row in rows])
+    row = drawn.choice(rows)
+    values: dict[str, Any] = {
+        "health": drawn.choice(["dead", "dense", "duplicate", "single_token"]),
+        "token": token(row.top_token_ids).strip() or ".",
+        "promotes": token(row.promoted_ids),
+        "topic": drawn.choice(made.features.topic_names),
+        "author": drawn.choice(["ada", "kay", "nobody"]),
+        "category": drawn.choice(["law", "music", "Law"]),
+    }
+    chosen = {name: value for name, value in values.items() if drawn.random() < 0.15}
+    label = None if {"author", "category"} & set(chosen) else drawn.choice([None, None, "labelled", "unlabelled"])
+    return FeatureFilter(
+        sort=drawn.choice(["density", "max", "mean", "index"]),
+        descending=drawn.random() < 0.5,
+        min_density=min_density,
+        max_density=max_density,
+        min_max=min_max,
+        max_max=max_max,
+        label=label,  # type: ignore[arg-type]
+        limit=drawn.choice([3, 50]),
+        **chosen,
+    )
+
+
+async def test_any_filter_gives_what_a_plain_one_in_memory_gives(session: AsyncSession, made: Synthetic) -> None:
+    for feature, author, category, status in LABELS:
+        await add_label(session, made.sae, feature, "a label", author=author, categories=(category,), status=status)
+    rows = {row.number: row for row in made.features.rows()}
+    drawn = random.Random(0)
+    found_some = 0
+    for _ in range(200):
+        filter = some_filter(made, drawn)
+        expected = [number for number, row in rows.items() if passes(made, row, filter)]
+        column = "number" if filter.sort == "index" else filter.sort
+        expected.sort(key=lambda number: (getattr(rows[number], column), number), reverse=filter.descending)
+        assert await all_pages(session, made.sae, filter) == expected, filter
+        found_some += 0 < len(expected) < len(rows)
+    assert found_some > 60
+
+
+async def test_a_token_is_found_as_it_is_or_after_a_space(session: AsyncSession, made: Synthetic) -> None:
+    having = {
+        row.number for row in made.features.rows() if made.corpus.vocabulary.index(b" rhythm") in row.top_token_ids
+    }
+    assert having
+    assert set(await all_pages(session, made.sae, FeatureFilter(token="rhythm"))) == having
+    assert set(await all_pages(session, made.sae, FeatureFilter(token=" rhythm"))) == having
+    assert await all_pages(session, made.sae, FeatureFilter(token="rhyth")) == []
