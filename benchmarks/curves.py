@@ -2,7 +2,8 @@
 
     python benchmarks/curves.py [--tokens 2000000]
 
-All of it on the demo's model and corpus, on this machine. Results go to `benchmarks/results/`, the table and the plots
+All of it on the demo's model and corpus, on this machine. The corpus has a million tokens; more than that are the same
+ones again, which changes neither time nor memory. Results go to `benchmarks/results/`, the table and the plots
 into `benchmarks/README.md`. Needs matplotlib (`pip install -e '.[plots]'`).
 """
 
@@ -10,16 +11,18 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from report import HERE, machine, write_table
 
 from app.bench.material import HOOK, Material, first, load, scratch
@@ -44,15 +47,19 @@ BLUE, GREY = "#2f6fde", "#8a94a6"
 
 
 @dataclass(frozen=True)
-class Part:
-    """The first shards of an activation cache."""
+class Repeated:
+    """The whole shards of an activation cache, again and again: a corpus larger than the one there is."""
 
     cache: ActivationCache
     n_shards: int
+    whole: int
+    """Shards of the cache that have the usual size; the last one may be smaller."""
 
     def shard(self, index: int, /) -> tuple[slice, torch.Tensor]:
         """The numbers of one shard's sequences, and their activations."""
-        return self.cache.shard(index)
+        where, activations = self.cache.shard(index % self.whole)
+        start = index * len(activations)
+        return slice(start, start + where.stop - where.start), activations
 
 
 def main() -> None:
@@ -94,7 +101,9 @@ def step(batches: list[torch.Tensor], folder: Path, *, width: int = WIDTH, k: in
 
 def stepped(batches: list[torch.Tensor], folder: Path, width: int, k: int) -> dict[str, Any]:
     """`step`, in this process."""
-    config = TrainingConfig(d_sae=width, k=k, batch_size=BATCH, samples=(4 + ROUNDS) * STEPS * BATCH).resolved()
+    samples = (4 + ROUNDS) * STEPS * BATCH
+    # In so few steps many features were never active yet; AuxK, which is for those that stay dead, is kept at rest.
+    config = TrainingConfig(d_sae=width, k=k, batch_size=BATCH, samples=samples, dead_after=100 * samples).resolved()
     _, ours, floor = rates(config, batches, folder, torch.device("cpu"), rounds=ROUNDS, steps=STEPS)
     of_step, of_product = (1000 * BATCH / sorted(rate)[ROUNDS // 2] for rate in (ours, floor))
     return {"width": width, "k": k, "step_ms": of_step, "product_ms": of_product, "peak_rss_mb": peak_rss_mb()}
@@ -111,28 +120,36 @@ def forward(material: Material, folder: Path) -> dict[str, Any]:
 
 
 def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
-    """Encode the first tokens and compute their statistics: seconds, and memory above that of the model alone."""
+    """Encode some tokens and compute their statistics: seconds, and memory above that of the model alone."""
     material = load(get_settings(), of, lambda _line: None)
     material.model.activations(torch.from_numpy(material.sequences.token_ids[:16]).long(), HOOK)
     of_model = rss_mb()
     sae, cache = SAE.load(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
     shard_sequences = cache.shard(0)[0].stop
-    shards = max(1, round(tokens / of * cache.n_shards))
-    part: Sequences = first(material.sequences, shards * shard_sequences)
+    whole = len(material.sequences) // shard_sequences
+    shards = max(1, round(tokens / material.sequences.n_counted * cache.n_shards))
+    sequences = repeated(first(material.sequences, whole * shard_sequences), shards * shard_sequences)
     forget_peak()
     began = time.perf_counter()
-    store = build_store(sae, Part(cache, shards), part, folder / f"store-{tokens}")
+    store = build_store(sae, Repeated(cache, shards, whole), sequences, folder / f"store-{tokens}")
     encoded = time.perf_counter()
-    compute_statistics(store, part, sae, material.model.output_directions())
+    compute_statistics(store, sequences, sae, material.model.output_directions())
     ended = time.perf_counter()
     answer = {
-        "tokens": part.n_counted,
+        "tokens": sequences.n_counted,
         "encode_s": encoded - began,
         "statistics_s": ended - encoded,
         "over_model_mb": peak_rss_mb() - of_model,
     }
     say(", ".join(f"{name} {value:,.1f}" for name, value in answer.items()))
     return answer
+
+
+def repeated(sequences: Sequences, number: int) -> Sequences:
+    """That many sequences: these, and from the start again."""
+    order = np.arange(number) % len(sequences)
+    arrays = {name: getattr(sequences, name)[order] for name in ("token_ids", "counted", "document_of")}
+    return replace(sequences, **arrays)
 
 
 def alone(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -159,28 +176,34 @@ def every_minute() -> Callable[..., None]:
 
 
 def plot(results: dict[str, Any]) -> None:
-    """Draw the three curves, each on logarithmic axes, where a cost that is linear is a line of slope 1."""
+    """Draw the three curves; on two logarithmic axes, a cost that is linear is a line of slope 1."""
     width, k, index = results["width"], results["k"], results["index"]
     of_width = {"step": column(width, "step_ms"), "encoder's product": column(width, "product_ms")}
     draw("width", "features", column(width, "width"), of_width, "ms a step of 2,048")
     of_k = {"step": column(k, "step_ms"), "encoder's product": column(k, "product_ms")}
-    draw("k", "k, active features per token", column(k, "k"), of_k, "ms a step of 2,048")
+    draw("k", "k, active features per token", column(k, "k"), of_k, "ms a step of 2,048", y_scale="linear")
     of_tokens = {"encoding": column(index, "encode_s"), "statistics": column(index, "statistics_s")}
     draw("tokens", "tokens", column(index, "tokens"), of_tokens, "seconds")
 
 
-def column(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+def column(rows: list[dict[str, Any]], name: str) -> list[float]:
     """One figure of every row."""
     return [row[name] for row in rows]
 
 
-def draw(name: str, x_title: str, x: list[float], curves: dict[str, list[float]], y_title: str) -> None:
+def draw(
+    name: str, x_title: str, x: list[float], curves: dict[str, list[float]], y_title: str, y_scale: str = "log"
+) -> None:
     """One plot, as SVG."""
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel=x_title, ylabel=y_title)
+    axes = figure.add_subplot(xscale="log", yscale=y_scale, xlabel=x_title, ylabel=y_title)
     for (title, y), colour in zip(curves.items(), (BLUE, GREY), strict=True):
         axes.plot(x, y, marker="o", label=title, color=colour)
     axes.set_xticks(x, [f"{value:,.0f}" for value in x], rotation=30)
+    if y_scale == "log":
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axes.set_ylim(bottom=0, top=1.3 * max(map(max, curves.values())))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:,.4g}")
     axes.spines[["top", "right"]].set_visible(False)
