@@ -13,7 +13,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -25,12 +25,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from report import HERE, machine, write_table
 
-from app.bench.material import HOOK, Material, first, load, scratch
+from app.bench.material import HOOK, Material, chosen, load, scratch
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.bench.train import rates
 from app.settings import get_settings
 from sae_core.activations import ActivationCache
-from sae_core.corpora import Sequences
 from sae_core.index.statistics import compute_statistics
 from sae_core.index.store import build_store
 from sae_core.saes import SAE
@@ -73,7 +72,7 @@ def main() -> None:
     results: dict[str, Any] = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine()}
     size = 2 * ActivationCache.size(material.sequences, material.model.d_in(HOOK))
     with scratch(settings, size, "Activations and their store") as folder:
-        few = first(material.sequences, TRAINED_ON // material.sequences.length)
+        few = chosen(material.sequences, slice(TRAINED_ON // material.sequences.length))
         cache = ActivationCache.build(material.model, HOOK, few, folder / "few")
         batches = list(islice(cache.batches(BATCH, seed=0), cache.train_tokens // BATCH))
         results["width"] = [step(batches, folder, width=width) for width in WIDTHS]
@@ -128,7 +127,7 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     shard_sequences = cache.shard(0)[0].stop
     whole = len(material.sequences) // shard_sequences
     shards = max(1, round(tokens / material.sequences.n_counted * cache.n_shards))
-    sequences = repeated(first(material.sequences, whole * shard_sequences), shards * shard_sequences)
+    sequences = chosen(material.sequences, np.arange(shards * shard_sequences) % (whole * shard_sequences))
     forget_peak()
     began = time.perf_counter()
     store = build_store(sae, Repeated(cache, shards, whole), sequences, folder / f"store-{tokens}")
@@ -143,13 +142,6 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     }
     say(", ".join(f"{name} {value:,.1f}" for name, value in answer.items()))
     return answer
-
-
-def repeated(sequences: Sequences, number: int) -> Sequences:
-    """That many sequences: these, and from the start again."""
-    order = np.arange(number) % len(sequences)
-    arrays = {name: getattr(sequences, name)[order] for name in ("token_ids", "counted", "document_of")}
-    return replace(sequences, **arrays)
 
 
 def alone(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.bench.material import HOOK, Material, Say, first, load, scratch, spread
+from app.bench.material import HOOK, Material, Say, chosen, load, scratch, spread
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.settings import Settings
 from sae_core.activations import ActivationCache
@@ -62,7 +62,7 @@ def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, say: S
 
 
 def _trained(material: Material, width: int, k: int, folder: Path) -> SAE:
-    few = first(material.sequences, TRAINED_ON // material.sequences.length)
+    few = chosen(material.sequences, slice(TRAINED_ON // material.sequences.length))
     cache = ActivationCache.build(material.model, HOOK, few, folder / "few")
     config = TrainingConfig(d_sae=width, k=k, samples=8 * TRAINED_ON)
     return train(config, cache, folder / "training", device=material.model.device)

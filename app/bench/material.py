@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.jobs.artifacts import Artifacts
 from app.jobs.naming import DEMO_CORPUS, DEMO_MODEL
 from app.jobs.sources import fetch_packages, read_corpus, read_model
@@ -40,9 +43,9 @@ def load(settings: Settings, tokens: int, say: Say) -> Material:
     return Material(model, pack(read_corpus(DEMO_CORPUS, cache=cache), model, length=128, max_tokens=tokens, seed=0))
 
 
-def first(sequences: Sequences, number: int) -> Sequences:
-    """The first sequences alone."""
-    arrays = {name: getattr(sequences, name)[:number] for name in ("token_ids", "counted", "document_of")}
+def chosen(sequences: Sequences, which: slice | NDArray[np.int64]) -> Sequences:
+    """Some of the sequences; those that are named again come again."""
+    arrays = {name: getattr(sequences, name)[which] for name in ("token_ids", "counted", "document_of")}
     return replace(sequences, **arrays)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, Row, Select, cast, exists, false, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -168,18 +168,17 @@ _LISTED: tuple[Any, ...] = (
     Feature.health,
 )
 _SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
-_HEALTH = Health.__args__  # type: ignore[attr-defined]
 
 
 def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
     if filter.sort not in _SORTS:
         raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(_SORTS)}.")
-    if filter.label not in (None, "labelled", "unlabelled"):
+    if filter.label not in (None, *get_args(LabelFilter)):
         raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
     if filter.label == "unlabelled" and (filter.author or filter.category):
         raise Unprocessable("A feature without labels has no label of an author or a category: drop one of the two.")
-    if filter.health is not None and filter.health not in _HEALTH:
-        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(_HEALTH)}.")
+    if filter.health is not None and filter.health not in get_args(Health):
+        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(get_args(Health))}.")
     if filter.topic and sae.index is not None and filter.topic not in sae.index.topics:
         known = ", ".join(sae.index.topics[:20]) or "none at all"
         raise Unprocessable(f"The corpus of this index has no topic “{filter.topic[:40]}”. It has {known}.")
@@ -266,8 +265,7 @@ async def _total(
 
 
 def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
-    value = {"density": last.density, "max": last.max, "mean": last.mean, "index": last.number}[filter.sort]
-    return Cursor(filter.sort, filter.descending, value, last.number, total).encode()
+    return Cursor(filter.sort, filter.descending, last._mapping[_SORTS[filter.sort]], last.number, total).encode()
 
 
 def _labelled(sae: SaeDetail, filter: FeatureFilter) -> ColumnElement[bool]:

@@ -168,15 +168,11 @@ class SAE(nn.Module):
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """Feature activations, ≥ 0, of activations in the model's own units."""
-        rows = self._rows(x)
-        normalised = measure(self.config.normalize_activations, rows).apply(rows)
-        return self.activate(self.pre_activations(normalised)).reshape(*x.shape[:-1], self.d_sae)
+        return self.activate(self._pre_activations(x)).reshape(*x.shape[:-1], self.d_sae)
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> tuple[Selection, Float[Tensor, " active"]]:
         """`encode`, as the entries that are not zero and their values: no dense matrix is made but pre-activations."""
-        rows = self._rows(x)
-        normalised = measure(self.config.normalize_activations, rows).apply(rows)
-        return self.activate_sparse(self.pre_activations(normalised))
+        return self.activate_sparse(self._pre_activations(x))
 
     def decode(
         self, f: Float[Tensor, "... d_sae"], x: Float[Tensor, "... d_in"] | None = None
@@ -202,6 +198,11 @@ class SAE(nn.Module):
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """The reconstruction of activations in the model's own units."""
         return self.decode(self.encode(x), x)
+
+    def _pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "token d_sae"]:
+        """Of activations in the model's own units."""
+        rows = self._rows(x)
+        return self.pre_activations(measure(self.config.normalize_activations, rows).apply(rows))
 
     def _rows(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "token d_in"]:
         if x.shape[-1] != self.d_in:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.errors import Unprocessable
-from app.queries.feature_list import FeatureFilter, list_features
+from app.db import create_sessionmaker
+from app.errors import Unavailable, Unprocessable
+from app.queries.feature_list import FeatureFilter, list_features, pages
 from app.queries.publish import FeatureStatisticsRow
 from app.queries.saes import SaeDetail
-from tests.factories import Synthetic, add_label, make_sae
+from tests.factories import Synthetic, add_label, make_sae, publish_features
+from tests.synthetic import make_features
 
 
 @pytest.fixture
@@ -255,3 +257,18 @@ async def test_a_token_is_found_as_it_is_or_after_a_space(session: AsyncSession,
     assert set(await all_pages(session, made.sae, FeatureFilter(token="rhythm"))) == having
     assert set(await all_pages(session, made.sae, FeatureFilter(token=" rhythm"))) == having
     assert await all_pages(session, made.sae, FeatureFilter(token="rhyth")) == []
+
+
+async def test_pages_of_an_index_that_was_replaced_are_not_mixed_with_those_of_the_new_one(
+    engine: AsyncEngine, session: AsyncSession, made: Synthetic
+) -> None:
+    filter = FeatureFilter(limit=10)
+    first = await list_features(session, made.sae, filter)
+    await session.commit()
+    following = pages(create_sessionmaker(engine), made.sae, filter, first)
+    assert await anext(following) is first
+    assert (await anext(following)).rows[0].index not in {row.index for row in first.rows}
+    assert made.sae.index
+    await publish_features(engine, made.sae, made.sae.index.sequence_set.id, make_features(made.corpus, n=24, seed=1))
+    with pytest.raises(Unavailable, match="replaced"):
+        await anext(following)
