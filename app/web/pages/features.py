@@ -1,7 +1,7 @@
 """Features: the list with its filters, one feature, one of its sequences."""
 
-import math
 import random
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 from urllib.parse import urlencode
@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import QueryParams
 
 from app.errors import NotFound, Unprocessable
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.feature_list import FeatureFilter, Health, LabelFilter, list_features
+from app.queries.feature_list import FeatureFilter, FeaturePage, Health, LabelFilter, list_features
 from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, get_feature
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
@@ -37,6 +38,8 @@ SORTS = {
 }
 _MORE = ("health", "token", "promotes", "topic", "author", "category", "min_max", "max_max")
 """Filters behind the disclosure."""
+_SHARE = "a share of tokens from 0 to 1, such as 0.001 for 0.1 %"
+_ACTIVATION = "an activation, a number from 0 up"
 _BOUNDS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _SNIPPET = {"before": 5, "after": 3}
 
@@ -65,11 +68,18 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
     sort, wanted = _filter(request)
     etag = features_tag(request, sae)
     refuse_known(request, etag)
-    page = await list_features(session, sae, wanted)
+    page, error = FeaturePage((), None, 0), None
+    try:
+        page = await list_features(session, sae, wanted)
+    except Unprocessable as refused:
+        if wants_fragment(request):
+            raise
+        error = refused  # shown below the filters, which are there to be mended
     more = _address(sae, sort, replace(wanted, cursor=page.next_cursor)) if page.next_cursor else None
     context = {
         "sae": sae,
         "page": page,
+        "error": error,
         "lines": {row.index: strips.line(row.example, row.max) for row in page.rows if row.example},
         "health": words.health(sae),
         "more": more,
@@ -83,7 +93,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "more_filters": any(getattr(wanted, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     if not wants_fragment(request):
-        return render(request, "features/list.html", context, etag=etag)
+        return render(request, "features/list.html", context, status=error.status if error else 200, etag=etag)
     if wanted.cursor:
         return render(request, "features/_rows.html", context, etag=etag)
     response = render(request, "features/_results.html", context, etag=etag)
@@ -188,10 +198,10 @@ def _filter(request: Request) -> tuple[str, FeatureFilter]:
     wanted = replace(
         SORTS[sort][1],
         q=query.get("q", "").strip(),
-        min_density=_density(query.get("min_density"), "min_density"),
-        max_density=_density(query.get("max_density"), "max_density"),
-        min_max=_activation(query.get("min_max"), "min_max"),
-        max_max=_activation(query.get("max_max"), "max_max"),
+        min_density=_bound(query, "min_density", 1, _SHARE),
+        max_density=_bound(query, "max_density", 1, _SHARE),
+        min_max=_bound(query, "min_max", sys.float_info.max, _ACTIVATION),
+        max_max=_bound(query, "max_max", sys.float_info.max, _ACTIVATION),
         health=_one_of("health", query.get("health"), get_args(Health)),
         token=query.get("token", ""),
         promotes=query.get("promotes", ""),
@@ -210,26 +220,18 @@ def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> Any:
     return value or None
 
 
-def _density(value: str | None, name: str) -> float | None:
-    density = _number(value)
-    if density is not None and not 0 <= density <= 1:
-        raise Unprocessable(f"{name} is a share of tokens from 0 to 1, such as 0.001 for 0.1 %; “{value}” is not.")
-    return density
-
-
-def _activation(value: str | None, name: str) -> float | None:
-    activation = _number(value)
-    if activation is not None and not 0 <= activation < math.inf:
-        raise Unprocessable(f"{name} is an activation, a number from 0 up; “{value}” is not.")
-    return activation
-
-
-def _number(value: str | None) -> float | None:
-    """A number, or one that no bound admits."""
+def _bound(query: QueryParams, name: str, most: float, what: str) -> float | None:
+    """A number from 0 to `most`, of which `what` says what it is."""
+    value = query.get(name)
+    if not value:
+        return None
     try:
-        return float(value) if value else None
+        number = float(value)
     except ValueError:
-        return -1.0
+        number = -1.0
+    if not 0 <= number <= most:
+        raise Unprocessable(f"{name} is {what}; “{value[:40]}” is not.")
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+from typing import get_args
 from urllib.parse import urlencode
 
 import httpx
@@ -6,6 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_sessionmaker
 from app.queries.examples import get_examples
+from app.queries.feature_list import Health
+from app.web import words
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
@@ -84,6 +87,17 @@ async def test_filters_that_are_set_can_be_taken_off_one_by_one(client: httpx.As
     assert "‘ rhythm’" in token.text
     assert token["href"] == f"{base}/features?sort=max&min_density=0.001"
     assert density["href"] == f"{base}/features?sort=max&token=+rhythm"
+
+
+async def test_filters_that_contradict_each_other_can_be_mended_in_place(client: httpx.AsyncClient, base: str) -> None:
+    response = await client.get(f"{base}/features?min_density=0.1&max_density=0.01&sort=max")
+    page = parse(response.text)
+    assert response.status_code == 422
+    assert "swap the two" in page.one("div", cls="error", role="alert").text
+    assert page.one("select", id="max_density").one("option", selected=None)["value"] == "0.01"
+    fragment = await client.get(f"{base}/features?min_density=0.1&max_density=0.01", headers=HTMX)
+    assert fragment.status_code == 422
+    assert "swap the two" in fragment.text
 
 
 async def test_a_list_can_be_downloaded_as_it_is_filtered(
@@ -251,3 +265,7 @@ async def test_random_goes_to_a_feature(client: httpx.AsyncClient, base: str) ->
     assert response.status_code == 303
     assert response.headers["cache-control"] == "no-store"
     assert int(response.headers["location"].removeprefix(f"{base}/features/")) in range(24)
+
+
+def test_every_flag_that_is_explained_can_be_filtered_by() -> None:
+    assert set(get_args(Health)) == set(words.HEALTH)
