@@ -12,9 +12,9 @@ from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 class StandardConfig(SAEConfig):
     """Config of the standard SAE."""
 
-    l1_coefficient: float = 1.6
+    l1_coefficient: float = 1.55
     """λ, the price of one unit of activation, with activations scaled to a mean norm of √d_in. On SmolLM2's layer 9
-    (4,096 features, 244 steps) 1 leaves 60 features active per token, 2 leaves 21."""
+    (4,096 features, 245 steps) this leaves 32 features active per token, and 1.6 leaves 31."""
 
 
 class Standard(SAE):
