@@ -106,6 +106,8 @@ def environment(peer: str, work: Path, torch_index: str | None) -> Path:
     # First, so that a peer's own requirements cannot bring another build of it.
     subprocess.run([*pip, torch, *(["--index-url", torch_index] if torch_index else [])], check=True)
     subprocess.run([*pip, torch, "--requirement", pins], check=True)
+    # Some peer's requirement brings PyPI's torchvision, which breaks beside a PyTorch for CPUs; nothing here needs it.
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True)
     mark.write_text(wanted, encoding="utf-8")
     return python
 

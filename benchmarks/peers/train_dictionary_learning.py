@@ -17,7 +17,8 @@ class DictionaryLearning:
         # scale is that of the others too, a mean norm of √d_in.
         norms = train.norm(dim=1)
         self.scale = float(train.shape[1] ** 0.5 / norms.mean()) if same else float(1 / norms.square().mean().sqrt())
-        schedule = {}
+        # Its default, 1,000 steps, is refused in a run that is shorter than that.
+        schedule = {"warmup_steps": min(1000, settings["warmup_steps"])}
         if same:
             schedule = {
                 "lr": settings["lr"],
