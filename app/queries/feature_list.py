@@ -29,7 +29,7 @@ MAX_QUERY = 200
 
 Sort = Literal["density", "max", "mean", "index"]
 LabelFilter = Literal["labelled", "unlabelled"]
-Health = Literal["dead", "dense", "duplicate", "positional", "special_token", "single_token"]
+Health = Literal["dead", "dense", "duplicate", "positional", "special_token", "single_token", "splitting", "absorption"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,9 @@ HEALTH = {
     "positional": "{positional_share} of its activations are at the same few positions of a sequence",
     "special_token": "{special_token_share} of its activations are on the first token of a text",
     "single_token": "{single_token_share} of its activation is on one token",
+    "splitting": "fires mostly where a commoner feature of a near direction does: perhaps a part of its meaning",
+    "absorption": "fires on a token of a commoner feature of a near direction, which stays silent there: perhaps taken "
+    "out of it",
 }
 _USUAL = {
     "dense_density": 0.1,

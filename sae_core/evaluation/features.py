@@ -10,17 +10,14 @@ from torch import Tensor
 
 from sae_core.evaluation.resampling import resample_features
 from sae_core.index.decoders import near_decoders
-from sae_core.index.health import DENSE_DENSITY
+from sae_core.index.health import (
+    DENSE_DENSITY,
+    SPLITTING_COSINE,
+    SPLITTING_COUNT,
+    SPLITTING_GIVEN,
+    SPLITTING_TIMES,
+)
 from sae_core.saes import SAE
-
-SPLITTING_COSINE = 0.5
-"""A splitting candidate has a near decoder of at least this cosine, whose feature is not dense …"""
-SPLITTING_GIVEN = 0.5
-"""… is active on at least this share of the candidate's tokens …"""
-SPLITTING_TIMES = 2
-"""… and is active on at least this many times as many tokens, so that the reverse share is at most half as large."""
-SPLITTING_COUNT = 10
-"""A splitting candidate is active on at least this many tokens: fewer may be among another's by chance."""
 
 BLOCK_BYTES = 32 << 20
 """Of each of the two blocks [pairs, tokens] that are compared at once."""
@@ -75,11 +72,11 @@ def dense(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
 def splitting_candidates(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
     """Feature i is active mostly where a commoner feature j that points the same way is, but not the other way round.
 
-    For one of i's ten nearest decoder rows j: cos(i, j) ≥ ½, P(j | i) ≥ ½, count(j) ≥ 2 count(i), which is
-    P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits off (Bricken et al. 2023), or
-    one whose tokens it has begun to take out of j's (absorption; Chanin et al. 2024, arXiv:2409.14507). Candidates
-    only: a person has to look. A pair that is never active together is not among them: rare features that have nothing
-    to do with each other look alike that way. Nor is one with a dense j, which is active along with everything.
+    For one of i's ten nearest decoder rows j: cos(i, j) ≥ 0.3, P(j | i) ≥ ½, count(j) ≥ 2 count(i), which is
+    P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits off (Bricken et al. 2023).
+    Candidates only: a person has to look. A pair that is never active together is not among them: rare features that
+    have nothing to do with each other look alike that way. Nor is one with a dense j, which is active along with
+    everything.
     """
     feature, near = counts.pairs
     own, others = counts.active[feature], counts.active[near]

@@ -10,6 +10,7 @@ from sae_core.index import segments
 from sae_core.index.decoders import NearDecoders
 from sae_core.index.segments import Indices
 from sae_core.index.store import FeatureBlock
+from sae_core.index.tokens import TopTokens
 
 DENSE_DENSITY = 0.1
 """dense: active on more than this share of the counted tokens."""
@@ -17,8 +18,20 @@ DUPLICATE_COSINE = 0.95
 """duplicate: one of the near decoders has a cosine above this …"""
 DUPLICATE_GIVEN = 0.5
 """… and is active on at least this share of the rarer one's tokens. (Alike but never together is splitting.)"""
+SPLITTING_COSINE = 0.3
+"""splitting, absorption: one of the near decoders, called the parent, has a cosine of at least this …"""
+SPLITTING_TIMES = 2
+"""… is active on at least this many times as many tokens, though it is not dense …"""
+SPLITTING_GIVEN = 0.5
+"""… and splitting: on at least this share of the feature's own tokens …"""
+SPLITTING_COUNT = 10
+"""… of which there are at least so many: fewer may be among another's by chance."""
+ABSORPTION_GIVEN = 0.05
+"""absorption: the parent is active on less than this share of the feature's tokens …"""
+ABSORPTION_TOKENS = 3
+"""… though one of the feature's first three top tokens is among the parent's ten."""
 MIN_COUNT = 20
-"""positional, special_token and single_token need this many activations: fewer may agree by chance."""
+"""positional, special_token, single_token and absorption need this many activations: fewer may agree by chance."""
 POSITIONAL_WINDOW = 16
 """positional: a window of sequence length / 16 positions …"""
 POSITIONAL_SHARE = 0.9
@@ -33,6 +46,12 @@ THRESHOLDS: dict[str, float] = {
     "dense_density": DENSE_DENSITY,
     "duplicate_cosine": DUPLICATE_COSINE,
     "duplicate_given": DUPLICATE_GIVEN,
+    "splitting_cosine": SPLITTING_COSINE,
+    "splitting_times": SPLITTING_TIMES,
+    "splitting_given": SPLITTING_GIVEN,
+    "splitting_count": SPLITTING_COUNT,
+    "absorption_given": ABSORPTION_GIVEN,
+    "absorption_tokens": ABSORPTION_TOKENS,
     "min_count": MIN_COUNT,
     "positional_window": POSITIONAL_WINDOW,
     "positional_share": POSITIONAL_SHARE,
@@ -79,28 +98,46 @@ def health_flags(
     count: Indices,
     tokens: int,
     placed: Placement,
-    top_token_share: NDArray[np.float32],
+    top: TopTokens,
     near: NearDecoders,
     joint_near: Indices,
 ) -> dict[str, NDArray[np.bool_]]:
     """The flags of all features.
 
+    Splitting and absorption are candidates: a person has to look. A feature that is active mostly where a commoner one
+    of a near direction is may be a part of its meaning that the dictionary splits off (Bricken et al. 2023). One that
+    is active where the commoner one stays silent, on a token that the commoner one otherwise likes, may have absorbed
+    it there (Chanin et al. 2024, arXiv:2409.14507).
+
     Args:
         count: [n] activations.
         tokens: counted tokens.
         placed: activations by place.
-        top_token_share: [n] of the strongest token.
+        top: the features' top tokens.
         near: near decoders.
         joint_near: [n, 10] tokens on which the feature and its near decoder are both active.
     """
     enough = count >= MIN_COUNT
-    rarer = np.minimum(count[:, None], np.where(near.ids >= 0, count[near.ids], 0))
+    others = np.where(near.ids >= 0, count[near.ids], 0)
+    rarer = np.minimum(count[:, None], others)
     together = (joint_near > 0) & (joint_near >= DUPLICATE_GIVEN * rarer)
+    common = (others >= SPLITTING_TIMES * count[:, None]) & (others <= DENSE_DENSITY * tokens)
+    parent = common & (near.cosine >= SPLITTING_COSINE)
+    given = joint_near / np.maximum(count[:, None], 1)
     return {
         "dead": count == 0,
         "dense": count > DENSE_DENSITY * tokens,
         "duplicate": (together & (near.cosine > DUPLICATE_COSINE)).any(axis=1),
         "positional": enough & (placed.in_window >= POSITIONAL_SHARE * count),
         "special_token": enough & (placed.after_special >= SPECIAL_TOKEN_SHARE * count),
-        "single_token": enough & (top_token_share >= SINGLE_TOKEN_SHARE),
+        "single_token": enough & (top.shares[:, 0] >= SINGLE_TOKEN_SHARE),
+        "splitting": (parent & (given >= SPLITTING_GIVEN)).any(axis=1) & (count >= SPLITTING_COUNT),
+        "absorption": enough & (parent & (given < ABSORPTION_GIVEN) & _shares_top_tokens(top, near)).any(axis=1),
     }
+
+
+def _shares_top_tokens(top: TopTokens, near: NearDecoders) -> NDArray[np.bool_]:
+    """[n, 10] whether one of the feature's first top tokens is among those of its near decoder."""
+    own = top.ids[:, None, :ABSORPTION_TOKENS, None]
+    found: NDArray[np.bool_] = ((own >= 0) & (own == top.ids[near.ids][:, :, None, :])).any(axis=(2, 3))
+    return found

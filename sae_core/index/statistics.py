@@ -29,7 +29,7 @@ from sae_core.index.types import Examples, FeatureStatistics, TopicEnrichment
 from sae_core.progress import Progress, silent
 from sae_core.saes.base import SAE
 
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 """Raise it when a definition changes."""
 
 BLOCK_NONZEROS = 1 << 20
@@ -83,7 +83,7 @@ def compute_statistics(
     near = near_decoders(sae.W_dec)
     coactive, joint_near = coactive_features(store, tokens, near.ids, steps[1])
     output = output_tokens(sae.W_dec, output_directions, steps[2])
-    flags = health_flags(store.count, tokens, own.placement, own.tokens.shares[:, 0], near, joint_near)
+    flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
     progress(store.d_sae, store.d_sae)
     return FeatureStatistics(
         tokens=tokens,

@@ -120,7 +120,8 @@ class FeatureStatistics:
     """[n, 10]"""
 
     health: dict[str, NDArray[np.bool_]]
-    """[n] each: "dead", "dense", "duplicate", "positional", "special_token", "single_token"."""
+    """[n] each: "dead", "dense", "duplicate", "positional", "special_token", "single_token", "splitting",
+    "absorption"."""
     topics: TopicEnrichment
     provenance: dict[str, Any]
     """JSON: seeds, hashes of SAE, sequences and tokenizer, versions, what was left out of counting, thresholds."""

@@ -145,6 +145,13 @@ class Dense:
         after = sum(p == 0 or not self.sequences.counted[s, p - 1] for s, p, _ in places)
         enough = count >= 20
         tokens = self.top_tokens(feature)
+        counts = np.diag(joint)
+        parents = [
+            other
+            for other, cosine in self.near(feature)
+            if cosine >= 0.3 and counts[other] >= 2 * count and counts[other] <= 0.1 * self.tokens
+        ]
+        first = {token for token, *_ in tokens[:3]}
         return {
             "dead": count == 0,
             "dense": count / self.tokens > 0.1,
@@ -157,6 +164,12 @@ class Dense:
             "positional": enough and in_window >= 0.9 * count,
             "special_token": enough and after >= 0.9 * count,
             "single_token": enough and tokens[0][2] >= 0.95,
+            "splitting": count >= 10 and any(joint[feature, parent] >= 0.5 * count for parent in parents),
+            "absorption": enough
+            and any(
+                joint[feature, parent] < 0.05 * count and first & {token for token, *_ in self.top_tokens(parent)}
+                for parent in parents
+            ),
         }
 
 

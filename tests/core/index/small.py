@@ -15,6 +15,7 @@ TOPICS = ["Art", "Law", "Rivers", None]
 
 DEAD, DENSE, TIED, ONCE, TOKEN, POSITION, AFTER_SPECIAL = range(7)
 TWIN, OTHER_TWIN, SPLIT, OTHER_SPLIT, TOPIC, FEW_SEQUENCES, TIED_MAXIMA, RARE, ONE_DOCUMENT, NEIGHBOURS = range(7, 17)
+PARENT, PART, ABSORBER = range(17, 20)
 
 
 class Identity(SAE):
@@ -96,6 +97,11 @@ def small_activations(sequences: Sequences, seed: int = 0) -> np.ndarray:
     on[:, 5:8, NEIGHBOURS] = True
     rivers = [i for i, document in enumerate(sequences.documents) if document.topic == "Rivers"]
     on[:, :, ONE_DOCUMENT] = sequences.document_of == max(rivers, key=lambda i: int((sequences.document_of == i).sum()))
+    of_token = [sequences.token_ids == token for token in range(VOCABULARY)]
+    late = np.arange(SEQUENCES)[:, None] >= 8
+    on[:, :, PARENT] = of_token[7] | (of_token[8] & ~late) | (of_token[9] & late)
+    on[:, :, PART] = of_token[7] & late
+    on[:, :, ABSORBER] = of_token[8] & late
     return np.where(on, values, 0).astype(np.float32)
 
 
@@ -106,6 +112,7 @@ def small_sae(seed: int = 0) -> Identity:
     W_dec[DEAD] = W_dec[RARE] + 0.01 * W_dec[ONCE]
     W_dec[OTHER_TWIN] = W_dec[TWIN] + 0.01 * W_dec[DEAD]
     W_dec[OTHER_SPLIT] = 3 * W_dec[SPLIT] + 0.03 * W_dec[DEAD]
+    W_dec[[PART, ABSORBER]] += W_dec[PARENT]
     sae.W_dec.data = W_dec
     return sae
 

@@ -174,7 +174,11 @@ def test_planted_features_have_their_flags(found: FeatureStatistics) -> None:
     assert DENSE.joint[small.SPLIT, small.OTHER_SPLIT] > 0
     assert flagged["positional"] == {small.POSITION}
     assert flagged["special_token"] == {small.AFTER_SPECIAL}
-    assert flagged["single_token"] == {small.TOKEN}
+    assert flagged["single_token"] == {small.TOKEN, small.ABSORBER}
+    assert small.PART in flagged["splitting"]
+    assert small.ABSORBER in flagged["absorption"]
+    assert not {small.PARENT, small.ABSORBER} & flagged["splitting"]
+    assert not {small.PARENT, small.PART} & flagged["absorption"]
 
 
 def digest(found: FeatureStatistics) -> str:
