@@ -11,12 +11,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_engine, create_sessionmaker, transaction
 from app.postgres import database
 from app.queries.corpora import DocumentRow, register_corpus, register_sequences
+from app.queries.feature_maps import put_map
 from app.queries.labels import LabelText, LabelView
 from app.queries.models import register_model
 from app.queries.publish import publish_index
@@ -68,7 +70,10 @@ async def make_sae(
         await publish_features(engine, sae, sequence_set_id, made)
     async with transaction(create_sessionmaker(engine)) as session:
         found = await get_sae(session, slug)
-    assert found is not None
+        assert found is not None
+        if publish:
+            places = np.random.default_rng(seed).normal(size=(2, features))
+            await put_map(session, found, *places.tolist(), {"method": "made up", "seed": seed})
     return Synthetic(found, corpus, made)
 
 

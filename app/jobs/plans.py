@@ -13,6 +13,7 @@ INDEXING = (
     Stage("encode", "Find where features are active", unit="tokens"),
     Stage("statistics", "Compute the features' statistics", unit="features"),
     Stage("publish", "Publish the index", unit="features"),
+    Stage("map", "Draw the map of the features"),
 )
 EVALUATION = (Stage("evaluate", "Evaluate on held-out text", unit="tokens"),)
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from app.jobs.registration import publish, register_trained
 from app.jobs.sources import MODELS, fetch_packages, read_corpus, read_model
 from app.jobs.workshop import Workshop
 from app.queries import runs, saes
+from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
 from sae_core.curves import CURVES
 from sae_core.evaluation import Evaluation, evaluate
 from sae_core.files import sha256_code, write_json
+from sae_core.index.map import NEIGHBOURS, feature_map
 from sae_core.index.statistics import compute_statistics
 from sae_core.index.store import build_store
 from sae_core.index.types import FeatureStatistics
@@ -291,7 +294,22 @@ async def index_sae(
         )
     async with run.stage("publish") as progress:
         await publish(shop, detail, material, statistics, progress)
+    async with run.stage("map"):
+        await _draw_map(run, shop, sae, detail.slug)
     return statistics
+
+
+async def _draw_map(run: RunContext, shop: Workshop, sae: SAE, slug: str) -> None:
+    """Lay out the features of the published index; the site shows them meanwhile."""
+    settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": _SEED}
+    detail = await _find(shop, slug)
+    assert detail is not None
+    async with shop.sessions() as session:
+        if await map_settings(session, detail) == settings:
+            return
+    points = await run.in_thread(feature_map, sae.W_dec, seed=_SEED)
+    async with shop.sessions.begin() as session:
+        await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 
 
 async def evaluate_saes(

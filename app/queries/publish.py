@@ -14,7 +14,7 @@ from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import ColumnElement, Double, cast, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -28,6 +28,7 @@ READERS_TIMEOUT = 5.0
 """Seconds to wait for readers of a retired index before its partitions are left to the next publish."""
 
 DENSITY_BINS = 40
+REDUNDANCY_BINS = 40
 
 LOCK = 0x5EE_1DE
 """First key of the advisory lock that a publish holds; the second is the SAE."""
@@ -246,20 +247,41 @@ async def partition(connection: AsyncConnection, table: type[Base], index_id: in
 
 async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> None:
     """Count once what every overview shows of all features."""
-    # width_bucket numbers from 1, and puts the lower end before the first bin if rounding does, the upper past the last
-    bucket = func.width_bucket(func.log(Feature.density), lowest_density(tokens), 0.0, DENSITY_BINS)
-    place = func.greatest(1, func.least(bucket, DENSITY_BINS))
     own = Feature.index_id == index_id
-    alive = select(place.label("place"), func.count().label("features")).where(own, Feature.density > 0).group_by(place)
-    by_place = {row.place: row.features for row in await connection.execute(alive)}
+    alive = _places(func.log(Feature.density), lowest_density(tokens), 0.0, DENSITY_BINS)
+    redundant = _places(Feature.near_cosine[1], 0.0, 1.0, REDUNDANCY_BINS)
     flag = func.unnest(Feature.health)
     flags = select(flag.label("flag"), func.count().label("features")).where(own).group_by(flag)
     health = {row.flag: row.features for row in await connection.execute(flags)}
     dead = await connection.scalar(select(func.count()).select_from(Feature).where(own, Feature.density == 0))
-    counts = [by_place.get(each, 0) for each in range(1, DENSITY_BINS + 1)]
+    counts = {
+        "density_counts": await _by_place(connection, alive, DENSITY_BINS, own, Feature.density > 0),
+        "redundancy_counts": await _by_place(
+            connection, redundant, REDUNDANCY_BINS, own, Feature.near_cosine[1].is_not(None)
+        ),
+    }
     await connection.execute(
-        update(FeatureIndex).where(FeatureIndex.id == index_id).values(density_counts=counts, dead=dead, health=health)
+        update(FeatureIndex).where(FeatureIndex.id == index_id).values(**counts, dead=dead, health=health)
     )
+
+
+def _places(value: ColumnElement[Any], low: float, high: float, bins: int) -> ColumnElement[int]:
+    """Which of the equal bins from `low` to `high` a value lies in, from 1; what is beyond an end counts to its bin.
+
+    width_bucket puts the lower end before the first bin if rounding does, and the upper one past the last.
+    """
+    return func.greatest(1, func.least(func.width_bucket(cast(value, Double), low, high, bins), bins))
+
+
+async def _by_place(
+    connection: AsyncConnection, place: ColumnElement[int], bins: int, *which: ColumnElement[bool]
+) -> list[int]:
+    """How many features lie in each bin."""
+    rows = await connection.execute(
+        select(place.label("place"), func.count().label("features")).where(*which).group_by(text("place"))
+    )
+    found = {row.place: row.features for row in rows}
+    return [found.get(each, 0) for each in range(1, bins + 1)]
 
 
 async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int) -> None:

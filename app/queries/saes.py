@@ -41,6 +41,8 @@ class IndexInfo:
     provenance: Mapping[str, Any]
     published_at: datetime
     densities: DensityHistogram
+    redundancies: tuple[int, ...]
+    """Features by the cosine of the decoder direction nearest to theirs, in equal bins from 0 to 1."""
     health: Mapping[str, int]
     """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
 
@@ -206,6 +208,7 @@ def _index_info(index: FeatureIndex, sequences: SequenceSetInfo) -> IndexInfo:
         provenance=index.provenance,
         published_at=index.published_at,
         densities=_densities(index),
+        redundancies=tuple(index.redundancy_counts),
         health=index.health,
     )
 

@@ -6,7 +6,7 @@ from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.models import LanguageModel, Token
 from app.tables.runs import Run, RunMetric
-from app.tables.saes import FeatureIndex, Sae
+from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
 __all__ = [
     "Base",
@@ -15,6 +15,7 @@ __all__ = [
     "ExampleBand",
     "Feature",
     "FeatureIndex",
+    "FeatureMap",
     "Label",
     "LabelRevision",
     "LanguageModel",

@@ -46,7 +46,7 @@ class FeatureIndex(Base):
     It is written in the transaction that publishes it, so there is no state before that. A retired index keeps its row
     as history; its features and examples are dropped. Equal `provenance` (hashes, seeds, thresholds), equal index.
 
-    `density_counts`, `dead` and `health` are counted over all features when it is published.
+    `density_counts`, `redundancy_counts`, `dead` and `health` are counted over all features when it is published.
     """
 
     __tablename__ = "feature_index"
@@ -60,7 +60,22 @@ class FeatureIndex(Base):
     topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSONB)
     density_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")
+    redundancy_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")
     dead: Mapped[int] = mapped_column(server_default="0")
     health: Mapped[dict[str, int]] = mapped_column(JSONB, server_default="{}")
     published_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     retired_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+
+
+class FeatureMap(Base):
+    """Where the features of an index lie on its map, by number; made after the index, whose pages do not wait for it.
+
+    A table of its own, because every page reads the index' row and only one reads these arrays.
+    """
+
+    __tablename__ = "feature_map"
+
+    index_id: Mapped[int] = mapped_column(ForeignKey("feature_index.id", ondelete="CASCADE"), primary_key=True)
+    x: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    y: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -18,7 +18,7 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class NearDecoders:
-    """[features, 10] each; id -1 = none."""
+    """[features, count] each; id -1 = none."""
 
     ids: NDArray[np.int32]
     cosine: NDArray[np.float32]
@@ -35,14 +35,14 @@ class OutputTokens:
 
 
 @torch.no_grad()
-def near_decoders(W_dec: Float[Tensor, "d_sae d_in"]) -> NearDecoders:
-    """The ten other features with the highest cosine of the decoder directions; ties by number."""
+def near_decoders(W_dec: Float[Tensor, "d_sae d_in"], count: int = NEAR) -> NearDecoders:
+    """The `count` other features with the highest cosine of the decoder directions; ties by number."""
     unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
     ids, cosine = [], []
     for start in range(0, len(unit), ROWS):
         cosines = unit[start : start + ROWS] @ unit.T
         cosines.diagonal(offset=start).fill_(-torch.inf)
-        columns, values = segments.top_k(cosines, NEAR)
+        columns, values = segments.top_k(cosines, count)
         ids.append(columns)
         cosine.append(values)
     return NearDecoders(np.concatenate(ids), np.concatenate(cosine).clip(-1, 1))

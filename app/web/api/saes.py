@@ -80,6 +80,12 @@ class SaeDetailOut(SaeOut):
 
     config: Annotated[dict[str, Any], Field(description="How it was trained.")]
     density_histogram: DensityHistogramOut | None
+    redundancy_histogram: Annotated[
+        list[int],
+        Field(
+            description="Features by the cosine of the decoder direction nearest to theirs, in equal bins from 0 to 1."
+        ),
+    ]
     health: Annotated[dict[str, int], Field(description="How many features carry each health flag.")]
 
 
@@ -102,6 +108,7 @@ async def get_sae(sae: Sae) -> SaeDetailOut:
         **_common(sae),
         config=dict(sae.config),
         density_histogram=_density(sae.index.densities) if sae.index else None,
+        redundancy_histogram=list(sae.index.redundancies) if sae.index else [],
         health=dict(sae.index.health) if sae.index else {},
     )
 

@@ -13,6 +13,7 @@ DOWNLOAD = ("get", "/api/v1/saes/{sae}/features/export")
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
+    ("get", "/api/v1/saes/{sae}/map"),
     ("get", "/api/v1/saes/{sae}/features"),
     DOWNLOAD,
     ("get", "/api/v1/saes/{sae}/features/{index}"),

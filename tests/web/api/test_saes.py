@@ -1,4 +1,5 @@
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,6 +32,8 @@ async def test_one_has_an_overview_of_its_features(client: httpx.AsyncClient, ma
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     assert one["health"]["dead"] == 24 - active
     assert one["config"]["k"] == 4
+    nearest = [row.near_cosine[0] for row in made.features.rows() if row.near_cosine]
+    assert one["redundancy_histogram"] == np.histogram(np.clip(nearest, 0, 0.999), bins=40, range=(0, 1))[0].tolist()
 
 
 async def test_one_without_an_index_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:

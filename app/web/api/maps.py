@@ -1,0 +1,60 @@
+"""GET /saes/{sae}/map: every feature as a point."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from app.errors import NotFound
+from app.problems import documented
+from app.queries.feature_maps import FeaturePoints, feature_points, map_settings
+from app.web.caching import PAGE_HEADERS, refuse_known, tag
+from app.web.dependencies import Sae, Session
+
+router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
+
+
+class PointsOut(BaseModel):
+    """All features of the published index, in columns of equal length."""
+
+    index: list[int]
+    x: Annotated[list[float] | None, Field(description="Place on the map; null until the map has been drawn.")]
+    y: Annotated[list[float] | None, Field(description="Its axes mean nothing: near is alike, and that is all.")]
+    density: list[float]
+    max: list[float]
+    topic: Annotated[list[int], Field(description="Place in `topics` of the one it prefers; -1 for none.")]
+    topics: list[str]
+    labelled: Annotated[list[int], Field(description="Features with a submitted label.")]
+
+
+@router.get("/{sae}/map", summary="All features as points", response_model=PointsOut, responses=documented(404))
+async def get_map(request: Request, sae: Sae, session: Session) -> Response:
+    """Where the features lie on the map (UMAP over the cosines of decoder directions), and what colours them."""
+    drawn = await map_settings(session, sae)
+    etag = tag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
+    refuse_known(request, etag)
+    points = await feature_points(session, sae)
+    if points is None:
+        raise NotFound(f"{sae.slug} has no index yet, so there is nothing to draw. Runs shows if one is being made.")
+    body = await asyncio.to_thread(_json, points)  # a hundred thousand features take a while
+    return Response(body, media_type="application/json", headers={**PAGE_HEADERS, "ETag": etag})
+
+
+def _json(points: FeaturePoints) -> str:
+    return PointsOut(
+        index=list(points.index),
+        x=None if points.x is None else _short(points.x, ".3f"),
+        y=None if points.y is None else _short(points.y, ".3f"),
+        density=_short(points.density, ".4g"),
+        max=_short(points.max, ".4g"),
+        topic=list(points.topic),
+        topics=list(points.topics),
+        labelled=list(points.labelled),
+    ).model_dump_json()
+
+
+def _short(values: Iterable[float], form: str) -> list[float]:
+    """As many digits as a point on a screen has use for: a third of the bytes."""
+    return [float(format(value, form)) for value in values]
