@@ -121,6 +121,25 @@ def density_histogram(histogram: DensityHistogram) -> Chart:
     )
 
 
+def redundancy_histogram(counts: Sequence[int]) -> Chart:
+    """How many features have a near double: by the cosine of the decoder direction nearest to theirs."""
+    edges = [place / len(counts) for place in range(len(counts) + 1)]
+    bins = list(pairwise(edges))
+    ends = [[f"{low:.3g}", f"{high:.3g}"] for low, high in bins]
+    bars = _bars(
+        bins, counts, ends, "%{y:,} features<br>whose nearest has a cosine of %{customdata[0]} to %{customdata[1]}"
+    )
+    x = {"title": "cosine to the nearest other decoder direction", "range": [0, 1], "nticks": 6}
+    y = {"title": "features (log)", **_log_counts(max(counts, default=1))}
+    return Chart(
+        title="How redundant directions are",
+        note="near 1, two features say the same",
+        figure=_figure([bars], x, y),
+        columns=("cosine from", "to", "features"),
+        rows=tuple((*end, count(number)) for end, number in zip(ends, counts, strict=True)),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Curve:
     metric: str

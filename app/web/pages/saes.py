@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -33,11 +34,26 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
         "measures": measures,
         "more_measures": more_measures,
         "density": figures.density_histogram(sae.index.densities) if sae.index else None,
+        "redundancy": figures.redundancy_histogram(sae.index.redundancies)
+        if sae.index and any(sae.index.redundancies)
+        else None,
         "health": _health(sae, sae.index.health) if sae.index else [],
         "run": run,
         "curves": figures.training_curves(await metrics(session, run.id), only=sae.slug) if run else [],
     }
     return render(request, "saes/page.html", context)
+
+
+Axes = Literal["directions", "rate"]
+Colour = Literal["density", "max", "labels", "topic"]
+
+
+@router.get("/saes/{sae}/map")
+async def feature_map(
+    request: Request, sae: Sae, axes: Axes = "directions", colour: Colour = "density"
+) -> HTMLResponse:
+    """All features as points; the points themselves come from the API."""
+    return render(request, "saes/map.html", {"sae": sae, "axes": axes, "colour": colour})
 
 
 def _health(sae: SaeDetail, counts: Mapping[str, int]) -> list[_Flag]:

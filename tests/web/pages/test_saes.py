@@ -88,3 +88,18 @@ async def test_an_imported_transcoder_says_where_it_is_from_and_what_was_done(
     assert "It was <i>turned</i>." in text
     assert "0.812 0.790 – 0.830" in text
     assert "95 % bootstrap intervals" in text
+
+
+async def test_the_map_is_a_page_of_its_own(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
+    page = parse((await client.get(f"{base}/map?axes=rate&colour=labels")).text)
+    assert page.one("div", cls="map")["data-axes"] == "rate"
+    assert [option["value"] for option in page.all("option") if "selected" in option.attributes] == ["labels"]
+    assert (await client.get(f"{base}/map?axes=round")).status_code == 422
+    assert parse((await client.get(base)).text).all("a", href=f"{base}/map")
+
+
+async def test_without_an_index_there_is_no_map(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    await make_sae(engine, slug="bare", publish=False)
+    page = parse((await client.get("/saes/bare/map")).text)
+    assert page.one("code", cls="command").text == "seesae index bare --corpus CORPUS"
+    assert not page.all("canvas")
