@@ -3,6 +3,7 @@
 import gc
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,16 +12,21 @@ from torch import Tensor
 
 from app.errors import TooLarge, Unavailable
 from app.inference.cache import RecentlyUsed
-from app.jobs.artifacts import Artifacts
+from app.inference.stored import Wanted, draw
+from app.jobs.artifacts import Artifacts, content_key
+from app.queries.examples import StoredExample
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.settings import Settings
-from sae_core.errors import SAEError
+from sae_core.errors import ArtifactError, SAEError
+from sae_core.index.store import ActivationStore
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE
 
 _MODELS = 2
 _SAES = 4
+_STORES = 16
+"""Opened activation stores; each holds a count a feature."""
 _BLOCK = 128
 """Tokens encoded at a time: dense activations of 128 tokens and 65,536 features are 32 MB."""
 
@@ -50,6 +56,8 @@ class ProbeEngine:
         self._turn = threading.Lock()
         self._models: RecentlyUsed[str, LanguageModel] = RecentlyUsed(_MODELS)
         self._saes: RecentlyUsed[str, SAE] = RecentlyUsed(_SAES)
+        self._stores: RecentlyUsed[tuple[Path, int], ActivationStore] = RecentlyUsed(_STORES)
+        self._stores_turn = threading.Lock()
 
     def probe(self, sae: SaeDetail, text: str) -> Firing:
         """Activations of all features of `sae` on `text`.
@@ -75,6 +83,29 @@ class ProbeEngine:
                 "There is not enough memory for this probe. Try a shorter text; if that fails too, run the inference "
                 "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
             )
+
+    def draw(self, sae: SaeDetail, wanted: Wanted, *, limit: int, seed: int) -> tuple[int, list[StoredExample]]:
+        """As `app.inference.stored.draw`, from the store of the SAE's index.
+
+        Raises:
+            Unavailable: its files are not there, or not whole.
+        """
+        assert sae.index is not None
+        sequences = sae.index.sequence_set
+        folder = Artifacts(self._settings.artifacts).index(
+            content_key(sae=sae.weights_sha256, sequences=sequences.sha256)
+        )
+        try:
+            with self._stores_turn:
+                opened = folder, folder.stat().st_mtime_ns  # gone, or made again since
+                store = self._stores.get(opened, lambda: ActivationStore.open(folder))
+            return draw(store, wanted, length=sequences.length, limit=limit, seed=seed)
+        except (ArtifactError, OSError) as error:
+            raise Unavailable(
+                f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "
+                f"from them; what the index keeps is still shown. seesae index {sae.slug} --corpus CORPUS makes them "
+                "again."
+            ) from error
 
     def _probe(self, sae: SaeDetail, text: str) -> Firing:
         model = self._models.get(sae.model.weights_sha256, lambda: self._load_model(sae.model))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import numpy as np
 import structlog
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,10 +26,20 @@ from app.errors import NotFound, UserError
 from app.inference.cache import RecentlyUsed
 from app.inference.engine import Firing, ProbeEngine
 from app.inference.ranking import Distributions, Numbers, ranked
+from app.inference.stored import Wanted
 from app.problems import problem
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail, get_sae
-from app.services.inference import SECRET_HEADER, ProbeAnswer, ProbeRequest
+from app.services.inference import (
+    SECRET_HEADER,
+    DrawAnswer,
+    DrawRequest,
+    ProbeAnswer,
+    ProbeRequest,
+    TriedText,
+    TryAnswer,
+    TryRequest,
+)
 from app.settings import Settings
 
 log = structlog.get_logger("inference")
@@ -70,7 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_api_route("/healthz", healthz)
-    app.add_api_route("/probe", probe, methods=["POST"], dependencies=[Depends(require_secret)])
+    for path, route in (("/probe", probe), ("/draw", draw), ("/try", try_texts)):
+        app.add_api_route(path, route, methods=["POST"], dependencies=[Depends(require_secret)])
     return app
 
 
@@ -114,6 +126,34 @@ async def probe(asked: ProbeRequest, request: Request) -> Response:
         model_ms=round(1000 * (ran - started), 1),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def draw(asked: DrawRequest, request: Request) -> DrawAnswer:
+    """Draw examples from the activation store of the SAE's index."""
+    async with transaction(request.app.state.sessions) as session:
+        sae = await _sae(session, asked.sae)
+    if sae.index is None or asked.feature not in range(sae.d_sae):
+        raise NotFound("There is no such feature.")
+    wanted = Wanted(asked.feature, asked.low, asked.high, asked.sequence)
+    probes: ProbeEngine = request.app.state.probes
+    found, examples = await run_in_threadpool(probes.draw, sae, wanted, limit=asked.limit, seed=asked.seed)
+    return DrawAnswer(index=sae.index.id, found=found, examples=examples)
+
+
+async def try_texts(asked: TryRequest, request: Request) -> TryAnswer:
+    """Look at one feature on some texts."""
+    async with transaction(request.app.state.sessions) as session:
+        sae = await _sae(session, asked.sae)
+    probes: ProbeEngine = request.app.state.probes
+    return TryAnswer(texts=[await run_in_threadpool(_try, probes, sae, asked.feature, text) for text in asked.texts])
+
+
+def _try(probes: ProbeEngine, sae: SaeDetail, feature: int, text: str) -> TriedText:
+    firing = probes.probe(sae, text)
+    own = firing.features == feature
+    activations = np.zeros(len(firing.token_ids))
+    activations[firing.positions[own]] = firing.activations[own]
+    return TriedText(token_ids=firing.token_ids, counted=firing.counted, activations=activations.tolist())
 
 
 def _shown(distributions: Distributions | None, firing: Firing) -> list[float] | None:
@@ -172,7 +212,11 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(_request: Request, _error: Exception) -> Response:
-    return problem(422, "Not understood", "The inference process takes a sae and a text; are both of one version?")
+    return problem(
+        422,
+        "Not understood",
+        "The inference process was asked for something it does not know; are both of one version?",
+    )
 
 
 def _unexpected(_request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """Examples: sequences of the corpus in which a feature is active."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise
@@ -111,6 +111,44 @@ async def get_examples(
     return await _views(session, sae, examples, with_documents=with_documents)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredExample:
+    """One activation out of an activation store, with all of its feature's in the same sequence."""
+
+    sequence: int
+    position: int
+    activation: float
+    positions: list[int]
+    values: list[float]
+
+
+async def view_stored(
+    session: AsyncSession, sae: SaeDetail, feature: int, band_edges: Sequence[float], stored: Iterable[StoredExample]
+) -> list[ExampleView]:
+    """Activations out of the store with their sequences' tokens and documents, ranked as they come.
+
+    Args:
+        session: where sequences are read.
+        sae: the store's SAE.
+        feature: whose activations they are.
+        band_edges: of the feature, by which each gets its quantile band.
+        stored: of the current index; what is in a sequence that it lacks is left out.
+    """
+    examples = [
+        _Example(
+            feature=feature,
+            band=bisect_left(band_edges[1:-1], each.activation) + 1,
+            rank=rank,
+            sequence=each.sequence,
+            position=each.position,
+            activation=each.activation,
+            activations=dict(zip(each.positions, each.values, strict=True)),
+        )
+        for rank, each in enumerate(stored)
+    ]
+    return await _views(session, sae, examples, with_documents=True)
+
+
 _BANDS = (
     select(ExampleBand.__table__)
     .where(
@@ -208,6 +246,7 @@ async def _views(
     assert sae.index is not None
     set_id = sae.index.sequence_set.id
     sequences = await _sequences(session, set_id, {example.sequence for example in examples})
+    examples = [example for example in examples if example.sequence in sequences]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.token_ids for row in sequences.values()))
     numbers = [_document_number(sequences[example.sequence], example.position) for example in examples]
     documents = await _documents(session, set_id, set(numbers)) if with_documents else {}

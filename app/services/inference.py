@@ -4,13 +4,14 @@ The wire's types live here, not in `app.inference`, so that the site can know th
 """
 
 from http import HTTPStatus
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import httpx
 import structlog
 from pydantic import BaseModel, Field, ValidationError
 
 from app.errors import NotFound, TooLarge, Unavailable, Unprocessable, UserError
+from app.queries.examples import StoredExample
 from app.settings import Settings
 
 log = structlog.get_logger("web")
@@ -63,6 +64,51 @@ class ProbeAnswer(BaseModel):
     maxima: list[float] = Field(description="Their strongest activations in the index; 0 where there is none.")
 
 
+class DrawRequest(BaseModel):
+    """Examples of a feature from any part of its range: activations in (low, high], of one sequence if it is named."""
+
+    sae: str
+    feature: int
+    low: float
+    high: float
+    sequence: int | None = None
+    limit: int
+    seed: int = 0
+
+
+class DrawAnswer(BaseModel):
+    """How many activations there are, and those that were drawn, strongest first."""
+
+    index: int = Field(description="Id of the index that they belong to.")
+    found: int
+    examples: list[StoredExample]
+
+
+class TryRequest(BaseModel):
+    """Texts on which to look at one feature."""
+
+    sae: str
+    feature: int
+    texts: list[str]
+
+
+class TriedText(BaseModel):
+    """One text's tokens and the feature's activation on each."""
+
+    token_ids: list[int]
+    counted: list[bool]
+    activations: list[float]
+
+
+class TryAnswer(BaseModel):
+    """The texts, in the order in which they were given."""
+
+    texts: list[TriedText]
+
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
 class InferenceClient:
     """Asks the inference process, over loopback or a private network. One instance a web process.
 
@@ -85,7 +131,19 @@ class InferenceClient:
         await self._client.aclose()
 
     async def probe(self, request: ProbeRequest) -> ProbeAnswer:
-        """Run a prompt.
+        """Run a prompt; raises what `_ask` does."""
+        return await self._ask("/probe", request, ProbeAnswer)
+
+    async def draw(self, request: DrawRequest) -> DrawAnswer:
+        """Draw examples from the activation store; raises what `_ask` does."""
+        return await self._ask("/draw", request, DrawAnswer)
+
+    async def try_texts(self, request: TryRequest) -> TryAnswer:
+        """One feature on some texts; raises what `_ask` does."""
+        return await self._ask("/try", request, TryAnswer)
+
+    async def _ask(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
+        """Ask, and take the answer apart.
 
         Raises:
             InferenceDown: it does not answer, or not in time, or not as this version does.
@@ -94,14 +152,14 @@ class InferenceClient:
         if not self._configured:
             raise InferenceDown
         try:
-            response = await self._client.post("/probe", json=request.model_dump())
+            response = await self._client.post(path, json=request.model_dump())
         except httpx.TransportError as error:
             log.warning("inference_unreachable", error=type(error).__name__)
             raise InferenceDown from None
         if response.status_code != HTTPStatus.OK:
             _raise(response)
         try:
-            return ProbeAnswer.model_validate_json(response.content)
+            return answer.model_validate_json(response.content)
         except ValidationError:
             log.error("inference_answer_not_understood")  # noqa: TRY400 - the exception quotes the answer
             raise InferenceDown from None

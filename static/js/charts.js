@@ -45,7 +45,17 @@
       specs.set(box, JSON.parse(box.parentElement.querySelector("script[type='application/json']").textContent));
       draw(box);
       resized.observe(box);
+      if ("pick" in box.dataset) box.on("plotly_click", pick);
     }
+  };
+
+  // A click on a bar fills in the form that draws from its range, and sends it.
+  const pick = ({ points: [point] }) => {
+    const form = document.getElementById("draw");
+    const half = point.data.width[point.pointIndex] / 2;
+    form.elements.from.value = Number((point.x - half).toPrecision(6));
+    form.elements.to.value = Number((point.x + half).toPrecision(6));
+    form.requestSubmit();
   };
 
   const redraw = () => {

@@ -2,24 +2,31 @@
 
 import random
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound
+from app.errors import NotFound, UserError
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, get_feature
+from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, feature_histograms, get_feature
 from app.queries.saes import SaeDetail
+from app.services import feature_texts as service
+from app.services.feature_texts import TriedText, draw_examples, stored_sequence
+from app.services.inference import InferenceClient
 from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
 from app.web.pages.labels import author_of, panel
 from app.web.rendering import render, wants_fragment
+from app.web.security import EMBEDDABLE
 
 router = APIRouter()
 
 _SNIPPET = {"before": 5, "after": 3}
+_EMBEDDED = 6
+"""Examples in a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,14 @@ class Band:
     examples: list[Example]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A line of the reader's, shaded."""
+
+    text: TriedText
+    runs: tuple[strips.Run, ...]
+
+
 @router.get("/saes/{sae}/features/random")
 async def random_feature(sae: Sae) -> RedirectResponse:
     """Any feature."""
@@ -49,20 +64,127 @@ async def random_feature(sae: Sae) -> RedirectResponse:
 
 @router.get("/saes/{sae}/features/{index}")
 async def feature(
-    request: Request, sae: Sae, index: FeatureIndex, session: Session, settings: AppSettings
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    settings: AppSettings,
+    inference: Inference,
+    text: str = "",
+    embed: bool = False,
 ) -> HTMLResponse:
-    """Everything about one feature."""
+    """Everything about one feature; with `text`, also how it sees these lines; with `embed`, what fits in a frame."""
     author = author_of(request, settings)
-    etag = features_tag(request, sae, author)
-    refuse_known(request, etag)
+    etag = None if text else features_tag(request, sae, author)  # what is tried out depends on more than the database
+    if etag:
+        refuse_known(request, etag)
     detail = await _detail(session, sae, index)
+    if embed:
+        response = render(request, "features/embed.html", await _embedded(session, sae, detail), etag=etag)
+        response.headers["Content-Security-Policy"] = EMBEDDABLE
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        return response
+    context = await _page(session, sae, detail)
+    context |= await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params)
+    if text:
+        context |= await _tried(session, inference, sae, detail, text)
+    return render(request, "features/page.html", context, etag=etag)
+
+
+@router.post("/saes/{sae}/features/{index}/try")
+async def try_texts(
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    settings: AppSettings,
+    inference: Inference,
+    text: Annotated[str, Form()] = "",
+) -> HTMLResponse:
+    """How a feature sees the reader's own lines; for htmx only these."""
+    detail = await _detail(session, sae, index)
+    tried = await _tried(session, inference, sae, detail, text)
+    error: UserError | None = tried["tried_error"]
+    status = error.status if error else 200
+    if wants_fragment(request):
+        return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
+    context = await _page(session, sae, detail) | tried
+    context |= await panel(session, sae, index, detail.labels, author_of(request, settings))
+    return render(request, "features/page.html", context, status=status)
+
+
+@router.get("/saes/{sae}/features/{index}/drawn")
+async def drawn(
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    inference: Inference,
+    low: Annotated[float, Query(alias="from")],
+    high: Annotated[float, Query(alias="to")],
+    seed: int = 0,
+) -> HTMLResponse:
+    """Examples drawn from one part of a feature's range; for htmx only these."""
+    detail = await _detail(session, sae, index)
+    context: dict[str, Any] = {"sae": sae, "detail": detail, "low": low, "high": high, "drawn": None, "error": None}
+    try:
+        found = await draw_examples(session, inference, sae, detail, low=low, high=high, seed=seed)
+        lines = [Example(view, strips.line(view, detail.max)) for view in found.examples]
+        context |= {"drawn": found, "examples": lines}
+    except UserError as error:
+        context["error"] = error
+    template = "features/_drawn.html" if wants_fragment(request) else "features/drawn.html"
+    return render(request, template, context, status=context["error"].status if context["error"] else 200)
+
+
+async def _tried(
+    session: AsyncSession, inference: InferenceClient, sae: SaeDetail, detail: FeatureDetail, text: str
+) -> dict[str, Any]:
+    """The reader's lines as the feature sees them, or why it cannot."""
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    context: dict[str, Any] = {"texts": text, "tried": None, "tried_error": None}
+    try:
+        tried = await service.try_texts(session, inference, sae, detail.index, lines)
+    except UserError as error:
+        return {**context, "tried_error": error}
+    scale = max(detail.max, *(each.peak for each in tried))
+    return {**context, "tried": [Tried(each, _shaded(each, scale)) for each in tried]}
+
+
+def _shaded(tried: TriedText, scale: float) -> tuple[strips.Run, ...]:
+    return strips.plain_runs(
+        [(token.id, token.bytes, token.special) for token in tried.tokens],
+        lambda place: strips.note(tried.tokens[place].id, place, tried.tokens[place].activation, scale),
+        lambda place: strips.step(tried.tokens[place].activation, scale),
+        tried.position if tried.peak else -1,
+    )
+
+
+async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+    views = await get_examples(session, sae, detail.index, band=0, limit=_EMBEDDED, with_documents=False)
+    return {
+        "sae": sae,
+        "detail": detail,
+        "health": words.health(sae),
+        "top": [Example(view, strips.line(view, detail.max)) for view in views],
+    }
+
+
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+    """What the page of a feature shows, but for its labels."""
+    index = detail.index
     examples: dict[int, list[Example]] = {}
     for view in await get_examples(session, sae, index, with_documents=False):
         examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
-    context = {
+    histograms = await feature_histograms(session, sae, sorted({other.index for other in _neighbours(detail)}))
+    return {
         "sae": sae,
         "index": index,
         "detail": detail,
+        "sparks": {other: histogram.counts for other, histogram in histograms.items()},
+        "tried": None,
+        "tried_error": None,
+        "texts": "",
         "previous": index - 1 if index > 0 else None,
         "next": index + 1 if index + 1 < sae.d_sae else None,
         "histogram": figures.activation_histogram(detail.histogram, detail.band_edges) if detail.count else None,
@@ -71,20 +193,24 @@ async def feature(
         "snippets": await _snippets(session, sae, detail),
         "health": words.health(sae),
         "not_counted": _not_counted(sae),
-        **await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params),
     }
-    return render(request, "features/page.html", context, etag=etag)
 
 
 @router.get("/saes/{sae}/features/{index}/examples/{sequence}")
 async def example(
-    request: Request, sae: Sae, index: FeatureIndex, sequence: int, session: Session, band: int | None = None
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    sequence: int,
+    session: Session,
+    inference: Inference,
+    band: int | None = None,
 ) -> HTMLResponse:
     """The whole sequence of one example; for htmx only the text."""
     detail = await _detail(session, sae, index)
     found = [view for view in await get_examples(session, sae, index, band=band) if view.sequence == sequence]
-    if not found:
-        raise NotFound(f"Sequence {sequence} is not among the examples of feature {index}; its page lists them.")
+    if not found:  # one that was drawn
+        found = [await stored_sequence(session, inference, sae, detail, sequence)]
     context = {
         "sae": sae,
         "index": index,
@@ -105,10 +231,13 @@ async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureD
     return detail
 
 
+def _neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
+    return [*detail.coactive, *detail.near]
+
+
 async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, strips.Line]:
     """A few words around the strongest token of each neighbour that has no label to be known by."""
-    neighbours: list[CoactiveFeature | NearFeature] = [*detail.coactive, *detail.near]
-    unlabelled = {other.index for other in neighbours if other.label is None}
+    unlabelled = {other.index for other in _neighbours(detail) if other.label is None}
     views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
     return {index: strips.line(view, view.activation) for index, view in views.items()}
 

@@ -1,0 +1,111 @@
+"""One feature on text that the index does not show: drawn from any part of its range, or written by the reader."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import NotFound, Unprocessable
+from app.queries.examples import ExampleToken, ExampleView, view_stored
+from app.queries.features import FeatureDetail
+from app.queries.models import get_tokens
+from app.queries.saes import SaeDetail
+from app.services.inference import DrawRequest, InferenceClient, TryRequest
+from app.services.probe import check_text
+
+MAX_TEXTS = 10
+MAX_DRAWN = 50
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Examples drawn from the `found` activations in (low, high]."""
+
+    low: float
+    high: float
+    seed: int
+    found: int
+    examples: tuple[ExampleView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TriedText:
+    """A text with the feature's activation on its tokens; `peak` is the strongest, 0 where it stays silent."""
+
+    text: str
+    tokens: tuple[ExampleToken, ...]
+    peak: float
+    position: int
+
+
+async def draw_examples(
+    session: AsyncSession,
+    inference: InferenceClient,
+    sae: SaeDetail,
+    feature: FeatureDetail,
+    *,
+    low: float,
+    high: float,
+    limit: int = 10,
+    seed: int = 0,
+) -> Drawn:
+    """Examples of a feature whose activation lies in (low, high], from the activation store.
+
+    Raises:
+        Unprocessable: the range is empty, or the limit or the seed is not possible.
+        Unavailable: the store is not on disk, or the inference process does not answer.
+    """
+    if not 0 <= low < high:
+        raise Unprocessable(f"From {low:g} to {high:g} is no range of activations: give two numbers, the lower first.")
+    if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
+        raise Unprocessable(f"Draw 1 to {MAX_DRAWN} examples, with a seed of 0 to {MAX_SEED}.")
+    request = DrawRequest(sae=sae.slug, feature=feature.index, low=low, high=high, limit=limit, seed=seed)
+    answer = await inference.draw(request)
+    views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
+    return Drawn(low, high, seed, answer.found, tuple(views))
+
+
+async def stored_sequence(
+    session: AsyncSession, inference: InferenceClient, sae: SaeDetail, feature: FeatureDetail, sequence: int
+) -> ExampleView:
+    """One sequence of the corpus on which the feature is active, out of the activation store.
+
+    Raises:
+        NotFound: it is not active there.
+        Unavailable: the store is not on disk, or the inference process does not answer.
+    """
+    request = DrawRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
+    answer = await inference.draw(request)
+    views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
+    if not views:
+        raise NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
+    return views[0]
+
+
+async def try_texts(
+    session: AsyncSession, inference: InferenceClient, sae: SaeDetail, feature: int, texts: Sequence[str]
+) -> list[TriedText]:
+    """Run texts through model and SAE and look at one feature; they are neither kept nor logged.
+
+    Raises:
+        Unprocessable: there is no text, or there are too many.
+        TooLarge: a text is longer than the limit.
+        InferenceDown: the inference process does not answer.
+    """
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise Unprocessable(f"Give 1 to {MAX_TEXTS} texts, a line each; there are {len(texts)}.")
+    for text in texts:
+        check_text(text)
+    await session.commit()  # the first text waits for the model to load: no connection is held for that long
+    answer = await inference.try_texts(TryRequest(sae=sae.slug, feature=feature, texts=list(texts)))
+    known = await get_tokens(session, sae.model.id, {token for tried in answer.texts for token in tried.token_ids})
+    found = []
+    for text, tried in zip(texts, answer.texts, strict=True):
+        columns = zip(tried.token_ids, tried.counted, tried.activations, strict=True)
+        tokens = tuple(
+            ExampleToken(token, known[token].bytes, not counted, activation) for token, counted, activation in columns
+        )
+        peak = max(tried.activations, default=0.0)
+        found.append(TriedText(text, tokens, peak, tried.activations.index(peak) if peak else 0))
+    return found
