@@ -7,17 +7,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from app.errors import NotFound
+from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import examples, feature_list, features
 from app.queries.examples import BANDS, ExampleView
 from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, Health, LabelFilter, Sort
 from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
 from app.queries.labels import LabelSummary
+from app.services.feature_texts import MAX_SEED, draw_examples
 from app.web.api.export import MEDIA_TYPES, Format, written
 from app.web.api.labels import LabelOut
 from app.web.api.tokens import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
-from app.web.dependencies import FeatureIndex, Sae, Session
+from app.web.dependencies import FeatureIndex, Inference, Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/features", tags=["Features"])
 
@@ -230,16 +231,36 @@ async def get_examples(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
+    inference: Inference,
     band: Annotated[int | None, Query(ge=0, le=BANDS, description="Only this band; 0 are the top examples.")] = None,
-    limit: Annotated[
-        int, Query(ge=1, le=examples.MAX_LIMIT, description="Examples of each band.")
-    ] = examples.MAX_LIMIT,
+    limit: Annotated[int | None, Query(ge=1, le=examples.MAX_LIMIT, description="Examples of each band.")] = None,
+    min_activation: Annotated[float | None, Query(description="With `max_activation`: draw from this range.")] = None,
+    max_activation: float | None = None,
+    seed: Annotated[int, Query(ge=0, le=MAX_SEED, description="Another one draws others.")] = 0,
 ) -> Examples:
-    """Sequences in which the feature is active, whole, with its activation on every token."""
+    """Sequences in which the feature is active, whole, with its activation on every token.
+
+    They are those that the index keeps, or with `min_activation` and `max_activation` up to 50 that are drawn at
+    random from all activations above the one and up to the other.
+    """
     if sae.index is None:
         raise NotFound(_not_indexed(sae.slug))
-    found = await examples.get_examples(session, sae, index, band=band, limit=limit)
-    return Examples(examples=[_example(example) for example in found])
+    if min_activation is None and max_activation is None:
+        limit = examples.MAX_LIMIT if limit is None else limit
+        found = await examples.get_examples(session, sae, index, band=band, limit=limit)
+        return Examples(examples=[_example(example) for example in found])
+    if min_activation is None or max_activation is None:
+        raise Unprocessable("Give both min_activation and max_activation, or neither.")
+    if band is not None:
+        raise Unprocessable("Give a band, or a range of activations, not both.")
+    feature = await features.get_feature(session, sae, index)
+    if feature is None:
+        raise NotFound(_not_indexed(sae.slug))
+    limit = 10 if limit is None else limit
+    drawn = await draw_examples(
+        session, inference, sae, feature, low=min_activation, high=max_activation, limit=limit, seed=seed
+    )
+    return Examples(examples=[_example(example) for example in drawn.examples])
 
 
 def _not_indexed(slug: str) -> str:

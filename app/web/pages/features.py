@@ -208,6 +208,10 @@ async def example(
 ) -> HTMLResponse:
     """The whole sequence of one example; for htmx only the text."""
     detail = await _detail(session, sae, index)
+    assert sae.index is not None
+    sequences = sae.index.sequence_set.sequences
+    if not 0 <= sequence < sequences:
+        raise NotFound(f"There is no such sequence: those of this corpus are numbered 0 to {sequences - 1}.")
     found = [view for view in await get_examples(session, sae, index, band=band) if view.sequence == sequence]
     if not found:  # one that was drawn
         found = [await stored_sequence(session, inference, sae, detail, sequence)]

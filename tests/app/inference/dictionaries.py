@@ -4,16 +4,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 from torch import Tensor
 
 from app.db import create_sessionmaker, transaction
-from app.queries.corpora import register_corpus, register_sequences
+from app.jobs.artifacts import Artifacts, content_key
+from app.jobs.rows import unpadded
+from app.queries.corpora import DocumentRow, register_corpus, register_sequences
 from app.queries.models import ModelInfo, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.settings import Settings
+from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
+from sae_core.index.store import build_store
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE, TopK
 from sae_core.saes.topk import TopKConfig
@@ -95,9 +100,43 @@ def activations(dictionary: Dictionary, text: str) -> Tensor:
     return f
 
 
-async def publish(engine: AsyncEngine, dictionary: Dictionary) -> SaeDetail:
-    """Register model and SAE, and publish an index of `CORPUS` that has the histograms and little else."""
+def packed(dictionary: Dictionary) -> Sequences:
+    """`CORPUS`, a text a sequence."""
+    texts = [dictionary.model.tokenize(text) for text in CORPUS]
+    shape = len(texts), max(map(len, texts))
+    token_ids, counted, document_of = np.zeros(shape, np.int32), np.zeros(shape, bool), np.full(shape, -1, np.int32)
+    for number, ids in enumerate(texts):
+        token_ids[number, : len(ids)] = ids
+        counted[number, : len(ids)] = [token not in dictionary.model.special_token_ids for token in ids]
+        document_of[number, : len(ids)] = number
+    documents = [DocumentInfo(f"text {number}", "Letters") for number in range(len(texts))]
+    corpus = CorpusInfo("tiny", "Tiny", "tests", None, None, "2" * 64)
+    return Sequences(shape[1], 0, token_ids, counted, document_of, documents, corpus, dictionary.model.tokenizer_sha256)
+
+
+class _Shards:
+    """The activations of all sequences, as one shard."""
+
+    n_shards = 1
+
+    def __init__(self, dictionary: Dictionary, sequences: Sequences) -> None:
+        self.x = dictionary.model.activations(torch.from_numpy(sequences.token_ids), HOOK)
+
+    def shard(self, index: int, /) -> tuple[slice, Tensor]:
+        return slice(0, len(self.x)), self.x
+
+
+async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bool = False) -> SaeDetail:
+    """Register model and SAE, and publish an index of `CORPUS` that has the histograms and little else.
+
+    With `with_store` the activation store that it is of lies where an index run leaves it.
+    """
     row, model = dictionary.row, dictionary.model
+    packing = packed(dictionary)
+    if with_store:
+        key = content_key(sae=row.weights_sha256, sequences=packing.sha256)
+        folder = Artifacts(dictionary.settings.artifacts).index(key)
+        build_store(dictionary.sae, _Shards(dictionary, packing), packing, folder)
     f = torch.cat([activations(dictionary, text) for text in CORPUS])
     async with transaction(create_sessionmaker(engine)) as session:
         registered = await register_model(
@@ -127,11 +166,11 @@ async def publish(engine: AsyncEngine, dictionary: Dictionary) -> SaeDetail:
             session,
             corpus_id=corpus.id,
             model_id=registered.id,
-            length=400,
+            length=packing.length,
             tokens=len(f),
-            sha256="3" * 64,
-            documents=[],
-            sequences=[],
+            sha256=packing.sha256,
+            documents=[DocumentRow(document.title, document.topic) for document in packing.documents],
+            sequences=list(unpadded(packing)),
         )
         sae = await register_sae(
             session,
