@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Unprocessable
-from app.queries.examples import best_examples, get_examples
+from app.queries.examples import best_examples, get_examples, top_examples
 from tests.factories import Synthetic, make_sae
 
 
@@ -67,3 +67,19 @@ async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made
         assert [token.id for token in example.tokens] == made.corpus.token_ids[example.sequence, span].tolist()
         truth = made.features.activations[feature]
         assert example.tokens[example.position - first].activation == pytest.approx(truth.max())
+
+
+async def test_some_top_examples_of_many_features(session: AsyncSession, made: Synthetic) -> None:
+    found = await top_examples(session, made.sae, [*range(24)], 3, before=3, after=2)
+    best = await best_examples(session, made.sae, [*range(24)], before=3, after=2)
+    assert found.keys() == best.keys()
+    for feature, views in found.items():
+        whole = await get_examples(session, made.sae, feature, band=0, limit=3)
+        assert [(view.rank, view.sequence, view.position) for view in views] == [
+            (view.rank, view.sequence, view.position) for view in whole
+        ]
+        assert len({view.sequence for view in views}) == len(views)
+        for view, full in zip(views, whole, strict=True):
+            assert list(view.tokens) == list(full.tokens[view.start : full.position + 3])
+        assert list(views[0].tokens) == list(best[feature].tokens)
+    assert await top_examples(session, made.sae, [], 3) == {}
