@@ -53,8 +53,8 @@ class FoundFeatureOut(BaseModel):
     percentile: Annotated[
         float,
         Field(
-            description="Mean over the chosen tokens of the activation's percentile, 0 to 100, within the feature's own "
-            "non-zero activations over the index; 0 where it is not active."
+            description="0 to 100: the mean over the chosen tokens of the activation's percentile within the feature's "
+            "own non-zero activations over the index, with 0 where it is not active."
         ),
     ]
     activations: Annotated[list[float], Field(description="One for each of `chosen`.")]
@@ -83,7 +83,8 @@ async def by_example(sae: Sae, request: ByExampleIn, session: Session, inference
         max_density=request.max_density,
         limit=request.limit,
     )
-    rows = await feature_rows(session, sae, [found.index for found in result.features], with_examples=False)
+    found = {feature.index: feature for feature in result.features}
+    rows = await feature_rows(session, sae, list(found), with_examples=False)
     return ByExampleOut(
         tokens=[ExampleTextTokenOut.model_validate(token, from_attributes=True) for token in result.tokens],
         chosen=list(result.chosen),
@@ -93,10 +94,10 @@ async def by_example(sae: Sae, request: ByExampleIn, session: Session, inference
                 label=row.label.explanation if row.label else None,
                 density=row.density,
                 max=row.max,
-                percentile=found.percentile,
-                activations=list(found.activations),
+                percentile=found[row.index].percentile,
+                activations=list(found[row.index].activations),
             )
-            for row, found in zip(rows, result.features, strict=True)
+            for row in rows
         ],
         active=result.active,
         within=result.within,
