@@ -126,7 +126,7 @@ def _positions(answer: ProbeAnswer, chosen: Collection[int]) -> tuple[int, ...]:
     for position in chosen:
         if position not in range(len(answer.counted)):
             raise Unprocessable(
-                f"The text has no token {position}: its tokens are 0 to {len(answer.counted) - 1}. Choose among them."
+                f"A token is outside the text, whose tokens are 0 to {len(answer.counted) - 1}. Choose among them."
             )
         if not answer.counted[position]:
             raise Unprocessable(

@@ -114,6 +114,7 @@ async def _answer(
     try:
         asked = _read(sent)
         context |= {"min_density": asked.min_density, "max_density": asked.max_density}
+        context["in_address"] |= asked.in_address
         if asked.in_address and len(asked.text) > _LONGEST_IN_ADDRESS:
             raise Unprocessable(
                 f"A text in the address has at most {_LONGEST_IN_ADDRESS:,} characters; this one has "
