@@ -3,22 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import accumulate, chain, islice, pairwise
 from typing import Any, NamedTuple, overload
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Integer,
-    Select,
-    bindparam,
-    column,
-    func,
-    literal_column,
-    select,
-    true,
-)
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
@@ -134,70 +122,63 @@ _BANDS = (
 )
 
 
+async def top_examples(
+    session: AsyncSession, sae: SaeDetail, features: Collection[int], count: int
+) -> dict[int, list[ExampleView]]:
+    """The `count` strongest examples of each of these features, best first, as whole sequences without documents."""
+    if sae.index is None or not features:
+        return {}
+    rows = await session.execute(_TOP_BANDS, {"index": sae.index.id, "features": list(features)})
+    examples = [example for row in rows for example in islice(_unpack(row), count)]
+    views = await _views(session, sae, examples, with_documents=False)
+    found: dict[int, list[ExampleView]] = {}
+    for example, view in zip(examples, views, strict=True):
+        found.setdefault(example.feature, []).append(view)
+    return found
+
+
+_TOP: ColumnElement[int] = literal_column("0")
+_TOP_BANDS = select(ExampleBand.__table__).where(
+    ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
+)
+
+
 async def best_examples(
     session: AsyncSession, sae: SaeDetail, features: Collection[int], *, before: int = 12, after: int = 12
 ) -> dict[int, ExampleView]:
     """The strongest example of each of these features, cut to a window of tokens around its position; no documents."""
-    parameters = {"features": list(features), "before": before, "after": after}
-    return dict(await _windows(session, sae, _BEST, parameters))
-
-
-async def top_examples(
-    session: AsyncSession, sae: SaeDetail, features: Collection[int], count: int, *, before: int = 12, after: int = 12
-) -> dict[int, list[ExampleView]]:
-    """The `count` strongest examples of each of these features, best first, cut as `best_examples` does."""
-    parameters = {"features": list(features), "before": before, "after": after, "count": count}
-    found: dict[int, list[ExampleView]] = {}
-    for feature, view in await _windows(session, sae, _TOP_FEW, parameters):
-        found.setdefault(feature, []).append(view)
-    return found
-
-
-async def _windows(
-    session: AsyncSession, sae: SaeDetail, query: Select[Any], parameters: Mapping[str, Any]
-) -> list[tuple[int, ExampleView]]:
-    """Features with the examples that `query` finds, in its order."""
-    if sae.index is None or not parameters["features"]:
-        return []
-    indexed = {"index": sae.index.id, "set": sae.index.sequence_set.id}
+    if sae.index is None or not features:
+        return {}
+    parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "features": list(features)}
+    rows = await session.execute(_BEST, {**parameters, "before": before, "after": after})
     excerpts = [
         _Excerpt(
-            _Example(feature, 0, rank, sequence, position, activation, dict(zip(positions, values, strict=True))),
-            max(0, position - parameters["before"]),
+            _Example(feature, 0, 0, sequence, position, activation, dict(zip(positions, values, strict=True))),
+            max(0, position - before),
             token_ids,
         )
-        for feature, rank, sequence, position, activation, positions, values, token_ids in await session.execute(
-            query, {**indexed, **parameters}
-        )
+        for feature, sequence, position, activation, positions, values, token_ids in rows
     ]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(each.token_ids for each in excerpts))
-    return [(excerpt.example.feature, _view(excerpt, tokens, None)) for excerpt in excerpts]
+    return {excerpt.example.feature: _view(excerpt, tokens, None) for excerpt in excerpts}
 
 
-def _windowed(place: ColumnElement[int], skipped: ColumnElement[int], *given: FromClause) -> Select[Any]:
-    """The example at `place` (from 1) of each feature's band of top examples, with its window of the sequence.
-
-    Args:
-        skipped: how many activations the examples before it have.
-        given: what `place` and `skipped` are columns of, for each band.
-    """
-    position, number = ExampleBand.positions[place], ExampleBand.sequences[place]
-    active = slice(skipped + 1, skipped + ExampleBand.lengths[place])  # arrays count from 1, positions from 0
+def _best() -> Select[Any]:
+    """The first example of each feature's band of top examples, with its window of the sequence."""
+    active, position = ExampleBand.lengths[1], ExampleBand.positions[1]  # arrays count from 1, positions from 0
     first = func.greatest(1, position - bindparam("before", type_=Integer) + 1)
     last = position + bindparam("after", type_=Integer) + 1
-    bands = reduce(lambda joined, each: joined.join(each, true()), given, ExampleBand.__table__)
+    number = ExampleBand.sequences[1]
     return (
         select(
             ExampleBand.feature,
-            place - 1,
             number,
             position,
-            ExampleBand.activations[place],
-            ExampleBand.active_positions[active],
-            ExampleBand.active_values[active],
+            ExampleBand.activations[1],
+            ExampleBand.active_positions[1:active],
+            ExampleBand.active_values[1:active],
             tables.Sequence.token_ids[first:last],
         )
-        .select_from(bands)
         .join(tables.Sequence, (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == number))
         .where(
             ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
@@ -205,19 +186,7 @@ def _windowed(place: ColumnElement[int], skipped: ColumnElement[int], *given: Fr
     )
 
 
-def _few() -> Select[Any]:
-    """The first `count` examples of each feature, in order."""
-    places = func.generate_series(1, bindparam("count", type_=Integer))
-    series = places.table_valued(column("place", Integer)).render_derived(name="series")
-    place = series.c.place
-    length = func.unnest(ExampleBand.lengths[1 : place - 1]).column_valued("length")
-    before = select(func.coalesce(func.sum(length), 0).cast(Integer).label("skipped")).lateral("before")
-    return _windowed(place, before.c.skipped, series, before).order_by(ExampleBand.feature, place)
-
-
-_TOP: ColumnElement[int] = literal_column("0")
-_BEST = _windowed(literal_column("1", Integer), literal_column("0", Integer))
-_TOP_FEW = _few()
+_BEST = _best()
 
 
 @dataclass(frozen=True, slots=True)

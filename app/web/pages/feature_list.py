@@ -145,7 +145,7 @@ async def _lines(
     if view == "table":
         examples = {row.index: [row.example] for row in rows if row.example}
     else:
-        examples = await top_examples(session, sae, [row.index for row in rows], _ON_CARD, before=8, after=12)
+        examples = await top_examples(session, sae, [row.index for row in rows], _ON_CARD)
     return {row.index: [strips.line(view, row.max) for view in examples.get(row.index, ())] for row in rows}
 
 

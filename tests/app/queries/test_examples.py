@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -70,16 +72,11 @@ async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made
 
 
 async def test_some_top_examples_of_many_features(session: AsyncSession, made: Synthetic) -> None:
-    found = await top_examples(session, made.sae, [*range(24)], 3, before=3, after=2)
-    best = await best_examples(session, made.sae, [*range(24)], before=3, after=2)
-    assert found.keys() == best.keys()
+    found = await top_examples(session, made.sae, [*range(24)], 3)
+    assert found.keys() == {*range(23)}
     for feature, views in found.items():
-        whole = await get_examples(session, made.sae, feature, band=0, limit=3)
-        assert [(view.rank, view.sequence, view.position) for view in views] == [
-            (view.rank, view.sequence, view.position) for view in whole
+        alone = await get_examples(session, made.sae, feature, band=0, limit=3, with_documents=False)
+        assert [replace(view, tokens=list(view.tokens)) for view in views] == [
+            replace(view, tokens=list(view.tokens)) for view in alone
         ]
-        assert len({view.sequence for view in views}) == len(views)
-        for view, full in zip(views, whole, strict=True):
-            assert list(view.tokens) == list(full.tokens[view.start : full.position + 3])
-        assert list(views[0].tokens) == list(best[feature].tokens)
     assert await top_examples(session, made.sae, [], 3) == {}
