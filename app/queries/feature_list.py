@@ -182,7 +182,7 @@ async def pages(
     Raises:
         Unavailable: the index was replaced meanwhile; what is still to come would be of another one.
     """
-    page, filter = first, replace(filter, q=first.corrected or filter.q)
+    page, filter = first, replace(filter, q=first.corrected or filter.q)  # so that it is corrected once
     while True:
         yield page
         if page.next_cursor is None:
