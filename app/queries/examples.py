@@ -160,6 +160,27 @@ _BANDS = (
 )
 
 
+async def top_examples(
+    session: AsyncSession, sae: SaeDetail, features: Collection[int], count: int
+) -> dict[int, list[ExampleView]]:
+    """The `count` strongest examples of each of these features, best first, as whole sequences without documents."""
+    if sae.index is None or not features:
+        return {}
+    rows = await session.execute(_TOP_BANDS, {"index": sae.index.id, "features": list(features)})
+    examples = [example for row in rows for example in islice(_unpack(row), count)]
+    views = await _views(session, sae, examples, with_documents=False)
+    found: dict[int, list[ExampleView]] = {}
+    for example, view in zip(examples, views, strict=True):
+        found.setdefault(example.feature, []).append(view)
+    return found
+
+
+_TOP: ColumnElement[int] = literal_column("0")
+_TOP_BANDS = select(ExampleBand.__table__).where(
+    ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
+)
+
+
 async def best_examples(
     session: AsyncSession, sae: SaeDetail, features: Collection[int], *, before: int = 12, after: int = 12
 ) -> dict[int, ExampleView]:
@@ -203,7 +224,6 @@ def _best() -> Select[Any]:
     )
 
 
-_TOP: ColumnElement[int] = literal_column("0")
 _BEST = _best()
 
 

@@ -1,7 +1,7 @@
 """The list of an SAE's features: filters, orders, keyset pages."""
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -14,12 +14,13 @@ from app.db import transaction
 from app.errors import Unavailable, Unprocessable
 from app.queries.cursors import Cursor
 from app.queries.examples import ExampleView, best_examples
-from app.queries.expressions import submitted
+from app.queries.expressions import among, submitted
 from app.queries.features import TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.models import get_tokens, tokens_spelled
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.search import matches
+from app.queries.spelling import corrected
 from app.queries.values import storable
 from app.tables import Feature, Label
 
@@ -86,6 +87,8 @@ class FeaturePage:
     rows: tuple[FeatureRow, ...]
     next_cursor: str | None
     total: int
+    corrected: str | None = None
+    """What was searched for in place of the filter's `q`, of which a word matches no feature of the SAE."""
 
 
 async def list_features(
@@ -104,6 +107,12 @@ async def list_features(
         cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
     conditions = await _conditions(session, sae, filter)
     found = (await session.execute(_page(sae, filter, conditions, cursor))).all()
+    instead = None
+    if filter.q and not found:
+        instead = await corrected(session, sae, filter.q)
+        if instead is not None:
+            filter = replace(filter, q=instead)
+            found = (await session.execute(_page(sae, filter, conditions, cursor))).all()
     features, more = found[: filter.limit], len(found) > filter.limit
     if cursor is not None:
         total = cursor.total
@@ -112,11 +121,43 @@ async def list_features(
     else:
         total = await _total(session, sae, filter, conditions)
 
+    rows = await _rows(session, sae, features, with_examples=with_examples)
+    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total, instead)
+
+
+async def feature_rows(
+    session: AsyncSession, sae: SaeDetail, numbers: Sequence[int], *, with_examples: bool = True
+) -> tuple[FeatureRow, ...]:
+    """These features as a list shows them, in this order; empty without an index."""
+    if sae.index is None:
+        return ()
+    wanted = select(*_LISTED).where(Feature.index_id == sae.index.id, among(Feature.number, numbers))
+    found = {row.number: row for row in await session.execute(wanted)}
+    listed = [found[number] for number in numbers if number in found]
+    return await _rows(session, sae, listed, with_examples=with_examples)
+
+
+async def of_density(
+    session: AsyncSession, sae: SaeDetail, numbers: Collection[int], low: float | None, high: float | None
+) -> set[int]:
+    """Those of these features whose density is from `low` to `high`; None is no bound."""
+    if sae.index is None:
+        return set()
+    wanted = select(Feature.number).where(
+        Feature.index_id == sae.index.id, among(Feature.number, numbers), *_between(Feature.density, low, high)
+    )
+    return set(await session.scalars(wanted))
+
+
+async def _rows(
+    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool = True
+) -> tuple[FeatureRow, ...]:
+    """What a list shows of these rows of `_LISTED`."""
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
     labels = await label_summaries(session, sae.id, numbers)
-    rows = tuple(
+    return tuple(
         FeatureRow(
             index=feature.number,
             density=feature.density,
@@ -131,7 +172,6 @@ async def list_features(
         )
         for feature in features
     )
-    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total)
 
 
 async def pages(
@@ -142,7 +182,7 @@ async def pages(
     Raises:
         Unavailable: the index was replaced meanwhile; what is still to come would be of another one.
     """
-    page = first
+    page, filter = first, replace(filter, q=first.corrected or filter.q)  # so that it is corrected once
     while True:
         yield page
         if page.next_cursor is None:
@@ -184,14 +224,23 @@ def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
         raise Unprocessable(f"The corpus of this index has no topic “{filter.topic[:40]}”. It has {known}.")
     if filter.limit not in range(1, MAX_LIMIT + 1):
         raise Unprocessable(f"A page holds 1 to {MAX_LIMIT} features.")
-    _check_range("A density", filter.min_density, filter.max_density)
-    _check_range("A maximum", filter.min_max, filter.max_max)
+    check_range("A density", filter.min_density, filter.max_density)
+    check_range("A maximum", filter.min_max, filter.max_max)
     for text in (filter.q, filter.token, filter.promotes, filter.topic, filter.author, filter.category):
-        if len(text) > MAX_QUERY or not storable(text):
-            raise Unprocessable(f"A text to search for has up to {MAX_QUERY} characters, and no NUL.")
+        if len(text) > MAX_QUERY:
+            raise Unprocessable(
+                f"A text to search for has at most {MAX_QUERY} characters; this one has {len(text):,}: shorten it."
+            )
+        if not storable(text):
+            raise Unprocessable("A text to search for has no NUL and no half of a surrogate pair: remove them.")
 
 
-def _check_range(what: str, low: float | None, high: float | None) -> None:
+def check_range(what: str, low: float | None, high: float | None) -> None:
+    """Refuse bounds that are no numbers from 0 up, or that leave nothing between them.
+
+    Raises:
+        Unprocessable: they are.
+    """
     for bound in (low, high):
         if bound is not None and not (math.isfinite(bound) and bound >= 0):
             raise Unprocessable(f"{what} is a number from 0 up.")
@@ -202,10 +251,8 @@ def _check_range(what: str, low: float | None, high: float | None) -> None:
 async def _conditions(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[ColumnElement[bool]]:
     """What a feature must satisfy, but for search and labels."""
     assert sae.index is not None
-    lowest = ((Feature.density, filter.min_density), (Feature.max, filter.min_max))
-    highest = ((Feature.density, filter.max_density), (Feature.max, filter.max_max))
-    conditions: list[ColumnElement[bool]] = [column >= bound for column, bound in lowest if bound is not None]
-    conditions += [column <= bound for column, bound in highest if bound is not None]
+    conditions = _between(Feature.density, filter.min_density, filter.max_density)
+    conditions += _between(Feature.max, filter.min_max, filter.max_max)
     if filter.health is not None:
         conditions.append(_overlap(Feature.health, [filter.health]))
     if filter.topic:
@@ -214,6 +261,11 @@ async def _conditions(session: AsyncSession, sae: SaeDetail, filter: FeatureFilt
         if spelling:
             conditions.append(_overlap(column, await tokens_spelled(session, sae.model.id, spelling)))
     return conditions
+
+
+def _between(column: InstrumentedAttribute[float], low: float | None, high: float | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [] if low is None else [column >= low]
+    return conditions if high is None else [*conditions, column <= high]
 
 
 def _overlap(column: InstrumentedAttribute[Any], values: Sequence[Any]) -> ColumnElement[bool]:

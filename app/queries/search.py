@@ -29,12 +29,13 @@ _TOP_TOKENS: ColumnElement[str] = literal_column(TOP_TOKENS)
 """Literal, because the planner must see that they are those of the indexes."""
 
 
-def words(text: str) -> list[str]:
-    """The words that full text knows `text` by; none where it is all punctuation.
+WORD = re.compile(r"[^\W_]+")
+"""A word of a search. Postgres' own parser would skip <script> as markup, and take a/b and foo.com for one word."""
 
-    Postgres' own parser would skip <script> as markup, and take a/b and foo.com for one word.
-    """
-    return re.findall(r"[^\W_]+", text)
+
+def words(text: str) -> list[str]:
+    """The words that full text knows `text` by; none where it is all punctuation."""
+    return WORD.findall(text)
 
 
 def searched_text(token: bytes) -> str:

@@ -83,7 +83,7 @@ async def probe(
     check_text(text)
     await session.commit()  # the first probe waits for the model to load: no connection is held for that long
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
-    tokens = await _tokens(session, sae, answer)
+    tokens = await probe_tokens(session, sae, answer)
     summaries = await label_summaries(session, sae.id, answer.ranked) if sae.labelled else {}
     labels = {number: summary.explanation for number, summary in summaries.items()}
     return ProbeResult(
@@ -153,7 +153,8 @@ def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
     return answer.percentiles if answer.percentiles is not None else [None] * len(answer.features)
 
 
-async def _tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:
+async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:
+    """The tokens of a prompt, as the site shows them."""
     known = await get_tokens(session, sae.model.id, set(answer.token_ids))
     found = [known[token_id] for token_id in answer.token_ids]
     texts = api_texts([token.bytes for token in found])

@@ -44,6 +44,8 @@ async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_se
         "/saes/bare",
         f"{base}/features",
         f"{base}/features?q=zzz",
+        f"{base}/features?view=cards",
+        f"{base}/features/by-example?text=Some%20text",
         f"{base}/features/1",
         f"{base}/features/2?label=1",
         f"{base}/probe?text=Some%20text",

@@ -1,6 +1,6 @@
 """The REST API under /api/v1, described at /api/docs."""
 
-from app.web.api import docs, features, labels, maps, probe, runs, saes
+from app.web.api import by_example, docs, features, labels, maps, probe, runs, saes
 
 DESCRIPTION = """
 Everything the pages show, as JSON. Words are the field's: a *feature* is one of an SAE's latents, its *activation* on
@@ -20,4 +20,4 @@ TAGS = [
     {"name": "Runs", "description": "Long work: training, indexing and so on."},
 ]
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
-ROUTERS = (saes.router, maps.router, features.router, probe.router, labels.router, runs.router, docs.router)
+ROUTERS = tuple(noun.router for noun in (saes, maps, by_example, features, probe, labels, runs, docs))

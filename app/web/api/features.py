@@ -50,6 +50,10 @@ class FeatureList(BaseModel):
     features: list[FeatureSummary]
     total: Annotated[int, Field(description="Features that pass the filter, on all pages.")]
     next_cursor: str | None
+    corrected: Annotated[
+        str | None,
+        Field(description="Where a word of `q` matches no feature: what was searched for, with the nearest spelling."),
+    ] = None
 
 
 class CoactiveOut(BaseModel):
@@ -149,7 +153,12 @@ def _wanted(
     max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
     min_max: Annotated[Bound, Query(description="Of the strongest activation.")] = None,
     max_max: Bound = None,
-    q: Annotated[Text, Query(description="Words in labels or top tokens.")] = "",
+    q: Annotated[
+        Text,
+        Query(
+            description="Words in labels or top tokens; one that matches nothing gives way to the nearest that does."
+        ),
+    ] = "",
     health: Annotated[Health | None, Query(description="Features with this flag.")] = None,
     token: Annotated[Text, Query(description="A token among the top tokens, as it is or after a space.")] = "",
     promotes: Annotated[Text, Query(description="The same among the promoted output tokens.")] = "",
@@ -189,7 +198,12 @@ async def list_features(
 ) -> FeatureList:
     """One page of the features that pass all filters given. The largest come first, but by index the smallest."""
     page = await feature_list.list_features(session, sae, replace(wanted, limit=limit, cursor=cursor))
-    return FeatureList(features=[_summary(row) for row in page.rows], total=page.total, next_cursor=page.next_cursor)
+    return FeatureList(
+        features=[_summary(row) for row in page.rows],
+        total=page.total,
+        next_cursor=page.next_cursor,
+        corrected=page.corrected,
+    )
 
 
 @router.get(

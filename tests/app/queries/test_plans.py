@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.web import Plan, fill, slug
-from app.queries.examples import best_examples, get_examples
-from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.examples import best_examples, get_examples, top_examples
+from app.queries.feature_list import FeatureFilter, feature_rows, list_features, of_density
 from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
+from app.queries.spelling import corrected
 
 SMALL = {"sae", "feature_index", "language_model", "corpus", "sequence_set"}
 """Tables of a row an SAE, or less: reading them whole is the quickest."""
@@ -109,12 +110,15 @@ NARROWED = [
 SEARCHES = [
     FeatureFilter(sort=sort, q=q, label=label)
     for sort, q, label in product(
-        ("density", "index"), ("bader", "ba", "tokens about", "->", "(", "zzzz"), (None, "labelled", "unlabelled")
+        ("density", "index"),
+        ("bader", "ba", "tokens about", "badder", "->", "(", "zzzz"),
+        (None, "labelled", "unlabelled"),
     )
 ]
 
 
 async def test_lists_and_searches_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+    await corrected(session, sae, "zzzz")  # the words that can be found are read from end to end, once an index
     for filter in (*LISTS, *NARROWED, *SEARCHES):
         for plan in await plans(list_features(session, sae, filter)):
             assert not read_whole(plan), (filter, json.dumps(plan, indent=1))
@@ -144,6 +148,9 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
         get_examples(session, sae, 7),
         get_examples(session, sae, 7, band=3),
         best_examples(session, sae, range(10, 60)),
+        top_examples(session, sae, range(10, 60), 3),
+        feature_rows(session, sae, range(10, 60)),
+        of_density(session, sae, range(10, 600), None, 0.01),
         feature_histograms(session, sae, range(100, 400, 3)),
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),

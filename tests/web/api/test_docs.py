@@ -16,6 +16,7 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/map"),
     ("get", "/api/v1/saes/{sae}/features"),
     DOWNLOAD,
+    ("post", "/api/v1/saes/{sae}/features/by-example"),
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
     ("post", "/api/v1/saes/{sae}/probe"),

@@ -135,7 +135,12 @@ async def test_a_wrong_filter_is_explained(client: httpx.AsyncClient, made: Synt
 
 async def test_without_an_index_there_is_nothing_to_see_yet(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
-    assert (await client.get(url(made))).json() == {"features": [], "total": 0, "next_cursor": None}
+    assert (await client.get(url(made))).json() == {
+        "features": [],
+        "total": 0,
+        "next_cursor": None,
+        "corrected": None,
+    }
     for path in ("/0", "/0/examples"):
         assert "no published index" in problem(await client.get(url(made, path)), 404)["detail"]
 

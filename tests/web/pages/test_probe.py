@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import torch
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.settings import Settings
-from tests.app.inference.dictionaries import Dictionary, activations, make_dictionary, publish
+from tests.app.inference.dictionaries import Dictionary, activations, make_dictionary
 from tests.tiny import BOS
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
-from tests.web.site import SECRET, site
+from tests.web.probing import probing_site
 
 TEXT = '\nIt was the best of <script>alert("times")</script>,\nit was the worst.'
 
@@ -26,10 +25,7 @@ def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
 
 @pytest.fixture
 async def probing(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    await publish(engine, dictionary)
-    secret = {"inference_secret": SecretStr(SECRET)}
-    inference = dictionary.settings.model_copy(update=secret | {"database_url": settings.database_url})
-    async with site(settings.model_copy(update=secret), inference=inference) as client:
+    async with probing_site(dictionary, engine, settings) as client:
         yield client
 
 
