@@ -16,7 +16,7 @@ WRITTEN = {
 
 def form(page: Element) -> dict[str, str]:
     """What the form holds."""
-    element = page.one("form", method="post")
+    element = page.one("details", cls="label-form").one("form")
     values = {
         field["name"]: field.attributes.get("value") or ""
         for field in element.all("input")
