@@ -108,8 +108,16 @@ class Matching:
     b: Counterparts
     tokens: int
     """Counted tokens that activity was compared on; 0 if it was not."""
-    provenance: dict[str, Any]
-    """JSON: what was compared, and every choice in the definitions."""
+
+
+def provenance(stores: tuple[ActivationStore, ActivationStore] | None) -> dict[str, Any]:
+    """What a matching of two SAEs depends on beside their decoders, and every choice in its definitions; JSON."""
+    return {
+        "matching_version": MATCHING_VERSION,
+        "torch_version": str(torch.__version__),
+        "thresholds": THRESHOLDS,
+        "stores": None if stores is None else [store.plan for store in stores],
+    }
 
 
 @torch.no_grad()
@@ -151,7 +159,7 @@ def match_features(
             _rank(block, cosine, pairs, a, b)
         progress(stop, n)
     of_a, of_b = _counterparts(a, b, pairs), _counterparts(b, a, pairs and pairs.turned())
-    return Matching(of_a, of_b, pairs.tokens if pairs else 0, _provenance(stores))
+    return Matching(of_a, of_b, pairs.tokens if pairs else 0)
 
 
 def _check(W_dec_a: Tensor, W_dec_b: Tensor, stores: tuple[ActivationStore, ActivationStore] | None) -> None:
@@ -252,7 +260,8 @@ class _Best:
 
     @classmethod
     def empty(cls, n: int) -> Self:
-        return cls(*(Partners.none(n) for _ in range(3)), np.full((3, n), -np.inf, np.float32))
+        near, coactive, parent = (Partners.none(n) for _ in range(3))
+        return cls(near, coactive, parent, np.full((3, n), -np.inf, np.float32))
 
     def take(self, block: slice, first: int, scores: list[NDArray[np.float32]], measures: "_Measures") -> None:
         """Take better partners for the features in `block`.
@@ -349,12 +358,3 @@ def _covered(pairs: _Pairs, parent: NDArray[np.int32]) -> Indices:
         hit[hit] = have[place[hit]] == wanted[hit]
         covered += np.bincount(wanted[hit] // len(positions), minlength=pairs.a.d_sae)
     return covered
-
-
-def _provenance(stores: tuple[ActivationStore, ActivationStore] | None) -> dict[str, Any]:
-    return {
-        "matching_version": MATCHING_VERSION,
-        "torch_version": str(torch.__version__),
-        "thresholds": THRESHOLDS,
-        "stores": None if stores is None else [store.plan for store in stores],
-    }

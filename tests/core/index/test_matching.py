@@ -207,7 +207,7 @@ def test_blocks_chunks_and_shards_do_not_matter(
     monkeypatch.setattr(matching, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
     turned = match_features(W_B, W_A, stores[::-1])
-    for other in (again, Matching(turned.b, turned.a, turned.tokens, {})):
+    for other in (again, Matching(turned.b, turned.a, turned.tokens)):
         for side in ("a", "b"):
             ours, theirs = getattr(found, side), getattr(other, side)
             for name in ("count", "parts", "covered", "near_matched", "coactive_matched"):
