@@ -272,7 +272,7 @@ async def list_counterparts(
     rows, more = found[:limit], len(found) > limit
     next_cursor = None
     if more:
-        next_cursor = Cursor(sort, True, float(rows[-1]._mapping[column]), rows[-1].feature, total).encode()
+        next_cursor = Cursor(sort, True, float(rows[-1]._mapping[column.key]), rows[-1].feature, total).encode()
     return CounterpartPage(tuple(_counterpart(row, comparison) for row in rows), next_cursor, total)
 
 
