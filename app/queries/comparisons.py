@@ -220,6 +220,21 @@ async def get_counterparts(
     return {row.feature: _counterpart(row, comparison) for row in rows}
 
 
+async def counterparts_everywhere(
+    session: AsyncSession, comparisons: Sequence[ComparisonView], feature: int
+) -> dict[int, Counterpart]:
+    """What one feature has in every other SAE that its own was compared with, by the comparison's id."""
+    if not comparisons:
+        return {}
+    own = [
+        and_(FeatureMatch.comparison_id == comparison.id, FeatureMatch.side == comparison.side)
+        for comparison in comparisons
+    ]
+    rows = await session.execute(_rows().where(FeatureMatch.feature == feature, or_(*own)))
+    known = {comparison.id: comparison for comparison in comparisons}
+    return {row.comparison_id: _counterpart(row, known[row.comparison_id]) for row in rows}
+
+
 async def get_parts(
     session: AsyncSession, comparison: ComparisonView, feature: int, *, limit: int = MAX_LIMIT
 ) -> list[Counterpart]:

@@ -8,11 +8,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound
+from app.queries.comparisons import comparisons_tag
 from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, get_feature
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
+from app.web.counterparts import in_others
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.pages.labels import author_of, panel
 from app.web.rendering import render, wants_fragment
@@ -53,7 +55,7 @@ async def feature(
 ) -> HTMLResponse:
     """Everything about one feature."""
     author = author_of(request, settings)
-    etag = features_tag(request, sae, author)
+    etag = features_tag(request, sae, author, await comparisons_tag(session, sae.id))
     refuse_known(request, etag)
     detail = await _detail(session, sae, index)
     examples: dict[int, list[Example]] = {}
@@ -69,6 +71,7 @@ async def feature(
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
+        "in_others": await in_others(session, sae, index),
         "health": words.health(sae),
         "not_counted": _not_counted(sae),
         **await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params),
