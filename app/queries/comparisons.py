@@ -191,6 +191,12 @@ async def list_comparisons(session: AsyncSession, sae: SaeDetail) -> list[Compar
     return sorted((_view(row, sae.id) for row in rows), key=lambda view: -view.other_id)
 
 
+async def list_compared(session: AsyncSession, *, limit: int) -> list[tuple[int, int]]:
+    """Ids of the SAEs of each comparison, the newest first."""
+    rows = await session.execute(select(Comparison.a_id, Comparison.b_id).order_by(Comparison.id.desc()).limit(limit))
+    return [(a, b) for a, b in rows]
+
+
 async def comparisons_tag(session: AsyncSession, sae_id: int) -> tuple[tuple[Any, ...], ...]:
     """What a page that shows an SAE's comparisons is known by: it changes with them, and with the others' labels."""
     rows = await session.execute(_TAG, {"sae": sae_id})

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,6 +18,7 @@ from app.queries.comparisons import (
     get_comparison,
     get_counterparts,
     get_parts,
+    list_compared,
     list_comparisons,
     list_counterparts,
 )
@@ -25,7 +26,7 @@ from app.queries.examples import best_examples, get_examples
 from app.queries.features import FeatureBrief, feature_briefs
 from app.queries.saes import SaeDetail, list_saes
 from app.web import figures, strips, words
-from app.web.counterparts import address
+from app.web.counterparts import address, check_pair
 from app.web.dependencies import Session, check_feature
 from app.web.formatting import count, percent
 from app.web.pages.features import Example
@@ -35,7 +36,10 @@ router = APIRouter()
 
 _FIRST = 8
 """Features of each list that the overview shows; the list by itself shows all."""
+_PAGE = 50
 _EXAMPLES = 10
+_KNOWN = 20
+"""Comparisons to choose from where nothing is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Row:
     counterpart: Counterpart
     own: FeatureBrief | None
     others: FeatureBrief | None
+    line: strips.Line | None
+    """Where a feature that is split is most active."""
     address: str
 
 
@@ -76,54 +82,67 @@ class ShownList:
     title: str
     meaning: str
     is_split: bool
-    own: SaeDetail
-    others: SaeDetail
+    names: tuple[str, str]
+    """Of the SAE whose features are listed, and of the other."""
     rows: list[Row]
     total: int
     more: str | None
     all: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for, as it stands there; empty for nothing."""
+
+    a: str = ""
+    b: str = ""
+    feature: str = ""
+    show: str = ""
+    cursor: str | None = None
+
+
 @router.get("/compare")
-async def compare(
-    request: Request,
-    session: Session,
-    a: str = "",
-    b: str = "",
-    feature: str = "",
-    show: str = "",
-    cursor: str | None = None,
-) -> HTMLResponse:
+async def compare(request: Request, session: Session, asked: Annotated[Asked, Depends()]) -> HTMLResponse:
     """The choice of two SAEs, their comparison, one of its lists, or with `feature` that feature of `a`."""
-    saes = await list_saes(session)
-    context: dict[str, Any] = {"saes": saes, "a": None, "b": None, "sae": None, "error": None, "comparison": None}
+    context: dict[str, Any] = {"saes": await list_saes(session), "a": None, "b": None, "sae": None, "error": None}
+    context |= {"comparison": None, "known": []}
+    status = 200
     try:
-        context["a"] = context["sae"] = _named(saes, a)
-        context["b"] = _named(saes, b)
-        if context["a"] is None or context["b"] is None:
-            context["known"] = await _known(session, saes, context["a"])
-            return render(request, "compare/choose.html", context)
-        _check(context["a"], context["b"])
-        context["measures"] = _measures(context["a"], context["b"])
-        comparison = await get_comparison(session, context["a"], context["b"])
-        if comparison is None:
-            raise _not_compared(context["a"], context["b"])
-        context |= {"comparison": comparison, "stale": _is_stale(comparison, context["a"], context["b"])}
-        pair = _Pair(session, context["a"], context["b"], comparison)
-        if feature:
-            context |= await _feature(pair, check_feature(context["a"], feature))
-            return render(request, "compare/feature.html", context)
-        if show:
-            context["list"] = await _list(pair, show, cursor=cursor, limit=50)
-            return render(request, "compare/_rows.html" if wants_fragment(request) else "compare/list.html", context)
-        context |= await _overview(pair)
-        return render(request, "compare/page.html", context)
+        template = await _answer(session, asked, context)
     except UserError as error:
         if wants_fragment(request):
             raise
-        context |= {"error": error, "known": []}
-        template = "compare/page.html" if "measures" in context and not (feature or show) else "compare/choose.html"
-        return render(request, template, context, status=error.status)
+        context["error"], status = error, error.status  # shown below the choice, which is there to be mended
+        measured = "measures" in context and not (asked.feature or asked.show)
+        template = "compare/page.html" if measured else "compare/choose.html"
+    if template == "compare/list.html" and wants_fragment(request):
+        template = "compare/_rows.html"
+    return render(request, template, context, status=status)
+
+
+async def _answer(session: AsyncSession, asked: Asked, context: dict[str, Any]) -> str:
+    """Fill the context as far as it goes; the template that shows it."""
+    saes: list[SaeDetail] = context["saes"]
+    a = context["a"] = context["sae"] = _named(saes, asked.a)
+    b = context["b"] = _named(saes, asked.b)
+    if a is None or b is None:
+        context["known"] = await _known(session, saes, a)
+        return "compare/choose.html"
+    check_pair(a, b)
+    context |= _measures(a, b)
+    comparison = await get_comparison(session, a, b)
+    if comparison is None:
+        raise _not_compared(a, b)
+    context |= {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
+    pair = _Pair(session, a, b, comparison)
+    if asked.feature:
+        context |= await _feature(pair, check_feature(a, asked.feature))
+        return "compare/feature.html"
+    if asked.show:
+        context["list"] = await _list(pair, asked.show, cursor=asked.cursor, limit=_PAGE)
+        return "compare/list.html"
+    context |= await _overview(pair)
+    return "compare/page.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +179,6 @@ def _named(saes: Iterable[SaeDetail], slug: str) -> SaeDetail | None:
     return found
 
 
-def _check(a: SaeDetail, b: SaeDetail) -> None:
-    if a.id == b.id:
-        raise Unprocessable("An SAE is the same as itself: choose two.")
-    if a.model.id != b.model.id:
-        raise Unprocessable(
-            f"{a.slug} is an SAE of {a.model.name}, {b.slug} one of {b.model.name}: only SAEs of one model are compared."
-        )
-
-
 def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
     for sae in (a, b):
         if sae.index is None:
@@ -186,25 +196,43 @@ def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:
     return bool(a.index and b.index and a.index.sequence_set.id == b.index.sequence_set.id)
 
 
-async def _known(session: AsyncSession, saes: Iterable[SaeDetail], a: SaeDetail | None) -> list[SaeDetail]:
-    """SAEs that the chosen one has been compared with."""
-    if a is None:
-        return []
-    compared = {comparison.other_id for comparison in await list_comparisons(session, a)}
-    return [sae for sae in saes if sae.id in compared]
+async def _known(
+    session: AsyncSession, saes: Iterable[SaeDetail], chosen: SaeDetail | None
+) -> list[tuple[SaeDetail, SaeDetail]]:
+    """Pairs that have been compared, of the chosen SAE if there is one; the narrower first where none is chosen."""
+    by_id = {sae.id: sae for sae in saes}
+    if chosen is not None:
+        return [(chosen, by_id[each.other_id]) for each in await list_comparisons(session, chosen)]
+    pairs = [(by_id[a], by_id[b]) for a, b in await list_compared(session, limit=_KNOWN)]
+    return [(a, b) if a.d_sae <= b.d_sae else (b, a) for a, b in pairs]
 
 
 # --- two SAEs
 
 
-def _measures(a: SaeDetail, b: SaeDetail) -> list[tuple[words.Measure, words.Measure | None, words.Measure | None]]:
-    """What both SAEs are and how well they work: a name with its meaning, and both values."""
-    sides = []
-    for sae in (a, b):
-        main, more = words.measures(sae.metrics)
-        sides.append({each.name: each for each in [*_facts(sae), *main, *more]})
-    names = dict.fromkeys([*sides[0], *sides[1]])
-    return [(sides[0].get(name) or sides[1][name], sides[0].get(name), sides[1].get(name)) for name in names]
+@dataclass(frozen=True, slots=True)
+class _SideBySide:
+    """One measure of two SAEs; None where it was not taken."""
+
+    name: str
+    meaning: str
+    values: tuple[words.Measure | None, words.Measure | None]
+
+
+def _measures(a: SaeDetail, b: SaeDetail) -> dict[str, list[_SideBySide]]:
+    """What both SAEs are and how well they work: the main measures, and the others."""
+    sides = [words.measures(sae.metrics) for sae in (a, b)]
+    main = _beside(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
+    return {"measures": main, "more_measures": _beside(*(measured[1] for measured in sides))}
+
+
+def _beside(ours: list[words.Measure], theirs: list[words.Measure]) -> list[_SideBySide]:
+    """Measures of the same name beside each other, in the order of the lists."""
+    left, right = ({each.name: each for each in side} for side in (ours, theirs))
+    return [
+        _SideBySide(each.name, each.meaning, (left.get(each.name), right.get(each.name)))
+        for each in (left | right).values()
+    ]
 
 
 def _facts(sae: SaeDetail) -> list[words.Measure]:
@@ -235,6 +263,8 @@ async def _overview(pair: _Pair) -> dict[str, Any]:
         counts, floor = pair.comparison.this["correlation"], thresholds.get("match_correlation")
         charts.append(figures.match_quality("correlation", "activations", counts, floor))
     lists = [await _list(pair, name, limit=_FIRST) for name in LISTS]
+    # The direction in which there is more splitting first: from the narrower to the wider SAE.
+    lists[:2] = sorted(lists[:2], key=lambda each: -each.total)
     return {"charts": charts, "lists": [each for each in lists if each.rows], "thresholds": thresholds}
 
 
@@ -247,23 +277,25 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
     )
     own, others = (pair.b, pair.a) if shown.of_other else (pair.a, pair.b)
     briefs = await pair.briefs(*page.rows, of_other=shown.of_other)
+    is_split = shown.listing == "split"
+    views = await best_examples(pair.session, own, list(briefs.own)) if is_split else {}
     rows = [
         Row(
             each,
             briefs.own.get(each.feature),
             briefs.others.get(each.best.index) if each.best else None,
+            strips.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
             address(own, others, feature=each.feature),
         )
         for each in page.rows
     ]
-    said = {"a": pair.a.slug, "b": pair.b.slug}
+    said = dict(zip("ab", words.apart(pair.a, pair.b), strict=True))
     return ShownList(
         name=name,
         title=shown.title.format(**said),
         meaning=shown.meaning.format(**said),
-        is_split=shown.listing == "split",
-        own=own,
-        others=others,
+        is_split=is_split,
+        names=words.apart(own, others),
         rows=rows,
         total=page.total,
         more=address(pair.a, pair.b, show=name, cursor=page.next_cursor) if page.next_cursor else None,
@@ -309,6 +341,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
         "other": other,
         "nearer": await _nearer(pair, found),
         "parts": await _relatives(pair, [(each.feature, each.parent) for each in parts]),
+        "names": words.apart(pair.a, pair.b),
         "parents": await _relatives(pair, [(found.parent.index, found.parent)] if found.parent else []),
         "turned": address(pair.b, pair.a, feature=best.index) if best else None,
         "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
