@@ -26,13 +26,18 @@ STAGE = {
 def upgrade() -> None:
     op.drop_constraint(op.f("ck_run_ck_run_kind"), "run")  # 0001 named it so, without knowing
     op.create_check_constraint("kind", "run", KINDS)
-    add_stage = """
+    add_stage()
+    comparison()
+    feature_match()
+
+
+def add_stage() -> None:
+    """Runs that are to go on find the stage that they end with."""
+    unfinished = """
         UPDATE run SET stages = stages || CAST(:stages AS jsonb)
         WHERE kind IN ('index', 'demo') AND state IN ('queued', 'running', 'failed')
     """
-    op.execute(sa.text(add_stage).bindparams(stages=json.dumps([STAGE])))
-    comparison()
-    feature_match()
+    op.execute(sa.text(unfinished).bindparams(stages=json.dumps([STAGE])))
 
 
 def comparison() -> None:
