@@ -1,4 +1,4 @@
-"""seesae train, index and evaluate: long work in this process, with progress here and on the site."""
+"""seesae train, index, evaluate and compare: long work in this process, with progress here and on the site."""
 
 import json
 import os
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(train)
     app.command(rich_help_panel=panel)(index)
     app.command(rich_help_panel=panel)(evaluate)
+    app.command(rich_help_panel=panel)(compare)
 
 
 @ends_in_one_line
@@ -240,6 +241,31 @@ def evaluate(
     asked = {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length, "predictions": predictions}
     params = validated(EvaluateParams, asked)
     _run(settings_with(device=device), "evaluate", f"Evaluate {sae} on {corpus}", params, EVALUATE, as_json)
+
+
+@ends_in_one_line
+def compare(
+    sae: Sae,
+    other: Annotated[str, typer.Argument(help="Slug of another SAE of the same model.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Match the features of two SAEs of one model, by decoder direction and by activity on the same text.
+
+    Shows on the site which features both have, which only one has, and which features of the one are split into parts
+    by the other, as a wider SAE does. `seesae index` and `seesae demo` do it by themselves for SAEs that are indexed on
+    the same text; where two are not, directions alone are compared. Interrupted, the same command starts anew: it takes
+    seconds to minutes.
+
+    Example: seesae compare smollm2-135m-l9-batchtopk-1024 smollm2-135m-l9-batchtopk-4096
+    """
+    from app.jobs.params import CompareParams
+    from app.jobs.plans import COMPARE
+    from app.terminal import result_text
+
+    params = CompareParams(a=sae, b=other)
+    result = do_run(settings_with(), "compare", f"Compare {sae} with {other}", params, COMPARE)
+    lines = [result_text({key: value for key, value in result.items() if key != "notes"}), *result["notes"]]
+    answer(result, as_json=as_json, text="\n".join(lines))
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

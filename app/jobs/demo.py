@@ -6,6 +6,7 @@ early enough that the forward pass, which stops there, costs a third of the whol
 
 from typing import Any
 
+from app.jobs.compare import compare_with_others
 from app.jobs.context import RunContext
 from app.jobs.index import dead_fraction
 from app.jobs.material import Place
@@ -41,6 +42,7 @@ async def run_demo(run: RunContext, shop: Workshop) -> dict[str, Any]:
     ((sae, detail),) = await train_saes(run, shop, plans(training, material), material)
     statistics = await index_sae(run, shop, sae, detail, material)
     (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material, predictions=_PREDICTIONS)
+    await compare_with_others(run, shop, detail)
     return {
         "sae": detail.slug,
         "features": sae.d_sae,

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from app.jobs.compare import run_compare
 from app.jobs.context import BeingDone, RunContext, RunInterrupted, StagesListener
 from app.jobs.demo import run_demo
 from app.jobs.evaluate import run_evaluate
@@ -27,6 +28,7 @@ JOBS: dict[RunKind, Job] = {
     "train": run_train,
     "index": run_index,
     "evaluate": run_evaluate,
+    "compare": run_compare,
     "import": run_import,
 }
 

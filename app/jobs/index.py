@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.jobs.compare import compare_with_others
 from app.jobs.context import RunContext
 from app.jobs.params import IndexParams
 from app.jobs.stages import index_sae, model_of, open_sae, place_of, prepare
@@ -23,6 +24,7 @@ async def run_index(run: RunContext, shop: Workshop) -> dict[str, Any]:
         await runs.set_sae(session, run.run_id, detail.id)
     material = await prepare(run, shop, model_of(detail), place_of(detail), params)
     statistics = await index_sae(run, shop, sae, detail, material)
+    await compare_with_others(run, shop, detail)
     return {
         "sae": detail.slug,
         "features": detail.d_sae,

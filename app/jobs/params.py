@@ -101,6 +101,13 @@ class EvaluateParams(CorpusParams):
     """Next-token predictions that the model's losses are measured on."""
 
 
+class CompareParams(Params):
+    """Compare the features of two SAEs of one model."""
+
+    a: str
+    b: str
+
+
 class ImportParams(Params):
     """Take over an SAE in any public format."""
 

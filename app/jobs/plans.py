@@ -15,12 +15,14 @@ INDEXING = (
     Stage("publish", "Publish the index", unit="features"),
     Stage("map", "Draw the map of the features"),
 )
+COMPARISON = (Stage("compare", "Compare with other SAEs", unit="features"),)
 EVALUATION = (Stage("evaluate", "Evaluate on held-out text", unit="tokens"),)
 
 TRAIN = (*MATERIAL, *TRAINING, *EVALUATION)
-INDEX = (*MATERIAL, *INDEXING)
+INDEX = (*MATERIAL, *INDEXING, *COMPARISON)
 EVALUATE = (*MATERIAL, *EVALUATION)
-DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION)
+COMPARE = (Stage("compare", "Compare the features of both", unit="features"),)
+DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON)
 IMPORT = (
     Stage("read", "Read and convert the SAE"),
     Stage("fetch", "Fetch its model", unit="bytes"),

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.queries.comparisons import FeatureMatchRow
 from app.queries.publish import ExampleRow, FeatureStatisticsRow
 from sae_core.corpora import Sequences
+from sae_core.index.matching import Counterparts, Partners
 from sae_core.index.types import FeatureStatistics
 
 
@@ -66,6 +68,29 @@ def example_rows(statistics: FeatureStatistics) -> Iterator[ExampleRow]:
     )
     for row, (start, stop) in zip(columns, pairwise(indptr), strict=True):
         yield ExampleRow._make((*row, positions[start:stop], values[start:stop]))
+
+
+def match_rows(counterparts: Counterparts) -> Iterator[FeatureMatchRow]:
+    """A row for every feature of one SAE, of what it has in another."""
+    c = counterparts
+    columns = zip(
+        c.count.tolist(),
+        *_partner(c.near),
+        c.near_matched.tolist(),
+        *_partner(c.coactive),
+        c.coactive_matched.tolist(),
+        *_partner(c.parent),
+        c.parts.tolist(),
+        c.covered.tolist(),
+        strict=True,
+    )
+    for number, row in enumerate(columns):
+        yield FeatureMatchRow._make((number, *row))
+
+
+def _partner(partners: Partners) -> tuple[list[Any], ...]:
+    numbers = [number if number >= 0 else None for number in partners.ids.tolist()]
+    return numbers, partners.cosine.tolist(), partners.correlation.tolist(), partners.joint.tolist()
 
 
 def unpadded(sequences: Sequences) -> Iterator[tuple[list[int], list[int]]]:

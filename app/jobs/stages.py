@@ -254,12 +254,22 @@ async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
         NotFound: there is no such SAE.
         CheckpointError: its files cannot be read.
     """
+    detail = await registered_sae(shop, slug)
+    return SAE.load(shop.artifacts.root / detail.artifact), detail
+
+
+async def registered_sae(shop: Workshop, slug: str) -> SaeDetail:
+    """The row of an SAE.
+
+    Raises:
+        NotFound: there is no such SAE.
+    """
     detail = await _find(shop, slug)
     if detail is None:
         async with shop.sessions() as session:
             known = ", ".join(other.slug for other in await saes.list_saes(session))
         raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
-    return SAE.load(shop.artifacts.root / detail.artifact), detail
+    return detail
 
 
 def model_of(detail: SaeDetail) -> str:

@@ -1,7 +1,7 @@
 """SAEs: what they are, and the overview of all their features."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
-from app.queries.expressions import submitted
+from app.queries.expressions import among, submitted
 from app.queries.models import ModelInfo, model_info
 from app.queries.values import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
@@ -144,6 +144,12 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
         return None
     row = (await session.execute(_ONE, {"slug": slug})).one_or_none()
     return None if row is None else _detail(*row)
+
+
+async def get_saes(session: AsyncSession, ids: Iterable[int]) -> dict[int, SaeDetail]:
+    """These SAEs by id."""
+    rows = await session.execute(_details().where(among(Sae.id, ids)))
+    return {sae.id: sae for sae in (_detail(*row) for row in rows)}
 
 
 def _details() -> Select[Any]:

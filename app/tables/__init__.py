@@ -1,6 +1,7 @@
 """All tables, so that importing the package fills `Base.metadata`."""
 
 from app.tables.base import Base
+from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
@@ -10,12 +11,14 @@ from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
 __all__ = [
     "Base",
+    "Comparison",
     "Corpus",
     "Document",
     "ExampleBand",
     "Feature",
     "FeatureIndex",
     "FeatureMap",
+    "FeatureMatch",
     "Label",
     "LabelRevision",
     "LanguageModel",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
 
-RunKind = Literal["train", "index", "evaluate", "demo", "import", "export"]
+RunKind = Literal["train", "index", "evaluate", "compare", "demo", "import", "export"]
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -18,7 +18,7 @@ class Run(Base):
 
     __tablename__ = "run"
     __table_args__ = (
-        CheckConstraint("kind IN ('train', 'index', 'evaluate', 'demo', 'import', 'export')", name="kind"),
+        CheckConstraint("kind IN ('train', 'index', 'evaluate', 'compare', 'demo', 'import', 'export')", name="kind"),
         CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
     )
 

@@ -53,5 +53,17 @@ async def _feature_index(
 FeatureIndex = Annotated[int, Depends(_feature_index)]
 
 
+def check_feature(sae: SaeDetail, text: str) -> int:
+    """The number of a feature that a query string names.
+
+    Raises:
+        NotFound: the SAE has no such feature.
+    """
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
+    if number not in range(sae.d_sae):
+        raise NotFound(f"{sae.slug} has no feature “{text[:20]}”: its features are numbered 0 to {sae.d_sae - 1}.")
+    return number
+
+
 def _short(number: int) -> str:
     return str(number) if abs(number) < 10**12 else "of that number"

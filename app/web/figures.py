@@ -140,6 +140,40 @@ def redundancy_histogram(counts: Sequence[int]) -> Chart:
     )
 
 
+def match_quality(measure: str, what: str, counts: Mapping[str, Sequence[int]], floor: float | None) -> Chart:
+    """How near features come to their best partner in another SAE: those that match one to one, and the others.
+
+    Args:
+        measure: what the partner is best by, "cosine" or "correlation".
+        what: of what it is, for the axis.
+        counts: features in equal bins of the measure over 0 to 1, as "matched" and as "others".
+        floor: the least that a match needs.
+    """
+    matched, others = counts["matched"], counts["others"]
+    edges = [place / len(matched) for place in range(len(matched) + 1)]
+    bins = list(pairwise(edges))
+    ends = [[f"{low:.2f}", f"{high:.2f}"] for low, high in bins]
+    hover = f"{measure} %{{customdata[0]}} to %{{customdata[1]}}<br>%{{y:,}} features"
+    bars = [
+        _bars(bins, matched, ends, f"{hover} matched one to one"),
+        _bars(bins, others, ends, f"{hover} not matched"),
+    ]
+    bars[1]["marker"] = {"color": "var(--line-strong)"}
+    return Chart(
+        title=f"By {measure} of {what}",
+        note="solid: each is the other's best; pale: it is not, or too low",
+        figure=_figure(
+            bars,
+            {"title": f"best {measure}", "range": [0, 1], "tickformat": ".1f"},
+            {"title": "features", "tickformat": ",", "rangemode": "tozero", "nticks": 5},
+            barmode="stack",
+            shapes=[] if floor is None else [_divider(floor)],
+        ),
+        columns=("from", "to", "matched", "not matched"),
+        rows=tuple((*end, count(yes), count(no)) for end, yes, no in zip(ends, matched, others, strict=True)),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Curve:
     metric: str

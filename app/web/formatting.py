@@ -118,6 +118,7 @@ FILTERS = {
         plain,
         plural,
         rate,
+        round_percent,
         short_hash,
         signed,
         significant,

@@ -171,6 +171,17 @@ def place_words(sae: SaeDetail) -> str:
     return f"{hook(sae.hook)}, rebuilding {hook(sae.hook_out)}" if sae.hook_out else hook(sae.hook)
 
 
+def apart(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
+    """Two SAEs by what tells their slugs apart: '…1024' and '…4096'; in full where that says nothing."""
+    ours, theirs = a.slug.split("-"), b.slug.split("-")
+    shared = 0
+    while shared < min(len(ours), len(theirs)) and ours[shared] == theirs[shared]:
+        shared += 1
+    if not shared or shared in (len(ours), len(theirs)):
+        return a.slug, b.slug
+    return f"…{'-'.join(ours[shared:])}", f"…{'-'.join(theirs[shared:])}"
+
+
 def headline(sae: SaeDetail) -> list[tuple[str, str]]:
     """The few numbers by which SAEs are compared in a list."""
     known: list[tuple[str, str, Callable[[float], str]]] = [

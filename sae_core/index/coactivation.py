@@ -70,53 +70,75 @@ def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progre
     joint = np.zeros((stop - start, store.d_sae), np.int32)
     groups = store.shard_groups(CHUNK_NONZEROS)
     for number, shards in enumerate(groups):
-        for done in _add_chunk(joint, start, store.block(0, store.d_sae, shards)):
+        chunk = store.block(0, store.d_sae, shards)
+        for done in add_joint(joint, chunk.features(start, stop), Company.of(chunk, store.positions(shards))):
             progress(start + (number * len(joint) + done) // len(groups), store.d_sae)
     joint[np.arange(len(joint)), np.arange(start, stop)] = 0
     return joint
 
 
-def _add_chunk(joint: NDArray[np.int32], start: int, chunk: FeatureBlock) -> Iterator[int]:
-    """Add a chunk's pairs to the rows of `joint`; yields how many rows are done.
-
-    Every non-zero meets all features of its token, so the work is the sum of squares of the tokens' active features.
-    """
-    company = _Company.of(chunk)
-    n_rows, d_sae = joint.shape
-    for i in range(n_rows):
-        mine = company.token[chunk.indptr[start + i] : chunk.indptr[start + i + 1]]
-        met = company.lines.take(gather_ranges(company.first_line[mine], company.n_lines[mine]), axis=0)
-        joint[i] += np.bincount(met.reshape(-1), minlength=d_sae + 1)[:d_sae].astype(np.int32)
-        if (i + 1) % ROWS == 0 or i + 1 == n_rows:
-            yield i + 1
-
-
 @dataclass(frozen=True)
-class _Company:
-    """The active features of every token of a chunk, in lines of `LINE`, the last one of a token padded with d_sae.
+class Company:
+    """The active features of every token of a chunk, in lines of `LINE`, the last one of a token padded.
 
     Gathering whole lines is several times faster than gathering features one by one.
     """
 
-    token: Indices
-    """[non-zeros] by feature, as in the chunk."""
+    n_features: int
+    positions: range
+    """Of the chunk."""
     lines: NDArray[np.int64]
-    """[lines, LINE]"""
+    """[lines, LINE] features; `n_features` is the padding."""
+    values: NDArray[np.float32]
+    """[lines, LINE] their activations, 0 in the padding."""
     first_line: Indices
-    """[tokens + 1]"""
+    """[positions + 1]"""
     n_lines: Indices
-    """[tokens]"""
+    """[positions]"""
 
     @classmethod
-    def of(cls, chunk: FeatureBlock) -> "_Company":
-        token = (chunk.position - chunk.position.min(initial=np.iinfo(np.int32).max)).astype(np.int64)
+    def of(cls, chunk: FeatureBlock, positions: range) -> "Company":
+        """The company of all tokens of `chunk`, which are at `positions`."""
+        token = chunk.position.astype(np.int64) - positions.start
         by_token = stable_argsort(token)
-        n_lines = -(-np.bincount(token) // LINE)  # the ceiling
+        n_lines = -(-np.bincount(token, minlength=len(positions)) // LINE)  # the ceiling
         first_line = bounds(n_lines)
-        lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)
         ordered = token[by_token]
-        lines.reshape(-1)[first_line[ordered] * LINE + rank_in_row(ordered, len(n_lines))] = chunk.row[by_token]
-        return cls(token, lines, first_line, n_lines)
+        place = first_line[ordered] * LINE + rank_in_row(ordered, len(positions))
+        lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)
+        lines.reshape(-1)[place] = chunk.row[by_token]
+        values = np.zeros(lines.shape, np.float32)
+        values.reshape(-1)[place] = chunk.value[by_token]
+        return cls(chunk.n_features, positions, lines, values, first_line, n_lines)
+
+
+def add_joint(
+    joint: NDArray[np.int32], block: FeatureBlock, company: Company, product: NDArray[np.float64] | None = None
+) -> Iterator[int]:
+    """Add what the features of `block` meet in `company`, a row of `joint` each; yields how many rows are done.
+
+    Every non-zero meets all features of its token, so the work is the sum over tokens of the features that are active
+    in `block` times those in the company.
+
+    Args:
+        joint: [features of the block, features of the company] tokens on which both are active.
+        block: activations on the company's positions, of the same SAE or another.
+        company: whom they meet.
+        product: as `joint`, sums of the products of both activations.
+    """
+    n = company.n_features
+    for i in range(block.n_features):
+        own = slice(block.indptr[i], block.indptr[i + 1])
+        token = block.position[own].astype(np.int64) - company.positions.start
+        n_lines = company.n_lines[token]
+        lines = gather_ranges(company.first_line[token], n_lines)
+        met = company.lines.take(lines, axis=0).reshape(-1)
+        joint[i] += np.bincount(met, minlength=n + 1)[:n].astype(np.int32)
+        if product is not None:
+            values = company.values.take(lines, axis=0) * np.repeat(block.value[own], n_lines)[:, None]
+            product[i] += np.bincount(met, values.reshape(-1), minlength=n + 1)[:n]
+        if (i + 1) % ROWS == 0 or i + 1 == block.n_features:
+            yield i + 1
 
 
 def _rank(joint: NDArray[np.int32], start: int, counts: Indices, tokens: int) -> Coactive:

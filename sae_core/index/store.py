@@ -73,6 +73,20 @@ class FeatureBlock:
         """[non-zeros] the feature of each, counted from `start`."""
         return np.repeat(np.arange(self.n_features, dtype=np.int32), self.count)
 
+    def features(self, start: int, stop: int) -> "FeatureBlock":
+        """Rows `start` to `stop - 1` by themselves."""
+        own = slice(self.indptr[start], self.indptr[stop])
+        indptr = self.indptr[start : stop + 1] - self.indptr[start]
+        return FeatureBlock(self.start + start, indptr, self.position[own], self.value[own])
+
+    def on(self, positions: range) -> "FeatureBlock":
+        """The activations at these positions alone."""
+        kept = (self.position >= positions.start) & (self.position < positions.stop)
+        if kept.all():
+            return self
+        indptr = row_bounds(self.row[kept], self.n_features)
+        return FeatureBlock(self.start, indptr, self.position[kept], self.value[kept])
+
 
 class ActivationStore:
     """A finished store, opened for reading; only the counts are held.
@@ -89,6 +103,9 @@ class ActivationStore:
         self._paths = [folder / shard["file"] for shard in manifest["shards"]]
         self.shard_nonzeros: list[int] = [shard["nonzeros"] for shard in manifest["shards"]]
         """Non-zero activations of each shard."""
+        length = self.plan["length"]
+        self.shard_positions = [range(shard["start"] * length, shard["stop"] * length) for shard in manifest["shards"]]
+        """Positions of each shard; they follow one another."""
         self.count = np.zeros(self.d_sae, np.int64)
         """[d_sae] non-zero activations of each feature."""
         for i in range(self.n_shards):
@@ -142,6 +159,17 @@ class ActivationStore:
                 position[target] = file.get_slice("position")[first:last]
                 value[target] = file.get_slice("value")[first:last]
         return FeatureBlock(start, indptr, position, value)
+
+    def block_on(self, start: int, stop: int, positions: range) -> FeatureBlock:
+        """Read features `start` to `stop - 1` at these positions, which need not be those of whole shards."""
+        own = self.shard_positions
+        first = next(i for i in range(self.n_shards) if own[i].stop > positions.start)
+        last = next(i for i in reversed(range(self.n_shards)) if own[i].start < positions.stop)
+        return self.block(start, stop, range(first, last + 1)).on(positions)
+
+    def positions(self, shards: range) -> range:
+        """Positions of consecutive shards."""
+        return range(self.shard_positions[shards[0]].start, self.shard_positions[shards[-1]].stop)
 
     def feature_blocks(self, max_nonzeros: int, max_features: int) -> list[tuple[int, int]]:
         """Cut the features into (start, stop) of at most `max_nonzeros`, or of one feature that has more."""

@@ -88,6 +88,7 @@ def test_following_a_run_does_not_load_torch() -> None:
         ("demo", "--layer", "30"),
         ("serve", "--port", "70000"),
         ("index",),
+        ("compare", "only-one"),
         ("train", "--hook", "resid_post.1", "--corpus", "texts.txt"),
         ("train", "--model", "m", "--hook", "resid_post.1", "--corpus", "c", "--width", "0"),
         ("train", "--model", "m", "--hook", "resid_post.1", "--corpus", "c", "--name", "Not a slug!"),
@@ -154,9 +155,19 @@ def test_train_index_and_evaluate_end_with_one_json_object(
     assert evaluated.exit_code == 0, evaluated.stderr
     assert "explained variance" in evaluated.stdout
 
+    narrow = seesae("train", "--config", str(config), "--corpus", str(CORPUS_FILE), "--json")
+    other = json.loads(narrow.stdout)["sae"]
+    compared = seesae("compare", result["sae"], other)
+    assert compared.exit_code == 0, compared.stderr
+    assert f"seesae index {other}" in compared.stdout.splitlines()[-1]  # which has no index yet
+    again = seesae("compare", result["sae"], other, "--json")
+    assert json.loads(again.stdout)["matched_by_activity"] == 0
+
     unknown = seesae("index", "no-such-sae", "--corpus", str(CORPUS_FILE))
     assert unknown.exit_code == 1
-    assert unknown.stderr.splitlines()[-1] == f"Error: There is no SAE no-such-sae. There are: {result['sae']}."
+    assert (
+        unknown.stderr.splitlines()[-1] == f"Error: There is no SAE no-such-sae. There are: {other}, {result['sae']}."
+    )
     assert unknown.stdout == ""
 
 

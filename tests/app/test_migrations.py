@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, sqlalchemy_url, transaction
 from app.errors import UserError
+from app.jobs.plans import COMPARISON, INDEXING
 from app.paths import MIGRATIONS
 from app.postgres import libpq_url
+from app.queries.runs import create_run, fail_run, get_run
 from app.queries.saes import get_sae
 from app.schema import current, head, is_current, upgrade
 from app.tables import Base
@@ -119,3 +121,23 @@ async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engin
         await connection.run_sync(fill_overview)
     async with transaction(create_sessionmaker(engine)) as session:
         assert await get_sae(session, made.sae.slug) == made.sae
+
+
+async def test_a_run_of_before_goes_on_to_the_stage_that_runs_now_end_with(engine: AsyncEngine) -> None:
+    sessions = create_sessionmaker(engine)
+    async with transaction(sessions) as session:
+        asked = {"kind": "index", "title": "Index", "params": {}, "stages": INDEXING, "created_by": "ada"}
+        run = await create_run(session, **asked)
+        await fail_run(session, run.id, "No room.")
+    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0006")
+
+    def add_stage(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            revision.module.add_stage()
+
+    async with engine.begin() as connection:
+        await connection.run_sync(add_stage)
+    async with transaction(sessions) as session:
+        found = await get_run(session, run.id)
+    assert found is not None
+    assert found.stages == (*INDEXING, *COMPARISON)

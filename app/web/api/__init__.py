@@ -1,6 +1,6 @@
 """The REST API under /api/v1, described at /api/docs."""
 
-from app.web.api import by_example, docs, features, labels, maps, probe, runs, saes
+from app.web.api import by_example, compare, docs, features, labels, maps, probe, runs, saes
 
 DESCRIPTION = """
 Everything the pages show, as JSON. Words are the field's: a *feature* is one of an SAE's latents, its *activation* on
@@ -12,6 +12,7 @@ Errors are `application/problem+json` with one line in `detail` that says what t
 TAGS = [
     {"name": "SAEs", "description": "Which SAEs there are, and what each was trained and indexed on."},
     {"name": "Features", "description": "Statistics and examples of features, from the published index."},
+    {"name": "Comparisons", "description": "Which features two SAEs of one model share, and which one splits."},
     {
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
@@ -20,4 +21,4 @@ TAGS = [
     {"name": "Runs", "description": "Long work: training, indexing and so on."},
 ]
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
-ROUTERS = tuple(noun.router for noun in (saes, maps, by_example, features, probe, labels, runs, docs))
+ROUTERS = tuple(noun.router for noun in (saes, maps, by_example, features, compare, probe, labels, runs, docs))

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
+from app.queries.comparisons import comparisons_tag
 from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, feature_histograms, get_feature
 from app.queries.saes import SaeDetail
@@ -17,6 +18,7 @@ from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
 from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
+from app.web.counterparts import in_others
 from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
 from app.web.pages.labels import author_of, panel
 from app.web.rendering import render, wants_fragment
@@ -75,8 +77,9 @@ async def feature(
 ) -> HTMLResponse:
     """Everything about one feature; with `text`, also how it sees these lines; with `embed`, what fits in a frame."""
     author = author_of(request, settings)
-    etag = None if text else features_tag(request, sae, author)  # what is tried out depends on more than the database
-    if etag:
+    etag = None  # what is tried out depends on more than the database
+    if not text:
+        etag = features_tag(request, sae, author, await comparisons_tag(session, sae.id))
         refuse_known(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
@@ -191,6 +194,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
+        "in_others": await in_others(session, sae, index),
         "health": words.health(sae),
         "not_counted": _not_counted(sae),
     }

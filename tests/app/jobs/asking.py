@@ -4,13 +4,19 @@ from collections.abc import Sequence
 
 from app.jobs.execution import execute
 from app.jobs.params import Params
-from app.jobs.plans import EVALUATE, IMPORT, INDEX, TRAIN
+from app.jobs.plans import COMPARE, EVALUATE, IMPORT, INDEX, TRAIN
 from app.jobs.requests import request_run
 from app.jobs.workshop import Workshop
 from app.queries import runs
 from app.queries.runs import RunKind, RunView, Stage
 
-PLANS: dict[RunKind, Sequence[Stage]] = {"train": TRAIN, "index": INDEX, "evaluate": EVALUATE, "import": IMPORT}
+PLANS: dict[RunKind, Sequence[Stage]] = {
+    "train": TRAIN,
+    "index": INDEX,
+    "evaluate": EVALUATE,
+    "compare": COMPARE,
+    "import": IMPORT,
+}
 
 
 async def ask(shop: Workshop, kind: RunKind, params: Params) -> int:

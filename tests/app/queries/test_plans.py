@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import event, text
@@ -11,15 +11,25 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.web import Plan, fill, slug
+from app.queries.comparisons import (
+    Listing,
+    comparisons_tag,
+    counterparts_everywhere,
+    get_comparison,
+    get_counterparts,
+    get_parts,
+    list_comparisons,
+    list_counterparts,
+)
 from app.queries.examples import best_examples, get_examples, top_examples
 from app.queries.feature_list import FeatureFilter, feature_rows, list_features, of_density
-from app.queries.features import feature_histograms, get_feature
+from app.queries.features import feature_briefs, feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
 
-SMALL = {"sae", "feature_index", "language_model", "corpus", "sequence_set"}
+SMALL = {"sae", "feature_index", "language_model", "corpus", "sequence_set", "comparison"}
 """Tables of a row an SAE, or less: reading them whole is the quickest."""
 
 RUNS = """
@@ -29,6 +39,17 @@ RUNS = """
 METRICS = """
     INSERT INTO run_metric SELECT run, step, '{"loss": 1}'
     FROM generate_series(1, 100) run, generate_series(1, 100) step
+"""
+COMPARISONS = """
+    INSERT INTO comparison (a_id, b_id, tokens, provenance, summary)
+    SELECT a.id, b.id, 200000, '{}', '{"a": {}, "b": {}}' FROM sae a JOIN sae b ON a.id < b.id
+"""
+MATCHES = """
+    INSERT INTO feature_match
+    SELECT comparison.id, side, feature, feature % 700, feature, random(), random(), 9, feature % 3 = 0,
+        feature, random(), random(), 9, feature % 4 = 0,
+        CASE WHEN feature % 5 = 0 THEN feature / 9 END, random(), random(), 9, feature % 4, 5
+    FROM comparison, generate_series(0, 1) side, generate_series(0, 2047) feature
 """
 
 
@@ -152,6 +173,7 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
         feature_rows(session, sae, range(10, 60)),
         of_density(session, sae, range(10, 600), None, 0.01),
         feature_histograms(session, sae, range(100, 400, 3)),
+        feature_briefs(session, sae, range(100, 120)),
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),
         find_label(session, sae.id, 7, "ada", "default"),
@@ -162,3 +184,31 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
     ):
         for plan in await plans(query):
             assert not read_whole(plan), (query, json.dumps(plan, indent=1))
+
+
+async def test_comparisons_go_by_an_index(
+    session: AsyncSession, engine: AsyncEngine, sae: SaeDetail, plans: Any
+) -> None:
+    async with engine.begin() as connection:
+        for statement in (COMPARISONS, MATCHES, "ANALYZE comparison", "ANALYZE feature_match"):
+            await connection.execute(text(statement))
+    others = [other for other in await list_saes(session) if other.id != sae.id]
+    comparison = await get_comparison(session, sae, others[0])
+    assert comparison
+    views = await list_comparisons(session, sae)
+    assert len(views) == len(others) == 3
+    queries: list[Callable[[], Awaitable[Any]]] = [
+        lambda: comparisons_tag(session, sae.id),
+        lambda: get_counterparts(session, comparison, range(30)),
+        lambda: get_parts(session, comparison, 20),
+        lambda: counterparts_everywhere(session, views, 7),
+    ]
+    for listing in get_args(Listing):
+        first = await list_counterparts(session, comparison, listing)
+        for cursor in (None, first.next_cursor):
+            queries.append(
+                lambda listing=listing, cursor=cursor: list_counterparts(session, comparison, listing, cursor=cursor)
+            )
+    for query in queries:
+        for plan in await plans(query()):
+            assert not read_whole(plan), json.dumps(plan, indent=1)

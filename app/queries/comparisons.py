@@ -1,0 +1,385 @@
+"""Comparisons of SAEs: what the features of one have in another."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, get_args
+
+from sqlalchemy import (
+    Row,
+    Select,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.errors import Unprocessable
+from app.queries.copy import copy_rows
+from app.queries.cursors import Cursor
+from app.queries.expressions import among
+from app.queries.saes import SaeDetail
+from app.queries.values import clean_json
+from app.tables import Comparison, FeatureMatch, Sae
+
+Listing = Literal["matched", "unmatched", "split"]
+"""Features that have a partner, that have none, that have two parts or more in the other SAE."""
+
+MAX_LIMIT = 200
+
+
+class FeatureMatchRow(NamedTuple):
+    """What one feature has in the other SAE, as `sae_core.index.matching` computes it; None for no partner."""
+
+    feature: int
+    count: int  # type: ignore[assignment]  # it shadows tuple.count, which a row has no use for
+    near: int | None
+    near_cosine: float
+    near_correlation: float
+    near_joint: int
+    near_matched: bool
+    coactive: int | None
+    coactive_cosine: float
+    coactive_correlation: float
+    coactive_joint: int
+    coactive_matched: bool
+    parent: int | None
+    parent_cosine: float
+    parent_correlation: float
+    parent_joint: int
+    parts: int
+    covered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """A feature of the other SAE. What is said of activity is None where directions alone were compared.
+
+    `joint` are the tokens on which both are active, `given_this` is P(other active | this active).
+    """
+
+    index: int
+    cosine: float
+    correlation: float | None
+    joint: int | None
+    given_this: float | None
+    given_other: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """What one feature has in another SAE."""
+
+    feature: int
+    near: Partner | None
+    """The one nearest in direction."""
+    near_matched: bool
+    """Whether that is mutual and above the floor."""
+    coactive: Partner | None
+    """The one that correlates most; None if none does, or directions alone were compared."""
+    coactive_matched: bool
+    parent: Partner | None
+    """The one that this feature is a part of."""
+    parts: int
+    """Features of the other SAE that are parts of this one."""
+    covered: float | None
+    """Share of its tokens on which a part is active."""
+
+    @property
+    def best(self) -> Partner | None:
+        """The one to show beside it: by activity where that is known, else by direction."""
+        return self.coactive or self.near
+
+    @property
+    def matched(self) -> bool:
+        """Whether `best` is a one-to-one match."""
+        return self.coactive_matched if self.coactive else self.near_matched
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """A comparison seen from one of its two SAEs, `this`."""
+
+    id: int
+    side: int
+    """Which of the two `this` is in the table."""
+    other_id: int
+    sequence_set_id: int | None
+    tokens: int
+    """Counted tokens that activity was compared on; 0 where directions alone were."""
+    this: Mapping[str, Any]
+    """Counts and histograms of `this` one's features; `app.jobs.compare` says which."""
+    other: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    created_at: datetime
+
+    def is_of(self, *saes: SaeDetail) -> bool:
+        """Whether activity was compared on the text that these SAEs are indexed on now."""
+        return all(sae.index is not None and sae.index.sequence_set.id == self.sequence_set_id for sae in saes)
+
+
+@dataclass(frozen=True, slots=True)
+class CounterpartPage:
+    """One page of a list; `total` counts all of its features, on all pages."""
+
+    rows: tuple[Counterpart, ...]
+    next_cursor: str | None
+    total: int
+
+
+async def publish_comparison(
+    session: AsyncSession,
+    *,
+    a: SaeDetail,
+    b: SaeDetail,
+    sequence_set_id: int | None,
+    tokens: int,
+    provenance: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    rows: Sequence[Iterable[FeatureMatchRow]],
+) -> int:
+    """Write a comparison, of `a` with the lower id, in the place of an earlier one, and answer its id.
+
+    Readers see the old one or the new one, whole, once the session commits.
+
+    Args:
+        rows: those of `a`'s features, and those of `b`'s.
+    """
+    key = f"seesae comparison {a.id} {b.id}"
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
+    await session.execute(delete(Comparison).where(Comparison.a_id == a.id, Comparison.b_id == b.id))
+    new = insert(Comparison).values(
+        a_id=a.id,
+        b_id=b.id,
+        sequence_set_id=sequence_set_id,
+        tokens=tokens,
+        provenance=clean_json(provenance),
+        summary=clean_json(summary),
+    )
+    comparison_id = await session.scalar(new.returning(Comparison.id))
+    assert isinstance(comparison_id, int)
+    of_both = ((comparison_id, side, *row) for side, own in enumerate(rows) for row in own)
+    await copy_rows(session, FeatureMatch, of_both)
+    return comparison_id
+
+
+async def get_comparison(session: AsyncSession, this: SaeDetail, other: SaeDetail) -> ComparisonView | None:
+    """The comparison of two SAEs, seen from the first."""
+    a, b = sorted((this.id, other.id))
+    row = await session.scalar(
+        select(Comparison).where(Comparison.a_id == a, Comparison.b_id == b).execution_options(populate_existing=True)
+    )
+    return None if row is None else _view(row, this.id)
+
+
+async def list_comparisons(session: AsyncSession, sae: SaeDetail) -> list[ComparisonView]:
+    """All comparisons of an SAE, seen from it, the newest SAE first."""
+    rows = await session.scalars(
+        select(Comparison)
+        .where(or_(Comparison.a_id == sae.id, Comparison.b_id == sae.id))
+        .execution_options(populate_existing=True)
+    )
+    return sorted((_view(row, sae.id) for row in rows), key=lambda view: -view.other_id)
+
+
+async def list_compared(session: AsyncSession, *, limit: int) -> list[tuple[int, int]]:
+    """Ids of the SAEs of each comparison, the newest first."""
+    rows = await session.execute(select(Comparison.a_id, Comparison.b_id).order_by(Comparison.id.desc()).limit(limit))
+    return [(a, b) for a, b in rows]
+
+
+async def comparisons_tag(session: AsyncSession, sae_id: int) -> tuple[tuple[Any, ...], ...]:
+    """What a page that shows an SAE's comparisons is known by: it changes with them, and with the others' labels."""
+    rows = await session.execute(_TAG, {"sae": sae_id})
+    return tuple(tuple(row) for row in rows)
+
+
+_TAG = (
+    select(Comparison.id, Sae.id, Sae.label_changes, Sae.current_index_id)
+    .join(Sae, or_(Sae.id == Comparison.a_id, Sae.id == Comparison.b_id))
+    .where(or_(Comparison.a_id == bindparam("sae"), Comparison.b_id == bindparam("sae")))
+    .order_by(Comparison.id, Sae.id)
+)
+
+
+async def get_counterparts(
+    session: AsyncSession, comparison: ComparisonView, features: Iterable[int], *, of_other: bool = False
+) -> dict[int, Counterpart]:
+    """What these features of `this` one (or of the other) have in the other (or in this), by number."""
+    side = _side(comparison, of_other)
+    rows = await session.execute(
+        _rows().where(
+            FeatureMatch.comparison_id == comparison.id,
+            FeatureMatch.side == side,
+            among(FeatureMatch.feature, features),
+        )
+    )
+    return {row.feature: _counterpart(row, comparison) for row in rows}
+
+
+async def counterparts_everywhere(
+    session: AsyncSession, comparisons: Sequence[ComparisonView], feature: int
+) -> dict[int, Counterpart]:
+    """What one feature has in every other SAE that its own was compared with, by the comparison's id."""
+    if not comparisons:
+        return {}
+    own = [
+        and_(FeatureMatch.comparison_id == comparison.id, FeatureMatch.side == comparison.side)
+        for comparison in comparisons
+    ]
+    rows = await session.execute(_rows().where(FeatureMatch.feature == feature, or_(*own)))
+    known = {comparison.id: comparison for comparison in comparisons}
+    return {row.comparison_id: _counterpart(row, known[row.comparison_id]) for row in rows}
+
+
+async def get_parts(
+    session: AsyncSession, comparison: ComparisonView, feature: int, *, limit: int = MAX_LIMIT
+) -> list[Counterpart]:
+    """Features of the other SAE that are parts of this one's `feature`, those first that share most of its tokens.
+
+    Each is seen from its own SAE: its `parent` is `feature`.
+    """
+    rows = await session.execute(
+        _rows()
+        .where(
+            FeatureMatch.comparison_id == comparison.id,
+            FeatureMatch.side == _side(comparison, True),
+            FeatureMatch.parent == feature,
+        )
+        .order_by(FeatureMatch.parent_joint.desc(), FeatureMatch.feature)
+        .limit(limit)
+    )
+    return [_counterpart(row, comparison) for row in rows]
+
+
+async def list_counterparts(
+    session: AsyncSession,
+    comparison: ComparisonView,
+    listing: Listing,
+    *,
+    of_other: bool = False,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> CounterpartPage:
+    """One page of features of `this` SAE (or of the other): the best matches, the commonest without a partner, or those
+    with the most parts come first.
+
+    Raises:
+        Unprocessable: no such list, a limit that is not possible, or a cursor of another list.
+    """
+    if listing not in get_args(Listing):
+        raise Unprocessable(f"There is no list of that name: choose one of {', '.join(get_args(Listing))}.")
+    if limit not in range(1, MAX_LIMIT + 1):
+        raise Unprocessable(f"A page holds 1 to {MAX_LIMIT} features.")
+    sort = f"{listing} {'other' if of_other else 'this'} {comparison.id}"
+    last = None if cursor is None else Cursor.decode(cursor, sort=sort, descending=True)
+    condition, column = _listed(listing, comparison)
+    own = and_(FeatureMatch.comparison_id == comparison.id, FeatureMatch.side == _side(comparison, of_other), condition)
+    wanted = _rows().where(own).order_by(column.desc(), FeatureMatch.feature.desc()).limit(limit + 1)
+    if last is not None:
+        here, end = tuple_(column, FeatureMatch.feature), tuple_(cast(last.value, column.type), last.number)
+        wanted = wanted.where(here < end)
+    found = (await session.execute(wanted)).all()
+    total = last.total if last else await session.scalar(select(func.count()).select_from(FeatureMatch).where(own)) or 0
+    rows, more = found[:limit], len(found) > limit
+    next_cursor = None
+    if more:
+        next_cursor = Cursor(sort, True, float(rows[-1]._mapping[column.key]), rows[-1].feature, total).encode()
+    return CounterpartPage(tuple(_counterpart(row, comparison) for row in rows), next_cursor, total)
+
+
+def _listed(listing: Listing, comparison: ComparisonView) -> tuple[Any, Any]:
+    """Which rows a list has, and by what they come. Literal numbers, because the planner must see the partial index."""
+    if listing == "split":
+        return FeatureMatch.parts > literal_column("1"), FeatureMatch.parts
+    if listing == "unmatched":
+        without = and_(~FeatureMatch.near_matched, ~FeatureMatch.coactive_matched)
+        # A dead feature has no partner in activity because it has none at all.
+        return (
+            and_(without, FeatureMatch.count > literal_column("0")) if comparison.tokens else without,
+            FeatureMatch.count,
+        )
+    if comparison.tokens:
+        return FeatureMatch.coactive_matched, FeatureMatch.coactive_correlation
+    return FeatureMatch.near_matched, FeatureMatch.near_cosine
+
+
+def _side(comparison: ComparisonView, of_other: bool) -> int:
+    return 1 - comparison.side if of_other else comparison.side
+
+
+def _rows() -> Select[Any]:
+    """Rows with how often their partners are active."""
+    near, coactive, parent = (aliased(FeatureMatch) for _ in range(3))
+    query = select(
+        FeatureMatch.__table__,
+        near.count.label("near_count"),
+        coactive.count.label("coactive_count"),
+        parent.count.label("parent_count"),
+    )
+    for partner, number in (
+        (near, FeatureMatch.near),
+        (coactive, FeatureMatch.coactive),
+        (parent, FeatureMatch.parent),
+    ):
+        query = query.outerjoin(
+            partner,
+            and_(
+                partner.comparison_id == FeatureMatch.comparison_id,
+                partner.side == 1 - FeatureMatch.side,
+                partner.feature == number,
+            ),
+        )
+    return query
+
+
+def _view(row: Comparison, this_id: int) -> ComparisonView:
+    side = 0 if row.a_id == this_id else 1
+    sides = row.summary["a"], row.summary["b"]
+    return ComparisonView(
+        id=row.id,
+        side=side,
+        other_id=row.b_id if side == 0 else row.a_id,
+        sequence_set_id=row.sequence_set_id,
+        tokens=row.tokens,
+        this=sides[side],
+        other=sides[1 - side],
+        provenance=row.provenance,
+        created_at=row.created_at,
+    )
+
+
+def _counterpart(row: Row[Any], comparison: ComparisonView) -> Counterpart:
+    active = bool(comparison.tokens)
+    count = row._mapping["count"]
+    return Counterpart(
+        feature=row.feature,
+        near=_partner(row, "near", active),
+        near_matched=row.near_matched,
+        coactive=_partner(row, "coactive", active),
+        coactive_matched=row.coactive_matched,
+        parent=_partner(row, "parent", active),
+        parts=row.parts,
+        covered=row.covered / count if active and count else None,
+    )
+
+
+def _partner(row: Row[Any], name: str, active: bool) -> Partner | None:
+    """The partner in the columns that begin with `name`."""
+    values = row._mapping
+    if values[name] is None:
+        return None
+    cosine, correlation, joint = (values[f"{name}_{what}"] for what in ("cosine", "correlation", "joint"))
+    if not active:
+        return Partner(values[name], cosine, None, None, None, None)
+    own, others = max(values["count"], 1), max(values[f"{name}_count"], 1)
+    return Partner(values[name], cosine, correlation, joint, joint / own, joint / others)

@@ -1,0 +1,384 @@
+"""Two SAEs side by side, and one feature beside its counterpart and its parts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import NotFound, Unprocessable, UserError
+from app.queries.comparisons import (
+    ComparisonView,
+    Counterpart,
+    CounterpartPage,
+    Listing,
+    Partner,
+    get_comparison,
+    get_counterparts,
+    get_parts,
+    list_compared,
+    list_comparisons,
+    list_counterparts,
+)
+from app.queries.examples import best_examples, get_examples
+from app.queries.features import FeatureBrief, feature_briefs
+from app.queries.saes import SaeDetail, list_saes
+from app.web import figures, strips, words
+from app.web.counterparts import address, check_pair
+from app.web.dependencies import Session, check_feature
+from app.web.formatting import count, percent
+from app.web.pages.features import Example
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+_FIRST = 8
+"""Features of each list that the overview shows; the list by itself shows all."""
+_PAGE = 50
+_EXAMPLES = 10
+_KNOWN = 20
+"""Comparisons to choose from where nothing is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """One of the lists of a comparison: of whose features, and what it says of them."""
+
+    listing: Listing
+    of_other: bool
+    title: str
+    """With {a} and {b} for the two SAEs."""
+    meaning: str
+
+
+LISTS = {
+    "split-a": _Lists("split", False, "Split by {b}", "features of {a} that have two parts or more in {b}"),
+    "split-b": _Lists("split", True, "Split by {a}", "features of {b} that have two parts or more in {a}"),
+    "matched": _Lists("matched", False, "In both", "features that match one to one, the best first"),
+    "only-a": _Lists("unmatched", False, "Only in {a}", "no feature of {b} matches; the commonest first"),
+    "only-b": _Lists("unmatched", True, "Only in {b}", "no feature of {a} matches; the commonest first"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A feature in a list, beside the best there is in the other SAE."""
+
+    counterpart: Counterpart
+    own: FeatureBrief | None
+    others: FeatureBrief | None
+    line: strips.Line | None
+    """Where a feature that is split is most active."""
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownList:
+    """A list of a comparison, or the beginning of one; `more` is the address of what follows, `all` that of all."""
+
+    name: str
+    title: str
+    meaning: str
+    is_split: bool
+    names: tuple[str, str]
+    """Of the SAE whose features are listed, and of the other."""
+    rows: list[Row]
+    total: int
+    more: str | None
+    all: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for, as it stands there; empty for nothing."""
+
+    a: str = ""
+    b: str = ""
+    feature: str = ""
+    show: str = ""
+    cursor: str | None = None
+
+
+@router.get("/compare")
+async def compare(request: Request, session: Session, asked: Annotated[Asked, Depends()]) -> HTMLResponse:
+    """The choice of two SAEs, their comparison, one of its lists, or with `feature` that feature of `a`."""
+    context: dict[str, Any] = {"saes": await list_saes(session), "a": None, "b": None, "sae": None, "error": None}
+    context |= {"comparison": None, "known": []}
+    status = 200
+    try:
+        template = await _answer(session, asked, context)
+    except UserError as error:
+        if wants_fragment(request):
+            raise
+        context["error"], status = error, error.status  # shown below the choice, which is there to be mended
+        measured = "measures" in context and not (asked.feature or asked.show)
+        template = "compare/page.html" if measured else "compare/choose.html"
+    if template == "compare/list.html" and wants_fragment(request):
+        template = "compare/_rows.html"
+    return render(request, template, context, status=status)
+
+
+async def _answer(session: AsyncSession, asked: Asked, context: dict[str, Any]) -> str:
+    """Fill the context as far as it goes; the template that shows it."""
+    saes: list[SaeDetail] = context["saes"]
+    a = context["a"] = context["sae"] = _named(saes, asked.a)
+    b = context["b"] = _named(saes, asked.b)
+    if a is None or b is None:
+        context["known"] = await _known(session, saes, a)
+        return "compare/choose.html"
+    check_pair(a, b)
+    context |= _measures(a, b)
+    comparison = await get_comparison(session, a, b)
+    if comparison is None:
+        raise _not_compared(a, b)
+    context |= {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
+    pair = _Pair(session, a, b, comparison)
+    if asked.feature:
+        context |= await _feature(pair, check_feature(a, asked.feature))
+        return "compare/feature.html"
+    if asked.show:
+        context["list"] = await _list(pair, asked.show, cursor=asked.cursor, limit=_PAGE)
+        return "compare/list.html"
+    context |= await _overview(pair)
+    return "compare/page.html"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two SAEs, and their comparison seen from `a`."""
+
+    session: AsyncSession
+    a: SaeDetail
+    b: SaeDetail
+    comparison: ComparisonView
+
+    async def briefs(self, *counterparts: Counterpart, of_other: bool = False) -> "_Briefs":
+        """What these features, and the best that they have in the other SAE, are known by."""
+        own, others = (self.b, self.a) if of_other else (self.a, self.b)
+        best = {each.best.index for each in counterparts if each.best}
+        return _Briefs(
+            await feature_briefs(self.session, own, {each.feature for each in counterparts}),
+            await feature_briefs(self.session, others, best),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Briefs:
+    own: Mapping[int, FeatureBrief]
+    others: Mapping[int, FeatureBrief]
+
+
+def _named(saes: Iterable[SaeDetail], slug: str) -> SaeDetail | None:
+    if not slug:
+        return None
+    found = next((sae for sae in saes if sae.slug == slug), None)
+    if found is None:
+        raise NotFound(f"There is no SAE “{slug[:80]}”: choose two of those below.")
+    return found
+
+
+def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
+    for sae in (a, b):
+        if sae.index is None:
+            return NotFound(
+                f"{sae.slug} has no index yet, so there is no activity to compare. Runs shows if one is being made. "
+                f"If not: seesae index {sae.slug} --corpus CORPUS, on the text of the other; it compares them too."
+            )
+    return NotFound(f"These two have not been compared yet. Run seesae compare {a.slug} {b.slug}")
+
+
+def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:
+    """Whether another comparison would say more, or is about the text that the SAEs' pages are about."""
+    if comparison.tokens:
+        return not comparison.is_of(a, b)
+    return bool(a.index and b.index and a.index.sequence_set.id == b.index.sequence_set.id)
+
+
+async def _known(
+    session: AsyncSession, saes: Iterable[SaeDetail], chosen: SaeDetail | None
+) -> list[tuple[SaeDetail, SaeDetail]]:
+    """Pairs that have been compared, of the chosen SAE if there is one; the narrower first where none is chosen."""
+    by_id = {sae.id: sae for sae in saes}
+    if chosen is not None:
+        return [(chosen, by_id[each.other_id]) for each in await list_comparisons(session, chosen)]
+    pairs = [(by_id[a], by_id[b]) for a, b in await list_compared(session, limit=_KNOWN)]
+    return [(a, b) if a.d_sae <= b.d_sae else (b, a) for a, b in pairs]
+
+
+# --- two SAEs
+
+
+@dataclass(frozen=True, slots=True)
+class _SideBySide:
+    """One measure of two SAEs; None where it was not taken."""
+
+    name: str
+    meaning: str
+    values: tuple[words.Measure | None, words.Measure | None]
+
+
+def _measures(a: SaeDetail, b: SaeDetail) -> dict[str, list[_SideBySide]]:
+    """What both SAEs are and how well they work: the main measures, and the others."""
+    sides = [words.measures(sae.metrics) for sae in (a, b)]
+    main = _beside(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
+    return {"measures": main, "more_measures": _beside(*(measured[1] for measured in sides))}
+
+
+def _beside(ours: list[words.Measure], theirs: list[words.Measure]) -> list[_SideBySide]:
+    """Measures of the same name beside each other, in the order of the lists."""
+    left, right = ({each.name: each for each in side} for side in (ours, theirs))
+    return [
+        _SideBySide(each.name, each.meaning, (left.get(each.name), right.get(each.name)))
+        for each in (left | right).values()
+    ]
+
+
+def _facts(sae: SaeDetail) -> list[words.Measure]:
+    """What an SAE is, as its metrics are shown."""
+    facts = [
+        words.Measure("Features", count(sae.d_sae), "width of the dictionary"),
+        words.Measure("Hook point", words.place(sae), "where it reads the model"),
+        words.Measure("Architecture", words.architecture(sae), "how it is trained, and how it is saved"),
+    ]
+    if sae.index is None:
+        return facts
+    dense, dead = sae.index.health.get("dense", 0), sae.index.health.get("dead", 0)
+    return [
+        *facts,
+        words.Measure("Dead in the index", percent(dead / sae.d_sae), "features never active on the indexed text"),
+        words.Measure("Dense in the index", percent(dense / sae.d_sae), "features active on too many of its tokens"),
+    ]
+
+
+async def _overview(pair: _Pair) -> dict[str, Any]:
+    thresholds = pair.comparison.provenance.get("thresholds", {})
+    charts = [
+        figures.match_quality(
+            "cosine", "decoder directions", pair.comparison.this["cosine"], thresholds.get("match_cosine")
+        )
+    ]
+    if pair.comparison.tokens:
+        counts, floor = pair.comparison.this["correlation"], thresholds.get("match_correlation")
+        charts.append(figures.match_quality("correlation", "activations", counts, floor))
+    lists = [await _list(pair, name, limit=_FIRST) for name in LISTS]
+    # The direction in which there is more splitting first: from the narrower to the wider SAE.
+    lists[:2] = sorted(lists[:2], key=lambda each: -each.total)
+    return {"charts": charts, "lists": [each for each in lists if each.rows], "thresholds": thresholds}
+
+
+async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ShownList:
+    if name not in LISTS:
+        raise Unprocessable(f"A comparison has no list “{name[:40]}”: use one of {', '.join(LISTS)}.")
+    shown = LISTS[name]
+    page: CounterpartPage = await list_counterparts(
+        pair.session, pair.comparison, shown.listing, of_other=shown.of_other, limit=limit, cursor=cursor
+    )
+    own, others = (pair.b, pair.a) if shown.of_other else (pair.a, pair.b)
+    briefs = await pair.briefs(*page.rows, of_other=shown.of_other)
+    is_split = shown.listing == "split"
+    views = await best_examples(pair.session, own, list(briefs.own)) if is_split else {}
+    rows = [
+        Row(
+            each,
+            briefs.own.get(each.feature),
+            briefs.others.get(each.best.index) if each.best else None,
+            strips.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
+            address(own, others, feature=each.feature),
+        )
+        for each in page.rows
+    ]
+    said = dict(zip("ab", words.apart(pair.a, pair.b), strict=True))
+    return ShownList(
+        name=name,
+        title=shown.title.format(**said),
+        meaning=shown.meaning.format(**said),
+        is_split=is_split,
+        names=words.apart(own, others),
+        rows=rows,
+        total=page.total,
+        more=address(pair.a, pair.b, show=name, cursor=page.next_cursor) if page.next_cursor else None,
+        all=address(pair.a, pair.b, show=name),
+    )
+
+
+# --- one feature
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One of two features beside each other."""
+
+    sae: SaeDetail
+    brief: FeatureBrief
+    examples: list[Example]
+    here: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A feature of the other SAE, and how the feature of the page stands to it."""
+
+    brief: FeatureBrief
+    partner: Partner
+    """Seen from the feature that is a part."""
+    line: strips.Line | None
+    address: str
+
+
+async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
+    found = (await get_counterparts(pair.session, pair.comparison, [index])).get(index)
+    if found is None or pair.a.index is None:
+        raise NotFound(f"{pair.a.slug} has no index yet, so feature {index} cannot be shown.")
+    best = found.best
+    other = await _column(pair.session, pair.b, best.index) if best else None
+    parts = await get_parts(pair.session, pair.comparison, index)
+    return {
+        "index": index,
+        "counterpart": found,
+        "this": await _column(pair.session, pair.a, index),
+        "other": other,
+        "nearer": await _nearer(pair, found),
+        "parts": await _relatives(pair, [(each.feature, each.parent) for each in parts]),
+        "names": words.apart(pair.a, pair.b),
+        "parents": await _relatives(pair, [(found.parent.index, found.parent)] if found.parent else []),
+        "turned": address(pair.b, pair.a, feature=best.index) if best else None,
+        "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
+        "next": address(pair.a, pair.b, feature=index + 1) if index + 1 < pair.a.d_sae else None,
+        "thresholds": pair.comparison.provenance.get("thresholds", {}),
+    }
+
+
+async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column | None:
+    """A feature with its top examples; None where the SAE has no index to take them from."""
+    brief = (await feature_briefs(session, sae, [index])).get(index)
+    if brief is None:
+        return None
+    views = await get_examples(session, sae, index, band=0, limit=_EXAMPLES, with_documents=False)
+    examples = [Example(view, strips.line(view, brief.max)) for view in views]
+    return Column(sae, brief, examples, f"/saes/{sae.slug}/features/{index}")
+
+
+async def _nearer(pair: _Pair, counterpart: Counterpart) -> Relative | None:
+    """The nearest in direction, where another feature is the nearest in activity."""
+    near, best = counterpart.near, counterpart.best
+    if near is None or best is None or near.index == best.index:
+        return None
+    return next(iter(await _relatives(pair, [(near.index, near)])), None)
+
+
+async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[Relative]:
+    numbers = [number for number, _ in pairs]
+    briefs = await feature_briefs(pair.session, pair.b, numbers)
+    views = await best_examples(pair.session, pair.b, numbers)
+    return [
+        Relative(
+            brief=briefs[number],
+            partner=partner,
+            line=strips.line(views[number], briefs[number].max) if number in views else None,
+            address=address(pair.b, pair.a, feature=number),
+        )
+        for number, partner in pairs
+        if partner is not None and number in briefs
+    ]

@@ -1,0 +1,285 @@
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.queries.comparisons import get_comparison, get_counterparts, get_parts
+from app.queries.models import register_model
+from app.queries.saes import register_sae
+from tests.comparing import NARROW, WIDE, compare, make_pair
+from tests.factories import Synthetic, add_label, make_sae
+from tests.web.html import Element, parse
+from tests.web.pages.conftest import HTMX
+
+Pair = tuple[Synthetic, Synthetic]
+BOTH = {"a": NARROW, "b": WIDE}
+
+
+@pytest.fixture
+async def pair(engine: AsyncEngine) -> Pair:
+    return await make_pair(engine)
+
+
+async def get(client: httpx.AsyncClient, status: int = 200, **query: object) -> Element:
+    answer = await client.get("/compare", params={key: str(value) for key, value in query.items()})
+    assert answer.status_code == status, answer.text
+    return parse(answer.text)
+
+
+def said(page: Element) -> str:
+    return " ".join(page.one("main").text.split())
+
+
+def chosen(page: Element, name: str) -> str:
+    return next((each["value"] for each in page.one("select", id=name).all("option", selected=None)), "")
+
+
+async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient) -> None:
+    page = await get(client)
+    assert "seesae demo" in page.one("code", cls="command").text
+
+
+async def test_without_a_choice_what_was_compared_is_offered(client: httpx.AsyncClient, pair: Pair) -> None:
+    page = await get(client)
+    (link,) = page.one("ul", cls="compare-known").all("a")
+    assert link["href"] == f"/compare?a={NARROW}&b={WIDE}"
+    page = await get(client, a=WIDE)
+    assert chosen(page, "a") == WIDE
+    (link,) = page.one("ul", cls="compare-known").all("a")
+    assert link["href"] == f"/compare?a={WIDE}&b={NARROW}"
+
+
+async def test_an_sae_that_was_compared_with_none_says_how(client: httpx.AsyncClient, made: Synthetic) -> None:
+    page = await get(client, a=made.sae.slug)
+    assert "seesae demo" in said(page)  # it is the only one
+
+
+async def test_two_saes_side_by_side(client: httpx.AsyncClient, pair: Pair, session: AsyncSession) -> None:
+    view = await get_comparison(session, pair[0].sae, pair[1].sae)
+    assert view is not None
+    page = await get(client, **BOTH)
+    text = said(page)
+    assert f"{view.this['matched_by_activity']} match one of" in text
+    assert f"It splits {view.this['split']} of them" in text
+    heads = [each.text for each in page.all("h2")]
+    assert heads[0] == "Split by …60"  # of the two, the direction in which there is more
+    assert {"In both", "Only in …60", "Side by side"} <= {*heads}
+    first, second = (
+        [[cell.text for cell in row.all("td")] for row in chart.one("table").one("tbody").all("tr")]
+        for chart in page.all("figure", cls="chart")
+    )
+    assert sum(int(matched) for _, _, matched, _ in first) == view.this["matched_by_direction"]
+    assert sum(int(matched) + int(other) for _, _, matched, other in first) == 24
+    assert sum(int(matched) for _, _, matched, _ in second) == view.this["matched_by_activity"]
+    assert sum(int(matched) + int(other) for _, _, matched, other in second) == 24 - view.this["uncorrelated"]
+    table = page.all("table", cls="compare-measures")[0]
+    rows = {row.one("th").children[0]: [cell.text for cell in row.all("td")] for row in table.one("tbody").all("tr")}
+    assert rows["Features"] == ["24", "60"]
+    assert rows["Explained variance"] == ["0.812", "0.812"]
+
+
+async def test_swapped_the_wider_comes_first(client: httpx.AsyncClient, pair: Pair) -> None:
+    page = await get(client, a=WIDE, b=NARROW)
+    assert page.all("h2")[0].text == "Split by …60"
+    rows = page.all("a", cls="pair-split")
+    assert rows[0]["href"].startswith(f"/compare?a={NARROW}&b={WIDE}&feature=")
+
+
+async def test_the_parts_of_a_feature(client: httpx.AsyncClient, pair: Pair, session: AsyncSession) -> None:
+    narrow, wide = pair
+    await add_label(session, wide.sae, 12, "a part <b>")
+    await session.commit()
+    view = await get_comparison(session, narrow.sae, wide.sae)
+    assert view is not None
+    parts = await get_parts(session, view, 12)
+    own = (await get_counterparts(session, view, [12]))[12]
+    assert own.best is not None
+    assert len(parts) > 1
+    page = await get(client, **BOTH, feature=12)
+    assert f"splits it into {len(parts)} parts" in said(page)
+    left, right = page.one("div", cls="beside").all("section")
+    assert left["aria-label"] == f"Feature 12 of {NARROW}"
+    assert right["aria-label"] == f"Feature {own.best.index} of {WIDE}"
+    assert len(left.all("li", cls="example")) == 10
+    assert len(right.all("li", cls="example")) == 10
+    rows = [row for row in page.all("a", cls="relative") if f"a={WIDE}" in row["href"]]
+    numbers = [int(row.one("span", cls="pair-number").text) for row in rows]
+    assert numbers[: len(parts)] == [part.feature for part in parts]
+    assert "a part <b>" in said(page)
+
+    child = parts[0].feature
+    page = await get(client, a=WIDE, b=NARROW, feature=child)
+    assert "a part of feature 12" in " ".join(said(page).split())
+    parent = page.all("a", cls="relative")[-1]
+    assert parent["href"] == f"/compare?a={NARROW}&b={WIDE}&feature=12"
+
+
+async def test_a_dead_feature_has_a_page_too(client: httpx.AsyncClient, pair: Pair) -> None:
+    page = await get(client, **BOTH, feature=23)
+    assert page.one("h1").text == "Feature 23 and its counterpart"
+    page = await get(client, a=WIDE, b=NARROW, feature=59)
+    assert not page.all("a", rel="next")
+
+
+@pytest.mark.parametrize("show", ["matched", "only-a", "only-b", "split-a", "split-b"])
+async def test_lists_are_read_to_their_end(client: httpx.AsyncClient, pair: Pair, show: str) -> None:
+    page = await get(client, **BOTH, show=show)
+    links = [row["href"] for row in page.all("a", cls="pair")]
+    total = int(said(page).split(" feature")[0].split()[-1])
+    assert len(set(links)) == len(links) == min(total, 50)
+
+
+async def test_more_of_a_list_comes_as_rows(
+    client: httpx.AsyncClient, engine: AsyncEngine, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.pages.compare._PAGE", 10)
+    page = await get(client, **BOTH, show="only-b")
+    address = page.one("a", data_more=None)["href"]
+    links = [row["href"] for row in page.all("a", cls="pair")]
+    while address:
+        fragment = parse((await client.get(address, headers=HTMX)).text)
+        assert not fragment.all("main")
+        links += [row["href"] for row in fragment.all("a", cls="pair")]
+        more = fragment.all("a", data_more=None)
+        address = more[0]["href"] if more else ""
+    assert len(links) == len(set(links)) == 35
+
+
+async def test_directions_alone_say_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    await make_pair(engine, activity=False)
+    page = await get(client, **BOTH)
+    assert "Directions alone were compared" in said(page)
+    assert f"seesae compare {NARROW} {WIDE}" in said(page)  # both are indexed on the same text
+    assert len(page.all("figure", cls="chart")) == 1
+    assert "correlation" not in page.one("p", cls="lead").text
+    page = await get(client, **BOTH, feature=3)
+    assert "in direction" in said(page)
+    assert not page.all("section", aria_labelledby="parts")
+    for show in ("split-a", "only-b", "matched"):
+        await get(client, **BOTH, show=show)
+
+
+async def test_an_index_on_other_text_makes_it_stale(
+    client: httpx.AsyncClient, pair: Pair, session: AsyncSession
+) -> None:
+    assert not (await get(client, **BOTH)).all("p", cls="notice")
+    await session.execute(text("UPDATE comparison SET sequence_set_id = NULL"))
+    await session.commit()
+    page = await get(client, **BOTH)
+    assert f"seesae compare {NARROW} {WIDE}" in page.one("p", cls="notice").text
+
+
+async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    await make_sae(engine, slug=NARROW, features=24)
+    await make_sae(engine, slug=WIDE, features=60)
+    await make_sae(engine, slug="bare", features=30, publish=False)
+    page = await get(client, 404, **BOTH)
+    assert f"seesae compare {NARROW} {WIDE}" in page.one("div", cls="compare-notice").text
+    assert page.all("table", cls="compare-measures")
+    assert (chosen(page, "a"), chosen(page, "b")) == (NARROW, WIDE)
+    page = await get(client, 404, a=NARROW, b="bare")
+    assert "seesae index bare" in page.one("div", cls="compare-notice").text
+    await get(client, 404, a=NARROW, b="bare", feature=3)
+    await get(client, 404, a="bare", b=NARROW, show="matched")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said_of_it"),
+    [
+        ({"a": "nobody"}, 404, "There is no SAE “nobody”"),
+        ({"a": NARROW, "b": "no\0body"}, 404, "There is no SAE"),
+        ({"a": NARROW, "b": NARROW}, 422, "the same as itself"),
+        ({**BOTH, "feature": "24"}, 404, "numbered 0 to 23"),
+        ({**BOTH, "feature": "-1"}, 404, "numbered 0 to 23"),
+        ({**BOTH, "feature": "٣"}, 404, "numbered 0 to 23"),
+        ({**BOTH, "feature": "9" * 500}, 404, "numbered 0 to 23"),
+        ({**BOTH, "show": "everything"}, 422, "use one of split-a"),
+        ({**BOTH, "show": "matched", "cursor": "x"}, 422, "start again without it"),
+        ({"a": NARROW, "b": "elsewhere"}, 422, "only SAEs of one model"),
+    ],
+)
+async def test_bad_addresses_are_said_below_the_choice(
+    client: httpx.AsyncClient, pair: Pair, session: AsyncSession, query: dict[str, str], status: int, said_of_it: str
+) -> None:
+    await elsewhere(session)
+    answer = await client.get("/compare", params=query)
+    assert answer.status_code == status
+    page = parse(answer.text)
+    assert said_of_it in page.one("div", cls="compare-notice").text
+    assert page.one("form", cls="compare-choice")
+    assert (await client.get("/compare", params=query, headers=HTMX)).status_code == status
+
+
+async def elsewhere(session: AsyncSession) -> None:
+    """An SAE of another model."""
+    model = await register_model(
+        session,
+        name="other",
+        source="x",
+        n_layers=1,
+        d_model=16,
+        vocab_size=1,
+        weights_sha256="2" * 64,
+        tokenizer_sha256="3" * 64,
+        bos_token_id=None,
+        token_bytes=[b"a"],
+        special_token_ids=set(),
+    )
+    await register_sae(
+        session,
+        slug="elsewhere",
+        model_id=model.id,
+        hook="resid_post.0",
+        architecture="topk",
+        d_in=16,
+        d_sae=4,
+        k=1,
+        artifact="none",
+        weights_sha256="4" * 64,
+        config={},
+        metrics={},
+        created_by="ada",
+    )
+    await session.commit()
+
+
+# --- on the feature's own page
+
+
+async def test_a_feature_page_shows_its_counterparts(
+    client: httpx.AsyncClient, engine: AsyncEngine, pair: Pair, session: AsyncSession
+) -> None:
+    narrow, wide = pair
+    address = f"/saes/{NARROW}/features/12"
+    first = await client.get(address)
+    section = parse(first.text).one("section", aria_labelledby="in-others")
+    (link,) = section.all("a")
+    assert link["href"] == f"/compare?a={NARROW}&b={WIDE}&feature=12"
+    assert WIDE in link.text
+    assert "split into" in link.text
+    etag = first.headers["ETag"]
+    assert (await client.get(address, headers={"If-None-Match": etag})).status_code == 304
+
+    view = await get_comparison(session, narrow.sae, wide.sae)
+    assert view is not None
+    best = (await get_counterparts(session, view, [12]))[12].best
+    assert best is not None
+    await add_label(session, wide.sae, best.index, "named & known")
+    await session.commit()
+    again = await client.get(address, headers={"If-None-Match": etag})
+    assert again.status_code == 200
+    assert "named & known" in parse(again.text).one("section", aria_labelledby="in-others").text
+
+    third = await make_sae(engine, slug="third", features=40, sequences=80)
+    await compare(engine, narrow, third)
+    page = parse((await client.get(address)).text)
+    links = page.one("section", aria_labelledby="in-others").all("a")
+    assert [link.one("span", cls="counterpart-sae").text for link in links] == ["third", WIDE]
+
+
+async def test_a_feature_of_an_sae_that_was_not_compared_has_no_such_section(
+    client: httpx.AsyncClient, made: Synthetic
+) -> None:
+    page = parse((await client.get(f"/saes/{made.sae.slug}/features/3")).text)
+    assert not page.all("section", aria_labelledby="in-others")
+    assert page.one("nav", aria_label="This SAE").all("a", href=f"/compare?a={made.sae.slug}")
