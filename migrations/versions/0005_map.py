@@ -1,5 +1,7 @@
 """A map of an index's features, and how redundant their decoder directions are."""
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql as pg
@@ -8,9 +10,35 @@ revision = "0005"
 down_revision = "0004"
 
 BINS = 40
+STAGE = {
+    "name": "map",
+    "title": "Draw the map of the features",
+    "state": "waiting",
+    "done": 0,
+    "total": 0,
+    "unit": "",
+    "seconds": 0.0,
+    "started_at": None,
+}
+"""What runs that index draw from now on."""
 
 
 def upgrade() -> None:
+    add_stage()
+    feature_map()
+    redundancy()
+
+
+def add_stage() -> None:
+    """Runs that are to go on find the stage."""
+    unfinished = """
+        UPDATE run SET stages = stages || CAST(:stages AS jsonb)
+        WHERE kind IN ('index', 'demo') AND state IN ('queued', 'running', 'failed')
+    """
+    op.execute(sa.text(unfinished).bindparams(stages=json.dumps([STAGE])))
+
+
+def feature_map() -> None:
     op.create_table(
         "feature_map",
         sa.Column("index_id", sa.Integer, nullable=False),
@@ -22,6 +50,9 @@ def upgrade() -> None:
             ["index_id"], ["feature_index.id"], ondelete="CASCADE", name="fk_feature_map_index_id_feature_index"
         ),
     )
+
+
+def redundancy() -> None:
     comment = "features by the cosine of their nearest decoder direction, in equal bins from 0 to 1"
     column = sa.Column("redundancy_counts", pg.ARRAY(sa.Integer), server_default="{}", nullable=False, comment=comment)
     op.add_column("feature_index", column)

@@ -19,7 +19,7 @@ from app.errors import UserError
 from app.jobs.plans import COMPARISON, INDEXING
 from app.paths import MIGRATIONS
 from app.postgres import libpq_url
-from app.queries.runs import create_run, fail_run, get_run
+from app.queries.runs import Stage, create_run, fail_run, get_run
 from app.queries.saes import get_sae
 from app.schema import current, head, is_current, upgrade
 from app.tables import Base
@@ -123,13 +123,14 @@ async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engin
         assert await get_sae(session, made.sae.slug) == made.sae
 
 
-async def test_a_run_of_before_goes_on_to_the_stage_that_runs_now_end_with(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize(("number", "stage"), [("0005", INDEXING[-1]), ("0006", COMPARISON[0])])
+async def test_a_run_of_before_finds_the_stages_that_were_added(engine: AsyncEngine, number: str, stage: Stage) -> None:
     sessions = create_sessionmaker(engine)
     async with transaction(sessions) as session:
         asked = {"kind": "index", "title": "Index", "params": {}, "stages": INDEXING, "created_by": "ada"}
         run = await create_run(session, **asked)
         await fail_run(session, run.id, "No room.")
-    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0006")
+    revision = ScriptDirectory(str(MIGRATIONS)).get_revision(number)
 
     def add_stage(connection: Connection) -> None:
         with Operations.context(MigrationContext.configure(connection)):
@@ -140,4 +141,4 @@ async def test_a_run_of_before_goes_on_to_the_stage_that_runs_now_end_with(engin
     async with transaction(sessions) as session:
         found = await get_run(session, run.id)
     assert found is not None
-    assert found.stages == (*INDEXING, *COMPARISON)
+    assert found.stages == (*INDEXING, stage)
