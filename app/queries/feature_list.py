@@ -1,12 +1,12 @@
 """The list of an SAE's features: filters, orders, keyset pages."""
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Row, Select, cast, exists, false, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, bindparam, cast, exists, false, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -14,7 +14,7 @@ from app.db import transaction
 from app.errors import Unavailable, Unprocessable
 from app.queries.cursors import Cursor
 from app.queries.examples import ExampleView, best_examples
-from app.queries.expressions import submitted
+from app.queries.expressions import among, submitted
 from app.queries.features import TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.models import get_tokens, tokens_spelled
@@ -112,11 +112,29 @@ async def list_features(
     else:
         total = await _total(session, sae, filter, conditions)
 
+    rows = await _shown(session, sae, features, with_examples=with_examples)
+    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total)
+
+
+async def feature_rows(
+    session: AsyncSession, sae: SaeDetail, numbers: Collection[int], *, with_examples: bool = True
+) -> dict[int, FeatureRow]:
+    """These features as a list shows them, by number; none without an index."""
+    if sae.index is None or not numbers:
+        return {}
+    found = (await session.execute(_THESE, {"index": sae.index.id, "numbers": list(numbers)})).all()
+    return {row.index: row for row in await _shown(session, sae, found, with_examples=with_examples)}
+
+
+async def _shown(
+    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool
+) -> tuple[FeatureRow, ...]:
+    """Rows of `_LISTED` with what a list shows beside them: tokens, labels, examples."""
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
     labels = await label_summaries(session, sae.id, numbers)
-    rows = tuple(
+    return tuple(
         FeatureRow(
             index=feature.number,
             density=feature.density,
@@ -131,7 +149,6 @@ async def list_features(
         )
         for feature in features
     )
-    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total)
 
 
 async def pages(
@@ -167,6 +184,7 @@ _LISTED: tuple[Any, ...] = (
     Feature.top_token_means,
     Feature.health,
 )
+_THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), among(Feature.number, "numbers"))
 _SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
 
 

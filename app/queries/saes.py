@@ -1,7 +1,7 @@
 """SAEs: what they are, and the overview of all their features."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
-from app.queries.expressions import submitted
+from app.queries.expressions import among, submitted
 from app.queries.models import ModelInfo, model_info
 from app.queries.values import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
@@ -144,6 +144,18 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
     return None if row is None else _detail(*row)
 
 
+async def saes_of(session: AsyncSession, ids: Collection[int]) -> dict[int, SaeDetail]:
+    """The SAEs with these ids."""
+    rows = await session.execute(_THESE, {"ids": list(ids)})
+    return {row[0].id: _detail(*row) for row in rows}
+
+
+async def sae_sizes(session: AsyncSession, slugs: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Id and number of features of the SAEs with these slugs; those that do not exist are absent."""
+    rows = await session.execute(select(Sae.slug, Sae.id, Sae.d_sae).where(Sae.slug.in_(filter(storable, slugs))))
+    return {slug: (number, size) for slug, number, size in rows}
+
+
 def _details() -> Select[Any]:
     """Everything `_detail` needs.
 
@@ -163,6 +175,7 @@ def _details() -> Select[Any]:
 
 
 _ALL = _details().order_by(Sae.created_at.desc(), Sae.id.desc())
+_THESE = _details().where(among(Sae.id, "ids"))
 _ONE = _details().where(Sae.slug == bindparam("slug"))
 
 
