@@ -15,6 +15,7 @@ from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.pages.labels import author_of, panel
+from app.web.pages.lists import lists_panel
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -53,7 +54,8 @@ async def feature(
 ) -> HTMLResponse:
     """Everything about one feature."""
     author = author_of(request, settings)
-    etag = features_tag(request, sae, author)
+    lists = await lists_panel(session, sae, index)
+    etag = features_tag(request, sae, author, lists)
     refuse_known(request, etag)
     detail = await _detail(session, sae, index)
     examples: dict[int, list[Example]] = {}
@@ -70,6 +72,7 @@ async def feature(
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
         "health": words.health(sae),
+        "lists": lists,
         "not_counted": _not_counted(sae),
         **await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params),
     }
