@@ -16,7 +16,7 @@ WRITTEN = {
 
 def form(page: Element) -> dict[str, str]:
     """What the form holds."""
-    element = page.one("form", method="post")
+    [element] = [each for each in page.all("form", method="post") if each["action"].endswith("/labels")]
     values = {
         field["name"]: field.attributes.get("value") or ""
         for field in element.all("input")
