@@ -209,6 +209,27 @@ async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) ->
         assert (await find_list(session, made.public_id)).version == 7
 
 
+async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    async with transaction(sessions) as session:
+        made = await create_list(session, ListText("Rivers"), [NewItem("one", 1)], author="ada")
+
+    connected = asyncio.Barrier(4)
+
+    async def change(note: str) -> None:
+        async with transaction(sessions) as session:
+            await session.connection()
+            await connected.wait()
+            await write_note(session, made.public_id, "one", 1, note, read_version=1)
+
+    outcomes = await asyncio.gather(*(change(f"note {place}") for place in range(4)), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in outcomes) == ["ListConflict"] * 3 + ["NoneType"]
+    async with transaction(sessions) as session:
+        assert (await find_list(session, made.public_id)).version == 2
+        [item] = await list_items(session, made.id)
+    assert item.note == f"note {outcomes.index(None)}"
+
+
 @pytest.mark.parametrize(
     "text",
     [
