@@ -20,7 +20,7 @@ class UserError(Exception):
 
 
 class NotFound(UserError):
-    """There is no such SAE, feature, run or label."""
+    """There is no such SAE, feature, label, list or run."""
 
     status = 404
     title = "Not found"

@@ -20,6 +20,7 @@ from app.errors import UserError
 from app.paths import STATIC
 from app.services.inference import InferenceClient
 from app.services.labels import LabelConflict
+from app.services.lists import ListConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
 from app.web.caching import NotModified, answer_not_modified
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.add_exception_handler(NotModified, answer_not_modified)
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
+    app.add_exception_handler(ListConflict, api.lists.answer_conflict)
     for router in (health.router, *api.ROUTERS, pages.router):
         app.include_router(router)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")

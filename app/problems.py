@@ -50,7 +50,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
-    404: "There is no such SAE, feature, run or label.",
+    404: "There is no such SAE, feature, label, list or run.",
     409: "It changed since it was read.",
     413: "The input is over its limit.",
     422: "The request has a wrong value.",

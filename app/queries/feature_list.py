@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Row, Select, cast, exists, false, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, bindparam, cast, exists, false, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -121,20 +121,18 @@ async def list_features(
     else:
         total = await _total(session, sae, filter, conditions)
 
-    rows = await _rows(session, sae, features, with_examples=with_examples)
+    rows = await _shown(session, sae, features, with_examples=with_examples)
     return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total, instead)
 
 
 async def feature_rows(
-    session: AsyncSession, sae: SaeDetail, numbers: Sequence[int], *, with_examples: bool = True
-) -> tuple[FeatureRow, ...]:
-    """These features as a list shows them, in this order; empty without an index."""
-    if sae.index is None:
-        return ()
-    wanted = select(*_LISTED).where(Feature.index_id == sae.index.id, among(Feature.number, numbers))
-    found = {row.number: row for row in await session.execute(wanted)}
-    listed = [found[number] for number in numbers if number in found]
-    return await _rows(session, sae, listed, with_examples=with_examples)
+    session: AsyncSession, sae: SaeDetail, numbers: Collection[int], *, with_examples: bool = True
+) -> dict[int, FeatureRow]:
+    """These features as a list shows them, by number; none without an index."""
+    if sae.index is None or not numbers:
+        return {}
+    found = (await session.execute(_THESE, {"index": sae.index.id, "numbers": list(numbers)})).all()
+    return {row.index: row for row in await _shown(session, sae, found, with_examples=with_examples)}
 
 
 async def of_density(
@@ -149,10 +147,10 @@ async def of_density(
     return set(await session.scalars(wanted))
 
 
-async def _rows(
-    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool = True
+async def _shown(
+    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool
 ) -> tuple[FeatureRow, ...]:
-    """What a list shows of these rows of `_LISTED`."""
+    """Rows of `_LISTED` with what a list shows beside them: tokens, labels, examples."""
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
@@ -207,6 +205,7 @@ _LISTED: tuple[Any, ...] = (
     Feature.top_token_means,
     Feature.health,
 )
+_THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), among(Feature.number, "numbers"))
 _SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
 
 

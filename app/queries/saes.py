@@ -1,7 +1,7 @@
 """SAEs: what they are, and the overview of all their features."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -146,10 +146,16 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
     return None if row is None else _detail(*row)
 
 
-async def get_saes(session: AsyncSession, ids: Iterable[int]) -> dict[int, SaeDetail]:
+async def get_saes(session: AsyncSession, ids: Collection[int]) -> dict[int, SaeDetail]:
     """These SAEs by id."""
-    rows = await session.execute(_details().where(among(Sae.id, ids)))
+    rows = await session.execute(_THESE, {"ids": list(ids)})
     return {sae.id: sae for sae in (_detail(*row) for row in rows)}
+
+
+async def sae_sizes(session: AsyncSession, slugs: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Id and number of features of the SAEs with these slugs; those that do not exist are absent."""
+    rows = await session.execute(select(Sae.slug, Sae.id, Sae.d_sae).where(Sae.slug.in_(filter(storable, slugs))))
+    return {slug: (number, size) for slug, number, size in rows}
 
 
 def _details() -> Select[Any]:
@@ -171,6 +177,7 @@ def _details() -> Select[Any]:
 
 
 _ALL = _details().order_by(Sae.created_at.desc(), Sae.id.desc())
+_THESE = _details().where(among(Sae.id, "ids"))
 _ONE = _details().where(Sae.slug == bindparam("slug"))
 
 

@@ -47,8 +47,8 @@ async def save_label(
     """
     if feature not in range(sae.d_sae):
         raise NotFound(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
-    _check_name("author", author)
-    _check_name("label set", label_set)
+    check_name("author", author)
+    check_name("label set", label_set)
     tidy = _tidy(text)
     _check(tidy)
     possible = expected_version is None or 0 < expected_version < MAX_INTEGER
@@ -98,6 +98,11 @@ def _check(text: LabelText) -> None:
             raise Unprocessable(f"{name} goes from {SCALE[0]} to {SCALE[-1]}.")
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Refuse the name of an author, or of `what` else, that is empty, too long or cannot be stored.
+
+    Raises:
+        Unprocessable: it is.
+    """
     if not name.strip() or len(name) > MAX_NAME or not storable(name):
         raise Unprocessable(f"The name of the {what} must have 1 to {MAX_NAME} characters, and no NUL.")

@@ -5,6 +5,7 @@ from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
+from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
 from app.tables.runs import Run, RunMetric
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
@@ -25,6 +26,8 @@ __all__ = [
     "Run",
     "RunMetric",
     "Sae",
+    "SavedList",
+    "SavedListItem",
     "Sequence",
     "SequenceSet",
     "Token",

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
+from app.services.lists import ListText, NewItem, create_list
 from tests.e2e.conftest import Problems
 from tests.factories import Synthetic, add_label, add_run, make_sae
 
@@ -37,6 +38,12 @@ async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_se
         await add_label(session, made.sae, 1, "words about " + "a very long thing of which there is much to say " * 6)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
+        items = [
+            NewItem(each.slug, number, "why " * 60 * (number == 2))
+            for each in (made.sae, bare.sae)
+            for number in (1, 2)
+        ]
+        kept = await create_list(session, ListText("x" * 80, "so " * 200), items, author="ada")
     base = f"/saes/{made.sae.slug}"
     return [
         "/",
@@ -50,6 +57,9 @@ async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_se
         f"{base}/features/2?label=1",
         f"{base}/probe?text=Some%20text",
         "/label",
+        "/lists",
+        f"/lists/{kept.public_id}",
+        f"/lists/{kept.public_id}/delete",
         "/runs",
         f"/runs/{done.id}",
         f"/runs/{failed.id}",

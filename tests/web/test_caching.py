@@ -35,11 +35,11 @@ async def test_an_unchanged_page_is_not_sent_again(client: httpx.AsyncClient, ba
     assert first.headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize(("page", "statements_allowed"), [("/features", 1), ("/features/1", 2)])
+@pytest.mark.parametrize(("page", "statements_allowed"), [("/features", 1), ("/features/1", 3)])
 async def test_an_unchanged_page_of_features_reads_no_feature(
     client: httpx.AsyncClient, base: str, page: str, statements_allowed: int
 ) -> None:
-    """Only its SAE, and for one feature the ids of its SAE's comparisons, whose other sides the page shows too."""
+    """Only its SAE, and for one feature the lists that hold it and the ids of its SAE's comparisons."""
     known = await tag(client, base + page)
     statements: list[str] = []
     event.listen(

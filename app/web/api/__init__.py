@@ -1,6 +1,6 @@
 """The REST API under /api/v1, described at /api/docs."""
 
-from app.web.api import by_example, compare, docs, features, labels, maps, probe, runs, saes
+from app.web.api import by_example, compare, docs, features, labels, lists, maps, probe, runs, saes
 
 DESCRIPTION = """
 Everything the pages show, as JSON. Words are the field's: a *feature* is one of an SAE's latents, its *activation* on
@@ -18,7 +18,8 @@ TAGS = [
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
     },
     {"name": "Labels", "description": "What people say that features mean, with history."},
+    {"name": "Lists", "description": "Lists of features that people keep: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work: training, indexing and so on."},
 ]
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
-ROUTERS = tuple(noun.router for noun in (saes, maps, by_example, features, compare, probe, labels, runs, docs))
+ROUTERS = tuple(noun.router for noun in (saes, maps, by_example, features, compare, probe, labels, lists, runs, docs))

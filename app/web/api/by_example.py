@@ -84,7 +84,7 @@ async def by_example(sae: Sae, request: ByExampleIn, session: Session, inference
         limit=request.limit,
     )
     found = {feature.index: feature for feature in result.features}
-    rows = await feature_rows(session, sae, list(found), with_examples=False)
+    rows = await feature_rows(session, sae, found, with_examples=False)
     return ByExampleOut(
         tokens=[ExampleTextTokenOut.model_validate(token, from_attributes=True) for token in result.tokens],
         chosen=list(result.chosen),
@@ -97,7 +97,7 @@ async def by_example(sae: Sae, request: ByExampleIn, session: Session, inference
                 percentile=found[row.index].percentile,
                 activations=list(found[row.index].activations),
             )
-            for row in rows
+            for row in (rows[number] for number in found if number in rows)
         ],
         active=result.active,
         within=result.within,

@@ -199,7 +199,7 @@ async def list_features(
     """One page of the features that pass all filters given. The largest come first, but by index the smallest."""
     page = await feature_list.list_features(session, sae, replace(wanted, limit=limit, cursor=cursor))
     return FeatureList(
-        features=[_summary(row) for row in page.rows],
+        features=[summary(row) for row in page.rows],
         total=page.total,
         next_cursor=page.next_cursor,
         corrected=page.corrected,
@@ -225,7 +225,7 @@ async def export_features(
     pages = feature_list.pages(request.app.state.sessionmaker, sae, wanted, first)
     name = f"{sae.slug}-features.{format}"
     return StreamingResponse(
-        written(format, ([_summary(row) for row in page.rows] async for page in pages)),
+        written(format, ([summary(row) for row in page.rows] async for page in pages)),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
@@ -305,7 +305,8 @@ def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
     }
 
 
-def _summary(row: FeatureRow) -> FeatureSummary:
+def summary(row: FeatureRow) -> FeatureSummary:
+    """A row of a list as the API writes it."""
     return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_text(row.label))
 
 

@@ -1,24 +1,22 @@
 """Labels: read all, write one's own, see what changed."""
 
 import dataclasses
-import re
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import NotFound, Unprocessable
+from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText, LabelView
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
+from app.web.api.versions import etag, read_version
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.errors import answer
 
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
-
-_VERSION = re.compile(r'(?:W/)?("?)(\d{1,9})\1')
 
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
@@ -134,10 +132,10 @@ async def put_my_label(
             confidence=label.confidence,
             status=label.status,
         ),
-        expected_version=_version(if_match),
+        expected_version=None if if_match is None else read_version(if_match, "label"),
         label_set=label.set,
     )
-    response.headers["ETag"] = f'"{written.version}"'
+    response.headers["ETag"] = etag(written.version)
     return LabelOut.of(written)
 
 
@@ -152,15 +150,6 @@ async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: S
         label=LabelOut.of(label),
         history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],
     )
-
-
-def _version(if_match: str | None) -> int | None:
-    if if_match is None:
-        return None
-    match = _VERSION.fullmatch(if_match.strip())
-    if match is None:
-        raise Unprocessable('If-Match takes the version of the label that was read, such as "3".')
-    return int(match[2])
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:

@@ -185,7 +185,8 @@ def _base(sae: SaeDetail) -> str:
 async def _shown(session: AsyncSession, sae: SaeDetail, asked: Asked, result: ByExample) -> dict[str, Any]:
     """What the result's template needs."""
     found = {feature.index: feature for feature in result.features}
-    rows = await feature_rows(session, sae, list(found))
+    known = await feature_rows(session, sae, found)
+    rows = [known[number] for number in found if number in known]
     tokens = [(token.id, token.bytes, token.special) for token in result.tokens]
     return {
         "result": result,

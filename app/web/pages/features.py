@@ -21,6 +21,7 @@ from app.web.caching import features_tag, refuse_known
 from app.web.counterparts import in_others
 from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
 from app.web.pages.labels import author_of, panel
+from app.web.pages.lists import lists_panel
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
 
@@ -79,7 +80,8 @@ async def feature(
     author = author_of(request, settings)
     etag = None  # what is tried out depends on more than the database
     if not text:
-        etag = features_tag(request, sae, author, await comparisons_tag(session, sae.id))
+        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
+        etag = features_tag(request, sae, author, *parts)
         refuse_known(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
@@ -196,6 +198,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "snippets": await _snippets(session, sae, detail),
         "in_others": await in_others(session, sae, index),
         "health": words.health(sae),
+        "lists": await lists_panel(session, sae, index),
         "not_counted": _not_counted(sae),
     }
 

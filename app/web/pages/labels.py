@@ -59,6 +59,11 @@ def author_of(request: Request, settings: Settings) -> str:
     return unquote(request.cookies.get(_COOKIE, ""))[:_LONGEST_NAME].strip() or settings.author
 
 
+def remember_author(response: Response, name: str) -> None:
+    """Let `author_of` find this name at the next request."""
+    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
+
+
 async def panel(
     session: AsyncSession,
     sae: SaeDetail,
@@ -133,7 +138,7 @@ async def save(
         response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
-    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
+    remember_author(response, name)
     return response
 
 

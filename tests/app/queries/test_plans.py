@@ -25,6 +25,7 @@ from app.queries.examples import best_examples, get_examples, top_examples
 from app.queries.feature_list import FeatureFilter, feature_rows, list_features, of_density
 from app.queries.features import feature_briefs, feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
+from app.queries.lists import find_item, get_list, list_items, list_lists, lists_of_feature
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
@@ -51,6 +52,16 @@ MATCHES = """
         CASE WHEN feature % 5 = 0 THEN feature / 9 END, random(), random(), 9, feature % 4, 5
     FROM comparison, generate_series(0, 1) side, generate_series(0, 2047) feature
 """
+LISTS_KEPT = """
+    INSERT INTO saved_list (public_id, name, description, author, updated_at)
+    SELECT 'list ' || number, 'A list', '', 'bench', now() - number * interval '1 minute'
+    FROM generate_series(1, 3000) number
+"""
+ITEMS = """
+    INSERT INTO saved_list_item SELECT list, sae.id, (7 * list + number) % 2048, number, '', 1
+    FROM generate_series(1, 3000) list, generate_series(1, 20) number, sae WHERE sae.id % 4 = list % 4
+"""
+KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ async def sae(engine: AsyncEngine, session: AsyncSession, monkeypatch: pytest.Mo
     monkeypatch.setattr(synthetic, "LABELLED", 0.6)
     await fill(engine, Plan(saes=4, features=2048), say=lambda line: None)
     async with engine.begin() as connection:
-        for statement in (RUNS, METRICS, "ANALYZE run", "ANALYZE run_metric"):
+        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, *(f"ANALYZE {table}" for table in KNOWN)):
             await connection.execute(text(statement))
     found = await get_sae(session, slug(1))
     assert found
@@ -181,6 +192,13 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
         list_runs(session, limit=20),
         get_run(session, 7),
         metrics(session, 7),
+        list_lists(session, limit=50),
+        list_lists(session, limit=50, before=1_000),
+        get_list(session, "list 7"),
+        list_items(session, 7, after=3, limit=100),
+        find_item(session, 7, sae.slug, 3),
+        lists_of_feature(session, sae.id, 3),
+        lists_of_feature(session, sae.id, 300),
     ):
         for plan in await plans(query):
             assert not read_whole(plan), (query, json.dumps(plan, indent=1))

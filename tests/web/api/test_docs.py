@@ -9,13 +9,13 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
-DOWNLOAD = ("get", "/api/v1/saes/{sae}/features/export")
+DOWNLOADS = {("get", "/api/v1/saes/{sae}/features/export"), ("get", "/api/v1/lists/{id}/export")}
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
     ("get", "/api/v1/saes/{sae}/map"),
     ("get", "/api/v1/saes/{sae}/features"),
-    DOWNLOAD,
+    *DOWNLOADS,
     ("post", "/api/v1/saes/{sae}/features/by-example"),
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
@@ -23,6 +23,11 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
+    ("get", "/api/v1/lists"),
+    ("post", "/api/v1/lists"),
+    ("get", "/api/v1/lists/{id}"),
+    ("put", "/api/v1/lists/{id}"),
+    ("delete", "/api/v1/lists/{id}"),
     ("get", "/api/v1/runs"),
     ("get", "/api/v1/runs/{id}"),
 }
@@ -47,12 +52,15 @@ async def test_everything_is_described(description: dict[str, Any]) -> None:
         assert operation["summary"]
         assert operation["description"]
         assert operation["tags"]
-        content = operation["responses"]["200"]["content"]
-        if address == DOWNLOAD:
+        [(status, success)] = [(code, of) for code, of in operation["responses"].items() if code.startswith("2")]
+        content = success.get("content")
+        if address in DOWNLOADS:
             assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
+        elif status == "204":
+            assert content is None
         else:
             assert "$ref" in content["application/json"]["schema"]
-        problems = {status: of for status, of in operation["responses"].items() if status != "200"}
+        problems = {code: of for code, of in operation["responses"].items() if code != status}
         assert {"422", "503"} <= problems.keys()
         for response in problems.values():
             assert response["content"].keys() == {"application/problem+json"}

@@ -1,0 +1,449 @@
+"""Lists that people keep: all of them, one with its features, and the control on a feature's page that adds to one.
+
+Without JavaScript each change ends with a redirect. For htmx the answer is what changed: the heading, the rows, one
+feature with its note, or the place of a feature that was taken out.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import NotFound, Unprocessable, UserError
+from app.queries import lists as queries
+from app.queries.lists import FeatureLists, ListedFeature, ListItem, ListView
+from app.queries.saes import SaeDetail
+from app.services.lists import (
+    MAX_ITEMS,
+    ListConflict,
+    ListText,
+    NewItem,
+    add_item,
+    create_list,
+    delete_list,
+    describe_list,
+    find_list,
+    move_item,
+    remove_item,
+    write_note,
+)
+from app.web import strips, words
+from app.web.api.export import Format
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.pages.labels import author_of, remember_author
+from app.web.rendering import render, wants_fragment
+
+router = APIRouter()
+
+_LISTS = 50
+_FEATURES = 100
+"""A page of lists, a page of features of a list."""
+
+Text = Annotated[str, Form()]
+Number = Annotated[int, Form()]
+
+
+@dataclass(frozen=True, slots=True)
+class NewListForm:
+    """What the form of a new list holds; `features` of `sae` are put into it. `error` says why it was not made."""
+
+    author: str
+    name: str = ""
+    description: str = ""
+    sae: str = ""
+    features: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """What the form of name and description holds. With `conflict`, the list's own text was changed meanwhile."""
+
+    name: str
+    description: str
+    error: str = ""
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoteForm:
+    """What the form of a note holds. With `conflict` the note was changed meanwhile, with `gone` its feature went."""
+
+    note: str
+    error: str = ""
+    conflict: bool = False
+    gone: bool = False
+    saved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFeature:
+    """A feature of a list as a row; `error` says why it was not taken out."""
+
+    listed: ListedFeature
+    line: strips.Line | None
+    health: Mapping[str, str]
+    form: NoteForm
+    error: str = ""
+
+    @property
+    def item(self) -> ListItem:
+        """What the list says of it."""
+        return self.listed.item
+
+
+@dataclass(frozen=True, slots=True)
+class AddForm:
+    """What the form on a feature's page holds: the list that is chosen, or none and the name of a new one."""
+
+    chosen: str
+    name: str = ""
+    note: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListsPanel:
+    """Lists on a feature's page; `added` is the name of the one that it was just added to."""
+
+    lists: FeatureLists
+    form: AddForm
+    added: str = ""
+
+
+# --- all lists ---------------------------------------------------------------------------------------------------
+
+
+@router.get("/lists")
+async def all_lists(
+    request: Request, session: Session, settings: AppSettings, before: int | None = None
+) -> HTMLResponse:
+    """All lists, newest first, and the form of a new one."""
+    return await _all(request, session, NewListForm(author_of(request, settings)), before=before)
+
+
+@router.post("/lists")
+async def make(
+    request: Request,
+    session: Session,
+    settings: AppSettings,
+    name: Text = "",
+    description: Text = "",
+    author: Text = "",
+    sae: Text = "",
+    features: Text = "",
+) -> Response:
+    """Make a list, of some features of an SAE if there are any. On an error the answer is the form with all of it."""
+    author = author.strip() or author_of(request, settings)
+    try:
+        items = [NewItem(sae, number) for number in _numbers(features)]
+        made = await create_list(session, ListText(name, description), items, author=author)
+    except UserError as error:
+        form = NewListForm(author, name, description, sae, features, str(error))
+        return await _all(request, session, form, status=error.status)
+    response = RedirectResponse(f"/lists/{made.public_id}", status_code=303)
+    remember_author(response, author)
+    return response
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers between commas or blanks, each once, in order.
+
+    Raises:
+        Unprocessable: one is no number, or there are more than a list can hold.
+    """
+    found = dict.fromkeys(filter(None, re.split(r"[\s,]+", text)))
+    for each in found:
+        if not (each.isascii() and each.isdecimal() and len(each) < 10):
+            raise Unprocessable(f"“{each[:40]}” is no number of a feature: give numbers with commas between them.")
+    numbers = list(dict.fromkeys(map(int, found)))
+    if len(numbers) > MAX_ITEMS:
+        raise Unprocessable(f"A list holds at most {MAX_ITEMS:,} features; these are {len(numbers):,}.")
+    return numbers
+
+
+async def _all(
+    request: Request, session: AsyncSession, form: NewListForm, *, before: int | None = None, status: int = 200
+) -> HTMLResponse:
+    found = await queries.list_lists(session, limit=_LISTS + 1, before=before)
+    context = {
+        "lists": found[:_LISTS],
+        "more": f"/lists?before={found[_LISTS - 1].list.id}" if len(found) > _LISTS else None,
+        "before": before,
+        "form": form,
+    }
+    return render(request, "lists/all.html", context, status=status)
+
+
+# --- one list ----------------------------------------------------------------------------------------------------
+
+
+@router.get("/lists/{id}")
+async def one_list(request: Request, id: str, session: Session, after: int = 0) -> HTMLResponse:
+    """A list with its features, from behind a position."""
+    found = await find_list(session, id)
+    return render(request, "lists/page.html", {**await _head(session, found), **await _rows(session, found, after)})
+
+
+@router.post("/lists/{id}")
+async def describe(
+    request: Request, id: str, session: Session, version: Number, name: Text = "", description: Text = ""
+) -> Response:
+    """Change name and description. On an error the answer is the form with what was written."""
+    try:
+        found = await describe_list(session, id, ListText(name, description), read_version=version)
+    except NotFound:
+        raise
+    except UserError as error:
+        conflict = isinstance(error, ListConflict)
+        form = TextForm(name, description, error=str(error), conflict=conflict)
+        current = await find_list(session, id)
+        context = await _head(session, current, form)
+        if wants_fragment(request):
+            return render(request, "lists/_title.html", context, status=error.status)
+        return render(request, "lists/page.html", {**context, **await _rows(session, current, 0)}, status=error.status)
+    if wants_fragment(request):
+        return render(request, "lists/_title.html", await _head(session, found))
+    return RedirectResponse(_address(found), status_code=303)
+
+
+@router.get("/lists/{id}/delete")
+async def ask_to_delete(request: Request, id: str, session: Session) -> HTMLResponse:
+    """Whether the list shall go."""
+    return render(request, "lists/delete.html", {**await _head(session, await find_list(session, id)), "error": ""})
+
+
+@router.post("/lists/{id}/delete")
+async def delete(request: Request, id: str, session: Session, version: Number) -> Response:
+    """Delete the list, if it is still what was read."""
+    try:
+        await delete_list(session, id, expected_version=version)
+    except ListConflict as changed:
+        context = {**await _head(session, changed.current), "error": "The list changed since you asked to delete it."}
+        return render(request, "lists/delete.html", context, status=changed.status)
+    return RedirectResponse("/lists", status_code=303)
+
+
+async def _head(session: AsyncSession, found: ListView, form: TextForm | None = None) -> dict[str, Any]:
+    """What the heading of a list needs."""
+    [summary] = await queries.summaries(session, [found])
+    return {
+        "list": found,
+        "summary": summary,
+        "several": len(summary.saes) > 1,
+        "text_form": form or TextForm(found.name, found.description),
+        "downloads": [
+            (format.upper(), f"/api/v1/lists/{found.public_id}/export?format={format}") for format in get_args(Format)
+        ],
+    }
+
+
+async def _rows(session: AsyncSession, found: ListView, after: int) -> dict[str, Any]:
+    """What the features of one page need."""
+    items = await queries.list_items(session, found.id, after=after, limit=_FEATURES + 1)
+    shown = items[:_FEATURES]
+    return {
+        "features": await _shown(session, shown),
+        "after": after,
+        "more": f"/lists/{found.public_id}?after={shown[-1].position}" if len(items) > _FEATURES else None,
+        "away": "",
+    }
+
+
+async def _shown(session: AsyncSession, items: Sequence[ListItem]) -> list[ShownFeature]:
+    listed = await queries.listed(session, items)
+    health = {each.sae.id: words.health(each.sae) for each in listed}
+    return [
+        ShownFeature(
+            listed=each,
+            line=strips.line(each.row.example, each.row.max) if each.row and each.row.example else None,
+            health=health[each.sae.id],
+            form=NoteForm(each.item.note),
+        )
+        for each in listed
+    ]
+
+
+# --- the features of a list --------------------------------------------------------------------------------------
+
+
+@router.post("/lists/{id}/items")
+async def put_in(
+    request: Request,
+    id: str,
+    session: Session,
+    sae: Text,
+    feature: Number,
+    note: Text = "",
+    position: Annotated[int | None, Form()] = None,
+    after: Number = 0,
+) -> Response:
+    """Put a feature into the list, or back into its place."""
+    found = await add_item(session, id, NewItem(sae, feature, note), position=position)
+    if not wants_fragment(request):
+        return RedirectResponse(_address(found, after, sae, feature), status_code=303)
+    return await _one(request, session, found, sae, feature, after)
+
+
+@router.post("/lists/{id}/note")
+async def note(
+    request: Request,
+    id: str,
+    session: Session,
+    sae: Text,
+    feature: Number,
+    version: Number,
+    note: Text = "",
+    after: Number = 0,
+) -> Response:
+    """Change the note of a feature. On an error the answer is the form with what was written."""
+    context: dict[str, Any] = {"sae": sae, "feature": feature, "after": after, "part": "lists/_note.html"}
+    try:
+        found = await write_note(session, id, sae, feature, note, read_version=version)
+    except NotFound:
+        raise
+    except UserError as error:
+        current = await find_list(session, id)
+        item = await queries.find_item(session, current.id, sae, feature)
+        form = NoteForm(note, error=str(error), conflict=isinstance(error, ListConflict), gone=item is None)
+        context |= {**await _head(session, current), "current": item.note if item else "", "form": form}
+        template = "lists/_note.html" if wants_fragment(request) else "lists/again.html"
+        return render(request, template, context, status=error.status)
+    if not wants_fragment(request):
+        return RedirectResponse(_address(found, after, sae, feature), status_code=303)
+    item = await queries.find_item(session, found.id, sae, feature)
+    written = item.note if item else ""
+    context |= {**await _head(session, found), "current": written, "form": NoteForm(written, saved=True)}
+    return render(request, "lists/_noted.html", context)
+
+
+@router.post("/lists/{id}/move")
+async def move(
+    request: Request,
+    id: str,
+    session: Session,
+    sae: Text,
+    feature: Number,
+    direction: Annotated[Literal["up", "down"], Form()],
+    after: Number = 0,
+) -> Response:
+    """Move a feature by one place. For htmx the answer is the whole page of rows."""
+    found = await move_item(session, id, sae, feature, up=direction == "up")
+    if not wants_fragment(request):
+        return RedirectResponse(_address(found, after, sae, feature), status_code=303)
+    context = {**await _head(session, found), **await _rows(session, found, after)}
+    if all((each.item.sae, each.item.feature) != (sae, feature) for each in context["features"]):
+        context["away"] = f"Feature {feature} is on the page {'before' if direction == 'up' else 'after'} this one now."
+    return render(request, "lists/_moved.html", context)
+
+
+@router.get("/lists/{id}/remove")
+async def ask_to_remove(
+    request: Request, id: str, session: Session, sae: str, feature: int, after: int = 0
+) -> HTMLResponse:
+    """Whether a feature shall be taken out: without JavaScript there is no undoing."""
+    return await _ask_to_remove(request, session, await find_list(session, id), sae, feature, after)
+
+
+@router.post("/lists/{id}/remove")
+async def remove(
+    request: Request, id: str, session: Session, sae: Text, feature: Number, version: Number, after: Number = 0
+) -> Response:
+    """Take a feature out. For htmx the answer stands in its place and can put it back."""
+    try:
+        taken = await remove_item(session, id, sae, feature, read_version=version)
+    except ListConflict as changed:
+        if changed.item is None:
+            raise
+        if wants_fragment(request):
+            return await _one(request, session, changed.current, sae, feature, after, refused=changed)
+        return await _ask_to_remove(request, session, changed.current, sae, feature, after, refused=changed)
+    found = await find_list(session, id)
+    if not wants_fragment(request):
+        return RedirectResponse(_address(found, after), status_code=303)
+    return render(request, "lists/_removed.html", {**await _head(session, found), "item": taken, "after": after})
+
+
+async def _one(
+    request: Request,
+    session: AsyncSession,
+    found: ListView,
+    sae: str,
+    feature: int,
+    after: int,
+    *,
+    refused: UserError | None = None,
+) -> HTMLResponse:
+    """One feature of a list, as a row; with what was `refused`, if anything was."""
+    item = await queries.find_item(session, found.id, sae, feature)
+    [shown] = await _shown(session, [item] if item else [])
+    shown = replace(shown, error=str(refused) if refused else "")
+    context = {**await _head(session, found), "each": shown, "after": after}
+    return render(request, "lists/_one.html", context, status=refused.status if refused else 200)
+
+
+async def _ask_to_remove(
+    request: Request,
+    session: AsyncSession,
+    found: ListView,
+    sae: str,
+    feature: int,
+    after: int,
+    *,
+    refused: UserError | None = None,
+) -> HTMLResponse:
+    item = await queries.find_item(session, found.id, sae, feature)
+    if item is None:
+        raise NotFound("This feature is not in the list: it was taken out already, or the link is wrong.")
+    context = {"list": found, "item": item, "after": after, "error": str(refused) if refused else ""}
+    return render(request, "lists/remove.html", context, status=refused.status if refused else 200)
+
+
+def _address(found: ListView, after: int = 0, sae: str = "", feature: int = 0) -> str:
+    """The page of a list, at one of its features if there is one."""
+    query = f"?after={after}" if after else ""
+    return f"/lists/{found.public_id}{query}" + (f"#item-{quote(sae)}-{feature}" if sae else "")
+
+
+# --- on a feature's page -----------------------------------------------------------------------------------------
+
+
+async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int) -> ListsPanel:
+    """What the control of a feature's page needs: its form offers the list that changed last."""
+    found = await queries.lists_of_feature(session, sae.id, index)
+    return ListsPanel(found, AddForm(found.others[0].public_id if found.others else ""))
+
+
+@router.post("/saes/{sae}/features/{index}/lists")
+async def add(
+    request: Request,
+    sae: Sae,
+    index: FeatureIndex,
+    session: Session,
+    settings: AppSettings,
+    list: Text = "",
+    name: Text = "",
+    note: Text = "",
+) -> Response:
+    """Add a feature to a list, or to a new one. On an error the answer is the form with what was written."""
+    item = NewItem(sae.slug, index, note)
+    context: dict[str, Any] = {"sae": sae, "index": index, "part": "features/_lists.html"}
+    try:
+        if list:
+            changed = await add_item(session, list, item)
+        else:
+            changed = await create_list(session, ListText(name), [item], author=author_of(request, settings))
+    except UserError as error:
+        panel = await lists_panel(session, sae, index)
+        context["lists"] = replace(panel, form=AddForm(list, name, note, str(error)))
+        template = "features/_lists.html" if wants_fragment(request) else "lists/again.html"
+        return render(request, template, context, status=error.status)
+    if not wants_fragment(request):
+        return RedirectResponse(f"/saes/{sae.slug}/features/{index}#lists", status_code=303)
+    context["lists"] = replace(await lists_panel(session, sae, index), added=changed.name)
+    return render(request, "features/_lists.html", context)

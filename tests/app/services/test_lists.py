@@ -1,0 +1,334 @@
+"""Rules of lists. What a list holds in which order is held against a plain Python list."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import transaction
+from app.errors import NotFound, Unprocessable
+from app.queries.lists import ListView, list_items, summaries
+from app.queries.saes import SaeDetail
+from app.services.lists import (
+    MAX_DESCRIPTION,
+    MAX_ITEMS,
+    MAX_NAME,
+    MAX_NOTE,
+    ListConflict,
+    ListText,
+    NewItem,
+    add_item,
+    create_list,
+    delete_list,
+    describe_list,
+    find_list,
+    move_item,
+    remove_item,
+    replace_list,
+    write_note,
+)
+from app.tables import Sae
+from tests.factories import make_sae
+
+Create = Callable[..., Awaitable[ListView]]
+
+
+@pytest.fixture
+async def sae(engine: AsyncEngine) -> SaeDetail:
+    return (await make_sae(engine, slug="one", publish=False)).sae
+
+
+@pytest.fixture
+async def other(engine: AsyncEngine) -> SaeDetail:
+    return (await make_sae(engine, slug="two", features=30, publish=False)).sae
+
+
+@pytest.fixture
+def create(session: AsyncSession, sae: SaeDetail) -> Create:
+    async def create(*features: int, name: str = "Rivers", description: str = "") -> ListView:
+        items = [NewItem("one", feature, f"note {feature}") for feature in features]
+        return await create_list(session, ListText(name, description), items, author="ada")
+
+    return create
+
+
+async def held(session: AsyncSession, of: ListView) -> list[tuple[str, int]]:
+    return [(item.sae, item.feature) for item in await list_items(session, of.id)]
+
+
+async def test_a_list_holds_features_of_several_saes_in_order(
+    session: AsyncSession, sae: SaeDetail, other: SaeDetail
+) -> None:
+    items = [NewItem("two", 29, " first "), NewItem("one", 3), NewItem("two", 0, "line\r\nline")]
+    made = await create_list(session, ListText("  Rivers\tand  lakes ", " why \r\n so "), items, author="ada")
+    assert (made.name, made.description, made.author, made.version) == ("Rivers and lakes", "why \n so", "ada", 1)
+    assert await find_list(session, made.public_id) == made
+    found = await list_items(session, made.id)
+    assert [(item.sae_id, item.sae, item.feature, item.note) for item in found] == [
+        (other.id, "two", 29, "first"),
+        (sae.id, "one", 3, ""),
+        (other.id, "two", 0, "line\nline"),
+    ]
+    assert [summary.saes for summary in await summaries(session, [made])] == [(("two", 2), ("one", 1))]
+
+
+async def test_addresses_tell_nothing_of_each_other(create: Create) -> None:
+    addresses = {(await create()).public_id for _ in range(20)}
+    assert len(addresses) == 20
+    assert {len(address) for address in addresses} == {12}
+    assert len({address[:4] for address in addresses}) == 20
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_order_is_that_of_a_plain_list(
+    session: AsyncSession, sae: SaeDetail, other: SaeDetail, create: Create, seed: int
+) -> None:
+    """Any sequence of changes gives what the same changes give in a Python list, notes included."""
+    choose = random.Random(seed)
+    made = await create()
+    expected: list[tuple[str, int]] = []
+    everything = [(each.slug, feature) for each in (sae, other) for feature in range(8)]
+    for step in range(120):
+        free = [each for each in everything if each not in expected]
+        action = choose.choice(["add", "add", "insert", "up", "down", "down", "remove", "undo", "replace"])
+        place = choose.randrange(len(expected)) if expected else 0
+        if action == "add" and free:
+            added = choose.choice(free)
+            await add_item(session, made.public_id, NewItem(*added))
+            expected.append(added)
+        elif action == "insert" and free and expected:
+            added = choose.choice(free)
+            before = (await list_items(session, made.id))[place].position
+            await add_item(session, made.public_id, NewItem(*added), position=before)
+            expected.insert(place, added)
+        elif action in ("up", "down") and expected:
+            await move_item(session, made.public_id, *expected[place], up=action == "up")
+            beside = place + (-1 if action == "up" else 1)
+            if 0 <= beside < len(expected):
+                expected[place], expected[beside] = expected[beside], expected[place]
+        elif action in ("remove", "undo") and expected:
+            taken = await remove_item(session, made.public_id, *expected[place], read_version=10**6)
+            if action == "undo":
+                await add_item(session, made.public_id, NewItem(*expected[place]), position=taken.position)
+            else:
+                del expected[place]
+        elif action == "replace" and step % 20 == 0:
+            choose.shuffle(expected)
+            version = (await find_list(session, made.public_id)).version
+            items = [NewItem(*each) for each in expected]
+            await replace_list(session, made.public_id, ListText("Rivers"), items, expected_version=version)
+        assert await held(session, made) == expected, (step, action)
+
+
+async def test_every_change_counts_and_no_idle_one(session: AsyncSession, create: Create) -> None:
+    made = await create(1, 2)
+    address = made.public_id
+    assert (await describe_list(session, address, ListText("Lakes", "still"), read_version=1)).version == 2
+    assert (await describe_list(session, address, ListText(" Lakes", "still"), read_version=1)).version == 2
+    assert (await write_note(session, address, "one", 1, "wide", read_version=2)).version == 3
+    assert (await write_note(session, address, "one", 1, "wide", read_version=1)).version == 3
+    assert (await move_item(session, address, "one", 2, up=True)).version == 4
+    assert (await move_item(session, address, "one", 2, up=True)).version == 4
+    assert (await move_item(session, address, "one", 1, up=False)).version == 4
+    assert (await add_item(session, address, NewItem("one", 5))).version == 5
+    await remove_item(session, address, "one", 5, read_version=5)
+    now = await find_list(session, address)
+    assert (now.version, now.text_version, now.name, now.description) == (6, 2, "Lakes", "still")
+    assert [item.note for item in await list_items(session, now.id)] == ["note 2", "wide"]
+
+
+async def test_only_what_changed_is_stale(session: AsyncSession, create: Create) -> None:
+    """Two who opened the same version can each change another part."""
+    made = await create(1, 2)
+    address = made.public_id
+    await write_note(session, address, "one", 1, "hers", read_version=1)
+    await write_note(session, address, "one", 2, "his", read_version=1)
+    await describe_list(session, address, ListText("Lakes"), read_version=1)
+    await move_item(session, address, "one", 2, up=True)
+
+    with pytest.raises(ListConflict) as note:
+        await write_note(session, address, "one", 1, "mine", read_version=1)
+    assert note.value.item
+    assert (note.value.item.note, note.value.current.version) == ("hers", 5)
+    with pytest.raises(ListConflict) as text:
+        await describe_list(session, address, ListText("Ponds"), read_version=1)
+    assert (text.value.current.name, text.value.item) == ("Lakes", None)
+    with pytest.raises(ListConflict) as removal:
+        await remove_item(session, address, "one", 1, read_version=1)
+    assert removal.value.item == note.value.item
+    assert [item.note for item in await list_items(session, made.id)] == ["his", "hers"]
+
+    await write_note(session, address, "one", 1, "mine", read_version=note.value.current.version)
+    await describe_list(session, address, ListText("Ponds"), read_version=text.value.current.version)
+
+
+@pytest.mark.parametrize("version", [-1, 0, 1, 4, 2**40])
+async def test_the_whole_is_replaced_only_as_it_was_read(session: AsyncSession, create: Create, version: int) -> None:
+    made = await create(1)
+    await add_item(session, made.public_id, NewItem("one", 2))
+    await add_item(session, made.public_id, NewItem("one", 4))
+    with pytest.raises(ListConflict) as stale:
+        await replace_list(session, made.public_id, ListText("Lakes"), [], expected_version=version)
+    assert (stale.value.current.version, stale.value.current.name) == (3, "Rivers")
+    with pytest.raises(ListConflict):
+        await delete_list(session, made.public_id, expected_version=version)
+    assert await held(session, made) == [("one", 1), ("one", 2), ("one", 4)]
+
+
+async def test_what_was_taken_out_cannot_be_changed(session: AsyncSession, create: Create) -> None:
+    made = await create(1)
+    await remove_item(session, made.public_id, "one", 1, read_version=1)
+    for change in (
+        write_note(session, made.public_id, "one", 1, "x", read_version=2),
+        move_item(session, made.public_id, "one", 1, up=True),
+        remove_item(session, made.public_id, "one", 1, read_version=2),
+        move_item(session, made.public_id, "nul\0", 1, up=True),
+        move_item(session, made.public_id, "one", 2**70, up=True),
+    ):
+        with pytest.raises(ListConflict) as gone:
+            await change
+        assert gone.value.item is None
+        assert gone.value.current.version == 2
+
+
+async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    async with transaction(sessions) as session:
+        made = await create_list(session, ListText("Rivers"), author="ada")
+
+    async def add(feature: int) -> None:
+        async with transaction(sessions) as session:
+            await add_item(session, made.public_id, NewItem("one", feature))
+
+    await asyncio.gather(*(add(feature) for feature in range(6)))
+    async with transaction(sessions) as session:
+        assert sorted(await held(session, made)) == [("one", feature) for feature in range(6)]
+        assert (await find_list(session, made.public_id)).version == 7
+
+
+async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    async with transaction(sessions) as session:
+        made = await create_list(session, ListText("Rivers"), [NewItem("one", 1)], author="ada")
+
+    connected = asyncio.Barrier(4)
+
+    async def change(note: str) -> None:
+        async with transaction(sessions) as session:
+            await session.connection()
+            await connected.wait()
+            await write_note(session, made.public_id, "one", 1, note, read_version=1)
+
+    outcomes = await asyncio.gather(*(change(f"note {place}") for place in range(4)), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in outcomes) == ["ListConflict"] * 3 + ["NoneType"]
+    async with transaction(sessions) as session:
+        assert (await find_list(session, made.public_id)).version == 2
+        [item] = await list_items(session, made.id)
+    assert item.note == f"note {outcomes.index(None)}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ListText(""),
+        ListText(" \n"),
+        ListText("x" * (MAX_NAME + 1)),
+        ListText("nul\0"),
+        ListText("half \ud800"),
+        ListText("x", "x" * (MAX_DESCRIPTION + 1)),
+        ListText("x", "nul\0"),
+    ],
+)
+async def test_a_text_that_no_list_can_hold(session: AsyncSession, create: Create, text: ListText) -> None:
+    made = await create(1)
+    for change in (
+        create_list(session, text, author="ada"),
+        describe_list(session, made.public_id, text, read_version=1),
+        replace_list(session, made.public_id, text, [], expected_version=1),
+    ):
+        with pytest.raises(Unprocessable) as refused:
+            await change
+        assert "\n" not in str(refused.value)
+    assert await find_list(session, made.public_id) == made
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([NewItem("none", 1)], "no SAE “none”"),
+        ([NewItem("nul\0", 1)], "no SAE"),
+        ([NewItem("one", 24)], "0 to 23"),
+        ([NewItem("one", -1)], "0 to 23"),
+        ([NewItem("one", 2**70)], "0 to 23"),
+        ([NewItem("one", 1), NewItem("one", 2), NewItem("one", 1)], "given twice"),
+        ([NewItem("one", 1, "x" * (MAX_NOTE + 1))], "500"),
+        ([NewItem("one", 1, "nul\0")], "NUL"),
+        ([NewItem("one", 1)] * (MAX_ITEMS + 1), "5,000"),
+    ],
+)
+async def test_items_that_no_list_can_hold(
+    session: AsyncSession, create: Create, items: list[NewItem], said: str
+) -> None:
+    made = await create(5)
+    with pytest.raises(Unprocessable, match=said):
+        await create_list(session, ListText("x"), items, author="ada")
+    with pytest.raises(Unprocessable, match=said):
+        await replace_list(session, made.public_id, ListText("x"), items, expected_version=1)
+    assert await held(session, made) == [("one", 5)]
+
+
+async def test_the_limits_themselves_are_allowed(session: AsyncSession, sae: SaeDetail) -> None:
+    text = ListText("é" * MAX_NAME, "é" * MAX_DESCRIPTION)
+    made = await create_list(session, text, [NewItem("one", 23, "é" * MAX_NOTE)], author="a" * 80)
+    assert (made.name, made.description) == (text.name, text.description)
+
+
+async def test_a_list_can_be_full(session: AsyncSession, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.lists.MAX_ITEMS", 2)
+    made = await create(1, 2)
+    with pytest.raises(Unprocessable, match="full"):
+        await add_item(session, made.public_id, NewItem("one", 3))
+
+
+async def test_a_feature_is_in_a_list_once(session: AsyncSession, create: Create) -> None:
+    made = await create(1, name="Rivers")
+    with pytest.raises(Unprocessable, match="Feature 1 of one is in the list “Rivers” already"):
+        await add_item(session, made.public_id, NewItem("one", 1))
+    for position in (0, -1, 2**31):
+        with pytest.raises(Unprocessable, match="position"):
+            await add_item(session, made.public_id, NewItem("one", 2), position=position)
+
+
+async def test_a_list_goes_with_its_items_and_items_with_their_sae(
+    session: AsyncSession, sae: SaeDetail, other: SaeDetail
+) -> None:
+    items = [NewItem("one", 1), NewItem("two", 2), NewItem("one", 3)]
+    made = await create_list(session, ListText("Rivers"), items, author="ada")
+    await session.execute(delete(Sae).where(Sae.id == sae.id))
+    assert await held(session, made) == [("two", 2)]
+    await move_item(session, made.public_id, "two", 2, up=True)
+    await delete_list(session, made.public_id)
+    assert await held(session, made) == []
+    with pytest.raises(NotFound):
+        await find_list(session, made.public_id)
+
+
+@pytest.mark.parametrize("address", ["", "nothing", "nul\0", "x" * 10_000, "\ud800"])
+async def test_there_is_no_other_list(session: AsyncSession, sae: SaeDetail, address: str) -> None:
+    for change in (
+        find_list(session, address),
+        describe_list(session, address, ListText("x"), read_version=1),
+        add_item(session, address, NewItem("one", 1)),
+        delete_list(session, address),
+    ):
+        with pytest.raises(NotFound, match="/lists"):
+            await change
+
+
+@pytest.mark.parametrize("author", ["", " ", "a" * 81, "nul\0"])
+async def test_an_author_has_a_name(session: AsyncSession, author: str) -> None:
+    with pytest.raises(Unprocessable, match="author"):
+        await create_list(session, ListText("x"), author=author)
