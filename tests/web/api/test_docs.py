@@ -28,6 +28,8 @@ CONTRACT = {
     ("get", "/api/v1/lists/{id}"),
     ("put", "/api/v1/lists/{id}"),
     ("delete", "/api/v1/lists/{id}"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/counterparts"),
+    ("get", "/api/v1/compare"),
     ("get", "/api/v1/runs"),
     ("get", "/api/v1/runs/{id}"),
 }
