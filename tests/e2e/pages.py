@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from playwright.async_api import Page, Response, expect
 
+DRAWN = """() => [...document.querySelectorAll("[data-chart]")]
+  .filter((box) => { const { top, bottom } = box.getBoundingClientRect(); return top < innerHeight && bottom > 0; })
+  .every((box) => box.querySelector(".main-svg"))"""
+"""Whether every chart within the window is drawn; others wait until somebody comes near."""
 PROMPT = "It was the best of times,\nit was the worst of times."
 
 
@@ -61,6 +65,11 @@ async def _open_everything(page: Page) -> None:
         await summary.click()
 
 
+async def _api_is_described(page: Page) -> None:
+    if await page.locator("html.js").count():  # without JavaScript the page says where the description is
+        await expect(page.locator("rapi-doc").get_by_text("/api/v1/saes", exact=True).first).to_be_visible()
+
+
 async def _open_keys(page: Page) -> None:
     await page.locator("[data-open-keys]").click()
     await expect(page.locator("#keys")).to_be_visible()
@@ -92,6 +101,7 @@ PAGES = [
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),
     Visit("run, running", "/runs/{running}"),
+    Visit("API", "/api/docs", then=_api_is_described),
     Visit("not found", "/saes/nothing", status=404),
     Visit("not understood", "/saes/{sae}/features?sort=nothing", status=422),
     Visit("keys", "/", then=_open_keys, scripts=True),
