@@ -79,6 +79,7 @@
     if (event.target.matches("dialog")) event.target.close(); // a click beside it
     const fill = event.target.closest("[data-fill]");
     if (fill) {
+      event.preventDefault(); // without this script it is a link
       const field = document.getElementById(fill.dataset.fillTarget);
       field.value = fill.dataset.fill;
       field.focus();

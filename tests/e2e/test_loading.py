@@ -1,7 +1,7 @@
 """What a first visit costs, measured in Chromium: compressed bytes, the largest paint, and how far things move.
 
-`pytest -s tests/e2e/test_loading.py` prints the figures. A page whose largest paint is late is loaded up to three times,
-and the best counts, because a machine with two busy cores now and then takes a break.
+`pytest -s tests/e2e/test_loading.py` prints the figures. A page whose largest paint is late is loaded up to three
+times, and the best counts, because a machine with two busy cores now and then takes a break.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,8 @@ LOADS = 3
 FRAME_LATER = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(seen.shift))))"
 OBSERVE = """() => {
   window.seen = { paint: 0, shift: 0 };
-  const watch = (type, look) => new PerformanceObserver((list) => list.getEntries().forEach(look)).observe({ type, buffered: true });
+  const watch = (type, look) =>
+    new PerformanceObserver((list) => list.getEntries().forEach(look)).observe({ type, buffered: true });
   watch("largest-contentful-paint", (entry) => { seen.paint = entry.startTime; });
   watch("layout-shift", (entry) => { if (!entry.hadRecentInput) seen.shift += entry.value; });
 }"""
