@@ -37,13 +37,16 @@ FOCUSED = """() => {
     html: element.outerHTML.slice(0, 200),
     column: element.closest(".rail-first, .rail-second, .feature-main, .page-head")?.className ?? "",
     top: top + scrollY,
-    seen: getComputedStyle(drawn).outlineStyle === "solid" && (drawn.contains(there) || there?.contains(drawn) || false),
+    seen: getComputedStyle(drawn).outlineStyle === "solid" && Boolean(drawn.contains(there) || there?.contains(drawn)),
   };
 }"""
 MOVING = """() => [...document.querySelectorAll("*")].filter((element) => {
   const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(element);
-  return transitionDuration.split(", ").some((time) => parseFloat(time) > 0) || animationName !== "none" || scrollBehavior === "smooth";
+  const changes = transitionDuration.split(", ").some((time) => parseFloat(time) > 0);
+  return changes || animationName !== "none" || scrollBehavior === "smooth";
 }).map((element) => element.outerHTML.slice(0, 80))"""
+LINES = """(elements) => elements.map(getComputedStyle)
+  .map((style) => `${style.textDecorationLine} ${style.textDecorationStyle}`)"""
 WATCH_SHIFT = """() => {
   window.shift = 0;
   new PerformanceObserver((list) => {
@@ -213,8 +216,8 @@ async def test_shades_are_told_apart_without_colours(browser: Browser, site: Sit
         """() => [1, 3, 5].map((shade) => {
           const token = document.querySelector(".strip .t");
           token.className = `t a${shade}`;
-          const { textDecorationLine: line, textDecorationStyle: style, textDecorationThickness: thickness } = getComputedStyle(token);
-          return `${line} ${style} ${thickness}`;
+          const { textDecorationLine, textDecorationStyle, textDecorationThickness } = getComputedStyle(token);
+          return [textDecorationLine, textDecorationStyle, textDecorationThickness].join(" ");
         })"""
     )
     assert lines == ["underline dotted 1px", "underline solid 1px", "underline solid 3px"]
@@ -226,13 +229,9 @@ async def test_features_that_share_a_prompt_differ_in_more_than_hue(page: Page, 
         await page.locator(".ranks [data-pin]").nth(i).click()
     names = page.locator(".probe-key a")
     await expect(names).to_have_count(6)
-    drawn = await names.evaluate_all(
-        "names => names.map(getComputedStyle).map((name) => `${name.textDecorationLine} ${name.textDecorationStyle}`)"
-    )
+    drawn = await names.evaluate_all(LINES)
     assert len(set(drawn)) == 6
-    shared = await page.locator(".strip .t.pinned").evaluate_all(
-        "tokens => tokens.map(getComputedStyle).map((token) => `${token.textDecorationLine} ${token.textDecorationStyle}`)"
-    )
+    shared = await page.locator(".strip .t.pinned").evaluate_all(LINES)
     assert shared
     assert set(shared) <= set(drawn)
 
