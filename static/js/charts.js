@@ -1,7 +1,9 @@
 // Draws the figures that the page carries as JSON, in the page's own type and colours, and again when the theme changes.
+// Plotly is most of what a page weighs: it is fetched when a chart comes near the window.
 (() => {
   "use strict";
 
+  const PLOTLY = "/static/vendor/plotly-basic-4.1.1.min.js";
   const specs = new Map(); // chart box -> the figure as the server wrote it
   const config = { displayModeBar: false, responsive: false, showTips: false, doubleClick: false };
 
@@ -35,17 +37,43 @@
     return Plotly.react(box, data, layout, config);
   };
 
+  const isDrawn = (box) => Boolean(box.layout); // plotly notes it there
   const resized = new ResizeObserver((entries) => {
-    for (const { target } of entries) if (target.clientWidth && target.layout && target.layout.width !== target.clientWidth) draw(target);
+    for (const { target } of entries) if (target.clientWidth && isDrawn(target) && target.layout.width !== target.clientWidth) draw(target);
   });
+
+  let loaded = null;
+  const plotly = () => {
+    loaded ??= window.Plotly
+      ? Promise.resolve()
+      : new Promise((resolve, reject) => {
+          document.head.append(Object.assign(document.createElement("script"), { src: PLOTLY, onload: resolve, onerror: reject }));
+        });
+    return loaded;
+  };
+  const comes = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (!isIntersecting) continue;
+        comes.unobserve(target);
+        plotly().then(
+          () => {
+            draw(target);
+            if ("pick" in target.dataset) target.on("plotly_click", pick);
+          },
+          () => target.replaceChildren("The drawing could not be loaded; its numbers are under “data”."),
+        );
+        resized.observe(target);
+      }
+    },
+    { rootMargin: "50% 0px" },
+  );
 
   const start = (root) => {
     for (const box of root.querySelectorAll("[data-chart]")) {
       if (specs.has(box)) continue;
       specs.set(box, JSON.parse(box.parentElement.querySelector("script[type='application/json']").textContent));
-      draw(box);
-      resized.observe(box);
-      if ("pick" in box.dataset) box.on("plotly_click", pick);
+      comes.observe(box);
     }
   };
 
@@ -61,8 +89,8 @@
   const redraw = () => {
     painted = new Map();
     for (const box of [...specs.keys()]) {
-      if (box.isConnected) draw(box);
-      else specs.delete(box);
+      if (!box.isConnected) specs.delete(box);
+      else if (isDrawn(box)) draw(box);
     }
   };
 
@@ -91,7 +119,7 @@
           if (spec.data.length === 1) figure.querySelector(".chart-latest").textContent = said(value, spec.layout.yaxis);
         }
       }
-      draw(box);
+      if (isDrawn(box)) draw(box);
     }
   });
 })();

@@ -3,6 +3,30 @@
 (() => {
   "use strict";
 
+  // Single keys can be switched off, for people whose voice or aids type by themselves. Every tab reads the same store.
+  let keysWork = true;
+  const remembered = () => {
+    try {
+      keysWork = localStorage.getItem("keys") !== "off";
+    } catch {
+      // storage may be forbidden: then it holds for this page
+    }
+    return keysWork;
+  };
+  const remember = (on) => {
+    keysWork = on;
+    try {
+      localStorage.setItem("keys", on ? "on" : "off");
+    } catch {
+      // as above
+    }
+  };
+  const openKeys = () => {
+    const dialog = document.getElementById("keys");
+    dialog.querySelector("[data-shortcuts]").checked = remembered();
+    dialog.showModal();
+  };
+
   const isTyping = (element) => element.closest("input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]");
   const isVisible = (element) => element.getClientRects().length > 0;
 
@@ -34,30 +58,36 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape" && isTyping(event.target)) {
+    const [target] = event.composedPath(); // a field may be in a shadow tree
+    if (event.key === "Escape" && isTyping(target)) {
       event.preventDefault(); // leave the field, and leave the text in it
-      event.target.blur();
+      target.blur();
       return;
     }
-    if (isTyping(event.target)) return;
+    if (isTyping(target) || !remembered()) return;
     let used = true;
     if (event.key === "j") moveRow(1);
     else if (event.key === "k") moveRow(-1);
-    else if (event.key === "?") document.getElementById("keys").showModal();
+    else if (event.key === "?") openKeys();
     else used = event.key.length === 1 && follow(event.key);
     if (used) event.preventDefault();
   });
 
   document.addEventListener("click", (event) => {
-    if (event.target.closest("[data-open-keys]")) document.getElementById("keys").showModal();
+    if (event.target.closest("[data-open-keys]")) openKeys();
     if (event.target.closest("[data-dismiss]")) document.getElementById("notice").replaceChildren();
     if (event.target.matches("dialog")) event.target.close(); // a click beside it
     const fill = event.target.closest("[data-fill]");
     if (fill) {
+      event.preventDefault(); // without this script it is a link
       const field = document.getElementById(fill.dataset.fillTarget);
       field.value = fill.dataset.fill;
       field.focus();
     }
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-shortcuts]")) remember(event.target.checked);
   });
 
   // Ctrl-Enter sends the form that one is writing in.
@@ -66,6 +96,40 @@
       event.preventDefault();
       event.target.form?.requestSubmit();
     }
+  });
+
+  // What takes longer than a tenth of a second says what it does (data-busy), and after a second for how long it has.
+  // When it is done, what came of it (data-said) is left there for screen readers.
+  const status = document.getElementById("status");
+  const waiting = new Map(); // request -> its timer
+  const startWaiting = ({ detail: { elt, target, xhr } }) => {
+    const words = elt.closest("[data-busy]")?.dataset.busy ?? "Working";
+    const since = performance.now();
+    const seconds = document.createElement("span");
+    seconds.ariaHidden = "true"; // a screen reader is not told every second
+    const show = () => {
+      if (!seconds.isConnected) status.replaceChildren(words, seconds);
+      status.classList.remove("visually-hidden");
+      target.ariaBusy = "true";
+      const passed = Math.floor((performance.now() - since) / 1000);
+      if (passed) seconds.textContent = ` · ${passed} s`;
+      waiting.set(xhr, setTimeout(show, 1000));
+    };
+    waiting.set(xhr, setTimeout(show, 100));
+  };
+  const stopWaiting = ({ detail: { target, xhr } }) => {
+    clearTimeout(waiting.get(xhr));
+    waiting.delete(xhr);
+    target.ariaBusy = null;
+    if (waiting.size) return;
+    status.classList.add("visually-hidden");
+    status.replaceChildren();
+  };
+  document.addEventListener("htmx:beforeSend", startWaiting);
+  document.addEventListener("htmx:afterRequest", stopWaiting);
+  document.addEventListener("htmx:afterSettle", (event) => {
+    const said = event.detail.target?.querySelector("[data-said]"); // what came over SSE has no target
+    if (said) status.textContent = said.textContent;
   });
 
   // Nothing was swapped: say so, because htmx alone would be silent.

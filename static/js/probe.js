@@ -134,7 +134,7 @@
       }
       const late = event.target.closest("[data-show-late]");
       if (late) {
-        for (const row of root.querySelectorAll("[data-late]")) row.hidden = false;
+        for (const row of root.querySelectorAll("[data-late]")) row.removeAttribute("data-late");
         late.parentElement.remove();
       }
     });

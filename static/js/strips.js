@@ -22,7 +22,7 @@
       tip.className = "tip";
       tip.id = "tip";
       tip.role = "tooltip";
-      document.body.append(tip);
+      document.getElementById("main").append(tip);
     }
     owner?.removeAttribute("aria-describedby");
     owner = token;
@@ -45,6 +45,7 @@
 
   const noted = (event) => event.target.closest?.(".t[title], .t[data-tip]");
   document.addEventListener("pointerover", (event) => {
+    if (event.target === tip) return;
     const token = noted(event);
     if (token) show(token);
     else if (owner && !owner.matches(":focus-visible")) hide();

@@ -8,15 +8,24 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.db import transaction
+from app.inference import server
 from app.main import create_app
+from app.queries.examples import get_examples
 from app.settings import Settings
+from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.e2e.pages import Site
+from tests.factories import add_label, add_run, make_sae
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
 
@@ -140,3 +149,46 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 def live(settings: Settings, serve: Callable[[FastAPI], str]) -> str:
     """The address of the real site on a real port, on the test's database, without inference."""
     return serve(create_app(settings))
+
+
+@pytest.fixture
+async def site(
+    engine: AsyncEngine,
+    sessionmaker: async_sessionmaker[AsyncSession],
+    settings: Settings,
+    tmp_path: Path,
+) -> AsyncIterator[Site]:
+    """The site with something in every corner of it, and inference over a tiny model: what `tests.e2e.pages` visits."""
+    dictionary = make_dictionary(tmp_path)
+    model = replace(dictionary.row.model, name="tiny-live")  # another than the made-up one that is called tiny
+    dictionary = replace(dictionary, row=replace(dictionary.row, model=model))
+    live = await publish(engine, dictionary)
+    bare = await make_sae(engine, slug="bare", publish=False)
+    made = await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
+    async with transaction(sessionmaker) as session:
+        await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
+        await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
+        done = await add_run(session, made.sae)
+        failed = await add_run(session, bare.sae, ends="failed")
+        running = await add_run(session, ends="running")
+        examples = await get_examples(session, made.sae, 1)
+    secret = SecretStr("a secret of this test")
+    inference = dictionary.settings.model_copy(
+        update={"database_url": settings.database_url, "inference_secret": secret}
+    )
+    with ExitStack() as running_servers:
+        url = running_servers.enter_context(serving(server.create_app(inference)))
+        answering = settings.model_copy(update={"inference_url": url, "inference_secret": secret})
+        yield Site(
+            running_servers.enter_context(serving(create_app(answering))),
+            {
+                "sae": made.sae.slug,
+                "bare": bare.sae.slug,
+                "live": live.slug,
+                "done": str(done.id),
+                "failed": str(failed.id),
+                "running": str(running.id),
+                "sequence": str(examples[0].sequence),
+                "dead": str(made.sae.d_sae - 1),
+            },
+        )

@@ -10,6 +10,7 @@ from app.db import transaction
 from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
 from app.services.lists import ListText, NewItem, create_list
 from tests.e2e.conftest import Problems
+from tests.e2e.pages import DRAWN
 from tests.factories import Synthetic, add_label, add_run, make_sae
 
 pytestmark = pytest.mark.browser
@@ -22,7 +23,6 @@ SHIFT = """() => new Promise((resolve) => {
   requestAnimationFrame(() => requestAnimationFrame(() => resolve(sum)));
 })"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-DRAWN = "() => [...document.querySelectorAll('[data-chart]')].every((box) => box.querySelector('.main-svg'))"
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await page.keyboard.press("/")
     await page.keyboard.type("violin")
     await expect(page).to_have_url(f"{base}/features?q=violin")
-    await expect(page.locator("[role=status]").first).to_contain_text("of 60")
+    await expect(page.locator("#status")).to_contain_text("of 60")
     await page.keyboard.press("Escape")
     await page.keyboard.press("j")
     await page.keyboard.press("j")
@@ -107,7 +107,7 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await page.locator("[name=confidence][value='4']").check()
     await page.fill("#author", "Grace")
     await page.locator("#explanation").press("Control+Enter")
-    await expect(page.locator("#labels [role=status]")).to_have_text("Saved.")
+    await expect(page.locator("#status")).to_have_text("Saved.")
     await expect(page.locator(".label-text")).to_have_text("strings & <i>bows</i>")
     await expect(page.locator("#labels")).to_contain_text("Grace")
     await expect(page.locator("h1")).to_have_text("strings & <i>bows</i>")

@@ -1,0 +1,124 @@
+"""Every page of the site in each of its states, and how a test gets there.
+
+Tests of accessibility, of loading and of browsers without JavaScript all walk `PAGES`: a new page is one more line, and
+all three hold it to the same rules.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from playwright.async_api import Page, Response, expect
+
+DRAWN = """() => [...document.querySelectorAll("[data-chart]")]
+  .filter((box) => { const { top, bottom } = box.getBoundingClientRect(); return top < innerHeight && bottom > 0; })
+  .every((box) => box.querySelector(".main-svg"))"""
+"""Whether every chart within the window is drawn; others wait until somebody comes near."""
+PROMPT = "It was the best of times,\nit was the worst of times."
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running site, and what the `{names}` in addresses stand for."""
+
+    url: str
+    names: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One page in one state."""
+
+    name: str
+    address: str
+    """`{sae}` has an index, `{bare}` none, `{live}` answers probes; `{done}`, `{failed}` and `{running}` are runs."""
+    status: int = 200
+    then: Callable[[Page], Awaitable[None]] | None = None
+    """What to do there, for a state that has no address of its own."""
+    scripts: bool = False
+    """Whether the state needs JavaScript."""
+    ready: str = ""
+    """What a script puts there last, as a selector."""
+
+
+async def _probe(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("[data-probe]")).to_be_visible()
+
+
+async def _look_at_a_token(page: Page) -> None:
+    await _probe(page)
+    await page.locator("[data-tokens] .t.top").click()
+    await expect(page.locator("[data-token-panel]")).to_be_visible()
+
+
+async def _probe_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
+async def _open_example(page: Page) -> None:
+    await page.locator(".example-line").first.click()
+    await expect(page.locator(".example-open .strip")).to_be_visible()
+
+
+async def _open_everything(page: Page) -> None:
+    for summary in await page.locator("summary:visible").all():
+        await summary.click()
+
+
+async def _open_keys(page: Page) -> None:
+    await page.locator("[data-open-keys]").click()
+    await expect(page.locator("#keys")).to_be_visible()
+
+
+PAGES = [
+    Visit("home", "/"),
+    Visit("overview", "/saes/{sae}"),
+    Visit("overview, opened", "/saes/{sae}", then=_open_everything),
+    Visit("overview without an index", "/saes/{bare}"),
+    Visit("features", "/saes/{sae}/features"),
+    Visit("features, filtered", "/saes/{sae}/features?q=violin&max_density=0.5&health=single_token"),
+    Visit("features, none", "/saes/{sae}/features?q=zzz&author=nobody"),
+    Visit("features, refused", "/saes/{sae}/features?min_density=0.1&max_density=0.01", status=422),
+    Visit("features without an index", "/saes/{bare}/features"),
+    Visit("feature", "/saes/{sae}/features/1"),
+    Visit("feature, opened", "/saes/{sae}/features/1", then=_open_everything),
+    Visit("feature, an example open", "/saes/{sae}/features/1", then=_open_example, scripts=True),
+    Visit("feature, label form", "/saes/{sae}/features/2?label=1"),
+    Visit("feature, dead", "/saes/{sae}/features/{dead}"),
+    Visit("example", "/saes/{sae}/features/1/examples/{sequence}"),
+    Visit("probe", "/saes/{live}/probe?text=Some%20text"),
+    Visit("probe, result", "/saes/{live}/probe", then=_probe),
+    Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
+    Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
+    Visit("label", "/label"),
+    Visit("label, no such SAE", "/label?sae=nothing"),
+    Visit("runs", "/runs"),
+    Visit("run, done", "/runs/{done}"),
+    Visit("run, failed", "/runs/{failed}"),
+    Visit("run, running", "/runs/{running}"),
+    Visit("API", "/api/docs", ready='rapi-doc >> text="/api/v1/saes"'),
+    Visit("not found", "/saes/nothing", status=404),
+    Visit("not understood", "/saes/{sae}/features?sort=nothing", status=422),
+    Visit("keys", "/", then=_open_keys, scripts=True),
+]
+
+EMPTY = [
+    Visit("home, before the first SAE", "/"),
+    Visit("label, before the first SAE", "/label"),
+    Visit("runs, before the first", "/runs"),
+]
+"""What a site shows in which nothing has been made yet."""
+
+
+async def visit(page: Page, site: Site, to: Visit) -> Response:
+    """Go there and do what the state takes."""
+    response = await page.goto(site.url + to.address.format_map(site.names))
+    assert response is not None
+    assert response.status == to.status, f"{to.name}: {response.status}"
+    if to.ready and await page.locator("html.js").count():
+        await expect(page.locator(to.ready).first).to_be_visible()
+    if to.then:
+        await to.then(page)
+    return response

@@ -1,0 +1,272 @@
+"""Every page for everyone: WCAG 2.2 AA as far as axe-core can tell, and what it cannot: keyboard, motion, colours."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
+
+from tests.e2e.pages import EMPTY, PAGES, Site, Visit, visit
+
+pytestmark = pytest.mark.browser
+
+VENDOR = Path(__file__).parent / "vendor"
+(AXE,) = json.loads((VENDOR / "manifest.json").read_text())
+RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+CONTRAST = {"type": "rule", "values": ["color-contrast"]}
+"""All that depends on the theme."""
+FORGIVEN = {"API": {"landmark-main-is-top-level", "landmark-no-duplicate-main", "landmark-unique"}}
+"""Best practices, not criteria, that a page breaks: RapiDoc brings a main part of its own, inside ours."""
+THEMES = ("light", "dark")
+WIDTHS = (1440, 390)
+SAME_LINE = 24
+"""Pixels by which things on one line may differ in height."""
+FOCUSED = """() => {
+  const element = document.activeElement;
+  if (!element.closest("main")) return null;
+  const drawn = element.matches(".choices input") ? element.nextElementSibling : element;
+  const { left, top, bottom } = drawn.getBoundingClientRect();
+  const there = document.elementFromPoint(left + 4, (top + bottom) / 2); // nothing may lie over it
+  return {
+    html: element.outerHTML.slice(0, 200),
+    column: element.closest(".rail-first, .rail-second, .feature-main, .page-head")?.className ?? "",
+    top: top + scrollY,
+    seen: getComputedStyle(drawn).outlineStyle === "solid" && Boolean(drawn.contains(there) || there?.contains(drawn)),
+  };
+}"""
+MOVING = """() => [...document.querySelectorAll("*")].filter((element) => {
+  const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(element);
+  const changes = transitionDuration.split(", ").some((time) => parseFloat(time) > 0);
+  return changes || animationName !== "none" || scrollBehavior === "smooth";
+}).map((element) => element.outerHTML.slice(0, 80))"""
+LINES = """(elements) => elements.map(getComputedStyle)
+  .map((style) => `${style.textDecorationLine} ${style.textDecorationStyle}`)"""
+WATCH_SHIFT = """() => {
+  window.shift = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+  }).observe({ type: "layout-shift" });
+}"""
+
+
+def test_axe_is_what_its_manifest_says() -> None:
+    content = (VENDOR / AXE["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == AXE["sha256"]
+    assert AXE["version"] in AXE["file"]
+    assert "Mozilla Public License" in (VENDOR / AXE["licence_file"]).read_text()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_axe_finds_nothing_on_any_page(browser: Browser, site: Site, width: int) -> None:
+    refuse(await violations(browser, site, PAGES, width))
+
+
+async def test_axe_finds_nothing_before_anything_is_made(browser: Browser, live: str) -> None:
+    refuse([each for width in WIDTHS for each in await violations(browser, Site(live, {}), EMPTY, width)])
+
+
+def refuse(found: Sequence[str]) -> None:
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+async def violations(browser: Browser, site: Site, visits: Sequence[Visit], width: int) -> list[str]:
+    """What axe-core finds, a line for each element, in both themes."""
+    context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    page = await context.new_page()
+    axe = (VENDOR / AXE["file"]).read_text()
+    found = []
+    for each in visits:
+        await page.emulate_media(color_scheme="light")
+        await visit(page, site, each)
+        await page.evaluate(axe)
+        for theme in THEMES:
+            await page.emulate_media(color_scheme=theme)
+            await page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+            only = RULES if theme == "light" else CONTRAST
+            result = await page.evaluate("only => axe.run({ runOnly: only, resultTypes: ['violations'] })", only)
+            broken = [rule for rule in result["violations"] if rule["id"] not in FORGIVEN.get(each.name, ())]
+            found += [f"{each.name}, {width} px, {theme}: {line}" for line in lines(broken)]
+    await context.close()
+    return found
+
+
+def lines(broken: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"{rule['id']} at {node['target'][0]}: {' '.join(node['failureSummary'].split())} [{node['html'][:160]}]"
+        for rule in broken
+        for node in rule["nodes"]
+    ]
+
+
+# --- keyboard
+
+
+async def test_the_skip_link_comes_first_and_leads_past_the_header(page: Page, site: Site) -> None:
+    await page.goto(f"{site.url}/saes/{site.names['sae']}/features")
+    await page.keyboard.press("Tab")
+    skip = page.locator(".skip")
+    await expect(skip).to_be_focused()
+    await expect(skip).to_be_in_viewport(ratio=1)
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.closest('main') !== null")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_focus_goes_down_the_feature_page_and_is_always_seen(browser: Browser, site: Site, width: int) -> None:
+    context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    page = await context.new_page()
+    await page.goto(f"{site.url}/saes/{site.names['sae']}/features/1?label=1")
+    await page.locator("main").focus()
+    stops: list[dict[str, Any]] = []
+    while True:
+        await page.keyboard.press("Tab")
+        stop = await page.evaluate(FOCUSED)
+        if stop is None:
+            break
+        stops.append(stop)
+        assert stop["seen"], stop
+    assert len(stops) > 50
+    columns = {stop["column"] for stop in stops} if width == 1440 else {""}
+    for column in columns:
+        tops = [stop["top"] for stop in stops if stop["column"].startswith(column)]
+        rises = [(before, after) for before, after in pairwise(tops) if after < before - SAME_LINE]
+        assert not rises, column
+
+
+async def test_the_dialog_of_keys_gives_focus_back(page: Page, site: Site) -> None:
+    await page.goto(site.url)
+    opener = page.locator("[data-open-keys]")
+    await opener.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Close")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(opener).to_be_focused()
+    await page.keyboard.press("j")
+    row = page.locator("[data-row]").first
+    await expect(row).to_be_focused()
+    await page.keyboard.press("?")
+    await page.get_by_role("button", name="Close").click()
+    await expect(row).to_be_focused()
+
+
+async def test_single_keys_can_be_switched_off_in_every_tab(page: Page, context: BrowserContext, site: Site) -> None:
+    other = await context.new_page()
+    for tab in (page, other):
+        await tab.goto(f"{site.url}/saes/{site.names['sae']}/features/2")
+    await page.keyboard.press("?")
+    await page.get_by_label("Single keys work").uncheck()
+    await page.keyboard.press("Escape")
+    for tab in (page, other):
+        for key in ("l", "j", "]", "?"):
+            await tab.keyboard.press(key)
+        await expect(tab.locator(":is(a, textarea, dialog *):focus")).to_have_count(0)
+        assert tab.url.endswith("/features/2")
+    await page.reload()
+    await page.keyboard.press("l")
+    await expect(page.locator("#explanation")).not_to_be_focused()
+    await page.locator("[data-open-keys]").click()
+    await expect(page.get_by_label("Single keys work")).not_to_be_checked()
+    await page.get_by_label("Single keys work").check()
+    await page.keyboard.press("Escape")
+    await other.keyboard.press("l")
+    await expect(other.locator("#explanation")).to_be_focused()
+
+
+async def test_the_note_on_a_token_can_be_pointed_at_and_put_away(page: Page, site: Site) -> None:
+    await page.goto(site.url + "/saes/{sae}/features/1/examples/{sequence}".format_map(site.names))
+    token, tip = page.locator(".strip .t.top").first, page.locator("#tip")
+    await token.hover()
+    await expect(tip).to_be_visible()
+    box = await tip.bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=10)
+    await expect(tip).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(tip).to_be_hidden()
+
+
+# --- motion, colours, long work
+
+
+async def test_nothing_moves_for_people_who_want_that(browser: Browser, site: Site) -> None:
+    context = await browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = await context.new_page()
+    for each in PAGES:
+        await visit(page, site, each)
+        assert await page.evaluate("document.getAnimations().length") == 0, each.name
+        assert await page.evaluate(MOVING) == [], each.name
+    moving = await (await browser.new_context()).new_page()
+    await moving.goto(site.url)
+    assert await moving.evaluate(MOVING), "the check would see what does move"
+
+
+async def test_shades_are_told_apart_without_colours(browser: Browser, site: Site) -> None:
+    context = await browser.new_context(forced_colors="active")
+    page = await context.new_page()
+    await page.goto(site.url + "/saes/{sae}/features/1/examples/{sequence}".format_map(site.names))
+    lines = await page.evaluate(
+        """() => [1, 3, 5].map((shade) => {
+          const token = document.querySelector(".strip .t");
+          token.className = `t a${shade}`;
+          const { textDecorationLine, textDecorationStyle, textDecorationThickness } = getComputedStyle(token);
+          return [textDecorationLine, textDecorationStyle, textDecorationThickness].join(" ");
+        })"""
+    )
+    assert lines == ["underline dotted 1px", "underline solid 1px", "underline solid 3px"]
+
+
+async def test_features_that_share_a_prompt_differ_in_more_than_hue(page: Page, site: Site) -> None:
+    await visit(page, site, next(each for each in PAGES if each.name == "probe, result"))
+    for i in range(1, 6):
+        await page.locator(".ranks [data-pin]").nth(i).click()
+    names = page.locator(".probe-key a")
+    await expect(names).to_have_count(6)
+    drawn = await names.evaluate_all(LINES)
+    assert len(set(drawn)) == 6
+    shared = await page.locator(".strip .t.pinned").evaluate_all(LINES)
+    assert shared
+    assert set(shared) <= set(drawn)
+
+
+@pytest.mark.parametrize("name", ["features", "probe", "feature, label form"])
+async def test_long_work_says_what_it_does_without_moving_the_page(page: Page, site: Site, name: str) -> None:
+    await visit(page, site, next(each for each in PAGES if each.name == name))
+    go = asyncio.Event()
+
+    async def wait(route: Route) -> None:
+        await go.wait()
+        await route.continue_()
+
+    status = page.locator("#status")
+    await page.evaluate(WATCH_SHIFT)
+    match name:
+        case "features":
+            await page.route("**/features?*", wait)
+            await page.fill("#q", "violin")
+            await expect(status).to_have_text(re.compile("Searching the features · 1 s"))
+        case "probe":
+            await page.route("**/probe", wait)
+            await page.get_by_role("button", name="Probe", exact=True).click()
+            await expect(status).to_have_text(re.compile("Reading the prompt.* · 1 s"))
+        case _:
+            await page.route("**/labels", wait)
+            await page.fill("#explanation", "rivers")
+            await page.get_by_role("button", name="Save label").click()
+            await expect(status).to_have_text(re.compile("Saving the label · 1 s"))
+    await expect(status).to_be_in_viewport(ratio=1)
+    await expect(page.locator("[aria-busy=true]")).to_have_count(1)
+    go.set()
+    await expect(status).to_have_text(
+        {"features": re.compile("of 60"), "probe": re.compile("active")}.get(name, "Saved.")
+    )
+    await expect(status).to_have_class("visually-hidden")
+    await expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    assert await page.evaluate("shift") < 0.02

@@ -1,0 +1,86 @@
+"""Every page in a browser that runs no scripts: it reads, its charts are tables, and its forms lead somewhere."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, Response, expect
+
+from tests.e2e.pages import EMPTY, PAGES, Site, Visit, visit
+
+pytestmark = pytest.mark.browser
+
+NEVER_ENDS = re.compile(r"\b(loading|please wait|one moment)\b|…\s*$", re.IGNORECASE)
+READ = [each for each in PAGES if not each.scripts]
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    context = await browser.new_context(viewport={"width": 1440, "height": 900}, java_script_enabled=False)
+    context.set_default_timeout(15_000)
+    yield await context.new_page()
+    await context.close()
+
+
+async def test_every_page_reads(page: Page, site: Site) -> None:
+    for each in READ:
+        await visit(page, site, each)
+        await reads(page, each)
+
+
+async def test_a_site_without_anything_reads(page: Page, live: str) -> None:
+    for each in EMPTY:
+        await visit(page, Site(live, {}), each)
+        await reads(page, each)
+
+
+async def reads(page: Page, each: Visit) -> None:
+    main = page.locator("main")
+    assert (await main.locator("h1").inner_text()).strip(), each.name
+    text = await main.inner_text()
+    assert len(text) > 60, f"{each.name}: {text}"
+    assert not NEVER_ENDS.search(text), f"{each.name}: {text}"
+    for chart in await main.locator(".chart").all():
+        if not await chart.locator("table").is_visible():
+            await chart.locator(".chart-data summary").click()
+        await expect(chart.locator("tbody tr").first).to_be_visible()
+    for button in await page.locator("button:visible").all():
+        assert await button.evaluate("button => button.type === 'submit' && button.form !== null"), (
+            f"{each.name}: nothing hears the button {await button.inner_text()}"
+        )
+
+
+async def test_every_form_leads_somewhere(page: Page, site: Site) -> None:
+    tried = set()
+    for each in READ:
+        if each.status != 200:
+            continue
+        await visit(page, site, each)
+        for place in range(await page.locator("main form").count()):
+            await visit(page, site, each)
+            form = page.locator("main form").nth(place)
+            action = await form.evaluate("form => `${form.method} ${form.action}`")
+            if action in tried:
+                continue
+            tried.add(action)
+            response = await send(page, form)
+            assert response.status in (200, 422), f"{each.name}, {action}: {response.status}"
+            await expect(page.locator("main h1")).to_be_visible()
+            if response.status == 422:  # what was wrong, and the form to mend it
+                await expect(page.locator("main [role=alert]")).to_be_visible()
+                await expect(page.locator("main form").first).to_be_visible()
+    assert len(tried) > 5
+
+
+async def send(page: Page, form: Locator) -> Response:
+    """Fill in what the form requires, and send it."""
+    for details in await form.locator("xpath=ancestor::details[not(@open)]").all():
+        await details.locator("summary").first.click()
+    for field in await form.locator(":is(input, textarea):required:visible").all():
+        if not await field.input_value():
+            await field.fill("rivers")
+    async with page.expect_navigation() as navigation:
+        await form.locator("button").first.click()
+    response = await navigation.value
+    assert response is not None
+    return response
