@@ -22,8 +22,10 @@ from app.db import transaction
 from app.inference import server
 from app.main import create_app
 from app.queries.examples import get_examples
+from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.comparing import compare
 from tests.e2e.pages import Site
 from tests.factories import add_label, add_run, make_sae
 
@@ -165,6 +167,8 @@ async def site(
     live = await publish(engine, dictionary)
     bare = await make_sae(engine, slug="bare", publish=False)
     made = await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
+    narrow = await make_sae(engine, slug="tiny-l1-batchtopk-24", features=24, sequences=80, length=48)
+    await compare(engine, narrow, made)
     async with transaction(sessionmaker) as session:
         await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
         await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
@@ -172,6 +176,8 @@ async def site(
         failed = await add_run(session, bare.sae, ends="failed")
         running = await add_run(session, ends="running")
         examples = await get_examples(session, made.sae, 1)
+        items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
+        kept = await create_list(session, ListText("Music", "What belongs to an orchestra."), items, author="ada")
     secret = SecretStr("a secret of this test")
     inference = dictionary.settings.model_copy(
         update={"database_url": settings.database_url, "inference_secret": secret}
@@ -183,6 +189,8 @@ async def site(
             running_servers.enter_context(serving(create_app(answering))),
             {
                 "sae": made.sae.slug,
+                "narrow": narrow.sae.slug,
+                "list": kept.public_id,
                 "bare": bare.sae.slug,
                 "live": live.slug,
                 "done": str(done.id),
