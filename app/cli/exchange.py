@@ -29,6 +29,7 @@ class Readable(StrEnum):
     GEMMA_SCOPE_2 = "gemma_scope_2"
     LLAMA_SCOPE = "llama_scope"
     OPENAI = "openai"
+    NEURONPEDIA = "neuronpedia"
 
 
 class Writable(StrEnum):
@@ -51,7 +52,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub.",
+            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
+            "SAEDashboard or Neuronpedia.",
             show_default=False,
         ),
     ],
@@ -85,16 +87,24 @@ def import_(
     The format is found out, the SAE is converted, and its shapes, its numbers and the model's width are checked. What
     was done with norms, scales and thresholds is said in the end. Importing the same again changes nothing.
 
+    An export of SAEDashboard (batch-0.json, …) or Neuronpedia (features/batch-0.jsonl.gz, …) has statistics and no
+    weights: it can be browsed and labelled at once, and not probed; what it lacks is said on its pages.
+
     Examples:
       seesae import downloads/my-sae
       seesae import hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
       seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
+      seesae import downloads/gpt2-small/9-res-jb
     """
     from app.jobs.naming import import_title
+    from app.jobs.neuronpedia.files import is_export
     from app.jobs.params import ImportParams
-    from app.jobs.plans import IMPORT
+    from app.jobs.plans import IMPORT, IMPORT_STATISTICS
     from app.terminal import result_text
 
+    if format is None and is_export(source):
+        format = Readable.NEURONPEDIA
+    is_statistics = format is Readable.NEURONPEDIA
     given = {
         "source": absolute(source),
         "format": format,
@@ -104,9 +114,13 @@ def import_(
         "name": name,
     }
     params = validated(ImportParams, given)
-    result = do_run(settings_with(device=device), "import", import_title(params), params, IMPORT)
+    plan = IMPORT_STATISTICS if is_statistics else IMPORT
+    result = do_run(settings_with(device=device), "import", import_title(params), params, plan)
     lines = [result_text({key: value for key, value in result.items() if key != "notes"}), *result["notes"]]
-    lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
+    if is_statistics:
+        lines.append("Its features can be browsed now: seesae serve")
+    else:
+        lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
     answer(result, as_json=as_json, text="\n".join(lines))
 
 

@@ -20,6 +20,11 @@ TRAIN = (*MATERIAL, *TRAINING, *EVALUATION)
 INDEX = (*MATERIAL, *INDEXING)
 EVALUATE = (*MATERIAL, *EVALUATION)
 DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION)
+IMPORT_STATISTICS = (
+    Stage("read", "Read the export", unit="bytes"),
+    Stage("register", "Register the SAE and the texts"),
+    Stage("publish", "Publish the index", unit="features"),
+)
 IMPORT = (
     Stage("read", "Read and convert the SAE"),
     Stage("fetch", "Fetch its model", unit="bytes"),

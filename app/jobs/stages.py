@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, NotFound, NoWeights
 from app.jobs import ranks
 from app.jobs.artifacts import content_key
 from app.jobs.context import RunContext
@@ -256,6 +256,8 @@ async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
         async with shop.sessions() as session:
             known = ", ".join(other.slug for other in await saes.list_saes(session))
         raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
+    if not detail.has_weights:
+        raise NoWeights(slug)
     return SAE.load(shop.artifacts.root / detail.artifact), detail
 
 
