@@ -135,10 +135,8 @@ class Spool:
         positions = [place for place, value in enumerate(activation.values) if value > 0]
         if not positions:
             return False
-        position = activation.position
-        if position is None or not 0 <= position < len(activation.values):
-            position = activation.values.index(max(activation.values))
-        if activation.values[position] <= 0:
+        position = _own_token(activation, positions)
+        if position is None:
             return False
         values = array("d", [activation.values[place] for place in positions])
         self._database.execute(
@@ -212,3 +210,22 @@ class Spool:
     def explanations(self) -> Iterator[tuple[int, str, str]]:
         """Feature, author and text of all explanations of features that are there."""
         return iter(self._database.execute("SELECT * FROM explanation WHERE feature IN (SELECT number FROM feature)"))
+
+
+_ROUNDING = 1e-3
+"""SAEDashboard writes activations and intervals with three decimals."""
+
+
+def _own_token(activation: Activation, active: Sequence[int]) -> int | None:
+    """The token that an example is for, among those that the feature is active on; None where it is none of them.
+
+    Where the export does not say which, as Neuronpedia's releases do not, it is the strongest one of a top example, and
+    else the first one in the example's interval.
+    """
+    stated, values = activation.position, activation.values
+    if stated is not None and 0 <= stated < len(values):
+        return stated if values[stated] > 0 else None
+    if activation.is_top or activation.low is None or activation.high is None:
+        return values.index(max(values))
+    low, high = activation.low - _ROUNDING, activation.high + _ROUNDING
+    return next((place for place in active if low <= values[place] <= high), None)

@@ -220,6 +220,8 @@ async def export_features(
 async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> FeatureOut:
     """All statistics of one feature, with its labels and neighbours."""
     feature = await features.get_feature(session, sae, index)
+    if feature is None and sae.index is not None:
+        raise NotFound(f"Feature {index} is not in the export that {sae.slug} was imported from.")
     if feature is None:
         raise NotFound(_not_indexed(sae.slug))
     return _detail(feature)

@@ -65,7 +65,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "bounds_of": _bounds,
         "chips": _chips(sae, sort, wanted),
         "downloads": _downloads(sae, replace(wanted, cursor=None)),
-        "flags": [(flag, words.health_name(flag)) for flag in get_args(Health)],
+        "flags": [(flag, words.health_name(flag)) for flag in words.health(sae)],
         "more_filters": any(getattr(wanted, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     if not wants_fragment(request):

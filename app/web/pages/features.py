@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, get_feature
+from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, features_around, get_feature
 from app.queries.saes import SaeDetail
 from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
@@ -41,9 +41,13 @@ class Band:
 
 
 @router.get("/saes/{sae}/features/random")
-async def random_feature(sae: Sae) -> RedirectResponse:
-    """Any feature."""
-    address = f"/saes/{sae.slug}/features/{random.randrange(sae.d_sae)}"
+async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
+    """Any feature; of an index that has only some, any of those."""
+    index = random.randrange(sae.d_sae)
+    if 0 < sae.indexed < sae.d_sae:
+        before, after = await features_around(session, sae, index)
+        index = after if after is not None else before if before is not None else index
+    address = f"/saes/{sae.slug}/features/{index}"
     return RedirectResponse(address, status_code=303, headers={"Cache-Control": "no-store"})
 
 
@@ -56,6 +60,7 @@ async def feature(
     etag = features_tag(request, sae, author)
     refuse_known(request, etag)
     detail = await _detail(session, sae, index)
+    previous, following = await features_around(session, sae, index)
     examples: dict[int, list[Example]] = {}
     for view in await get_examples(session, sae, index, with_documents=False):
         examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
@@ -63,9 +68,9 @@ async def feature(
         "sae": sae,
         "index": index,
         "detail": detail,
-        "previous": index - 1 if index > 0 else None,
-        "next": index + 1 if index + 1 < sae.d_sae else None,
-        "histogram": figures.activation_histogram(detail.histogram, detail.band_edges) if detail.count else None,
+        "previous": previous,
+        "next": following,
+        "histogram": _histogram(sae, detail),
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
@@ -98,6 +103,11 @@ async def example(
 
 async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail:
     detail = await get_feature(session, sae, index)
+    if detail is None and sae.index is not None:
+        raise NotFound(
+            f"Feature {index} is not in the export that {sae.slug} was imported from, which describes {sae.indexed:,} "
+            f"of its {sae.d_sae:,}: nothing is known of it, not even whether it is dead."
+        )
     if detail is None:
         raise NotFound(
             f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made."
@@ -111,6 +121,14 @@ async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
     unlabelled = {other.index for other in neighbours if other.label is None}
     views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
     return {index: strips.line(view, view.activation) for index, view in views.items()}
+
+
+def _histogram(sae: SaeDetail, detail: FeatureDetail) -> figures.Chart | None:
+    """The chart of its activations; None where there is nothing to draw."""
+    if not any(detail.histogram.counts):
+        return None
+    divided = "the export's intervals" if words.is_imported_index(sae) else "fifths"
+    return figures.activation_histogram(detail.histogram, detail.band_edges, divided=divided)
 
 
 def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Band]:
