@@ -135,6 +135,14 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> Feat
     )
 
 
+async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
+    """Numbers of all features that the SAE's index has, in order."""
+    if sae.index is None:
+        return []
+    own = select(Feature.number).where(Feature.index_id == sae.index.id)
+    return list(await session.scalars(own.order_by(Feature.number)))
+
+
 async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> tuple[int | None, int | None]:
     """The features before and after this number that the index has; None where there is none."""
     if sae.index is None:

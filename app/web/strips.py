@@ -79,6 +79,11 @@ def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
     return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
 
 
+def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
+    """One token of an example, by its place among those that the example has."""
+    return _Shower(example, maximum)(place)
+
+
 def line(example: ExampleView, maximum: float) -> Line:
     """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
     shown = _Shower(example, maximum)

@@ -137,6 +137,12 @@ def is_imported_index(sae: SaeDetail) -> bool:
     return sae.index is not None and "counted_by" in sae.index.provenance
 
 
+def not_counted(sae: SaeDetail) -> str:
+    """What the counting left out, as the index itself says."""
+    assert sae.index is not None
+    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
+
+
 def health(sae: SaeDetail) -> dict[str, str]:
     """What each health flag means, with the thresholds that the SAE's index used; empty where it knows none."""
     if is_imported_index(sae):

@@ -130,8 +130,8 @@ def active_tokens(feature: SpooledFeature, examples: Sequence[SpooledExample], t
 
 def _density(feature: SpooledFeature, count: int, tokens: Tokens) -> float:
     """The stated density, or the exact one where the stated one is that, rounded to 0.001 % as SAEDashboard does."""
-    exact = min(1.0, count / tokens.number)
-    return exact if not feature.density or abs(exact - feature.density) <= 1e-5 else feature.density
+    exact, stated = min(1.0, count / tokens.number), feature.density
+    return exact if not stated or stated == round(stated, 5) == round(exact, 5) else stated
 
 
 def _mean(feature: SpooledFeature, examples: Sequence[SpooledExample]) -> float:

@@ -75,7 +75,7 @@ async def feature(
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
         "health": words.health(sae),
-        "not_counted": _not_counted(sae),
+        "not_counted": words.not_counted(sae),
         **await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params),
     }
     return render(request, "features/page.html", context, etag=etag)
@@ -138,9 +138,3 @@ def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Ba
         for number, name in words.BANDS.items()
         if number in examples
     ]
-
-
-def _not_counted(sae: SaeDetail) -> str:
-    """What the counting left out, as the index itself says."""
-    assert sae.index is not None
-    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
