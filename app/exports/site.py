@@ -21,7 +21,7 @@ from markupsafe import Markup
 from app.exports.drawings import draw_activations, draw_densities
 from app.exports.writing import Progress, Source
 from app.paths import STATIC
-from app.queries.examples import ExampleView, best_examples
+from app.queries.examples import ExampleView, active_places, best_examples
 from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_features
 from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
 from app.services.tokens import plain
@@ -205,9 +205,8 @@ class _Texts:
             self._plain[view.sequence] = self._prepared(view)
         plain_tokens, runs = self._plain[view.sequence]
         tokens = list(plain_tokens)
-        for place, token in enumerate(view.tokens):
-            if token.activation > 0:
-                tokens[place] = markup.wrapped(strips.shown(view, place, maximum))
+        for place in active_places(view):
+            tokens[place] = markup.wrapped(strips.shown(view, place, maximum))
         parts = ("".join(tokens[start:end]) for _, start, end in runs)
         return Markup(  # noqa: S704 - each token is escaped
             "".join(
