@@ -29,7 +29,7 @@ from app.web import markup, strips, words
 from app.web.rendering import environment
 from app.web.sparklines import path as sparkline
 
-ROWS = 100
+ROWS = 50
 """Features on a page of the list."""
 
 _STYLES = ("tokens", "base", "parts", "strips", "pages", "export")
@@ -253,5 +253,7 @@ def _data(row: FeatureRow) -> list[Any]:
 def _snippet(view: ExampleView) -> tuple[str, str, str]:
     """An example as text: before its token, the token, after it."""
     here = view.position - view.start
-    texts = [plain(token.bytes) for token in view.tokens]
-    return "".join(texts[max(0, here - 8) : here]), texts[here], "".join(texts[here + 1 : here + 9])
+    tokens = [token.bytes for token in view.tokens]
+    parts = tokens[max(0, here - 8) : here], [tokens[here]], tokens[here + 1 : here + 9]
+    before, token, after = (plain(b"".join(part)) for part in parts)
+    return before, token, after

@@ -6,7 +6,7 @@
   const list = document.getElementById("rows");
   if (!rows || !form || !list) return;
   const [NUMBER, TEXT, LABEL, TOKENS, EXAMPLE, SPARK, DENSITY, MAX, , FLAGS] = rows.length ? rows[0].keys() : [];
-  const STEP = 100;
+  const STEP = 50;
   const note = document.getElementById("list-note");
   const pages = document.getElementById("pages");
   const written = { rows: [...list.children], note: note.textContent };
