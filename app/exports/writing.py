@@ -1,5 +1,6 @@
 """Export the features of an SAE: read in one transaction, written beside their folder, and moved there when whole."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,6 +19,8 @@ from app.queries.saes import IndexInfo, SaeDetail, get_sae, list_saes
 Progress = Callable[[int, int], None]
 """Told how many features are written, and of how many."""
 
+_RANGE = re.compile(r" *(?P<first>[0-9]{1,9}) *(- *(?P<last>[0-9]{1,9}) *)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -34,10 +37,10 @@ class Selection:
         """
         ranges = []
         for part in text.split(","):
-            first, dash, last = (each.strip() for each in part.partition("-"))
-            if not (first.isdecimal() and len(first) < 10) or (dash and not (last.isdecimal() and len(last) < 10)):
+            found = _RANGE.fullmatch(part)
+            if found is None:
                 raise Unprocessable(f"“{part.strip()[:40]}” is no number of a feature and no range: write 0-99,250.")
-            ranges.append((int(first), int(last) if dash else int(first)))
+            ranges.append((int(found["first"]), int(found["last"] or found["first"])))
         backwards = next((each for each in ranges if each[0] > each[1]), None)
         if backwards is not None:
             raise Unprocessable(f"The range {backwards[0]}-{backwards[1]} runs backwards.")

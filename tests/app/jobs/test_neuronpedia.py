@@ -3,7 +3,7 @@
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import transaction
-from app.errors import Conflict, NoWeights, NotFound, Unprocessable
+from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.exports.neuronpedia import write_neuronpedia
 from app.exports.writing import export_features
-from app.jobs.execution import execute
 from app.jobs.neuronpedia import files
 from app.jobs.neuronpedia.files import find, is_export
-from app.jobs.params import ImportParams, IndexParams
-from app.jobs.plans import IMPORT_STATISTICS
-from app.jobs.requests import request_run
+from app.jobs.params import IndexParams
 from app.jobs.workshop import Workshop
 from app.queries import saes
 from app.queries.examples import ExampleView, get_examples
@@ -28,25 +25,11 @@ from app.queries.features import FeatureDetail, feature_numbers, features_around
 from app.queries.labels import label_history, list_labels
 from app.queries.saes import SaeDetail
 from app.services.tokens import api_texts
-from tests.app.jobs.asking import do, row
+from tests.app.jobs.asking import EXPORTS, bring, do
 from tests.factories import add_label, make_sae
 from tests.tiny import CORPUS_FILE
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
-DASHBOARD, RELEASE = FIXTURES / "saedashboard", FIXTURES / "release"
-
-
-async def bring(shop: Workshop, source: Path, **options: Any) -> Mapping[str, Any]:
-    """Import an export; the result."""
-    params = ImportParams(source=str(source), format="neuronpedia", **options)
-    async with shop.sessions.begin() as session:
-        run = await request_run(
-            session, kind="import", title="", params=params, stages=IMPORT_STATISTICS, created_by="tester"
-        )
-    await execute(shop, run.id)
-    result = (await row(shop, run.id)).result
-    assert result is not None
-    return result
+DASHBOARD, RELEASE = EXPORTS / "saedashboard", EXPORTS / "release"
 
 
 async def sae_of(shop: Workshop, slug: str) -> SaeDetail:
@@ -310,7 +293,7 @@ def test_exports_are_told_by_their_names(tmp_path: Path) -> None:
     assert is_export(str(DASHBOARD))
     assert is_export(str(DASHBOARD / "batch-0.json"))
     assert is_export(str(RELEASE))
-    assert is_export(str(FIXTURES))
+    assert is_export(str(EXPORTS))
     assert not is_export("google/gemma-scope-2b-pt-res")
     (tmp_path / "cfg.json").write_text("{}")
     assert not is_export(str(tmp_path))
@@ -319,7 +302,7 @@ def test_exports_are_told_by_their_names(tmp_path: Path) -> None:
 
 def test_one_export_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(Unprocessable, match=r"holds 2 exports \(release, saedashboard\)"):
-        find(str(FIXTURES))
+        find(str(EXPORTS))
     with pytest.raises(NotFound, match="nowhere"):
         find(str(tmp_path / "nowhere"))
     with pytest.raises(Unprocessable, match="holds no export"):
