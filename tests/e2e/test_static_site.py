@@ -81,6 +81,13 @@ async def test_the_list_is_searched_and_sorted(page: Page, folder: Path) -> None
     await expect(note).to_contain_text("Nothing matches")
     await page.fill("#q", "")
     await expect(rows).to_have_count(30)
+    await page.select_option("#sort", label="highest maximum first")
+    await expect(rows).to_have_count(50)
+    maxima = [
+        float(text.removeprefix("max ").replace(",", ""))
+        for text in await page.locator(".feature-max").all_text_contents()
+    ]
+    assert maxima[1:] == sorted(maxima[1:], reverse=True)
     await page.select_option("#sort", label="by number")
     await expect(rows.first.locator(".feature-number")).to_have_text("0")
     await expect(rows).to_have_count(50)

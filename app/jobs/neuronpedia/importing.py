@@ -1,6 +1,7 @@
 """Import an export: an SAE without weights, with an index like our own of what the export says."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,9 +83,11 @@ async def import_statistics(run: RunContext, shop: Workshop, params: ImportParam
         Conflict: the slug belongs to another SAE.
         ArtifactError: the disk is full.
     """
-    root = shop.artifacts.root
+    root, prefix = shop.artifacts.root, f".import-{run.run_id}-"
     root.mkdir(parents=True, exist_ok=True)
-    with explain_full_disk(root), tempfile.TemporaryDirectory(dir=root, prefix=f".import-{run.run_id}-") as folder:
+    for leftover in root.glob(f"{prefix}*"):  # of an attempt that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with explain_full_disk(root), tempfile.TemporaryDirectory(dir=root, prefix=prefix) as folder:
         spool = Spool(Path(folder))
         try:
             async with run.stage("read") as progress:
