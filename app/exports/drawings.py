@@ -47,7 +47,7 @@ def draw_activations(histogram: Histogram, band_edges: Sequence[float], divided:
     return Drawing(
         chart=activation_histogram(histogram, band_edges, divided=divided),
         bars=_bars([height(value) if value else 0.0 for value in histogram.counts]),
-        x=tuple(Tick(100 * quarter / 4, significant(maximum * quarter / 4, 2)) for quarter in range(5)),
+        x=tuple(Tick(100 * quarter / 4, significant(maximum * quarter / 4)) for quarter in range(5)),
         y=tuple(Tick(height(10**power), count(10**power)) for power in powers),
         x_title="activation",
         y_title="tokens (log)",
