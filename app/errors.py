@@ -3,6 +3,7 @@
     UserError (400)
     ├── NotFound (404)
     ├── Conflict (409)       somebody else's change came first
+    ├── NoWeights (409)      the SAE came as statistics only, and has no weights to compute with
     ├── TooLarge (413)
     ├── Unprocessable (422)
     └── Unavailable (503)    a process that is down now and may be back soon
@@ -31,6 +32,19 @@ class Conflict(UserError):
 
     status = 409
     title = "Changed in the meantime"
+
+
+class NoWeights(UserError):
+    """The SAE was imported as statistics only."""
+
+    status = 409
+    title = "No weights"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"{slug} was imported as statistics only: it has no weights to run text through. "
+            "Import its weights as an SAE of their own to probe, index or evaluate it."
+        )
 
 
 class TooLarge(UserError):

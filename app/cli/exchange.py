@@ -1,6 +1,7 @@
 """seesae import and export: SAEs from and for other packages."""
 
 import asyncio
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ class Readable(StrEnum):
     GEMMA_SCOPE_2 = "gemma_scope_2"
     LLAMA_SCOPE = "llama_scope"
     OPENAI = "openai"
+    NEURONPEDIA = "neuronpedia"
 
 
 class Writable(StrEnum):
@@ -37,6 +39,13 @@ class Writable(StrEnum):
     SAELENS = "saelens"
     DICTIONARY_LEARNING = "dictionary_learning"
     SPARSIFY = "sparsify"
+    NEURONPEDIA = "neuronpedia"
+    JSONL = "jsonl"
+    SITE = "site"
+
+
+OF_FEATURES = (Writable.NEURONPEDIA, Writable.JSONL, Writable.SITE)
+"""Formats that hold what is known of the features, and not the weights."""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +60,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub.",
+            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
+            "SAEDashboard or Neuronpedia.",
             show_default=False,
         ),
     ],
@@ -85,16 +95,24 @@ def import_(
     The format is found out, the SAE is converted, and its shapes, its numbers and the model's width are checked. What
     was done with norms, scales and thresholds is said in the end. Importing the same again changes nothing.
 
+    An export of SAEDashboard (batch-0.json, …) or Neuronpedia (features/batch-0.jsonl.gz, …) has statistics and no
+    weights: it can be browsed and labelled at once, and not probed; what it lacks is said on its pages.
+
     Examples:
       seesae import downloads/my-sae
       seesae import hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
       seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
+      seesae import downloads/gpt2-small/9-res-jb
     """
     from app.jobs.naming import import_title
+    from app.jobs.neuronpedia.files import is_export
     from app.jobs.params import ImportParams
-    from app.jobs.plans import IMPORT
+    from app.jobs.plans import IMPORT, IMPORT_STATISTICS
     from app.terminal import result_text
 
+    if format is None and is_export(source):
+        format = Readable.NEURONPEDIA
+    is_statistics = format is Readable.NEURONPEDIA
     given = {
         "source": absolute(source),
         "format": format,
@@ -104,9 +122,13 @@ def import_(
         "name": name,
     }
     params = validated(ImportParams, given)
-    result = do_run(settings_with(device=device), "import", import_title(params), params, IMPORT)
+    plan = IMPORT_STATISTICS if is_statistics else IMPORT
+    result = do_run(settings_with(device=device), "import", import_title(params), params, plan)
     lines = [result_text({key: value for key, value in result.items() if key != "notes"}), *result["notes"]]
-    lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
+    if is_statistics:
+        lines.append("Its features can be browsed now: seesae serve")
+    else:
+        lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
     answer(result, as_json=as_json, text="\n".join(lines))
 
 
@@ -116,19 +138,44 @@ def export(
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="Folder to write, new or empty.", show_default=False)
     ],
-    format: Annotated[Writable, typer.Option(help="What is to read it.", show_default=False)],
+    format: Annotated[
+        Writable,
+        typer.Option(
+            help="What is to read it: a package, for the weights; for the features Neuronpedia, a program (jsonl), or "
+            "a person (site).",
+            show_default=False,
+        ),
+    ],
+    features: Annotated[
+        str | None, typer.Option(help="Only these, such as 0-99,250.", show_default="all of the index")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an SAE, with the names of its model and hook point, in a format that other packages read.
+    """Write an SAE in a format that other packages read, or what is known of its features.
 
     A BatchTopK or gated SAE is written as the JumpReLU that it is when it runs. A format that has no class which
     computes the same is refused, with the reason.
 
+    Of the features, `neuronpedia` writes the files of a release, which seesae import reads too; `jsonl` writes what the
+    API says of each; `site` writes a folder of HTML, which opens from a disk without a server and may be put anywhere.
+
     Examples:
       seesae export smollm2-135m-l9-batchtopk-4096 --format saelens shared/layer_9
       seesae export smollm2-135m-l9-topk-4096 --format sparsify shared/layers.9
+      seesae export smollm2-135m-l9-batchtopk-4096 --format site shared/site --features 0-999
     """
-    result = asyncio.run(_export(settings_with(), sae, format, destination.expanduser().resolve()))
+    folder = destination.expanduser().resolve()
+    if format in OF_FEATURES:
+        result = _export_features(sae, format, folder, features)
+        text = (
+            f"{folder} holds {result['features']:,} features of {sae} as {format}: {result['files']:,} files, "
+            f"{result['bytes'] / 1e6:,.1f} MB." + (" Open index.html." if format is Writable.SITE else "")
+        )
+        answer(result, as_json=as_json, text=text)
+        return
+    if features is not None:
+        raise typer.BadParameter(f"{format} holds the weights of all features.", param_hint="--features")
+    result = asyncio.run(_export(settings_with(), sae, format, folder))
     answer(result, as_json=as_json, text=f"{result['folder']} holds {sae} as {format}: {', '.join(result['files'])}.")
 
 
@@ -142,3 +189,42 @@ async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> 
         await asyncio.to_thread(upgrade, database_url)
         async with open_workshop(settings, database_url) as shop:
             return await export_sae(shop, sae, format, folder)
+
+
+def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:
+    from app.db import create_engine, create_sessionmaker
+    from app.errors import Unprocessable
+    from app.exports.jsonl import write_jsonl
+    from app.exports.neuronpedia import write_neuronpedia
+    from app.exports.site import write_site
+    from app.exports.writing import Selection, export_features
+    from app.postgres import database
+    from app.queries.runs import Stage, StageState
+    from app.schema import upgrade
+    from app.terminal import StageDisplay, stderr_console
+
+    settings = settings_with()
+    write = {Writable.NEURONPEDIA: write_neuronpedia, Writable.JSONL: write_jsonl, Writable.SITE: write_site}[format]
+    try:
+        selection = None if features is None else Selection.parse(features)
+    except Unprocessable as error:
+        raise typer.BadParameter(str(error), param_hint="--features") from None
+    started = time.monotonic()
+    with StageDisplay(stderr_console()) as display:
+
+        def progress(done: int, total: int) -> None:
+            state: StageState = "done" if done == total else "running"
+            seconds = time.monotonic() - started
+            display.show((Stage("write", "Write features", state, done, total, "features", seconds),))
+
+        async def written() -> dict[str, Any]:
+            with database(settings.home, settings.database_url) as database_url:
+                await asyncio.to_thread(upgrade, database_url)
+                engine = create_engine(database_url, statement_timeout=None)
+                try:
+                    sessions = create_sessionmaker(engine)
+                    return await export_features(sessions, sae, write, folder, selection=selection, progress=progress)
+                finally:
+                    await engine.dispose()
+
+        return asyncio.run(written())

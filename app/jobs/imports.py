@@ -12,6 +12,7 @@ from app.errors import Conflict, Unprocessable
 from app.jobs.context import RunContext
 from app.jobs.material import Place
 from app.jobs.naming import sae_slug
+from app.jobs.neuronpedia.importing import NEURONPEDIA, import_statistics
 from app.jobs.params import ImportParams
 from app.jobs.registration import WEIGHTS, register_imported, register_model
 from app.jobs.sources import MODELS, fetch_packages, read_model
@@ -56,6 +57,8 @@ class Found:
 async def run_import(run: RunContext, shop: Workshop) -> dict[str, Any]:
     """Do a run of kind "import"."""
     params = ImportParams.model_validate(run.params)
+    if params.format == NEURONPEDIA:
+        return await import_statistics(run, shop, params)
     async with run.stage("read"):
         found = await run.in_thread(_read, params)
         place = _place(params, found)  # refuses what is no hook point before the model is fetched

@@ -114,7 +114,7 @@ class ImportParams(Params):
     source: str
     """A folder or file, or `org/repo[/folder][@revision]` of the hub, with `hf:` before it or not."""
     format: str | None = None
-    """A name in `sae_core.checkpoints.FORMATS`; None finds out."""
+    """A name in `sae_core.checkpoints.FORMATS`; None finds out. Or "neuronpedia": statistics without weights."""
     model: str | None = None
     """What it was trained on, as in `TrainParams`; None takes what the checkpoint says."""
     hook: str | None = None

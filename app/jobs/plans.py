@@ -23,6 +23,11 @@ INDEX = (*MATERIAL, *INDEXING, *COMPARISON)
 EVALUATE = (*MATERIAL, *EVALUATION)
 COMPARE = (Stage("compare", "Compare the features of both", unit="features"),)
 DEMO = (*MATERIAL, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON)
+IMPORT_STATISTICS = (
+    Stage("read", "Read the export", unit="bytes"),
+    Stage("register", "Register the SAE and the texts"),
+    Stage("publish", "Publish the index", unit="features"),
+)
 IMPORT = (
     Stage("read", "Read and convert the SAE"),
     Stage("fetch", "Fetch its model", unit="bytes"),

@@ -144,12 +144,12 @@ async def publish(
         tokens=statistics.tokens,
         topics=statistics.topics.names,
         provenance=statistics.provenance,
-        features=_counted(feature_rows(statistics), detail.d_sae, progress),
+        features=counted(feature_rows(statistics), detail.d_sae, progress),
         examples=example_rows(statistics),
     )
 
 
-def _counted(rows: Iterable[FeatureStatisticsRow], total: int, progress: Progress) -> Iterator[FeatureStatisticsRow]:
+def counted(rows: Iterable[FeatureStatisticsRow], total: int, progress: Progress) -> Iterator[FeatureStatisticsRow]:
     """Pass rows on, reporting now and then how many; reporting is also what stops the work when it is to stop."""
     for row in rows:
         if row.number % 128 == 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, NotFound, NoWeights
 from app.jobs import ranks
 from app.jobs.artifacts import content_key
 from app.jobs.context import RunContext
@@ -259,16 +259,19 @@ async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
 
 
 async def registered_sae(shop: Workshop, slug: str) -> SaeDetail:
-    """The row of an SAE.
+    """The row of an SAE that has weights.
 
     Raises:
         NotFound: there is no such SAE.
+        NoWeights: it was imported without any.
     """
     detail = await _find(shop, slug)
     if detail is None:
         async with shop.sessions() as session:
             known = ", ".join(other.slug for other in await saes.list_saes(session))
         raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
+    if not detail.has_weights:
+        raise NoWeights(slug)
     return detail
 
 

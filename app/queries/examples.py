@@ -73,6 +73,10 @@ class _Tokens(Sequence[ExampleToken]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    def active_places(self) -> list[int]:
+        """As the function of this name, without making the others."""
+        return [position - self._start for position in self._activations if 0 <= position - self._start < len(self)]
+
     @overload
     def __getitem__(self, place: int) -> ExampleToken: ...
     @overload
@@ -83,6 +87,13 @@ class _Tokens(Sequence[ExampleToken]):
         token = self._vocabulary[self._ids[place]]
         position = self._start + (place if place >= 0 else place + len(self._ids))
         return ExampleToken(token.id, token.bytes, token.special, self._activations.get(position, 0.0))
+
+
+def active_places(example: ExampleView) -> list[int]:
+    """Places among the example's tokens of those that the feature is active on."""
+    if isinstance(example.tokens, _Tokens):
+        return example.tokens.active_places()
+    return [place for place, token in enumerate(example.tokens) if token.activation > 0]
 
 
 async def get_examples(

@@ -311,7 +311,7 @@ async def _total(
     labelled = passing.where(_labelled(sae, filter))
     if filter.label == "labelled" or filter.author or filter.category:
         return await session.scalar(labelled) or 0
-    total = await session.scalar(passing) if conditions else sae.d_sae
+    total = await session.scalar(passing) if conditions else sae.indexed
     return (total or 0) - (await session.scalar(labelled) or 0 if filter.label == "unlabelled" else 0)
 
 

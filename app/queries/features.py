@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.expressions import among
@@ -186,6 +186,26 @@ _BRIEFED: tuple[Any, ...] = (
     Feature.health,
 )
 _BRIEFS = select(*_BRIEFED).where(Feature.index_id == bindparam("index"), among(Feature.number, "numbers"))
+
+
+async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
+    """Numbers of all features that the SAE's index has, in order."""
+    if sae.index is None:
+        return []
+    own = select(Feature.number).where(Feature.index_id == sae.index.id)
+    return list(await session.scalars(own.order_by(Feature.number)))
+
+
+async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> tuple[int | None, int | None]:
+    """The features before and after this number that the index has; None where there is none."""
+    if sae.index is None:
+        return None, None
+    if sae.indexed == sae.d_sae:
+        return index - 1 if index > 0 else None, index + 1 if index + 1 < sae.d_sae else None
+    own = Feature.index_id == sae.index.id
+    before = await session.scalar(select(func.max(Feature.number)).where(own, Feature.number < index))
+    after = await session.scalar(select(func.min(Feature.number)).where(own, Feature.number > index))
+    return before, after
 
 
 async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Collection[int]) -> dict[int, Histogram]:

@@ -1,9 +1,9 @@
 """Labels and their history."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -149,9 +149,47 @@ async def put_label(
     if label is None:
         return None
     await session.execute(insert(LabelRevision).values(label_id=label.id, version=label.version, **content))
-    changed_sae = update(Sae).where(Sae.id == sae_id).values(label_changes=Sae.label_changes + 1)
-    await session.execute(changed_sae, execution_options={"synchronize_session": False})
+    await _count_changes(session, sae_id, 1)
     return _view(label)
+
+
+_ADDED_AT_ONCE = 1000
+
+
+async def add_labels(session: AsyncSession, sae_id: int, labels: Iterable[tuple[int, str, str]]) -> int:
+    """Write many submitted labels (feature, author, explanation) of the default set; how many were new.
+
+    One that its author has written already is left as it is.
+    """
+    added = 0
+    left = iter(labels)
+    while chunk := list(islice(left, _ADDED_AT_ONCE)):
+        values = [
+            {
+                "sae_id": sae_id,
+                "feature": feature,
+                "author": author,
+                "status": "submitted",
+                "explanation": explanation,
+                "categories": [],
+                "version": 1,
+            }
+            for feature, author, explanation in chunk
+        ]
+        new = insert(Label).values(values).on_conflict_do_nothing().returning(Label.id)
+        ids = list(await session.scalars(new))
+        copied = ("version", "status", "explanation", "categories", "interpretability", "confidence")
+        first = select(Label.id, *(getattr(Label, name) for name in copied)).where(among(Label.id, ids))
+        await session.execute(insert(LabelRevision).from_select(["label_id", *copied], first))
+        added += len(ids)
+    if added:
+        await _count_changes(session, sae_id, added)
+    return added
+
+
+async def _count_changes(session: AsyncSession, sae_id: int, changes: int) -> None:
+    changed = update(Sae).where(Sae.id == sae_id).values(label_changes=Sae.label_changes + changes)
+    await session.execute(changed, execution_options={"synchronize_session": False})
 
 
 async def label_history(session: AsyncSession, label_id: int) -> list[LabelRevisionView]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, or_, select
@@ -16,6 +17,10 @@ from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()
 """Bytes of a token id that the vocabulary lacks; a model's embedding may be larger than its vocabulary."""
+
+
+NO_WEIGHTS = "none"
+"""Stands where a hash of weights would, for a model or an SAE that was imported as statistics only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class ModelInfo:
     tokenizer_sha256: str
     bos_token_id: int | None
     created_at: datetime
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model itself is known, or only its name and some of its tokens."""
+        return self.weights_sha256 != NO_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,48 @@ async def register_model(
     if (model.weights_sha256, model.tokenizer_sha256) != (weights_sha256, tokenizer_sha256):
         raise Conflict(f"A model named {name} with other weights is registered already: give this one another name.")
     return model
+
+
+async def register_without_weights(
+    session: AsyncSession, *, name: str, source: str, n_layers: int, d_model: int, tokens: Iterable[bytes]
+) -> tuple[ModelInfo, list[int]]:
+    """A model of which only a name and some tokens are known, with the ids of `tokens` in their order.
+
+    Ids are made up, in the order in which tokens first come: each token is one entry, and tokens that are new to the
+    model are added to it.
+
+    Args:
+        n_layers, d_model: 0 where they are not known.
+
+    Raises:
+        Conflict: the name belongs to a model with weights.
+    """
+    await session.execute(
+        insert(LanguageModel)
+        .values(
+            name=name,
+            source=source,
+            n_layers=n_layers,
+            d_model=d_model,
+            vocab_size=0,
+            weights_sha256=NO_WEIGHTS,
+            tokenizer_sha256=NO_WEIGHTS,
+        )
+        .on_conflict_do_nothing(index_elements=["name"])
+    )
+    named = select(LanguageModel).where(LanguageModel.name == name)
+    model = (await session.scalars(named.with_for_update())).one()  # one import at a time adds tokens
+    if model.weights_sha256 != NO_WEIGHTS:
+        raise Conflict(f"A model named {name} with weights is registered already: give this one another name.")
+    known = await session.execute(select(Token.bytes, Token.id).where(Token.model_id == model.id))
+    ids: dict[bytes, int] = {row.bytes: row.id for row in known}
+    first = len(ids)
+    numbers = [ids.setdefault(token, len(ids)) for token in tokens]
+    added = islice(ids.items(), first, None)
+    await copy_rows(session, Token, ((model.id, number, token, False) for token, number in added))
+    model.vocab_size = len(ids)
+    await session.flush()
+    return model_info(model), numbers
 
 
 def model_info(model: LanguageModel) -> ModelInfo:

@@ -100,7 +100,8 @@ async def publish_index(
 
     Args:
         engine: one without a statement timeout.
-        features: in order of their number, one for every feature.
+        features: in order of their number, one for every feature; or for some, if `provenance` says under "features"
+            how many. An index has the others not at all, which is another thing than having them as dead.
         examples: in order of feature, band and rank.
 
     Raises:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
 from app.queries.expressions import among, submitted
-from app.queries.models import ModelInfo, model_info
+from app.queries.models import NO_WEIGHTS, ModelInfo, model_info
 from app.queries.values import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
 
@@ -72,6 +72,16 @@ class SaeDetail:
     """Features with at least one submitted label."""
     label_changes: int = 0
     """Labels written so far: what shows labels is unchanged while this is."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is a dictionary to run text through; one that was imported as statistics only has none."""
+        return not self.weights_sha256.startswith(NO_WEIGHTS)
+
+    @property
+    def indexed(self) -> int:
+        """Features that the index has: all, but for one that was imported and describes only some."""
+        return 0 if self.index is None else int(self.index.provenance.get("features", self.d_sae))
 
 
 async def register_sae(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound, Unprocessable
+from app.errors import NotFound, NoWeights, Unprocessable
 from app.queries.examples import ExampleToken, ExampleView, view_stored
 from app.queries.features import FeatureDetail
 from app.queries.models import get_tokens
@@ -53,9 +53,12 @@ async def draw_examples(
     """Examples of a feature whose activation lies in (low, high], from the activation store.
 
     Raises:
+        NoWeights: the SAE was imported without any, and so without a store.
         Unprocessable: the range is empty, or the limit or the seed is not possible.
         Unavailable: the store is not on disk, or the inference process does not answer.
     """
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
     if not 0 <= low < high:
         raise Unprocessable(f"From {low:g} to {high:g} is no range of activations: give two numbers, the lower first.")
     if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
@@ -90,9 +93,12 @@ async def try_texts(
 
     Raises:
         Unprocessable: there is no text, or there are too many.
+        NoWeights: the SAE was imported without any.
         TooLarge: a text is longer than the limit.
         InferenceDown: the inference process does not answer.
     """
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
     if not 1 <= len(texts) <= MAX_TEXTS:
         raise Unprocessable(f"Give 1 to {MAX_TEXTS} texts, a line each; there are {len(texts)}.")
     for text in texts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable
+from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
@@ -77,10 +77,13 @@ async def probe(
 
     Raises:
         Unprocessable: the text is empty, or is not valid Unicode.
+        NoWeights: the SAE was imported as statistics only.
         TooLarge: the text is longer than the limit; the message states both.
         InferenceDown: the inference process does not answer.
     """
     check_text(text)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
     await session.commit()  # the first probe waits for the model to load: no connection is held for that long
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
     tokens = await probe_tokens(session, sae, answer)

@@ -49,8 +49,8 @@ class Chart:
     series: tuple[Series, ...] = ()
 
 
-def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> Chart:
-    """How often a feature is how active, on a logarithmic count, with the edges of the quantile bands."""
+def activation_histogram(histogram: Histogram, band_edges: Sequence[float], *, divided: str = "fifths") -> Chart:
+    """How often a feature is how active, on a logarithmic count, with the edges of the bands, called `divided`."""
     bins = list(pairwise(histogram.edges))
     maximum = histogram.edges[-1]
     bars = _bars(
@@ -64,7 +64,7 @@ def activation_histogram(histogram: Histogram, band_edges: Sequence[float]) -> C
     shapes = [*(_divider(edge) for edge in band_edges[1:-1]), *_ramp(maximum)]
     return Chart(
         title="Activations",
-        note="tokens by how active the feature is; dotted lines divide them into fifths",
+        note=f"tokens by how active the feature is; dotted lines divide them into {divided}",
         figure=_figure([bars], x, y, shapes=shapes),
         columns=("from", "to", "tokens"),
         rows=tuple(

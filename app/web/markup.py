@@ -40,6 +40,14 @@ def line(shown: Line, mini: bool = False) -> Markup:
     )
 
 
+def wrapped(shown: ShownToken) -> str:
+    """A token in a whole text, where a line that ends is broken."""
+    return _light_token(shown).replace(_NEWLINE, f"{_NEWLINE}\n")
+
+
+_NEWLINE = '<span class="mark">↵</span>'
+
+
 def classes(shown: ShownToken) -> str:
     """The sheet's classes of a token."""
     shade = f" a{shown.step}" if shown.step else ""

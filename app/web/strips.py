@@ -68,15 +68,31 @@ def step(activation: float, maximum: float) -> int:
 def note(token_id: int, position: int, activation: float, maximum: float) -> str:
     """What hover and focus say of a token."""
     place = f"token {token_id} · position {position}"
-    if activation <= 0:
-        return f"not active\n{place}"
-    return f"{significant(activation)} · {percent(activation / maximum)} of the maximum\n{place}"
+    return f"{strength(activation, maximum)}\n{place}" if activation > 0 else f"not active\n{place}"
+
+
+def strength(activation: float, maximum: float) -> str:
+    """How active a feature is on a token, in a note."""
+    return f"{significant(activation)} · {percent(activation / maximum)} of the maximum"
 
 
 def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
     """All tokens of an example, each with its note."""
     shown = _Shower(example, maximum)
     return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
+
+
+def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
+    """One active token of an example, by its place among those that the example has; its note says how active it is."""
+    token = example.tokens[place]
+    return ShownToken(
+        raw=token.bytes,
+        special=token.special,
+        step=step(token.activation, maximum),
+        strongest=token.activation == example.peak,
+        note=strength(token.activation, maximum),
+        position=example.start + place,
+    )
 
 
 def line(example: ExampleView, maximum: float) -> Line:

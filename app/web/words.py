@@ -97,6 +97,19 @@ ARCHITECTURES = {
     "matryoshka": "Matryoshka BatchTopK",
 }
 
+_ALWAYS_LACKING = (
+    "top tokens over the whole sample: those shown are counted in its examples alone",
+    "the mean activation: it is worked out from the histogram",
+    "quantile bands: the weaker examples come from intervals of activation, as a rule of equal width",
+    "features that are active together, topics, and health flags",
+)
+_LACKING = {
+    "weights": "the weights: no text can be probed, and nothing can be counted anew",
+    "hook": "the hook point: only what its author calls it",
+    "tokens": "how many tokens were counted: the number is worked out from densities and histograms",
+    "near": "near decoder directions",
+}
+
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
 
 
@@ -112,8 +125,31 @@ def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
     return main, [measure for key, measure in known if key not in _MAIN]
 
 
+def lacking(sae: SaeDetail) -> list[str]:
+    """What the statistics of an imported SAE lack, a phrase each; nothing for one that was counted here."""
+    if not is_imported_index(sae):
+        return []
+    imported = sae.config.get("imported") or {}
+    known = imported.get("lacks") or ()
+    missing = [f"{sae.d_sae - sae.indexed:,} of its {plural(sae.d_sae, 'feature')}"] if sae.indexed < sae.d_sae else []
+    return [*(words for name, words in _LACKING.items() if name in known), *missing, *_ALWAYS_LACKING]
+
+
+def is_imported_index(sae: SaeDetail) -> bool:
+    """Whether the statistics are not counted here, but as an export has them."""
+    return sae.index is not None and "counted_by" in sae.index.provenance
+
+
+def not_counted(sae: SaeDetail) -> str:
+    """What the counting left out, as the index itself says."""
+    assert sae.index is not None
+    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
+
+
 def health(sae: SaeDetail) -> dict[str, str]:
-    """What each health flag means, with the thresholds that the SAE's index used."""
+    """What each health flag means, with the thresholds that the SAE's index used; empty where it knows none."""
+    if is_imported_index(sae):
+        return {}
     used = sae.index.provenance.get("health") if sae.index else None
     values = _USUAL | {name: value for name, value in (used or {}).items() if name in _USUAL}
     said = {
@@ -198,6 +234,7 @@ FILTERS = {
     "headline": headline,
     "health_name": health_name,
     "kind": kind,
+    "lacking": lacking,
     "place": place,
     "place_words": place_words,
     "size": size,

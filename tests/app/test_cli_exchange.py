@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.cli.exchange import Readable, Writable
+from app.cli.exchange import OF_FEATURES, Readable, Writable
 from app.postgres import libpq_url
 from app.settings import get_settings
 from sae_core.checkpoints import FORMATS
@@ -57,8 +57,9 @@ def test_help_teaches(command: str) -> None:
 
 
 def test_every_format_is_offered() -> None:
-    assert {format.value for format in Readable} == set(FORMATS)
-    assert {format.value for format in Writable} == {name for name, layout in FORMATS.items() if layout.write}
+    assert {format.value for format in Readable} == {*FORMATS, "neuronpedia"}
+    weights = {format.value for format in Writable if format not in OF_FEATURES}
+    assert weights == {name for name, layout in FORMATS.items() if layout.write}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,8 @@ def test_every_format_is_offered() -> None:
         (("export", "sae", "there"), "--format"),
         (("export", "sae", "--format", "saelens"), "DEST"),
         (("export", "sae", "there", "--format", "npz"), "dictionary_learning"),
+        (("export", "sae", "there", "--format", "site", "--features", "5-3"), "backwards"),
+        (("export", "sae", "there", "--format", "saelens", "--features", "5"), "weights of all features"),
     ],
 )
 def test_bad_usage_exits_with_2_before_anything_is_done(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
@@ -156,3 +159,42 @@ def test_what_fails_is_one_line(
     assert (none.exit_code, none.stdout) == (1, "")
     assert none.stderr == "Error: There is no SAE none. Train one first.\n"
     assert not (tmp_path / "shared").exists()
+
+
+EXPORTS = Path(__file__).parents[1] / "fixtures" / "neuronpedia"
+
+
+def test_an_export_of_statistics_comes_in_and_goes_out(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    imported = seesae("import", str(EXPORTS / "release"), "--json")
+    assert imported.exit_code == 0, imported.stderr
+    result = json.loads(imported.stdout)
+    assert (result["sae"], result["format"], result["features"]) == ("gpt2-small-9-res-jb", "neuronpedia", 5)
+    assert list(result["seconds"]) == ["read", "register", "publish"]
+    assert asked_for(database)["format"] == "neuronpedia"
+
+    site = seesae("export", result["sae"], "shared/site", "--format", "site", "--features", "0-3")
+    assert site.exit_code == 0, site.stderr
+    assert site.stdout.startswith(f"{tmp_path / 'shared' / 'site'} holds 3 features of gpt2-small-9-res-jb as site: ")
+    assert (tmp_path / "shared" / "site" / "features" / "3.html").exists()
+    assert "Write features: done in" in site.stderr
+
+    release = seesae("export", result["sae"], "shared/release", "--format", "neuronpedia", "--json")
+    assert json.loads(release.stdout)["features"] == 5
+    again = seesae("import", "shared/release", "--name", "again")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.splitlines()[-1] == "Its features can be browsed now: seesae serve"
+
+    for arguments in (("export", result["sae"], "shared/weights", "--format", "saelens"), ("index", "again")):
+        refused = seesae(*arguments, *(("--corpus", str(CORPUS_FILE)) if arguments[0] == "index" else ()))
+        assert refused.exit_code == 1
+        assert "imported as statistics only" in refused.stderr.splitlines()[-1]
+
+
+def test_a_damaged_export_of_statistics_is_one_line(database: str, tmp_path: Path) -> None:
+    (tmp_path / "batch-0.json").write_text('{"model_id": "a", "features": [{"feature_index": 0, "pos_str": [1')
+    refused = seesae("import", str(tmp_path))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1].startswith("Error: batch-0.json: Invalid JSON: EOF while parsing")

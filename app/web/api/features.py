@@ -235,9 +235,11 @@ async def export_features(
 async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> FeatureOut:
     """All statistics of one feature, with its labels and neighbours."""
     feature = await features.get_feature(session, sae, index)
+    if feature is None and sae.index is not None:
+        raise NotFound(f"Feature {index} is not in the export that {sae.slug} was imported from.")
     if feature is None:
         raise NotFound(_not_indexed(sae.slug))
-    return _detail(feature)
+    return feature_out(feature)
 
 
 @router.get("/{index}/examples", summary="Examples of a feature", responses=documented(404))
@@ -310,7 +312,8 @@ def summary(row: FeatureRow) -> FeatureSummary:
     return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_text(row.label))
 
 
-def _detail(feature: FeatureDetail) -> FeatureOut:
+def feature_out(feature: FeatureDetail) -> FeatureOut:
+    """One feature as the API gives it."""
     return FeatureOut(
         **_shared(feature),
         tokens=feature.tokens,

@@ -77,7 +77,7 @@ class ProbeOut(BaseModel):
     firing: Annotated[int, Field(description="Features that fire on the text, listed or not.")]
 
 
-@router.post("", summary="Probe a text", response_model=ProbeOut, responses=documented(404, 413))
+@router.post("", summary="Probe a text", response_model=ProbeOut, responses=documented(404, 409, 413))
 async def probe(sae: Sae, request: ProbeIn, session: Session, inference: Inference) -> Response:
     """Run a text through the model and the SAE. The texts of `tokens`, without special ones, join to the text."""
     result = await service.probe(session, inference, sae, request.text, top_k=request.top_k)

@@ -60,6 +60,9 @@ class SaeOut(BaseModel):
     d_sae: Annotated[int, Field(description="Number of features.")]
     k: float | None
     weights_sha256: str
+    has_weights: Annotated[
+        bool, Field(description="False for one that was imported as statistics only, which cannot be probed.")
+    ]
     metrics: Annotated[dict[str, Any], Field(description="Results of evaluation, such as explained_variance and l0.")]
     created_by: str
     created_at: datetime
@@ -124,6 +127,7 @@ def _common(sae: SaeDetail) -> dict[str, Any]:
         "d_sae": sae.d_sae,
         "k": sae.k,
         "weights_sha256": sae.weights_sha256,
+        "has_weights": sae.has_weights,
         "metrics": dict(sae.metrics),
         "created_by": sae.created_by,
         "created_at": sae.created_at,

@@ -79,7 +79,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "bounds_of": forms.densities,
         "chips": _chips(sae, asked),
         "downloads": _downloads(sae, found.filter),
-        "flags": [(flag, words.health_name(flag)) for flag in get_args(Health)],
+        "flags": [(flag, words.health_name(flag)) for flag in words.health(sae)],
         "more_filters": any(getattr(asked.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     status = error.status if error else 200

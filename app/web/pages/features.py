@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
 from app.queries.examples import ExampleView, best_examples, get_examples
-from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature, feature_histograms, get_feature
+from app.queries.features import (
+    CoactiveFeature,
+    FeatureDetail,
+    NearFeature,
+    feature_histograms,
+    features_around,
+    get_feature,
+)
 from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
@@ -59,9 +66,13 @@ class Tried:
 
 
 @router.get("/saes/{sae}/features/random")
-async def random_feature(sae: Sae) -> RedirectResponse:
-    """Any feature."""
-    address = f"/saes/{sae.slug}/features/{random.randrange(sae.d_sae)}"
+async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
+    """Any feature; of an index that has only some, any of those."""
+    index = random.randrange(sae.d_sae)
+    if 0 < sae.indexed < sae.d_sae:
+        before, after = await features_around(session, sae, index)
+        index = after if after is not None else before if before is not None else index
+    address = f"/saes/{sae.slug}/features/{index}"
     return RedirectResponse(address, status_code=303, headers={"Cache-Control": "no-store"})
 
 
@@ -178,6 +189,7 @@ async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
 async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
     """What the page of a feature shows, but for its labels."""
     index = detail.index
+    previous, following = await features_around(session, sae, index)
     examples: dict[int, list[Example]] = {}
     for view in await get_examples(session, sae, index, with_documents=False):
         examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
@@ -190,16 +202,16 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "tried": None,
         "tried_error": None,
         "texts": "",
-        "previous": index - 1 if index > 0 else None,
-        "next": index + 1 if index + 1 < sae.d_sae else None,
-        "histogram": figures.activation_histogram(detail.histogram, detail.band_edges) if detail.count else None,
+        "previous": previous,
+        "next": following,
+        "histogram": _histogram(sae, detail),
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
         "in_others": await in_others(session, sae, index),
         "health": words.health(sae),
         "lists": await lists_panel(session, sae, index),
-        "not_counted": _not_counted(sae),
+        "not_counted": words.not_counted(sae),
     }
 
 
@@ -235,6 +247,11 @@ async def example(
 
 async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail:
     detail = await get_feature(session, sae, index)
+    if detail is None and sae.index is not None:
+        raise NotFound(
+            f"Feature {index} is not in the export that {sae.slug} was imported from, which describes {sae.indexed:,} "
+            f"of its {sae.d_sae:,}: nothing is known of it, not even whether it is dead."
+        )
     if detail is None:
         raise NotFound(
             f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made."
@@ -253,6 +270,14 @@ async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
     return {index: strips.line(view, view.activation) for index, view in views.items()}
 
 
+def _histogram(sae: SaeDetail, detail: FeatureDetail) -> figures.Chart | None:
+    """The chart of its activations; None where there is nothing to draw."""
+    if not any(detail.histogram.counts):
+        return None
+    divided = "the export's intervals" if words.is_imported_index(sae) else "fifths"
+    return figures.activation_histogram(detail.histogram, detail.band_edges, divided=divided)
+
+
 def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Band]:
     edges = detail.band_edges
     return [
@@ -260,9 +285,3 @@ def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Ba
         for number, name in words.BANDS.items()
         if number in examples
     ]
-
-
-def _not_counted(sae: SaeDetail) -> str:
-    """What the counting left out, as the index itself says."""
-    assert sae.index is not None
-    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import UserError
+from app.errors import NoWeights, UserError
 from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail
 from app.services.probe import ProbeFeature, ProbeResult, probe
@@ -44,6 +44,8 @@ class Ranked:
 @router.get("/saes/{sae}/probe")
 async def probe_form(request: Request, sae: Sae, settings: AppSettings, text: str = "") -> HTMLResponse:
     """The empty form, or with `text` one that is filled in but not sent."""
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
     return render(request, "probe/page.html", _context(sae, settings.probe_max_tokens, text))
 
 

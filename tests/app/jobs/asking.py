@@ -1,10 +1,12 @@
 """Ask for a run and do it, as a command does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from app.jobs.execution import execute
-from app.jobs.params import Params
-from app.jobs.plans import COMPARE, EVALUATE, IMPORT, INDEX, TRAIN
+from app.jobs.params import ImportParams, Params
+from app.jobs.plans import COMPARE, EVALUATE, IMPORT, IMPORT_STATISTICS, INDEX, TRAIN
 from app.jobs.requests import request_run
 from app.jobs.workshop import Workshop
 from app.queries import runs
@@ -17,6 +19,8 @@ PLANS: dict[RunKind, Sequence[Stage]] = {
     "compare": COMPARE,
     "import": IMPORT,
 }
+EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
+"""Small exports: `saedashboard` and `release`."""
 
 
 async def ask(shop: Workshop, kind: RunKind, params: Params) -> int:
@@ -29,6 +33,19 @@ async def do(shop: Workshop, kind: RunKind, params: Params) -> RunView:
     run_id = await ask(shop, kind, params)
     await execute(shop, run_id)
     return await row(shop, run_id)
+
+
+async def bring(shop: Workshop, source: Path, **options: Any) -> Mapping[str, Any]:
+    """Import an export of statistics; the result."""
+    params = ImportParams(source=str(source), format="neuronpedia", **options)
+    async with shop.sessions.begin() as session:
+        run = await request_run(
+            session, kind="import", title="", params=params, stages=IMPORT_STATISTICS, created_by="tester"
+        )
+    await execute(shop, run.id)
+    result = (await row(shop, run.id)).result
+    assert result is not None
+    return result
 
 
 async def row(shop: Workshop, run_id: int) -> RunView:

@@ -1,0 +1,124 @@
+"""A static site from a disk: no server, no request beyond its folder, with and without JavaScript."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, Request, expect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.exports import site
+from app.exports.site import write_site
+from app.exports.writing import export_features
+from tests.e2e.conftest import Problems
+from tests.e2e.test_pages import OVERFLOW
+from tests.factories import make_sae
+
+pytestmark = pytest.mark.browser
+
+PAGES = ("index.html", "list/2.html", "features/1.html", "features/2.html")
+
+
+@pytest.fixture
+async def folder(
+    engine: AsyncEngine,
+    sessionmaker: async_sessionmaker[AsyncSession],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    monkeypatch.setattr(site, "ROWS", 30)
+    made = await make_sae(engine, features=60, sequences=80, length=48)
+    folder = tmp_path / "site"
+    await export_features(sessionmaker, made.sae.slug, write_site, folder, progress=lambda done, total: None)
+    return folder
+
+
+@pytest.fixture
+async def asked(page: Page) -> AsyncIterator[list[str]]:
+    """Addresses that the page asked for."""
+    found: list[str] = []
+
+    def note(request: Request) -> None:
+        found.append(request.url)
+
+    page.on("request", note)
+    yield found
+
+
+async def test_it_opens_from_a_disk_and_asks_for_nothing_else(page: Page, folder: Path, asked: list[str]) -> None:
+    for name in PAGES:
+        await page.goto((folder / name).as_uri())
+    fonts = await page.evaluate(
+        "document.fonts.ready.then((fonts) => [...fonts].filter((f) => f.status === 'loaded').length)"
+    )
+    assert fonts
+    assert asked
+    assert not [address for address in asked if not address.startswith(folder.as_uri())]
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+async def test_no_page_scrolls_sideways(
+    browser: Browser, folder: Path, problems: Problems, width: int, theme: str
+) -> None:
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = await context.new_page()
+    problems.watch(page)
+    for name in PAGES:
+        await page.goto((folder / name).as_uri())
+        assert await page.evaluate(OVERFLOW) <= 0, name
+        assert await page.evaluate("document.documentElement.dataset.theme") == theme
+
+
+async def test_the_list_is_searched_and_sorted(page: Page, folder: Path) -> None:
+    await page.goto((folder / "index.html").as_uri())
+    rows, note = page.locator(".feature-row"), page.locator("#list-note")
+    await expect(rows).to_have_count(30)
+    await page.fill("#q", "violin")
+    await expect(note).to_contain_text("of 60")
+    found = await rows.count()
+    assert 0 < found < 30
+    await page.fill("#q", "no such word at all")
+    await expect(note).to_contain_text("Nothing matches")
+    await page.fill("#q", "")
+    await expect(rows).to_have_count(30)
+    await page.select_option("#sort", label="highest maximum first")
+    await expect(rows).to_have_count(50)
+    maxima = [
+        float(text.removeprefix("max ").replace(",", ""))
+        for text in await page.locator(".feature-max").all_text_contents()
+    ]
+    assert maxima[1:] == sorted(maxima[1:], reverse=True)
+    await page.select_option("#sort", label="by number")
+    await expect(rows.first.locator(".feature-number")).to_have_text("0")
+    await expect(rows).to_have_count(50)
+    await page.get_by_role("button", name="More").click()
+    await expect(rows).to_have_count(60)
+    await expect(rows.nth(50)).to_be_focused()
+    await rows.nth(1).click()
+    await expect(page.locator("h1")).to_be_visible()
+    assert page.url == (folder / "features" / "1.html").as_uri()
+    await page.get_by_role("link", name="All features", exact=True).click()
+    await expect(page.locator("#filters")).to_be_visible()
+
+
+async def test_an_example_opens_where_it_stands(page: Page, folder: Path) -> None:
+    await page.goto((folder / "features" / "1.html").as_uri())
+    whole = page.locator(".example .strip").first
+    await expect(whole).to_be_hidden()
+    await page.locator("summary.example-line").first.click()
+    await expect(whole).to_be_visible()
+    await expect(whole.locator(".top").first).to_be_visible()
+
+
+async def test_it_reads_without_javascript(browser: Browser, folder: Path) -> None:
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto((folder / "index.html").as_uri())
+    await expect(page.locator(".feature-row")).to_have_count(30)
+    await expect(page.locator("#filters")).to_be_hidden()
+    await page.locator("nav.pages a").first.click()
+    await expect(page.locator("h1")).to_contain_text("page 2 of 2")
+    await page.locator(".feature-row").first.click()
+    await page.locator("summary.example-line").first.click()
+    await expect(page.locator(".example .strip").first).to_be_visible()
+    await expect(page.locator(".plot path").first).to_be_visible()
