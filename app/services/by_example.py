@@ -12,7 +12,7 @@ from itertools import groupby
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound, Unprocessable
+from app.errors import NotFound, NoWeights, Unprocessable
 from app.queries.feature_list import check_range, of_density
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
@@ -70,6 +70,8 @@ async def by_example(
     """
     if sae.index is None:
         raise NotFound(f"{sae.slug} has no published index yet, so there is nothing to rank by.")
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
     check_text(text)
     check_range("A density", min_density, max_density)
     await session.commit()  # the first answer waits for the model to load: no connection is held for that long

@@ -78,11 +78,14 @@ async def stored_sequence(
         NotFound: it is not active there.
         Unavailable: the store is not on disk, or the inference process does not answer.
     """
+    nowhere = NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
+    if not sae.has_weights:  # and so no store: its examples are all there are
+        raise nowhere
     request = DrawRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
     answer = await inference.draw(request)
     views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
     if not views:
-        raise NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
+        raise nowhere
     return views[0]
 
 

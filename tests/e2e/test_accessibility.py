@@ -88,7 +88,9 @@ async def violations(browser: Browser, site: Site, visits: Sequence[Visit], widt
         await page.evaluate(axe)
         for theme in THEMES:
             await page.emulate_media(color_scheme=theme)
-            await page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+            await page.wait_for_function(
+                "theme => (document.documentElement.dataset.theme ?? theme) === theme", arg=theme
+            )
             only = RULES if theme == "light" else CONTRAST
             result = await page.evaluate("only => axe.run({ runOnly: only, resultTypes: ['violations'] })", only)
             broken = [rule for rule in result["violations"] if rule["id"] not in FORGIVEN.get(each.name, ())]

@@ -56,19 +56,22 @@ async def test_every_form_leads_somewhere(page: Page, site: Site) -> None:
         if each.status != 200:
             continue
         await visit(page, site, each)
-        for place in range(await page.locator("main form").count()):
+        for place in range(await page.locator("main form:not([hidden])").count()):
             await visit(page, site, each)
-            form = page.locator("main form").nth(place)
+            form = page.locator("main form:not([hidden])").nth(place)
             action = await form.evaluate("form => `${form.method} ${form.action}`")
             if action in tried:
                 continue
             tried.add(action)
             response = await send(page, form)
-            assert response.status in (200, 422), f"{each.name}, {action}: {response.status}"
+            away = response.status == 503 and action.endswith(
+                ("/drawn", "/try#try")
+            )  # made up: without model and store
+            assert away or response.status in (200, 422), f"{each.name}, {action}: {response.status}"
             await expect(page.locator("main h1")).to_be_visible()
             if response.status == 422:  # what was wrong, and the form to mend it
                 await expect(page.locator("main [role=alert]")).to_be_visible()
-                await expect(page.locator("main form").first).to_be_visible()
+                await expect(page.locator("main form:not([hidden])").first).to_be_visible()
     assert len(tried) > 5
 
 
