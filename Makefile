@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint check bench bench-curves bench-peers bench-gpu clean
+.PHONY: setup demo test lint check bench bench-curves bench-peers bench-gpu screenshots clean
 
 setup: .venv/.demo
 
@@ -63,6 +63,10 @@ bench-curves: setup
 
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py
+
+# The pictures of README and docs/tour.md, from a demo at two widths; it takes some minutes where there is none yet.
+screenshots: .venv/.check
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

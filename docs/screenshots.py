@@ -1,0 +1,119 @@
+"""Retake the pictures of the docs: make the demo at two widths, serve it, and walk docs/tour.md in Chromium.
+
+`make screenshots` runs it. The demo is made under SEESAE_HOME unless it is there already; nothing else is changed.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+SEESAE = Path(sys.executable).with_name("seesae")
+WIDE, NARROW = "smollm2-135m-l9-batchtopk-4096", "smollm2-135m-l9-batchtopk-1024"
+SPANISH = "La casa de mi abuela tiene un jardín muy grande con flores rojas."
+TRIED = "El perro de la vecina se llama Luna.\nThe neighbour's dog is called Luna."
+WINDOW = {"width": 1200, "height": 760}
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The site, on a port that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([SEESAE, "serve", "--port", str(port)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while not _is_ready(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("seesae serve does not start; what it says stands above.")
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def take(page: Page, name: str, *, at: str = "") -> None:
+    """Save what the window shows, scrolled to the element `at`."""
+    if at:
+        page.locator(at).first.evaluate("element => scrollTo(0, element.getBoundingClientRect().top + scrollY - 16)")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("[data-chart]")].every((box) => {
+          const { top, bottom } = box.getBoundingClientRect();
+          return top > innerHeight || bottom < 0 || box.querySelector(".main-svg");
+        })"""
+    )
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(f"{name}.png")
+
+
+def walk(page: Page, url: str) -> None:
+    """The paths of docs/tour.md, click by click."""
+    page.goto(f"{url}/saes/{WIDE}/features")
+    page.get_by_role("link", name="by example").first.click()
+    page.fill("#text", SPANISH)
+    page.get_by_role("button", name="Find features").click()
+    articles = page.locator("[data-row]", has_text="des").first
+    articles.wait_for(timeout=120_000)
+    take(page, "tour-by-example", at="#by-example-form")
+    articles.click()
+    page.fill("#try-text", TRIED)
+    page.get_by_role("button", name="Try", exact=True).click()
+    page.locator(".tried").wait_for()
+    take(page, "tour-try", at="#try")
+
+    page.goto(f"{url}/saes/{WIDE}")
+    take(page, "tour-health", at=".overview-pair")
+    page.get_by_role("row", name="dense").get_by_role("link").click()
+    page.locator("[data-row]").first.wait_for()
+    take(page, "tour-dense")
+    page.goto(f"{url}/saes/{WIDE}/map")
+    page.locator("[data-map][data-ready]").wait_for()
+    take(page, "tour-map")
+
+    page.goto(f"{url}/compare?a={NARROW}&b={WIDE}&show=split-a")
+    page.locator("[data-row]", has_text="who").first.click()
+    page.wait_for_url("**feature=*")
+    take(page, "tour-parts", at="#parts")
+    page.goto(f"{url}/compare?a={NARROW}&b={WIDE}")
+    take(page, "tour-compare")
+
+    page.goto(f"{url}/saes/{WIDE}/features/77")
+    take(page, "feature")
+    page.locator("#draw button").scroll_into_view_if_needed()
+    page.get_by_role("button", name="Draw").click()
+    page.locator("#drawn .examples").wait_for()
+    take(page, "tour-range", at=".chart")
+
+
+def main() -> None:
+    for width in ("4096", "1024"):
+        subprocess.run([SEESAE, "demo", "--width", width, "--no-serve"], check=True)
+    IMAGES.mkdir(exist_ok=True)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    with serving() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport=WINDOW, color_scheme="light")
+        walk(page, url)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
