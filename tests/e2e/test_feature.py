@@ -1,0 +1,81 @@
+"""One feature in a real browser, over a real model, SAE and activation store: drawing by a click, trying sentences."""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.inference import server
+from app.main import create_app
+from app.settings import Settings
+from tests.app.inference.dictionaries import CORPUS, activations, make_dictionary, publish
+from tests.e2e.conftest import Problems, serving
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+async def address(engine: AsyncEngine, settings: Settings, tmp_path: Path) -> AsyncIterator[str]:
+    """Of the feature that fires most often."""
+    dictionary = make_dictionary(tmp_path)
+    sae = await publish(engine, dictionary, with_store=True)
+    number = int(sum((activations(dictionary, text) > 0).sum(dim=0) for text in CORPUS).argmax())
+    secret = SecretStr("a secret of this test")
+    inference = dictionary.settings.model_copy(
+        update={"database_url": settings.database_url, "inference_secret": secret}
+    )
+    with ExitStack() as running:
+        url = running.enter_context(serving(server.create_app(inference)))
+        answering = settings.model_copy(update={"inference_url": url, "inference_secret": secret})
+        site = running.enter_context(serving(create_app(answering)))
+        yield f"{site}/saes/{sae.slug}/features/{number}"
+
+
+async def test_a_click_on_a_bar_draws_from_its_range(page: Page, problems: Problems, address: str) -> None:
+    await page.goto(address)
+    chart = page.locator("[data-pick]")
+    await chart.scroll_into_view_if_needed()
+    await expect(chart.locator(".main-svg").first).to_be_visible()
+    tallest = await chart.evaluate("""box => {
+      const [bars] = box.data;
+      const at = bars.y.indexOf(Math.max(...bars.y));
+      const frame = box.getBoundingClientRect();
+      const { xaxis, yaxis } = box._fullLayout;
+      return {
+        x: frame.left + xaxis._offset + xaxis.d2p(bars.x[at]), y: frame.top + yaxis._offset + yaxis._length - 4,
+        low: bars.x[at] - bars.width[at] / 2, high: bars.x[at] + bars.width[at] / 2, tokens: bars.y[at],
+      };
+    }""")
+    await page.mouse.click(tallest["x"], tallest["y"])
+    await expect(page.locator("#drawn .drawn-head")).to_contain_text(f"drawn from {tallest['tokens']:,} activation")
+    for value in await page.locator("#drawn .example-value").all_inner_texts():
+        assert tallest["low"] - 0.01 <= float(value) <= tallest["high"] + 0.01
+    await page.locator("#drawn .example-line").first.click()
+    await expect(page.locator("#drawn .strip")).to_be_visible()
+    others = page.get_by_role("link", name="draw others")
+    if await others.count():
+        before = await page.locator("#drawn .examples").inner_text()
+        await others.click()
+        await expect(page.locator("#drawn .examples")).not_to_have_text(before)
+    assert problems == []
+
+
+async def test_sentences_are_tried_and_kept_in_the_address_only_on_request(
+    page: Page, problems: Problems, address: str
+) -> None:
+    await page.goto(address)
+    await page.fill("#try-text", "It was the best of times,\n<b>it</b> was the worst of times.")
+    await page.locator("#try-text").press("Control+Enter")
+    await expect(page.locator(".tried li")).to_have_count(2)
+    assert page.url == address
+    await page.locator("#tried a").last.click()
+    await page.wait_for_url(f"{address}?text=*")
+    await expect(page.locator(".tried li")).to_have_count(2)
+    await expect(page.locator("#try-text")).to_have_value(
+        "It was the best of times,\n<b>it</b> was the worst of times."
+    )
+    assert problems == []
