@@ -28,7 +28,19 @@ pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 SECONDS = 240.0
 OPTIONS = ("--tokens", "8192", "--width", "512")
 SLUG = "smollm2-135m-l9-batchtopk-512-t8192"
-STAGES = ["fetch", "load", "tokenise", "activations", "train", "encode", "statistics", "publish", "map", "evaluate"]
+STAGES = [
+    "fetch",
+    "load",
+    "tokenise",
+    "activations",
+    "train",
+    "encode",
+    "statistics",
+    "publish",
+    "map",
+    "evaluate",
+    "compare",
+]
 HOOK = HookPoint.parse("resid_post.9")
 
 

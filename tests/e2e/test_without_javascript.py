@@ -83,7 +83,7 @@ async def send(page: Page, form: Locator) -> Response:
         if not await field.input_value():
             await field.fill("rivers")
     async with page.expect_navigation() as navigation:
-        await form.locator("button").first.click()
+        await form.locator("button:not([aria-disabled=true])").first.click()
     response = await navigation.value
     assert response is not None
     return response
