@@ -33,7 +33,7 @@
 
   const AXES = {
     directions: {
-      missing: (data) => (data.x ? "" : "The map has not been drawn yet. The run that made the index draws it at its end; for an older index, run seesae index again."),
+      missing: (data, root) => (data.x ? "" : root.dataset.missing),
       place: (data) => ({ x: data.x, y: data.y }),
       note: () => "near is alike; the axes and far distances mean nothing",
     },
@@ -129,8 +129,8 @@
 
     const layOut = () => {
       axes = AXES[root.querySelector("[data-map-axes]:checked")?.value ?? root.dataset.axes];
-      message.textContent = axes.missing(data);
-      place = axes.missing(data) ? { x: [], y: [] } : axes.place(data);
+      message.textContent = axes.missing(data, root);
+      place = message.textContent ? { x: [], y: [] } : axes.place(data);
       drawn = [];
       for (let i = 0; i < place.x.length; i += 1) if (Number.isFinite(place.x[i]) && Number.isFinite(place.y[i])) drawn.push(i);
       const extent = (values) => {

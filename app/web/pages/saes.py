@@ -49,10 +49,9 @@ Colour = Literal["density", "max", "labels", "topic"]
 
 
 @router.get("/saes/{sae}/map")
-async def feature_map(
-    request: Request, sae: Sae, axes: Axes = "directions", colour: Colour = "density"
-) -> HTMLResponse:
+async def feature_map(request: Request, sae: Sae, axes: Axes | None = None, colour: Colour = "density") -> HTMLResponse:
     """All features as points; the points themselves come from the API."""
+    axes = axes or ("directions" if sae.has_weights else "rate")
     return render(request, "saes/map.html", {"sae": sae, "axes": axes, "colour": colour})
 
 
