@@ -42,6 +42,18 @@ async def test_no_page_offers_to_probe(theirs: httpx.AsyncClient) -> None:
         assert not [link for link in page.all("a") if "/probe" in (link.attributes.get("href") or "")], address
 
 
+async def test_neither_a_map_of_directions_nor_trying_nor_drawing_is_offered(theirs: httpx.AsyncClient) -> None:
+    overview, page = parse((await theirs.get(BASE)).text), parse((await theirs.get(f"{BASE}/features/1")).text)
+    assert [box["data-axes"] for box in overview.all("div", cls="map")] == ["rate"]
+    assert parse((await theirs.get(f"{BASE}/map")).text).one("div", cls="map")["data-axes"] == "rate"
+    assert not page.all("form", cls="draw")
+    assert not page.all("form", cls="try")
+    assert (await theirs.post(f"{BASE}/features/1/try", data={"text": "some words"})).status_code == 409
+    assert (await theirs.get(f"{BASE}/features/1/drawn?from=0&to=1")).status_code == 409
+    by_example = f"/api/v1{BASE}/features/by-example"
+    assert (await theirs.post(by_example, json={"text": "some words"})).status_code == 409
+
+
 async def test_probing_is_refused_with_the_reason(theirs: httpx.AsyncClient) -> None:
     answer = await theirs.post(f"/api/v1{BASE}/probe", json={"text": "some words"})
     assert (answer.status_code, answer.json()["title"]) == (409, "No weights")
