@@ -59,8 +59,8 @@ async def test_two_saes_side_by_side(client: httpx.AsyncClient, pair: Pair, sess
     assert view is not None
     page = await get(client, **BOTH)
     text = said(page)
-    assert f"{view.this['matched_by_activity']} match one of" in text
-    assert f"It splits {view.this['split']} of them" in text
+    assert f"{view.this['matched_by_activity']} of the 24 features of" in text
+    assert f"splits {view.this['split']} features of" in text
     heads = [each.text for each in page.all("h2")]
     assert heads[0] == "Split by …60"  # of the two, the direction in which there is more
     assert {"In both", "Only in …60", "Side by side"} <= {*heads}

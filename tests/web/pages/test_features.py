@@ -120,6 +120,13 @@ async def test_nothing_found_says_what_to_change(client: httpx.AsyncClient, base
     assert page.one("input", id="q")["value"] == "zzzzzz"
 
 
+async def test_a_number_leads_to_its_feature(client: httpx.AsyncClient, base: str) -> None:
+    page = parse((await client.get(f"{base}/features?q=7")).text)
+    assert page.one("p", cls="corrected").one("a")["href"] == f"{base}/features/7"
+    for other in ("24", "999999999999", "seven", "7x", "²"):
+        assert not parse((await client.get(f"{base}/features", params={"q": other})).text).all("p", cls="corrected")
+
+
 @pytest.mark.parametrize(
     "query",
     [
