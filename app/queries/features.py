@@ -1,6 +1,6 @@
 """Everything about one feature."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -98,20 +98,6 @@ class FeatureDetail:
     labels: tuple[LabelView, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureBrief:
-    """What a feature is known by beside others: `label`, or else its top tokens."""
-
-    index: int
-    density: float
-    count: int
-    max: float
-    histogram: tuple[int, ...]
-    top_tokens: tuple[TopToken, ...]
-    label: LabelSummary | None
-    health: tuple[str, ...]
-
-
 _ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), Feature.number == bindparam("number"))
 
 
@@ -147,45 +133,6 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> Feat
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index)),
     )
-
-
-async def feature_briefs(session: AsyncSession, sae: SaeDetail, indices: Collection[int]) -> dict[int, FeatureBrief]:
-    """These features of the SAE's current index by number; none where it has no index."""
-    if sae.index is None or not indices:
-        return {}
-    features: Sequence[Row[Any]] = (
-        await session.execute(_BRIEFS, {"index": sae.index.id, "numbers": list(indices)})
-    ).all()
-    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
-    labels = await label_summaries(session, sae.id, indices)
-    return {
-        feature.number: FeatureBrief(
-            index=feature.number,
-            density=feature.density,
-            count=feature._mapping["count"],
-            max=feature.max,
-            histogram=tuple(feature.histogram),
-            top_tokens=top_tokens(feature, tokens),
-            label=labels.get(feature.number),
-            health=tuple(feature.health),
-        )
-        for feature in features
-    }
-
-
-_BRIEFED: tuple[Any, ...] = (
-    Feature.number,
-    Feature.density,
-    Feature.count,
-    Feature.max,
-    Feature.histogram,
-    Feature.top_token_ids,
-    Feature.top_token_counts,
-    Feature.top_token_shares,
-    Feature.top_token_means,
-    Feature.health,
-)
-_BRIEFS = select(*_BRIEFED).where(Feature.index_id == bindparam("index"), among(Feature.number, "numbers"))
 
 
 async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Unprocessable
 from app.queries.comparisons import ComparisonView, Counterpart, counterparts_everywhere, list_comparisons
 from app.queries.examples import best_examples
-from app.queries.features import FeatureBrief, feature_briefs
+from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, get_saes
 from app.web import strips
 
@@ -22,7 +22,7 @@ class InOther:
     sae: SaeDetail
     comparison: ComparisonView
     counterpart: Counterpart
-    brief: FeatureBrief | None
+    brief: FeatureRow | None
     snippet: strips.Line | None
     """Some words around the counterpart's strongest token, where it has no label."""
     address: str
@@ -60,7 +60,9 @@ async def in_others(session: AsyncSession, sae: SaeDetail, feature: int) -> list
             continue
         counterpart, other = found[comparison.id], others[comparison.other_id]
         number = None if counterpart.best is None else counterpart.best.index
-        brief = None if number is None else (await feature_briefs(session, other, [number])).get(number)
+        brief = (
+            None if number is None else (await feature_rows(session, other, [number], with_examples=False)).get(number)
+        )
         snippet = None
         if brief is not None and brief.label is None:
             view = (await best_examples(session, other, [brief.index], **_SNIPPET)).get(brief.index)

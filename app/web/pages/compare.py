@@ -23,7 +23,7 @@ from app.queries.comparisons import (
     list_counterparts,
 )
 from app.queries.examples import best_examples, get_examples
-from app.queries.features import FeatureBrief, feature_briefs
+from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
 from app.web import figures, strips, words
 from app.web.counterparts import address, check_pair
@@ -67,8 +67,8 @@ class Row:
     """A feature in a list, beside the best there is in the other SAE."""
 
     counterpart: Counterpart
-    own: FeatureBrief | None
-    others: FeatureBrief | None
+    own: FeatureRow | None
+    others: FeatureRow | None
     line: strips.Line | None
     """Where a feature that is split is most active."""
     address: str
@@ -159,15 +159,15 @@ class _Pair:
         own, others = (self.b, self.a) if of_other else (self.a, self.b)
         best = {each.best.index for each in counterparts if each.best}
         return _Briefs(
-            await feature_briefs(self.session, own, {each.feature for each in counterparts}),
-            await feature_briefs(self.session, others, best),
+            await feature_rows(self.session, own, {each.feature for each in counterparts}, with_examples=False),
+            await feature_rows(self.session, others, best, with_examples=False),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Briefs:
-    own: Mapping[int, FeatureBrief]
-    others: Mapping[int, FeatureBrief]
+    own: Mapping[int, FeatureRow]
+    others: Mapping[int, FeatureRow]
 
 
 def _named(saes: Iterable[SaeDetail], slug: str) -> SaeDetail | None:
@@ -311,7 +311,7 @@ class Column:
     """One of two features beside each other."""
 
     sae: SaeDetail
-    brief: FeatureBrief
+    brief: FeatureRow
     examples: list[Example]
     here: str
 
@@ -320,7 +320,7 @@ class Column:
 class Relative:
     """A feature of the other SAE, and how the feature of the page stands to it."""
 
-    brief: FeatureBrief
+    brief: FeatureRow
     partner: Partner
     """Seen from the feature that is a part."""
     line: strips.Line | None
@@ -352,7 +352,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
 
 async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column | None:
     """A feature with its top examples; None where the SAE has no index to take them from."""
-    brief = (await feature_briefs(session, sae, [index])).get(index)
+    brief = (await feature_rows(session, sae, [index], with_examples=False)).get(index)
     if brief is None:
         return None
     views = await get_examples(session, sae, index, band=0, limit=_EXAMPLES, with_documents=False)
@@ -370,7 +370,7 @@ async def _nearer(pair: _Pair, counterpart: Counterpart) -> Relative | None:
 
 async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[Relative]:
     numbers = [number for number, _ in pairs]
-    briefs = await feature_briefs(pair.session, pair.b, numbers)
+    briefs = await feature_rows(pair.session, pair.b, numbers, with_examples=False)
     views = await best_examples(pair.session, pair.b, numbers)
     return [
         Relative(

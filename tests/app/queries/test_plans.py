@@ -23,7 +23,7 @@ from app.queries.comparisons import (
 )
 from app.queries.examples import best_examples, get_examples, top_examples
 from app.queries.feature_list import FeatureFilter, feature_rows, list_features, of_density
-from app.queries.features import feature_briefs, feature_histograms, get_feature
+from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
 from app.queries.lists import find_item, get_list, list_items, list_lists, lists_of_feature
 from app.queries.runs import get_run, list_runs, metrics
@@ -184,7 +184,7 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
         feature_rows(session, sae, range(10, 60)),
         of_density(session, sae, range(10, 600), None, 0.01),
         feature_histograms(session, sae, range(100, 400, 3)),
-        feature_briefs(session, sae, range(100, 120)),
+        feature_rows(session, sae, range(100, 120), with_examples=False),
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),
         find_label(session, sae.id, 7, "ada", "default"),
