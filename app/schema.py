@@ -7,7 +7,7 @@ from sqlalchemy.exc import ProgrammingError
 from app.db import sqlalchemy_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
-from app.postgres import libpq_url
+from app.supervision.embedded_postgres import libpq_url
 
 LOCK = 0x5EE_5AE
 """Key of the advisory lock that lets one process at a time migrate."""

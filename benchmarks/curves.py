@@ -25,14 +25,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from report import HERE, machine, write_table
 
-from app.bench.material import HOOK, Material, chosen, load, scratch
+from app.bench.bench_inputs import HOOK, Material, chosen, load, scratch
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.bench.train import rates
 from app.settings import get_settings
 from sae_core.activations import ActivationCache
-from sae_core.index.statistics import compute_statistics
-from sae_core.index.store import build_store
 from sae_core.saes import SAE
+from sae_core.statistics.compute import compute_statistics
+from sae_core.store.activation_store import build_store
 from sae_core.training import TrainingConfig, train
 
 WIDTHS = (2048, 4096, 8192, 16_384, 32_768, 65_536)

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from sae_core.kernels import gpu
-from sae_core.training import take_step
-from sae_core.training_config import TrainingConfig
-from sae_core.training_state import TrainingState
+from sae_core.training.config import TrainingConfig
+from sae_core.training.loop import take_step
+from sae_core.training.state import TrainingState
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second that NVIDIA's data sheets give, of the SXM cards."""
@@ -114,7 +114,7 @@ def new_state(case: Case, architecture: str, sample: Tensor) -> TrainingState:
 
 
 def captured_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
-    from sae_core.kernels.gpu.step import GpuStep
+    from sae_core.training.gpu_step import GpuStep
 
     return GpuStep(new_state(case, architecture, sample))
 

@@ -31,7 +31,7 @@ PEERS = ("saelens", "dictionary_learning", "saedashboard")
 D_SAE, K, BATCH = 8192, 32, 2048
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 LR = 2.26e-3
-"""Where all sides train at one rate: ours for a run of 128 steps (`sae_core.training_config.default_lr`)."""
+"""Where all sides train at one rate: ours for a run of 128 steps (`sae_core.training.config.default_lr`)."""
 ARCHITECTURES = {
     "topk": ("saelens", "dictionary_learning"),
     "batchtopk": ("saelens", "dictionary_learning"),

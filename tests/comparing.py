@@ -4,10 +4,10 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, transaction
-from app.jobs.compare import summary_of
-from app.jobs.rows import match_rows
+from app.pipeline.compare import summary_of
+from app.pipeline.db_rows import match_rows
 from app.queries.comparisons import publish_comparison
-from sae_core.index.matching import THRESHOLDS, Counterparts, Partners
+from sae_core.matching.match import THRESHOLDS, Counterparts, Partners
 from tests.factories import Synthetic, make_sae
 from tests.synthetic import Features
 

@@ -13,8 +13,8 @@ import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import create_engine, create_sessionmaker, sqlalchemy_url
-from app.postgres import DATABASE, embedded_postgres, libpq_url
 from app.schema import upgrade
+from app.supervision.embedded_postgres import DATABASE, embedded_postgres, libpq_url
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, as torch's compiler does

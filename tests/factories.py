@@ -16,7 +16,6 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_engine, create_sessionmaker, transaction
-from app.postgres import database
 from app.queries.corpora import DocumentRow, register_corpus, register_sequences
 from app.queries.feature_maps import put_map
 from app.queries.labels import LabelText, LabelView
@@ -36,6 +35,7 @@ from app.queries.runs import (
 from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.schema import upgrade
 from app.services.labels import save_label
+from app.supervision.embedded_postgres import database
 from app.tables import Sae
 from tests.synthetic import END, Corpus, Features, make_corpus, make_features
 

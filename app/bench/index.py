@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from app.bench.material import HOOK, Material, Say, chosen, load, scratch, spread
+from app.bench.bench_inputs import HOOK, Material, Say, chosen, load, scratch, spread
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.settings import Settings
 from sae_core.activations import ActivationCache
-from sae_core.index.statistics import compute_statistics
-from sae_core.index.store import build_store
 from sae_core.saes import SAE
+from sae_core.statistics.compute import compute_statistics
+from sae_core.store.activation_store import build_store
 from sae_core.training import TrainingConfig, train
 
 BATCH = 16

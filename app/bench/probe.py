@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import torch
 
-from app.bench.material import HOOK, Material, Say, load
+from app.bench.bench_inputs import HOOK, Material, Say, load
 from app.errors import UserError
 from app.settings import Settings
-from app.supervisor import running_site
+from app.supervision.supervisor import running_site
 
 WARM = 10
 """Probes that are not counted: the first loads model and SAE."""

@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.bench.material import HOOK, Say, load, scratch, spread
+from app.bench.bench_inputs import HOOK, Say, load, scratch, spread
 from app.settings import Settings
 from sae_core.activations import ActivationCache
 from sae_core.memory import reuse_freed_memory
 from sae_core.saes import SAE
-from sae_core.training import TrainingConfig, take_step
-from sae_core.training_state import TrainingState
+from sae_core.training import TrainingConfig
+from sae_core.training.loop import take_step
+from sae_core.training.state import TrainingState
 
 ROUNDS = 7
 STEPS = 8

@@ -32,17 +32,17 @@ from app.bench import synthetic
 from app.bench.synthetic import SyntheticIndex
 from app.db import create_engine, create_sessionmaker, sqlalchemy_url, transaction
 from app.errors import UserError
-from app.postgres import database, libpq_url
-from app.processes import Child, ChildSpec
-from app.queries.copy import copy_encoded
 from app.queries.corpora import DocumentRow, register_corpus, register_sequences
 from app.queries.models import register_model
 from app.queries.publish import partition, publish_written
 from app.queries.saes import register_sae
 from app.queries.search import searched_text
+from app.queries.sql.copy import copy_encoded
 from app.schema import upgrade
 from app.settings import Settings
-from app.sockets import listen, url_of
+from app.supervision.child_processes import Child, ChildSpec
+from app.supervision.embedded_postgres import database, libpq_url
+from app.supervision.sockets import listen, url_of
 from app.tables import ExampleBand, Feature, Label, LabelRevision
 
 Say = Callable[[str], None]

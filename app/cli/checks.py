@@ -22,7 +22,7 @@ def doctor(as_json: Json = False) -> None:
 
     Exits with 1 if anything fails.
     """
-    from app.doctor import examine
+    from app.supervision.doctor import examine
 
     findings = []
     for finding in examine(settings_with()):

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def upgrade() -> None:
     """Bring the database's tables up to date; `seesae serve` does this by itself."""
     from app import schema
-    from app.postgres import database
+    from app.supervision.embedded_postgres import database
 
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
@@ -39,7 +39,7 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 
     Example: seesae db backup seesae-2026-11-22.dump
     """
-    from app.postgres import database, libpq_url
+    from app.supervision.embedded_postgres import database, libpq_url
 
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
@@ -56,8 +56,8 @@ def restore(
 
     Either all of it is restored, or nothing changes.
     """
-    from app.home import HomeLock
-    from app.postgres import database, libpq_url
+    from app.supervision.embedded_postgres import database, libpq_url
+    from app.supervision.instance_lock import HomeLock
 
     settings = settings_with()
     lock = HomeLock.claim(settings.home)

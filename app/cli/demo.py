@@ -11,8 +11,8 @@ from app.cli.outcome import answer, ends_in_one_line, say
 from app.cli.processes import settings_with
 
 if TYPE_CHECKING:
-    from app.jobs.params import DemoParams
     from app.queries.runs import RunView
+    from app.runs.params import DemoParams
     from app.settings import Settings
 
 
@@ -45,7 +45,7 @@ def demo(
       seesae demo --tokens 500000 --width 8192
       seesae demo --no-serve --json
     """
-    from app.jobs.params import DemoParams
+    from app.runs.params import DemoParams
 
     params = DemoParams(tokens=tokens, width=width, k=k, layer=layer)
     settings = settings_with(host=host, port=port)
@@ -54,11 +54,11 @@ def demo(
 
 async def _unserved(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
     """Do the work in this process."""
-    from app.jobs.local import run_here
-    from app.jobs.naming import demo_title
-    from app.jobs.plans import DEMO
+    from app.cli.local_runs import run_here
+    from app.cli.run_display import StageDisplay, stderr_console
     from app.logging import configure
-    from app.terminal import StageDisplay, stderr_console
+    from app.pipeline.naming import demo_title
+    from app.runs.stages import DEMO
 
     configure("error")
     with StageDisplay(stderr_console()) as display:
@@ -68,9 +68,9 @@ async def _unserved(settings: "Settings", params: "DemoParams", as_json: bool) -
 
 async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
     """Serve the site, let its worker do the work, follow it here, and go on serving."""
-    from app.home import AlreadyRunning
-    from app.postgres import database
-    from app.supervisor import running_site, stop_signals
+    from app.supervision.embedded_postgres import database
+    from app.supervision.instance_lock import AlreadyRunning
+    from app.supervision.supervisor import running_site, stop_signals
 
     async with stop_signals() as stop:
         try:
@@ -105,8 +105,8 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
 
 async def _work(settings: "Settings", database_url: str, url: str, params: "DemoParams", as_json: bool) -> None:
     """See that the demo is done or queued, and follow it."""
-    from app.jobs.local import follow, open_workshop, request_demo
-    from app.terminal import StageDisplay, stderr_console
+    from app.cli.local_runs import follow, open_workshop, request_demo
+    from app.cli.run_display import StageDisplay, stderr_console
 
     async with open_workshop(settings, database_url) as shop:
         run = await request_demo(shop, params)
@@ -118,7 +118,7 @@ async def _work(settings: "Settings", database_url: str, url: str, params: "Demo
 
 
 def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:
-    from app.terminal import in_order, result_text
+    from app.cli.run_display import in_order, result_text
 
     assert run.result is not None
     result = in_order(run.result, run.stages)

@@ -104,11 +104,11 @@ def import_(
       seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
       seesae import downloads/gpt2-small/9-res-jb
     """
-    from app.jobs.naming import import_title
-    from app.jobs.neuronpedia.files import is_export
-    from app.jobs.params import ImportParams
-    from app.jobs.plans import IMPORT, IMPORT_STATISTICS
-    from app.terminal import result_text
+    from app.cli.run_display import result_text
+    from app.exchange.neuronpedia.files import is_export
+    from app.pipeline.naming import import_title
+    from app.runs.params import ImportParams
+    from app.runs.stages import IMPORT, IMPORT_STATISTICS
 
     if format is None and is_export(source):
         format = Readable.NEURONPEDIA
@@ -180,10 +180,10 @@ def export(
 
 
 async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> dict[str, Any]:
-    from app.jobs.exports import export_sae
-    from app.jobs.local import open_workshop
-    from app.postgres import database
+    from app.cli.local_runs import open_workshop
+    from app.exchange.weights import export_sae
     from app.schema import upgrade
+    from app.supervision.embedded_postgres import database
 
     with database(settings.home, settings.database_url) as database_url:
         await asyncio.to_thread(upgrade, database_url)
@@ -192,16 +192,16 @@ async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> 
 
 
 def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:
+    from app.cli.run_display import StageDisplay, stderr_console
     from app.db import create_engine, create_sessionmaker
     from app.errors import Unprocessable
-    from app.exports.jsonl import write_jsonl
-    from app.exports.neuronpedia import write_neuronpedia
-    from app.exports.site import write_site
-    from app.exports.writing import Selection, export_features
-    from app.postgres import database
+    from app.exchange.features import Selection, export_features
+    from app.exchange.jsonl import write_jsonl
+    from app.exchange.neuronpedia.release import write_neuronpedia
+    from app.exchange.static_site import write_site
     from app.queries.runs import Stage, StageState
     from app.schema import upgrade
-    from app.terminal import StageDisplay, stderr_console
+    from app.supervision.embedded_postgres import database
 
     settings = settings_with()
     write = {Writable.NEURONPEDIA: write_neuronpedia, Writable.JSONL: write_jsonl, Writable.SITE: write_site}[format]

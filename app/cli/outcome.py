@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 def say(line: str) -> None:
     """Tell the person at the terminal, above bars that are being drawn; standard output stays free for results."""
-    from app.terminal import stderr_console
+    from app.cli.run_display import stderr_console
 
     stderr_console().print(line, markup=False, soft_wrap=True)
 

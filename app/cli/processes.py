@@ -27,7 +27,7 @@ def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
 
     Example: seesae serve --port 8080
     """
-    from app.supervisor import running_site, stop_signals
+    from app.supervision.supervisor import running_site, stop_signals
 
     settings = settings_with(host=host, port=port, device=device)
 
@@ -74,9 +74,9 @@ def worker(device: Device = None) -> None:
     same SEESAE_ARTIFACTS.
     """
     from app.errors import UserError
-    from app.jobs.worker import work
-    from app.lifeline import end_with_supervisor
     from app.logging import configure
+    from app.runs.worker import work
+    from app.supervision.parent_watchdog import end_with_supervisor
 
     settings = settings_with(device=device)
     if settings.database_url is None:
@@ -95,7 +95,7 @@ def settings_with(**options: Any) -> Any:
 
 def _socket(fd: int | None, host: str, port: int) -> socket.socket:
     """The socket inherited from the supervisor, or one of our own."""
-    from app.sockets import listen, url_of
+    from app.supervision.sockets import listen, url_of
 
     if fd is not None:
         return socket.socket(fileno=fd)
@@ -108,8 +108,8 @@ def _serve_http(app: Any, listening: socket.socket, log_level: str) -> None:
     """Serve an ASGI application on a socket until told to stop."""
     import uvicorn
 
-    from app.lifeline import end_with_supervisor
     from app.logging import configure
+    from app.supervision.parent_watchdog import end_with_supervisor
 
     configure(log_level)
     end_with_supervisor()

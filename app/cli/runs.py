@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from app.jobs.params import Params
     from app.queries.runs import RunKind, Stage
+    from app.runs.params import Params
     from app.settings import Settings
 
 P = TypeVar("P", bound="Params")
@@ -38,9 +38,9 @@ def do_run(
     settings: "Settings", kind: "RunKind", title: str, params: "Params", stages: "Sequence[Stage]"
 ) -> dict[str, Any]:
     """Do a run here, with bars; its result in the order in which a person would list it."""
-    from app.jobs.local import run_here
+    from app.cli.local_runs import run_here
+    from app.cli.run_display import StageDisplay, in_order, stderr_console
     from app.logging import configure
-    from app.terminal import StageDisplay, in_order, stderr_console
 
     configure("error")
     with StageDisplay(stderr_console()) as display:

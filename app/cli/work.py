@@ -15,8 +15,8 @@ from app.cli.processes import settings_with
 from app.cli.runs import absolute, do_run, validated
 
 if TYPE_CHECKING:
-    from app.jobs.params import Params
     from app.queries.runs import RunKind, Stage
+    from app.runs.params import Params
     from app.settings import Settings
 
 Sae = Annotated[
@@ -167,12 +167,12 @@ def train(
     }
     options = _read_config(config) | {key: value for key, value in given.items() if value is not None}
     options |= {key: absolute(options[key]) for key in ("model", "corpus") if isinstance(options.get(key), str)}
-    from app.jobs.params import TrainParams
-    from app.jobs.plans import TRAIN
+    from app.runs.params import TrainParams
+    from app.runs.stages import TRAIN
 
     params = validated(TrainParams, options)
     if int(os.environ.get("RANK", "0")) > 0:
-        from app.jobs.ranks import help_train
+        from app.pipeline.distributed import help_train
 
         help_train(params.feature_shards)
         return
@@ -212,8 +212,8 @@ def index(
 
     Example: seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
     """
-    from app.jobs.params import IndexParams
-    from app.jobs.plans import INDEX
+    from app.runs.params import IndexParams
+    from app.runs.stages import INDEX
 
     params = validated(IndexParams, {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length})
     _run(settings_with(device=device), "index", f"Index {sae} on {corpus}", params, INDEX, as_json)
@@ -235,8 +235,8 @@ def evaluate(
 
     Example: seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
     """
-    from app.jobs.params import EvaluateParams
-    from app.jobs.plans import EVALUATE
+    from app.runs.params import EvaluateParams
+    from app.runs.stages import EVALUATE
 
     asked = {"sae": sae, "corpus": absolute(corpus), "tokens": tokens, "length": length, "predictions": predictions}
     params = validated(EvaluateParams, asked)
@@ -258,9 +258,9 @@ def compare(
 
     Example: seesae compare smollm2-135m-l9-batchtopk-1024 smollm2-135m-l9-batchtopk-4096
     """
-    from app.jobs.params import CompareParams
-    from app.jobs.plans import COMPARE
-    from app.terminal import result_text
+    from app.cli.run_display import result_text
+    from app.runs.params import CompareParams
+    from app.runs.stages import COMPARE
 
     params = CompareParams(a=sae, b=other)
     result = do_run(settings_with(), "compare", f"Compare {sae} with {other}", params, COMPARE)
@@ -286,7 +286,7 @@ def _run(
     settings: "Settings", kind: "RunKind", title: str, params: "Params", stages: "Sequence[Stage]", as_json: bool
 ) -> None:
     """Do a run here, with bars, and end with its result."""
-    from app.terminal import result_text
+    from app.cli.run_display import result_text
 
     result = do_run(settings, kind, title, params, stages)
     answer(result, as_json=as_json, text=result_text(result))

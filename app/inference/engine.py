@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
+from app.artifacts import Artifacts, content_key
 from app.errors import TooLarge, Unavailable
-from app.inference.cache import RecentlyUsed
-from app.inference.stored import Wanted, draw
-from app.jobs.artifacts import Artifacts, content_key
+from app.inference.example_sampler import Wanted, draw
+from app.inference.lru_cache import RecentlyUsed
 from app.queries.examples import StoredExample
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.settings import Settings
 from sae_core.errors import ArtifactError, SAEError
-from sae_core.index.store import ActivationStore
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE
+from sae_core.store.activation_store import ActivationStore
 
 _MODELS = 2
 _SAES = 4
@@ -85,7 +85,7 @@ class ProbeEngine:
             )
 
     def draw(self, sae: SaeDetail, wanted: Wanted, *, limit: int, seed: int) -> tuple[int, list[StoredExample]]:
-        """As `app.inference.stored.draw`, from the store of the SAE's index.
+        """As `app.inference.example_sampler.draw`, from the store of the SAE's index.
 
         Raises:
             Unavailable: its files are not there, or not whole.

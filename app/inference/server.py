@@ -23,10 +23,10 @@ from starlette.responses import PlainTextResponse, Response
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import NotFound, UserError
-from app.inference.cache import RecentlyUsed
 from app.inference.engine import Firing, ProbeEngine
+from app.inference.example_sampler import Wanted
+from app.inference.lru_cache import RecentlyUsed
 from app.inference.ranking import Distributions, Numbers, ranked
-from app.inference.stored import Wanted
 from app.problems import problem
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail, get_sae

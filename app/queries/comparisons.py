@@ -24,11 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.errors import Unprocessable
-from app.queries.copy import copy_rows
-from app.queries.cursors import Cursor
-from app.queries.expressions import among
 from app.queries.saes import SaeDetail
-from app.queries.values import clean_json
+from app.queries.sql.copy import copy_rows
+from app.queries.sql.cursors import Cursor
+from app.queries.sql.expressions import among
+from app.queries.sql.pg_safe import clean_json
 from app.tables import Comparison, FeatureMatch, Sae
 
 Listing = Literal["matched", "unmatched", "split"]
@@ -38,7 +38,7 @@ MAX_LIMIT = 200
 
 
 class FeatureMatchRow(NamedTuple):
-    """What one feature has in the other SAE, as `sae_core.index.matching` computes it; None for no partner."""
+    """What one feature has in the other SAE, as `sae_core.matching.match` computes it; None for no partner."""
 
     feature: int
     count: int  # type: ignore[assignment]  # it shadows tuple.count, which a row has no use for
@@ -117,7 +117,7 @@ class ComparisonView:
     tokens: int
     """Counted tokens that activity was compared on; 0 where directions alone were."""
     this: Mapping[str, Any]
-    """Counts and histograms of `this` one's features; `app.jobs.compare` says which."""
+    """Counts and histograms of `this` one's features; `app.pipeline.compare` says which."""
     other: Mapping[str, Any]
     provenance: Mapping[str, Any]
     created_at: datetime

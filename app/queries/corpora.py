@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
 from app.errors import Conflict
-from app.queries.copy import copy_rows
-from app.queries.values import clean_json, clean_text
+from app.queries.sql.copy import copy_rows
+from app.queries.sql.pg_safe import clean_json, clean_text
 from app.tables import Corpus, Document, SequenceSet
 
 

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
 from app.errors import Unprocessable
-from app.queries.expressions import among
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
+from app.queries.sql.expressions import among
 from app.tables import ExampleBand
 
 BANDS = 5

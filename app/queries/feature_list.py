@@ -12,16 +12,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.db import transaction
 from app.errors import Unavailable, Unprocessable
-from app.queries.cursors import Cursor
 from app.queries.examples import ExampleView, best_examples
-from app.queries.expressions import among, submitted
 from app.queries.features import TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.models import get_tokens, tokens_spelled
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.search import matches
 from app.queries.spelling import corrected
-from app.queries.values import storable
+from app.queries.sql.cursors import Cursor
+from app.queries.sql.expressions import among, submitted
+from app.queries.sql.pg_safe import storable
 from app.tables import Feature, Label
 
 MAX_LIMIT = 200

@@ -8,9 +8,9 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.expressions import submitted
 from app.queries.saes import SaeDetail
-from app.queries.values import clean_json
+from app.queries.sql.expressions import submitted
+from app.queries.sql.pg_safe import clean_json
 from app.tables import Feature, FeatureMap, Label
 
 

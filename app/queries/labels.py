@@ -9,8 +9,8 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.expressions import among, submitted
-from app.queries.values import is_id
+from app.queries.sql.expressions import among, submitted
+from app.queries.sql.pg_safe import is_id
 from app.tables import Label, LabelRevision, Sae
 
 

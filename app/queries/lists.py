@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, delete, func, lit
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.copy import copy_rows
-from app.queries.expressions import among
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import SaeDetail, get_saes
-from app.queries.values import MAX_INTEGER, storable
+from app.queries.sql.copy import copy_rows
+from app.queries.sql.expressions import among
+from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.tables import Sae, SavedList, SavedListItem
 
 CHOICES = 100

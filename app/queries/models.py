@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
-from app.queries.copy import copy_rows
-from app.queries.expressions import among
+from app.queries.sql.copy import copy_rows
+from app.queries.sql.expressions import among
 from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()

@@ -18,10 +18,10 @@ from sqlalchemy import ColumnElement, Double, cast, func, insert, select, text, 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.queries.copy import copy_rows
 from app.queries.saes import lowest_density
 from app.queries.search import searched_text
-from app.queries.values import clean_json, clean_text
+from app.queries.sql.copy import copy_rows
+from app.queries.sql.pg_safe import clean_json, clean_text
 from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
 
 READERS_TIMEOUT = 5.0
@@ -35,7 +35,7 @@ LOCK = 0x5EE_1DE
 
 
 class FeatureStatisticsRow(NamedTuple):
-    """The statistics of one feature, as `sae_core.index.statistics` computes them, padding (-1) left out.
+    """The statistics of one feature, as `sae_core.statistics.compute` computes them, padding (-1) left out.
 
     Arrays that belong together have equal lengths. Numbers are Python's own (`ndarray.tolist()`).
     """

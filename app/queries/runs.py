@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.values import clean_json, clean_text, is_id
+from app.queries.sql.pg_safe import clean_json, clean_text, is_id
 from app.tables import Run, RunMetric, Sae
 from app.tables.runs import RunKind as RunKind
 from app.tables.runs import RunState as RunState

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
-from app.queries.expressions import among, submitted
 from app.queries.models import NO_WEIGHTS, ModelInfo, model_info
-from app.queries.values import clean_json, storable
+from app.queries.sql.expressions import among, submitted
+from app.queries.sql.pg_safe import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
 
 

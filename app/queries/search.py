@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from app.queries.expressions import submitted
+from app.queries.sql.expressions import submitted
 from app.tables import Feature, Label
 from app.tables.features import TOP_TOKENS
 

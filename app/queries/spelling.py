@@ -15,9 +15,9 @@ from rapidfuzz.distance import OSA
 from sqlalchemy import Engine, Select, Text, bindparam, column, exists, func, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.expressions import submitted
 from app.queries.saes import SaeDetail
 from app.queries.search import WORD, matches, words
+from app.queries.sql.expressions import submitted
 from app.tables import Base, Feature, Label
 
 MOST_CORRECTED = 8

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict, NotFound, Unprocessable
 from app.queries.labels import LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
-from app.queries.values import MAX_INTEGER, storable
+from app.queries.sql.pg_safe import MAX_INTEGER, storable
 
 MAX_EXPLANATION = 2_000
 MAX_CATEGORIES = 10

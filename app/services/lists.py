@@ -15,7 +15,7 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import lists as queries
 from app.queries.lists import ListItem, ListView, get_list
 from app.queries.saes import sae_sizes
-from app.queries.values import MAX_INTEGER, storable
+from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.labels import check_name
 
 MAX_NAME = 80

@@ -50,7 +50,7 @@ class FeatureMatch(Base):
     """One feature of one of the two SAEs (`side` 0 is `a`, 1 is `b`), and what it has in the other.
 
     A row a feature, not arrays in the comparison: a page shows one feature, or the first of an order. `near`,
-    `coactive` and `parent` are numbers of the other SAE's features, null for none; `sae_core.index.matching` defines
+    `coactive` and `parent` are numbers of the other SAE's features, null for none; `sae_core.matching.match` defines
     them.
     """
 

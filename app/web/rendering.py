@@ -11,7 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.paths import STATIC, TEMPLATES
 from app.services.tokens import spelled
-from app.web import caching, formatting, markup, sparklines, words
+from app.web import caching
+from app.web.components import formatting, glossary, sparklines, token_html
 
 
 @cache
@@ -33,8 +34,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.globals["static_url"] = static_url
-    env.filters |= formatting.FILTERS | words.FILTERS | {"sparkline": sparklines.path}
-    env.filters |= {"classes": markup.classes, "line": markup.line, "lone": markup.lone, "spelled": spelled}
+    env.filters |= formatting.FILTERS | glossary.FILTERS | {"sparkline": sparklines.path}
+    env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 
 

@@ -10,8 +10,8 @@ from data import HOOK, material
 
 from sae_core import SAE, ActivationCache, HookPoint
 from sae_core.corpora import Sequences
-from sae_core.index.statistics import compute_statistics
-from sae_core.index.store import build_store
+from sae_core.statistics.compute import compute_statistics
+from sae_core.store.activation_store import build_store
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from train_ours import Ours
 
-from app.jobs.sources import read_corpus, read_model
+from app.pipeline.sources import read_corpus, read_model
 from app.settings import Settings
 from sae_core import ActivationCache, HookPoint, LanguageModel, pack
 from sae_core.corpora import Corpus, Sequences

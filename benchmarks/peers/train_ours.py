@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sae_core import TrainingConfig
-from sae_core.training import START_SAMPLE, take_step
-from sae_core.training_state import TrainingState
+from sae_core.training.loop import START_SAMPLE, take_step
+from sae_core.training.state import TrainingState
 
 
 class Ours:

@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sae_core.evaluation.resampling import resample_features
-from sae_core.index.decoders import near_decoders
-from sae_core.index.health import (
+from sae_core.saes import SAE
+from sae_core.statistics.decoders import near_decoders
+from sae_core.statistics.health import (
     DENSE_DENSITY,
     SPLITTING_COSINE,
     SPLITTING_COUNT,
     SPLITTING_GIVEN,
     SPLITTING_TIMES,
 )
-from sae_core.saes import SAE
 
 BLOCK_BYTES = 32 << 20
 """Of each of the two blocks [pairs, tokens] that are compared at once."""

@@ -2,11 +2,12 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.jobs.local import request_demo
-from app.jobs.naming import demo_slug, demo_title, sae_slug
-from app.jobs.params import DemoParams
-from app.jobs.workshop import Workshop
-from app.queries import locks, runs
+from app.cli.local_runs import request_demo
+from app.pipeline.naming import demo_slug, demo_title, sae_slug
+from app.queries import runs
+from app.queries.sql import locks
+from app.runs.job_context import Workshop
+from app.runs.params import DemoParams
 from app.settings import Settings
 
 

@@ -16,12 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, sqlalchemy_url, transaction
 from app.errors import UserError
-from app.jobs.plans import COMPARISON, INDEXING
 from app.paths import MIGRATIONS
-from app.postgres import libpq_url
 from app.queries.runs import Stage, create_run, fail_run, get_run
 from app.queries.saes import get_sae
+from app.runs.stages import COMPARISON, INDEXING
 from app.schema import current, head, is_current, upgrade
+from app.supervision.embedded_postgres import libpq_url
 from app.tables import Base
 from tests.factories import make_sae
 

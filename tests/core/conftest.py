@@ -1,5 +1,6 @@
 """Tiny models, a small corpus and its sequences, made once a session."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,20 @@ import torch
 from sae_core.corpora import Corpus, Sequences, load_corpus, pack
 from sae_core.models import LanguageModel, load_model
 from tests.tiny import CORPUS_FILE, tiny_model
+
+
+HAS_GPU = torch.cuda.is_available()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where kernels run: on a GPU, or in Triton's interpreter, which `tests/conftest.py` asks for before any import."""
+    if request.param == "cuda" and not HAS_GPU:
+        pytest.skip("needs an NVIDIA GPU")
+    if request.param == "cpu" and HAS_GPU:
+        pytest.skip("the GPU runs the kernels here, not the interpreter")
+    assert HAS_GPU or os.environ.get("TRITON_INTERPRET") == "1", "set before Triton is imported"
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope="session", autouse=True)

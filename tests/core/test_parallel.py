@@ -11,15 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_core import training
-from sae_core.curves import read_curves
 from sae_core.errors import SAEError
 from sae_core.kernels import batch_topk, topk
 from sae_core.parallel import ALONE, Axis, process_grid
 from sae_core.saes import ARCHITECTURES
 from sae_core.training import TrainingConfig, train
-from sae_core.training_state import saved_steps
-from tests.core.test_training import Synthetic
+from sae_core.training.curves import read_curves
+from sae_core.training.state import saved_steps
+from tests.core.training.test_loop import Synthetic
 
 FORK = multiprocessing.get_context("fork")
 """The parent has loaded torch already."""

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from app.errors import Unavailable
-from app.jobs.sources import CORPORA, MODELS, fetch_packages, read_model
+from app.pipeline.sources import CORPORA, MODELS, fetch_packages, read_model
 from sae_core.corpora import Sequences
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE

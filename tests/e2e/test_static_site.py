@@ -7,9 +7,8 @@ import pytest
 from playwright.async_api import Browser, Page, Request, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.exports import site
-from app.exports.site import write_site
-from app.exports.writing import export_features
+from app.exchange.features import export_features
+from app.exchange.static_site import write_site
 from tests.e2e.conftest import Problems
 from tests.e2e.test_pages import OVERFLOW
 from tests.factories import make_sae

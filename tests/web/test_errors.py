@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from app.asgi import BrokenAnswerError
 from app.errors import UserError
 from app.main import create_app
-from app.postgres import libpq_url
 from app.settings import Settings
+from app.supervision.embedded_postgres import libpq_url
 from tests.conftest import TEMPLATE
 from tests.web.api.problems import problem
 from tests.web.site import app_of, production_logging, site

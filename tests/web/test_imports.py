@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "datasets", "sae_core", "app.jobs", "app.inference")
+HEAVY = ("torch", "transformers", "datasets", "sae_core", "app.pipeline", "app.inference")
 PROGRAM = """
 import json, sys
 import app.main

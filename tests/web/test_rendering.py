@@ -13,7 +13,8 @@ from fastapi import Request
 from jinja2 import UndefinedError
 
 from app.paths import STATIC, TEMPLATES
-from app.web import rendering, sparklines
+from app.web import rendering
+from app.web.components import sparklines
 
 VENDOR = STATIC / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text())

@@ -11,7 +11,7 @@ from app.problems import documented
 from app.queries import comparisons as queries
 from app.queries.comparisons import MAX_LIMIT, ComparisonView, Counterpart, Listing, Partner
 from app.queries.saes import SaeDetail, get_sae, get_saes
-from app.web.counterparts import check_pair
+from app.web.components.counterparts import check_pair
 from app.web.dependencies import FeatureIndex, Sae, Session
 
 router = APIRouter(prefix="/api/v1", tags=["Comparisons"])

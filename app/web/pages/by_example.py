@@ -18,7 +18,7 @@ from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
-from app.web import forms, strips, words
+from app.web.components import forms, glossary, token_text
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.pages.probe import EXAMPLES
 from app.web.rendering import render, wants_fragment
@@ -193,15 +193,15 @@ async def _shown(session: AsyncSession, sae: SaeDetail, asked: Asked, result: By
         "all_chosen": not asked.chosen,
         "chosen": frozenset(asked.chosen),
         "chosen_in": _mark(asked.text),
-        "runs": strips.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
+        "runs": token_text.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
         "listed": [_listed(row, found[row.index]) for row in rows],
-        "lines": {row.index: strips.line(row.example, row.max) for row in rows if row.example},
-        "health": words.health(sae),
+        "lines": {row.index: token_text.line(row.example, row.max) for row in rows if row.example},
+        "health": glossary.health(sae),
     }
 
 
 def _listed(row: FeatureRow, found: FoundFeature) -> Listed:
     strongest = max(found.activations)
     scale = max(row.max, strongest)
-    cells = [(at, strips.step(value, scale)) for at, value in enumerate(found.activations) if value > 0]
+    cells = [(at, token_text.step(value, scale)) for at, value in enumerate(found.activations) if value > 0]
     return Listed(row, found, strongest, cells)

@@ -25,10 +25,10 @@ from app.queries.comparisons import (
 from app.queries.examples import best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
-from app.web import figures, strips, words
-from app.web.counterparts import address, check_pair
+from app.web.components import figures, glossary, token_text
+from app.web.components.counterparts import address, check_pair
+from app.web.components.formatting import count, percent
 from app.web.dependencies import Session, check_feature
-from app.web.formatting import count, percent
 from app.web.pages.features import Example
 from app.web.rendering import render, wants_fragment
 
@@ -69,7 +69,7 @@ class Row:
     counterpart: Counterpart
     own: FeatureRow | None
     others: FeatureRow | None
-    line: strips.Line | None
+    line: token_text.Line | None
     """Where a feature that is split is most active."""
     address: str
 
@@ -216,17 +216,17 @@ class _SideBySide:
 
     name: str
     meaning: str
-    values: tuple[words.Measure | None, words.Measure | None]
+    values: tuple[glossary.Measure | None, glossary.Measure | None]
 
 
 def _measures(a: SaeDetail, b: SaeDetail) -> dict[str, list[_SideBySide]]:
     """What both SAEs are and how well they work: the main measures, and the others."""
-    sides = [words.measures(sae.metrics) for sae in (a, b)]
+    sides = [glossary.measures(sae.metrics) for sae in (a, b)]
     main = _beside(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
     return {"measures": main, "more_measures": _beside(*(measured[1] for measured in sides))}
 
 
-def _beside(ours: list[words.Measure], theirs: list[words.Measure]) -> list[_SideBySide]:
+def _beside(ours: list[glossary.Measure], theirs: list[glossary.Measure]) -> list[_SideBySide]:
     """Measures of the same name beside each other, in the order of the lists."""
     left, right = ({each.name: each for each in side} for side in (ours, theirs))
     return [
@@ -235,20 +235,20 @@ def _beside(ours: list[words.Measure], theirs: list[words.Measure]) -> list[_Sid
     ]
 
 
-def _facts(sae: SaeDetail) -> list[words.Measure]:
+def _facts(sae: SaeDetail) -> list[glossary.Measure]:
     """What an SAE is, as its metrics are shown."""
     facts = [
-        words.Measure("Features", count(sae.d_sae), "width of the dictionary"),
-        words.Measure("Hook point", words.place(sae), "where it reads the model"),
-        words.Measure("Architecture", words.architecture(sae), "how it is trained, and how it is saved"),
+        glossary.Measure("Features", count(sae.d_sae), "width of the dictionary"),
+        glossary.Measure("Hook point", glossary.place(sae), "where it reads the model"),
+        glossary.Measure("Architecture", glossary.architecture(sae), "how it is trained, and how it is saved"),
     ]
     if sae.index is None:
         return facts
     dense, dead = sae.index.health.get("dense", 0), sae.index.health.get("dead", 0)
     return [
         *facts,
-        words.Measure("Dead in the index", percent(dead / sae.d_sae), "features never active on the indexed text"),
-        words.Measure("Dense in the index", percent(dense / sae.d_sae), "features active on too many of its tokens"),
+        glossary.Measure("Dead in the index", percent(dead / sae.d_sae), "features never active on the indexed text"),
+        glossary.Measure("Dense in the index", percent(dense / sae.d_sae), "features active on too many of its tokens"),
     ]
 
 
@@ -284,18 +284,18 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
             each,
             briefs.own.get(each.feature),
             briefs.others.get(each.best.index) if each.best else None,
-            strips.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
+            token_text.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
             address(own, others, feature=each.feature),
         )
         for each in page.rows
     ]
-    said = dict(zip("ab", words.apart(pair.a, pair.b), strict=True))
+    said = dict(zip("ab", glossary.apart(pair.a, pair.b), strict=True))
     return ShownList(
         name=name,
         title=shown.title.format(**said),
         meaning=shown.meaning.format(**said),
         is_split=is_split,
-        names=words.apart(own, others),
+        names=glossary.apart(own, others),
         rows=rows,
         total=page.total,
         more=address(pair.a, pair.b, show=name, cursor=page.next_cursor) if page.next_cursor else None,
@@ -323,7 +323,7 @@ class Relative:
     brief: FeatureRow
     partner: Partner
     """Seen from the feature that is a part."""
-    line: strips.Line | None
+    line: token_text.Line | None
     address: str
 
 
@@ -341,7 +341,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
         "other": other,
         "nearer": await _nearer(pair, found),
         "parts": await _relatives(pair, [(each.feature, each.parent) for each in parts]),
-        "names": words.apart(pair.a, pair.b),
+        "names": glossary.apart(pair.a, pair.b),
         "parents": await _relatives(pair, [(found.parent.index, found.parent)] if found.parent else []),
         "turned": address(pair.b, pair.a, feature=best.index) if best else None,
         "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
@@ -356,7 +356,7 @@ async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column |
     if brief is None:
         return None
     views = await get_examples(session, sae, index, band=0, limit=_EXAMPLES, with_documents=False)
-    examples = [Example(view, strips.line(view, brief.max)) for view in views]
+    examples = [Example(view, token_text.line(view, brief.max)) for view in views]
     return Column(sae, brief, examples, f"/saes/{sae.slug}/features/{index}")
 
 
@@ -376,7 +376,7 @@ async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> li
         Relative(
             brief=briefs[number],
             partner=partner,
-            line=strips.line(views[number], briefs[number].max) if number in views else None,
+            line=token_text.line(views[number], briefs[number].max) if number in views else None,
             address=address(pair.b, pair.a, feature=number),
         )
         for number, partner in pairs

@@ -21,11 +21,11 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web import forms, strips, words
 from app.web.api.export import Format
 from app.web.caching import features_tag, refuse_known
+from app.web.components import forms, glossary, token_text
+from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
-from app.web.formatting import round_percent
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -68,7 +68,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "page": page,
         "error": error,
         "lines": await _lines(session, sae, asked.view, page.rows),
-        "health": words.health(sae),
+        "health": glossary.health(sae),
         "corrected_address": _address(sae, found),
         "more": _address(sae, found, cursor=page.next_cursor) if page.next_cursor else None,
         "filter": asked.filter,
@@ -79,7 +79,7 @@ async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResp
         "bounds_of": forms.densities,
         "chips": _chips(sae, asked),
         "downloads": _downloads(sae, found.filter),
-        "flags": [(flag, words.health_name(flag)) for flag in words.health(sae)],
+        "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
         "more_filters": any(getattr(asked.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     status = error.status if error else 200
@@ -140,13 +140,13 @@ def _read(request: Request) -> Asked:
 
 async def _lines(
     session: AsyncSession, sae: SaeDetail, view: View, rows: Sequence[FeatureRow]
-) -> dict[int, list[strips.Line]]:
+) -> dict[int, list[token_text.Line]]:
     """Lines of examples by feature: one for the table, some for cards."""
     if view == "table":
         examples = {row.index: [row.example] for row in rows if row.example}
     else:
         examples = await top_examples(session, sae, [row.index for row in rows], _ON_CARD)
-    return {row.index: [strips.line(view, row.max) for view in examples.get(row.index, ())] for row in rows}
+    return {row.index: [token_text.line(view, row.max) for view in examples.get(row.index, ())] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _chips(sae: SaeDetail, asked: Asked) -> list[Chip]:
         if field in ("min_density", "max_density"):
             value = round_percent(value)
         elif field == "health":
-            value = words.health_name(value)
+            value = glossary.health_name(value)
         elif field in ("token", "promotes"):
             value = f"‘{value}’"
         chips.append(Chip(name, _short(str(value)), _address(sae, asked, **{field: unset})))

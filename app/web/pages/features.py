@@ -23,9 +23,9 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
-from app.web import figures, strips, words
 from app.web.caching import features_tag, refuse_known
-from app.web.counterparts import in_others
+from app.web.components import figures, glossary, token_text
+from app.web.components.counterparts import in_others
 from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
 from app.web.pages.labels import author_of, panel
 from app.web.pages.lists import lists_panel
@@ -44,7 +44,7 @@ class Example:
     """An example with its line."""
 
     view: ExampleView
-    line: strips.Line
+    line: token_text.Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Tried:
     """A line of the reader's, shaded."""
 
     text: TriedText
-    runs: tuple[strips.Run, ...]
+    runs: tuple[token_text.Run, ...]
 
 
 @router.get("/saes/{sae}/features/random")
@@ -145,7 +145,7 @@ async def drawn(
     context: dict[str, Any] = {"sae": sae, "detail": detail, "low": low, "high": high, "drawn": None, "error": None}
     try:
         found = await draw_examples(session, inference, sae, detail, low=low, high=high, seed=seed)
-        lines = [Example(view, strips.line(view, detail.max)) for view in found.examples]
+        lines = [Example(view, token_text.line(view, detail.max)) for view in found.examples]
         context |= {"drawn": found, "examples": lines}
     except UserError as error:
         context["error"] = error
@@ -167,11 +167,11 @@ async def _tried(
     return {**context, "tried": [Tried(each, _shaded(each, scale)) for each in tried]}
 
 
-def _shaded(tried: TriedText, scale: float) -> tuple[strips.Run, ...]:
-    return strips.plain_runs(
+def _shaded(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
+    return token_text.plain_runs(
         [(token.id, token.bytes, token.special) for token in tried.tokens],
-        lambda place: strips.note(tried.tokens[place].id, place, tried.tokens[place].activation, scale),
-        lambda place: strips.step(tried.tokens[place].activation, scale),
+        lambda place: token_text.note(tried.tokens[place].id, place, tried.tokens[place].activation, scale),
+        lambda place: token_text.step(tried.tokens[place].activation, scale),
         tried.position if tried.peak else -1,
     )
 
@@ -181,8 +181,8 @@ async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
     return {
         "sae": sae,
         "detail": detail,
-        "health": words.health(sae),
-        "top": [Example(view, strips.line(view, detail.max)) for view in views],
+        "health": glossary.health(sae),
+        "top": [Example(view, token_text.line(view, detail.max)) for view in views],
     }
 
 
@@ -192,7 +192,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
     previous, following = await features_around(session, sae, index)
     examples: dict[int, list[Example]] = {}
     for view in await get_examples(session, sae, index, with_documents=False):
-        examples.setdefault(view.band, []).append(Example(view, strips.line(view, detail.max)))
+        examples.setdefault(view.band, []).append(Example(view, token_text.line(view, detail.max)))
     histograms = await feature_histograms(session, sae, sorted({other.index for other in _neighbours(detail)}))
     return {
         "sae": sae,
@@ -209,9 +209,9 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
         "in_others": await in_others(session, sae, index),
-        "health": words.health(sae),
+        "health": glossary.health(sae),
         "lists": await lists_panel(session, sae, index),
-        "not_counted": words.not_counted(sae),
+        "not_counted": glossary.not_counted(sae),
     }
 
 
@@ -240,7 +240,7 @@ async def example(
         "here": f"/saes/{sae.slug}/features/{index}",
         "example": found[0],
         "maximum": detail.max,
-        "runs": strips.sequence(found[0], detail.max),
+        "runs": token_text.sequence(found[0], detail.max),
     }
     return render(request, "features/_sequence.html" if wants_fragment(request) else "features/example.html", context)
 
@@ -263,18 +263,18 @@ def _neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
     return [*detail.coactive, *detail.near]
 
 
-async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, strips.Line]:
+async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, token_text.Line]:
     """A few words around the strongest token of each neighbour that has no label to be known by."""
     unlabelled = {other.index for other in _neighbours(detail) if other.label is None}
     views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
-    return {index: strips.line(view, view.activation) for index, view in views.items()}
+    return {index: token_text.line(view, view.activation) for index, view in views.items()}
 
 
 def _histogram(sae: SaeDetail, detail: FeatureDetail) -> figures.Chart | None:
     """The chart of its activations; None where there is nothing to draw."""
     if not any(detail.histogram.counts):
         return None
-    divided = "the export's intervals" if words.is_imported_index(sae) else "fifths"
+    divided = "the export's intervals" if glossary.is_imported_index(sae) else "fifths"
     return figures.activation_histogram(detail.histogram, detail.band_edges, divided=divided)
 
 
@@ -282,6 +282,6 @@ def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Ba
     edges = detail.band_edges
     return [
         Band(name, edges[number - 1], edges[number], examples[number])
-        for number, name in words.BANDS.items()
+        for number, name in glossary.BANDS.items()
         if number in examples
     ]

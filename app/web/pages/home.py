@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
 from app.queries.runs import list_runs
 from app.queries.saes import SaeDetail, list_saes
-from app.web import strips, words
+from app.web.components import glossary, token_text
 from app.web.dependencies import Session
 from app.web.pages.runs import ACTIVE, MOST_LIVE, card
 from app.web.rendering import render, wants_fragment
@@ -29,8 +29,8 @@ async def home(request: Request, session: Session) -> HTMLResponse:
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "newest": newest,
         "taste": taste,
-        "lines": {row.index: strips.line(row.example, row.max) for row in taste if row.example},
-        "health": words.health(newest) if newest else {},
+        "lines": {row.index: token_text.line(row.example, row.max) for row in taste if row.example},
+        "health": glossary.health(newest) if newest else {},
     }
     return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)
 

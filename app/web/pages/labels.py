@@ -16,7 +16,7 @@ from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_hi
 from app.queries.saes import SaeDetail, list_saes
 from app.services.labels import LabelConflict, save_label
 from app.settings import Settings
-from app.web import strips, words
+from app.web.components import glossary, token_text
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.rendering import render, wants_fragment
 
@@ -91,7 +91,7 @@ async def panel(
         "index": index,
         "labels": [ShownLabel(label, await label_history(session, label.id)) for label in labels],
         "form": form,
-        "confidence": words.CONFIDENCE,
+        "confidence": glossary.CONFIDENCE,
         "saved": False,
     }
 
@@ -117,7 +117,7 @@ async def save(
     text = LabelText(
         explanation=explanation,
         categories=tuple(categories.split(",")),
-        confidence=int(confidence) if confidence in {str(value) for value in words.CONFIDENCE} else None,
+        confidence=int(confidence) if confidence in {str(value) for value in glossary.CONFIDENCE} else None,
     )
     written = LabelForm(
         author=name,
@@ -134,7 +134,7 @@ async def save(
     if wants_fragment(request):
         detail = await get_feature(session, sae, index)
         context = await panel(session, sae, index, await list_labels(session, sae.id, index), name)
-        context |= {"saved": True, "detail": detail, "health": words.health(sae)}
+        context |= {"saved": True, "detail": detail, "health": glossary.health(sae)}
         response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
@@ -164,6 +164,6 @@ async def queue(request: Request, session: Session, sae: str | None = None) -> H
     if chosen:
         page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
         context["page"] = page
-        context["health"] = words.health(chosen)
-        context["lines"] = {row.index: strips.line(row.example, row.max) for row in page.rows if row.example}
+        context["health"] = glossary.health(chosen)
+        context["lines"] = {row.index: token_text.line(row.example, row.max) for row in page.rows if row.example}
     return render(request, "labels/page.html", context)

@@ -32,8 +32,8 @@ from app.services.lists import (
     remove_item,
     write_note,
 )
-from app.web import strips, words
 from app.web.api.export import Format
+from app.web.components import glossary, token_text
 from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
 from app.web.pages.labels import author_of, remember_author
 from app.web.rendering import render, wants_fragment
@@ -86,7 +86,7 @@ class ShownFeature:
     """A feature of a list as a row; `error` says why it was not taken out."""
 
     listed: ListedFeature
-    line: strips.Line | None
+    line: token_text.Line | None
     health: Mapping[str, str]
     form: NoteForm
     error: str = ""
@@ -257,11 +257,11 @@ async def _rows(session: AsyncSession, found: ListView, after: int) -> dict[str,
 
 async def _shown(session: AsyncSession, items: Sequence[ListItem]) -> list[ShownFeature]:
     listed = await queries.listed(session, items)
-    health = {each.sae.id: words.health(each.sae) for each in listed}
+    health = {each.sae.id: glossary.health(each.sae) for each in listed}
     return [
         ShownFeature(
             listed=each,
-            line=strips.line(each.row.example, each.row.max) if each.row and each.row.example else None,
+            line=token_text.line(each.row.example, each.row.max) if each.row and each.row.example else None,
             health=health[each.sae.id],
             form=NoteForm(each.item.note),
         )

@@ -12,9 +12,9 @@ from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail
 from app.services.probe import ProbeFeature, ProbeResult, probe
 from app.services.tokens import plain
-from app.web import strips
+from app.web.components import token_text
+from app.web.components.formatting import significant
 from app.web.dependencies import AppSettings, Inference, Sae, Session
-from app.web.formatting import significant
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -36,7 +36,7 @@ class Ranked:
     """A feature of the prompt as the list shows it."""
 
     feature: ProbeFeature
-    snippet: strips.Line | None
+    snippet: token_text.Line | None
     cells: list[tuple[int, int]]
     """Position and shade of each token it is active on."""
 
@@ -89,9 +89,9 @@ def _ranked(result: ProbeResult, best: dict[int, ExampleView]) -> list[Ranked]:
     return [
         Ranked(
             feature=feature,
-            snippet=strips.line(view, view.activation) if (view := best.get(feature.index)) else None,
+            snippet=token_text.line(view, view.activation) if (view := best.get(feature.index)) else None,
             cells=[
-                (at, strips.step(value, feature.scale)) for at, value in enumerate(feature.activations) if value > 0
+                (at, token_text.step(value, feature.scale)) for at, value in enumerate(feature.activations) if value > 0
             ],
         )
         for feature in result.features
@@ -113,9 +113,9 @@ def _snippet(view: ExampleView) -> tuple[str, str, str]:
     return "".join(texts[:here]), texts[here], "".join(texts[here + 1 :])
 
 
-def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
+def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[token_text.Run, ...]:
     def step(position: int) -> int:
-        return strips.step(shaded.feature.activations[position], shaded.feature.scale) if shaded else 0
+        return token_text.step(shaded.feature.activations[position], shaded.feature.scale) if shaded else 0
 
     def note(position: int) -> str:
         lines = [
@@ -125,7 +125,7 @@ def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[strips.Run, ...]:
         return "\n".join([f"token {result.tokens[position].id} · position {position}", *lines])
 
     tokens = [(token.id, token.bytes, token.special) for token in result.tokens]
-    return strips.plain_runs(tokens, note, step, shaded.feature.max_position if shaded else -1)
+    return token_text.plain_runs(tokens, note, step, shaded.feature.max_position if shaded else -1)
 
 
 def _data(result: ProbeResult, ranked: list[Ranked], best: dict[int, ExampleView]) -> dict[str, Any]:

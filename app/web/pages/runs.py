@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.errors import NotFound
 from app.queries.runs import MetricPoint, RunView, Stage, get_run, list_runs, metrics
-from app.web import figures, rendering
+from app.web import rendering
+from app.web.components import figures
+from app.web.components.formatting import count, significant
 from app.web.dependencies import Session
-from app.web.formatting import count, significant
 from app.web.rendering import render
 
 router = APIRouter()

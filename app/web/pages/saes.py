@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from app.queries.runs import get_run, metrics
 from app.queries.saes import SaeDetail
-from app.web import figures, words
+from app.web.components import figures, glossary
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render
 
@@ -28,7 +28,7 @@ class _Flag:
 async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The overview of one SAE."""
     run = await get_run(session, sae.config["run"]) if isinstance(sae.config.get("run"), int) else None
-    measures, more_measures = words.measures(sae.metrics)
+    measures, more_measures = glossary.measures(sae.metrics)
     context = {
         "sae": sae,
         "measures": measures,
@@ -58,6 +58,6 @@ async def feature_map(request: Request, sae: Sae, axes: Axes | None = None, colo
 def _health(sae: SaeDetail, counts: Mapping[str, int]) -> list[_Flag]:
     """Every known flag, also those that no feature carries: a zero is an answer."""
     return [
-        _Flag(words.health_name(flag), meaning, counts.get(flag, 0), f"/saes/{sae.slug}/features?health={flag}")
-        for flag, meaning in words.health(sae).items()
+        _Flag(glossary.health_name(flag), meaning, counts.get(flag, 0), f"/saes/{sae.slug}/features?health={flag}")
+        for flag, meaning in glossary.health(sae).items()
     ]

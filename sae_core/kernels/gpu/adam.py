@@ -24,7 +24,7 @@ VECTOR = 1024
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate and the moments follow, as `sae_core.training_config.TrainingConfig` names it."""
+    """What the learning rate and the moments follow, as `sae_core.training.config.TrainingConfig` names it."""
 
     lr: float
     rising: float

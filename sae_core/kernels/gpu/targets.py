@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.kernels.gpu.launch import cdiv, lanes, row_block, warps
-from sae_core.running_variance import RunningVariance
+from sae_core.training.running_variance import RunningVariance
 
 ROWS = 64
 """Rows of a program."""

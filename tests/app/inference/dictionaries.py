@@ -9,19 +9,19 @@ import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 from torch import Tensor
 
+from app.artifacts import Artifacts, content_key
 from app.db import create_sessionmaker, transaction
-from app.jobs.artifacts import Artifacts, content_key
-from app.jobs.rows import unpadded
+from app.pipeline.db_rows import unpadded
 from app.queries.corpora import DocumentRow, register_corpus, register_sequences
 from app.queries.models import ModelInfo, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.settings import Settings
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
-from sae_core.index.store import build_store
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE, TopK
 from sae_core.saes.topk import TopKConfig
+from sae_core.store.activation_store import build_store
 from tests.tiny import documents, tiny_model
 
 HOOK = HookPoint("resid_post", 2)

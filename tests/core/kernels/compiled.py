@@ -19,9 +19,9 @@ from triton.runtime.jit import JITFunction
 
 from sae_core import kernels
 from sae_core.kernels import gpu
-from sae_core.kernels.gpu.step import GpuStep
-from sae_core.training_config import TrainingConfig
-from sae_core.training_state import TrainingState
+from sae_core.training.config import TrainingConfig
+from sae_core.training.gpu_step import GpuStep
+from sae_core.training.state import TrainingState
 
 BATCH = 256
 

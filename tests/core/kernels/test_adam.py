@@ -4,7 +4,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from sae_core.kernels.gpu.adam import Pace, Schedule, descend, descend_reference, settle, squares
-from sae_core.training_config import TrainingConfig
+from sae_core.training.config import TrainingConfig
 from tests.core.kernels.problems import BF16, SHAPES, close, random
 
 SCHEDULE = Schedule(lr=3e-3, rising=5.0, falling=20.0, steps=100, clip=1.0, beta1=0.9, beta2=0.999)

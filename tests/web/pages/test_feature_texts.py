@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.jobs.artifacts import Artifacts
+from app.artifacts import Artifacts
 from app.settings import Settings
 from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
 from tests.web.api.problems import problem

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.db import create_sessionmaker
 from app.queries.examples import get_examples
 from app.queries.feature_list import Health
-from app.web import words
+from app.web.components import glossary
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
@@ -275,4 +275,4 @@ async def test_random_goes_to_a_feature(client: httpx.AsyncClient, base: str) ->
 
 
 def test_every_flag_that_is_explained_can_be_filtered_by() -> None:
-    assert set(get_args(Health)) == set(words.HEALTH)
+    assert set(get_args(Health)) == set(glossary.HEALTH)

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.jobs.workshop import Workshop
+from app.runs.job_context import Workshop
 from app.settings import Settings
-from tests.app.jobs.asking import EXPORTS, bring
+from tests.app.pipeline.asking import EXPORTS, bring
 from tests.web.html import parse
 
 SLUG = "theirs"

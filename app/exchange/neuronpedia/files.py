@@ -1,0 +1,176 @@
+"""Which files make an export, and reading them: no file is held in memory but one of SAEDashboard's batches."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from app.errors import NotFound, Unprocessable
+from app.exchange.neuronpedia.records import Batch, Record
+from sae_core.files import sha256_file, sha256_json
+
+R = TypeVar("R", bound=Record)
+
+Kind = Literal["features", "activations", "explanations"]
+KINDS: tuple[Kind, ...] = ("features", "activations", "explanations")
+
+_BATCH = re.compile(r"batch-\d+\.json")
+_LINES = re.compile(r".*\.jsonl(\.gz)?")
+_ABOUT = ("model", "release", "source", "sourceset")
+_SKIPPED = "skipped_indexes.json"
+
+_MOST_BATCH = 2**30
+_MOST_LINE = 2**26
+"""Bytes of a batch, and of a line: a hundred times what the two packages write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The files of one export, in the order in which they are read."""
+
+    root: Path
+    batches: list[Path] = field(default_factory=list)
+    """SAEDashboard's `batch-N.json`."""
+    lines: list[tuple[Kind, Path]] = field(default_factory=list)
+    """Neuronpedia's `features/batch-N.jsonl.gz` and so on."""
+    about: dict[str, Path] = field(default_factory=dict)
+    """`model`, `release`, `source`, `sourceset` and `skipped_indexes` where they are there."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [*self.batches, *(path for _, path in self.lines), *self.about.values()]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def named(self, path: Path) -> str:
+        """A file as messages name it."""
+        return str(path.relative_to(self.root)) if path != self.root else path.name
+
+    def sha256(self) -> str:
+        """Of all files by their names within the export."""
+        return sha256_json({self.named(path): sha256_file(path) for path in self.paths})
+
+
+def is_export(source: str) -> bool:
+    """Whether this is a path of such an export, told by the names of its files."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return bool(_BATCH.fullmatch(path.name) or _LINES.fullmatch(path.name))
+    return path.is_dir() and bool(_in_folder(path).paths or _sources(path))
+
+
+def find(source: str) -> Export:
+    """The export at this path.
+
+    Raises:
+        NotFound: there is nothing.
+        Unprocessable: there is no export, or more than one.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise NotFound(f"There is no {source}.")
+    if path.is_file():
+        if _LINES.fullmatch(path.name):
+            kind = path.parent.name if path.parent.name in KINDS else "features"
+            return Export(path, lines=[(_kind(kind), path)])
+        return Export(path, batches=[path])
+    export = _in_folder(path)
+    if export.batches or export.lines:
+        return export
+    sources = _sources(path)
+    if len(sources) == 1:
+        return _in_folder(sources[0])
+    if sources:
+        names = ", ".join(each.name for each in sources[:5]) + (", …" if len(sources) > 5 else "")
+        raise Unprocessable(f"{path.name} holds {len(sources)} exports ({names}): import them one at a time.")
+    raise Unprocessable(
+        f"{path.name} holds no export: there is no batch-0.json in it, and no features/batch-0.jsonl.gz."
+    )
+
+
+def _in_folder(path: Path) -> Export:
+    export = Export(path)
+    export.batches.extend(_ordered(each for each in path.iterdir() if _BATCH.fullmatch(each.name)))
+    for kind in KINDS:
+        if (path / kind).is_dir():
+            found = _ordered(each for each in (path / kind).iterdir() if _LINES.fullmatch(each.name))
+            export.lines.extend((kind, each) for each in found)
+    if export.batches and export.lines:
+        raise Unprocessable(f"{path.name} holds both batch-N.json and {export.lines[0][0]}/: keep one of the two.")
+    if export.batches or export.lines:
+        about = {name: path / f"{name}.jsonl" for name in _ABOUT} | {"skipped_indexes": path / _SKIPPED}
+        export.about.update({name: each for name, each in about.items() if each.is_file()})
+    return export
+
+
+def _sources(path: Path) -> list[Path]:
+    """Folders of exports in a folder that is none itself, such as one of all SAEs of a model."""
+    return [each for each in sorted(path.iterdir()) if each.is_dir() and _in_folder(each).paths]
+
+
+def _ordered(paths: Iterator[Path]) -> list[Path]:
+    """By the numbers in their names."""
+    return sorted(paths, key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
+
+
+def _kind(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind == name)
+
+
+def read_batch(export: Export, path: Path) -> Batch:
+    """One of SAEDashboard's batches.
+
+    Raises:
+        Unprocessable: it cannot be read.
+    """
+    if path.stat().st_size > _MOST_BATCH:
+        raise Unprocessable(f"{export.named(path)} is larger than a batch can be ({_MOST_BATCH // 2**20:,} MiB).")
+    return parsed(Batch, path.read_bytes(), export.named(path))
+
+
+def read_lines(export: Export, path: Path, kind: type[R]) -> Iterator[tuple[R, str, int]]:
+    """The records of a file of lines, each with what messages call it and the bytes of the file read so far.
+
+    Raises:
+        Unprocessable: one of them cannot be read.
+    """
+    number = 0
+    try:
+        with path.open("rb") as raw, _unpacked(path, raw) as file:
+            while line := file.readline(_MOST_LINE):
+                number += 1
+                if len(line) == _MOST_LINE:
+                    raise Unprocessable(f"{export.named(path)}, line {number} is longer than a record can be.")
+                if line.strip():
+                    where = f"{export.named(path)}, line {number}"
+                    yield parsed(kind, line, where), where, raw.tell()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Unprocessable(f"{export.named(path)} is damaged after line {number}: {error}.") from error
+
+
+def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore[return-value]
+
+
+def parsed(kind: type[R], text: bytes, where: str) -> R:
+    """A record of this kind.
+
+    Raises:
+        Unprocessable: the text is no JSON, or not of such a record; the message has one line.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise Unprocessable(f"{where}: {f'{place}: ' if place else ''}{message}.") from None

@@ -1,0 +1,259 @@
+"""An SAE as a static site: a folder of HTML with relative links only, which opens from a disk without a server.
+
+    index.html            overview and the list of features; a script searches and sorts it
+    list/2.html, …        the list in pages, for who has no JavaScript
+    features/1042.html    one feature each
+    assets/               sheets, font, scripts, and data.js: the list for the script
+
+A script of a page from a disk may read no files, so the list comes as a script that sets a variable.
+"""
+
+import json
+import shutil
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from app.exchange.drawings import draw_activations, draw_densities
+from app.exchange.features import Progress, Source
+from app.paths import STATIC
+from app.queries.examples import ExampleView, active_places, best_examples
+from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_features
+from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
+from app.services.tokens import plain
+from app.web.components import glossary, token_html, token_text
+from app.web.components.sparklines import path as sparkline
+from app.web.rendering import environment
+
+ROWS = 50
+"""Features on a page of the list."""
+
+_STYLES = ("tokens", "base", "parts", "strips", "pages", "export")
+_FONT = "inter-5.3.0.latin-wght.woff2"
+_FONT_LICENCE = "inter-5.3.0.LICENSE.txt"
+_SNIPPET = {"before": 5, "after": 3}
+_MOST_SNIPPETS = 20_000
+"""Snippets of neighbours that are kept: a feature is the neighbour of a dozen others."""
+
+
+async def write_site(source: Source, folder: Path, progress: Progress) -> None:
+    """Write the site into `folder`, which is there and empty."""
+    site = _Site(source, folder)
+    site.copy_assets()
+    site.write_list(await _rows(source))
+    async for detail in source.features(progress):
+        await site.write_feature(detail)
+
+
+async def _rows(source: Source) -> list[FeatureRow]:
+    """The rows of the list, most active first."""
+    wanted, rows = set(source.numbers), []
+    filter = FeatureFilter(limit=MAX_LIMIT)
+    while True:
+        page = await list_features(source.session, source.sae, filter)
+        rows += [row for row in page.rows if row.index in wanted]
+        if page.next_cursor is None:
+            return rows
+        filter = replace(filter, cursor=page.next_cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An example as its page shows it: on one line, and whole."""
+
+    view: ExampleView
+    line: token_text.Line
+    text: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A part of a feature's activations, from `low` to `high`, with examples drawn from it."""
+
+    name: str
+    low: float
+    high: float
+    examples: list[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A health flag, and how many features carry it."""
+
+    name: str
+    meaning: str
+    count: int
+
+
+@dataclass(slots=True)
+class _Site:
+    source: Source
+    folder: Path
+    texts: "_Texts" = field(default_factory=lambda: _Texts())
+    snippets: dict[int, token_text.Line] = field(default_factory=dict)
+    exported: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.exported = frozenset(self.source.numbers)
+
+    def copy_assets(self) -> None:
+        """Sheets, scripts and the font, at the same places to each other as on the site."""
+        files = [f"css/{name}.css" for name in _STYLES] + ["js/theme.js", "js/export.js", "icon.svg"]
+        for name in (*files, f"vendor/{_FONT}", f"vendor/{_FONT_LICENCE}"):
+            target = self.folder / "assets" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(STATIC / name, target)
+
+    def write_list(self, rows: Sequence[FeatureRow]) -> None:
+        """The index, the other pages of the list, and the list for the script."""
+        sae, index = self.source.sae, self.source.index
+        pages = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+        measures, more_measures = glossary.measures(sae.metrics)
+        flags = glossary.health(sae)
+        for number, part in enumerate(pages, start=1):
+            context = {
+                "number": number,
+                "pages": _page_numbers(len(pages), number),
+                "last": len(pages),
+                "rows": part,
+                "total": len(rows),
+                "lines": {row.index: token_text.line(row.example, row.max) for row in part if row.example},
+            }
+            if number == 1:
+                context |= {
+                    "measures": [*measures, *more_measures],
+                    "not_counted": glossary.not_counted(sae),
+                    "density": draw_densities(index.densities),
+                    "flags": [
+                        Flag(glossary.health_name(flag), meaning, index.health.get(flag, 0))
+                        for flag, meaning in flags.items()
+                    ],
+                }
+            name = "index.html" if number == 1 else f"list/{number}.html"
+            self._write(name, "export/index.html" if number == 1 else "export/list.html", context)
+        data = {"rows": [_data(row) for row in rows]}
+        text = json.dumps(data, separators=(",", ":"))
+        (self.folder / "assets" / "data.js").write_text(f"window.SEESAE = {text};\n", encoding="utf-8")
+
+    async def write_feature(self, detail: FeatureDetail) -> None:
+        """The page of one feature."""
+        sae, numbers = self.source.sae, self.source.numbers
+        place = bisect_left(numbers, detail.index)
+        await self._find_snippets(detail)
+        examples: dict[int, list[Example]] = {}
+        for view in await self.source.examples(detail.index):
+            shown = Example(view, token_text.line(view, detail.max), self.texts.whole(view, detail.max))
+            examples.setdefault(view.band, []).append(shown)
+        divided = "the export's intervals" if glossary.is_imported_index(sae) else "fifths"
+        edges = detail.band_edges
+        context = {
+            "detail": detail,
+            "label": next((label for label in detail.labels if label.status == "submitted"), None),
+            "labels": [label for label in detail.labels if label.status == "submitted"],
+            "previous": numbers[place - 1] if place else None,
+            "next": numbers[place + 1] if place + 1 < len(numbers) else None,
+            "histogram": draw_activations(detail.histogram, edges, divided) if any(detail.histogram.counts) else None,
+            "top": examples.get(0, []),
+            "bands": [
+                Band(name, edges[band - 1], edges[band], examples[band])
+                for band, name in glossary.BANDS.items()
+                if band in examples
+            ],
+            "snippets": self.snippets,
+            "exported": self.exported,
+            "not_counted": glossary.not_counted(sae),
+        }
+        self._write(f"features/{detail.index}.html", "export/feature.html", context)
+
+    async def _find_snippets(self, detail: FeatureDetail) -> None:
+        """A few words around the strongest token of each neighbour that has no label to be known by."""
+        neighbours: list[CoactiveFeature | NearFeature] = [*detail.coactive, *detail.near]
+        if len(self.snippets) > _MOST_SNIPPETS:
+            self.snippets.clear()
+        wanted = {other.index for other in neighbours if other.label is None} - self.snippets.keys()
+        views = await best_examples(self.source.session, self.source.sae, sorted(wanted), **_SNIPPET)
+        self.snippets |= {index: token_text.line(view, view.activation) for index, view in views.items()}
+
+    def _write(self, name: str, template: str, context: dict[str, Any]) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        sae, index = self.source.sae, self.source.index
+        common = {
+            "root": "../" * name.count("/"),
+            "sae": sae,
+            "index": index,
+            "corpus": index.sequence_set.corpus,
+            "health": glossary.health(sae),
+        }
+        text = environment().get_template(template).render(common | context)
+        path.write_text(text, encoding="utf-8")
+
+
+class _Texts:
+    """Whole sequences as markup. Each comes in the examples of many features: only its shaded tokens differ."""
+
+    def __init__(self) -> None:
+        self._plain: dict[int, tuple[list[str], list[tuple[bool, int, int]]]] = {}
+
+    def whole(self, view: ExampleView, maximum: float) -> Markup:
+        """The text of an example, shaded."""
+        if view.sequence not in self._plain:
+            self._plain[view.sequence] = self._prepared(view)
+        plain_tokens, runs = self._plain[view.sequence]
+        tokens = list(plain_tokens)
+        for place in active_places(view):
+            tokens[place] = token_html.wrapped(token_text.shown(view, place, maximum))
+        parts = ("".join(tokens[start:end]) for _, start, end in runs)
+        return Markup(  # noqa: S704 - each token is escaped
+            "".join(
+                f'<bdi dir="rtl">{part}</bdi>' if right_to_left else part
+                for part, (right_to_left, _, _) in zip(parts, runs, strict=True)
+            )
+        )
+
+    def _prepared(self, view: ExampleView) -> tuple[list[str], list[tuple[bool, int, int]]]:
+        """Each token without shading, and the runs of one writing direction: from which token, to which."""
+        runs = token_text.sequence(replace(view, tokens=[token._replace(activation=0.0) for token in view.tokens]), 1.0)
+        tokens = [token_html.wrapped(token) for run in runs for token in run.tokens]
+        bounds, start = [], 0
+        for run in runs:
+            bounds.append((run.right_to_left, start, start + len(run.tokens)))
+            start += len(run.tokens)
+        return tokens, bounds
+
+
+def _page_numbers(last: int, here: int) -> list[int]:
+    """Pages to link to: all of a few, else some of them, those beside this one, and the ends."""
+    step = max(1, round(last / 24))
+    return sorted({*range(1, last + 1, step), here - 1, here, here + 1, last} & set(range(1, last + 1)))
+
+
+def _data(row: FeatureRow) -> list[Any]:
+    """A row of the list as the script has it: what it shows, and as its second entry what it searches."""
+    tokens = [plain(token.bytes) for token in row.top_tokens]
+    label = row.label.explanation if row.label else ""
+    return [
+        row.index,
+        " ".join([label, *tokens]).lower(),
+        label,
+        tokens[:4],
+        _snippet(row.example) if row.example else None,
+        sparkline(row.histogram),
+        row.density,
+        row.max,
+        row.mean,
+        list(row.health),
+    ]
+
+
+def _snippet(view: ExampleView) -> tuple[str, str, str]:
+    """An example as text: before its token, the token, after it."""
+    here = view.position - view.start
+    tokens = [token.bytes for token in view.tokens]
+    parts = tokens[max(0, here - 8) : here], [tokens[here]], tokens[here + 1 : here + 9]
+    before, token, after = (plain(b"".join(part)) for part in parts)
+    return before, token, after

@@ -1,0 +1,62 @@
+"""Examples out of an activation store: from any part of a feature's range, beyond the few that the index keeps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
+
+from app.queries.examples import StoredExample
+from sae_core.store.activation_store import ActivationStore, FeatureBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Activations in (low, high] of one feature, as a histogram's bins hold them; in one sequence, if it is named."""
+
+    feature: int
+    low: float
+    high: float
+    sequence: int | None = None
+
+
+def draw(
+    store: ActivationStore, wanted: Wanted, *, length: int, limit: int, seed: int
+) -> tuple[int, list[StoredExample]]:
+    """How many activations are wanted, and some of them, drawn at random, no two of one sequence, strongest first.
+
+    Args:
+        store: of the index.
+        wanted: which activations.
+        length: positions in a sequence.
+        limit: draw no more than these.
+        seed: equal ones draw the same.
+    """
+    block = store.block(wanted.feature, wanted.feature + 1)
+    sequence = block.position // length
+    matching = (block.value > wanted.low) & (block.value <= wanted.high)
+    if wanted.sequence is not None:
+        matching &= sequence == wanted.sequence
+    places = np.flatnonzero(matching)
+    order = np.random.default_rng([seed, wanted.feature]).permutation(places)
+    if wanted.sequence is not None:
+        order = places[np.argsort(-block.value[places], kind="stable")]
+    _, first = np.unique(sequence[order], return_index=True)
+    drawn = order[np.sort(first)][:limit]
+    strongest_first = drawn[np.argsort(-block.value[drawn], kind="stable")]
+    return len(places), list(_examples(block, sequence, strongest_first, length))
+
+
+def _examples(
+    block: FeatureBlock, sequence: NDArray[np.int32], places: NDArray[np.int64], length: int
+) -> Iterator[StoredExample]:
+    for place in places:
+        within: Bool[np.ndarray, " nonzero"] = sequence == sequence[place]
+        yield StoredExample(
+            sequence=int(sequence[place]),
+            position=int(block.position[place] % length),
+            activation=float(block.value[place]),
+            positions=(block.position[within] % length).tolist(),
+            values=block.value[within].tolist(),
+        )

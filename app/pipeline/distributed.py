@@ -1,0 +1,111 @@
+"""Training by the processes that `torchrun` starts: `torchrun --nproc-per-node 4 -m app.cli train …`.
+
+The first process does the run, as it would alone. The others wait until it comes to training, are told what to train,
+and take their part in it. All of them see the same artifacts, on one disk or a shared one.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from sae_core.activations import ActivationCache
+from sae_core.corpora import Sequences
+from sae_core.errors import SAEError
+from sae_core.parallel import process_grid
+from sae_core.progress import Progress, silent
+from sae_core.saes import SAE
+from sae_core.training import ActivationSource, TrainingConfig, train_together
+from sae_core.training.curves import TensorBoard, Tracker, WeightsAndBiases
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all processes train."""
+
+    configs: Sequence[TrainingConfig]
+    folders: Sequence[Path]
+    device: str
+    sequences: Path
+    activations: Path | None
+    """Where the activations lie; None where one process makes them as it needs them."""
+
+
+def size() -> int:
+    """Processes that were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_helper() -> bool:
+    """Whether another process does the run, and this one only helps it to train."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def help_train(feature_shards: int) -> None:
+    """Wait for the first process' order, and take part in it.
+
+    Raises:
+        SAEError: the training failed, as the first process says too.
+    """
+    with process_grid(feature_shards) as grid:
+        orders: list[Order | None] = [None]
+        dist.broadcast_object_list(orders, src=0)
+        if (order := orders[0]) is not None:
+            assert order.activations is not None, "a stream is refused before"
+            source = ActivationCache.open(order.activations, Sequences.load(order.sequences))
+            train_together(order.configs, source, order.folders, device=order.device, grid=grid)
+
+
+def dismiss(feature_shards: int) -> None:
+    """Let the other processes go: there is nothing to train."""
+    if size() > 1:
+        with process_grid(feature_shards):
+            dist.broadcast_object_list([None], src=0)
+
+
+def train(
+    order: Order,
+    source: ActivationSource,
+    *,
+    feature_shards: int,
+    names: Sequence[str] = (),
+    trackers: Sequence[Sequence[Tracker]] = (),
+    progress: Progress = silent,
+) -> list[SAE]:
+    """Train with all processes; what is left out of the order is the first process' own affair.
+
+    Raises:
+        SAEError: activations are streamed, but there are several processes; else as `train_together`.
+    """
+    if size() > 1 and order.activations is None:
+        raise SAEError("Activations are streamed to one process only. Leave --stream out, or start one process.")
+    with process_grid(feature_shards) as grid:
+        if size() > 1:
+            dist.broadcast_object_list([order], src=0)
+        return train_together(
+            order.configs,
+            source,
+            order.folders,
+            device=order.device,
+            names=names,
+            trackers=trackers,
+            progress=progress,
+            grid=grid,
+        )
+
+
+def trackers(names: Sequence[str], slug: str, config: dict[str, Any], folder: Path) -> list[Tracker]:
+    """The trackers of one SAE's curves, by the names that `seesae train --track` takes.
+
+    Raises:
+        SAEError: one of them is not installed.
+    """
+    made: list[Tracker] = []
+    if "tensorboard" in names:
+        made.append(TensorBoard(folder / "tensorboard" / slug))
+    if "wandb" in names:
+        made.append(WeightsAndBiases(slug, config))
+    return made

@@ -1,0 +1,158 @@
+"""From `sae_core`'s objects to rows: models, corpora, SAEs and indices."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from app.pipeline.db_rows import example_rows, feature_rows, unpadded
+from app.pipeline.prepared_inputs import Material, Place
+from app.queries import corpora, models, saes
+from app.queries.corpora import DocumentRow, SequenceSetInfo
+from app.queries.models import ModelInfo
+from app.queries.publish import FeatureStatisticsRow, publish_index
+from app.queries.saes import SaeDetail
+from app.runs.job_context import Workshop
+from sae_core.files import sha256_file
+from sae_core.models import LanguageModel
+from sae_core.progress import Progress
+from sae_core.saes import SAE
+from sae_core.statistics.types import FeatureStatistics
+from sae_core.training import TrainingConfig
+
+WEIGHTS = "sae_weights.safetensors"
+
+
+async def register_model(shop: Workshop, model: LanguageModel) -> ModelInfo:
+    """The model's row, with its vocabulary."""
+    async with shop.sessions.begin() as session:
+        return await models.register_model(
+            session,
+            name=model.name,
+            source=model.source,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            vocab_size=model.vocab_size,
+            weights_sha256=model.weights_sha256,
+            tokenizer_sha256=model.tokenizer_sha256,
+            bos_token_id=model.bos_token_id,
+            token_bytes=model.token_bytes(),
+            special_token_ids=model.special_token_ids,
+        )
+
+
+async def register_trained(
+    shop: Workshop,
+    slug: str,
+    config: TrainingConfig,
+    material: Material,
+    training_key: str,
+    created_by: str,
+    run_id: int,
+) -> SaeDetail:
+    """The row of an SAE that was just trained and saved; it names the architecture that was trained."""
+    model = await register_model(shop, material.model)
+    folder = shop.artifacts.sae(slug)
+    async with shop.sessions.begin() as session:
+        return await saes.register_sae(
+            session,
+            slug=slug,
+            model_id=model.id,
+            **material.place.names(),
+            architecture=config.architecture,
+            d_in=material.activations.d_in,
+            d_sae=config.d_sae,
+            k=config.k if config.takes_k else None,
+            artifact=str(folder.relative_to(shop.artifacts.root)),
+            weights_sha256=sha256_file(folder / WEIGHTS),
+            config={
+                **asdict(config.resolved()),
+                "corpus": material.corpus.slug,
+                "sequences": material.sequences.sha256,
+                "training_key": training_key,
+                "run": run_id,
+            },
+            metrics={},
+            created_by=created_by,
+        )
+
+
+async def register_imported(
+    shop: Workshop,
+    slug: str,
+    sae: SAE,
+    weights_sha256: str,
+    model: ModelInfo,
+    place: Place,
+    config: Mapping[str, Any],
+    created_by: str,
+) -> SaeDetail:
+    """The row of an SAE that was trained elsewhere and is saved here; it names the architecture that it is saved as."""
+    async with shop.sessions.begin() as session:
+        return await saes.register_sae(
+            session,
+            slug=slug,
+            model_id=model.id,
+            **place.names(),
+            architecture=sae.architecture,
+            d_in=sae.d_in,
+            d_sae=sae.d_sae,
+            k=sae.k,
+            artifact=str(shop.artifacts.sae(slug).relative_to(shop.artifacts.root)),
+            weights_sha256=weights_sha256,
+            config=config,
+            metrics={},
+            created_by=created_by,
+        )
+
+
+async def register_sequences(shop: Workshop, material: Material) -> SequenceSetInfo:
+    """The rows of the corpus, its documents and its sequences."""
+    model = await register_model(shop, material.model)
+    corpus, sequences = material.corpus, material.sequences
+    async with shop.sessions.begin() as session:
+        registered = await corpora.register_corpus(
+            session,
+            slug=corpus.slug,
+            title=corpus.title,
+            source=corpus.source,
+            licence=corpus.licence or "",
+            attribution=corpus.attribution or "",
+            sha256=corpus.sha256,
+            documents=len(corpus.documents),
+        )
+        return await corpora.register_sequences(
+            session,
+            corpus_id=registered.id,
+            model_id=model.id,
+            length=sequences.length,
+            tokens=sequences.n_counted,
+            sha256=sequences.sha256,
+            documents=[DocumentRow(entry.title, entry.topic, entry.metadata) for entry in sequences.documents],
+            sequences=list(unpadded(sequences)),
+        )
+
+
+async def publish(
+    shop: Workshop, detail: SaeDetail, material: Material, statistics: FeatureStatistics, progress: Progress
+) -> None:
+    """Put an index of the SAE in the place of its current one; `progress` counts features."""
+    sequence_set = await register_sequences(shop, material)
+    await publish_index(
+        shop.engine,
+        sae_id=detail.id,
+        sequence_set_id=sequence_set.id,
+        tokens=statistics.tokens,
+        topics=statistics.topics.names,
+        provenance=statistics.provenance,
+        features=counted(feature_rows(statistics), detail.d_sae, progress),
+        examples=example_rows(statistics),
+    )
+
+
+def counted(rows: Iterable[FeatureStatisticsRow], total: int, progress: Progress) -> Iterator[FeatureStatisticsRow]:
+    """Pass rows on, reporting now and then how many; reporting is also what stops the work when it is to stop."""
+    for row in rows:
+        if row.number % 128 == 0:
+            progress(row.number, total)
+        yield row
+    progress(total, total)

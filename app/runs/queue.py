@@ -1,0 +1,112 @@
+"""The queue: one task, "do this run", and the upkeep that puts back what a dead worker left undone.
+
+A run is a row; its job in procrastinate only says that some worker is to take it. Three locks keep a run from being
+done twice at once: the job's `queueing_lock` (it waits once), its `lock` (procrastinate runs it once) and the run's
+advisory lock, which a worker holds while it works and which the database releases the moment that worker dies. The last
+is also how a job whose worker is dead is told from one whose worker is only slow.
+"""
+
+import asyncio
+
+import procrastinate
+import structlog
+from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
+from procrastinate.exceptions import AlreadyEnqueued, UniqueViolation
+from procrastinate.jobs import Job, Status
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.queries import runs
+from app.queries.sql import locks
+from app.runs.context import BeingDone, RunCancelled, RunInterrupted
+from app.runs.failures import is_infrastructure
+from app.runs.submit import close_abandoned
+from app.supervision.embedded_postgres import libpq_url
+
+log = structlog.get_logger("worker")
+
+RUNS = "runs"
+"""The queue of runs: one at a time in a worker, since one run uses the whole machine."""
+UPKEEP = "upkeep"
+"""The queue of small periodic tasks, served beside a long run."""
+
+HEARTBEAT_SECONDS = 10.0
+STALLED_SECONDS = 30.0
+_MAX_ATTEMPTS = 5
+
+
+class RetryInfrastructure(BaseRetryStrategy):
+    """Do again what failed for reasons outside the work; never what failed by the work's own doing."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """At once after an orderly stop; soon where another process holds the run; later after a lost database."""
+        if isinstance(exception, (RunInterrupted, asyncio.CancelledError)) and not isinstance(exception, RunCancelled):
+            return RetryDecision(retry_in={"seconds": 0})
+        if isinstance(exception, BeingDone):
+            return RetryDecision(retry_in={"seconds": 10})
+        if is_infrastructure(exception) and job.attempts < _MAX_ATTEMPTS:
+            return RetryDecision(retry_in={"seconds": 2 ** (job.attempts + 1)})
+        return None
+
+
+app = procrastinate.App(connector=procrastinate.PsycopgConnector())
+"""Tasks are registered here. A worker gives it its database by `replace_connector`."""
+
+
+def connector(database_url: str) -> procrastinate.PsycopgConnector:
+    """A connector for `app.replace_connector`."""
+    return procrastinate.PsycopgConnector(conninfo=libpq_url(database_url), min_size=1, max_size=4)
+
+
+@app.task(name="run", queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
+async def do_run(context: JobContext, run_id: int) -> None:
+    """Do a run, to its end or from where it stopped."""
+    from app.runs.execution import execute  # imports torch, which a process that only enqueues does without
+
+    await execute(context.additional_context["workshop"], run_id)
+
+
+@app.periodic(cron="* * * * *")
+@app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled", pass_context=True)
+async def retry_stalled(context: JobContext, timestamp: int) -> None:
+    """Put back jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
+    workshop = context.additional_context["workshop"]
+    await put_back(context.app, workshop.engine, STALLED_SECONDS)
+    await close_abandoned(workshop)
+
+
+async def put_back(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:
+    """Queue again the jobs that are marked as being done while nobody works on their run; answer the runs' ids.
+
+    A worker may be between taking a job and locking its run in this very moment. That is harmless: the job is then
+    taken twice, and the second taker finds the run locked or finished.
+    """
+    found = []
+    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds_since_heartbeat):
+        assert job.id is not None
+        if job.queue != RUNS:  # upkeep is deferred anew every minute
+            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+            continue
+        run_id = int(str(job.task_kwargs["run_id"]))
+        if await locks.is_run_locked(engine, run_id):
+            continue
+        try:
+            await app.job_manager.retry_job(job)
+        except (AlreadyEnqueued, UniqueViolation):  # the run was asked for again, and waits by another job
+            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+        log.info("job_put_back", run=run_id, job=job.id)
+        found.append(run_id)
+    return found
+
+
+async def enqueue(session: AsyncSession, run_id: int) -> None:
+    """Give a run a job, unless one is waiting already. Both appear with the session's commit, or neither does."""
+    key = f"run {run_id}"
+    try:
+        async with session.begin_nested():
+            # Asked for in here, because the session sets its savepoint when it is first asked for the connection.
+            connection = (await (await session.connection()).get_raw_connection()).driver_connection
+            deferrer = do_run.configure(lock=key, queueing_lock=key, connection=connection)
+            job_id = await deferrer.defer_async(run_id=run_id)
+    except AlreadyEnqueued:
+        return
+    await runs.set_job(session, run_id, job_id)

@@ -1,0 +1,58 @@
+"""The worker process: takes runs from the queue, one at a time, and keeps the queue in order beside them."""
+
+import asyncio
+import os
+import signal
+
+import procrastinate
+import structlog
+
+from app.db import create_engine, create_sessionmaker
+from app.runs import execution, queue  # noqa: F401 - execution loads torch now, not when the first run waits for it
+from app.runs.job_context import Workshop
+from app.runs.submit import close_abandoned
+from app.settings import Settings
+
+log = structlog.get_logger("worker")
+
+_NICENESS = 5
+"""Pages and probes go first where they compete with a run for the processor."""
+
+
+async def work(settings: Settings, database_url: str) -> None:
+    """Take runs until told to stop; a run that is stopped in its middle goes back into the queue."""
+    os.nice(_NICENESS)
+    engine = create_engine(database_url, statement_timeout=None)
+    shop = Workshop(settings, engine, create_sessionmaker(engine))
+    working = asyncio.current_task()
+    assert working is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        with queue.app.replace_connector(queue.connector(database_url)) as app:
+            async with app.open_async():
+                await queue.put_back(app, engine, seconds_since_heartbeat=0)
+                await close_abandoned(shop)
+                log.info("worker_ready")
+                async with asyncio.TaskGroup() as workers:
+                    for name in (queue.RUNS, queue.UPKEEP):
+                        workers.create_task(_take(app, name, shop), name=name)
+    except asyncio.CancelledError:
+        log.info("worker_stopped")
+    finally:
+        await engine.dispose()
+
+
+async def _take(app: procrastinate.App, name: str, shop: Workshop) -> None:
+    """Take jobs from one queue, one at a time."""
+    await app.run_worker_async(
+        queues=[name],
+        name=name,
+        concurrency=1,
+        update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
+        stalled_worker_timeout=queue.STALLED_SECONDS,
+        shutdown_graceful_timeout=0,
+        delete_jobs="always",  # what is worth keeping is in the run
+        additional_context={"workshop": shop},
+        install_signal_handlers=False,
+    )

@@ -1,0 +1,152 @@
+"""`seesae doctor`: is everything here that SeeSAE needs, and if not, what to do."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.errors import UserError
+from app.paths import MIGRATIONS, STATIC, TEMPLATES
+from app.settings import Settings
+
+Level = Literal["ok", "warn", "fail"]
+
+_PACKAGES = ("torch", "transformers", "interp-engine", "datasets", "fastapi", "sqlalchemy", "procrastinate", "plotly")
+_DEMO_BYTES = 2_500_000_000
+"""What the demo writes at most: model, activations, index and database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    level: Level
+    text: str
+    """What was found and, unless all is well, what to do."""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, one finding a subject."""
+    for subject, check in _CHECKS.items():
+        try:
+            level, text = check(settings)
+        except UserError as error:
+            level, text = "fail", str(error)
+        yield Finding(subject, level, text)
+
+
+def _python(_settings: Settings) -> tuple[Level, str]:
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info < (3, 14):
+        return "ok", f"{version} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return "fail", f"{version} is not 3.11, 3.12 or 3.13. Make the environment anew with one of these."
+
+
+def _packages(_settings: Settings) -> tuple[Level, str]:
+    found, missing = [], []
+    for name in ("seesae", *_PACKAGES):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return "fail", f"Not installed: {', '.join(missing)}. Run `make setup`, or `pip install -e .`."
+    return "ok", ", ".join(found)
+
+
+def _files(_settings: Settings) -> tuple[Level, str]:
+    missing = [path.name for path in (TEMPLATES, STATIC, MIGRATIONS) if not path.is_dir()]
+    if missing:
+        return "fail", f"The installation lacks {', '.join(missing)}. Install SeeSAE again."
+    return "ok", "templates, static files and migrations are there"
+
+
+def _torch(settings: Settings) -> tuple[Level, str]:
+    try:
+        import torch
+    except ImportError as error:
+        return "fail", f"PyTorch cannot be imported: {error}. Install it again (README, 'A machine without a GPU')."
+    from sae_core.devices import resolve_device
+    from sae_core.errors import SAEError
+
+    try:
+        device = resolve_device(settings.device)
+    except SAEError as error:
+        return "fail", str(error)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return "ok", f"{torch.__version__}, computing on {device} ({name})"
+
+
+def _home(settings: Settings) -> tuple[Level, str]:
+    for folder in (settings.home, settings.artifacts):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return "fail", f"{folder} cannot be made ({error.strerror}). Set SEESAE_HOME to a folder you can write."
+        if not os.access(folder, os.W_OK):
+            return "fail", f"{folder} cannot be written. Set SEESAE_HOME to another folder, or mend its permissions."
+    return "ok", f"{settings.home} (artifacts: {_size(settings.artifacts) / 1e9:.1f} GB)"
+
+
+def _disk(settings: Settings) -> tuple[Level, str]:
+    free = shutil.disk_usage(settings.artifacts).free
+    if free < _DEMO_BYTES:
+        return "warn", f"{free / 1e9:.1f} GB free; the demo may need {_DEMO_BYTES / 1e9:.1f} GB. Free some space."
+    return "ok", f"{free / 1e9:.1f} GB free"
+
+
+def _database(settings: Settings) -> tuple[Level, str]:
+    from app.schema import is_current
+    from app.supervision.embedded_postgres import database
+
+    with database(settings.home, settings.database_url) as url:
+        current = is_current(url)
+    kind = "embedded Postgres" if settings.database_url is None else "Postgres at SEESAE_DATABASE_URL"
+    if current:
+        return "ok", f"{kind}, tables up to date"
+    return "warn", f"{kind}, tables not up to date. `seesae serve` sees to it, or run `seesae db upgrade`."
+
+
+def _supervisor(settings: Settings) -> tuple[Level, str]:
+    import psutil
+
+    from app.supervision.instance_lock import read_holder
+
+    holder = read_holder(settings.home)
+    if holder is None or not psutil.pid_exists(holder.pid):
+        return "ok", "not running; `seesae serve` or `seesae demo` starts it"
+    return "ok", f"running at {holder.url} (process {holder.pid})"
+
+
+def _demo(settings: Settings) -> tuple[Level, str]:
+    cache = settings.home / "cache"
+    fetched = [path.name for path in cache.glob("*.whl")] if cache.is_dir() else []
+    if fetched:
+        return "ok", f"fetched: {', '.join(sorted(fetched))}"
+    if importlib.util.find_spec("pip") is None:
+        return "warn", f"not fetched yet, and this Python has no pip to do it. Run `{sys.executable} -m ensurepip`."
+    return "ok", "not fetched yet; `seesae demo` does it (98 MB)"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+_CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {
+    "Python": _python,
+    "Packages": _packages,
+    "Files": _files,
+    "PyTorch": _torch,
+    "Home": _home,
+    "Disk": _disk,
+    "Database": _database,
+    "Site": _supervisor,
+    "Demo data": _demo,
+}

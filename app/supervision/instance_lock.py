@@ -1,0 +1,94 @@
+"""One supervisor a home folder, known to whoever comes second.
+
+The supervisor holds an exclusive lock on a file in the home folder and lets its children inherit it. The kernel frees
+such a lock when the last of them is gone, however they ended: who gets the lock can be sure that no process of an
+earlier supervisor is left. The file says who holds it and where the site is.
+"""
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from app.errors import Conflict
+
+_PATIENCE = 15.0
+"""Seconds to wait for the children of a killed supervisor; `parent_watchdog` ends them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a home folder."""
+
+    pid: int
+    url: str | None
+    """Where its site is, once it is up."""
+
+
+class AlreadyRunning(Conflict):
+    """Another supervisor holds this home folder."""
+
+    def __init__(self, home: Path, holder: Holder) -> None:
+        where = f"at {holder.url}" if holder.url else "and starting up"
+        super().__init__(
+            f"SeeSAE is already running {where} (process {holder.pid}). "
+            f"Stop it first, or set SEESAE_HOME to use another folder than {home}."
+        )
+        self.holder = holder
+
+
+class HomeLock:
+    """The lock on a home folder, held from `claim` until `release`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        """To be inherited by the children."""
+
+    @classmethod
+    def claim(cls, home: Path) -> "HomeLock":
+        """Take the lock, waiting for the last children of a supervisor that was killed.
+
+        Raises:
+            AlreadyRunning: a living supervisor holds it.
+        """
+        home.mkdir(parents=True, exist_ok=True)
+        path = home / "supervisor.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = read_holder(home)
+                if (holder is not None and psutil.pid_exists(holder.pid)) or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise AlreadyRunning(home, holder or Holder(pid=0, url=None)) from None
+                time.sleep(0.1)
+        lock = cls(path, descriptor)
+        lock.announce(None)
+        return lock
+
+    def announce(self, url: str | None) -> None:
+        """Say where the site is."""
+        text = json.dumps(asdict(Holder(os.getpid(), url))).encode()
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text, 0)
+
+    def release(self) -> None:
+        """Let go; the children must be gone, they hold it too."""
+        os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
+
+
+def read_holder(home: Path) -> Holder | None:
+    """Who holds the home folder, or held it when it was killed."""
+    try:
+        return Holder(**json.loads((home / "supervisor.lock").read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None

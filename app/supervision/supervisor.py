@@ -1,0 +1,186 @@
+"""`seesae serve`: Postgres, the site, the worker and inference, started in order, kept alive, stopped together."""
+
+import asyncio
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+
+from app.errors import UserError
+from app.schema import upgrade
+from app.settings import Settings
+from app.supervision.child_processes import Child, ChildSpec
+from app.supervision.embedded_postgres import database, embedded_postgres
+from app.supervision.instance_lock import HomeLock
+from app.supervision.sockets import listen, url_of
+
+Say = Callable[[str], None]
+"""Tells the person at the terminal one line."""
+
+_UP_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running SeeSAE."""
+
+    url: str
+    database_url: str
+    children: tuple[Child, ...]
+
+
+@asynccontextmanager
+async def running_site(settings: Settings, say: Say, stop: asyncio.Event) -> AsyncIterator[Site]:
+    """Start everything, yield once the site answers, and stop everything at the end.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set before the site answered.
+        AlreadyRunning: another supervisor serves this home folder.
+        UserError: the database or the port cannot be had.
+    """
+    async with AsyncExitStack() as stack:
+        lock = HomeLock.claim(settings.home)
+        stack.callback(lock.release)
+        web_socket = stack.enter_context(
+            listen(settings.host, settings.port, on_taken=lambda port: say(f"Port {port} is taken; trying the next."))
+        )
+        inference_socket = stack.enter_context(listen("127.0.0.1", 0))
+        database_url = await stack.enter_async_context(_kept_postgres(settings, say))
+        await asyncio.to_thread(upgrade, database_url)
+
+        url = url_of(web_socket)
+        environment = {
+            "SEESAE_HOME": str(settings.home),
+            "SEESAE_ARTIFACTS": str(settings.artifacts),
+            "SEESAE_DEVICE": settings.device,
+            "SEESAE_DATABASE_URL": database_url,
+            "SEESAE_HOST": settings.host,
+            "SEESAE_PORT": str(web_socket.getsockname()[1]),
+        }
+        if settings.inference_url is None:
+            given = settings.inference_secret
+            environment["SEESAE_INFERENCE_URL"] = url_of(inference_socket)
+            environment["SEESAE_INFERENCE_SECRET"] = given.get_secret_value() if given else secrets.token_urlsafe(32)
+        specs = [
+            _serving("web", web_socket, environment, lock),
+            _serving("inference", inference_socket, environment, lock),
+            ChildSpec("worker", ("worker",), environment, (lock.descriptor,)),
+        ]
+        if settings.inference_url is not None:  # it runs elsewhere
+            del specs[1]
+
+        children = tuple(Child(spec, settings.home / "logs", on_restart=say) for spec in specs)
+        async with _kept_running(children):
+            await _until_up(url, children[0].log_path, say, stop)
+            lock.announce(url)
+            yield Site(url, database_url, children)
+
+
+def _serving(name: str, listening: socket.socket, environment: dict[str, str], lock: HomeLock) -> ChildSpec:
+    """A child that takes over a listening socket."""
+    descriptor = listening.fileno()
+    return ChildSpec(name, (name, "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
+
+
+@asynccontextmanager
+async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
+    """Keep the children running until the end, then stop them all at once and wait for them."""
+    tasks = [asyncio.create_task(child.keep_running(), name=child.spec.name) for child in children]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.stop()
+        await asyncio.gather(*tasks)
+
+
+async def _until_up(url: str, log: Path, say: Say, stop: asyncio.Event) -> None:
+    """Wait until the site answers; after a while say where to look, and wait on.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
+    patience = asyncio.get_running_loop().time() + _UP_SECONDS
+    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+        while not stop.is_set():
+            try:
+                if (await client.get(f"{url}/healthz")).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            if asyncio.get_running_loop().time() > patience:
+                say(f"The site does not answer yet. Its log: {log}")
+                patience += _UP_SECONDS
+            await asyncio.sleep(0.05)
+    raise KeyboardInterrupt
+
+
+@asynccontextmanager
+async def _kept_postgres(settings: Settings, say: Say) -> AsyncIterator[str]:
+    """The database's URL; the embedded Postgres is started again if it ends, as any child is."""
+    hold = ExitStack()
+    keeper = None
+    try:
+        url = hold.enter_context(database(settings.home, settings.database_url))
+        if settings.database_url is None:
+            keeper = asyncio.create_task(_keep_postgres(settings.home, hold, say), name="postgres")
+        yield url
+    finally:
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+        _let_go(hold)
+
+
+async def _keep_postgres(home: Path, hold: ExitStack, say: Say) -> None:
+    """Look now and then whether Postgres runs, and start it where it does not."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        if not _postgres_runs(home):
+            say("The database has ended; starting it again.")
+            _let_go(hold)
+            with suppress(UserError, psycopg.Error):  # processes of the dead one may still be ending: look again
+                hold.enter_context(embedded_postgres(home))
+
+
+def _postgres_runs(home: Path) -> bool:
+    """Whether the server's process is there. One that is only slow to answer must be left alone."""
+    try:
+        pid = int((home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (FileNotFoundError, IndexError, psutil.NoSuchProcess):
+        return False
+
+
+def _let_go(hold: ExitStack) -> None:
+    """Leave Postgres, which may be dead: there is nothing to stop then."""
+    with suppress(psutil.NoSuchProcess):
+        hold.close()
+
+
+@asynccontextmanager
+async def stop_signals() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C acts as ever."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def handle() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in handled:
+        loop.add_signal_handler(number, handle)
+    try:
+        yield stop
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

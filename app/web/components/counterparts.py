@@ -1,0 +1,72 @@
+"""What one feature has in the other SAEs that its own was compared with."""
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import Unprocessable
+from app.queries.comparisons import ComparisonView, Counterpart, counterparts_everywhere, list_comparisons
+from app.queries.examples import best_examples
+from app.queries.feature_list import FeatureRow, feature_rows
+from app.queries.saes import SaeDetail, get_saes
+from app.web.components import token_text
+
+_SNIPPET = {"before": 5, "after": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class InOther:
+    """A feature's counterpart in one other SAE; `brief` is None where that SAE has no index to show it from."""
+
+    sae: SaeDetail
+    comparison: ComparisonView
+    counterpart: Counterpart
+    brief: FeatureRow | None
+    snippet: token_text.Line | None
+    """Some words around the counterpart's strongest token, where it has no label."""
+    address: str
+    """Of the page that shows both."""
+
+
+def address(this: SaeDetail, other: SaeDetail, **query: object) -> str:
+    """The page that compares two SAEs; `feature` is one of `this` one."""
+    return "/compare?" + urlencode({"a": this.slug, "b": other.slug, **query})
+
+
+def check_pair(a: SaeDetail, b: SaeDetail) -> None:
+    """Refuse two that cannot be compared.
+
+    Raises:
+        Unprocessable: they are one, or SAEs of different models.
+    """
+    if a.id == b.id:
+        raise Unprocessable("An SAE is the same as itself: choose two.")
+    if a.model.id != b.model.id:
+        raise Unprocessable(
+            f"{a.slug} is an SAE of {a.model.name}, {b.slug} one of {b.model.name}: "
+            "only SAEs of one model are compared."
+        )
+
+
+async def in_others(session: AsyncSession, sae: SaeDetail, feature: int) -> list[InOther]:
+    """The feature's counterparts, those in the newest SAEs first."""
+    comparisons = await list_comparisons(session, sae)
+    found = await counterparts_everywhere(session, comparisons, feature)
+    others = await get_saes(session, [comparison.other_id for comparison in comparisons]) if found else {}
+    shown = []
+    for comparison in comparisons:
+        if comparison.id not in found:
+            continue
+        counterpart, other = found[comparison.id], others[comparison.other_id]
+        number = None if counterpart.best is None else counterpart.best.index
+        brief = (
+            None if number is None else (await feature_rows(session, other, [number], with_examples=False)).get(number)
+        )
+        snippet = None
+        if brief is not None and brief.label is None:
+            view = (await best_examples(session, other, [brief.index], **_SNIPPET)).get(brief.index)
+            snippet = token_text.line(view, view.activation) if view else None
+        here = address(sae, other, feature=feature)
+        shown.append(InOther(other, comparison, counterpart, brief, snippet, here))
+    return shown

@@ -1,0 +1,241 @@
+"""The words that pages explain: metrics, health flags, bands, architectures. One line each, beside the number."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.queries.saes import SaeDetail
+from app.web.components.formatting import count, percent, plain, plural, round_percent, significant
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number with its name and its meaning."""
+
+    name: str
+    value: str
+    meaning: str
+    interval: str = ""
+    """The 95 % interval, as '0.84 – 0.86'; empty where there is none."""
+
+
+def _whole(value: float) -> str:
+    return count(round(value))
+
+
+_METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
+    "explained_variance": (
+        "Explained variance",
+        significant,
+        "share of the activations' variance that the SAE rebuilds",
+    ),
+    "l0": ("L0", significant, "features active on a token, on average"),
+    "dead_fraction": ("Dead features", percent, "never active on the evaluated tokens"),
+    "ce_recovered_mean": (
+        "Loss recovered",
+        percent,
+        "of the model's loss, against replacing the activations by their mean",
+    ),
+    "ce_recovered_zero": ("Loss recovered, zero", percent, "the same, against replacing the activations by zero"),
+    "kl": ("KL divergence", significant, "nats a token, from the model's predictions to those through the SAE"),
+    "ce_clean": ("Loss of the model", significant, "cross-entropy in nats a token, untouched"),
+    "ce_sae": ("Loss through the SAE", significant, "cross-entropy with the activations rebuilt by the SAE"),
+    "cosine": ("Cosine", significant, "between an activation and its reconstruction, on average"),
+    "l2_ratio": ("Norm ratio", significant, "length of the reconstruction over length of the activation"),
+    "mse": ("Squared error", significant, "mean of the squared distance to the reconstruction"),
+    "ce_mean_ablated": ("Loss, mean-ablated", significant, "cross-entropy with the activations' mean in their place"),
+    "ce_zero_ablated": ("Loss, zero-ablated", significant, "cross-entropy with zero in the activations' place"),
+    "dense": ("Dense features", _whole, "active on more than a tenth of the evaluated tokens"),
+    "decoder_redundancy": (
+        "Decoder redundancy",
+        significant,
+        "a decoder row's cosine to the one nearest to it, on average over features",
+    ),
+    "splitting_candidates": (
+        "Splitting candidates",
+        _whole,
+        "features that fire mostly where a commoner one with a near direction does, and not the other way round",
+    ),
+}
+
+_MAIN = ("explained_variance", "l0", "dead_fraction", "ce_recovered_mean", "kl")
+
+HEALTH = {
+    "dead": "never active on the counted tokens",
+    "dense": "active on more than {dense_density} of all tokens",
+    "duplicate": "its decoder direction has a cosine above {duplicate_cosine} to another's, and both fire together",
+    "positional": "{positional_share} of its activations are at the same few positions of a sequence",
+    "special_token": "{special_token_share} of its activations are on the first token of a text",
+    "single_token": "{single_token_share} of its activation is on one token",
+    "splitting": "fires mostly where a commoner feature of a near direction does: perhaps a part of its meaning",
+    "absorption": "fires on a token of a commoner feature of a near direction, which stays silent there: perhaps taken "
+    "out of it",
+}
+_USUAL = {
+    "dense_density": 0.1,
+    "duplicate_cosine": 0.95,
+    "positional_share": 0.9,
+    "special_token_share": 0.9,
+    "single_token_share": 0.95,
+}
+"""Thresholds of an index that does not say which it used."""
+
+BANDS = {
+    5: "strongest fifth",
+    4: "fourth fifth",
+    3: "middle fifth",
+    2: "second fifth",
+    1: "weakest fifth",
+}
+
+ARCHITECTURES = {
+    "standard": "Standard (L1)",
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "jumprelu": "JumpReLU",
+    "gated": "Gated",
+    "matryoshka": "Matryoshka BatchTopK",
+}
+
+_ALWAYS_LACKING = (
+    "top tokens over the whole sample: those shown are counted in its examples alone",
+    "the mean activation: it is worked out from the histogram",
+    "quantile bands: the weaker examples come from intervals of activation, as a rule of equal width",
+    "features that are active together, topics, and health flags",
+)
+_LACKING = {
+    "weights": "the weights: no text can be probed, and nothing can be counted anew",
+    "hook": "the hook point: only what its author calls it",
+    "tokens": "how many tokens were counted: the number is worked out from densities and histograms",
+    "near": "near decoder directions",
+}
+
+CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
+
+
+def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
+    """The metrics that are known and measured, in the order in which they matter: the main ones, and the others."""
+    intervals = metrics.get("intervals") or {}
+    known = [
+        (key, Measure(name, form(metrics[key]), meaning, " – ".join(form(end) for end in intervals.get(key, ()))))
+        for key, (name, form, meaning) in _METRICS.items()
+        if metrics.get(key) is not None
+    ]
+    main = [measure for key, measure in known if key in _MAIN]
+    return main, [measure for key, measure in known if key not in _MAIN]
+
+
+def lacking(sae: SaeDetail) -> list[str]:
+    """What the statistics of an imported SAE lack, a phrase each; nothing for one that was counted here."""
+    if not is_imported_index(sae):
+        return []
+    imported = sae.config.get("imported") or {}
+    known = imported.get("lacks") or ()
+    missing = [f"{sae.d_sae - sae.indexed:,} of its {plural(sae.d_sae, 'feature')}"] if sae.indexed < sae.d_sae else []
+    return [*(words for name, words in _LACKING.items() if name in known), *missing, *_ALWAYS_LACKING]
+
+
+def is_imported_index(sae: SaeDetail) -> bool:
+    """Whether the statistics are not counted here, but as an export has them."""
+    return sae.index is not None and "counted_by" in sae.index.provenance
+
+
+def not_counted(sae: SaeDetail) -> str:
+    """What the counting left out, as the index itself says."""
+    assert sae.index is not None
+    return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
+
+
+def health(sae: SaeDetail) -> dict[str, str]:
+    """What each health flag means, with the thresholds that the SAE's index used; empty where it knows none."""
+    if is_imported_index(sae):
+        return {}
+    used = sae.index.provenance.get("health") if sae.index else None
+    values = _USUAL | {name: value for name, value in (used or {}).items() if name in _USUAL}
+    said = {
+        name: f"{value:g}" if name == "duplicate_cosine" else round_percent(value) for name, value in values.items()
+    }
+    return {flag: meaning.format(**said) for flag, meaning in HEALTH.items()}
+
+
+def health_name(flag: str) -> str:
+    """'special_token' -> 'special token'."""
+    return flag.replace("_", " ")
+
+
+def architecture(sae: SaeDetail) -> str:
+    """As it was trained, and as it is saved where that is another: 'BatchTopK, saved as JumpReLU'."""
+    saved = ARCHITECTURES.get(sae.architecture, sae.architecture)
+    trained = ARCHITECTURES.get(sae.config.get("architecture", ""), saved)
+    return saved if saved == trained else f"{trained}, saved as {saved}"
+
+
+def size(sae: SaeDetail) -> str:
+    """'4,096 features, k 32'; k is what it was trained with where the saved form has none."""
+    k = sae.k or sae.config.get("k")
+    return plural(sae.d_sae, "feature") + (f", k {plain(k)}" if k else "")
+
+
+_HOOKS = {
+    "resid_pre": "the residual stream before layer {}",
+    "resid_mid": "the residual stream between attention and MLP of layer {}",
+    "resid_post": "the residual stream after layer {}",
+    "mlp_in": "the input of layer {}'s MLP",
+    "mlp_out": "the output of layer {}'s MLP",
+    "attn_out": "the output of layer {}'s attention",
+}
+
+
+def hook(address: str) -> str:
+    """'resid_post.9' -> 'the residual stream after layer 9'."""
+    name, _, layer = address.partition(".")
+    return _HOOKS[name].format(layer) if name in _HOOKS else f"the activations at {address}"
+
+
+def kind(sae: SaeDetail) -> str:
+    """'sparse autoencoder', or 'transcoder' where it reconstructs what it does not read."""
+    return "transcoder" if sae.hook_out else "sparse autoencoder"
+
+
+def place(sae: SaeDetail) -> str:
+    """'resid_post.9', or 'mlp_in.9 → mlp_out.9'."""
+    return f"{sae.hook} → {sae.hook_out}" if sae.hook_out else sae.hook
+
+
+def place_words(sae: SaeDetail) -> str:
+    """'the residual stream after layer 9', or for a transcoder what it reads and what it reconstructs."""
+    return f"{hook(sae.hook)}, rebuilding {hook(sae.hook_out)}" if sae.hook_out else hook(sae.hook)
+
+
+def apart(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
+    """Two SAEs by what tells their slugs apart: '…1024' and '…4096'; in full where that says nothing."""
+    ours, theirs = a.slug.split("-"), b.slug.split("-")
+    shared = 0
+    while shared < min(len(ours), len(theirs)) and ours[shared] == theirs[shared]:
+        shared += 1
+    if not shared or shared in (len(ours), len(theirs)):
+        return a.slug, b.slug
+    return f"…{'-'.join(ours[shared:])}", f"…{'-'.join(theirs[shared:])}"
+
+
+def headline(sae: SaeDetail) -> list[tuple[str, str]]:
+    """The few numbers by which SAEs are compared in a list."""
+    known: list[tuple[str, str, Callable[[float], str]]] = [
+        ("explained variance", "explained_variance", significant),
+        ("L0", "l0", significant),
+        ("dead", "dead_fraction", percent),
+    ]
+    measured = [(name, form(sae.metrics[key])) for name, key, form in known if sae.metrics.get(key) is not None]
+    return [*measured, ("labelled", count(sae.labelled))]
+
+
+FILTERS = {
+    "architecture": architecture,
+    "headline": headline,
+    "health_name": health_name,
+    "kind": kind,
+    "lacking": lacking,
+    "place": place,
+    "place_words": place_words,
+    "size": size,
+}

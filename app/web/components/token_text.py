@@ -1,0 +1,209 @@
+"""Tokens as a page shows them: shaded by activation, grouped by writing direction, cut to one line.
+
+`token_html` and the templates in `macros/strips.html` turn these into markup; nothing here knows HTML. A page shows
+thousands of tokens, most of them again and again, so what depends on a token's bytes alone is worked out once.
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from app.queries.examples import ExampleView
+from app.services.tokens import Piece, display
+from app.web.components.formatting import percent, significant
+
+STEPS = 6
+"""Shades of activation, evenly spaced in lightness; the sheet's `--act-1` to `--act-6`."""
+
+_BEFORE = 64
+_AFTER = 88
+"""Characters shown on each side of an example's own token: what a wide screen can hold on one line."""
+
+
+class ShownToken(NamedTuple):
+    """One token: what to draw, how strongly to shade it (0 for not at all), and the note that hover and focus show."""
+
+    raw: bytes
+    special: bool
+    step: int
+    strongest: bool
+    note: str
+    position: int
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What to draw."""
+        return display(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens of one writing direction."""
+
+    right_to_left: bool
+    tokens: tuple[ShownToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An example on one line: what comes before its own token, that token, and what comes after."""
+
+    before: tuple[Run, ...]
+    token: ShownToken
+    after: tuple[Run, ...]
+
+
+def step(activation: float, maximum: float) -> int:
+    """The shade of an activation relative to the feature's maximum: 0 at zero, else 1 to `STEPS`."""
+    if activation <= 0 or maximum <= 0:
+        return 0
+    return min(STEPS, max(1, math.ceil(STEPS * activation / maximum)))
+
+
+def note(token_id: int, position: int, activation: float, maximum: float) -> str:
+    """What hover and focus say of a token."""
+    place = f"token {token_id} · position {position}"
+    return f"{strength(activation, maximum)}\n{place}" if activation > 0 else f"not active\n{place}"
+
+
+def strength(activation: float, maximum: float) -> str:
+    """How active a feature is on a token, in a note."""
+    return f"{significant(activation)} · {percent(activation / maximum)} of the maximum"
+
+
+def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
+    """All tokens of an example, each with its note."""
+    shown = _Shower(example, maximum)
+    return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
+
+
+def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
+    """One active token of an example, by its place among those that the example has; its note says how active it is."""
+    token = example.tokens[place]
+    return ShownToken(
+        raw=token.bytes,
+        special=token.special,
+        step=step(token.activation, maximum),
+        strongest=token.activation == example.peak,
+        note=strength(token.activation, maximum),
+        position=example.start + place,
+    )
+
+
+def line(example: ExampleView, maximum: float) -> Line:
+    """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
+    shown = _Shower(example, maximum)
+    here = example.position - example.start
+    before = _side(shown, range(here - 1, -1, -1), _BEFORE)
+    after = _side(shown, range(here + 1, len(example.tokens)), _AFTER)
+    return Line(before=_runs(before[::-1]), token=shown(here), after=_runs(after))
+
+
+def plain_runs(
+    tokens: Sequence[tuple[int, bytes, bool]],
+    note_of: Callable[[int], str],
+    step_of: Callable[[int], int],
+    strongest: int,
+) -> tuple[Run, ...]:
+    """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
+    return _runs(
+        ShownToken(
+            raw=raw,
+            special=special,
+            step=step_of(position),
+            strongest=position == strongest,
+            note=note_of(position),
+            position=position,
+        )
+        for position, (_, raw, special) in enumerate(tokens)
+    )
+
+
+class _Shower:
+    """Shows the tokens of one example by their place in it."""
+
+    def __init__(self, example: ExampleView, maximum: float) -> None:
+        self.tokens = example.tokens
+        self.start = example.start
+        self.maximum = maximum
+        self.peak = example.peak
+
+    def __call__(self, place: int, *, always_noted: bool = False) -> ShownToken:
+        token = self.tokens[place]
+        position = self.start + place
+        shade = step(token.activation, self.maximum)
+        noted = always_noted or shade
+        return ShownToken(
+            raw=token.bytes,
+            special=token.special,
+            step=shade,
+            strongest=0 < token.activation == self.peak,
+            note=note(token.id, position, token.activation, self.maximum) if noted else "",
+            position=position,
+        )
+
+
+class _Shape(NamedTuple):
+    """What a line must know of a token; `right_to_left` is None where no character has a direction."""
+
+    width: int
+    right_to_left: bool | None
+
+
+@lru_cache(maxsize=32_768)
+def _shape(raw: bytes) -> _Shape:
+    pieces = display(raw)
+    return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
+
+
+def _side(shown: _Shower, places: Iterable[int], characters: int) -> list[ShownToken]:
+    """The tokens at `places` that fit into so many characters."""
+    kept: list[ShownToken] = []
+    tokens, start = shown.tokens, shown.start
+    for place in places:
+        if characters <= 0:
+            break
+        token = tokens[place]
+        if token.activation > 0:
+            kept.append(shown(place))
+        else:  # most of them; a call for each would take as long as all the rest
+            kept.append(ShownToken(token.bytes, token.special, 0, False, "", start + place))
+        characters -= _shape(token.bytes).width
+    return kept
+
+
+def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
+    """Group tokens by direction. One without, such as a space, is right-to-left only between two that are."""
+    shown = list(tokens)
+    strong = [_shape(token.raw).right_to_left for token in shown]
+    if True not in strong:
+        return (Run(False, tuple(shown)),) if shown else ()
+    follows, ahead = [False] * len(shown), False
+    for i in reversed(range(len(shown))):
+        follows[i] = ahead
+        ahead = ahead if strong[i] is None else bool(strong[i])
+    directions, behind = [], False
+    for direction, is_followed in zip(strong, follows, strict=True):
+        directions.append(behind and is_followed if direction is None else direction)
+        behind = behind if direction is None else direction
+    pairs = zip(directions, shown, strict=True)
+    return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
+
+
+def _right_to_left(pieces: Iterable[Piece]) -> bool | None:
+    """The direction of the first character that has a strong one; None if none has."""
+    for piece in pieces:
+        if piece.kind != "text":
+            continue
+        for character in piece.text:
+            kind = unicodedata.bidirectional(character)
+            if kind == "L":
+                return False
+            if kind in ("R", "AL"):
+                return True
+    return None

@@ -1,0 +1,158 @@
+"""Which features are active on the same tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_core.progress import Progress
+from sae_core.statistics.types import COACTIVE
+from sae_core.store.activation_store import ActivationStore, FeatureBlock
+from sae_core.store.segments import Indices, bounds, concatenate, gather_ranges, rank_in_row, stable_argsort, top_k
+
+MIN_JOINT = 5
+"""A pair needs this many tokens on which both are active …"""
+MIN_GIVEN_THIS = 0.01
+"""… and this share of the tokens on which this feature is: rarer company says little of it, however exclusive."""
+
+JOINT_BYTES = 512 << 20
+"""Memory for joint counts: all pairs up to 11,585 features; above that the store is read once for each part of them."""
+CHUNK_NONZEROS = 1 << 22
+"""Non-zeros of the store held at once."""
+LINE = 16
+"""Active features of a token that are gathered together."""
+ROWS = 256
+"""Features ranked at once, and between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Coactive:
+    """[features, 10] each; id -1 = none."""
+
+    ids: NDArray[np.int32]
+    pmi: NDArray[np.float32]
+    joint: NDArray[np.int64]
+    given_this: NDArray[np.float32]
+    given_other: NDArray[np.float32]
+
+
+def coactive_features(
+    store: ActivationStore, tokens: int, near: NDArray[np.int32], progress: Progress
+) -> tuple[Coactive, Indices]:
+    """The ten features with the highest pointwise mutual information, log (joint · tokens / (count · count)) in nats.
+
+    Only positive ones, above both floors; ties by joint count, then by number (Church and Hanks 1990).
+
+    Args:
+        store: activations.
+        tokens: counted tokens.
+        near: [d_sae, m] for each feature, others whose joint counts are wanted too; -1 = none.
+        progress: in features.
+
+    Returns:
+        The co-active features, and the joint counts with `near`.
+    """
+    rows = max(1, JOINT_BYTES // (4 * store.d_sae))
+    parts, joint_near = [], []
+    for start in range(0, store.d_sae, rows):
+        stop = min(start + rows, store.d_sae)
+        joint = joint_counts(store, start, stop, progress)
+        wanted = near[start:stop].astype(np.int64)
+        joint_near.append(np.where(wanted >= 0, np.take_along_axis(joint, wanted, axis=1), 0).astype(np.int64))
+        parts += [_rank(joint[i : i + ROWS], start + i, store.count, tokens) for i in range(0, stop - start, ROWS)]
+    return concatenate(parts), np.concatenate(joint_near)
+
+
+def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progress) -> NDArray[np.int32]:
+    """[stop - start, d_sae] tokens on which both features are active, exactly; 0 for a feature with itself."""
+    joint = np.zeros((stop - start, store.d_sae), np.int32)
+    groups = store.shard_groups(CHUNK_NONZEROS)
+    for number, shards in enumerate(groups):
+        chunk = store.block(0, store.d_sae, shards)
+        for done in add_joint(joint, chunk.features(start, stop), Company.of(chunk, store.positions(shards))):
+            progress(start + (number * len(joint) + done) // len(groups), store.d_sae)
+    joint[np.arange(len(joint)), np.arange(start, stop)] = 0
+    return joint
+
+
+@dataclass(frozen=True)
+class Company:
+    """The active features of every token of a chunk, in lines of `LINE`, the last one of a token padded.
+
+    Gathering whole lines is several times faster than gathering features one by one.
+    """
+
+    n_features: int
+    positions: range
+    """Of the chunk."""
+    lines: NDArray[np.int64]
+    """[lines, LINE] features; `n_features` is the padding."""
+    values: NDArray[np.float32]
+    """[lines, LINE] their activations, 0 in the padding."""
+    first_line: Indices
+    """[positions + 1]"""
+    n_lines: Indices
+    """[positions]"""
+
+    @classmethod
+    def of(cls, chunk: FeatureBlock, positions: range) -> "Company":
+        """The company of all tokens of `chunk`, which are at `positions`."""
+        token = chunk.position.astype(np.int64) - positions.start
+        by_token = stable_argsort(token)
+        n_lines = -(-np.bincount(token, minlength=len(positions)) // LINE)  # the ceiling
+        first_line = bounds(n_lines)
+        ordered = token[by_token]
+        place = first_line[ordered] * LINE + rank_in_row(ordered, len(positions))
+        lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)
+        lines.reshape(-1)[place] = chunk.row[by_token]
+        values = np.zeros(lines.shape, np.float32)
+        values.reshape(-1)[place] = chunk.value[by_token]
+        return cls(chunk.n_features, positions, lines, values, first_line, n_lines)
+
+
+def add_joint(
+    joint: NDArray[np.int32], block: FeatureBlock, company: Company, product: NDArray[np.float64] | None = None
+) -> Iterator[int]:
+    """Add what the features of `block` meet in `company`, a row of `joint` each; yields how many rows are done.
+
+    Every non-zero meets all features of its token, so the work is the sum over tokens of the features that are active
+    in `block` times those in the company.
+
+    Args:
+        joint: [features of the block, features of the company] tokens on which both are active.
+        block: activations on the company's positions, of the same SAE or another.
+        company: whom they meet.
+        product: as `joint`, sums of the products of both activations.
+    """
+    n = company.n_features
+    for i in range(block.n_features):
+        own = slice(block.indptr[i], block.indptr[i + 1])
+        token = block.position[own].astype(np.int64) - company.positions.start
+        n_lines = company.n_lines[token]
+        lines = gather_ranges(company.first_line[token], n_lines)
+        met = company.lines.take(lines, axis=0).reshape(-1)
+        joint[i] += np.bincount(met, minlength=n + 1)[:n].astype(np.int32)
+        if product is not None:
+            values = company.values.take(lines, axis=0) * np.repeat(block.value[own], n_lines)[:, None]
+            product[i] += np.bincount(met, values.reshape(-1), minlength=n + 1)[:n]
+        if (i + 1) % ROWS == 0 or i + 1 == block.n_features:
+            yield i + 1
+
+
+def _rank(joint: NDArray[np.int32], start: int, counts: Indices, tokens: int) -> Coactive:
+    """Rank the company of features `start` and up by their rows of joint counts."""
+    together = joint.astype(np.int64)
+    count = counts[start : start + len(joint), None]
+    floor = np.maximum(MIN_JOINT, np.ceil(MIN_GIVEN_THIS * count))
+    eligible = (together >= floor) & (together * tokens > count * counts)
+    # Among one feature's pairs, PMI orders as P(this | other) does, and that is one division: equal ones stay equal.
+    given_other = together / np.maximum(counts, 1)
+    score = torch.from_numpy(np.where(eligible, given_other, -np.inf))
+    ids, chosen = top_k(score, COACTIVE, then=torch.from_numpy(together))
+    found = ids >= 0
+    number = np.where(found, np.take_along_axis(together, ids.astype(np.int64), axis=1), 0)
+    pmi = np.log(np.where(found, chosen * tokens / np.maximum(count, 1), 1))
+    given_this = number / np.maximum(count, 1)
+    return Coactive(ids, pmi.astype(np.float32), number, given_this.astype(np.float32), chosen.astype(np.float32))

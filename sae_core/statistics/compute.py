@@ -1,0 +1,176 @@
+"""All statistics of all features, exactly, in one pass over an activation store.
+
+Each group of statistics has a file of its own, with its definitions: `moments`, `examples`, `tokens`, `topics`,
+`coactivation`, `decoders`, `health`. Here they are run over blocks of features and put together. The result depends on
+the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_core.corpora import Sequences
+from sae_core.errors import ArtifactError
+from sae_core.progress import Progress, silent
+from sae_core.saes.base import SAE
+from sae_core.statistics import coactivation, health, topics
+from sae_core.statistics.coactivation import coactive_features
+from sae_core.statistics.decoders import near_decoders, output_tokens
+from sae_core.statistics.examples import choose_examples, concatenate_examples
+from sae_core.statistics.health import Placement, follows_uncounted, health_flags, placement
+from sae_core.statistics.moments import Moments, moments, order_by_strength
+from sae_core.statistics.tokens import TopTokens, top_tokens
+from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
+from sae_core.statistics.types import Examples, FeatureStatistics, TopicEnrichment
+from sae_core.store.activation_store import ActivationStore, weights_sha256
+from sae_core.store.segments import concatenate
+
+STATISTICS_VERSION = 2
+"""Raise it when a definition changes."""
+
+BLOCK_NONZEROS = 1 << 20
+"""Non-zeros held at once; a single feature may have more."""
+BLOCK_FEATURES = 1024
+"""Features held at once."""
+
+SHARES = (0.0, 0.45, 0.75, 1.0)
+"""Where in the progress the features' own activations, their pairs and their output tokens end, by time measured."""
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What each feature's own activations give, for all features."""
+
+    moments: Moments
+    examples: Examples
+    tokens: TopTokens
+    topics: TopTopics
+    placement: Placement
+
+
+def compute_statistics(
+    store: ActivationStore,
+    sequences: Sequences,
+    sae: SAE,
+    output_directions: Float[Tensor, "d_in vocab"] | None,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> FeatureStatistics:
+    """Compute the statistics of every feature.
+
+    Args:
+        store: activations of `sae` on `sequences`.
+        sequences: token ids, documents, and what is counted.
+        sae: gives the decoder directions.
+        output_directions: `LanguageModel.output_directions()`; None where the SAE does not write to the residual
+            stream, and then no output tokens are given.
+        seed: of the examples drawn from the bands.
+        progress: in features.
+
+    Raises:
+        ArtifactError: if the store is of another SAE or of other sequences.
+    """
+    _check(store, sequences, sae)
+    tokens = sequences.n_counted
+    steps = [_part(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
+    corpus = corpus_topics(sequences)
+    own = _own_activations(store, sequences, corpus, seed, steps[0])
+    near = near_decoders(sae.W_dec)
+    coactive, joint_near = coactive_features(store, tokens, near.ids, steps[1])
+    output = output_tokens(sae.W_dec, output_directions, steps[2])
+    flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
+    progress(store.d_sae, store.d_sae)
+    return FeatureStatistics(
+        tokens=tokens,
+        count=own.moments.count,
+        density=own.moments.count / max(tokens, 1),
+        max=own.moments.max,
+        mean=own.moments.mean,
+        histogram=own.moments.histogram,
+        band_edges=own.moments.band_edges,
+        examples=own.examples,
+        top_token_ids=own.tokens.ids,
+        top_token_counts=own.tokens.counts,
+        top_token_shares=own.tokens.shares,
+        top_token_means=own.tokens.means,
+        promoted_ids=output.promoted_ids,
+        promoted_logits=output.promoted_logits,
+        suppressed_ids=output.suppressed_ids,
+        suppressed_logits=output.suppressed_logits,
+        coactive=coactive.ids,
+        coactive_pmi=coactive.pmi,
+        coactive_joint=coactive.joint,
+        coactive_given_this=coactive.given_this,
+        coactive_given_other=coactive.given_other,
+        near=near.ids,
+        near_cosine=near.cosine,
+        health=flags,
+        topics=TopicEnrichment(corpus.names, own.topics.topic, own.topics.count, own.topics.share, own.topics.lift),
+        provenance=_provenance(store, seed, output_directions is not None),
+    )
+
+
+def _check(store: ActivationStore, sequences: Sequences, sae: SAE) -> None:
+    same = (weights_sha256(sae), sequences.sha256) == (store.plan["sae_sha256"], store.plan["sequences_sha256"])
+    if not same:
+        raise ArtifactError(
+            f"The activation store at {store.folder} was made from another SAE or other sequences. "
+            "Delete it and run the index again."
+        )
+
+
+def _part(progress: Progress, total: int, start: float, stop: float) -> Progress:
+    """Report work over all features as the part from `start` to `stop` of the whole."""
+
+    def report(done: int, of: int, metrics: Mapping[str, float] | None = None, /) -> None:
+        progress(int(total * (start + (stop - start) * done / max(of, 1))), total, metrics)
+
+    return report
+
+
+def _own_activations(
+    store: ActivationStore, sequences: Sequences, corpus: CorpusTopics, seed: int, progress: Progress
+) -> _Own:
+    token_ids = sequences.token_ids.reshape(-1)
+    follows = follows_uncounted(sequences)
+    parts = []
+    for start, stop in store.feature_blocks(BLOCK_NONZEROS, BLOCK_FEATURES):
+        block = store.block(start, stop)
+        strongest_first = order_by_strength(block)
+        parts.append(
+            _Own(
+                moments(block, strongest_first),
+                choose_examples(block, strongest_first, sequences.length, seed),
+                top_tokens(block, token_ids),
+                top_topics(block, corpus),
+                placement(block, sequences.length, follows),
+            )
+        )
+        progress(stop, store.d_sae)
+    return _Own(
+        concatenate([part.moments for part in parts]),
+        concatenate_examples([part.examples for part in parts]),
+        concatenate([part.tokens for part in parts]),
+        concatenate([part.topics for part in parts]),
+        concatenate([part.placement for part in parts]),
+    )
+
+
+def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> dict[str, Any]:
+    """What made the statistics, and every choice in their definitions; JSON."""
+    return {
+        "store": store.plan,
+        "statistics_version": STATISTICS_VERSION,
+        "torch_version": str(torch.__version__),
+        "seed": seed,
+        "not_counted": "padding, BOS, separators of documents and every other special token of the tokenizer",
+        "output_tokens": has_output_tokens,
+        "coactive": {"min_joint": coactivation.MIN_JOINT, "min_given_this": coactivation.MIN_GIVEN_THIS, "pmi": "nats"},
+        "topics": {"min_tokens": topics.MIN_TOKENS, "min_documents": topics.MIN_DOCUMENTS},
+        "health": health.THRESHOLDS,
+    }

@@ -1,0 +1,53 @@
+"""A map of an SAE's features: decoder directions that point alike lie near each other."""
+
+import warnings
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_core.statistics.decoders import near_decoders
+
+NEIGHBOURS = 15
+"""UMAP's own default, of which a feature itself is the first."""
+MIN_FEATURES = 4 * NEIGHBOURS
+"""Fewer features have no neighbourhoods to speak of: they are laid out by their two principal components."""
+
+
+def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[NDArray[np.float32], "d_sae 2"]:
+    """Lay the features out in the plane by UMAP (McInnes et al. 2018, arXiv:1802.03426) over decoder cosines.
+
+    The neighbours are exact, those of `near_decoders`; UMAP's own search would be approximate. The axes mean nothing,
+    and neither does the distance between groups that are far apart. Equal seeds give equal maps on one machine.
+    """
+    if len(W_dec) < MIN_FEATURES:
+        return _principal_components(W_dec)
+    from umap import UMAP  # compiled when it is imported, which takes seconds
+
+    near = near_decoders(W_dec, NEIGHBOURS - 1)
+    unit = torch.nn.functional.normalize(W_dec.detach().float().cpu(), dim=1)
+    itself = np.arange(len(W_dec), dtype=np.int32)[:, None]
+    neighbours = np.hstack([itself, near.ids])
+    distances = np.hstack([np.zeros_like(itself, np.float32), 1 - near.cosine])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a map from given neighbours cannot take in new points: it need not
+        layout = UMAP(
+            n_neighbors=NEIGHBOURS,
+            metric="cosine",
+            precomputed_knn=(neighbours, distances),
+            force_approximation_algorithm=True,  # else a small map takes distances of its own
+            random_state=seed,
+            n_jobs=1,
+        )
+        points: NDArray[np.float32] = layout.fit_transform(unit.numpy()).astype(np.float32)
+    return points
+
+
+def _principal_components(W_dec: Float[Tensor, "d_sae d_in"]) -> NDArray[np.float32]:
+    unit = torch.nn.functional.normalize(W_dec.detach().float().cpu(), dim=1)
+    left, values, _ = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
+    points = torch.zeros(len(unit), 2)
+    points[:, : len(values)] = (left * values)[:, :2]
+    return points.numpy()

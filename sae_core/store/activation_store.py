@@ -1,0 +1,354 @@
+"""The activation store: every non-zero feature activation of a corpus, on disk, sorted by feature.
+
+A store is a folder of shards, each of consecutive sequences and in compressed sparse columns, and a manifest that is
+written last: `indptr` int64 [d_sae + 1], `position` int32 and `value` float32, both [non-zeros]. A position is
+`sequence * length + position in the sequence`, ascending within a feature. Only counted tokens are in it.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from sae_core.corpora import Sequences
+from sae_core.errors import ArtifactError, CorpusError
+from sae_core.files import sha256_file, sha256_json, write_json
+from sae_core.memory import reuse_freed_memory
+from sae_core.progress import Progress, silent
+from sae_core.saes.base import SAE
+from sae_core.store.segments import Indices, bounds, cut, row_bounds, stable_argsort
+from sae_core.tensor_files import write_tensors
+
+STORE_VERSION = 1
+"""Raise it when the meaning or the layout of a shard changes."""
+
+ENCODE_TOKENS = 1024
+"""Tokens encoded at once: the dense [tokens, d_sae] block is the largest thing in memory."""
+
+MANIFEST = "manifest.json"
+
+
+class ActivationShards(Protocol):
+    """Activations of a corpus in shards of consecutive sequences, each made only when asked for."""
+
+    n_shards: int
+
+    def shard(self, index: int, /) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
+        """The numbers of one shard's sequences, and their activations."""
+
+
+@dataclass(frozen=True)
+class FeatureBlock:
+    """The non-zero activations of consecutive features, sorted by (feature, position)."""
+
+    start: int
+    """The first feature; row i below is feature start + i."""
+    indptr: Indices
+    """[features + 1]"""
+    position: NDArray[np.int32]
+    value: NDArray[np.float32]
+
+    @property
+    def n_features(self) -> int:
+        """Features in the block, dead ones too."""
+        return len(self.indptr) - 1
+
+    @cached_property
+    def count(self) -> Indices:
+        """[features] non-zero activations."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def row(self) -> NDArray[np.int32]:
+        """[non-zeros] the feature of each, counted from `start`."""
+        return np.repeat(np.arange(self.n_features, dtype=np.int32), self.count)
+
+    def features(self, start: int, stop: int) -> "FeatureBlock":
+        """Rows `start` to `stop - 1` by themselves."""
+        own = slice(self.indptr[start], self.indptr[stop])
+        indptr = self.indptr[start : stop + 1] - self.indptr[start]
+        return FeatureBlock(self.start + start, indptr, self.position[own], self.value[own])
+
+    def on(self, positions: range) -> "FeatureBlock":
+        """The activations at these positions alone."""
+        kept = (self.position >= positions.start) & (self.position < positions.stop)
+        if kept.all():
+            return self
+        indptr = row_bounds(self.row[kept], self.n_features)
+        return FeatureBlock(self.start, indptr, self.position[kept], self.value[kept])
+
+
+class ActivationStore:
+    """A finished store, opened for reading; only the counts are held.
+
+    A shard is mapped while it is read and no longer: what was read of a mapped file stays in memory as long as the map
+    does, and in the end that would be the whole store.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.plan: dict[str, Any] = manifest["plan"]
+        """What the store was made from: hashes, versions, sizes."""
+        self.d_sae: int = self.plan["d_sae"]
+        self._paths = [folder / shard["file"] for shard in manifest["shards"]]
+        self.shard_nonzeros: list[int] = [shard["nonzeros"] for shard in manifest["shards"]]
+        """Non-zero activations of each shard."""
+        length = self.plan["length"]
+        self.shard_positions = [range(shard["start"] * length, shard["stop"] * length) for shard in manifest["shards"]]
+        """Positions of each shard; they follow one another."""
+        self.count = np.zeros(self.d_sae, np.int64)
+        """[d_sae] non-zero activations of each feature."""
+        for i in range(self.n_shards):
+            with self._shard(i) as file:
+                self.count += np.diff(file.get_tensor("indptr"))
+
+    @classmethod
+    def open(cls, folder: Path) -> "ActivationStore":
+        """Open a finished store.
+
+        Raises:
+            ArtifactError: if the store is not finished, or a shard is missing or is not what was written.
+        """
+        manifest_file = folder / MANIFEST
+        if not manifest_file.exists():
+            raise ArtifactError(f"{folder} holds no finished activation store. Run the index again to finish it.")
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+        for shard in manifest["shards"]:
+            path = folder / shard["file"]
+            if not path.exists() or sha256_file(path) != shard["sha256"]:
+                raise ArtifactError(f"{path} is missing or damaged. Delete {folder} and run the index again.")
+        return cls(folder, manifest)
+
+    @property
+    def n_shards(self) -> int:
+        """Shards in the store."""
+        return len(self._paths)
+
+    def _shard(self, i: int) -> Any:
+        return safe_open(self._paths[i], framework="numpy")
+
+    def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
+        """Read features `start` to `stop - 1`, merged over `shards` (all of them by default)."""
+        chosen = range(self.n_shards) if shards is None else shards
+        columns = []
+        for i in chosen:
+            with self._shard(i) as file:
+                columns.append(file.get_slice("indptr")[start : stop + 1])
+        lengths = np.array([np.diff(column) for column in columns]).reshape(len(columns), stop - start)
+        indptr = bounds(lengths.sum(axis=0))
+        position = np.empty(indptr[-1], np.int32)
+        value = np.empty(indptr[-1], np.float32)
+        # Shards hold ascending sequences, so a feature's run is its runs in the shards, one after the other.
+        offsets = indptr[:-1] + np.cumsum(lengths, axis=0) - lengths
+        for i, column, length, offset in zip(chosen, columns, lengths, offsets, strict=True):
+            first, last = int(column[0]), int(column[-1])
+            if first == last:
+                continue  # which get_slice would refuse
+            target = np.arange(first, last) + np.repeat(offset - column[:-1], length)
+            with self._shard(i) as file:
+                position[target] = file.get_slice("position")[first:last]
+                value[target] = file.get_slice("value")[first:last]
+        return FeatureBlock(start, indptr, position, value)
+
+    def block_on(self, start: int, stop: int, positions: range) -> FeatureBlock:
+        """Read features `start` to `stop - 1` at these positions, which need not be those of whole shards."""
+        own = self.shard_positions
+        first = next(i for i in range(self.n_shards) if own[i].stop > positions.start)
+        last = next(i for i in reversed(range(self.n_shards)) if own[i].start < positions.stop)
+        return self.block(start, stop, range(first, last + 1)).on(positions)
+
+    def positions(self, shards: range) -> range:
+        """Positions of consecutive shards."""
+        return range(self.shard_positions[shards[0]].start, self.shard_positions[shards[-1]].stop)
+
+    def feature_blocks(self, max_nonzeros: int, max_features: int) -> list[tuple[int, int]]:
+        """Cut the features into (start, stop) of at most `max_nonzeros`, or of one feature that has more."""
+        return cut(self.count.tolist(), max_nonzeros, max_features)
+
+    def shard_groups(self, max_nonzeros: int) -> list[range]:
+        """Cut the shards into ranges of at most `max_nonzeros`, or of one shard that has more."""
+        return [range(*group) for group in cut(self.shard_nonzeros, max_nonzeros, max(1, self.n_shards))]
+
+
+def build_store(
+    sae: SAE, shards: ActivationShards, sequences: Sequences, folder: Path, *, progress: Progress = silent
+) -> ActivationStore:
+    """Encode every counted token and keep the non-zero activations.
+
+    Killed at any moment, the same call goes on after the last whole shard, without asking for the activations of
+    those that are done, and ends with the same bytes. A finished store of the same SAE and sequences is just opened.
+
+    Args:
+        sae: in its inference form.
+        shards: activations of `sequences`, in order; an `ActivationCache` is one.
+        sequences: what the activations were computed on.
+        folder: where the store is, or is to be.
+        progress: in counted tokens.
+
+    Raises:
+        ArtifactError: if the disk is full, or the shards are not those of `sequences`.
+        CorpusError: if the sequences are too long or too many for the store's integers.
+    """
+    reuse_freed_memory()
+    plan = _plan(sae, sequences)
+    if _is_finished(folder, plan):
+        return ActivationStore.open(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # of another plan: its shards are about to go
+    builder = _Builder(
+        sae, shards, sequences, folder, {"plan": sha256_json(plan), "n_shards": shards.n_shards}, progress
+    )
+    entries: list[dict[str, Any]] = []
+    stop = 0
+    for i in range(shards.n_shards):
+        entry = builder.kept_shard(i) or builder.write_shard(i)
+        if entry["start"] != stop:
+            raise _does_not_cover(folder)
+        stop = entry["stop"]
+        entries.append(entry)
+        progress(builder.counted_before(stop), plan["tokens"])
+    if stop != len(sequences):
+        raise _does_not_cover(folder)
+    write_json(folder / MANIFEST, {"plan": plan, "shards": entries})
+    _remove_leftovers(folder, {entry["file"] for entry in entries})
+    return ActivationStore.open(folder)
+
+
+def weights_sha256(sae: SAE) -> str:
+    """Hash of everything in an SAE that decides its activations."""
+    digest = hashlib.sha256(f"{sae.architecture} {sae.k}".encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _plan(sae: SAE, sequences: Sequences) -> dict[str, Any]:
+    positions = len(sequences) * sequences.length
+    if positions > np.iinfo(np.int32).max or sequences.length > np.iinfo(np.int16).max:
+        raise CorpusError(
+            f"{len(sequences):,} sequences of {sequences.length:,} tokens are too many for one index: "
+            "it holds 2^31 tokens, in sequences of at most 32,767. Take fewer tokens."
+        )
+    return {
+        "sae_sha256": weights_sha256(sae),
+        "d_sae": sae.d_sae,
+        "sequences_sha256": sequences.sha256,
+        "tokenizer_sha256": sequences.tokenizer_sha256,
+        "sequences": len(sequences),
+        "length": sequences.length,
+        "tokens": sequences.n_counted,
+        "store_version": STORE_VERSION,
+        "seesae_version": importlib.metadata.version("seesae"),
+    }
+
+
+def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
+    manifest = folder / MANIFEST
+    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["plan"] == plan
+
+
+def _does_not_cover(folder: Path) -> ArtifactError:
+    return ArtifactError(
+        f"The activation shards for {folder} do not follow one another over the sequences. "
+        f"Delete {folder} and the activation cache, and run the index again."
+    )
+
+
+def _remove_leftovers(folder: Path, files: set[str]) -> None:
+    """Remove shards of an earlier plan and what a killed run was writing."""
+    for path in [*folder.glob("shard-*.safetensors"), *folder.glob(".shard-*.tmp")]:
+        if path.name not in files:
+            path.unlink()
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """One build of a store: its inputs, and the mark in each of its shards."""
+
+    sae: SAE
+    shards: ActivationShards
+    sequences: Sequences
+    folder: Path
+    mark: dict[str, Any]
+    progress: Progress
+
+    def counted_before(self, sequence: int) -> int:
+        """Counted tokens in the sequences before `sequence`."""
+        return int(self.sequences.counted[:sequence].sum())
+
+    def path(self, i: int) -> Path:
+        return self.folder / f"shard-{i:05}.safetensors"
+
+    def kept_shard(self, i: int) -> dict[str, Any] | None:
+        """The manifest's entry of a shard that an earlier call with the same inputs wrote."""
+        if not self.path(i).exists():
+            return None
+        with safe_open(self.path(i), framework="numpy") as file:
+            header = json.loads(file.metadata()["seesae"])
+        return self._entry(i, header) if header["mark"] == self.mark else None
+
+    def write_shard(self, i: int) -> dict[str, Any]:
+        """Encode and write one shard; gives its entry in the manifest."""
+        where, activations = self.shards.shard(i)
+        start, stop, _ = where.indices(len(self.sequences))
+        tensors = self._encode(start, stop, activations)
+        header = {"mark": self.mark, "start": start, "stop": stop, "nonzeros": len(tensors["position"])}
+        # One key, because safetensors writes several in no fixed order.
+        write_tensors(self.path(i), tensors, {"seesae": json.dumps(header)})
+        return self._entry(i, header)
+
+    def _entry(self, i: int, header: dict[str, Any]) -> dict[str, Any]:
+        sizes = {key: header[key] for key in ("start", "stop", "nonzeros")}
+        return {"file": self.path(i).name, "sha256": sha256_file(self.path(i)), **sizes}
+
+    def _encode(self, start: int, stop: int, activations: Tensor) -> dict[str, Tensor]:
+        length = self.sequences.length
+        counted = np.flatnonzero(self.sequences.counted[start:stop])
+        before, total = self.counted_before(start), self.sequences.n_counted
+        x = activations.reshape((stop - start) * length, -1)
+        token, feature, value = [], [], []
+        for i in range(0, len(counted), ENCODE_TOKENS):
+            tokens = torch.from_numpy(counted[i : i + ENCODE_TOKENS])
+            rows, features, values = nonzeros(self.sae, x[tokens])
+            token.append(counted[i + rows])
+            feature.append(features)
+            value.append(values)
+            self.progress(before + i + len(tokens), total)
+        features = np.concatenate([*feature, np.empty(0, np.int64)])
+        # Tokens come in ascending order, so a stable sort by feature leaves them ascending within each.
+        order = stable_argsort(features)
+        position = np.concatenate([*token, np.empty(0, np.int64)])[order] + start * length
+        csc = {
+            "indptr": row_bounds(features, self.sae.d_sae),
+            "position": position.astype(np.int32),
+            "value": np.concatenate([*value, np.empty(0, np.float32)])[order],
+        }
+        return {name: torch.from_numpy(array) for name, array in csc.items()}
+
+
+@torch.no_grad()
+def nonzeros(
+    sae: SAE, x: Float[Tensor, "token d_in"]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Encode tokens; the non-zero activations as (row of `x`, feature, value), by row.
+
+    Raises:
+        ArtifactError: if an activation, of the model or of the SAE, is NaN or infinite.
+    """
+    if not x.isfinite().all():
+        raise ArtifactError("The model's activations are not numbers. Delete the activation cache and run it again.")
+    active, values = sae.encode_sparse(x.to(sae.W_dec.device))
+    if not values.isfinite().all():
+        raise ArtifactError("The SAE gives activations that are not numbers. Its weights are damaged: train it again.")
+    return active.rows.cpu().numpy(), active.features.cpu().numpy(), values.float().cpu().numpy()

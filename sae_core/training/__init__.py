@@ -1,0 +1,6 @@
+"""Train SAEs: the step and the loop, their config, the state that a killed run resumes from, and the curves."""
+
+from sae_core.training.config import TrainingConfig
+from sae_core.training.loop import ActivationSource, train, train_together
+
+__all__ = ["ActivationSource", "TrainingConfig", "train", "train_together"]

@@ -1,0 +1,263 @@
+"""The state of a training run, and its checkpoints: whole or absent, the last few kept."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sae_core.errors import CheckpointError, SAEError
+from sae_core.parallel import ALONE, Axis, Grid
+from sae_core.saes import SAE, Batch, Losses
+from sae_core.tensor_files import write_tensors
+from sae_core.training.config import TYPICAL_ENTRY, TrainingConfig
+from sae_core.training.running_variance import RunningVariance
+
+
+@dataclass
+class TrainingState:
+    """All that a run needs to go on. No random state is in it: start values and data order come from the seed."""
+
+    config: TrainingConfig
+    folder: Path
+    """Where checkpoints go; the same for all processes that train one SAE."""
+    grid: Grid
+    """The processes that train the SAE."""
+    sae: SAE
+    """With the features of this process."""
+    optimiser: torch.optim.Adam
+    """Of the SAE's parameters as they lie in memory: fused Adam copies a tensor that is laid out otherwise."""
+    targets: RunningVariance
+    """Of the scaled targets so far: what explained variance is measured against."""
+    last_active: Int[Tensor, " d_sae"]
+    """Activations seen when each feature was last active."""
+    losses: Callable[[Batch], Losses]
+    """The SAE's losses, compiled where that was asked for."""
+    sums: Float[Tensor, "3"]
+    """Loss, squared error and L0, summed over the steps since the curves' last point."""
+    step: int = 0
+    """Steps done; also the batches consumed."""
+
+    @classmethod
+    def create(
+        cls,
+        config: TrainingConfig,
+        d_in: int,
+        folder: Path,
+        device: torch.device,
+        *,
+        d_out: int | None = None,
+        grid: Grid = ALONE,
+    ) -> Self:
+        """The state before the first step, without start values.
+
+        Raises:
+            SAEError: the batch or the dictionary cannot be shared out evenly among the processes.
+        """
+        for what, count, parts in (
+            ("batch_size", config.batch_size, grid.tokens.size * config.accumulate),
+            ("d_sae", config.d_sae, grid.features.size),
+        ):
+            if count % parts:
+                raise SAEError(
+                    f"{what} is {count}, which {parts} parts cannot share evenly. Give a multiple of {parts}."
+                )
+        sae = config.sae(d_in, d_out, shards=grid.features.size).to(device)
+        return cls(
+            config=config,
+            folder=folder,
+            grid=grid,
+            sae=sae,
+            optimiser=torch.optim.Adam(
+                [
+                    {"params": nn.Parameter(_as_laid_out(tensor.detach())), "factor": sae.lr_factors.get(name, 1.0)}
+                    for name, tensor in sae.named_parameters()
+                ],
+                betas=(config.beta1, config.beta2),
+                fused=True,
+            ),
+            targets=RunningVariance.empty(sae.d_out, device),
+            last_active=torch.zeros(sae.d_sae, dtype=torch.int64, device=device),
+            losses=torch.compile(sae.losses) if config.compile else sae.losses,
+            sums=torch.zeros(3, dtype=torch.float64, device=device),
+        )
+
+    @property
+    def samples(self) -> int:
+        """Activations seen."""
+        return self.step * self.config.batch_size
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of the gradient, over all processes' parameters."""
+        if self.config.clip is not None:
+            return self.config.clip
+        shards = self.grid.features.size
+        parameters = sum(
+            tensor.numel() * (1 if name in self.sae.replicated else shards)
+            for name, tensor in self.sae.named_parameters()
+        )
+        return TYPICAL_ENTRY * math.sqrt(parameters)
+
+    def dead(self) -> Int[Tensor, " dead"]:
+        """Features that the last `dead_after` activations left inactive."""
+        assert self.config.dead_after is not None, "resolved() comes first"
+        return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
+
+    def dead_fraction(self) -> float:
+        """Share of all features that are dead; every process of the grid asks for it together."""
+        dead = self.grid.features.total(torch.tensor(len(self.dead()), device=self.last_active.device))
+        return int(dead) / self.config.d_sae
+
+    def descend(self) -> None:
+        """Move the parameters by their gradients, then drop these."""
+        config, optimiser = self.config, self.optimiser
+        for parameter, laid_out in self._optimised():
+            laid_out.grad = None if parameter.grad is None else _as_laid_out(parameter.grad)
+        for group in optimiser.param_groups:
+            group["lr"] = group["factor"] * config.learning_rate(self.step)
+        optimiser.step()
+        optimiser.zero_grad()
+        self.sae.zero_grad()
+
+    def save(self) -> None:
+        """Write a checkpoint, then delete all but the last few. Of processes that hold the same, the first one writes.
+
+        Raises:
+            ArtifactError: if the disk is full.
+        """
+        if self.grid.tokens.rank:
+            return
+        folder = _shard_folder(self.folder, self.grid.features)
+        metadata = {"step": str(self.step), "run": json.dumps(_identity(self.config))}
+        write_tensors(_path(folder, self.step), self._tensors(), metadata)
+        for step in saved_steps(folder)[: -self.config.keep]:
+            _path(folder, step).unlink()
+
+    @classmethod
+    def resume(
+        cls,
+        config: TrainingConfig,
+        d_in: int,
+        folder: Path,
+        device: torch.device,
+        *,
+        d_out: int | None = None,
+        grid: Grid = ALONE,
+    ) -> Self | None:
+        """The state in the newest checkpoint that can be read; None where a run has not begun.
+
+        Raises:
+            CheckpointError: if the folder holds another run, or checkpoints of which none can be read.
+        """
+        saved = _load_newest(_shard_folder(folder, grid.features), grid.features, device)
+        if saved is None:
+            return None
+        tensors, metadata = saved
+        state = cls.create(config, d_in, folder, device, d_out=d_out, grid=grid)
+        shapes = {name: tensor.shape for name, tensor in state.sae.state_dict().items()}
+        if json.loads(metadata["run"]) != _identity(config) or any(
+            f"sae.{name}" not in tensors or tensors[f"sae.{name}"].shape != shape for name, shape in shapes.items()
+        ):
+            raise CheckpointError(f"{folder} holds a run with another config. Train in an empty folder.")
+        state.step = int(metadata["step"])
+        for _, laid_out in state._optimised():
+            zeros = torch.zeros_like(laid_out, requires_grad=False)
+            state.optimiser.state[laid_out] = {
+                "step": torch.zeros((), device=device),
+                "exp_avg": zeros,
+                "exp_avg_sq": zeros.clone(),
+            }
+        with torch.no_grad():
+            for name, tensor in state._tensors().items():
+                tensor.copy_(tensors[name])
+        return state
+
+    def finished(self) -> SAE:
+        """The inference form of the whole SAE; every process of the grid asks for it together."""
+        features = self.grid.features
+        if features.size == 1:
+            return self.sae.for_inference()
+        sae = self.config.sae(self.sae.d_in, self.sae.config.d_out)
+        with torch.no_grad():
+            for name, own in self.sae.state_dict().items():
+                whole = sae.state_dict()[name]
+                if own.ndim == 0 or name in SAE.replicated:
+                    whole.copy_(own)
+                else:
+                    whole.copy_(features.gather(own, dim=1 if name == "W_enc" else 0))
+        return sae.for_inference()
+
+    def _optimised(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Each parameter with the view of it that the optimiser moves."""
+        laid_out = (group["params"][0] for group in self.optimiser.param_groups)
+        return zip(self.sae.parameters(), laid_out, strict=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict(keep_vars=True).items()}
+        for number, (_, laid_out) in enumerate(self._optimised()):
+            for key, tensor in self.optimiser.state[laid_out].items():
+                tensors[f"optimiser.{number}.{key}"] = tensor
+        targets = {f"targets.{name}": tensor for name, tensor in vars(self.targets).items()}
+        return {**tensors, **targets, "last_active": self.last_active, "sums": self.sums}
+
+
+def _as_laid_out(tensor: Tensor) -> Tensor:
+    """The tensor, or its transpose if that is contiguous: `W_enc` lies in memory by feature."""
+    return tensor.t() if tensor.ndim == 2 and tensor.t().is_contiguous() else tensor
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps that have a checkpoint, ascending."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors"))
+
+
+_COMPARED = 64
+"""Checkpoints of each shard that are looked at for one that all shards have."""
+
+
+def _load_newest(
+    folder: Path, features: Axis, device: torch.device
+) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
+    for abandoned in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
+        abandoned.unlink(missing_ok=True)
+    steps = saved_steps(folder)
+    for step in reversed(_common(steps, features, device)):
+        try:
+            with safe_open(_path(folder, step), framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue
+    if steps:
+        raise CheckpointError(f"No checkpoint in {folder} can be read. Delete the folder to train from the start.")
+    return None
+
+
+def _common(steps: list[int], features: Axis, device: torch.device) -> list[int]:
+    """Those of the steps, ascending, that every shard of the dictionary has: a kill may come between two writes."""
+    newest = ([-1] * _COMPARED + steps)[-_COMPARED:]
+    of_each = features.gather(torch.tensor([newest], device=device)).tolist()
+    return sorted(set(newest).intersection(*of_each) - {-1})
+
+
+def _shard_folder(folder: Path, features: Axis) -> Path:
+    """Where this process' features are kept."""
+    return folder if features.size == 1 else folder / f"part-{features.rank + 1}-of-{features.size}"
+
+
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    """What must agree between a run and the one that resumes it, as JSON gives it back."""
+    changeable = ("checkpoint_every", "keep")
+    identity = {name: value for name, value in asdict(config).items() if name not in changeable}
+    return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}.safetensors"

@@ -1,0 +1,48 @@
+"""A workshop on a database of its own, with a tiny model and a small corpus to work on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.runs.job_context import Workshop
+from app.runs.params import TrainParams
+from app.settings import Settings
+from tests.tiny import CORPUS_FILE, tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(home=tmp_path / "home", database_url=database_url, device="cpu", author="tester")
+
+
+@pytest.fixture
+def shop(settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> Workshop:
+    return Workshop(settings, engine, sessionmaker)
+
+
+@pytest.fixture
+def training(model_folder: Path) -> TrainParams:
+    """A training of a moment."""
+    return TrainParams(
+        model=str(model_folder),
+        hook="resid_post.1",
+        corpus=str(CORPUS_FILE),
+        length=32,
+        width=64,
+        k=4,
+        samples=6_000,
+        batch_size=256,
+    )

@@ -1,0 +1,101 @@
+"""Exports of features: which, into which folder, and as lines of JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.errors import Conflict, NotFound, Unprocessable
+from app.exchange.features import Progress, Selection, Source, export_features
+from app.exchange.jsonl import FEATURES, write_jsonl
+from app.settings import Settings
+from tests.factories import Synthetic, make_sae
+from tests.web.site import site
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def silent(done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> Synthetic:
+    return await make_sae(engine)
+
+
+async def lines(sessions: Sessions, folder: Path, **options: Any) -> list[dict[str, Any]]:
+    await export_features(sessions, "tiny-l1-batchtopk-24", write_jsonl, folder, progress=silent, **options)
+    return [json.loads(line) for line in (folder / FEATURES).read_text(encoding="utf-8").splitlines()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("3", {3}), ("0-2,5", {0, 1, 2, 5}), (" 4 - 6 , 1", {1, 4, 5, 6}), ("2,1-3", {1, 2, 3})]
+)
+def test_selections(text: str, numbers: set[int]) -> None:
+    selection = Selection.parse(text)
+    assert {number for number in range(10) if number in selection} == numbers
+    assert Selection.parse(str(selection)) == selection
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "1-2-3", "5-3", "9" * 5000, "٣", "1.5"])
+def test_what_is_no_selection_is_refused(text: str) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        Selection.parse(text)
+    assert len(str(refused.value)) < 120
+
+
+async def test_lines_are_what_the_api_says(
+    made: Synthetic, sessionmaker: Sessions, settings: Settings, tmp_path: Path
+) -> None:
+    found = await lines(sessionmaker, tmp_path / "out")
+    assert [each["index"] for each in found] == list(range(24))
+    async with site(settings) as client:
+        for number in (0, 7):
+            said = await client.get(f"/api/v1/saes/{made.sae.slug}/features/{number}")
+            assert found[number] == said.json()
+
+
+async def test_only_the_selected_leave(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
+    found = await lines(sessionmaker, tmp_path / "out", selection=Selection.parse("3-5,20-90"))
+    assert [each["index"] for each in found] == [3, 4, 5, 20, 21, 22, 23]
+    with pytest.raises(Unprocessable, match="none of the features 24-90: it has 24, numbered 0 to 23"):
+        await lines(sessionmaker, tmp_path / "none", selection=Selection.parse("24-90"))
+    assert not (tmp_path / "none").exists()
+
+
+async def test_a_folder_that_holds_something_is_left_alone(
+    made: Synthetic, sessionmaker: Sessions, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(Conflict, match="holds something"):
+        await lines(sessionmaker, tmp_path)
+    assert names(tmp_path) == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    assert len(await lines(sessionmaker, tmp_path / "empty")) == 24
+
+
+async def test_what_stops_half_way_leaves_nothing(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
+    async def breaks(source: Source, folder: Path, progress: Progress) -> None:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await export_features(sessionmaker, made.sae.slug, breaks, tmp_path / "out", progress=silent)
+    assert names(tmp_path) == []
+
+
+async def test_without_an_sae_or_an_index_nothing_leaves(
+    engine: AsyncEngine, sessionmaker: Sessions, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound, match="There is no SAE"):
+        await lines(sessionmaker, tmp_path / "out")
+    await make_sae(engine, publish=False)
+    with pytest.raises(Conflict, match="seesae index"):
+        await lines(sessionmaker, tmp_path / "out")

@@ -1,0 +1,30 @@
+"""Rows for the database, against the arrays that they are cut from."""
+
+import numpy as np
+
+from app.pipeline.db_rows import _ranked, unpadded
+from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
+
+
+def test_padding_is_cut_off_every_list_by_its_ids() -> None:
+    ids = np.array([[4, 7, -1], [-1, -1, -1], [1, 2, 3]])
+    values = np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]])
+    assert list(_ranked(ids, values)) == [([4, 7], [0.5, 0.25]), ([], []), ([1, 2, 3], [3.0, 2.0, 1.0])]
+
+
+def test_only_padding_at_the_end_is_cut_off_a_sequence() -> None:
+    # 0 is BOS, separator and padding alike, as in GPT-2.
+    sequences = Sequences(
+        length=6,
+        pad_token_id=0,
+        token_ids=np.array([[0, 5, 0, 6, 0, 0], [0, 5, 6, 7, 8, 9]], np.int32),
+        counted=np.array([[False, True, False, True, False, False], [False, True, True, True, True, True]]),
+        document_of=np.array([[-1, 0, -1, 1, -1, -1], [-1, 1, 1, 1, 1, 1]], np.int32),
+        documents=[DocumentInfo("a"), DocumentInfo("b")],
+        corpus=CorpusInfo("c", "C", "c.json", None, None, "0"),
+        tokenizer_sha256="0",
+    )
+    assert list(unpadded(sequences)) == [
+        ([0, 5, 0, 6], [-1, 0, -1, 1]),
+        ([0, 5, 6, 7, 8, 9], [-1, 1, 1, 1, 1, 1]),
+    ]

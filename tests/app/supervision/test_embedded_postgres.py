@@ -1,0 +1,176 @@
+"""The embedded server, with owners that leave in every way there is."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from app.errors import UserError
+from app.supervision.embedded_postgres import check, database, embedded_postgres, libpq_url
+from tests.conftest import temporary_home
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """One folder for most of these tests: each leaves its server stopped, and initialising takes seconds."""
+    with temporary_home() as folder:
+        yield folder
+
+
+@pytest.fixture
+def fresh_home() -> Iterator[Path]:
+    with temporary_home() as folder:
+        yield folder
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from app.supervision.embedded_postgres import embedded_postgres
+with embedded_postgres(Path(sys.argv[1])) as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def owner(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process that holds the database open until its standard input ends; and the URL that it was given."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        yield process, process.stdout.readline().strip()
+
+
+def postmaster(home: Path) -> psutil.Process | None:
+    pidfile = home / "postgres" / "postmaster.pid"
+    try:
+        return psutil.Process(int(pidfile.read_text().split()[0]))
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+
+
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_the_data_outlives_the_server(home: Path) -> None:
+    with embedded_postgres(home) as url:
+        execute(url, "CREATE TABLE kept_1 AS SELECT 42 AS answer")
+        assert postmaster(home)
+    assert postmaster(home) is None
+    with embedded_postgres(home) as url:
+        assert execute(url, "SELECT answer FROM kept_1") == [(42,)]
+
+
+def test_an_owner_killed_leaves_its_server_to_the_next(home: Path) -> None:
+    with owner(home) as (process, url):
+        execute(url, "CREATE TABLE kept_2 AS SELECT 42 AS answer")
+        process.kill()
+    before = postmaster(home)
+    assert before
+    with embedded_postgres(home) as url:
+        assert postmaster(home) == before
+        assert execute(url, "SELECT answer FROM kept_2") == [(42,)]
+    assert postmaster(home) is None, "the owner that was killed must not keep the server alive"
+
+
+def test_a_server_killed_recovers(home: Path) -> None:
+    with owner(home) as (process, url):
+        execute(url, "CREATE TABLE kept_3 AS SELECT 42 AS answer")
+        server = postmaster(home)
+        assert server
+        server.kill()
+        process.kill()
+    assert (home / "postgres" / "postmaster.pid").exists()
+    with embedded_postgres(home) as url:
+        assert execute(url, "SELECT answer FROM kept_3") == [(42,)]
+
+
+def test_a_pid_file_that_names_another_process_is_stale(home: Path) -> None:
+    with embedded_postgres(home) as url:
+        execute(url, "CREATE TABLE kept_4 AS SELECT 42 AS answer")
+        pidfile = home / "postgres" / "postmaster.pid"
+        lines = pidfile.read_text().splitlines()
+    pidfile.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    with embedded_postgres(home) as url:
+        assert execute(url, "SELECT answer FROM kept_4") == [(42,)]
+
+
+def test_who_leaves_first_leaves_it_running(home: Path) -> None:
+    with embedded_postgres(home) as url:
+        with owner(home) as (process, theirs):
+            assert theirs == url
+            process.communicate()
+            assert process.returncode == 0
+        assert execute(url, "SELECT 1") == [(1,)]
+    assert postmaster(home) is None
+
+
+def test_an_interrupted_owner_stops_its_server(home: Path) -> None:
+    with owner(home) as (process, _):
+        process.send_signal(signal.SIGINT)
+    assert postmaster(home) is None
+
+
+def test_a_locale_that_is_not_installed_does_not_matter(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
+    with embedded_postgres(fresh_home) as url:
+        assert execute(url, "SELECT lower('É')") == [("é",)]
+    assert os.environ["LC_ALL"] == "xx_XX.UTF-8"
+
+
+def test_data_of_another_version_is_refused(fresh_home: Path) -> None:
+    (fresh_home / "postgres").mkdir()
+    (fresh_home / "postgres" / "PG_VERSION").write_text("12\n")
+    with pytest.raises(UserError, match=r"does not start.*12"), embedded_postgres(fresh_home):
+        pass
+
+
+def test_a_server_that_does_not_start_says_why(home: Path) -> None:
+    with embedded_postgres(home):
+        pass
+    configuration = home / "postgres" / "postgresql.conf"
+    works = configuration.read_text()
+    configuration.write_text(works + "shared_buffers = 'plenty'\n")
+    with pytest.raises(UserError, match="does not start: configuration file") as caught, embedded_postgres(home):
+        pass
+    assert "\n" not in str(caught.value)
+    configuration.write_text(works)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(fresh_home: Path) -> None:
+    (fresh_home / "postgres").mkdir()
+    (fresh_home / "postgres" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"does not start: .*not empty"), embedded_postgres(fresh_home):
+        pass
+    assert (fresh_home / "postgres" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(UserError, match="SEESAE_HOME"), embedded_postgres(tmp_path / "home"):
+        pass
+
+
+def test_a_given_database_is_used_as_it_is(database_url: str, tmp_path: Path) -> None:
+    with database(tmp_path, database_url.replace("+psycopg", "")) as url:
+        assert url == database_url
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_out_of_reach_is_one_line_without_its_password() -> None:
+    with pytest.raises(UserError, match=r"ada.*@127.0.0.1:1/sae.*SEESAE_DATABASE_URL") as caught:
+        check("postgresql://ada:hunter2@127.0.0.1:1/sae")
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,258 @@
+"""The statistics against the same ones by brute force, and the same whatever the blocks and shards."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sae_core.errors import ArtifactError
+from sae_core.statistics import coactivation
+from sae_core.statistics.compute import compute_statistics
+from sae_core.statistics.types import Examples, FeatureStatistics
+from sae_core.store.activation_store import ActivationStore, build_store
+from tests.core.statistics import small
+from tests.core.statistics.brute_force import Dense
+from tests.core.statistics.small import Cut
+
+SEED = 5
+SEQUENCES = small.small_sequences()
+F = small.small_activations(SEQUENCES)
+SAE = small.small_sae()
+DIRECTIONS = torch.randn(small.FEATURES, 50, generator=torch.Generator().manual_seed(2))
+DENSE = Dense(F, SEQUENCES, SAE.W_dec.detach().numpy())
+EVERY = range(small.FEATURES)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
+    return build_store(SAE, Cut(F, [10, 11, 30]), SEQUENCES, tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def found(built: ActivationStore) -> FeatureStatistics:
+    return compute_statistics(built, SEQUENCES, SAE, DIRECTIONS, seed=SEED)
+
+
+def listed(ids: np.ndarray, *columns: np.ndarray) -> list[tuple]:
+    """One feature's list as tuples, up to the first -1; behind it there is nothing but filling."""
+    size = int((ids >= 0).sum())
+    assert (ids[size:] == -1).all()
+    assert all((column[size:] == 0).all() for column in columns)
+    return [tuple(column[i].item() for column in (ids, *columns)) for i in range(size)]
+
+
+def close(ours: list[tuple], reference: list[tuple]) -> None:
+    """Whole numbers exactly, others to float tolerance."""
+    assert len(ours) == len(reference)
+    for mine, theirs in zip(ours, reference, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            assert a == (pytest.approx(b, rel=1e-5) if isinstance(b, float) else b)
+
+
+def test_counts_and_moments(found: FeatureStatistics) -> None:
+    assert found.tokens == DENSE.tokens
+    for i in EVERY:
+        values = np.array([value for *_, value in DENSE.active(i)])
+        assert found.count[i] == len(values)
+        assert found.density[i] == len(values) / DENSE.tokens
+        assert found.max[i] == max(values, default=0)
+        assert found.mean[i] == pytest.approx(values.mean() if len(values) else 0, rel=1e-6)
+        assert found.histogram[i].tolist() == DENSE.histogram(i)
+        assert found.band_edges[i].tolist() == DENSE.band_edges(i)
+
+
+def examples_of(examples: Examples, feature: int) -> dict[tuple[int, int], tuple[int, int, float]]:
+    mine = np.flatnonzero(examples.feature == feature)
+    return {
+        (int(examples.band[i]), int(examples.rank[i])): (
+            int(examples.sequence[i]),
+            int(examples.position[i]),
+            float(examples.activation[i]),
+        )
+        for i in mine
+    }
+
+
+def test_top_and_band_examples(found: FeatureStatistics) -> None:
+    for i in EVERY:
+        top = {(0, rank): visit for rank, visit in enumerate(DENSE.top_examples(i))}
+        assert examples_of(found.examples, i) == top | DENSE.band_examples(i, SEED)
+
+
+def test_examples_hold_every_activation_of_their_sequence_and_are_sorted(found: FeatureStatistics) -> None:
+    examples = found.examples
+    for i in range(len(examples)):
+        entries = slice(examples.indptr[i], examples.indptr[i + 1])
+        whole = DENSE.f[examples.sequence[i], :, examples.feature[i]]
+        assert examples.positions[entries].tolist() == np.flatnonzero(whole).tolist()
+        assert examples.values[entries].tolist() == whole[whole > 0].tolist()
+    order = np.lexsort((examples.rank, examples.band, examples.feature))
+    assert (order == np.arange(len(order))).all()
+
+
+def test_a_feature_of_few_sequences_shares_them_among_its_bands(found: FeatureStatistics) -> None:
+    drawn = [key for key in examples_of(found.examples, small.FEW_SEQUENCES) if key[0] > 0]
+    assert sorted(drawn) == [(band, 0) for band in (1, 2, 3, 4, 5)]
+
+
+def test_another_seed_draws_other_examples(built: ActivationStore, found: FeatureStatistics) -> None:
+    other = compute_statistics(built, SEQUENCES, SAE, DIRECTIONS, seed=SEED + 1)
+    assert examples_of(other.examples, small.DENSE) != examples_of(found.examples, small.DENSE)
+    assert (other.histogram == found.histogram).all()
+
+
+def test_top_tokens(found: FeatureStatistics) -> None:
+    for i in EVERY:
+        columns = found.top_token_counts[i], found.top_token_shares[i], found.top_token_means[i]
+        close(listed(found.top_token_ids[i], *columns), DENSE.top_tokens(i))
+
+
+@pytest.mark.parametrize("floor", [coactivation.MIN_GIVEN_THIS, 0.15])
+def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coactivation, "MIN_GIVEN_THIS", floor)
+    found = compute_statistics(built, SEQUENCES, SAE, None)
+    for i in EVERY:
+        columns = (
+            found.coactive_pmi[i],
+            found.coactive_joint[i],
+            found.coactive_given_this[i],
+            found.coactive_given_other[i],
+        )
+        close(listed(found.coactive[i], *columns), DENSE.coactive(i, floor))
+    assert found.coactive[small.TWIN, 0] == small.OTHER_TWIN
+
+
+def test_near_decoders(found: FeatureStatistics) -> None:
+    for i in EVERY:
+        close(listed(found.near[i], found.near_cosine[i]), DENSE.near(i))
+
+
+def test_topics(found: FeatureStatistics) -> None:
+    topics = found.topics
+    for i in EVERY:
+        mine = listed(topics.topic[i], topics.count[i], topics.share[i], topics.lift[i])
+        close([(topics.names[number], *rest) for number, *rest in mine], DENSE.topics(i))
+    assert topics.names[topics.topic[small.TOPIC, 0]] == "Law"
+    assert found.count[small.ONE_DOCUMENT] >= 10
+    assert (topics.topic[small.ONE_DOCUMENT] == -1).all()
+
+
+def test_output_tokens(found: FeatureStatistics) -> None:
+    effect = SAE.W_dec.detach().double().numpy() @ DIRECTIONS.double().numpy()
+    for i in EVERY:
+        order = np.argsort(-effect[i])
+        promoted = [(int(t), effect[i, t]) for t in order[:15]]
+        suppressed = [(int(t), effect[i, t]) for t in order[::-1][:15]]
+        close(listed(found.promoted_ids[i], found.promoted_logits[i]), promoted)
+        close(listed(found.suppressed_ids[i], found.suppressed_logits[i]), suppressed)
+
+
+def test_no_output_tokens_away_from_the_residual_stream(built: ActivationStore) -> None:
+    without = compute_statistics(built, SEQUENCES, SAE, None)
+    assert (without.promoted_ids == -1).all()
+    assert (without.suppressed_ids == -1).all()
+    assert without.provenance["output_tokens"] is False
+
+
+def test_health_flags(found: FeatureStatistics) -> None:
+    for i in EVERY:
+        assert {flag: bool(found.health[flag][i]) for flag in found.health} == DENSE.health(i)
+
+
+def test_planted_features_have_their_flags(found: FeatureStatistics) -> None:
+    flagged = {flag: set(np.flatnonzero(values).tolist()) for flag, values in found.health.items()}
+    assert flagged["dead"] == {small.DEAD}
+    assert small.DENSE in flagged["dense"]
+    assert flagged["duplicate"] == {small.TWIN, small.OTHER_TWIN}
+    assert found.near_cosine[[small.DEAD, small.SPLIT], 0].min() > 0.95
+    assert DENSE.joint[small.SPLIT, small.OTHER_SPLIT] > 0
+    assert flagged["positional"] == {small.POSITION}
+    assert flagged["special_token"] == {small.AFTER_SPECIAL}
+    assert flagged["single_token"] == {small.TOKEN, small.ABSORBER}
+    assert small.PART in flagged["splitting"]
+    assert small.ABSORBER in flagged["absorption"]
+    assert not {small.PARENT, small.ABSORBER} & flagged["splitting"]
+    assert not {small.PARENT, small.PART} & flagged["absorption"]
+
+
+def digest(found: FeatureStatistics) -> str:
+    """Of every byte of the statistics."""
+    parts = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                add(getattr(value, field.name))
+        elif isinstance(value, np.ndarray):
+            parts.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+        elif isinstance(value, dict) and any(isinstance(item, np.ndarray) for item in value.values()):
+            for key in sorted(value):
+                add(value[key])
+        else:
+            parts.update(json.dumps(value, sort_keys=True).encode())
+
+    add(found)
+    return parts.hexdigest()
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.sets(st.integers(1, small.SEQUENCES - 1), max_size=12),
+    nonzeros=st.integers(1, 4000),
+    features=st.integers(1, 80),
+    encoded=st.integers(1, 300),
+)
+def test_the_same_bytes_whatever_the_shards_and_blocks(
+    cuts: set[int],
+    nonzeros: int,
+    features: int,
+    encoded: int,
+    found: FeatureStatistics,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "ENCODE_TOKENS", encoded)
+        patch.setattr(statistics, "BLOCK_NONZEROS", nonzeros)
+        patch.setattr(statistics, "BLOCK_FEATURES", features)
+        patch.setattr(coactivation, "CHUNK_NONZEROS", nonzeros)
+        patch.setattr(coactivation, "JOINT_BYTES", 4 * small.FEATURES * features)
+        patch.setattr(coactivation, "ROWS", features)
+        folder: Path = tmp_path_factory.mktemp("store")
+        other = build_store(SAE, Cut(F, sorted(cuts)), SEQUENCES, folder)
+        assert digest(compute_statistics(other, SEQUENCES, SAE, DIRECTIONS, seed=SEED)) == digest(found)
+
+
+def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
+    nothing = build_store(SAE, Cut(np.zeros_like(F)), SEQUENCES, tmp_path)
+    found = compute_statistics(nothing, SEQUENCES, SAE, DIRECTIONS)
+    assert found.health["dead"].all()
+    assert len(found.examples) == 0
+    assert (found.coactive == -1).all()
+    assert (found.near >= 0).all()
+
+
+def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:
+    reports: list[tuple[int, int]] = []
+    compute_statistics(
+        built, SEQUENCES, SAE, DIRECTIONS, progress=lambda done, total, _=None, /: reports.append((done, total))
+    )
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[-1] == (small.FEATURES, small.FEATURES)
+
+
+def test_a_store_of_another_sae_is_refused(built: ActivationStore) -> None:
+    with pytest.raises(ArtifactError, match="another SAE"):
+        compute_statistics(built, SEQUENCES, small.small_sae(seed=1), None)
+
+
+def test_provenance_is_json_and_names_what_was_used(found: FeatureStatistics) -> None:
+    provenance = json.loads(json.dumps(found.provenance))
+    assert provenance["seed"] == SEED
+    assert provenance["store"]["sequences_sha256"] == SEQUENCES.sha256
+    assert provenance["health"]["dense_density"] == 0.1

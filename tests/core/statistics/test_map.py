@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+
+from sae_core.statistics.map import MIN_FEATURES, feature_map
+
+GROUPS, SIZE, D_IN = 6, 40, 32
+
+
+def grouped() -> torch.Tensor:
+    """Directions around six centres, groups one after the other."""
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(GROUPS, 1, D_IN, generator=generator)
+    return (centres + 0.3 * torch.randn(GROUPS, SIZE, D_IN, generator=generator)).flatten(0, 1)
+
+
+@pytest.mark.parametrize("lengths", [torch.ones(1), torch.logspace(-2, 2, GROUPS * SIZE)[:, None]])
+def test_groups_of_directions_lie_together(lengths: torch.Tensor) -> None:
+    points = feature_map(grouped() * lengths)
+    assert points.shape == (GROUPS * SIZE, 2)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.argsort(axis=1)[:, :5]
+    group = np.arange(GROUPS * SIZE) // SIZE
+    assert (group[nearest] == group[:, None]).mean() > 0.99
+
+
+def test_equal_seeds_give_equal_maps() -> None:
+    W_dec = grouped()
+    assert (feature_map(W_dec, seed=3) == feature_map(W_dec, seed=3)).all()
+    assert (feature_map(W_dec, seed=3) != feature_map(W_dec, seed=4)).any()
+
+
+def test_few_features_are_laid_out_too() -> None:
+    for features in (1, 2, 3, MIN_FEATURES - 1):
+        points = feature_map(torch.randn(features, 8))
+        assert points.shape == (features, 2)
+        assert np.isfinite(points).all()
+
+
+def test_dead_directions_do_not_spoil_it() -> None:
+    W_dec = grouped()
+    W_dec[:3] = 0
+    assert np.isfinite(feature_map(W_dec)).all()

@@ -1,0 +1,124 @@
+"""Shading, lines and writing directions; and that no token, however hostile, becomes markup."""
+
+import pytest
+
+from app.queries.examples import DocumentInfo, ExampleToken, ExampleView
+from app.web.components import token_html, token_text
+from app.web.rendering import environment
+from tests.web.html import parse
+
+HOSTILE = [
+    b"<script>alert(1)</script>",
+    b'" onmouseover="alert(1)',
+    b"' x='",
+    b"&amp;",
+    b"{{ 7*7 }}",
+    b"</span></p></body>",
+    b"\x00\x07\x1b",
+    "\u202e evil".encode(),
+    b"\xe2\x82",
+    b"\n",
+    b"\t",
+]
+
+
+def example(tokens: list[bytes], activations: list[float], position: int, start: int = 0) -> ExampleView:
+    return ExampleView(
+        band=0,
+        rank=0,
+        sequence=7,
+        position=position,
+        activation=activations[position - start],
+        document=DocumentInfo(0, "<b>Title</b>", None),
+        start=start,
+        tokens=tuple(
+            ExampleToken(100 + i, raw, special=False, activation=value)
+            for i, (raw, value) in enumerate(zip(tokens, activations, strict=True))
+        ),
+        peak=max(activations),
+    )
+
+
+def macro(name: str):
+    return getattr(environment().get_template("macros/token_text.html").module, name)
+
+
+@pytest.mark.parametrize(
+    ("activation", "step"), [(0, 0), (-1, 0), (1e-9, 1), (1, 1), (1.01, 2), (3, 3), (5.99, 6), (6, 6), (7, 6)]
+)
+def test_steps_are_even_and_zero_is_bare(activation: float, step: int) -> None:
+    assert token_text.step(activation, 6.0) == step
+
+
+def test_a_feature_that_never_fires_shades_nothing() -> None:
+    assert token_text.step(0.0, 0.0) == 0
+
+
+def test_line_is_cut_around_its_token() -> None:
+    tokens = [f" w{i:03}".encode() for i in range(200)]
+    shown = token_text.line(example(tokens, [0.0] * 99 + [2.0] + [1.0] * 100, position=99), 2.0)
+    assert shown.token.strongest
+    assert shown.token.step == token_text.STEPS
+    before = [token for run in shown.before for token in run.tokens]
+    after = [token for run in shown.after for token in run.tokens]
+    assert [token.position for token in before] == list(range(99 - len(before), 99))
+    assert [token.position for token in after] == list(range(100, 100 + len(after)))
+    assert 60 < sum(len(token.pieces[0].text) for token in before) < 75
+    assert {token.step for token in after} == {3}
+
+
+def test_window_that_starts_later_keeps_positions() -> None:
+    shown = token_text.line(example([b"a", b"b", b"c"], [0.0, 4.0, 0.0], position=41, start=40), 4.0)
+    assert shown.token.note == "4.00 · 100\u202f% of the maximum\ntoken 101 · position 41"
+    assert [token.position for run in shown.after for token in run.tokens] == [42]
+
+
+def test_right_to_left_runs_keep_the_spaces_between_them_only() -> None:
+    tokens = ["The", " ", "كتاب", " ", "جديد", " ", "of", ".", "שלום"]
+    shown = token_text.sequence(example([t.encode() for t in tokens], [1.0] * 9, position=0), 1.0)
+    assert [(run.right_to_left, "".join(t.pieces[0].text for t in run.tokens)) for run in shown] == [
+        (False, "The "),
+        (True, "كتاب جديد"),
+        (False, " of."),
+        (True, "שלום"),
+    ]
+
+
+@pytest.mark.parametrize("active", [0.0, 3.0])
+def test_hostile_tokens_stay_text(active: float) -> None:
+    view = example(HOSTILE, [active] * len(HOSTILE), position=3)
+    for html in (macro("full")(token_text.sequence(view, 3.0), 3), token_html.line(token_text.line(view, 3.0))):
+        tree = parse(str(html))
+        assert {element.tag for element in tree.all()} <= {"p", "span", "bdi"}
+        assert not [name for element in tree.all() for name in element.attributes if name.startswith("on")]
+        assert "<script>alert(1)</script>" in tree.text
+        assert "{{ 7*7 }}" in tree.text
+        assert "&amp;" in tree.text
+        chips = [element.text for element in tree.all("span", cls="chip")]
+        assert {"U+0000", "U+001B", "U+202E", "E2", "82"} <= set(chips)
+        assert {element.text for element in tree.all("span", cls="mark")} == {"↵", "⇥"}
+
+
+def test_text_of_a_sequence_is_exact() -> None:
+    tokens = [b"The", b" cat", b"  sat", b" .", b"on"]
+    html = macro("full")(token_text.sequence(example(tokens, [0.0, 1.0, 2.0, 0.0, 0.0], position=2), 2.0), 2)
+    tree = parse(str(html))
+    assert tree.text == "The cat  sat .on"
+    assert [token["tabindex"] for token in tree.all("span", cls="t")] == ["-1", "-1", "0", "-1", "-1"]
+    assert tree.one("span", cls="top").text == "  sat"
+    assert "position 0" in tree.all("span", cls="t")[0]["title"]
+
+
+def test_line_wraps_only_what_is_shaded() -> None:
+    tokens = [b"The", b" cat", b" sat"]
+    tree = parse(str(token_html.line(token_text.line(example(tokens, [0.0, 0.0, 2.0], position=2), 2.0))))
+    assert tree.text == "The cat sat"
+    assert [token.text for token in tree.all("span", cls="t")] == [" sat"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"), [(b" the", " the"), (b" ", "␣"), (b"   ", "␣␣␣"), (b"\n", "↵"), (b" \n", "␣↵"), (b"<b>", "<b>")]
+)
+def test_a_lone_token_of_spaces_can_be_seen(raw: bytes, text: str) -> None:
+    tree = parse(str(token_html.lone(raw, special=False)))
+    assert tree.text == text
