@@ -74,7 +74,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     described: dict[str, Any] = {
         "error": " from ".join(type(cause).__name__ for cause in chain),
         "stack": [
-            f"{_short(frame.filename)}:{frame.lineno} {frame.name}"
+            f"{_relative_path(frame.filename)}:{frame.lineno} {frame.name}"
             for frame in traceback.extract_tb(error.__traceback__)[-_FRAMES_SHOWN:]
         ],
     }
@@ -90,7 +90,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _short(filename: str) -> str:
+def _relative_path(filename: str) -> str:
     """A path below the package, or the part below site-packages: a log names no one's home folder."""
     path = Path(filename)
     if path.is_relative_to(_PACKAGE_ROOT) and "site-packages" not in path.parts:

@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=5, help="how many corpora")
     args = parser.parse_args()
     settings = get_settings()
-    material = load(settings, args.tokens, say)
+    material = load(settings, args.tokens, notify)
     results: dict[str, Any] = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine()}
     size = 2 * ActivationCache.size(material.sequences, material.model.d_in(HOOK))
     with scratch(settings, size, "Activations and their store") as folder:
@@ -79,7 +79,7 @@ def main() -> None:
         results["k"] = [step(batches, folder, k=k) for k in KS]
         config = TrainingConfig(d_sae=WIDTH, k=K, samples=8 * TRAINED_ON)
         train(config, cache, folder / "training").save(folder / "sae")
-        say(f"{material.sequences.n_counted:,} tokens through the model")
+        notify(f"{material.sequences.n_counted:,} tokens through the model")
         results["forward"] = forward(material, folder / "activations")
         results["index"] = [
             alone(indexed, args.tokens >> halvings, args.tokens, folder) for halvings in reversed(range(args.sizes))
@@ -88,13 +88,13 @@ def main() -> None:
     (HERE / "results" / f"curves-{slug}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plot(results)
     write_table("curves", table(results))
-    say("The table and the plots in benchmarks/README.md are written.")
+    notify("The table and the plots in benchmarks/README.md are written.")
 
 
 def step(batches: list[torch.Tensor], folder: Path, *, width: int = WIDTH, k: int = K) -> dict[str, Any]:
     """Milliseconds of a training step, and of the encoder's product, in a process of their own."""
     answer: dict[str, Any] = alone(stepped, batches, folder / "steps", width, k)
-    say(f"{width:,} features, k {k}: {answer['step_ms']:,.0f} ms a step, {answer['product_ms']:,.0f} ms the product")
+    notify(f"{width:,} features, k {k}: {answer['step_ms']:,.0f} ms a step, {answer['product_ms']:,.0f} ms the product")
     return answer
 
 
@@ -140,7 +140,7 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
         "statistics_s": ended - encoded,
         "over_model_mb": peak_rss_mb() - of_model,
     }
-    say(", ".join(f"{name} {value:,.1f}" for name, value in answer.items()))
+    notify(", ".join(f"{name} {value:,.1f}" for name, value in answer.items()))
     return answer
 
 
@@ -159,7 +159,7 @@ def every_minute() -> Callable[..., None]:
         now = time.monotonic()
         if now - said > 60:
             said = now
-            say(f"{done:,} of {total:,} tokens, {(now - began) * (total - done) / max(done, 1):,.0f} s left")
+            notify(f"{done:,} of {total:,} tokens, {(now - began) * (total - done) / max(done, 1):,.0f} s left")
 
     return report
 
@@ -234,7 +234,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """Tell the person at the terminal."""
     print(line, flush=True)
 

@@ -100,7 +100,7 @@ def environment(peer: str, work: Path, torch_index: str | None) -> Path:
     python, mark = folder / "bin" / "python", folder / ".built"
     if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
         return python
-    say(f"building the environment of {peer}")
+    notify(f"building the environment of {peer}")
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # First, so that a peer's own requirements cannot bring another build of it.
@@ -159,7 +159,7 @@ def train(
                         child.ask(f"go {left}")
                     result["quality"][name] = child.ask("evaluate")
     result["ratios"] = ratios(rounds, "rate")
-    say(f"{architecture}, {recipe}: {json.dumps(result['ratios'])} {json.dumps(result.get('quality'))}")
+    notify(f"{architecture}, {recipe}: {json.dumps(result['ratios'])} {json.dumps(result.get('quality'))}")
     return result
 
 
@@ -193,7 +193,7 @@ def dashboard(
         "rounds": answers,
         "versions": versions,
     }
-    say(f"dashboard, {kind}: {json.dumps(result['ratios'])} {json.dumps(result['ratios_with_forward'])}")
+    notify(f"dashboard, {kind}: {json.dumps(result['ratios'])} {json.dumps(result['ratios_with_forward'])}")
     return result
 
 
@@ -215,7 +215,7 @@ def alternate(children: Mapping[str, Child], turns: int, rounds: int) -> dict[st
             }
             answers[name].append(means)
         rates = ", ".join(f"{name} {answers[name][-1]['rate']:,.0f}/s" for name in children)
-        say(f"  round {number + 1} of {rounds}: {rates} (load {os.getloadavg()[0]:.1f})")
+        notify(f"  round {number + 1} of {rounds}: {rates} (load {os.getloadavg()[0]:.1f})")
     return answers
 
 
@@ -333,7 +333,7 @@ def met(condition: bool) -> str:
     return "met" if condition else "missed"
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     print(text, flush=True)
 
 
@@ -370,7 +370,7 @@ def main() -> None:
     if "saedashboard" in chosen:
         wanted["dashboard"] = str(data / "dashboard")
     if any(not Path(path).exists() for path in wanted.values()):
-        say("preparing activations" + (" and SAEs" if "dashboard" in wanted else ""))
+        notify("preparing activations" + (" and SAEs" if "dashboard" in wanted else ""))
         subprocess.run([sys.executable, SCRIPTS / "data.py", json.dumps(wanted)], check=True)
     settings = {**wanted, "threads": args.threads, "batch_size": BATCH, "d_sae": D_SAE, "k": K, "lr": LR}
     results: dict[str, Any] = {
@@ -405,7 +405,7 @@ def main() -> None:
                 run = train(architecture, recipe, pythons, settings, args)
                 put(results["training"], run, ("architecture", "recipe"))
                 save()
-    say(f"{out.relative_to(ROOT)} and the table in {(HERE / 'README.md').relative_to(ROOT)} are written.")
+    notify(f"{out.relative_to(ROOT)} and the table in {(HERE / 'README.md').relative_to(ROOT)} are written.")
 
 
 if __name__ == "__main__":

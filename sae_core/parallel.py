@@ -34,13 +34,13 @@ class Axis:
     rank: int = 0
     size: int = 1
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over processes; the gradient goes to this process' own share as it is."""
-        return tensor if self.size == 1 else _Total.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return tensor if self.size == 1 else _AllReduce.apply(tensor, self)  # type: ignore[no-untyped-call]
 
-    def spread(self, tensor: Tensor) -> Tensor:
+    def copy_to(self, tensor: Tensor) -> Tensor:
         """The same tensor, which all processes hold; its gradient is the sum of theirs."""
-        return tensor if self.size == 1 else _Spread.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return tensor if self.size == 1 else _CopyTo.apply(tensor, self)  # type: ignore[no-untyped-call]
 
     def gather(self, tensor: Shaped[Tensor, "..."], dim: int = 0) -> Shaped[Tensor, "..."]:
         """The processes' tensors, of one shape, joined along `dim` by rank; without gradient."""
@@ -69,7 +69,7 @@ class Grid:
         return self.tokens.rank == 0 and self.features.rank == 0
 
 
-ALONE = Grid()
+SINGLE_PROCESS = Grid()
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def process_grid(feature_shards: int = 1) -> Iterator[Grid]:
             f"Start a multiple of {feature_shards} processes: torchrun --nproc-per-node {feature_shards} …"
         )
     if world == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     device = "cpu"
     if torch.cuda.is_available():
@@ -108,7 +108,7 @@ def _axis(mesh: Any, name: str) -> Axis:
     return Axis(group, dist.get_rank(group), dist.get_world_size(group))
 
 
-class _Total(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, axis: Axis) -> Tensor:
         total = tensor.detach().clone()
@@ -120,7 +120,7 @@ class _Total(torch.autograd.Function):
         return gradient, None
 
 
-class _Spread(torch.autograd.Function):
+class _CopyTo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, axis: Axis) -> Tensor:
         ctx.axis = axis

@@ -13,3 +13,21 @@ class Progress(Protocol):
 
 def silent(done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
     """Report to nobody."""
+
+
+def subprogress(progress: Progress, number: int, of: int) -> Progress:
+    """Report the `number`-th of `of` pieces of work of equal size, counted from 0."""
+
+    def report(done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
+        progress(number * total + done, of * total, metrics)
+
+    return report
+
+
+def rescaled(progress: Progress, size: int, start: float = 0.0, stop: float = 1.0) -> Progress:
+    """Report work of any size as the part from `start` to `stop` of a work of `size` units."""
+
+    def report(done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
+        progress(int(size * (start + (stop - start) * done / max(total, 1))), size, metrics)
+
+    return report

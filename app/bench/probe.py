@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import torch
 
-from app.bench.bench_inputs import HOOK, Material, Say, load
+from app.bench.bench_inputs import HOOK, BenchInputs, Notify, load
 from app.errors import UserError
 from app.settings import Settings
 from app.supervision.supervisor import running_site
@@ -23,16 +23,16 @@ PAUSE = 0.1
 time from the other side."""
 
 
-async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say: Say) -> dict[str, Any]:
+async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, notify: Notify) -> dict[str, Any]:
     """Serve the site and probe it.
 
     Raises:
         UserError: there is no SAE of the demo's model and hook point, or the site cannot be started.
     """
-    material = load(settings, 16 * tokens, say)
-    text = _text(material, tokens)
-    token_ids = torch.tensor([material.model.tokenize(text)])
-    say("Starting the site")
+    inputs = load(settings, 16 * tokens, notify)
+    text = _text(inputs, tokens)
+    token_ids = torch.tensor([inputs.model.tokenize(text)])
+    notify("Starting the site")
     took, floor = [], []
     async with (
         running_site(settings.model_copy(update={"port": 0}), lambda _line: None, asyncio.Event()) as site,
@@ -48,7 +48,7 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say
                 raise UserError(f"The probe was answered with {answer.status_code}: {answer.text[:200]}")
             await asyncio.sleep(PAUSE)
             began = time.perf_counter()
-            material.model.activations(token_ids, HOOK)
+            inputs.model.activations(token_ids, HOOK)
             floor.append(1000 * (time.perf_counter() - began))
     took, floor = took[WARM:], floor[WARM:]
     return {
@@ -61,12 +61,12 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, say
     }
 
 
-def _text(material: Material, tokens: int) -> str:
+def _text(inputs: BenchInputs, tokens: int) -> str:
     """A prompt of that many tokens, BOS among them, out of the corpus."""
-    for row, counted in zip(material.sequences.token_ids, material.sequences.counted, strict=True):
+    for row, counted in zip(inputs.sequences.token_ids, inputs.sequences.counted, strict=True):
         ids = row[counted][: tokens - 1].tolist()
-        text = material.model.decode(ids)
-        if len(material.model.tokenize(text)) == tokens:
+        text = inputs.model.decode(ids)
+        if len(inputs.model.tokenize(text)) == tokens:
             return text
     raise UserError(f"No sequence of the corpus gives a prompt of {tokens} tokens. Ask for another number.")
 

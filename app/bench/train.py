@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.bench.bench_inputs import HOOK, Say, load, scratch, spread
+from app.bench.bench_inputs import HOOK, Notify, load, scratch, spread
 from app.settings import Settings
 from sae_core.activations import ActivationCache
 from sae_core.memory import reuse_freed_memory
@@ -27,7 +27,9 @@ STEPS = 8
 """Steps in a round, of ours; half as many products."""
 
 
-def run(settings: Settings, architecture: str, width: int, k: int, batch: int, tokens: int, say: Say) -> dict[str, Any]:
+def run(
+    settings: Settings, architecture: str, width: int, k: int, batch: int, tokens: int, notify: Notify
+) -> dict[str, Any]:
     """Train on the demo's activations and time it.
 
     Raises:
@@ -36,14 +38,14 @@ def run(settings: Settings, architecture: str, width: int, k: int, batch: int, t
     steps = 4 * STEPS + ROUNDS * STEPS
     config = TrainingConfig(architecture=architecture, d_sae=width, k=k, batch_size=batch, samples=steps * batch)
     config = config.resolved()
-    material = load(settings, tokens, say)
-    d_in = material.model.d_in(HOOK)
-    with scratch(settings, ActivationCache.size(material.sequences, d_in), "The activations") as folder:
-        say(f"Running the model over {material.sequences.n_counted:,} tokens")
-        cache = ActivationCache.build(material.model, HOOK, material.sequences, folder / "activations")
+    inputs = load(settings, tokens, notify)
+    d_in = inputs.model.d_in(HOOK)
+    with scratch(settings, ActivationCache.size(inputs.sequences, d_in), "The activations") as folder:
+        notify(f"Running the model over {inputs.sequences.n_counted:,} tokens")
+        cache = ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder / "activations")
         batches = list(islice(cache.batches(batch, seed=0), max(2, cache.train_tokens // batch)))
-        say(f"Training {width:,} features, {ROUNDS} rounds of {STEPS} steps")
-        state, ours, floor = rates(config, batches, folder / "training", material.model.device)
+        notify(f"Training {width:,} features, {ROUNDS} rounds of {STEPS} steps")
+        state, ours, floor = rates(config, batches, folder / "training", inputs.model.device)
         explained = explained_variance(state, torch.cat(list(cache.validation(batch))))
     rate, product = spread(ours), spread(floor)
     return {

@@ -45,7 +45,7 @@ from app.supervision.embedded_postgres import database, libpq_url
 from app.supervision.sockets import listen, url_of
 from app.tables import ExampleBand, Feature, Label, LabelRevision
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 _SCRATCH = "seesae_bench_"
 _BYTES_PER_FEATURE = 6_500
@@ -67,7 +67,7 @@ class Plan:
     pause: float = 1.0
 
 
-def run(settings: Settings, plan: Plan, say: Say) -> dict[str, Any]:
+def run(settings: Settings, plan: Plan, notify: Notify) -> dict[str, Any]:
     """Fill a scratch database, browse it, and drop it again, however this ends.
 
     Raises:
@@ -75,9 +75,9 @@ def run(settings: Settings, plan: Plan, say: Say) -> dict[str, Any]:
     """
     with database(settings.home, settings.database_url) as server:
         check_disk(server, plan)
-        with scratch_database(server, say) as url:
+        with scratch_database(server, notify) as url:
             upgrade(url)
-            return asyncio.run(_measure(url, plan, say))
+            return asyncio.run(_measure(url, plan, notify))
 
 
 def check_disk(server: str, plan: Plan) -> None:
@@ -105,7 +105,7 @@ def check_disk(server: str, plan: Plan) -> None:
 
 
 @contextmanager
-def scratch_database(server: str, say: Say) -> Iterator[str]:
+def scratch_database(server: str, notify: Notify) -> Iterator[str]:
     """A new database on the server, dropped at the end. Those left by a bench that was killed are dropped first."""
     name = f"{_SCRATCH}{os.getpid()}"
     url = sqlalchemy_url(server).set(database=name).render_as_string(hide_password=False)
@@ -117,7 +117,7 @@ def scratch_database(server: str, say: Say) -> Iterator[str]:
             with psycopg.connect(libpq_url(url), autocommit=True):  # shows others that it is in use
                 yield url
         finally:
-            say(f"Dropping the scratch database {name}.")
+            notify(f"Dropping the scratch database {name}.")
             _drop(connection, name)
 
 
@@ -135,17 +135,17 @@ def _drop(connection: psycopg.Connection[Any], name: str) -> None:
     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-async def _measure(url: str, plan: Plan, say: Say) -> dict[str, Any]:
+async def _measure(url: str, plan: Plan, notify: Notify) -> dict[str, Any]:
     engine = create_engine(url, statement_timeout=None)
     try:
         started = time.monotonic()
-        words = await fill(engine, plan, say)
+        words = await fill(engine, plan, notify)
         fill_s = time.monotonic() - started
         size = await _size(engine)
     finally:
         await engine.dispose()
-    async with _web_process(url, say) as site:
-        say(f"{plan.clients} clients browse for {_WARM_SECONDS + plan.seconds:.0f} s.")
+    async with _web_process(url, notify) as site:
+        notify(f"{plan.clients} clients browse for {_WARM_SECONDS + plan.seconds:.0f} s.")
         web = psutil.Process(site.pid)
         visits, cpu_s = await browse(site.url, plan, words, web)
         rss = web.memory_info().rss
@@ -183,7 +183,7 @@ def _figures(visits: "list[Visit]") -> dict[str, float | None]:
 # --- fill
 
 
-async def fill(engine: AsyncEngine, plan: Plan, say: Say) -> NDArray[np.str_]:
+async def fill(engine: AsyncEngine, plan: Plan, notify: Notify) -> NDArray[np.str_]:
     """Register a model and a corpus, and publish an index of every SAE; the answer is the vocabulary as searched."""
     tokens = synthetic.vocabulary()
     words = np.array([searched_text(token) for token in tokens])
@@ -199,7 +199,7 @@ async def fill(engine: AsyncEngine, plan: Plan, say: Say) -> NDArray[np.str_]:
         done, seconds = number + 1, time.monotonic() - started
         left = seconds / done * (plan.saes - done)
         rate = done * plan.features / seconds
-        say(f"SAE {done} of {plan.saes}: {rate:,.0f} features/s, {left:.0f} s left to fill.")
+        notify(f"SAE {done} of {plan.saes}: {rate:,.0f} features/s, {left:.0f} s left to fill.")
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         for table in ("label", "label_revision", "sequence", "document", "token", "sae", "feature_index"):
             await connection.execute(text(f"VACUUM ANALYZE {table}"))
@@ -330,13 +330,13 @@ class _Web:
 
 
 @asynccontextmanager
-async def _web_process(database_url: str, say: Say) -> AsyncIterator[_Web]:
+async def _web_process(database_url: str, notify: Notify) -> AsyncIterator[_Web]:
     """The site on the scratch database, as `seesae serve` starts it."""
     with TemporaryDirectory(prefix="seesae-bench-") as folder, listen("127.0.0.1", 0) as listening:
         descriptor = listening.fileno()
         environment = {"SEESAE_DATABASE_URL": database_url, "SEESAE_HOST": "127.0.0.1", "SEESAE_HOME": folder}
         spec = ChildSpec("web", ("web", "--fd", str(descriptor)), environment, (descriptor,))
-        child = Child(spec, Path(folder), on_restart=say)
+        child = Child(spec, Path(folder), on_restart=notify)
         started = time.monotonic()
         running = asyncio.create_task(child.keep_running())
         try:

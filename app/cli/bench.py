@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.options import Json
-from app.cli.outcome import INTERRUPTED, answer, ends_in_one_line, say
+from app.cli.outcome import INTERRUPTED, answer, notify, report_user_errors
 from app.cli.processes import settings_with
 
 group = typer.Typer(help="Measure how fast SeeSAE is on this machine.", no_args_is_help=True)
@@ -15,11 +15,11 @@ group = typer.Typer(help="Measure how fast SeeSAE is on this machine.", no_args_
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    app.add_typer(group, name="bench", rich_help_panel="Upkeep")
+    app.add_typer(group, name="bench", rich_help_panel="Maintenance")
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def web(
     saes: Annotated[int, typer.Option(min=1, max=1000, help="SAEs to fill in.")] = 16,
     features: Annotated[int, typer.Option(min=64, max=1_048_576, help="Features of each SAE.")] = 65_536,
@@ -40,15 +40,15 @@ def web(
     from app.bench.web import Plan, run
 
     try:
-        result = run(settings_with(), Plan(saes, features, clients, seconds, pause), say)
+        result = run(settings_with(), Plan(saes, features, clients, seconds, pause), notify)
     except KeyboardInterrupt:
-        say("Stopped; the scratch database is gone.")
+        notify("Stopped; the scratch database is gone.")
         raise typer.Exit(INTERRUPTED) from None
     _answer(result, as_json)
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def train(
     architecture: Annotated[str, typer.Option(help="What to train.")] = "batchtopk",
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
@@ -63,11 +63,11 @@ def train(
     """
     from app.bench.train import run
 
-    _answer(run(settings_with(), architecture, width, k, batch, tokens, say), as_json)
+    _answer(run(settings_with(), architecture, width, k, batch, tokens, notify), as_json)
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def index(
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
     k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
@@ -81,11 +81,11 @@ def index(
     """
     from app.bench.index import run
 
-    _answer(run(settings_with(), width, k, tokens, rounds, say), as_json)
+    _answer(run(settings_with(), width, k, tokens, rounds, notify), as_json)
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def probe(
     sae: Annotated[str | None, typer.Option(help="Slug of the SAE.", show_default="the demo's newest")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 64,
@@ -98,7 +98,7 @@ def probe(
     """
     from app.bench.probe import run
 
-    _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, say)), as_json)
+    _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, notify)), as_json)
 
 
 def _answer(result: Mapping[str, Any], as_json: bool) -> None:

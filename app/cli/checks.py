@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from app.cli.options import Json
-from app.cli.outcome import FAILED, answer, ends_in_one_line, say
+from app.cli.outcome import FAILED, answer, notify, report_user_errors
 from app.cli.processes import settings_with
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -13,10 +13,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(rich_help_panel="Upkeep")(doctor)
+    app.command(rich_help_panel="Maintenance")(doctor)
 
 
-@ends_in_one_line
+@report_user_errors
 def doctor(as_json: Json = False) -> None:
     """Check that everything is here that SeeSAE needs; say what to do where it is not.
 
@@ -28,7 +28,7 @@ def doctor(as_json: Json = False) -> None:
     for finding in examine(settings_with()):
         findings.append(finding)
         level = typer.style(f"{finding.level:>4}", fg=_COLOURS[finding.level])
-        say(f"{level}  {finding.subject}: {finding.text}")
+        notify(f"{level}  {finding.subject}: {finding.text}")
     failed = sum(finding.level == "fail" for finding in findings)
     text = f"{failed} of {len(findings)} checks failed." if failed else "Everything needed is here."
     answer({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, as_json=as_json, text=text)

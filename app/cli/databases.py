@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.outcome import ends_in_one_line
+from app.cli.outcome import report_user_errors
 from app.cli.processes import settings_with
 
 group = typer.Typer(help="Look after the database.", no_args_is_help=True)
@@ -14,11 +14,11 @@ group = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    app.add_typer(group, name="db", rich_help_panel="Upkeep")
+    app.add_typer(group, name="db", rich_help_panel="Maintenance")
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def upgrade() -> None:
     """Bring the database's tables up to date; `seesae serve` does this by itself."""
     from app import schema
@@ -31,7 +31,7 @@ def upgrade() -> None:
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)]) -> None:
     """Save the database, labels included, to one file; the site may go on meanwhile.
 
@@ -48,7 +48,7 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 
 
 @group.command()
-@ends_in_one_line
+@report_user_errors
 def restore(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `seesae db backup`.")],
 ) -> None:
@@ -57,10 +57,10 @@ def restore(
     Either all of it is restored, or nothing changes.
     """
     from app.supervision.embedded_postgres import database, libpq_url
-    from app.supervision.instance_lock import HomeLock
+    from app.supervision.instance_lock import InstanceLock
 
     settings = settings_with()
-    lock = HomeLock.claim(settings.home)
+    lock = InstanceLock.claim(settings.home)
     try:
         with database(settings.home, settings.database_url) as url:
             options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")

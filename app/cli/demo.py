@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.options import Host, Json, Port
-from app.cli.outcome import answer, ends_in_one_line, say
+from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-@ends_in_one_line
+@report_user_errors
 def demo(
     tokens: Annotated[int, typer.Option(min=4096, help="Tokens of Wikipedia summaries to learn from.")] = 200_000,
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 4096,
@@ -74,18 +74,18 @@ async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> 
 
     async with stop_signals() as stop:
         try:
-            async with running_site(settings, say, stop) as site:
-                say(f"SeeSAE is at {site.url}")
+            async with running_site(settings, notify, stop) as site:
+                notify(f"SeeSAE is at {site.url}")
                 if not await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
-                    say("Stopping. The same command goes on from here.")
+                    notify("Stopping. The same command goes on from here.")
                     return
-                say("The site stays up: Ctrl-C stops it.")
+                notify("The site stays up: Ctrl-C stops it.")
                 await stop.wait()
-                say("Stopping.")
+                notify("Stopping.")
         except AlreadyRunning as running:
             if running.holder.url is None:
                 raise
-            say(f"SeeSAE is already running at {running.holder.url}; this demo goes to its worker.")
+            notify(f"SeeSAE is already running at {running.holder.url}; this demo goes to its worker.")
             with database(settings.home, settings.database_url) as database_url:
                 await _until(stop, _work(settings, database_url, running.holder.url, params, as_json))
 
@@ -105,15 +105,15 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
 
 async def _work(settings: "Settings", database_url: str, url: str, params: "DemoParams", as_json: bool) -> None:
     """See that the demo is done or queued, and follow it."""
-    from app.cli.local_runs import follow, open_workshop, request_demo
+    from app.cli.local_runs import follow, open_job_context, request_demo
     from app.cli.run_display import StageDisplay, stderr_console
 
-    async with open_workshop(settings, database_url) as shop:
-        run = await request_demo(shop, params)
+    async with open_job_context(settings, database_url) as ctx:
+        run = await request_demo(ctx, params)
         if run.state != "done":
-            say(f"Follow it at {url}/runs/{run.id}")
+            notify(f"Follow it at {url}/runs/{run.id}")
             with StageDisplay(stderr_console()) as display:
-                run = await follow(shop, run.id, display)
+                run = await follow(ctx, run.id, display)
     _answer(run, as_json, url)
 
 

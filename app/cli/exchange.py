@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.options import Device, Json
-from app.cli.outcome import answer, ends_in_one_line
+from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.runs import absolute, do_run, validated
 from app.cli.work import Sae
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(export)
 
 
-@ends_in_one_line
+@report_user_errors
 def import_(
     source: Annotated[
         str,
@@ -132,7 +132,7 @@ def import_(
     answer(result, as_json=as_json, text="\n".join(lines))
 
 
-@ends_in_one_line
+@report_user_errors
 def export(
     sae: Sae,
     destination: Annotated[
@@ -180,15 +180,15 @@ def export(
 
 
 async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> dict[str, Any]:
-    from app.cli.local_runs import open_workshop
+    from app.cli.local_runs import open_job_context
     from app.exchange.weights import export_sae
     from app.schema import upgrade
     from app.supervision.embedded_postgres import database
 
     with database(settings.home, settings.database_url) as database_url:
         await asyncio.to_thread(upgrade, database_url)
-        async with open_workshop(settings, database_url) as shop:
-            return await export_sae(shop, sae, format, folder)
+        async with open_job_context(settings, database_url) as ctx:
+            return await export_sae(ctx, sae, format, folder)
 
 
 def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from app.queries import runs, saes
 from app.queries.runs import RunKind, RunView, Stage
 from app.queries.sql import locks
 from app.runs import queue
-from app.runs.context import BeingDone, RunCancelled, RunInterrupted, StagesListener
+from app.runs.context import RunCancelled, RunInterrupted, RunLocked, StagesListener
 from app.runs.failures import explain
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import DemoParams, Params
 from app.runs.stages import DEMO
 from app.runs.submit import INTERRUPTED, find_run, request_run
@@ -25,11 +25,11 @@ _LOOK_SECONDS = 0.3
 
 
 @asynccontextmanager
-async def open_workshop(settings: Settings, database_url: str) -> AsyncIterator[Workshop]:
+async def open_job_context(settings: Settings, database_url: str) -> AsyncIterator[JobContext]:
     """Connect to the database."""
     engine = create_engine(database_url, statement_timeout=None)
     try:
-        yield Workshop(settings, engine, create_sessionmaker(engine))
+        yield JobContext(settings, engine, create_sessionmaker(engine))
     finally:
         await engine.dispose()
 
@@ -48,27 +48,27 @@ async def run_here(
 
     with database(settings.home, settings.database_url) as database_url:
         await asyncio.to_thread(upgrade, database_url)
-        async with open_workshop(settings, database_url) as shop:
-            async with shop.sessions.begin() as session:
+        async with open_job_context(settings, database_url) as ctx:
+            async with ctx.sessions.begin() as session:
                 run = await request_run(
                     session, kind=kind, title=title, params=params, stages=stages, created_by=settings.author
                 )
             try:
-                await execute(shop, run.id, listener=listener)
-            except (BeingDone, RunCancelled):
+                await execute(ctx, run.id, listener=listener)
+            except (RunLocked, RunCancelled):
                 pass  # what becomes of it shows below
             except (RunInterrupted, asyncio.CancelledError):
-                async with shop.sessions.begin() as session:
+                async with ctx.sessions.begin() as session:
                     await runs.fail_run(session, run.id, INTERRUPTED)
                 raise
             except Exception as error:
                 raise UserError(explain(error)) from error  # what is not the user's to mend is in the log in full
-            return await follow(shop, run.id, listener)
+            return await follow(ctx, run.id, listener)
 
 
-async def request_demo(shop: Workshop, params: DemoParams) -> RunView:
+async def request_demo(ctx: JobContext, params: DemoParams) -> RunView:
     """The demo with these parameters: done, being done, or put into the queue now."""
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         done = await find_run(session, "demo", params, ("done",))
         if done is not None:
             detail = await saes.get_sae(session, demo_slug(params))
@@ -80,9 +80,9 @@ async def request_demo(shop: Workshop, params: DemoParams) -> RunView:
             title=demo_title(params),
             params=params,
             stages=DEMO,
-            created_by=shop.settings.author,
+            created_by=ctx.settings.author,
         )
-        if not await locks.is_run_locked(shop.engine, run.id):
+        if not await locks.is_run_locked(ctx.engine, run.id):
             if (
                 run.state == "failed"
             ):  # from here on it runs: who follows it must not take the old failure for a new one
@@ -91,14 +91,14 @@ async def request_demo(shop: Workshop, params: DemoParams) -> RunView:
     return run
 
 
-async def follow(shop: Workshop, run_id: int, listener: StagesListener) -> RunView:
+async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunView:
     """Show a run's stages until it ends; the run as it ended.
 
     Raises:
         UserError: it failed, or was cancelled.
     """
     while True:
-        async with shop.sessions() as session:
+        async with ctx.sessions() as session:
             run = await runs.get_run(session, run_id)
         assert run is not None
         listener.show(run.stages)

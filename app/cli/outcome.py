@@ -19,7 +19,7 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
     """Tell the person at the terminal, above bars that are being drawn; standard output stays free for results."""
     from app.cli.run_display import stderr_console
 
@@ -32,7 +32,7 @@ def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     sys.stdout.flush()
 
 
-def ends_in_one_line(command: Callable[P, R]) -> Callable[P, R]:
+def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Make a command end, where something is the user's to mend, with one clear line and the status that says so."""
 
     @functools.wraps(command)
@@ -40,10 +40,10 @@ def ends_in_one_line(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (UserError, SAEError) as error:
-            say(f"Error: {error}")
+            notify(f"Error: {error}")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            say("Stopped. The same command goes on from here.")
+            notify("Stopped. The same command goes on from here.")
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped

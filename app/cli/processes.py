@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from app.cli.options import Device, Fd, Host, Port
-from app.cli.outcome import ends_in_one_line, say
+from app.cli.outcome import notify, report_user_errors
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(inference)
 
 
-@ends_in_one_line
+@report_user_errors
 def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
     """Serve the site: database, web, worker and inference, until Ctrl-C.
 
@@ -32,15 +32,15 @@ def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
     settings = settings_with(host=host, port=port, device=device)
 
     async def run() -> None:
-        async with stop_signals() as stop, running_site(settings, say, stop) as site:
+        async with stop_signals() as stop, running_site(settings, notify, stop) as site:
             typer.echo(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
             await stop.wait()
-            say("Stopping.")
+            notify("Stopping.")
 
     asyncio.run(run())
 
 
-@ends_in_one_line
+@report_user_errors
 def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
     """Run the web process alone: pages, API and static files, without torch.
 
@@ -52,7 +52,7 @@ def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
     _serve_http(create_app(settings), _socket(fd, settings.host, settings.port), settings.log_level)
 
 
-@ends_in_one_line
+@report_user_errors
 def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
     """Run the inference process alone: it answers live probes of the web process.
 
@@ -66,7 +66,7 @@ def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
     _serve_http(create_app(settings), _socket(fd, settings.host, settings.port), settings.log_level)
 
 
-@ends_in_one_line
+@report_user_errors
 def worker(device: Device = None) -> None:
     """Run a worker alone: it takes runs (training, indexing, evaluation) from the queue.
 
@@ -76,13 +76,13 @@ def worker(device: Device = None) -> None:
     from app.errors import UserError
     from app.logging import configure
     from app.runs.worker import work
-    from app.supervision.parent_watchdog import end_with_supervisor
+    from app.supervision.parent_watchdog import exit_with_parent
 
     settings = settings_with(device=device)
     if settings.database_url is None:
         raise UserError("The worker needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which has one.")
     configure(settings.log_level)
-    end_with_supervisor()
+    exit_with_parent()
     asyncio.run(work(settings, settings.database_url))
 
 
@@ -99,7 +99,7 @@ def _socket(fd: int | None, host: str, port: int) -> socket.socket:
 
     if fd is not None:
         return socket.socket(fileno=fd)
-    listening = listen(host, port, on_taken=lambda taken: say(f"Port {taken} is taken; trying the next."))
+    listening = listen(host, port, on_taken=lambda taken: notify(f"Port {taken} is taken; trying the next."))
     typer.echo(f"Listening at {url_of(listening)}")
     return listening
 
@@ -109,10 +109,10 @@ def _serve_http(app: Any, listening: socket.socket, log_level: str) -> None:
     import uvicorn
 
     from app.logging import configure
-    from app.supervision.parent_watchdog import end_with_supervisor
+    from app.supervision.parent_watchdog import exit_with_parent
 
     configure(log_level)
-    end_with_supervisor()
+    exit_with_parent()
     config = uvicorn.Config(
         app,
         log_config=None,

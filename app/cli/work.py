@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.options import Corpus, Device, Json, Length, Tokens
-from app.cli.outcome import answer, ends_in_one_line
+from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.runs import absolute, do_run, validated
 
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(compare)
 
 
-@ends_in_one_line
+@report_user_errors
 def train(
     config: Annotated[
         Path | None, typer.Option(help="A .toml or .json file with these options by name; options given here win.")
@@ -172,9 +172,9 @@ def train(
 
     params = validated(TrainParams, options)
     if int(os.environ.get("RANK", "0")) > 0:
-        from app.pipeline.distributed import help_train
+        from app.pipeline.distributed import run_worker_rank
 
-        help_train(params.feature_shards)
+        run_worker_rank(params.feature_shards)
         return
     place = params.hook if params.hook_out is None else f"{params.hook} to {params.hook_out}"
     widths = " and ".join(f"{each:,}" for each in params.width)
@@ -197,7 +197,7 @@ def _set_options(given: list[str] | None) -> dict[str, float | list[float]] | No
     return options
 
 
-@ends_in_one_line
+@report_user_errors
 def index(
     sae: Sae,
     corpus: Corpus = "wikipedia-summaries",
@@ -219,7 +219,7 @@ def index(
     _run(settings_with(device=device), "index", f"Index {sae} on {corpus}", params, INDEX, as_json)
 
 
-@ends_in_one_line
+@report_user_errors
 def evaluate(
     sae: Sae,
     corpus: Corpus = "wikipedia-summaries",
@@ -243,7 +243,7 @@ def evaluate(
     _run(settings_with(device=device), "evaluate", f"Evaluate {sae} on {corpus}", params, EVALUATE, as_json)
 
 
-@ends_in_one_line
+@report_user_errors
 def compare(
     sae: Sae,
     other: Annotated[str, typer.Argument(help="Slug of another SAE of the same model.", show_default=False)],

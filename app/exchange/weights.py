@@ -11,13 +11,13 @@ from typing import Any
 
 from app.errors import Conflict, UserError
 from app.pipeline.steps import open_sae
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS
 from sae_core.files import sha256_file
 from sae_core.saes import SAE
 
 
-async def export_sae(shop: Workshop, slug: str, format: str, folder: Path) -> dict[str, Any]:
+async def export_sae(ctx: JobContext, slug: str, format: str, folder: Path) -> dict[str, Any]:
     """Write a registered SAE, with what is known of its origin, into `folder`, an absolute path.
 
     Raises:
@@ -27,7 +27,7 @@ async def export_sae(shop: Workshop, slug: str, format: str, folder: Path) -> di
         UserError: SeeSAE does not write this format, or the folder cannot be written.
         ArtifactError: the disk is full.
     """
-    sae, detail = await open_sae(shop, slug)
+    sae, detail = await open_sae(ctx, slug)
     try:
         files = _export(sae, format, folder)
     except OSError as error:

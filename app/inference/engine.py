@@ -12,8 +12,8 @@ from torch import Tensor
 
 from app.artifacts import Artifacts, content_key
 from app.errors import TooLarge, Unavailable
-from app.inference.example_sampler import Wanted, draw
-from app.inference.lru_cache import RecentlyUsed
+from app.inference.example_sampler import ActivationRange, sample_examples
+from app.inference.lru_cache import LRUCache
 from app.queries.examples import StoredExample
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
@@ -32,7 +32,7 @@ _BLOCK = 128
 
 
 @dataclass(frozen=True)
-class Firing:
+class SparseActivations:
     """What is active on a text: columns of equal length, by feature and then by position."""
 
     token_ids: list[int]
@@ -42,7 +42,7 @@ class Firing:
     positions: Int64[np.ndarray, " active"]
     activations: Float64[np.ndarray, " active"]
 
-    def strongest(self) -> tuple[Int64[np.ndarray, " feature"], Float64[np.ndarray, " feature"]]:
+    def max_per_feature(self) -> tuple[Int64[np.ndarray, " feature"], Float64[np.ndarray, " feature"]]:
         """Every feature that is active, ascending, and its strongest activation."""
         numbers, first = np.unique(self.features, return_index=True)
         return numbers, np.maximum.reduceat(self.activations, first) if len(first) else self.activations
@@ -53,13 +53,13 @@ class ProbeEngine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._turn = threading.Lock()
-        self._models: RecentlyUsed[str, LanguageModel] = RecentlyUsed(_MODELS)
-        self._saes: RecentlyUsed[str, SAE] = RecentlyUsed(_SAES)
-        self._stores: RecentlyUsed[tuple[Path, int], ActivationStore] = RecentlyUsed(_STORES)
-        self._stores_turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._models: LRUCache[str, LanguageModel] = LRUCache(_MODELS)
+        self._saes: LRUCache[str, SAE] = LRUCache(_SAES)
+        self._stores: LRUCache[tuple[Path, int], ActivationStore] = LRUCache(_STORES)
+        self._stores_lock = threading.Lock()
 
-    def probe(self, sae: SaeDetail, text: str) -> Firing:
+    def probe(self, sae: SaeDetail, text: str) -> SparseActivations:
         """Activations of all features of `sae` on `text`.
 
         BOS and special tokens come back as not counted and without activations: models put a huge vector on BOS that
@@ -69,7 +69,7 @@ class ProbeEngine:
             TooLarge: the text is longer than the limit, or than the model reads.
             Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
         """
-        with self._turn:
+        with self._lock:
             try:
                 return self._probe(sae, text)
             except SAEError as error:
@@ -84,8 +84,10 @@ class ProbeEngine:
                 "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
             )
 
-    def draw(self, sae: SaeDetail, wanted: Wanted, *, limit: int, seed: int) -> tuple[int, list[StoredExample]]:
-        """As `app.inference.example_sampler.draw`, from the store of the SAE's index.
+    def sample_examples(
+        self, sae: SaeDetail, wanted: ActivationRange, *, limit: int, seed: int
+    ) -> tuple[int, list[StoredExample]]:
+        """As `app.inference.example_sampler.sample_examples`, from the store of the SAE's index.
 
         Raises:
             Unavailable: its files are not there, or not whole.
@@ -96,10 +98,10 @@ class ProbeEngine:
             content_key(sae=sae.weights_sha256, sequences=sequences.sha256)
         )
         try:
-            with self._stores_turn:
+            with self._stores_lock:
                 opened = folder, folder.stat().st_mtime_ns  # gone, or made again since
                 store = self._stores.get(opened, lambda: ActivationStore.open(folder))
-            return draw(store, wanted, length=sequences.length, limit=limit, seed=seed)
+            return sample_examples(store, wanted, length=sequences.length, limit=limit, seed=seed)
         except (ArtifactError, OSError) as error:
             raise Unavailable(
                 f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "
@@ -107,7 +109,7 @@ class ProbeEngine:
                 "again."
             ) from error
 
-    def _probe(self, sae: SaeDetail, text: str) -> Firing:
+    def _probe(self, sae: SaeDetail, text: str) -> SparseActivations:
         model = self._models.get(sae.model.weights_sha256, lambda: self._load_model(sae.model))
         dictionary = self._saes.get(sae.weights_sha256, lambda: self._load_sae(sae, model.device))
         return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, text))
@@ -142,7 +144,7 @@ class ProbeEngine:
 
 
 @torch.inference_mode()
-def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) -> Firing:
+def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) -> SparseActivations:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
     x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
     uncounted = model.special_token_ids | {model.bos_token_id}
@@ -156,10 +158,12 @@ def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) 
     feature, position, activation = (np.concatenate(parts) for parts in (features, positions, activations))
     order = np.lexsort((position, feature))
     order = order[counted[position[order]]]
-    return Firing(token_ids, counted.tolist(), feature[order], position[order], _short(activation[order]))
+    return SparseActivations(
+        token_ids, counted.tolist(), feature[order], position[order], _seven_digits(activation[order])
+    )
 
 
-def _short(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:
+def _seven_digits(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:
     """Float32 in 7 digits, which is what it holds, instead of the 17 that its doubles would be written in."""
     return np.array([float(f"{value:.7g}") for value in values.tolist()])
 

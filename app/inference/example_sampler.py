@@ -12,7 +12,7 @@ from sae_core.store.activation_store import ActivationStore, FeatureBlock
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ActivationRange:
     """Activations in (low, high] of one feature, as a histogram's bins hold them; in one sequence, if it is named."""
 
     feature: int
@@ -21,8 +21,8 @@ class Wanted:
     sequence: int | None = None
 
 
-def draw(
-    store: ActivationStore, wanted: Wanted, *, length: int, limit: int, seed: int
+def sample_examples(
+    store: ActivationStore, wanted: ActivationRange, *, length: int, limit: int, seed: int
 ) -> tuple[int, list[StoredExample]]:
     """How many activations are wanted, and some of them, drawn at random, no two of one sequence, strongest first.
 

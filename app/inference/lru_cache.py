@@ -8,7 +8,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class RecentlyUsed(Generic[Key, Value]):
+class LRUCache(Generic[Key, Value]):
     """At most `size` values; the one that was not used for longest goes first. Not for several threads at once."""
 
     def __init__(self, size: int) -> None:

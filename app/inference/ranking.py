@@ -20,11 +20,11 @@ from jaxtyping import Float64, Int64
 from app.queries.features import Histogram
 from sae_core.statistics.types import HISTOGRAM_BINS
 
-Numbers = Int64[np.ndarray, " entry"]
-Reals = Float64[np.ndarray, " entry"]
+FeatureIds = Int64[np.ndarray, " entry"]
+Values = Float64[np.ndarray, " entry"]
 
 
-class Distributions:
+class ActivationDistributions:
     """Of the non-zero activations of an index's features, as cumulated histogram counts; filled in as they are needed.
 
     Args:
@@ -38,7 +38,7 @@ class Distributions:
         self._maximum = np.zeros(d_sae)
         self._cumulated = np.zeros((d_sae, HISTOGRAM_BINS + 1), np.int64)
 
-    def unknown(self, features: Numbers) -> list[int]:
+    def unknown(self, features: FeatureIds) -> list[int]:
         """Those of these features whose histograms are still to be added."""
         missing: list[int] = features[~self._known[features]].tolist()
         return missing
@@ -50,12 +50,12 @@ class Distributions:
             self._maximum[number] = histogram.edges[-1]
             np.cumsum(histogram.counts, out=self._cumulated[number, 1:])
 
-    def maximum(self, features: Numbers) -> Reals:
+    def maximum(self, features: FeatureIds) -> Values:
         """The strongest activation of each of these features in the index; 0 for one that was never active."""
-        maximum: Reals = self._maximum[features]
+        maximum: Values = self._maximum[features]
         return maximum
 
-    def percentiles(self, features: Numbers, activations: Reals) -> Reals:
+    def percentiles(self, features: FeatureIds, activations: Values) -> Values:
         """For each entry, the share of its feature's activations below it, 0 to 100; 100 for a feature never active."""
         edges = self._maximum[features, None] * np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
         upper = (edges < activations[:, None]).sum(axis=1).clip(1, HISTOGRAM_BINS)
@@ -68,14 +68,16 @@ class Distributions:
             shares = 100 * (below + inside) / total
         return np.where((total == 0) | (activations >= edges[:, -1]), 100.0, shares)
 
-    def scores(self, features: Numbers, maxima: Reals, counted: int) -> Reals:
+    def scores(self, features: FeatureIds, maxima: Values, counted: int) -> Values:
         """What a text of `counted` tokens ranks by, 0 to 1: see the module's docstring."""
         expected = counted * self._cumulated[features, -1] / max(self.tokens, 1)
-        score: Reals = (self.percentiles(features, maxima) / 100) ** np.maximum(1.0, expected)
+        score: Values = (self.percentiles(features, maxima) / 100) ** np.maximum(1.0, expected)
         return score
 
 
-def ranked(features: Numbers, maxima: Reals, distributions: Distributions | None, counted: int) -> Numbers:
+def ranked(
+    features: FeatureIds, maxima: Values, distributions: ActivationDistributions | None, counted: int
+) -> FeatureIds:
     """The features, best first; without an index their maxima decide alone.
 
     Args:

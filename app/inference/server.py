@@ -23,10 +23,10 @@ from starlette.responses import PlainTextResponse, Response
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import NotFound, UserError
-from app.inference.engine import Firing, ProbeEngine
-from app.inference.example_sampler import Wanted
-from app.inference.lru_cache import RecentlyUsed
-from app.inference.ranking import Distributions, Numbers, ranked
+from app.inference.engine import ProbeEngine, SparseActivations
+from app.inference.example_sampler import ActivationRange
+from app.inference.lru_cache import LRUCache
+from app.inference.ranking import ActivationDistributions, FeatureIds, ranked
 from app.problems import problem
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail, get_sae
@@ -76,12 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = create_engine(settings.database_url, statement_timeout=settings.statement_timeout)
     app.state.sessions = create_sessionmaker(app.state.engine)
     app.state.probes = ProbeEngine(settings)
-    app.state.distributions = RecentlyUsed(_INDEXES)
+    app.state.distributions = LRUCache(_INDEXES)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_api_route("/healthz", healthz)
-    for path, route in (("/probe", probe), ("/draw", draw), ("/try", try_texts)):
+    for path, route in (("/probe", probe), ("/draw", sample_examples), ("/try", try_texts)):
         app.add_api_route(path, route, methods=["POST"], dependencies=[Depends(require_secret)])
     return app
 
@@ -102,18 +102,18 @@ async def probe(asked: ProbeRequest, request: Request) -> Response:
     started = time.perf_counter()
     async with transaction(request.app.state.sessions) as session:
         sae = await _sae(session, asked.sae)
-    firing: Firing = await run_in_threadpool(request.app.state.probes.probe, sae, asked.text)
+    sparse: SparseActivations = await run_in_threadpool(request.app.state.probes.probe, sae, asked.text)
     ran = time.perf_counter()
-    features, maxima = firing.strongest()
+    features, maxima = sparse.max_per_feature()
     distributions = await _distributions(request, sae, features)
-    order = ranked(features, maxima, distributions, sum(firing.counted))
+    order = ranked(features, maxima, distributions, sum(sparse.counted))
     answer = ProbeAnswer(
-        token_ids=firing.token_ids,
-        counted=firing.counted,
-        features=firing.features.tolist(),
-        positions=firing.positions.tolist(),
-        activations=firing.activations.tolist(),
-        percentiles=_shown(distributions, firing),
+        token_ids=sparse.token_ids,
+        counted=sparse.counted,
+        features=sparse.features.tolist(),
+        positions=sparse.positions.tolist(),
+        activations=sparse.activations.tolist(),
+        percentiles=_shown(distributions, sparse),
         ranked=order.tolist(),
         maxima=distributions.maximum(order).tolist() if distributions else [0.0] * len(order),
     )
@@ -128,15 +128,15 @@ async def probe(asked: ProbeRequest, request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def draw(asked: DrawRequest, request: Request) -> DrawAnswer:
+async def sample_examples(asked: DrawRequest, request: Request) -> DrawAnswer:
     """Draw examples from the activation store of the SAE's index."""
     async with transaction(request.app.state.sessions) as session:
         sae = await _sae(session, asked.sae)
     if sae.index is None or asked.feature not in range(sae.d_sae):
         raise NotFound("There is no such feature.")
-    wanted = Wanted(asked.feature, asked.low, asked.high, asked.sequence)
+    wanted = ActivationRange(asked.feature, asked.low, asked.high, asked.sequence)
     probes: ProbeEngine = request.app.state.probes
-    found, examples = await run_in_threadpool(probes.draw, sae, wanted, limit=asked.limit, seed=asked.seed)
+    found, examples = await run_in_threadpool(probes.sample_examples, sae, wanted, limit=asked.limit, seed=asked.seed)
     return DrawAnswer(index=sae.index.id, found=found, examples=examples)
 
 
@@ -149,17 +149,17 @@ async def try_texts(asked: TryRequest, request: Request) -> TryAnswer:
 
 
 def _try(probes: ProbeEngine, sae: SaeDetail, feature: int, text: str) -> TriedText:
-    firing = probes.probe(sae, text)
-    own = firing.features == feature
-    activations = np.zeros(len(firing.token_ids))
-    activations[firing.positions[own]] = firing.activations[own]
-    return TriedText(token_ids=firing.token_ids, counted=firing.counted, activations=activations.tolist())
+    sparse = probes.probe(sae, text)
+    own = sparse.features == feature
+    activations = np.zeros(len(sparse.token_ids))
+    activations[sparse.positions[own]] = sparse.activations[own]
+    return TriedText(token_ids=sparse.token_ids, counted=sparse.counted, activations=activations.tolist())
 
 
-def _shown(distributions: Distributions | None, firing: Firing) -> list[float] | None:
+def _shown(distributions: ActivationDistributions | None, sparse: SparseActivations) -> list[float] | None:
     if distributions is None:
         return None
-    percentiles: list[float] = distributions.percentiles(firing.features, firing.activations).round(_DECIMALS).tolist()
+    percentiles: list[float] = distributions.percentiles(sparse.features, sparse.activations).round(_DECIMALS).tolist()
     return percentiles
 
 
@@ -170,7 +170,7 @@ async def _sae(session: AsyncSession, slug: str) -> SaeDetail:
     return sae
 
 
-async def _distributions(request: Request, sae: SaeDetail, features: Numbers) -> Distributions | None:
+async def _distributions(request: Request, sae: SaeDetail, features: FeatureIds) -> ActivationDistributions | None:
     """Those of the SAE's index, if it has one, with these features in it."""
     known = _known(request, sae)
     if known is not None and known.unknown(features):
@@ -183,12 +183,12 @@ async def _distributions(request: Request, sae: SaeDetail, features: Numbers) ->
     return known
 
 
-def _known(request: Request, sae: SaeDetail) -> Distributions | None:
+def _known(request: Request, sae: SaeDetail) -> ActivationDistributions | None:
     if sae.index is None:
         return None
-    held: RecentlyUsed[int, Distributions] = request.app.state.distributions
+    held: LRUCache[int, ActivationDistributions] = request.app.state.distributions
     tokens = sae.index.tokens
-    return held.get(sae.index.id, lambda: Distributions(sae.d_sae, tokens))
+    return held.get(sae.index.id, lambda: ActivationDistributions(sae.d_sae, tokens))
 
 
 @asynccontextmanager

@@ -17,11 +17,11 @@ from app.queries import comparisons, runs, saes
 from app.queries.comparisons import FeatureMatchRow
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import CompareParams
 from sae_core.errors import SAEError
 from sae_core.matching.match import Counterparts, Matching, match_features, provenance
-from sae_core.progress import Progress
+from sae_core.progress import Progress, rescaled, subprogress
 from sae_core.saes import SAE
 from sae_core.store.activation_store import ActivationStore
 
@@ -36,15 +36,15 @@ BINS = 20
 _REPORT_ROWS = 4096
 
 
-async def run_compare(run: RunContext, shop: Workshop) -> dict[str, Any]:
+async def run_compare(run: RunContext, ctx: JobContext) -> dict[str, Any]:
     """Do a run of kind "compare"."""
     params = CompareParams.model_validate(run.params)
-    this, other = await registered_sae(shop, params.a), await registered_sae(shop, params.b)
+    this, other = await registered_sae(ctx, params.a), await registered_sae(ctx, params.b)
     _check(this, other)
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         await runs.set_sae(session, run.run_id, this.id)
     async with run.stage("compare") as progress:
-        done = await _compare(run, shop, this, other, progress)
+        done = await _compare(run, ctx, this, other, progress)
     sides = done.summary["a"], done.summary["b"]
     ours, theirs = sides if this.id < other.id else sides[::-1]
     return {
@@ -63,19 +63,19 @@ async def run_compare(run: RunContext, shop: Workshop) -> dict[str, Any]:
     }
 
 
-async def compare_with_others(run: RunContext, shop: Workshop, detail: SaeDetail) -> None:
+async def compare_with_others(run: RunContext, ctx: JobContext, detail: SaeDetail) -> None:
     """The last stage of a run that indexed an SAE: compare it with the others indexed on the same sequences.
 
     What is wrong with another SAE's files is no failure of this run; `seesae compare` would say it.
     """
     async with run.stage("compare") as progress:
-        this = await registered_sae(shop, detail.slug)  # with the index that was just published
-        async with shop.sessions() as session:
+        this = await registered_sae(ctx, detail.slug)  # with the index that was just published
+        async with ctx.sessions() as session:
             known = await saes.list_saes(session)
-        others = [other for other in known if _comparable(this, other) and _store(shop, other).exists()][:MOST_OTHERS]
+        others = [other for other in known if _comparable(this, other) and _store(ctx, other).exists()][:MOST_OTHERS]
         for number, other in enumerate(others):
             try:
-                await _compare(run, shop, this, other, _part(progress, number, len(others)))
+                await _compare(run, ctx, this, other, subprogress(progress, number, len(others)))
             except SAEError as error:
                 log.warning("not_compared", sae=this.slug, other=other.slug, reason=str(error))
         progress(len(others) * this.d_sae, len(others) * this.d_sae)
@@ -91,24 +91,6 @@ def _comparable(this: SaeDetail, other: SaeDetail) -> bool:
         other.hook_out,
         other.index.sequence_set.id,
     )
-
-
-def _part(progress: Progress, number: int, of: int) -> Progress:
-    """Report one of several pieces of work of equal size."""
-
-    def report(done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
-        progress(number * total + done, of * total, metrics)
-
-    return report
-
-
-def _out_of(progress: Progress, size: int) -> Progress:
-    """Report work of any size as one of this size."""
-
-    def report(done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
-        progress(done * size // max(total, 1), size, metrics)
-
-    return report
 
 
 def _check(this: SaeDetail, other: SaeDetail) -> None:
@@ -130,7 +112,7 @@ class _Done:
     notes: list[str]
 
 
-async def _compare(run: RunContext, shop: Workshop, this: SaeDetail, other: SaeDetail, progress: Progress) -> _Done:
+async def _compare(run: RunContext, ctx: JobContext, this: SaeDetail, other: SaeDetail, progress: Progress) -> _Done:
     """Compare two SAEs and publish it; one that was compared just so is left as it is.
 
     Raises:
@@ -138,17 +120,17 @@ async def _compare(run: RunContext, shop: Workshop, this: SaeDetail, other: SaeD
         ArtifactError: an activation store is damaged.
     """
     a, b = sorted((this, other), key=lambda sae: sae.id)
-    stores, notes = await run.in_thread(_stores, shop, a, b)
+    stores, notes = await run.in_thread(_stores, ctx, a, b)
     text = a.index.sequence_set if a.index and stores else None
     made_of = {"saes": [a.weights_sha256, b.weights_sha256], **provenance(stores)}
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         known = await comparisons.get_comparison(session, a, b)
     if known is not None and known.provenance == made_of:
         progress(this.d_sae, this.d_sae)
         return _Done(known.tokens, {"a": known.this, "b": known.other}, notes)
-    matching = await run.in_thread(_match, shop, a, b, stores, _out_of(progress, this.d_sae))
+    matching = await run.in_thread(_match, ctx, a, b, stores, rescaled(progress, this.d_sae))
     summary = {"a": summary_of(matching.a, matching.tokens), "b": summary_of(matching.b, matching.tokens)}
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         await comparisons.publish_comparison(
             session,
             a=a,
@@ -157,19 +139,19 @@ async def _compare(run: RunContext, shop: Workshop, this: SaeDetail, other: SaeD
             tokens=matching.tokens,
             provenance=made_of,
             summary=summary,
-            rows=[_reporting(match_rows(side), progress, this.d_sae) for side in (matching.a, matching.b)],
+            rows=[_interruptible(match_rows(side), progress, this.d_sae) for side in (matching.a, matching.b)],
         )
     return _Done(matching.tokens, summary, notes)
 
 
 def _match(
-    shop: Workshop,
+    ctx: JobContext,
     a: SaeDetail,
     b: SaeDetail,
     stores: tuple[ActivationStore, ActivationStore] | None,
     progress: Progress,
 ) -> Matching:
-    W_dec_a, W_dec_b = (SAE.load(shop.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
+    W_dec_a, W_dec_b = (SAE.load(ctx.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
     if W_dec_a.shape[1] != W_dec_b.shape[1]:
         raise Unprocessable(
             f"{a.slug} writes to {W_dec_a.shape[1]} dimensions, {b.slug} to {W_dec_b.shape[1]}: "
@@ -178,22 +160,22 @@ def _match(
     return match_features(W_dec_a, W_dec_b, stores, progress=progress)
 
 
-def _reporting(rows: Iterable[FeatureMatchRow], progress: Progress, total: int) -> Iterator[FeatureMatchRow]:
-    """Pass rows on, now and then reporting, which is also what stops the work when it is to stop."""
+def _interruptible(rows: Iterable[FeatureMatchRow], progress: Progress, total: int) -> Iterator[FeatureMatchRow]:
+    """Yield the rows, reporting now and then: reporting is what raises when the run is to stop."""
     for row in rows:
         if row.feature % _REPORT_ROWS == 0:
             progress(total, total)
         yield row
 
 
-def _store(shop: Workshop, sae: SaeDetail) -> Path:
+def _store(ctx: JobContext, sae: SaeDetail) -> Path:
     """Where the activations of an indexed SAE lie, on the text of its index."""
     assert sae.index is not None
-    return shop.artifacts.index(content_key(sae=sae.weights_sha256, sequences=sae.index.sequence_set.sha256))
+    return ctx.artifacts.index(content_key(sae=sae.weights_sha256, sequences=sae.index.sequence_set.sha256))
 
 
 def _stores(
-    shop: Workshop, a: SaeDetail, b: SaeDetail
+    ctx: JobContext, a: SaeDetail, b: SaeDetail
 ) -> tuple[tuple[ActivationStore, ActivationStore] | None, list[str]]:
     """The activations of both on the same text; or None, and a sentence that says why and what to do."""
     if a.index is None or b.index is None:
@@ -202,9 +184,9 @@ def _stores(
     if a.index.sequence_set.id != b.index.sequence_set.id:
         return None, [_alone("the two are indexed on different text", b)]
     for sae in (a, b):
-        if not _store(shop, sae).exists():
+        if not _store(ctx, sae).exists():
             return None, [_alone(f"the activations of {sae.slug} are not on this machine", sae)]
-    return (ActivationStore.open(_store(shop, a)), ActivationStore.open(_store(shop, b))), []
+    return (ActivationStore.open(_store(ctx, a)), ActivationStore.open(_store(ctx, b))), []
 
 
 def _alone(why: str, sae: SaeDetail) -> str:

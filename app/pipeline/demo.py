@@ -9,11 +9,11 @@ from typing import Any
 from app.pipeline.compare import compare_with_others
 from app.pipeline.index import dead_fraction
 from app.pipeline.naming import DEMO_CORPUS, DEMO_MODEL, demo_slug
-from app.pipeline.prepared_inputs import Place
+from app.pipeline.prepared_inputs import HookPair
 from app.pipeline.steps import evaluate_saes, index_sae, prepare, train_saes
 from app.pipeline.train import plans, training_configs
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import DemoParams, TrainParams
 
 _PREDICTIONS = 2048
@@ -33,16 +33,16 @@ def training_of(params: DemoParams) -> TrainParams:
     )
 
 
-async def run_demo(run: RunContext, shop: Workshop) -> dict[str, Any]:
+async def run_demo(run: RunContext, ctx: JobContext) -> dict[str, Any]:
     """Do a run of kind "demo": all that train, index and evaluate do, on one pass of the model over the corpus."""
     params = DemoParams.model_validate(run.params)
     training = training_of(params)
     training_configs(training, params.tokens)  # refuses what cannot be trained, before the model runs for long
-    material = await prepare(run, shop, training.model, Place.parse(training.hook, None), training)
-    ((sae, detail),) = await train_saes(run, shop, plans(training, material), material)
-    statistics = await index_sae(run, shop, sae, detail, material)
-    (evaluation,) = await evaluate_saes(run, shop, [(sae, detail)], material, predictions=_PREDICTIONS)
-    await compare_with_others(run, shop, detail)
+    inputs = await prepare(run, ctx, training.model, HookPair.parse(training.hook, None), training)
+    ((sae, detail),) = await train_saes(run, ctx, plans(training, inputs), inputs)
+    statistics = await index_sae(run, ctx, sae, detail, inputs)
+    (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=_PREDICTIONS)
+    await compare_with_others(run, ctx, detail)
     return {
         "sae": detail.slug,
         "features": sae.d_sae,

@@ -23,7 +23,7 @@ from sae_core.training.curves import TensorBoard, Tracker, WeightsAndBiases
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingRequest:
     """What all processes train."""
 
     configs: Sequence[TrainingConfig]
@@ -39,27 +39,22 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_helper() -> bool:
-    """Whether another process does the run, and this one only helps it to train."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
-def help_train(feature_shards: int) -> None:
-    """Wait for the first process' order, and take part in it.
+def run_worker_rank(feature_shards: int) -> None:
+    """Wait for the first process' request, and take part in the training.
 
     Raises:
         SAEError: the training failed, as the first process says too.
     """
     with process_grid(feature_shards) as grid:
-        orders: list[Order | None] = [None]
-        dist.broadcast_object_list(orders, src=0)
-        if (order := orders[0]) is not None:
-            assert order.activations is not None, "a stream is refused before"
-            source = ActivationCache.open(order.activations, Sequences.load(order.sequences))
-            train_together(order.configs, source, order.folders, device=order.device, grid=grid)
+        requests: list[TrainingRequest | None] = [None]
+        dist.broadcast_object_list(requests, src=0)
+        if (request := requests[0]) is not None:
+            assert request.activations is not None, "a stream is refused before"
+            source = ActivationCache.open(request.activations, Sequences.load(request.sequences))
+            train_together(request.configs, source, request.folders, device=request.device, grid=grid)
 
 
-def dismiss(feature_shards: int) -> None:
+def release_workers(feature_shards: int) -> None:
     """Let the other processes go: there is nothing to train."""
     if size() > 1:
         with process_grid(feature_shards):
@@ -67,7 +62,7 @@ def dismiss(feature_shards: int) -> None:
 
 
 def train(
-    order: Order,
+    request: TrainingRequest,
     source: ActivationSource,
     *,
     feature_shards: int,
@@ -75,21 +70,21 @@ def train(
     trackers: Sequence[Sequence[Tracker]] = (),
     progress: Progress = silent,
 ) -> list[SAE]:
-    """Train with all processes; what is left out of the order is the first process' own affair.
+    """Train with all processes; what is left out of the request is the first process' own affair.
 
     Raises:
         SAEError: activations are streamed, but there are several processes; else as `train_together`.
     """
-    if size() > 1 and order.activations is None:
+    if size() > 1 and request.activations is None:
         raise SAEError("Activations are streamed to one process only. Leave --stream out, or start one process.")
     with process_grid(feature_shards) as grid:
         if size() > 1:
-            dist.broadcast_object_list([order], src=0)
+            dist.broadcast_object_list([request], src=0)
         return train_together(
-            order.configs,
+            request.configs,
             source,
-            order.folders,
-            device=order.device,
+            request.folders,
+            device=request.device,
             names=names,
             trackers=trackers,
             progress=progress,

@@ -11,15 +11,15 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from app.errors import Conflict, Unprocessable
 from app.pipeline.import_statistics import NEURONPEDIA, import_statistics
 from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import Place
+from app.pipeline.prepared_inputs import HookPair
 from app.pipeline.registration import WEIGHTS, register_imported, register_model
 from app.pipeline.sources import MODELS, fetch_packages, read_model
-from app.pipeline.steps import make_folder, place_of
+from app.pipeline.steps import hooks_of, make_folder
 from app.queries import runs, saes
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import ImportParams
 from sae_core.checkpoints import FORMATS, Checkpoint, load
 from sae_core.checkpoints.formats import folder_of
@@ -30,7 +30,7 @@ from sae_core.files import sha256_file
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
-_NEARLY = {
+NEAR_MISSES = {
     "hook_normalized": " It lies inside a norm, before its gain, by which attn_in and mlp_in differ from it.",
     "hook_mlp_in": " TransformerLens reads it before the norm, where resid_mid is.",
     "hook_attn_in": " TransformerLens reads it before the norm, where resid_pre is.",
@@ -39,7 +39,7 @@ _NEARLY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReadCheckpoint:
     """A checkpoint that was read, and where it came from."""
 
     checkpoint: Checkpoint
@@ -54,24 +54,24 @@ class Found:
         return self.checkpoint.sae
 
 
-async def run_import(run: RunContext, shop: Workshop) -> dict[str, Any]:
+async def run_import(run: RunContext, ctx: JobContext) -> dict[str, Any]:
     """Do a run of kind "import"."""
     params = ImportParams.model_validate(run.params)
     if params.format == NEURONPEDIA:
-        return await import_statistics(run, shop, params)
+        return await import_statistics(run, ctx, params)
     async with run.stage("read"):
         found = await run.in_thread(_read, params)
-        place = _place(params, found)  # refuses what is no hook point before the model is fetched
-        source = await _model_source(shop, params, found)
-    cache = shop.settings.home / "cache"
+        hooks = _hooks(params, found)  # refuses what is no hook point before the model is fetched
+        source = await _model_source(ctx, params, found)
+    cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, source, None, cache, progress)
     async with run.stage("load"):
-        model = await run.in_thread(_load, source, params, shop, cache)
-        await run.in_thread(_check, found.sae, model, place)
+        model = await run.in_thread(_load, source, params, ctx, cache)
+        await run.in_thread(_check, found.sae, model, hooks)
     async with run.stage("register"):
-        detail = await _register(run, shop, params, found, model, place)
-        async with shop.sessions.begin() as session:
+        detail = await _register(run, ctx, params, found, model, hooks)
+        async with ctx.sessions.begin() as session:
             await runs.set_sae(session, run.run_id, detail.id)
     return {
         "sae": detail.slug,
@@ -79,13 +79,13 @@ async def run_import(run: RunContext, shop: Workshop) -> dict[str, Any]:
         "format": found.checkpoint.format,
         "architecture": detail.architecture,
         "model": detail.model.name,
-        **place.names(),
+        **hooks.names(),
         **({} if detail.k is None else {"k": detail.k}),
         "notes": found.notes,
     }
 
 
-def _read(params: ImportParams) -> Found:
+def _read(params: ImportParams) -> ReadCheckpoint:
     """Read and convert the checkpoint, fetching it from the hub where it is not on the disk.
 
     Raises:
@@ -101,7 +101,7 @@ def _read(params: ImportParams) -> Found:
         path, origin = fetched.path, {"source": fetched.source, "revision": fetched.revision}
     checkpoint = load(path, params.format)
     hashes = _sha256_of_files(folder_of(path), checkpoint.format)
-    return Found(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
+    return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
 
 
 def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
 # Where it reads
 
 
-def _place(params: ImportParams, found: Found) -> Place:
+def _hooks(params: ImportParams, found: ReadCheckpoint) -> HookPair:
     """Where the SAE reads, and for a transcoder what it reconstructs: what was asked for, else what it says itself.
 
     Raises:
@@ -126,13 +126,13 @@ def _place(params: ImportParams, found: Found) -> Place:
     """
     hook = _hook(params.hook, "hook_name", "--hook resid_post.9", found)
     if found.sae.is_transcoder:
-        return Place(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
+        return HookPair(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
     if params.hook_out is not None:
         raise Unprocessable("The SAE is no transcoder: it reconstructs what it reads. Leave --hook-out out.")
-    return Place(hook)
+    return HookPair(hook)
 
 
-def _hook(given: str | None, key: str, example: str, found: Found) -> HookPoint:
+def _hook(given: str | None, key: str, example: str, found: ReadCheckpoint) -> HookPoint:
     """The hook point that was asked for, or that the checkpoint's metadata has under `key`."""
     stated = found.checkpoint.metadata.get(key)
     known = _parsed(stated)
@@ -146,7 +146,7 @@ def _hook(given: str | None, key: str, example: str, found: Found) -> HookPoint:
     does = "reads" if key == "hook_name" else "reconstructs"
     if stated is None:
         raise Unprocessable(f"The checkpoint does not say what the SAE {does}. Say it, for example {example}.")
-    nearly = next((hint for end, hint in _NEARLY.items() if str(stated).endswith(end)), "")
+    nearly = next((hint for end, hint in NEAR_MISSES.items() if str(stated).endswith(end)), "")
     raise Unprocessable(
         f"The SAE {does} {stated}, which is no hook point that SeeSAE knows.{nearly} "
         f"If it is the same as one that it knows, name that, for example {example}."
@@ -163,7 +163,7 @@ def _parsed(stated: Any) -> HookPoint | None:
 # Its model
 
 
-async def _model_source(shop: Workshop, params: ImportParams, found: Found) -> str:
+async def _model_source(ctx: JobContext, params: ImportParams, found: ReadCheckpoint) -> str:
     """What `read_model` takes for the model that the SAE was trained on.
 
     A name that the checkpoint gives is looked for here first: in `MODELS`, then among the models of other SAEs.
@@ -178,7 +178,7 @@ async def _model_source(shop: Workshop, params: ImportParams, found: Found) -> s
         raise Unprocessable("The checkpoint does not say which model it was trained on. Say it: --model.")
     if name in MODELS:
         return name
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         registered = {other.model.name: other.model.source for other in await saes.list_saes(session)}
     if name in registered:
         return registered[name]
@@ -187,14 +187,14 @@ async def _model_source(shop: Workshop, params: ImportParams, found: Found) -> s
     return hub_id(name)
 
 
-def _load(source: str, params: ImportParams, shop: Workshop, cache: Path) -> LanguageModel:
+def _load(source: str, params: ImportParams, ctx: JobContext, cache: Path) -> LanguageModel:
     """Load the model.
 
     Raises:
         ModelError: it cannot be loaded; where the checkpoint named it, the message says how to name another.
     """
     try:
-        return read_model(source, device=shop.settings.device, cache=cache, converted=shop.artifacts.models)
+        return read_model(source, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models)
     except ModelError as error:
         if params.model is not None:
             raise
@@ -203,16 +203,16 @@ def _load(source: str, params: ImportParams, shop: Workshop, cache: Path) -> Lan
         ) from error
 
 
-def _check(sae: SAE, model: LanguageModel, place: Place) -> None:
+def _check(sae: SAE, model: LanguageModel, hooks: HookPair) -> None:
     """Refuse an SAE that cannot be one of this model at this place.
 
     Raises:
         ModelError: the model has no such hook point.
         Unprocessable: it is of another width there.
     """
-    sides = [("reads", place.hook, sae.d_in, "--hook")]
-    if place.out is not None:
-        sides.append(("reconstructs", place.out, sae.d_out, "--hook-out"))
+    sides = [("reads", hooks.input, sae.d_in, "--hook")]
+    if hooks.output is not None:
+        sides.append(("reconstructs", hooks.output, sae.d_out, "--hook-out"))
     for does, hook, width, option in sides:
         try:
             found = model.d_in(hook)
@@ -229,7 +229,7 @@ def _check(sae: SAE, model: LanguageModel, place: Place) -> None:
 
 
 async def _register(
-    run: RunContext, shop: Workshop, params: ImportParams, found: Found, model: LanguageModel, place: Place
+    run: RunContext, ctx: JobContext, params: ImportParams, found: ReadCheckpoint, model: LanguageModel, hooks: HookPair
 ) -> SaeDetail:
     """Save the SAE in its folder and write its row; one that is there already, the very same, is left as it is.
 
@@ -237,13 +237,13 @@ async def _register(
         Conflict: the slug belongs to another SAE, of which nothing was touched.
         ArtifactError: the disk is full.
     """
-    sae, names = found.sae, place.names()
+    sae, names = found.sae, hooks.names()
     slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
     imported = {**found.origin, "notes": found.notes}
     config = {"architecture": _trained_as(sae), "imported": imported, "run": run.run_id}
-    metadata = _metadata(params, found, model, place, imported)
-    registered = await register_model(shop, model)
-    folder = shop.artifacts.sae(slug)
+    metadata = _metadata(params, found, model, hooks, imported)
+    registered = await register_model(ctx, model)
+    folder = ctx.artifacts.sae(slug)
     written = folder.with_name(f".{slug}.import-{run.run_id}")
 
     def move(path: Path) -> None:
@@ -252,21 +252,21 @@ async def _register(
     try:
         await run.in_thread(make_folder, written, lambda path: sae.save(path, metadata))
         weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
-        known = await _same_or_none(shop, slug, weights_sha256, registered, place)
+        known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
         if known is None or not folder.exists():
             make_folder(folder, move)
     finally:
         shutil.rmtree(written, ignore_errors=True)
-    return await register_imported(shop, slug, sae, weights_sha256, registered, place, config, run.created_by)
+    return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)
 
 
 async def _same_or_none(
-    shop: Workshop, slug: str, weights_sha256: str, model: ModelInfo, place: Place
+    ctx: JobContext, slug: str, weights_sha256: str, model: ModelInfo, hooks: HookPair
 ) -> SaeDetail | None:
     """The SAE of this slug, if there is one; it has to be this one."""
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         known = await saes.get_sae(session, slug)
-    if known is None or (known.weights_sha256, known.model.id, place_of(known)) == (weights_sha256, model.id, place):
+    if known is None or (known.weights_sha256, known.model.id, hooks_of(known)) == (weights_sha256, model.id, hooks):
         return known
     raise Conflict(
         f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
@@ -274,15 +274,15 @@ async def _same_or_none(
 
 
 def _metadata(
-    params: ImportParams, found: Found, model: LanguageModel, place: Place, imported: dict[str, Any]
+    params: ImportParams, found: ReadCheckpoint, model: LanguageModel, hooks: HookPair, imported: dict[str, Any]
 ) -> dict[str, Any]:
     """What the checkpoint says of itself, with the names that hold here; a model's own name stays if it was used."""
     metadata = dict(found.checkpoint.metadata)
     theirs = metadata.get("seesae")
     metadata["model_name"] = metadata["model_name"] if params.model is None else model.name
-    metadata["hook_name"] = place.hook.transformer_lens
-    if place.out is not None:
-        metadata["hook_name_out"] = place.out.transformer_lens
+    metadata["hook_name"] = hooks.input.transformer_lens
+    if hooks.output is not None:
+        metadata["hook_name_out"] = hooks.output.transformer_lens
     metadata["seesae"] = {**(theirs if isinstance(theirs, dict) else {}), "imported": imported}
     return metadata
 

@@ -16,14 +16,14 @@ from app.exchange.neuronpedia import records
 from app.exchange.neuronpedia.files import Export, R, find, read_batch, read_lines
 from app.exchange.neuronpedia.spool import Spool, SpooledFeature
 from app.exchange.neuronpedia.statistics import Tokens, active_tokens, example_rows, feature_rows
-from app.pipeline.registration import counted
+from app.pipeline.registration import with_progress
 from app.queries import corpora, labels, models, runs, saes
 from app.queries.models import NO_WEIGHTS
 from app.queries.publish import publish_index
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import clean_text, storable
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import ImportParams
 from app.services.labels import MAX_EXPLANATION, MAX_NAME
 from sae_core.errors import ModelError
@@ -75,7 +75,7 @@ class About:
         return Tokens(max(10, round(self.tokens_active / self.density)) if self.density else 10, False)
 
 
-async def import_statistics(run: RunContext, shop: Workshop, params: ImportParams) -> dict[str, Any]:
+async def import_statistics(run: RunContext, ctx: JobContext, params: ImportParams) -> dict[str, Any]:
     """Do a run of kind "import" whose format is this one. Importing the same again changes nothing.
 
     Raises:
@@ -83,7 +83,7 @@ async def import_statistics(run: RunContext, shop: Workshop, params: ImportParam
         Conflict: the slug belongs to another SAE.
         ArtifactError: the disk is full.
     """
-    root, prefix = shop.artifacts.root, f".import-{run.run_id}-"
+    root, prefix = ctx.artifacts.root, f".import-{run.run_id}-"
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(f"{prefix}*"):  # of an attempt that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -92,11 +92,11 @@ async def import_statistics(run: RunContext, shop: Workshop, params: ImportParam
         try:
             async with run.stage("read") as progress:
                 about = await run.in_thread(_read, params, spool, progress)
-            async with run.stage("register"), shop.sessions.begin() as session:
+            async with run.stage("register"), ctx.sessions.begin() as session:
                 detail, set_id, ids = await _register(session, run, params, about, spool)
             async with run.stage("publish") as progress:
-                number = await _publish(shop, detail, set_id, ids, about, spool, progress)
-                async with shop.sessions.begin() as session:
+                number = await _publish(ctx, detail, set_id, ids, about, spool, progress)
+                async with ctx.sessions.begin() as session:
                     added = await labels.add_labels(session, detail.id, _labels(spool))
                     await runs.set_sae(session, run.run_id, detail.id)
         finally:
@@ -371,12 +371,12 @@ def _imported(about: About, spool: Spool) -> dict[str, Any]:
 
 
 async def _publish(
-    shop: Workshop, detail: SaeDetail, set_id: int, ids: list[int], about: About, spool: Spool, progress: Progress
+    ctx: JobContext, detail: SaeDetail, set_id: int, ids: list[int], about: About, spool: Spool, progress: Progress
 ) -> int:
     """Publish the index; how many features it has."""
     numbers = spool.numbers()
     await publish_index(
-        shop.engine,
+        ctx.engine,
         sae_id=detail.id,
         sequence_set_id=set_id,
         tokens=about.tokens.number,
@@ -388,7 +388,7 @@ async def _publish(
             "counted_by": NEURONPEDIA,
             "not_counted": "what the export left out, which it does not say",
         },
-        features=counted(feature_rows(spool, spool.sequences(ids), ids, about.tokens), len(numbers), progress),
+        features=with_progress(feature_rows(spool, spool.sequences(ids), ids, about.tokens), len(numbers), progress),
         examples=example_rows(spool),
     )
     return len(numbers)

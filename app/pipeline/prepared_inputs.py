@@ -9,32 +9,32 @@ from sae_core.models import HookPoint, LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HookPair:
     """Where a model's activations are read, and for a transcoder where those are that it reconstructs."""
 
-    hook: HookPoint
-    out: HookPoint | None = None
+    input: HookPoint
+    output: HookPoint | None = None
 
     @classmethod
-    def parse(cls, hook: str, out: str | None) -> "Place":
+    def parse(cls, hook: str, hook_out: str | None) -> "HookPair":
         """Read both.
 
         Raises:
-            ModelError: one of them is no hook point.
+            ModelError: one of them is not a hook point.
         """
-        return cls(HookPoint.parse(hook), None if out is None else HookPoint.parse(out))
+        return cls(HookPoint.parse(hook), None if hook_out is None else HookPoint.parse(hook_out))
 
     def names(self) -> dict[str, str]:
         """By the names under which runs and artifacts keep them."""
-        return {"hook": str(self.hook)} | ({} if self.out is None else {"hook_out": str(self.out)})
+        return {"hook": str(self.input)} | ({} if self.output is None else {"hook_out": str(self.output)})
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class PreparedInputs:
     """A model, where it is read, a corpus cut into sequences, and the model's activations there."""
 
     model: LanguageModel
-    place: Place
+    hooks: HookPair
     corpus: Corpus
     sequences: Sequences
     sequences_folder: Path

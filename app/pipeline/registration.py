@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from app.pipeline.db_rows import example_rows, feature_rows, unpadded
-from app.pipeline.prepared_inputs import Material, Place
+from app.pipeline.prepared_inputs import HookPair, PreparedInputs
 from app.queries import corpora, models, saes
 from app.queries.corpora import DocumentRow, SequenceSetInfo
 from app.queries.models import ModelInfo
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from sae_core.files import sha256_file
 from sae_core.models import LanguageModel
 from sae_core.progress import Progress
@@ -22,9 +22,9 @@ from sae_core.training import TrainingConfig
 WEIGHTS = "sae_weights.safetensors"
 
 
-async def register_model(shop: Workshop, model: LanguageModel) -> ModelInfo:
+async def register_model(ctx: JobContext, model: LanguageModel) -> ModelInfo:
     """The model's row, with its vocabulary."""
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         return await models.register_model(
             session,
             name=model.name,
@@ -41,33 +41,33 @@ async def register_model(shop: Workshop, model: LanguageModel) -> ModelInfo:
 
 
 async def register_trained(
-    shop: Workshop,
+    ctx: JobContext,
     slug: str,
     config: TrainingConfig,
-    material: Material,
+    inputs: PreparedInputs,
     training_key: str,
     created_by: str,
     run_id: int,
 ) -> SaeDetail:
     """The row of an SAE that was just trained and saved; it names the architecture that was trained."""
-    model = await register_model(shop, material.model)
-    folder = shop.artifacts.sae(slug)
-    async with shop.sessions.begin() as session:
+    model = await register_model(ctx, inputs.model)
+    folder = ctx.artifacts.sae(slug)
+    async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
             slug=slug,
             model_id=model.id,
-            **material.place.names(),
+            **inputs.hooks.names(),
             architecture=config.architecture,
-            d_in=material.activations.d_in,
+            d_in=inputs.activations.d_in,
             d_sae=config.d_sae,
             k=config.k if config.takes_k else None,
-            artifact=str(folder.relative_to(shop.artifacts.root)),
+            artifact=str(folder.relative_to(ctx.artifacts.root)),
             weights_sha256=sha256_file(folder / WEIGHTS),
             config={
                 **asdict(config.resolved()),
-                "corpus": material.corpus.slug,
-                "sequences": material.sequences.sha256,
+                "corpus": inputs.corpus.slug,
+                "sequences": inputs.sequences.sha256,
                 "training_key": training_key,
                 "run": run_id,
             },
@@ -77,27 +77,27 @@ async def register_trained(
 
 
 async def register_imported(
-    shop: Workshop,
+    ctx: JobContext,
     slug: str,
     sae: SAE,
     weights_sha256: str,
     model: ModelInfo,
-    place: Place,
+    hooks: HookPair,
     config: Mapping[str, Any],
     created_by: str,
 ) -> SaeDetail:
     """The row of an SAE that was trained elsewhere and is saved here; it names the architecture that it is saved as."""
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
             slug=slug,
             model_id=model.id,
-            **place.names(),
+            **hooks.names(),
             architecture=sae.architecture,
             d_in=sae.d_in,
             d_sae=sae.d_sae,
             k=sae.k,
-            artifact=str(shop.artifacts.sae(slug).relative_to(shop.artifacts.root)),
+            artifact=str(ctx.artifacts.sae(slug).relative_to(ctx.artifacts.root)),
             weights_sha256=weights_sha256,
             config=config,
             metrics={},
@@ -105,11 +105,11 @@ async def register_imported(
         )
 
 
-async def register_sequences(shop: Workshop, material: Material) -> SequenceSetInfo:
+async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> SequenceSetInfo:
     """The rows of the corpus, its documents and its sequences."""
-    model = await register_model(shop, material.model)
-    corpus, sequences = material.corpus, material.sequences
-    async with shop.sessions.begin() as session:
+    model = await register_model(ctx, inputs.model)
+    corpus, sequences = inputs.corpus, inputs.sequences
+    async with ctx.sessions.begin() as session:
         registered = await corpora.register_corpus(
             session,
             slug=corpus.slug,
@@ -133,24 +133,26 @@ async def register_sequences(shop: Workshop, material: Material) -> SequenceSetI
 
 
 async def publish(
-    shop: Workshop, detail: SaeDetail, material: Material, statistics: FeatureStatistics, progress: Progress
+    ctx: JobContext, detail: SaeDetail, inputs: PreparedInputs, statistics: FeatureStatistics, progress: Progress
 ) -> None:
     """Put an index of the SAE in the place of its current one; `progress` counts features."""
-    sequence_set = await register_sequences(shop, material)
+    sequence_set = await register_sequences(ctx, inputs)
     await publish_index(
-        shop.engine,
+        ctx.engine,
         sae_id=detail.id,
         sequence_set_id=sequence_set.id,
         tokens=statistics.tokens,
         topics=statistics.topics.names,
         provenance=statistics.provenance,
-        features=counted(feature_rows(statistics), detail.d_sae, progress),
+        features=with_progress(feature_rows(statistics), detail.d_sae, progress),
         examples=example_rows(statistics),
     )
 
 
-def counted(rows: Iterable[FeatureStatisticsRow], total: int, progress: Progress) -> Iterator[FeatureStatisticsRow]:
-    """Pass rows on, reporting now and then how many; reporting is also what stops the work when it is to stop."""
+def with_progress(
+    rows: Iterable[FeatureStatisticsRow], total: int, progress: Progress
+) -> Iterator[FeatureStatisticsRow]:
+    """Yield the rows, reporting now and then how many: reporting is what raises when the run is to stop."""
     for row in rows:
         if row.number % 128 == 0:
             progress(row.number, total)

@@ -17,21 +17,21 @@ from rich.filesize import decimal
 from app.artifacts import content_key
 from app.errors import Conflict, NotFound, NoWeights
 from app.pipeline import distributed
-from app.pipeline.prepared_inputs import Material, Place
+from app.pipeline.prepared_inputs import HookPair, PreparedInputs
 from app.pipeline.registration import publish, register_trained
 from app.pipeline.sources import MODELS, fetch_packages, read_corpus, read_model
 from app.queries import runs, saes
 from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import CorpusParams
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
 from sae_core.evaluation import Evaluation, evaluate
 from sae_core.files import sha256_code, write_json
 from sae_core.models import LanguageModel
-from sae_core.progress import Progress
+from sae_core.progress import Progress, subprogress
 from sae_core.saes import SAE
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.map import NEIGHBOURS, feature_map
@@ -48,52 +48,52 @@ _SEED = 0
 
 
 async def prepare(
-    run: RunContext, shop: Workshop, model: str, place: Place, params: CorpusParams, *, stream_mb: int | None = None
-) -> Material:
+    run: RunContext, ctx: JobContext, model: str, hooks: HookPair, params: CorpusParams, *, stream_mb: int | None = None
+) -> PreparedInputs:
     """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them.
 
     With `stream_mb` the model does not run yet: activations will be made as they are needed, and that much memory
     holds them.
     """
-    cache = shop.settings.home / "cache"
+    cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, model, params.corpus, cache, progress)
     async with run.stage("load"):
         language_model = await run.in_thread(
-            read_model, model, device=shop.settings.device, cache=cache, converted=shop.artifacts.models
+            read_model, model, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models
         )
-        for hook in (place.hook, place.out):
+        for hook in (hooks.input, hooks.output):
             if hook is not None:
                 language_model.d_in(hook)  # refuses a layer that the model lacks, before any work is done
         corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
     async with run.stage("tokenise") as progress:
-        sequences, folder = await run.in_thread(_sequences, shop, language_model, corpus, params, progress)
+        sequences, folder = await run.in_thread(_sequences, ctx, language_model, corpus, params, progress)
     async with run.stage("activations") as progress:
         activations: ActivationCache | ActivationStream
         if stream_mb is None:
-            activations = await _cached(run, shop, language_model, place, sequences, progress)
+            activations = await _cached(run, ctx, language_model, hooks, sequences, progress)
         else:
             activations = ActivationStream(
-                language_model, place.hook, sequences, target=place.out, buffer_bytes=stream_mb * 10**6
+                language_model, hooks.input, sequences, target=hooks.output, buffer_bytes=stream_mb * 10**6
             )
-    return Material(language_model, place, corpus, sequences, folder, activations)
+    return PreparedInputs(language_model, hooks, corpus, sequences, folder, activations)
 
 
 async def _cached(
-    run: RunContext, shop: Workshop, model: LanguageModel, place: Place, sequences: Sequences, progress: Progress
+    run: RunContext, ctx: JobContext, model: LanguageModel, hooks: HookPair, sequences: Sequences, progress: Progress
 ) -> ActivationCache:
     """The activations on disk, of which the stage's title says how much room they take."""
-    key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **place.names())
-    folder = shop.artifacts.activations(key)
-    size = ActivationCache.size(sequences, model.d_in(place.hook) + (model.d_in(place.out) if place.out else 0))
+    key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **hooks.names())
+    folder = ctx.artifacts.activations(key)
+    size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
     run.retitle("activations", f"Run the model (activations take {decimal(size)})")
     return await run.in_thread(
-        ActivationCache.build, model, place.hook, sequences, folder, target=place.out, progress=progress
+        ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
     )
 
 
 def _sequences(
-    shop: Workshop, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
+    ctx: JobContext, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
 ) -> tuple[Sequences, Path]:
     key = content_key(
         corpus=corpus.sha256,
@@ -102,7 +102,7 @@ def _sequences(
         tokens=params.tokens,
         seed=_SEED,
     )
-    folder = shop.artifacts.sequences(key)
+    folder = ctx.artifacts.sequences(key)
     if folder.exists():
         sequences = Sequences.load(folder)
     else:
@@ -131,21 +131,21 @@ class Plan:
     options: dict[str, Any]
     """What `seesae train --config` takes to train it again."""
 
-    def key(self, material: Material) -> str:
+    def key(self, inputs: PreparedInputs) -> str:
         """The hash of all that the trained weights depend on."""
         return content_key(
-            model=material.model.weights_sha256,
-            sequences=material.sequences.sha256,
+            model=inputs.model.weights_sha256,
+            sequences=inputs.sequences.sha256,
             training=asdict(self.config.resolved()),
-            **material.place.names(),
+            **inputs.hooks.names(),
         )
 
 
 async def train_saes(
     run: RunContext,
-    shop: Workshop,
+    ctx: JobContext,
     plans: Sequence[Plan],
-    material: Material,
+    inputs: PreparedInputs,
     *,
     track: Sequence[str] = (),
     feature_shards: int = 1,
@@ -156,118 +156,118 @@ async def train_saes(
         Conflict: a slug belongs to an SAE that was trained otherwise.
         TrainingDiverged: a loss is no longer a number; the last good checkpoints are kept.
     """
-    keys = {plan.slug: plan.key(material) for plan in plans}
+    keys = {plan.slug: plan.key(inputs) for plan in plans}
     async with run.stage("train", record=True) as progress:
-        known = {plan.slug: await _find(shop, plan.slug) for plan in plans}
+        known = {plan.slug: await _find(ctx, plan.slug) for plan in plans}
         for slug, detail in known.items():
             if detail is not None and detail.config.get("training_key") != keys[slug]:
                 raise Conflict(
                     f"The SAE {slug} exists and was trained with other settings. Choose another name (--name)."
                 )
-        missing = [plan for plan in plans if known[plan.slug] is None or not shop.artifacts.sae(plan.slug).exists()]
+        missing = [plan for plan in plans if known[plan.slug] is None or not ctx.artifacts.sae(plan.slug).exists()]
         if missing:
             names = [plan.slug for plan in missing] if len(plans) > 1 else []
-            await run.in_thread(_train, shop, missing, keys, material, names, track, feature_shards, progress)
+            await run.in_thread(_train, ctx, missing, keys, inputs, names, track, feature_shards, progress)
         else:
-            await run.in_thread(distributed.dismiss, feature_shards)
+            await run.in_thread(distributed.release_workers, feature_shards)
         total = plans[0].config.samples
         progress(total, total)
         for plan in missing:
             known[plan.slug] = await register_trained(
-                shop, plan.slug, plan.config, material, keys[plan.slug], run.created_by, run.run_id
+                ctx, plan.slug, plan.config, inputs, keys[plan.slug], run.created_by, run.run_id
             )
-            shutil.rmtree(shop.artifacts.training(keys[plan.slug]), ignore_errors=True)
+            shutil.rmtree(ctx.artifacts.training(keys[plan.slug]), ignore_errors=True)
         trained = []
         for plan in plans:
             detail = known[plan.slug]
             assert detail is not None
-            trained.append((await run.in_thread(SAE.load, shop.artifacts.sae(plan.slug)), detail))
-        async with shop.sessions.begin() as session:
+            trained.append((await run.in_thread(SAE.load, ctx.artifacts.sae(plan.slug)), detail))
+        async with ctx.sessions.begin() as session:
             await runs.set_sae(session, run.run_id, trained[0][1].id)
     return trained
 
 
 def _train(
-    shop: Workshop,
+    ctx: JobContext,
     plans: Sequence[Plan],
     keys: dict[str, str],
-    material: Material,
+    inputs: PreparedInputs,
     names: Sequence[str],
     track: Sequence[str],
     feature_shards: int,
     progress: Progress,
 ) -> None:
     """Train, from the last checkpoints if there are any, and save the SAEs; `names` are those of their curves."""
-    folders = [shop.artifacts.training(keys[plan.slug]) for plan in plans]
-    order = distributed.Order(
+    folders = [ctx.artifacts.training(keys[plan.slug]) for plan in plans]
+    request = distributed.TrainingRequest(
         configs=[plan.config for plan in plans],
         folders=folders,
-        device=shop.settings.device,
-        sequences=material.sequences_folder,
-        activations=material.cache.folder if material.cache else None,
+        device=ctx.settings.device,
+        sequences=inputs.sequences_folder,
+        activations=inputs.cache.folder if inputs.cache else None,
     )
     trained = distributed.train(
-        order,
-        material.activations,
+        request,
+        inputs.activations,
         feature_shards=feature_shards,
         names=names,
-        trackers=[distributed.trackers(track, plan.slug, asdict(plan.config), shop.artifacts.root) for plan in plans],
+        trackers=[distributed.trackers(track, plan.slug, asdict(plan.config), ctx.artifacts.root) for plan in plans],
         progress=progress,
     )
     for plan, folder, sae in zip(plans, folders, trained, strict=True):
-        make_folder(shop.artifacts.sae(plan.slug), partial(_save, sae, plan, keys[plan.slug], folder, material))
+        make_folder(ctx.artifacts.sae(plan.slug), partial(_save, sae, plan, keys[plan.slug], folder, inputs))
 
 
-def _save(sae: SAE, plan: Plan, key: str, checkpoints: Path, material: Material, folder: Path) -> None:
+def _save(sae: SAE, plan: Plan, key: str, checkpoints: Path, inputs: PreparedInputs, folder: Path) -> None:
     """Write an SAE, its curves, and beside them what was asked for, in a form that can be asked for again."""
-    place = material.place
+    hooks = inputs.hooks
     metadata: dict[str, Any] = {
-        "model_name": material.model.name,
-        "hook_name": place.hook.transformer_lens,
-        "context_size": material.sequences.length,
-        "prepend_bos": material.model.bos_token_id is not None,
-        "dataset_path": material.corpus.source,
+        "model_name": inputs.model.name,
+        "hook_name": hooks.input.transformer_lens,
+        "context_size": inputs.sequences.length,
+        "prepend_bos": inputs.model.bos_token_id is not None,
+        "dataset_path": inputs.corpus.source,
         "seesae": {
             "training": asdict(plan.config.resolved()),
             "training_key": key,
             "sha256": {
-                "model": material.model.weights_sha256,
-                "tokenizer": material.model.tokenizer_sha256,
-                "corpus": material.corpus.sha256,
-                "sequences": material.sequences.sha256,
+                "model": inputs.model.weights_sha256,
+                "tokenizer": inputs.model.tokenizer_sha256,
+                "corpus": inputs.corpus.sha256,
+                "sequences": inputs.sequences.sha256,
                 "code": sha256_code(),
             },
         },
     }
-    if place.out is not None:
-        metadata["hook_name_out"] = place.out.transformer_lens
+    if hooks.output is not None:
+        metadata["hook_name_out"] = hooks.output.transformer_lens
     sae.save(folder, metadata)
     write_json(folder / "train.json", plan.options)
     if (checkpoints / CURVES).exists():
         shutil.copy(checkpoints / CURVES, folder / CURVES)
 
 
-async def open_sae(shop: Workshop, slug: str) -> tuple[SAE, SaeDetail]:
+async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
     """Read a registered SAE.
 
     Raises:
         NotFound: there is no such SAE.
         CheckpointError: its files cannot be read.
     """
-    detail = await registered_sae(shop, slug)
-    return SAE.load(shop.artifacts.root / detail.artifact), detail
+    detail = await registered_sae(ctx, slug)
+    return SAE.load(ctx.artifacts.root / detail.artifact), detail
 
 
-async def registered_sae(shop: Workshop, slug: str) -> SaeDetail:
+async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
     """The row of an SAE that has weights.
 
     Raises:
         NotFound: there is no such SAE.
         NoWeights: it was imported without any.
     """
-    detail = await _find(shop, slug)
+    detail = await _find(ctx, slug)
     if detail is None:
-        async with shop.sessions() as session:
+        async with ctx.sessions() as session:
             known = ", ".join(other.slug for other in await saes.list_saes(session))
         raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
     if not detail.has_weights:
@@ -280,56 +280,56 @@ def model_of(detail: SaeDetail) -> str:
     return detail.model.name if detail.model.name in MODELS else detail.model.source
 
 
-def place_of(detail: SaeDetail) -> Place:
+def hooks_of(detail: SaeDetail) -> HookPair:
     """Where a registered SAE reads, and what it reconstructs."""
-    return Place.parse(detail.hook, detail.hook_out)
+    return HookPair.parse(detail.hook, detail.hook_out)
 
 
-async def _find(shop: Workshop, slug: str) -> SaeDetail | None:
-    async with shop.sessions() as session:
+async def _find(ctx: JobContext, slug: str) -> SaeDetail | None:
+    async with ctx.sessions() as session:
         return await saes.get_sae(session, slug)
 
 
 async def index_sae(
-    run: RunContext, shop: Workshop, sae: SAE, detail: SaeDetail, material: Material
+    run: RunContext, ctx: JobContext, sae: SAE, detail: SaeDetail, inputs: PreparedInputs
 ) -> FeatureStatistics:
     """Compute the statistics of all features over the sequences, and publish them in the place of the SAE's index."""
     async with run.stage("encode") as progress:
-        folder = shop.artifacts.index(content_key(sae=detail.weights_sha256, sequences=material.sequences.sha256))
-        assert material.cache is not None, "an index is made from activations on disk"
-        store = await run.in_thread(build_store, sae, material.cache, material.sequences, folder, progress=progress)
+        folder = ctx.artifacts.index(content_key(sae=detail.weights_sha256, sequences=inputs.sequences.sha256))
+        assert inputs.cache is not None, "an index is made from activations on disk"
+        store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
     async with run.stage("statistics") as progress:
         directions = None
-        if (material.place.out or material.place.hook).name.startswith(_WRITES_RESIDUAL):
-            directions = await run.in_thread(material.model.output_directions)
+        if (inputs.hooks.output or inputs.hooks.input).name.startswith(_WRITES_RESIDUAL):
+            directions = await run.in_thread(inputs.model.output_directions)
         statistics = await run.in_thread(
-            compute_statistics, store, material.sequences, sae, directions, seed=_SEED, progress=progress
+            compute_statistics, store, inputs.sequences, sae, directions, seed=_SEED, progress=progress
         )
     async with run.stage("publish") as progress:
-        await publish(shop, detail, material, statistics, progress)
+        await publish(ctx, detail, inputs, statistics, progress)
     async with run.stage("map"):
-        await _draw_map(run, shop, sae, detail.slug)
+        await _draw_map(run, ctx, sae, detail.slug)
     return statistics
 
 
-async def _draw_map(run: RunContext, shop: Workshop, sae: SAE, slug: str) -> None:
+async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:
     """Lay out the features of the published index; the site shows them meanwhile."""
     settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": _SEED}
-    detail = await _find(shop, slug)
+    detail = await _find(ctx, slug)
     assert detail is not None
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         if await map_settings(session, detail) == settings:
             return
     points = await run.in_thread(feature_map, sae.W_dec, seed=_SEED)
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 
 
 async def evaluate_saes(
     run: RunContext,
-    shop: Workshop,
+    ctx: JobContext,
     trained: Sequence[tuple[SAE, SaeDetail]],
-    material: Material,
+    inputs: PreparedInputs,
     *,
     predictions: int = 4096,
 ) -> list[Evaluation]:
@@ -340,22 +340,18 @@ async def evaluate_saes(
     evaluations = []
     async with run.stage("evaluate") as progress:
         for number, (sae, detail) in enumerate(trained):
-
-            def of_all(done: int, total: int, _metrics: Any = None, /, number: int = number) -> None:
-                progress(number * total + done, len(trained) * total)
-
             evaluation = await run.in_thread(
                 evaluate,
-                material.model,
+                inputs.model,
                 sae,
-                material.place.hook,
-                material.sequences,
-                target=material.place.out,
-                activations=material.cache,
+                inputs.hooks.input,
+                inputs.sequences,
+                target=inputs.hooks.output,
+                activations=inputs.cache,
                 max_tokens=predictions,
-                progress=of_all,
+                progress=subprogress(progress, number, len(trained)),
             )
-            async with shop.sessions.begin() as session:
+            async with ctx.sessions.begin() as session:
                 await saes.set_metrics(session, detail.id, asdict(evaluation))
             evaluations.append(evaluation)
     return evaluations

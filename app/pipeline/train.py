@@ -4,10 +4,10 @@ from itertools import product
 from typing import Any
 
 from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import Material, Place
+from app.pipeline.prepared_inputs import HookPair, PreparedInputs
 from app.pipeline.steps import Plan, evaluate_saes, prepare, train_saes
 from app.runs.context import RunContext
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import TrainParams
 from sae_core.training import TrainingConfig
 
@@ -48,50 +48,48 @@ def training_configs(params: TrainParams, tokens: int) -> list[TrainingConfig]:
     return [config for config in configs if config.takes_k or config.k == params.k[0]]
 
 
-def plans(params: TrainParams, material: Material) -> list[Plan]:
+def plans(params: TrainParams, inputs: PreparedInputs) -> list[Plan]:
     """The SAEs that these parameters ask for."""
-    place = material.place.names()
+    hooks = inputs.hooks.names()
     return [
         Plan(
             slug=params.name
             or sae_slug(
-                material.model.name,
-                place["hook"],
+                inputs.model.name,
+                hooks["hook"],
                 config.architecture,
                 config.d_sae,
                 config.k if config.takes_k and len(params.k) > 1 else None,
-                place.get("hook_out"),
+                hooks.get("hook_out"),
             ),
             config=config,
             options=params.model_dump(mode="json", exclude_none=True)
             | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
         )
-        for config in training_configs(params, material.sequences.n_counted)
+        for config in training_configs(params, inputs.sequences.n_counted)
     ]
 
 
-async def run_train(run: RunContext, shop: Workshop) -> dict[str, Any]:
+async def run_train(run: RunContext, ctx: JobContext) -> dict[str, Any]:
     """Do a run of kind "train": prepare the activations, train, evaluate."""
     params = TrainParams.model_validate(run.params)
     training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
-    place = Place.parse(params.hook, params.hook_out)
-    material = await prepare(
-        run, shop, params.model, place, params, stream_mb=params.buffer_mb if params.stream else None
-    )
+    hooks = HookPair.parse(params.hook, params.hook_out)
+    inputs = await prepare(run, ctx, params.model, hooks, params, stream_mb=params.buffer_mb if params.stream else None)
     trained = await train_saes(
         run,
-        shop,
-        plans(params, material),
-        material,
+        ctx,
+        plans(params, inputs),
+        inputs,
         track=params.track or (),
         feature_shards=params.feature_shards,
     )
-    evaluations = await evaluate_saes(run, shop, trained, material)
+    evaluations = await evaluate_saes(run, ctx, trained, inputs)
     results = [
         {
             "sae": detail.slug,
             "features": sae.d_sae,
-            "tokens": material.sequences.n_counted,
+            "tokens": inputs.sequences.n_counted,
             "explained_variance": evaluation.explained_variance,
             "l0": evaluation.l0,
         }

@@ -27,7 +27,7 @@ from app.errors import Unprocessable
 from app.queries.saes import SaeDetail
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.cursors import Cursor
-from app.queries.sql.expressions import among
+from app.queries.sql.expressions import in_array
 from app.queries.sql.pg_safe import clean_json
 from app.tables import Comparison, FeatureMatch, Sae
 
@@ -220,7 +220,7 @@ async def get_counterparts(
         _rows().where(
             FeatureMatch.comparison_id == comparison.id,
             FeatureMatch.side == side,
-            among(FeatureMatch.feature, features),
+            in_array(FeatureMatch.feature, features),
         )
     )
     return {row.feature: _counterpart(row, comparison) for row in rows}

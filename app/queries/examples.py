@@ -13,7 +13,7 @@ from app import tables
 from app.errors import Unprocessable
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
-from app.queries.sql.expressions import among
+from app.queries.sql.expressions import in_array
 from app.tables import ExampleBand
 
 BANDS = 5
@@ -165,7 +165,7 @@ _BANDS = (
     .where(
         ExampleBand.index_id == bindparam("index"),
         ExampleBand.feature == bindparam("feature"),
-        among(ExampleBand.band, "bands"),
+        in_array(ExampleBand.band, "bands"),
     )
     .order_by(ExampleBand.band)
 )
@@ -188,7 +188,7 @@ async def top_examples(
 
 _TOP: ColumnElement[int] = literal_column("0")
 _TOP_BANDS = select(ExampleBand.__table__).where(
-    ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
+    ExampleBand.index_id == bindparam("index"), in_array(ExampleBand.feature, "features"), ExampleBand.band == _TOP
 )
 
 
@@ -230,7 +230,9 @@ def _best() -> Select[Any]:
         )
         .join(tables.Sequence, (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == number))
         .where(
-            ExampleBand.index_id == bindparam("index"), among(ExampleBand.feature, "features"), ExampleBand.band == _TOP
+            ExampleBand.index_id == bindparam("index"),
+            in_array(ExampleBand.feature, "features"),
+            ExampleBand.band == _TOP,
         )
     )
 
@@ -320,14 +322,14 @@ async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int])
 
 
 _SEQUENCES = select(tables.Sequence.__table__).where(
-    tables.Sequence.set_id == bindparam("set"), among(tables.Sequence.number, "numbers")
+    tables.Sequence.set_id == bindparam("set"), in_array(tables.Sequence.number, "numbers")
 )
 
 
 async def _documents(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, DocumentInfo]:
     rows = await session.execute(
         select(tables.Document.number, tables.Document.title, tables.Document.topic).where(
-            tables.Document.set_id == set_id, among(tables.Document.number, numbers)
+            tables.Document.set_id == set_id, in_array(tables.Document.number, numbers)
         )
     )
     return {number: DocumentInfo(number, title, topic) for number, title, topic in rows}

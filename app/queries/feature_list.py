@@ -20,7 +20,7 @@ from app.queries.saes import SaeDetail, get_sae
 from app.queries.search import matches
 from app.queries.spelling import corrected
 from app.queries.sql.cursors import Cursor
-from app.queries.sql.expressions import among, submitted
+from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import storable
 from app.tables import Feature, Label
 
@@ -135,14 +135,14 @@ async def feature_rows(
     return {row.index: row for row in await _shown(session, sae, found, with_examples=with_examples)}
 
 
-async def of_density(
+async def filter_by_density(
     session: AsyncSession, sae: SaeDetail, numbers: Collection[int], low: float | None, high: float | None
 ) -> set[int]:
     """Those of these features whose density is from `low` to `high`; None is no bound."""
     if sae.index is None:
         return set()
     wanted = select(Feature.number).where(
-        Feature.index_id == sae.index.id, among(Feature.number, numbers), *_between(Feature.density, low, high)
+        Feature.index_id == sae.index.id, in_array(Feature.number, numbers), *_between(Feature.density, low, high)
     )
     return set(await session.scalars(wanted))
 
@@ -205,7 +205,7 @@ _LISTED: tuple[Any, ...] = (
     Feature.top_token_means,
     Feature.health,
 )
-_THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), among(Feature.number, "numbers"))
+_THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), in_array(Feature.number, "numbers"))
 _SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
 
 

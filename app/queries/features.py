@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
-from app.queries.sql.expressions import among
+from app.queries.sql.expressions import in_array
 from app.tables import Feature
 
 
@@ -161,7 +161,7 @@ async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Col
         return {}
     rows = await session.execute(
         select(Feature.number, Feature.max, Feature.histogram).where(
-            Feature.index_id == sae.index.id, among(Feature.number, indices)
+            Feature.index_id == sae.index.id, in_array(Feature.number, indices)
         )
     )
     return {number: _histogram(maximum, counts) for number, maximum, counts in rows}

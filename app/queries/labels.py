@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.sql.expressions import among, submitted
+from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import is_id
 from app.tables import Label, LabelRevision, Sae
 
@@ -107,7 +107,7 @@ async def label_summaries(session: AsyncSession, sae_id: int, features: Collecti
 
 _SUBMITTED = (
     select(Label.feature, Label.explanation, Label.author)
-    .where(Label.sae_id == bindparam("sae"), among(Label.feature, "features"), submitted)
+    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted)
     .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
 )
 
@@ -179,7 +179,7 @@ async def add_labels(session: AsyncSession, sae_id: int, labels: Iterable[tuple[
         new = insert(Label).values(values).on_conflict_do_nothing().returning(Label.id)
         ids = list(await session.scalars(new))
         copied = ("version", "status", "explanation", "categories", "interpretability", "confidence")
-        first = select(Label.id, *(getattr(Label, name) for name in copied)).where(among(Label.id, ids))
+        first = select(Label.id, *(getattr(Label, name) for name in copied)).where(in_array(Label.id, ids))
         await session.execute(insert(LabelRevision).from_select(["label_id", *copied], first))
         added += len(ids)
     if added:

@@ -1,7 +1,7 @@
 """Lists of features that people keep.
 
 What changes a list first takes its row (`get_list` with `for_change`), so that changes of one list come one after
-another; the last step of each is `touch`, which counts it.
+another; the last step of each is `bump_version`, which counts it.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -18,7 +18,7 @@ from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.copy import copy_rows
-from app.queries.sql.expressions import among
+from app.queries.sql.expressions import in_array
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.tables import Sae, SavedList, SavedListItem
 
@@ -125,7 +125,7 @@ async def summaries(session: AsyncSession, lists: Sequence[ListView]) -> list[Li
     rows = await session.execute(
         select(SavedListItem.list_id, Sae.slug, count)
         .join(Sae, Sae.id == SavedListItem.sae_id)
-        .where(among(SavedListItem.list_id, [each.id for each in lists]))
+        .where(in_array(SavedListItem.list_id, [each.id for each in lists]))
         .group_by(SavedListItem.list_id, Sae.slug)
         .order_by(SavedListItem.list_id, count.desc(), Sae.slug)
     )
@@ -136,7 +136,9 @@ async def summaries(session: AsyncSession, lists: Sequence[ListView]) -> list[Li
     return [ListSummary(each, held.get(each.id, ())) for each in lists]
 
 
-async def touch(session: AsyncSession, list_id: int, *, name: str | None = None, description: str = "") -> ListView:
+async def bump_version(
+    session: AsyncSession, list_id: int, *, name: str | None = None, description: str = ""
+) -> ListView:
     """Count a change of a list, by one version; with a `name`, its name and description are what changed."""
     text = {} if name is None else {"name": name, "description": description, "text_version": SavedList.version + 1}
     changed = (

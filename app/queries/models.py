@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
 from app.queries.sql.copy import copy_rows
-from app.queries.sql.expressions import among
+from app.queries.sql.expressions import in_array
 from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()
@@ -166,7 +166,7 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
     ]  # set difference would go through all that is known
     if missing:
         rows = await session.execute(
-            select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, among(Token.id, missing))
+            select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, in_array(Token.id, missing))
         )
         found = {number: TokenInfo(number, token, special) for number, token, special in rows}
         known |= {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in missing}

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict
 from app.queries.corpora import SequenceSetInfo, sequence_set_info
 from app.queries.models import NO_WEIGHTS, ModelInfo, model_info
-from app.queries.sql.expressions import among, submitted
+from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import clean_json, storable
 from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae, SequenceSet
 
@@ -187,7 +187,7 @@ def _details() -> Select[Any]:
 
 
 _ALL = _details().order_by(Sae.created_at.desc(), Sae.id.desc())
-_THESE = _details().where(among(Sae.id, "ids"))
+_THESE = _details().where(in_array(Sae.id, "ids"))
 _ONE = _details().where(Sae.slug == bindparam("slug"))
 
 

@@ -37,7 +37,7 @@ class RunCancelled(RunInterrupted):
     """Somebody cancelled the run: it is not to go on by itself."""
 
 
-class BeingDone(Conflict):
+class RunLocked(Conflict):
     """Another process works on the run."""
 
 

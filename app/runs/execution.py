@@ -15,14 +15,14 @@ from app.pipeline.train import run_train
 from app.queries import runs
 from app.queries.runs import RunKind
 from app.queries.sql import locks
-from app.runs.context import BeingDone, RunContext, RunInterrupted, StagesListener
+from app.runs.context import RunContext, RunInterrupted, RunLocked, StagesListener
 from app.runs.failures import explain, is_infrastructure
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from sae_core.errors import SAEError
 
 log = structlog.get_logger("worker")
 
-Job = Callable[[RunContext, Workshop], Awaitable[Mapping[str, Any]]]
+Job = Callable[[RunContext, JobContext], Awaitable[Mapping[str, Any]]]
 
 JOBS: dict[RunKind, Job] = {
     "demo": run_demo,
@@ -34,7 +34,7 @@ JOBS: dict[RunKind, Job] = {
 }
 
 
-async def execute(workshop: Workshop, run_id: int, *, listener: StagesListener | None = None) -> None:
+async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | None = None) -> None:
     """Do a run to its end, going on from what an earlier attempt left. Does nothing where it is done or cancelled.
 
     Raises:
@@ -42,31 +42,31 @@ async def execute(workshop: Workshop, run_id: int, *, listener: StagesListener |
         UserError, SAEError: the work failed in a way that its user can mend; the run says so too.
         RunInterrupted: the work was stopped, and can go on.
     """
-    async with locks.run_lock(workshop.engine, run_id) as held:
+    async with locks.run_lock(ctx.engine, run_id) as held:
         if not held:
-            raise BeingDone(f"Run {run_id} is being done by another process. Its page shows how far it is.")
-        async with workshop.sessions.begin() as session:
+            raise RunLocked(f"Run {run_id} is being done by another process. Its page shows how far it is.")
+        async with ctx.sessions.begin() as session:
             if not await runs.start_run(session, run_id):
                 return
             run = await runs.get_run(session, run_id)
         assert run is not None
         log.info("run_started", run=run.id, kind=run.kind)
         try:
-            async with RunContext(run, workshop.sessions, listener=listener) as context:
-                result = await JOBS[run.kind](context, workshop)
+            async with RunContext(run, ctx.sessions, listener=listener) as context:
+                result = await JOBS[run.kind](context, ctx)
         except (RunInterrupted, asyncio.CancelledError):
             log.info("run_interrupted", run=run.id)
             raise
         except Exception as error:
             if not is_infrastructure(error):
-                await _fail(workshop, run_id, error)
+                await _fail(ctx, run_id, error)
             raise
-        async with workshop.sessions.begin() as session:
+        async with ctx.sessions.begin() as session:
             await runs.finish_run(session, run_id, {**result, "seconds": context.seconds})
         log.info("run_done", run=run.id)
 
 
-async def _fail(workshop: Workshop, run_id: int, error: Exception) -> None:
+async def _fail(ctx: JobContext, run_id: int, error: Exception) -> None:
     """Write why the run failed: in one line on its page, and in full in the log where it is our fault."""
     message = explain(error)
     mendable = isinstance(error, SAEError) or message == str(error)
@@ -74,5 +74,5 @@ async def _fail(workshop: Workshop, run_id: int, error: Exception) -> None:
         log.warning("run_failed", run=run_id, reason=message)
     else:
         log.error("run_failed", run=run_id, reason=message, exc_info=error)
-    async with workshop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         await runs.fail_run(session, run_id, message)

@@ -9,7 +9,7 @@ from app.settings import Settings
 
 
 @dataclass(frozen=True)
-class Workshop:
+class JobContext:
     """Handed to every job."""
 
     settings: Settings

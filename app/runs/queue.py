@@ -1,4 +1,4 @@
-"""The queue: one task, "do this run", and the upkeep that puts back what a dead worker left undone.
+"""The queue: one task, "do this run", and the maintenance that puts back what a dead worker left undone.
 
 A run is a row; its job in procrastinate only says that some worker is to take it. Three locks keep a run from being
 done twice at once: the job's `queueing_lock` (it waits once), its `lock` (procrastinate runs it once) and the run's
@@ -10,23 +10,23 @@ import asyncio
 
 import procrastinate
 import structlog
-from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
+from procrastinate import BaseRetryStrategy, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, UniqueViolation
 from procrastinate.jobs import Job, Status
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.queries import runs
 from app.queries.sql import locks
-from app.runs.context import BeingDone, RunCancelled, RunInterrupted
+from app.runs.context import RunCancelled, RunInterrupted, RunLocked
 from app.runs.failures import is_infrastructure
-from app.runs.submit import close_abandoned
+from app.runs.submit import fail_abandoned
 from app.supervision.embedded_postgres import libpq_url
 
 log = structlog.get_logger("worker")
 
 RUNS = "runs"
 """The queue of runs: one at a time in a worker, since one run uses the whole machine."""
-UPKEEP = "upkeep"
+MAINTENANCE = "maintenance"
 """The queue of small periodic tasks, served beside a long run."""
 
 HEARTBEAT_SECONDS = 10.0
@@ -41,7 +41,7 @@ class RetryInfrastructure(BaseRetryStrategy):
         """At once after an orderly stop; soon where another process holds the run; later after a lost database."""
         if isinstance(exception, (RunInterrupted, asyncio.CancelledError)) and not isinstance(exception, RunCancelled):
             return RetryDecision(retry_in={"seconds": 0})
-        if isinstance(exception, BeingDone):
+        if isinstance(exception, RunLocked):
             return RetryDecision(retry_in={"seconds": 10})
         if is_infrastructure(exception) and job.attempts < _MAX_ATTEMPTS:
             return RetryDecision(retry_in={"seconds": 2 ** (job.attempts + 1)})
@@ -58,23 +58,23 @@ def connector(database_url: str) -> procrastinate.PsycopgConnector:
 
 
 @app.task(name="run", queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
-async def do_run(context: JobContext, run_id: int) -> None:
+async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
     """Do a run, to its end or from where it stopped."""
     from app.runs.execution import execute  # imports torch, which a process that only enqueues does without
 
-    await execute(context.additional_context["workshop"], run_id)
+    await execute(context.additional_context["ctx"], run_id)
 
 
 @app.periodic(cron="* * * * *")
-@app.task(name="retry_stalled", queue=UPKEEP, queueing_lock="retry_stalled", pass_context=True)
-async def retry_stalled(context: JobContext, timestamp: int) -> None:
+@app.task(name="retry_stalled", queue=MAINTENANCE, queueing_lock="retry_stalled", pass_context=True)
+async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
     """Put back jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
-    workshop = context.additional_context["workshop"]
-    await put_back(context.app, workshop.engine, STALLED_SECONDS)
-    await close_abandoned(workshop)
+    ctx = context.additional_context["ctx"]
+    await requeue_stalled(context.app, ctx.engine, STALLED_SECONDS)
+    await fail_abandoned(ctx)
 
 
-async def put_back(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:
+async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:
     """Queue again the jobs that are marked as being done while nobody works on their run; answer the runs' ids.
 
     A worker may be between taking a job and locking its run in this very moment. That is harmless: the job is then
@@ -83,7 +83,7 @@ async def put_back(app: procrastinate.App, engine: AsyncEngine, seconds_since_he
     found = []
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds_since_heartbeat):
         assert job.id is not None
-        if job.queue != RUNS:  # upkeep is deferred anew every minute
+        if job.queue != RUNS:  # maintenance is deferred again every minute
             await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
             continue
         run_id = int(str(job.task_kwargs["run_id"]))

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries import runs
 from app.queries.runs import RunKind, RunView, Stage
 from app.queries.sql import locks
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import Params
 
 _LOOK_BACK = 500
@@ -52,11 +52,11 @@ async def find_run(session: AsyncSession, kind: RunKind, params: Params, states:
     return None
 
 
-async def close_abandoned(shop: Workshop) -> None:
+async def fail_abandoned(ctx: JobContext) -> None:
     """Mark runs as failed that a command was doing when it was killed: nobody would go on with them unasked."""
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         running = [run for run in await runs.list_runs(session, limit=_LOOK_BACK) if run.state == "running"]
     for run in running:
-        if run.job_id is None and not await locks.is_run_locked(shop.engine, run.id):
-            async with shop.sessions.begin() as session:
+        if run.job_id is None and not await locks.is_run_locked(ctx.engine, run.id):
+            async with ctx.sessions.begin() as session:
                 await runs.fail_run(session, run.id, INTERRUPTED)

@@ -9,8 +9,8 @@ import structlog
 
 from app.db import create_engine, create_sessionmaker
 from app.runs import execution, queue  # noqa: F401 - execution loads torch now, not when the first run waits for it
-from app.runs.job_context import Workshop
-from app.runs.submit import close_abandoned
+from app.runs.job_context import JobContext
+from app.runs.submit import fail_abandoned
 from app.settings import Settings
 
 log = structlog.get_logger("worker")
@@ -23,7 +23,7 @@ async def work(settings: Settings, database_url: str) -> None:
     """Take runs until told to stop; a run that is stopped in its middle goes back into the queue."""
     os.nice(_NICENESS)
     engine = create_engine(database_url, statement_timeout=None)
-    shop = Workshop(settings, engine, create_sessionmaker(engine))
+    ctx = JobContext(settings, engine, create_sessionmaker(engine))
     working = asyncio.current_task()
     assert working is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,19 +31,19 @@ async def work(settings: Settings, database_url: str) -> None:
     try:
         with queue.app.replace_connector(queue.connector(database_url)) as app:
             async with app.open_async():
-                await queue.put_back(app, engine, seconds_since_heartbeat=0)
-                await close_abandoned(shop)
+                await queue.requeue_stalled(app, engine, seconds_since_heartbeat=0)
+                await fail_abandoned(ctx)
                 log.info("worker_ready")
                 async with asyncio.TaskGroup() as workers:
-                    for name in (queue.RUNS, queue.UPKEEP):
-                        workers.create_task(_take(app, name, shop), name=name)
+                    for name in (queue.RUNS, queue.MAINTENANCE):
+                        workers.create_task(_take(app, name, ctx), name=name)
     except asyncio.CancelledError:
         log.info("worker_stopped")
     finally:
         await engine.dispose()
 
 
-async def _take(app: procrastinate.App, name: str, shop: Workshop) -> None:
+async def _take(app: procrastinate.App, name: str, ctx: JobContext) -> None:
     """Take jobs from one queue, one at a time."""
     await app.run_worker_async(
         queues=[name],
@@ -53,6 +53,6 @@ async def _take(app: procrastinate.App, name: str, shop: Workshop) -> None:
         stalled_worker_timeout=queue.STALLED_SECONDS,
         shutdown_graceful_timeout=0,
         delete_jobs="always",  # what is worth keeping is in the run
-        additional_context={"workshop": shop},
+        additional_context={"ctx": ctx},
         install_signal_handlers=False,
     )

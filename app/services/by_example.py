@@ -13,7 +13,7 @@ from itertools import groupby
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, NoWeights, Unprocessable
-from app.queries.feature_list import check_range, of_density
+from app.queries.feature_list import check_range, filter_by_density
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
 from app.services.probe import ProbeToken, check_text, probe_tokens
@@ -78,7 +78,7 @@ async def by_example(
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
     positions = _positions(answer, chosen)
     found = ranked(answer, positions)
-    within = await of_density(session, sae, [feature.index for feature in found], min_density, max_density)
+    within = await filter_by_density(session, sae, [feature.index for feature in found], min_density, max_density)
     kept = [feature for feature in found if feature.index in within]
     return ByExample(
         tokens=await probe_tokens(session, sae, answer),

@@ -64,7 +64,7 @@ async def draw_examples(
     if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
         raise Unprocessable(f"Draw 1 to {MAX_DRAWN} examples, with a seed of 0 to {MAX_SEED}.")
     request = DrawRequest(sae=sae.slug, feature=feature.index, low=low, high=high, limit=limit, seed=seed)
-    answer = await inference.draw(request)
+    answer = await inference.sample_examples(request)
     views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
     return Drawn(low, high, seed, answer.found, tuple(views))
 
@@ -82,7 +82,7 @@ async def stored_sequence(
     if not sae.has_weights:  # and so no store: its examples are all there are
         raise nowhere
     request = DrawRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
-    answer = await inference.draw(request)
+    answer = await inference.sample_examples(request)
     views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
     if not views:
         raise nowhere

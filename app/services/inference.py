@@ -134,7 +134,7 @@ class InferenceClient:
         """Run a prompt; raises what `_ask` does."""
         return await self._ask("/probe", request, ProbeAnswer)
 
-    async def draw(self, request: DrawRequest) -> DrawAnswer:
+    async def sample_examples(self, request: DrawRequest) -> DrawAnswer:
         """Draw examples from the activation store; raises what `_ask` does."""
         return await self._ask("/draw", request, DrawAnswer)
 

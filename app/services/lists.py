@@ -95,7 +95,7 @@ async def replace_list(
     rows = await _rows(session, items)
     current = await _taken(session, public_id)
     _check_version(current, expected_version)
-    changed = await queries.touch(session, current.id, name=text.name, description=text.description)
+    changed = await queries.bump_version(session, current.id, name=text.name, description=text.description)
     await queries.replace_items(session, current.id, rows, version=changed.version)
     return changed
 
@@ -114,7 +114,7 @@ async def describe_list(session: AsyncSession, public_id: str, text: ListText, *
         return current
     if read_version not in range(current.text_version, current.version + 1):
         raise ListConflict("Name or description changed since you opened the list: compare and save again.", current)
-    return await queries.touch(session, current.id, name=text.name, description=text.description)
+    return await queries.bump_version(session, current.id, name=text.name, description=text.description)
 
 
 async def delete_list(session: AsyncSession, public_id: str, *, expected_version: int | None = None) -> None:
@@ -145,7 +145,7 @@ async def add_item(session: AsyncSession, public_id: str, new: NewItem, *, posit
         raise Unprocessable(f"Feature {feature} of {new.sae} is in the list “{current.name}” already.")
     if await queries.count_items(session, current.id) >= MAX_ITEMS:
         raise Unprocessable(f"The list “{current.name}” is full: it holds {MAX_ITEMS:,} features. Begin another one.")
-    changed = await queries.touch(session, current.id)
+    changed = await queries.bump_version(session, current.id)
     await queries.insert_item(
         session, current.id, sae_id, feature, note=note, version=changed.version, position=position
     )
@@ -168,7 +168,7 @@ async def write_note(
         return current
     if read_version not in range(item.note_version, current.version + 1):
         raise ListConflict("This note changed since you opened the list: compare both and save again.", current, item)
-    changed = await queries.touch(session, current.id)
+    changed = await queries.bump_version(session, current.id)
     await queries.write_note(session, current.id, item, note, version=changed.version)
     return changed
 
@@ -182,7 +182,7 @@ async def move_item(session: AsyncSession, public_id: str, sae: str, feature: in
     """
     current, item = await _taken_item(session, public_id, sae, feature)
     moved = await queries.move_item(session, current.id, item, up=up)
-    return await queries.touch(session, current.id) if moved else current
+    return await queries.bump_version(session, current.id) if moved else current
 
 
 async def remove_item(session: AsyncSession, public_id: str, sae: str, feature: int, *, read_version: int) -> ListItem:
@@ -198,7 +198,7 @@ async def remove_item(session: AsyncSession, public_id: str, sae: str, feature: 
     current, item = await _taken_item(session, public_id, sae, feature)
     if item.note and read_version not in range(item.note_version, current.version + 1):
         raise ListConflict("The note on this feature changed since you opened the list: read it first.", current, item)
-    await queries.touch(session, current.id)
+    await queries.bump_version(session, current.id)
     await queries.delete_item(session, current.id, item)
     return item
 

@@ -117,9 +117,9 @@ def _database(settings: Settings) -> tuple[Level, str]:
 def _supervisor(settings: Settings) -> tuple[Level, str]:
     import psutil
 
-    from app.supervision.instance_lock import read_holder
+    from app.supervision.instance_lock import read_lock_info
 
-    holder = read_holder(settings.home)
+    holder = read_lock_info(settings.home)
     if holder is None or not psutil.pid_exists(holder.pid):
         return "ok", "not running; `seesae serve` or `seesae demo` starts it"
     return "ok", f"running at {holder.url} (process {holder.pid})"

@@ -21,7 +21,7 @@ _PATIENCE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LockInfo:
     """Who holds a home folder."""
 
     pid: int
@@ -32,7 +32,7 @@ class Holder:
 class AlreadyRunning(Conflict):
     """Another supervisor holds this home folder."""
 
-    def __init__(self, home: Path, holder: Holder) -> None:
+    def __init__(self, home: Path, holder: LockInfo) -> None:
         where = f"at {holder.url}" if holder.url else "and starting up"
         super().__init__(
             f"SeeSAE is already running {where} (process {holder.pid}). "
@@ -41,7 +41,7 @@ class AlreadyRunning(Conflict):
         self.holder = holder
 
 
-class HomeLock:
+class InstanceLock:
     """The lock on a home folder, held from `claim` until `release`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -50,7 +50,7 @@ class HomeLock:
         """To be inherited by the children."""
 
     @classmethod
-    def claim(cls, home: Path) -> "HomeLock":
+    def claim(cls, home: Path) -> "InstanceLock":
         """Take the lock, waiting for the last children of a supervisor that was killed.
 
         Raises:
@@ -65,10 +65,10 @@ class HomeLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                holder = read_holder(home)
+                holder = read_lock_info(home)
                 if (holder is not None and psutil.pid_exists(holder.pid)) or time.monotonic() > deadline:
                     os.close(descriptor)
-                    raise AlreadyRunning(home, holder or Holder(pid=0, url=None)) from None
+                    raise AlreadyRunning(home, holder or LockInfo(pid=0, url=None)) from None
                 time.sleep(0.1)
         lock = cls(path, descriptor)
         lock.announce(None)
@@ -76,7 +76,7 @@ class HomeLock:
 
     def announce(self, url: str | None) -> None:
         """Say where the site is."""
-        text = json.dumps(asdict(Holder(os.getpid(), url))).encode()
+        text = json.dumps(asdict(LockInfo(os.getpid(), url))).encode()
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text, 0)
 
@@ -86,9 +86,9 @@ class HomeLock:
         os.close(self.descriptor)
 
 
-def read_holder(home: Path) -> Holder | None:
+def read_lock_info(home: Path) -> LockInfo | None:
     """Who holds the home folder, or held it when it was killed."""
     try:
-        return Holder(**json.loads((home / "supervisor.lock").read_text(encoding="utf-8")))
+        return LockInfo(**json.loads((home / "supervisor.lock").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError):
         return None

@@ -16,7 +16,7 @@ SUPERVISED = "SEESAE_SUPERVISED"
 _GRACE_SECONDS = 5.0
 
 
-def end_with_supervisor() -> None:
+def exit_with_parent() -> None:
     """In a child: watch the lifeline from now on. Without a supervisor, do nothing."""
     if os.environ.get(SUPERVISED):
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()

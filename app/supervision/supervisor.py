@@ -18,10 +18,10 @@ from app.schema import upgrade
 from app.settings import Settings
 from app.supervision.child_processes import Child, ChildSpec
 from app.supervision.embedded_postgres import database, embedded_postgres
-from app.supervision.instance_lock import HomeLock
+from app.supervision.instance_lock import InstanceLock
 from app.supervision.sockets import listen, url_of
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 """Tells the person at the terminal one line."""
 
 _UP_SECONDS = 30.0
@@ -38,7 +38,7 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(settings: Settings, say: Say, stop: asyncio.Event) -> AsyncIterator[Site]:
+async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) -> AsyncIterator[Site]:
     """Start everything, yield once the site answers, and stop everything at the end.
 
     Raises:
@@ -47,13 +47,15 @@ async def running_site(settings: Settings, say: Say, stop: asyncio.Event) -> Asy
         UserError: the database or the port cannot be had.
     """
     async with AsyncExitStack() as stack:
-        lock = HomeLock.claim(settings.home)
+        lock = InstanceLock.claim(settings.home)
         stack.callback(lock.release)
         web_socket = stack.enter_context(
-            listen(settings.host, settings.port, on_taken=lambda port: say(f"Port {port} is taken; trying the next."))
+            listen(
+                settings.host, settings.port, on_taken=lambda port: notify(f"Port {port} is taken; trying the next.")
+            )
         )
         inference_socket = stack.enter_context(listen("127.0.0.1", 0))
-        database_url = await stack.enter_async_context(_kept_postgres(settings, say))
+        database_url = await stack.enter_async_context(_kept_postgres(settings, notify))
         await asyncio.to_thread(upgrade, database_url)
 
         url = url_of(web_socket)
@@ -77,14 +79,14 @@ async def running_site(settings: Settings, say: Say, stop: asyncio.Event) -> Asy
         if settings.inference_url is not None:  # it runs elsewhere
             del specs[1]
 
-        children = tuple(Child(spec, settings.home / "logs", on_restart=say) for spec in specs)
+        children = tuple(Child(spec, settings.home / "logs", on_restart=notify) for spec in specs)
         async with _kept_running(children):
-            await _until_up(url, children[0].log_path, say, stop)
+            await _until_up(url, children[0].log_path, notify, stop)
             lock.announce(url)
             yield Site(url, database_url, children)
 
 
-def _serving(name: str, listening: socket.socket, environment: dict[str, str], lock: HomeLock) -> ChildSpec:
+def _serving(name: str, listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:
     """A child that takes over a listening socket."""
     descriptor = listening.fileno()
     return ChildSpec(name, (name, "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
@@ -102,7 +104,7 @@ async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def _until_up(url: str, log: Path, say: Say, stop: asyncio.Event) -> None:
+async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) -> None:
     """Wait until the site answers; after a while say where to look, and wait on.
 
     Raises:
@@ -117,21 +119,21 @@ async def _until_up(url: str, log: Path, say: Say, stop: asyncio.Event) -> None:
             except httpx.TransportError:
                 pass
             if asyncio.get_running_loop().time() > patience:
-                say(f"The site does not answer yet. Its log: {log}")
+                notify(f"The site does not answer yet. Its log: {log}")
                 patience += _UP_SECONDS
             await asyncio.sleep(0.05)
     raise KeyboardInterrupt
 
 
 @asynccontextmanager
-async def _kept_postgres(settings: Settings, say: Say) -> AsyncIterator[str]:
+async def _kept_postgres(settings: Settings, notify: Notify) -> AsyncIterator[str]:
     """The database's URL; the embedded Postgres is started again if it ends, as any child is."""
     hold = ExitStack()
     keeper = None
     try:
         url = hold.enter_context(database(settings.home, settings.database_url))
         if settings.database_url is None:
-            keeper = asyncio.create_task(_keep_postgres(settings.home, hold, say), name="postgres")
+            keeper = asyncio.create_task(_keep_postgres(settings.home, hold, notify), name="postgres")
         yield url
     finally:
         if keeper is not None:
@@ -140,12 +142,12 @@ async def _kept_postgres(settings: Settings, say: Say) -> AsyncIterator[str]:
         _let_go(hold)
 
 
-async def _keep_postgres(home: Path, hold: ExitStack, say: Say) -> None:
+async def _keep_postgres(home: Path, hold: ExitStack, notify: Notify) -> None:
     """Look now and then whether Postgres runs, and start it where it does not."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         if not _postgres_runs(home):
-            say("The database has ended; starting it again.")
+            notify("The database has ended; starting it again.")
             _let_go(hold)
             with suppress(UserError, psycopg.Error):  # processes of the dead one may still be ending: look again
                 hold.enter_context(embedded_postgres(home))

@@ -39,7 +39,7 @@ def features_tag(request: Request, sae: SaeDetail, *parts: object) -> str:
     return tag(str(request.url), htmx, sae.id, index, sae.label_changes, *parts)
 
 
-def refuse_known(request: Request, etag: str) -> None:
+def raise_if_not_modified(request: Request, etag: str) -> None:
     """Go on only if the client does not have what it asks for.
 
     Raises:

@@ -46,7 +46,9 @@ async def _feature_index(
     sae: Sae, index: Annotated[int, Path(description="Number of the feature, from 0.", examples=[1042])]
 ) -> int:
     if not 0 <= index < sae.d_sae:
-        raise NotFound(f"{sae.slug} has no feature {_short(index)}: its features are numbered 0 to {sae.d_sae - 1}.")
+        raise NotFound(
+            f"{sae.slug} has no feature {_printable_number(index)}: its features are numbered 0 to {sae.d_sae - 1}."
+        )
     return index
 
 
@@ -65,5 +67,5 @@ def check_feature(sae: SaeDetail, text: str) -> int:
     return number
 
 
-def _short(number: int) -> str:
+def _printable_number(number: int) -> str:
     return str(number) if abs(number) < 10**12 else "of that number"

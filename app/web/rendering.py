@@ -61,7 +61,7 @@ def render(
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
     etag = etag or caching.tag(body)
-    caching.refuse_known(request, etag)
+    caching.raise_if_not_modified(request, etag)
     return HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
 
 

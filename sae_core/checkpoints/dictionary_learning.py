@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from sae_core.checkpoints.base import TRANSPOSED, UNGATED, UNIT_ROWS, Checkpoint, Format
-from sae_core.checkpoints.folding import encoder_bias, give_unit_rows, has_unit_rows
+from sae_core.checkpoints.folding import encoder_bias, has_unit_rows, normalise_rows
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.checkpoints.reading import (
     Config,
     build,
     cannot_read,
-    known,
+    drop_none,
+    positive_int,
     read_json,
     read_pickle,
-    section,
-    take,
-    whole,
+    select_weights,
+    subdict,
     whole_k,
     widths,
 )
@@ -80,7 +80,7 @@ def read(folder: Path) -> Checkpoint:
     """
     path, notes = folder / WEIGHTS, list[str]()
     config = read_json(folder / CONFIG)
-    trainer = section(config, "trainer")
+    trainer = subdict(config, "trainer")
     name = trainer.get("dict_class")
     if not isinstance(name, str) or name not in CLASSES:
         raise cannot_read(folder / CONFIG, "dict_class is", name, tuple(CLASSES))
@@ -90,12 +90,12 @@ def read(folder: Path) -> Checkpoint:
         names["threshold"] = "threshold"
         tensors["threshold"] = _for_all(path, tensors.get("threshold"), sae_config.d_sae, notes)
     others = ("k", "threshold", "group_sizes") if layout.architecture is TopK or layout.batch_topk else ()
-    weights = take(path, tensors, names, sae_config, ignored=others)
+    weights = select_weights(path, tensors, names, sae_config, ignored=others)
     if "encoder.weight" in names:
         notes.append(TRANSPOSED)
-    if name == "AutoEncoder" and give_unit_rows(weights):
+    if name == "AutoEncoder" and normalise_rows(weights):
         notes.append(UNIT_ROWS)
-    metadata = section(config, "metadata") or _metadata(trainer, section(config, "buffer"), notes)
+    metadata = subdict(config, "metadata") or _metadata(trainer, subdict(config, "buffer"), notes)
     sae = build(path, layout.architecture, sae_config, weights, metadata)
     if layout.architecture is Gated:
         notes.append(UNGATED)
@@ -108,8 +108,8 @@ def _sae_config(folder: Path, trainer: Config, layout: _Layout, tensors: Mapping
     rows, columns = widths(folder / WEIGHTS, tensors, "encoder.weight" if linear else "W_enc")
     d_in, d_sae = (columns, rows) if linear else (rows, columns)
     values: dict[str, Any] = {
-        "d_in": whole(path, trainer, "activation_dim", default=d_in),
-        "d_sae": whole(path, trainer, "dict_size", default=d_sae),
+        "d_in": positive_int(path, trainer, "activation_dim", default=d_in),
+        "d_sae": positive_int(path, trainer, "dict_size", default=d_sae),
         "apply_b_dec_to_input": layout.centred,
     }
     if layout.architecture is TopK or layout.batch_topk:
@@ -143,7 +143,7 @@ def _metadata(trainer: Config, buffer: Config, notes: list[str]) -> dict[str, An
         hook = f"blocks.{layer}.{POINTS[place[1]][buffer.get('io') != 'in']}"
         if trainer.get("submodule_name") is None:
             notes.append(f"The config names no submodule; it was taken to be the output of layer {layer}.")
-    return known(model_name=trainer.get("lm_name"), hook_name=hook, context_size=buffer.get("ctx_len"))
+    return drop_none(model_name=trainer.get("lm_name"), hook_name=hook, context_size=buffer.get("ctx_len"))
 
 
 def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
         "dict_class": name,
         "activation_dim": sae.d_in,
         "dict_size": sae.d_sae,
-        **known(k=sae.k),
+        **drop_none(k=sae.k),
         "layer": int(hook[1]) if hook else None,
         "lm_name": hub_id(metadata["model_name"]) if metadata.get("model_name") else None,
         "submodule_name": submodule,

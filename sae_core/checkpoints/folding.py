@@ -7,7 +7,7 @@ from torch import Tensor
 from sae_core.saes import SAE
 
 
-def give_unit_rows(tensors: dict[str, Tensor]) -> bool:
+def normalise_rows(tensors: dict[str, Tensor]) -> bool:
     """Multiply every activation by the norm of its decoder row, which gets norm 1; False if there is nothing to do.
 
     What is decoded stays the same. A feature whose row is zero is never active. Thresholds are not touched.

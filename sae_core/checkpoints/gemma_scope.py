@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_core.checkpoints.base import Checkpoint, Format
-from sae_core.checkpoints.reading import build, known, require, runs_code, take, unreadable, widths
+from sae_core.checkpoints.reading import build, drop_none, require, runs_code, select_weights, unreadable, widths
 from sae_core.errors import CheckpointError
 from sae_core.saes import JumpReLU
 from sae_core.saes.jumprelu import JumpReLUConfig
@@ -43,7 +43,7 @@ def read(folder: Path) -> Checkpoint:
     transcoder = repository is not None and repository[3] == "transcoders"
     d_out = widths(path, tensors, "W_dec")[1] if transcoder else None
     config = JumpReLUConfig(d_in=d_in, d_sae=d_sae, d_out=d_out, apply_b_dec_to_input=False)
-    weights = take(path, tensors, NAMES, config, ignored=tensors)
+    weights = select_weights(path, tensors, NAMES, config, ignored=tensors)
     metadata: dict[str, Any] = {"context_size": 1024, "prepend_bos": True}
     if repository is None:
         notes.append("No folder is named after a Gemma Scope repository, so model and hook point are not known.")
@@ -64,7 +64,7 @@ def _origin(repository: re.Match[str], place: str) -> dict[str, Any]:
         return {"model_name": model, "hook_name": "hook_embed"}
     layer = re.search(r"layer_(\d+)", place[repository.end() :])
     hooks = [f"blocks.{layer[1]}.{point}" if layer and point else None for point in POINTS[kind]]
-    return known(model_name=model, hook_name=hooks[0], hook_name_out=hooks[1])
+    return drop_none(model_name=model, hook_name=hooks[0], hook_name_out=hooks[1])
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.checkpoints.base import Checkpoint, Format
-from sae_core.checkpoints.reading import Config, build, cannot_read, known, read_json, read_safetensors, take, widths
+from sae_core.checkpoints.reading import (
+    Config,
+    build,
+    cannot_read,
+    drop_none,
+    read_json,
+    read_safetensors,
+    select_weights,
+    widths,
+)
 from sae_core.errors import CheckpointError
 from sae_core.saes import JumpReLU
 from sae_core.saes.jumprelu import JumpReLUConfig
@@ -61,14 +70,14 @@ def read(folder: Path) -> Checkpoint:
         apply_b_dec_to_input=False,
     )
     names = {**NAMES, SKIP: "W_skip"} if sae_config.skip else NAMES
-    metadata = known(
+    metadata = drop_none(
         model_name=_model_name(config.get("model_name")),
         hook_name=_hook(into),
         hook_name_out=_hook(out) if transcoder else None,
         context_size=1024,
         prepend_bos=True,
     )
-    weights = take(path, tensors, names, sae_config)
+    weights = select_weights(path, tensors, names, sae_config)
     return Checkpoint(build(path, JumpReLU, sae_config, weights, metadata), FORMAT.name)
 
 

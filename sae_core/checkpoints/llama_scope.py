@@ -13,12 +13,12 @@ from sae_core.checkpoints.reading import (
     Config,
     build,
     cannot_read,
-    known,
+    drop_none,
+    positive_int,
     read_json,
     read_safetensors,
-    section,
-    take,
-    whole,
+    select_weights,
+    subdict,
 )
 from sae_core.errors import CheckpointError
 from sae_core.saes import JumpReLU
@@ -37,15 +37,15 @@ def read(folder: Path) -> Checkpoint:
     """
     path, config = folder / CONFIG, read_json(folder / CONFIG)
     _require_readable(path, config)
-    d_in = whole(path, config, "d_model")
+    d_in = positive_int(path, config, "d_model")
     sae_config = JumpReLUConfig(
         d_in=d_in,
-        d_sae=whole(path, config, "d_sae"),
+        d_sae=positive_int(path, config, "d_sae"),
         apply_b_dec_to_input=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
     )
-    scale = d_in**0.5 / _positive(path, section(config, "dataset_average_activation_norm"), "in")
+    scale = d_in**0.5 / _positive(path, subdict(config, "dataset_average_activation_norm"), "in")
     threshold = scale * _positive(path, config, "jump_relu_threshold")
-    weights = take(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), NAMES, sae_config)
+    weights = select_weights(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), NAMES, sae_config)
     weights["threshold"] = torch.full((sae_config.d_sae,), threshold, dtype=torch.float64).float()
     scale_input(weights, scale)
     notes = [
@@ -55,7 +55,7 @@ def read(folder: Path) -> Checkpoint:
     ]
     if config.get("sparsity_include_decoder_norm"):
         notes.append("The config says sparsity_include_decoder_norm; like SAELens, the threshold makes nothing of it.")
-    metadata = known(
+    metadata = drop_none(
         model_name="meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in str(folder.absolute()) else None,
         hook_name=config.get("hook_point_in"),
         context_size=1024,

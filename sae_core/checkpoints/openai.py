@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.checkpoints.base import TRANSPOSED, Checkpoint, Format, normalising
-from sae_core.checkpoints.reading import build, cannot_read, known, read_pickle, section, take, whole_k, widths
+from sae_core.checkpoints.reading import (
+    build,
+    cannot_read,
+    drop_none,
+    read_pickle,
+    select_weights,
+    subdict,
+    whole_k,
+    widths,
+)
 from sae_core.errors import CheckpointError
 from sae_core.saes import SAE, SAEConfig, Standard, TopK
 from sae_core.saes.standard import StandardConfig
@@ -47,7 +56,7 @@ def read(path: Path) -> Checkpoint:
     tensors = read_pickle(path)
     d_sae, d_in = widths(path, tensors, "encoder.weight")
     architecture, config = _architecture(path, tensors, d_in, d_sae)
-    weights = take(path, tensors, NAMES, config, ignored=IGNORED)
+    weights = select_weights(path, tensors, NAMES, config, ignored=IGNORED)
     notes = [TRANSPOSED]
     if config.normalize_activations != "none":
         notes.append(normalising(config.normalize_activations))
@@ -68,7 +77,7 @@ def _architecture(path: Path, tensors: dict[str, Any], d_in: int, d_sae: int) ->
         return Standard, StandardConfig(d_in=d_in, d_sae=d_sae)
     if activation != "TopK":
         raise cannot_read(path, "the activation is", activation, ("ReLU", "TopK"))
-    state = section(tensors, "activation_state_dict")
+    state = subdict(tensors, "activation_state_dict")
     if state.get("postact_fn", "ReLU") != "ReLU":
         raise cannot_read(path, "postact_fn is", state["postact_fn"], ("ReLU",))
     k = whole_k(path, state, d_sae)
@@ -79,7 +88,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     """What the folders' names say."""
     place = path.absolute().as_posix()
     point = next((point for name, point in POINTS.items() if re.search(rf"/{name}(_v\d\w*)?/", place)), None)
-    return known(
+    return drop_none(
         model_name="gpt2-small" if "gpt2-small" in place else None,
         hook_name=f"blocks.{path.stem}.{point}" if point and path.stem.isdecimal() else None,
     )

@@ -97,7 +97,7 @@ def require(path: Path) -> None:
 # What a config says
 
 
-def whole(path: Path, config: Config, name: str, default: int | None = None) -> int:
+def positive_int(path: Path, config: Config, name: str, default: int | None = None) -> int:
     """A positive whole number of a config.
 
     Raises:
@@ -117,19 +117,19 @@ def whole_k(path: Path, config: Config, d_sae: int, default: int | None = None) 
     Raises:
         CheckpointError: if it is something else.
     """
-    k = whole(path, config, "k", default)
+    k = positive_int(path, config, "k", default)
     if k > d_sae:
         raise CheckpointError(f"{path} says k is {k}, more than its {d_sae} features. Copy the SAE here again.")
     return k
 
 
-def section(config: Config, name: str) -> dict[str, Any]:
+def subdict(config: Config, name: str) -> dict[str, Any]:
     """A JSON object inside a config, empty if it is missing or something else."""
     value = config.get(name)
     return value if isinstance(value, dict) else {}
 
 
-def known(**metadata: Any) -> dict[str, Any]:
+def drop_none(**metadata: Any) -> dict[str, Any]:
     """Metadata without the entries that are None."""
     return {name: value for name, value in metadata.items() if value is not None}
 
@@ -154,7 +154,7 @@ def widths(path: Path, tensors: Mapping[str, Any], encoder: str) -> tuple[int, i
     return tensor.shape[0], tensor.shape[1]
 
 
-def take(
+def select_weights(
     path: Path,
     tensors: Mapping[str, Any],
     names: Mapping[str, str],

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from sae_core.checkpoints import saelens_pre6
 from sae_core.checkpoints.base import UNGATED, UNIT_ROWS, Checkpoint, Format, normalising
-from sae_core.checkpoints.folding import give_unit_rows, has_unit_rows, scale_input
+from sae_core.checkpoints.folding import has_unit_rows, normalise_rows, scale_input
 from sae_core.checkpoints.reading import (
     Config,
     build,
     cannot_read,
+    positive_int,
     read_json,
     read_safetensors,
-    section,
-    take,
-    whole,
+    select_weights,
+    subdict,
     whole_k,
 )
 from sae_core.errors import CheckpointError
@@ -97,7 +97,7 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
         "metadata": {
             **metadata,
             "sae_lens_version": VERSION,
-            "seesae": {**section(metadata, "seesae"), "weights_sha256": sha256_file(folder / WEIGHTS)},
+            "seesae": {**subdict(metadata, "seesae"), "weights_sha256": sha256_file(folder / WEIGHTS)},
         },
     }
     if sae.k is not None:
@@ -122,11 +122,11 @@ def read(folder: Path) -> Checkpoint:
         notes.append("The config is from before version 6 of SAELens; its keys were renamed.")
     architecture, sae_config = _sae_config(path, config, notes)
     tensors = _read_weights(folder, config, architecture, sae_config, notes)
-    if config.get("rescale_acts_by_decoder_norm") and give_unit_rows(tensors):
+    if config.get("rescale_acts_by_decoder_norm") and normalise_rows(tensors):
         notes.append(UNIT_ROWS)
     if (folder / SCALER).is_file():
         _fold_scaler(folder / SCALER, tensors, notes)
-    sae = build(folder / WEIGHTS, architecture, sae_config, tensors, section(config, "metadata"))
+    sae = build(folder / WEIGHTS, architecture, sae_config, tensors, subdict(config, "metadata"))
     if architecture is Gated:
         notes.append(UNGATED)
     return Checkpoint(sae, FORMAT.name, notes)
@@ -140,10 +140,10 @@ def _sae_config(path: Path, config: Config, notes: list[str]) -> tuple[type[SAE]
     architecture, transcoder, skip = ARCHITECTURES[name]
     if config.get("reshape_activations", "none") not in ("none", "hook_z"):  # hook_z: heads side by side, as we have it
         raise cannot_read(path, "reshape_activations is", config["reshape_activations"], ("none", "hook_z"))
-    d_in, d_sae = whole(path, config, "d_in"), whole(path, config, "d_sae")
+    d_in, d_sae = positive_int(path, config, "d_in"), positive_int(path, config, "d_sae")
     values: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "skip": skip}
     if transcoder:
-        values["d_out"] = whole(path, config, "d_out", default=d_in)
+        values["d_out"] = positive_int(path, config, "d_out", default=d_in)
     elif config.get("d_out", d_in) != d_in:
         raise CheckpointError(f"{path} says d_out is {config['d_out']!r}, but {name!r} is no transcoder. Check both.")
     else:
@@ -174,7 +174,7 @@ def _read_weights(
     folder: Path, config: Config, architecture: type[SAE], sae_config: SAEConfig, notes: list[str]
 ) -> dict[str, Tensor]:
     path = folder / WEIGHTS
-    recorded = section(section(config, "metadata"), "seesae").get("weights_sha256")
+    recorded = subdict(subdict(config, "metadata"), "seesae").get("weights_sha256")
     if recorded is not None and path.is_file() and sha256_file(path) != recorded:
         raise CheckpointError(f"{path} is not the file that {CONFIG} was written with. Copy the SAE here again.")
     tensors = read_safetensors(path)
@@ -191,7 +191,7 @@ def _read_weights(
         threshold = tensors.pop("topk_threshold")
         tensors["threshold"] = threshold.reshape(-1).expand(sae_config.d_sae) if threshold.numel() == 1 else threshold
         notes.append("All features got the one threshold that BatchTopK had learned.")
-    return take(path, tensors, names, sae_config)
+    return select_weights(path, tensors, names, sae_config)
 
 
 def _fold_scaler(path: Path, tensors: dict[str, Tensor], notes: list[str]) -> None:

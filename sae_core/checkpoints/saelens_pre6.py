@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_core.checkpoints.reading import Config, cannot_read, section
+from sae_core.checkpoints.reading import Config, cannot_read, subdict
 from sae_core.errors import CheckpointError
 
 RENAMED = {
@@ -44,7 +44,7 @@ def upgraded(path: Path, config: Config) -> dict[str, Any]:
     if new.get("activation_fn", "relu") not in ("relu", "topk"):
         raise cannot_read(path, "activation_fn is", new["activation_fn"], ("relu", "topk"))
     if new.get("activation_fn") == "topk":
-        new |= {"architecture": "topk", "k": section(new, "activation_fn_kwargs").get("k")}
+        new |= {"architecture": "topk", "k": subdict(new, "activation_fn_kwargs").get("k")}
     if new.get("normalize_activations") is True:
         new["normalize_activations"] = "expected_average_only_in"
     return {**new, "metadata": {name: new[name] for name in METADATA if name in new}}

@@ -14,12 +14,12 @@ from sae_core.checkpoints.reading import (
     Config,
     build,
     cannot_read,
-    known,
+    drop_none,
+    positive_int,
     read_json,
     read_safetensors,
-    section,
-    take,
-    whole,
+    select_weights,
+    subdict,
     whole_k,
 )
 from sae_core.errors import CheckpointError
@@ -56,9 +56,9 @@ def read(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} gives an autoencoder a skip connection, which cannot be read. Give a transcoder."
         )
-    d_in = whole(path, config, "d_in")
-    expanded = d_in * whole(path, config, "expansion_factor", default=32)
-    d_sae = whole(path, config, "num_latents") if config.get("num_latents") else expanded
+    d_in = positive_int(path, config, "d_in")
+    expanded = d_in * positive_int(path, config, "expansion_factor", default=32)
+    d_sae = positive_int(path, config, "num_latents") if config.get("num_latents") else expanded
     sae_config = TopKConfig(
         d_in=d_in,
         d_sae=d_sae,
@@ -67,8 +67,8 @@ def read(folder: Path) -> Checkpoint:
         k=whole_k(path, config, d_sae, default=32),
     )
     names = {**NAMES, "W_skip": "W_skip.T"} if skip else NAMES
-    weights = take(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), names, sae_config)
-    metadata = section(config, "metadata") or _metadata(folder, transcoder)
+    weights = select_weights(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), names, sae_config)
+    metadata = subdict(config, "metadata") or _metadata(folder, transcoder)
     sae = build(folder / WEIGHTS, TopK, sae_config, weights, metadata)
     return Checkpoint(sae, FORMAT.name, ["The encoder was transposed."])
 
@@ -78,7 +78,7 @@ def _metadata(folder: Path, transcoder: bool) -> dict[str, Any]:
     run: Config = read_json(folder / RUN) if (folder / RUN).is_file() else {}
     ends = _ends(folder.absolute().name)
     hooks = {"hook_name": ends[0], "hook_name_out": ends[1]} if transcoder else {"hook_name": ends[1]}
-    return known(model_name=run.get("model"), **hooks, context_size=run.get("ctx_len"))
+    return drop_none(model_name=run.get("model"), **hooks, context_size=run.get("ctx_len"))
 
 
 def _ends(module: str) -> tuple[str, str]:

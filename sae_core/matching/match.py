@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sae_core.errors import ArtifactError
 from sae_core.progress import Progress, silent
-from sae_core.statistics.coactivation import CHUNK_NONZEROS, JOINT_BYTES, MIN_JOINT, Company, add_joint
+from sae_core.statistics.coactivation import CHUNK_NONZEROS, JOINT_BYTES, MIN_JOINT, TokenFeatureTable, add_joint
 from sae_core.statistics.health import DENSE_DENSITY
 from sae_core.store import segments
 from sae_core.store.activation_store import ActivationStore
@@ -209,9 +209,9 @@ class _Pairs:
         self.start, self.joint, self.product = start, np.zeros(shape, np.int32), np.zeros(shape, np.float64)
         chunks = self.chunks()
         for number, positions in enumerate(chunks):
-            company = Company.of(self.b.block_on(0, self.b.d_sae, positions), positions)
+            table = TokenFeatureTable.of(self.b.block_on(0, self.b.d_sae, positions), positions)
             block = self.a.block_on(start, stop, positions)
-            for done in add_joint(self.joint, block, company, self.product):
+            for done in add_joint(self.joint, block, table, self.product):
                 progress(start + (number * (stop - start) + done) // len(chunks), self.a.d_sae)
 
     def rows(self, block: slice) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -263,7 +263,7 @@ class _Best:
         near, coactive, parent = (Partners.none(n) for _ in range(3))
         return cls(near, coactive, parent, np.full((3, n), -np.inf, np.float32))
 
-    def take(self, block: slice, first: int, scores: list[NDArray[np.float32]], measures: "_Measures") -> None:
+    def update_from(self, block: slice, first: int, scores: list[NDArray[np.float32]], measures: "_Measures") -> None:
         """Take better partners for the features in `block`.
 
         Args:
@@ -312,9 +312,9 @@ def _rank(block: slice, cosine: NDArray[np.float32], pairs: _Pairs | None, a: _B
         along = np.where(cosine >= PART_COSINE, cosine, nobody)
         parent_in_b = np.where(_is_part(joint, count_a, count_b, pairs.tokens), along, nobody)
         parent_in_a = np.where(_is_part(joint, count_b, count_a, pairs.tokens), along, nobody)
-    a.take(block, 0, [cosine, correlated, parent_in_b], measures)
+    a.update_from(block, 0, [cosine, correlated, parent_in_b], measures)
     everyone = slice(0, cosine.shape[1])
-    b.take(everyone, block.start, [cosine.T, correlated.T, parent_in_a.T], measures.turned())
+    b.update_from(everyone, block.start, [cosine.T, correlated.T, parent_in_a.T], measures.turned())
 
 
 def _is_part(joint: NDArray[np.int32], count: Indices, parent_count: Indices, tokens: int) -> NDArray[np.bool_]:

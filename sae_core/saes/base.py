@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sae_core import kernels
 from sae_core.errors import SAEError
 from sae_core.kernels import Selection
-from sae_core.parallel import ALONE, Axis, Grid
-from sae_core.saes.normalisation import NORMALISATIONS, measure
+from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
+from sae_core.saes.normalisation import NORMALISATIONS, token_moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Batch:
     """Numbers of the features that count as dead now."""
     sparsity_warmup: float = 1.0
     """0 to 1, the share of a sparsity penalty that applies at this step."""
-    grid: Grid = ALONE
+    grid: Grid = SINGLE_PROCESS
     """The processes that share the step."""
 
     @classmethod
@@ -58,11 +58,11 @@ class Batch:
         """A batch of its own variance; without a target the input is the target."""
         target = x if target is None else target
         options.setdefault("dead", torch.empty(0, dtype=torch.int64, device=x.device))
-        return cls(x, target, variance_of(target, options.get("grid", ALONE).tokens), **options)
+        return cls(x, target, variance_of(target, options.get("grid", SINGLE_PROCESS).tokens), **options)
 
     def mean(self, per_token: Float[Tensor, " _"]) -> Float[Tensor, ""]:
         """The mean over the tokens of all processes; of entries of tokens, the mean of their sum a token."""
-        return self.grid.tokens.total(per_token.sum()) / (len(self.x) * self.grid.tokens.size)
+        return self.grid.tokens.all_reduce(per_token.sum()) / (len(self.x) * self.grid.tokens.size)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class SAE(nn.Module):
             if self.W_skip is not None or self.config.normalize_activations != "none":
                 raise SAEError("This SAE's output depends on its input too. Give decode both: sae.decode(f, x).")
             return f @ self.W_dec + self.b_dec
-        moments = measure(self.config.normalize_activations, self._rows(x))
+        moments = token_moments(self.config.normalize_activations, self._rows(x))
         rows = f.reshape(-1, self.d_sae) @ self.W_dec + self.b_dec + self.skipped(moments.apply(self._rows(x)))
         return moments.undo(rows).reshape(*x.shape[:-1], self.d_out)
 
@@ -202,7 +202,7 @@ class SAE(nn.Module):
     def _pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "token d_sae"]:
         """Of activations in the model's own units."""
         rows = self._rows(x)
-        return self.pre_activations(measure(self.config.normalize_activations, rows).apply(rows))
+        return self.pre_activations(token_moments(self.config.normalize_activations, rows).apply(rows))
 
     def _rows(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "token d_in"]:
         if x.shape[-1] != self.d_in:
@@ -212,16 +212,16 @@ class SAE(nn.Module):
     # The architecture's maths
 
     def pre_activations(
-        self, x: Float[Tensor, "batch d_in"], features: Axis = ALONE.features
+        self, x: Float[Tensor, "batch d_in"], features: Axis = SINGLE_PROCESS.features
     ) -> Float[Tensor, "batch d_sae"]:
         """(x − b_dec) W_enc + b_enc, without b_dec in a transcoder; in the parameters' precision under autocast too."""
         centre = self.centre(features)
         pre = torch.addmm(self.b_enc, x if centre is None else x - centre, self.W_enc)
         return pre.to(self.b_enc.dtype)
 
-    def centre(self, features: Axis = ALONE.features) -> Float[Tensor, " d_in"] | None:
+    def centre(self, features: Axis = SINGLE_PROCESS.features) -> Float[Tensor, " d_in"] | None:
         """What is taken off the input before it is encoded."""
-        return features.spread(self.b_dec) if self._centres_input else None
+        return features.copy_to(self.b_dec) if self._centres_input else None
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """Feature activations, ≥ 0, from pre-activations."""
@@ -241,7 +241,7 @@ class SAE(nn.Module):
         self, f: Float[Tensor, "batch d_sae"], x: Float[Tensor, "batch d_in"], features: Axis
     ) -> Float[Tensor, "batch d_out"]:
         """While training: f W_dec + b_dec (+ x W_skip), over all shards of the dictionary."""
-        return features.total((f @ self.W_dec).to(self.b_dec.dtype)) + self.b_dec + self.skipped(x)
+        return features.all_reduce((f @ self.W_dec).to(self.b_dec.dtype)) + self.b_dec + self.skipped(x)
 
     def losses(self, batch: Batch) -> Losses:
         """One training step's losses."""
@@ -256,7 +256,7 @@ class SAE(nn.Module):
         seed: int,
         *,
         target: Float[Tensor, "tokens d_out"] | None = None,
-        features: Axis = ALONE.features,
+        features: Axis = SINGLE_PROCESS.features,
     ) -> None:
         """Set the start values from a sample of activations in the model's own units.
 
@@ -370,11 +370,11 @@ class SAE(nn.Module):
         return {**facts, **known, "parameters": f"{parameters:,}", "device": str(self.W_dec.device)}
 
 
-def variance_of(target: Float[Tensor, "batch d_out"], tokens: Axis = ALONE.tokens) -> Float[Tensor, ""]:
+def variance_of(target: Float[Tensor, "batch d_out"], tokens: Axis = SINGLE_PROCESS.tokens) -> Float[Tensor, ""]:
     """Mean over the tokens of all processes of ‖target − mean‖²."""
     count = len(target) * tokens.size
-    mean = tokens.total(target.sum(dim=0)) / count
-    return tokens.total((target - mean).square().sum()) / count
+    mean = tokens.all_reduce(target.sum(dim=0)) / count
+    return tokens.all_reduce((target - mean).square().sum()) / count
 
 
 def geometric_median(

@@ -55,16 +55,16 @@ class Gated(SAE):
         f, opening = self.activate(gate), gate.relu()
         mse = batch.mean((batch.target - self.reconstruct(f, batch.x, features)).square().sum(dim=1))
         skipped = self.skipped(batch.x)
-        frozen = features.total((opening @ self.W_dec.detach()).to(opening.dtype)) + self.b_dec.detach()
+        frozen = features.all_reduce((opening @ self.W_dec.detach()).to(opening.dtype)) + self.b_dec.detach()
         gate_error = batch.target - frozen - (skipped if isinstance(skipped, float) else skipped.detach())
-        l1 = features.total(batch.mean(opening.sum(dim=1)))
+        l1 = features.all_reduce(batch.mean(opening.sum(dim=1)))
         active = f.detach() > 0
         return Losses(
             total=mse
             + batch.sparsity_warmup * self.config.l1_coefficient * l1
             + batch.mean(gate_error.square().sum(dim=1)),
             mse=mse.detach(),
-            l0=features.total(batch.mean(active.sum(dim=1, dtype=f.dtype))),
+            l0=features.all_reduce(batch.mean(active.sum(dim=1, dtype=f.dtype))),
             active=active.any(dim=0),
         )
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from sae_core import kernels
 from sae_core.errors import SAEError
 from sae_core.kernels import Selection
-from sae_core.parallel import ALONE, Axis
+from sae_core.parallel import SINGLE_PROCESS, Axis
 from sae_core.saes.auxk import auxk
 from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 
@@ -68,7 +68,7 @@ class JumpReLU(SAE):
         seed: int,
         *,
         target: Float[Tensor, "tokens d_out"] | None = None,
-        features: Axis = ALONE.features,
+        features: Axis = SINGLE_PROCESS.features,
     ) -> None:
         """Start values as everywhere, and the one threshold for all features that gives the sample an L0 of k.
 
@@ -101,10 +101,10 @@ class JumpReLU(SAE):
             near = kernels.above(pre, threshold * (1 - config.bandwidth / 2))
         values = kernels.active_values(pre, batch.x, self.W_enc, self.b_enc, self.centre(features), near)
         f, is_active = _Jump.apply(values, threshold[near.features], config.bandwidth)  # type: ignore[no-untyped-call]
-        decoded = features.total(kernels.decode(f, self.W_dec, near))
+        decoded = features.all_reduce(kernels.decode(f, self.W_dec, near))
         error = batch.target - self.b_dec - self.skipped(batch.x) - decoded
         mse = batch.mean(error.square().sum(dim=1))
-        l0 = features.total(batch.mean(is_active))
+        l0 = features.all_reduce(batch.mean(is_active))
         active = torch.zeros(self.d_sae, dtype=torch.bool, device=f.device)
         active[near.features[f.detach() > 0]] = True
         return Losses(

@@ -34,7 +34,7 @@ class Moments:
 PLAIN = Moments()
 
 
-def measure(normalisation: str, x: Float[Tensor, "token d_in"]) -> Moments:
+def token_moments(normalisation: str, x: Float[Tensor, "token d_in"]) -> Moments:
     """What `normalisation` does to each of these tokens, as SAELens 6 (and OpenAI's code) computes it.
 
     `layer_norm` takes off the mean and divides by the unbiased standard deviation; `constant_norm_rescale` gives each

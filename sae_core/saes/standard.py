@@ -34,11 +34,11 @@ class Standard(SAE):
         features = batch.grid.features
         f = self.activate(self.pre_activations(batch.x, features))
         mse = batch.mean((batch.target - self.reconstruct(f, batch.x, features)).square().sum(dim=1))
-        l1 = features.total(batch.mean(f.sum(dim=1)))
+        l1 = features.all_reduce(batch.mean(f.sum(dim=1)))
         active = f.detach() > 0
         return Losses(
             total=mse + batch.sparsity_warmup * self.config.l1_coefficient * l1,
             mse=mse.detach(),
-            l0=features.total(batch.mean(active.sum(dim=1, dtype=f.dtype))),
+            l0=features.all_reduce(batch.mean(active.sum(dim=1, dtype=f.dtype))),
             active=active.any(dim=0),
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae_core import kernels
 from sae_core.kernels import Selection
-from sae_core.parallel import ALONE, Grid
+from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.saes.auxk import auxk
 from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
 
@@ -47,7 +47,7 @@ class TopK(SAE):
 
     def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
         """`activate`, as the entries that are not zero and their values."""
-        selection = self.select(pre.detach(), ALONE)
+        selection = self.select(pre.detach(), SINGLE_PROCESS)
         return selection, selection.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
@@ -58,7 +58,7 @@ class TopK(SAE):
             selection = self.select(pre, grid)
         values = kernels.active_values(pre, batch.x, self.W_enc, self.b_enc, self.centre(grid.features), selection)
         self.observe(values.detach(), grid)
-        decoded = grid.features.total(self.decode_prefixes(values, selection, grid))
+        decoded = grid.features.all_reduce(self.decode_prefixes(values, selection, grid))
         errors = batch.target - self.b_dec - self.skipped(batch.x) - decoded
         squares = errors.square().sum(dim=2)
         active_per_token = torch.bincount(selection.rows, minlength=len(pre)).to(pre.dtype)
@@ -66,7 +66,7 @@ class TopK(SAE):
             total=batch.mean(squares.mean(dim=0)) / batch.variance
             + self.config.aux_coefficient * auxk(self, batch, errors[-1].detach()),
             mse=batch.mean(squares[-1].detach()),
-            l0=grid.features.total(batch.mean(active_per_token)),
+            l0=grid.features.all_reduce(batch.mean(active_per_token)),
             active=selection.active(),
         )
 

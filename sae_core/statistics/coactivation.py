@@ -21,7 +21,7 @@ JOINT_BYTES = 512 << 20
 """Memory for joint counts: all pairs up to 11,585 features; above that the store is read once for each part of them."""
 CHUNK_NONZEROS = 1 << 22
 """Non-zeros of the store held at once."""
-LINE = 16
+CHUNK = 16
 """Active features of a token that are gathered together."""
 ROWS = 256
 """Features ranked at once, and between two reports of progress."""
@@ -71,15 +71,15 @@ def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progre
     groups = store.shard_groups(CHUNK_NONZEROS)
     for number, shards in enumerate(groups):
         chunk = store.block(0, store.d_sae, shards)
-        for done in add_joint(joint, chunk.features(start, stop), Company.of(chunk, store.positions(shards))):
+        for done in add_joint(joint, chunk.features(start, stop), TokenFeatureTable.of(chunk, store.positions(shards))):
             progress(start + (number * len(joint) + done) // len(groups), store.d_sae)
     joint[np.arange(len(joint)), np.arange(start, stop)] = 0
     return joint
 
 
 @dataclass(frozen=True)
-class Company:
-    """The active features of every token of a chunk, in lines of `LINE`, the last one of a token padded.
+class TokenFeatureTable:
+    """The active features of every token of a chunk, in lines of `CHUNK`, the last one of a token padded.
 
     Gathering whole lines is several times faster than gathering features one by one.
     """
@@ -97,15 +97,15 @@ class Company:
     """[positions]"""
 
     @classmethod
-    def of(cls, chunk: FeatureBlock, positions: range) -> "Company":
+    def of(cls, chunk: FeatureBlock, positions: range) -> "TokenFeatureTable":
         """The company of all tokens of `chunk`, which are at `positions`."""
         token = chunk.position.astype(np.int64) - positions.start
         by_token = stable_argsort(token)
-        n_lines = -(-np.bincount(token, minlength=len(positions)) // LINE)  # the ceiling
+        n_lines = -(-np.bincount(token, minlength=len(positions)) // CHUNK)  # the ceiling
         first_line = bounds(n_lines)
         ordered = token[by_token]
-        place = first_line[ordered] * LINE + rank_in_row(ordered, len(positions))
-        lines = np.full((first_line[-1], LINE), chunk.n_features, np.int64)
+        place = first_line[ordered] * CHUNK + rank_in_row(ordered, len(positions))
+        lines = np.full((first_line[-1], CHUNK), chunk.n_features, np.int64)
         lines.reshape(-1)[place] = chunk.row[by_token]
         values = np.zeros(lines.shape, np.float32)
         values.reshape(-1)[place] = chunk.value[by_token]
@@ -113,9 +113,9 @@ class Company:
 
 
 def add_joint(
-    joint: NDArray[np.int32], block: FeatureBlock, company: Company, product: NDArray[np.float64] | None = None
+    joint: NDArray[np.int32], block: FeatureBlock, table: TokenFeatureTable, product: NDArray[np.float64] | None = None
 ) -> Iterator[int]:
-    """Add what the features of `block` meet in `company`, a row of `joint` each; yields how many rows are done.
+    """Add what the features of `block` meet in `table`, a row of `joint` each; yields how many rows are done.
 
     Every non-zero meets all features of its token, so the work is the sum over tokens of the features that are active
     in `block` times those in the company.
@@ -126,17 +126,17 @@ def add_joint(
         company: whom they meet.
         product: as `joint`, sums of the products of both activations.
     """
-    n = company.n_features
+    n = table.n_features
     for i in range(block.n_features):
         own = slice(block.indptr[i], block.indptr[i + 1])
-        token = block.position[own].astype(np.int64) - company.positions.start
-        n_lines = company.n_lines[token]
-        lines = gather_ranges(company.first_line[token], n_lines)
-        met = company.lines.take(lines, axis=0).reshape(-1)
-        joint[i] += np.bincount(met, minlength=n + 1)[:n].astype(np.int32)
+        token = block.position[own].astype(np.int64) - table.positions.start
+        n_lines = table.n_lines[token]
+        lines = gather_ranges(table.first_line[token], n_lines)
+        cooccurring = table.lines.take(lines, axis=0).reshape(-1)
+        joint[i] += np.bincount(cooccurring, minlength=n + 1)[:n].astype(np.int32)
         if product is not None:
-            values = company.values.take(lines, axis=0) * np.repeat(block.value[own], n_lines)[:, None]
-            product[i] += np.bincount(met, values.reshape(-1), minlength=n + 1)[:n]
+            values = table.values.take(lines, axis=0) * np.repeat(block.value[own], n_lines)[:, None]
+            product[i] += np.bincount(cooccurring, values.reshape(-1), minlength=n + 1)[:n]
         if (i + 1) % ROWS == 0 or i + 1 == block.n_features:
             yield i + 1
 

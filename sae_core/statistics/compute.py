@@ -5,7 +5,6 @@ Each group of statistics has a file of its own, with its definitions: `moments`,
 the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
-from sae_core.progress import Progress, silent
+from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
 from sae_core.statistics import coactivation, health, topics
 from sae_core.statistics.coactivation import coactive_features
@@ -77,7 +76,7 @@ def compute_statistics(
     """
     _check(store, sequences, sae)
     tokens = sequences.n_counted
-    steps = [_part(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
+    steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
     corpus = corpus_topics(sequences)
     own = _own_activations(store, sequences, corpus, seed, steps[0])
     near = near_decoders(sae.W_dec)
@@ -122,15 +121,6 @@ def _check(store: ActivationStore, sequences: Sequences, sae: SAE) -> None:
             f"The activation store at {store.folder} was made from another SAE or other sequences. "
             "Delete it and run the index again."
         )
-
-
-def _part(progress: Progress, total: int, start: float, stop: float) -> Progress:
-    """Report work over all features as the part from `start` to `stop` of the whole."""
-
-    def report(done: int, of: int, metrics: Mapping[str, float] | None = None, /) -> None:
-        progress(int(total * (start + (stop - start) * done / max(of, 1))), total, metrics)
-
-    return report
 
 
 def _own_activations(

@@ -16,7 +16,7 @@ DRAWN = BANDS * EXAMPLES_PER_BAND
 
 
 @dataclass(frozen=True)
-class _Visits:
+class _SequenceRuns:
     """The runs of a block's non-zeros that lie in one sequence: a feature's visit to that sequence."""
 
     indptr: Indices
@@ -26,11 +26,11 @@ class _Visits:
     """[non-zeros]"""
 
 
-def _visits(block: FeatureBlock, length: int) -> _Visits:
+def _sequence_runs(block: FeatureBlock, length: int) -> _SequenceRuns:
     sequence = block.position // np.int32(length)
     starts = segments.run_starts(block.row, sequence)
     indptr = np.append(starts, len(sequence))
-    return _Visits(indptr, np.repeat(np.arange(len(starts), dtype=np.int32), np.diff(indptr)), sequence)
+    return _SequenceRuns(indptr, np.repeat(np.arange(len(starts), dtype=np.int32), np.diff(indptr)), sequence)
 
 
 def choose_examples(block: FeatureBlock, strongest_first: Indices, length: int, seed: int) -> Examples:
@@ -48,23 +48,23 @@ def choose_examples(block: FeatureBlock, strongest_first: Indices, length: int, 
         length: positions in a sequence.
         seed: of the draw; the result depends on it and on the feature alone, not on blocks or shards.
     """
-    visits = _visits(block, length)
+    runs = _sequence_runs(block, length)
     rank = np.empty(len(strongest_first), np.int64)
     rank[strongest_first] = np.arange(len(strongest_first))
-    top, top_rank = _top(block, visits, strongest_first, rank)
-    drawn, drawn_band, drawn_rank = _draw(block, visits, rank, seed)
+    top, top_rank = _top(block, runs, strongest_first, rank)
+    drawn, drawn_band, drawn_rank = _draw(block, runs, rank, seed)
     chosen = np.concatenate([top, drawn])
     band = np.concatenate([np.zeros(len(top), np.int8), drawn_band])
     within = np.concatenate([top_rank, drawn_rank])
     order = np.lexsort((within, band, block.row[chosen]))
-    return _gather(block, visits, chosen[order], band[order], within[order], length)
+    return _gather(block, runs, chosen[order], band[order], within[order], length)
 
 
 def _top(
-    block: FeatureBlock, visits: _Visits, strongest_first: Indices, rank: Indices
+    block: FeatureBlock, runs: _SequenceRuns, strongest_first: Indices, rank: Indices
 ) -> tuple[Indices, NDArray[np.int16]]:
     """Indices of the strongest activation of each of the 20 strongest visits, and their ranks."""
-    strongest_of_visit = np.sort(segments.minimum(rank, visits.indptr))
+    strongest_of_visit = np.sort(segments.minimum(rank, runs.indptr))
     index = strongest_first[strongest_of_visit]
     within = segments.rank_in_row(block.row[index], block.n_features)
     kept = within < TOP_EXAMPLES
@@ -72,11 +72,11 @@ def _top(
 
 
 def _draw(
-    block: FeatureBlock, visits: _Visits, rank: Indices, seed: int
+    block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: int
 ) -> tuple[Indices, NDArray[np.int8], NDArray[np.int16]]:
     """Indices of the activations drawn from the bands, with band and round."""
-    candidates = _candidates(block, visits, rank, seed)
-    sequence = np.where(candidates >= 0, visits.sequence[candidates], -1) if len(block.row) else candidates
+    candidates = _candidates(block, runs, rank, seed)
+    sequence = np.where(candidates >= 0, runs.sequence[candidates], -1) if len(block.row) else candidates
     features = np.arange(block.n_features)
     used = np.full((block.n_features, DRAWN), -2, np.int64)
     picks: list[tuple[Indices, int, int]] = []
@@ -96,14 +96,14 @@ def _draw(
     )
 
 
-def _candidates(block: FeatureBlock, visits: _Visits, rank: Indices, seed: int) -> Indices:
+def _candidates(block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: int) -> Indices:
     """[features, bands, 25] indices of each band's first activations in distinct sequences, shuffled; -1 = no more."""
     count = block.count[block.row]
     band = band_of(rank - block.indptr[block.row], count) - 1
     key = draw_keys(seed, block.start + block.row.astype(np.uint64), block.position)
     # One activation of a visit in a band can be drawn: the first in the shuffle.
-    code = visits.of.astype(np.int64) * BANDS + band
-    first = np.full(len(visits.indptr) * BANDS, np.iinfo(np.uint64).max, np.uint64)
+    code = runs.of.astype(np.int64) * BANDS + band
+    first = np.full(len(runs.indptr) * BANDS, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(first, code, key)
     index = np.flatnonzero(first[code] == key)
     cell = block.row[index].astype(np.int64) * BANDS + band[index]
@@ -137,21 +137,21 @@ def _split_mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _gather(
     block: FeatureBlock,
-    visits: _Visits,
+    runs: _SequenceRuns,
     chosen: Indices,
     band: NDArray[np.int8],
     rank: NDArray[np.int16],
     length: int,
 ) -> Examples:
     """Put the chosen activations and all others of their visits together."""
-    visit = visits.of[chosen]
-    sizes = np.diff(visits.indptr)[visit]
-    entries = segments.gather_ranges(visits.indptr[visit], sizes)
+    run = runs.of[chosen]
+    sizes = np.diff(runs.indptr)[run]
+    entries = segments.gather_ranges(runs.indptr[run], sizes)
     return Examples(
         feature=(block.start + block.row[chosen]).astype(np.int32),
         band=band,
         rank=rank,
-        sequence=visits.sequence[chosen],
+        sequence=runs.sequence[chosen],
         position=(block.position[chosen] % length).astype(np.int16),
         activation=block.value[chosen],
         indptr=segments.bounds(sizes),

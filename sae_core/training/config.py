@@ -49,7 +49,7 @@ class TrainingConfig:
     beta2: float = 0.999
     """Adam's memory of the squared gradient."""
     clip: float | None = None
-    """Largest norm of the gradient; None takes `TYPICAL_ENTRY` for each parameter, which binds at every step."""
+    """Largest norm of the gradient; None takes `GRADIENT_RMS` for each parameter, which binds at every step."""
     dead_after: int | None = None
     """A feature is dead when none of this many activations made it active; None takes a twentieth of `samples`, at most
     10 million."""
@@ -137,7 +137,7 @@ def _names(config: type[SAEConfig]) -> set[str]:
     return {entry.name for entry in fields(config)}
 
 
-TYPICAL_ENTRY = 3e-7
+GRADIENT_RMS = 3e-7
 """Root mean square of the gradient's entries that it is scaled down to.
 
 Losses here are shares of a variance, and their gradients are always larger than this: steps count alike, where Adam's

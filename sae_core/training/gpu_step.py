@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_core.errors import SAEError
 from sae_core.kernels.gpu import MOST
-from sae_core.kernels.gpu.adam import Pace, Schedule, descend, settle, squares
+from sae_core.kernels.gpu.adam import AdamState, Schedule, descend, prepare_step, squared_norms
 from sae_core.kernels.gpu.auxk import Dead, add_auxk
 from sae_core.kernels.gpu.product import pre_activations
 from sae_core.kernels.gpu.select import Entries, batch_topk, row_topk
@@ -64,7 +64,7 @@ class GpuStep:
         assert isinstance(sae, TopK) and config.dead_after is not None, "is_supported and resolved() say so"
         self._state, self._sae, self._dead_after = state, sae, config.dead_after
         self._schedule = _schedule(state)
-        self._pace = Pace.after(state.step, self._schedule, sae.W_dec.device)
+        self._adam = AdamState.after(state.step, self._schedule, sae.W_dec.device)
         self._moments, self._counts = _optimiser_state(state)
         self._encoder = sae.W_enc.detach().t()
         self._decoder = sae.W_dec.detach()
@@ -78,7 +78,7 @@ class GpuStep:
 
     def is_finite(self) -> bool:
         """Whether all losses and gradients so far were numbers. Waits for the device."""
-        return bool(self._pace.is_finite())
+        return bool(self._adam.is_finite())
 
     @torch.no_grad()
     def __call__(self, rows: Float[Tensor, "batch d_in"]) -> Losses:
@@ -115,7 +115,7 @@ class GpuStep:
         of_b_dec = factor * errors.sum(dim=0, dtype=torch.float32) - of_bias @ self._encoder
         gradients = (of_decoder, of_encoder, of_bias)
         left = row_squares.sum()
-        samples = self._pace.step * state.config.batch_size
+        samples = self._adam.step * state.config.batch_size
         dead = Dead.of(samples - state.last_active > self._dead_after)
         mse = left / batch
         total = mse / variance + add_auxk(
@@ -143,19 +143,19 @@ class GpuStep:
         of_b_dec: Float[Tensor, " d_in"],
         loss: Float[Tensor, ""],
     ) -> None:
-        sae, pace, schedule, moments = self._sae, self._pace, self._schedule, self._moments
-        settle(pace, schedule, squares(gradients, self._decoder), of_b_dec, loss)
+        sae, adam, schedule, moments = self._sae, self._adam, self._schedule, self._moments
+        prepare_step(adam, schedule, squared_norms(gradients, self._decoder), of_b_dec, loss)
         is_short = self._dtype != torch.float32
         of_decoder, of_encoder, of_bias = gradients
         descend(
-            self._encoder, of_encoder, moments["W_enc"], pace, schedule, copy=self._fast_encoder if is_short else None
+            self._encoder, of_encoder, moments["W_enc"], adam, schedule, copy=self._fast_encoder if is_short else None
         )
         descend(
-            self._decoder, of_decoder, moments["W_dec"], pace, schedule,
+            self._decoder, of_decoder, moments["W_dec"], adam, schedule,
             copy=self._fast_decoder if is_short else None, unit_rows=True,
         )  # fmt: skip
-        descend(sae.b_enc.detach(), of_bias, moments["b_enc"], pace, schedule)
-        descend(sae.b_dec.detach(), of_b_dec, moments["b_dec"], pace, schedule)
+        descend(sae.b_enc.detach(), of_bias, moments["b_enc"], adam, schedule)
+        descend(sae.b_dec.detach(), of_b_dec, moments["b_dec"], adam, schedule)
         torch._foreach_add_(self._counts, 1)
 
 

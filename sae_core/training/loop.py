@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from sae_core.devices import resolve_device
 from sae_core.errors import SAEError, TrainingDiverged
 from sae_core.memory import reuse_freed_memory
-from sae_core.parallel import ALONE, Grid
+from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.progress import Progress, silent
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.saes.base import variance_of
@@ -72,7 +72,7 @@ def train(
     device: torch.device | str = "auto",
     progress: Progress = silent,
     trackers: Sequence[Tracker] = (),
-    grid: Grid = ALONE,
+    grid: Grid = SINGLE_PROCESS,
 ) -> SAE:
     """Train an SAE and return its inference form; the caller saves it.
 
@@ -102,7 +102,7 @@ def train_together(
     progress: Progress = silent,
     trackers: Sequence[Sequence[Tracker]] = (),
     names: Sequence[str] = (),
-    grid: Grid = ALONE,
+    grid: Grid = SINGLE_PROCESS,
 ) -> list[SAE]:
     """Train several SAEs on one stream of activations, so that each batch is made once for all of them.
 
@@ -182,7 +182,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
     state.descend()
     sae.normalise_decoder()
     state.step += 1
-    state.last_active[tokens.total(losses.active.int()) > 0] = state.samples
+    state.last_active[tokens.all_reduce(losses.active.int()) > 0] = state.samples
     state.targets.add(target, tokens)
     return losses
 
@@ -192,13 +192,13 @@ def _reduce_gradients(state: TrainingState) -> Float[Tensor, ""]:
     sae, grid = state.sae, state.grid
     for parameter in sae.parameters():
         if parameter.grad is not None:
-            parameter.grad = grid.tokens.total(parameter.grad)
+            parameter.grad = grid.tokens.all_reduce(parameter.grad)
     sae.remove_parallel_gradient()
     squares = {True: torch.zeros((), device=sae.W_dec.device), False: torch.zeros((), device=sae.W_dec.device)}
     for name, parameter in sae.named_parameters():
         if parameter.grad is not None:
             squares[name in sae.replicated] += torch.linalg.vector_norm(parameter.grad).square()
-    return (squares[True] + grid.features.total(squares[False])).sqrt()
+    return (squares[True] + grid.features.all_reduce(squares[False])).sqrt()
 
 
 def _mean(parts: Sequence[Losses]) -> Losses:
@@ -222,7 +222,7 @@ def _agree(due: bool, grid: Grid, device: torch.device) -> bool:
     if grid.tokens.size * grid.features.size == 1:
         return due
     votes = torch.tensor(float(due), device=device)
-    return bool(grid.features.total(grid.tokens.total(votes)) > 0)
+    return bool(grid.features.all_reduce(grid.tokens.all_reduce(votes)) > 0)
 
 
 def _states(

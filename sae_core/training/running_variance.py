@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.parallel import ALONE, Axis
+from sae_core.parallel import SINGLE_PROCESS, Axis
 
 
 @dataclass
@@ -29,13 +29,13 @@ class RunningVariance:
         zeros = torch.zeros(d_in + 2, dtype=torch.float64, device=device)
         return cls(zeros[0].clone(), zeros[2:].clone(), zeros[1].clone())
 
-    def add(self, x: Float[Tensor, "batch d_in"], tokens: Axis = ALONE.tokens) -> None:
+    def add(self, x: Float[Tensor, "batch d_in"], tokens: Axis = SINGLE_PROCESS.tokens) -> None:
         """Take in a batch, of which each process along `tokens` has its own part."""
         size = len(x) * tokens.size
-        mean = tokens.total(x.sum(dim=0)) / size
+        mean = tokens.all_reduce(x.sum(dim=0)) / size
         shift = mean.double() - self.mean
         total = self.count + size
-        within = tokens.total((x - mean).square().sum()).double()
+        within = tokens.all_reduce((x - mean).square().sum()).double()
         self.squares += within + shift.square().sum() * self.count * size / total
         self.mean += shift * size / total
         self.count = total

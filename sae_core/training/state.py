@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sae_core.errors import CheckpointError, SAEError
-from sae_core.parallel import ALONE, Axis, Grid
+from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
-from sae_core.training.config import TYPICAL_ENTRY, TrainingConfig
+from sae_core.training.config import GRADIENT_RMS, TrainingConfig
 from sae_core.training.running_variance import RunningVariance
 
 
@@ -53,7 +53,7 @@ class TrainingState:
         device: torch.device,
         *,
         d_out: int | None = None,
-        grid: Grid = ALONE,
+        grid: Grid = SINGLE_PROCESS,
     ) -> Self:
         """The state before the first step, without start values.
 
@@ -103,7 +103,7 @@ class TrainingState:
             tensor.numel() * (1 if name in self.sae.replicated else shards)
             for name, tensor in self.sae.named_parameters()
         )
-        return TYPICAL_ENTRY * math.sqrt(parameters)
+        return GRADIENT_RMS * math.sqrt(parameters)
 
     def dead(self) -> Int[Tensor, " dead"]:
         """Features that the last `dead_after` activations left inactive."""
@@ -112,7 +112,7 @@ class TrainingState:
 
     def dead_fraction(self) -> float:
         """Share of all features that are dead; every process of the grid asks for it together."""
-        dead = self.grid.features.total(torch.tensor(len(self.dead()), device=self.last_active.device))
+        dead = self.grid.features.all_reduce(torch.tensor(len(self.dead()), device=self.last_active.device))
         return int(dead) / self.config.d_sae
 
     def descend(self) -> None:
@@ -149,7 +149,7 @@ class TrainingState:
         device: torch.device,
         *,
         d_out: int | None = None,
-        grid: Grid = ALONE,
+        grid: Grid = SINGLE_PROCESS,
     ) -> Self | None:
         """The state in the newest checkpoint that can be read; None where a run has not begun.
 

@@ -1,4 +1,4 @@
-"""A workshop on a database of its own, with a tiny model and a small corpus to work on."""
+"""A job context on a database of its own, with a tiny model and a small corpus to work on."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import TrainParams
 from app.settings import Settings
 from tests.tiny import CORPUS_FILE, tiny_model
@@ -29,8 +29,8 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 @pytest.fixture
-def shop(settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> Workshop:
-    return Workshop(settings, engine, sessionmaker)
+def ctx(settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:
+    return JobContext(settings, engine, sessionmaker)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from app.cli.local_runs import request_demo
 from app.pipeline.naming import demo_slug, demo_title, sae_slug
 from app.queries import runs
 from app.queries.sql import locks
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import DemoParams
 from app.settings import Settings
 
@@ -19,35 +19,35 @@ def test_slugs_name_what_is_not_the_default() -> None:
     assert demo_title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
 
 
-def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> Workshop:
-    return Workshop(Settings(author="tester"), engine, sessionmaker)
+def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:
+    return JobContext(Settings(author="tester"), engine, sessionmaker)
 
 
 async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
-    shop = shop_of(engine, sessionmaker)
-    first = await request_demo(shop, DemoParams())
-    assert (await request_demo(shop, DemoParams())).id == first.id
-    assert (await request_demo(shop, DemoParams(k=16))).id != first.id
+    ctx = shop_of(engine, sessionmaker)
+    first = await request_demo(ctx, DemoParams())
+    assert (await request_demo(ctx, DemoParams())).id == first.id
+    assert (await request_demo(ctx, DemoParams(k=16))).id != first.id
 
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
         await runs.finish_run(session, first.id, {"sae": demo_slug(DemoParams())})
     # Its SAE is not there, whoever removed it: the work is done again.
-    again = await request_demo(shop, DemoParams())
+    again = await request_demo(ctx, DemoParams())
     assert again.id != first.id
 
 
 async def test_a_failed_demo_goes_on_as_the_same_run(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
-    shop = shop_of(engine, sessionmaker)
-    first = await request_demo(shop, DemoParams())
+    ctx = shop_of(engine, sessionmaker)
+    first = await request_demo(ctx, DemoParams())
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
         await runs.fail_run(session, first.id, "No network.")
-    assert (await request_demo(shop, DemoParams())).id == first.id
+    assert (await request_demo(ctx, DemoParams())).id == first.id
     async with sessionmaker() as session:
         run = await runs.get_run(session, first.id)
     assert run is not None
@@ -57,9 +57,9 @@ async def test_a_failed_demo_goes_on_as_the_same_run(
 async def test_a_demo_that_another_process_does_is_not_queued(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
-    shop = shop_of(engine, sessionmaker)
-    first = await request_demo(shop, DemoParams())
+    ctx = shop_of(engine, sessionmaker)
+    first = await request_demo(ctx, DemoParams())
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
     async with locks.run_lock(engine, first.id):
-        assert (await request_demo(shop, DemoParams())).job_id == (await request_demo(shop, DemoParams())).job_id
+        assert (await request_demo(ctx, DemoParams())).job_id == (await request_demo(ctx, DemoParams())).job_id

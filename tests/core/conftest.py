@@ -12,7 +12,6 @@ from sae_core.corpora import Corpus, Sequences, load_corpus, pack
 from sae_core.models import LanguageModel, load_model
 from tests.tiny import CORPUS_FILE, tiny_model
 
-
 HAS_GPU = torch.cuda.is_available()
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_core.errors import SAEError
 from sae_core.kernels import batch_topk, topk
-from sae_core.parallel import ALONE, Axis, process_grid
+from sae_core.parallel import SINGLE_PROCESS, Axis, process_grid
 from sae_core.saes import ARCHITECTURES
 from sae_core.training import TrainingConfig, train
 from sae_core.training.curves import read_curves
@@ -31,7 +31,7 @@ def small(**options):
 
 @pytest.fixture(autouse=True)
 def small_start_sample(monkeypatch):
-    monkeypatch.setattr(training, "START_SAMPLE", 1024)
+    monkeypatch.setattr(loop, "START_SAMPLE", 1024)
 
 
 def in_processes(function, count: int, *arguments) -> None:
@@ -146,7 +146,7 @@ def test_a_shared_selection_is_that_of_the_whole(tmp_path, feature_shards):
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path):
-    halves = type(ALONE)(tokens=Axis(size=2))
+    halves = type(SINGLE_PROCESS)(tokens=Axis(size=2))
     with pytest.raises(SAEError, match="batch_size is 127, which 2 parts cannot share"):
         train(small(batch_size=127), Synthetic(), tmp_path, device="cpu", grid=halves)
     with pytest.raises(SAEError, match="1 processes cannot share dictionaries of 2 parts"), process_grid(2):
@@ -163,7 +163,7 @@ def _train_and_say(config, folder: Path, steps):
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
 def test_ten_kills_at_random_change_no_bit(tmp_path, architecture, monkeypatch):
-    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     config = small(architecture=architecture, samples=128 * 200, checkpoint_every=3, log_every=4)
     whole = train(config, Synthetic(), tmp_path / "whole", device="cpu")
     chance = random.Random(1)

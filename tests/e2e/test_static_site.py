@@ -25,7 +25,7 @@ async def folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    monkeypatch.setattr(site, "ROWS", 30)
+    monkeypatch.setattr(static_site, "ROWS", 30)
     made = await make_sae(engine, features=60, sequences=80, length=48)
     folder = tmp_path / "site"
     await export_features(sessionmaker, made.sae.slug, write_site, folder, progress=lambda done, total: None)

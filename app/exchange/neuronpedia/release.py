@@ -96,11 +96,11 @@ class _Release:
         return {
             **self._owner,
             "index": str(detail.index),
-            "maxActApprox": _short(detail.max),
+            "maxActApprox": _rounded(detail.max),
             "creatorId": _CREATOR,
             "frac_nonzero": detail.density,
             "freq_hist_data_bar_heights": list(drawn),
-            "freq_hist_data_bar_values": [_short(edge + width / 2) for edge, _ in zip(edges, drawn, strict=False)],
+            "freq_hist_data_bar_values": [_rounded(edge + width / 2) for edge, _ in zip(edges, drawn, strict=False)],
             "logits_hist_data_bar_heights": [],
             "logits_hist_data_bar_values": [],
             "neuron_alignment_indices": [],
@@ -111,12 +111,12 @@ class _Release:
             "correlated_neurons_pearson": [],
             "decoder_weights_dist": [],
             "neg_str": [api_texts([token.bytes])[0] for token in detail.suppressed],
-            "neg_values": [_short(token.logit) for token in detail.suppressed],
+            "neg_values": [_rounded(token.logit) for token in detail.suppressed],
             "pos_str": [api_texts([token.bytes])[0] for token in detail.promoted],
-            "pos_values": [_short(token.logit) for token in detail.promoted],
+            "pos_values": [_rounded(token.logit) for token in detail.promoted],
             "sourceSetName": self._set,
             "topkCosSimIndices": [other.index for other in detail.near],
-            "topkCosSimValues": [_short(other.cosine) for other in detail.near],
+            "topkCosSimValues": [_rounded(other.cosine) for other in detail.near],
             "vector": [],
             "vectorLabel": None,
             "hookName": None,
@@ -128,12 +128,12 @@ class _Release:
         """Rows of the table `Activation`: top examples have a minimum and a share of -1, as SAEDashboard's do."""
         edges = detail.band_edges
         for example in examples:
-            values = [_short(token.activation) for token in example.tokens]
+            values = [_rounded(token.activation) for token in example.tokens]
             band = example.band
             interval = (
-                (-1, _short(detail.max), -1)
+                (-1, _rounded(detail.max), -1)
                 if not band
-                else (_short(edges[band - 1]), _short(edges[band]), detail.density / (len(edges) - 1))
+                else (_rounded(edges[band - 1]), _rounded(edges[band]), detail.density / (len(edges) - 1))
             )
             yield {
                 "id": f"{self._sae.slug}-{detail.index}-{band}-{example.rank}",
@@ -181,6 +181,6 @@ def _hook(hook: str) -> str:
     return f"blocks.{layer}.hook_{place}" if place.startswith("resid_") else hook
 
 
-def _short(value: float) -> float:
+def _rounded(value: float) -> float:
     """A number of Postgres' `real` in its shortest decimal form, which is read as the same."""
     return float(str(np.float32(value))) if value else 0

@@ -14,7 +14,7 @@ submitted: ColumnElement[bool] = Label.status == literal_column("'submitted'")
 """Whether a label counts. Literal, because the planner must see that the partial index has it."""
 
 
-def among(column: InstrumentedAttribute[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:
+def in_array(column: InstrumentedAttribute[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:
     """Whether `column` is one of `numbers`: as `IN`, with one array as the parameter in place of thousands.
 
     In place of the numbers, it may be the name of a parameter that is a list of them.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.errors import NotFound
 from app.problems import documented
 from app.queries.feature_maps import FeaturePoints, feature_points, map_settings
-from app.web.caching import PAGE_HEADERS, refuse_known, tag
+from app.web.caching import PAGE_HEADERS, raise_if_not_modified, tag
 from app.web.dependencies import Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
@@ -34,7 +34,7 @@ async def get_map(request: Request, sae: Sae, session: Session) -> Response:
     """Where the features lie on the map (UMAP over the cosines of decoder directions), and what colours them."""
     drawn = await map_settings(session, sae)
     etag = tag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
-    refuse_known(request, etag)
+    raise_if_not_modified(request, etag)
     points = await feature_points(session, sae)
     if points is None:
         raise NotFound(f"{sae.slug} has no index yet, so there is nothing to draw. Runs shows if one is being made.")
@@ -45,16 +45,16 @@ async def get_map(request: Request, sae: Sae, session: Session) -> Response:
 def _json(points: FeaturePoints) -> str:
     return PointsOut(
         index=list(points.index),
-        x=None if points.x is None else _short(points.x, ".3f"),
-        y=None if points.y is None else _short(points.y, ".3f"),
-        density=_short(points.density, ".4g"),
-        max=_short(points.max, ".4g"),
+        x=None if points.x is None else _round_values(points.x, ".3f"),
+        y=None if points.y is None else _round_values(points.y, ".3f"),
+        density=_round_values(points.density, ".4g"),
+        max=_round_values(points.max, ".4g"),
         topic=list(points.topic),
         topics=list(points.topics),
         labelled=list(points.labelled),
     ).model_dump_json()
 
 
-def _short(values: Iterable[float], form: str) -> list[float]:
+def _round_values(values: Iterable[float], form: str) -> list[float]:
     """As many digits as a point on a screen has use for: a third of the bytes."""
     return [float(format(value, form)) for value in values]

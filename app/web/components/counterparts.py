@@ -16,7 +16,7 @@ _SNIPPET = {"before": 5, "after": 3}
 
 
 @dataclass(frozen=True, slots=True)
-class InOther:
+class CounterpartView:
     """A feature's counterpart in one other SAE; `brief` is None where that SAE has no index to show it from."""
 
     sae: SaeDetail
@@ -49,7 +49,7 @@ def check_pair(a: SaeDetail, b: SaeDetail) -> None:
         )
 
 
-async def in_others(session: AsyncSession, sae: SaeDetail, feature: int) -> list[InOther]:
+async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -> list[CounterpartView]:
     """The feature's counterparts, those in the newest SAEs first."""
     comparisons = await list_comparisons(session, sae)
     found = await counterparts_everywhere(session, comparisons, feature)
@@ -68,5 +68,5 @@ async def in_others(session: AsyncSession, sae: SaeDetail, feature: int) -> list
             view = (await best_examples(session, other, [brief.index], **_SNIPPET)).get(brief.index)
             snippet = token_text.line(view, view.activation) if view else None
         here = address(sae, other, feature=feature)
-        shown.append(InOther(other, comparison, counterpart, brief, snippet, here))
+        shown.append(CounterpartView(other, comparison, counterpart, brief, snippet, here))
     return shown

@@ -180,7 +180,7 @@ class _Curve:
     title: str
     note: str
     axis: dict[str, Any]
-    say: Callable[[float], str] = significant
+    notify: Callable[[float], str] = significant
 
 
 _CURVES = (
@@ -241,7 +241,7 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
             for step, value in thinned(measured, 40)
         ),
         metric=curve.metric,
-        latest=curve.say(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
+        latest=curve.notify(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
         series=series if len(series) > 1 else (),
     )
 

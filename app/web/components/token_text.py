@@ -78,7 +78,7 @@ def strength(activation: float, maximum: float) -> str:
 
 def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
     """All tokens of an example, each with its note."""
-    shown = _Shower(example, maximum)
+    shown = _TokenView(example, maximum)
     return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
 
 
@@ -97,7 +97,7 @@ def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
 
 def line(example: ExampleView, maximum: float) -> Line:
     """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
-    shown = _Shower(example, maximum)
+    shown = _TokenView(example, maximum)
     here = example.position - example.start
     before = _side(shown, range(here - 1, -1, -1), _BEFORE)
     after = _side(shown, range(here + 1, len(example.tokens)), _AFTER)
@@ -124,7 +124,7 @@ def plain_runs(
     )
 
 
-class _Shower:
+class _TokenView:
     """Shows the tokens of one example by their place in it."""
 
     def __init__(self, example: ExampleView, maximum: float) -> None:
@@ -161,7 +161,7 @@ def _shape(raw: bytes) -> _Shape:
     return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
 
 
-def _side(shown: _Shower, places: Iterable[int], characters: int) -> list[ShownToken]:
+def _side(shown: _TokenView, places: Iterable[int], characters: int) -> list[ShownToken]:
     """The tokens at `places` that fit into so many characters."""
     kept: list[ShownToken] = []
     tokens, start = shown.tokens, shown.start

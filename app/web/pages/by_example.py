@@ -32,7 +32,7 @@ _MOST_CHOSEN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExampleQuery:
     """What the form or the address asks for."""
 
     text: str
@@ -79,12 +79,12 @@ async def find_by_example(
     form = await request.form()
     if "in_address" in form:
         try:
-            asked = _read(form)
+            wanted = _read(form)
         except Unprocessable:
             pass  # said below, where the form is filled in with what was sent
         else:
-            if len(asked.text) <= _LONGEST_IN_ADDRESS:
-                return RedirectResponse(asked.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
+            if len(wanted.text) <= _LONGEST_IN_ADDRESS:
+                return RedirectResponse(wanted.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
     return await _answer(request, sae, session, inference, settings.probe_max_tokens, form, run=True)
 
 
@@ -112,35 +112,35 @@ async def _answer(
         "error": None,
     }
     try:
-        asked = _read(sent)
-        context |= {"min_density": asked.min_density, "max_density": asked.max_density}
-        context["in_address"] |= asked.in_address
-        if asked.in_address and len(asked.text) > _LONGEST_IN_ADDRESS:
+        wanted = _read(sent)
+        context |= {"min_density": wanted.min_density, "max_density": wanted.max_density}
+        context["in_address"] |= wanted.in_address
+        if wanted.in_address and len(wanted.text) > _LONGEST_IN_ADDRESS:
             raise Unprocessable(
                 f"A text in the address has at most {_LONGEST_IN_ADDRESS:,} characters; this one has "
-                f"{len(asked.text):,}. Shorten it, or keep it out of the address."
+                f"{len(wanted.text):,}. Shorten it, or keep it out of the address."
             )
         if run and sae.index is not None:
             result = await by_example(
                 session,
                 inference,
                 sae,
-                asked.text,
-                chosen=asked.chosen,
-                min_density=asked.min_density,
-                max_density=asked.max_density,
+                wanted.text,
+                chosen=wanted.chosen,
+                min_density=wanted.min_density,
+                max_density=wanted.max_density,
                 limit=_SHOWN,
             )
-            context |= await _shown(session, sae, asked, result)
+            context |= await _shown(session, sae, wanted, result)
     except UserError as error:
         return render(request, template, context | {"error": error}, status=error.status)
     response = render(request, template, context)
     if wants_fragment(request):
-        response.headers["HX-Replace-Url"] = asked.address(sae) if request.method == "GET" else _base(sae)
+        response.headers["HX-Replace-Url"] = wanted.address(sae) if request.method == "GET" else _base(sae)
     return response
 
 
-def _read(sent: "ImmutableMultiDict[str, Any]") -> Asked:
+def _read(sent: "ImmutableMultiDict[str, Any]") -> ExampleQuery:
     """What was sent. Tokens that were chosen in another text than this one are forgotten.
 
     Raises:
@@ -150,7 +150,7 @@ def _read(sent: "ImmutableMultiDict[str, Any]") -> Asked:
     chosen_in = sent.get("chosen_in")
     chosen = sent.getlist("token") if chosen_in in (None, _mark(text)) and "none" not in sent else []
     most = sent.get("max_density")
-    return Asked(
+    return ExampleQuery(
         text=text,
         chosen=_positions(chosen),
         min_density=forms.number("min_density", sent.get("min_density"), 1, forms.SHARE),
@@ -182,7 +182,7 @@ def _base(sae: SaeDetail) -> str:
     return f"/saes/{sae.slug}/features/by-example"
 
 
-async def _shown(session: AsyncSession, sae: SaeDetail, asked: Asked, result: ByExample) -> dict[str, Any]:
+async def _shown(session: AsyncSession, sae: SaeDetail, wanted: ExampleQuery, result: ByExample) -> dict[str, Any]:
     """What the result's template needs."""
     found = {feature.index: feature for feature in result.features}
     known = await feature_rows(session, sae, found)
@@ -190,9 +190,9 @@ async def _shown(session: AsyncSession, sae: SaeDetail, asked: Asked, result: By
     tokens = [(token.id, token.bytes, token.special) for token in result.tokens]
     return {
         "result": result,
-        "all_chosen": not asked.chosen,
-        "chosen": frozenset(asked.chosen),
-        "chosen_in": _mark(asked.text),
+        "all_chosen": not wanted.chosen,
+        "chosen": frozenset(wanted.chosen),
+        "chosen_in": _mark(wanted.text),
         "runs": token_text.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
         "listed": [_listed(row, found[row.index]) for row in rows],
         "lines": {row.index: token_text.line(row.example, row.max) for row in rows if row.example},

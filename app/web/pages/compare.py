@@ -91,7 +91,7 @@ class ShownList:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CompareQuery:
     """What the address asks for, as it stands there; empty for nothing."""
 
     a: str = ""
@@ -102,29 +102,29 @@ class Asked:
 
 
 @router.get("/compare")
-async def compare(request: Request, session: Session, asked: Annotated[Asked, Depends()]) -> HTMLResponse:
+async def compare(request: Request, session: Session, query: Annotated[CompareQuery, Depends()]) -> HTMLResponse:
     """The choice of two SAEs, their comparison, one of its lists, or with `feature` that feature of `a`."""
     context: dict[str, Any] = {"saes": await list_saes(session), "a": None, "b": None, "sae": None, "error": None}
     context |= {"comparison": None, "known": []}
     status = 200
     try:
-        template = await _answer(session, asked, context)
+        template = await _answer(session, query, context)
     except UserError as error:
         if wants_fragment(request):
             raise
         context["error"], status = error, error.status  # shown below the choice, which is there to be mended
-        measured = "measures" in context and not (asked.feature or asked.show)
+        measured = "measures" in context and not (query.feature or query.show)
         template = "compare/page.html" if measured else "compare/choose.html"
     if template == "compare/list.html" and wants_fragment(request):
         template = "compare/_rows.html"
     return render(request, template, context, status=status)
 
 
-async def _answer(session: AsyncSession, asked: Asked, context: dict[str, Any]) -> str:
+async def _answer(session: AsyncSession, query: CompareQuery, context: dict[str, Any]) -> str:
     """Fill the context as far as it goes; the template that shows it."""
     saes: list[SaeDetail] = context["saes"]
-    a = context["a"] = context["sae"] = _named(saes, asked.a)
-    b = context["b"] = _named(saes, asked.b)
+    a = context["a"] = context["sae"] = _named(saes, query.a)
+    b = context["b"] = _named(saes, query.b)
     if a is None or b is None:
         context["known"] = await _known(session, saes, a)
         return "compare/choose.html"
@@ -135,11 +135,11 @@ async def _answer(session: AsyncSession, asked: Asked, context: dict[str, Any]) 
         raise _not_compared(a, b)
     context |= {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
     pair = _Pair(session, a, b, comparison)
-    if asked.feature:
-        context |= await _feature(pair, check_feature(a, asked.feature))
+    if query.feature:
+        context |= await _feature(pair, check_feature(a, query.feature))
         return "compare/feature.html"
-    if asked.show:
-        context["list"] = await _list(pair, asked.show, cursor=asked.cursor, limit=_PAGE)
+    if query.show:
+        context["list"] = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
         return "compare/list.html"
     context |= await _overview(pair)
     return "compare/page.html"
@@ -154,18 +154,18 @@ class _Pair:
     b: SaeDetail
     comparison: ComparisonView
 
-    async def briefs(self, *counterparts: Counterpart, of_other: bool = False) -> "_Briefs":
+    async def summaries(self, *counterparts: Counterpart, of_other: bool = False) -> "_Summaries":
         """What these features, and the best that they have in the other SAE, are known by."""
         own, others = (self.b, self.a) if of_other else (self.a, self.b)
         best = {each.best.index for each in counterparts if each.best}
-        return _Briefs(
+        return _Summaries(
             await feature_rows(self.session, own, {each.feature for each in counterparts}, with_examples=False),
             await feature_rows(self.session, others, best, with_examples=False),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Briefs:
+class _Summaries:
     own: Mapping[int, FeatureRow]
     others: Mapping[int, FeatureRow]
 
@@ -276,14 +276,14 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
         pair.session, pair.comparison, shown.listing, of_other=shown.of_other, limit=limit, cursor=cursor
     )
     own, others = (pair.b, pair.a) if shown.of_other else (pair.a, pair.b)
-    briefs = await pair.briefs(*page.rows, of_other=shown.of_other)
+    summaries = await pair.summaries(*page.rows, of_other=shown.of_other)
     is_split = shown.listing == "split"
-    views = await best_examples(pair.session, own, list(briefs.own)) if is_split else {}
+    views = await best_examples(pair.session, own, list(summaries.own)) if is_split else {}
     rows = [
         Row(
             each,
-            briefs.own.get(each.feature),
-            briefs.others.get(each.best.index) if each.best else None,
+            summaries.own.get(each.feature),
+            summaries.others.get(each.best.index) if each.best else None,
             token_text.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
             address(own, others, feature=each.feature),
         )
@@ -317,7 +317,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Relative:
+class RelatedFeature:
     """A feature of the other SAE, and how the feature of the page stands to it."""
 
     brief: FeatureRow
@@ -360,7 +360,7 @@ async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column |
     return Column(sae, brief, examples, f"/saes/{sae.slug}/features/{index}")
 
 
-async def _nearer(pair: _Pair, counterpart: Counterpart) -> Relative | None:
+async def _nearer(pair: _Pair, counterpart: Counterpart) -> RelatedFeature | None:
     """The nearest in direction, where another feature is the nearest in activity."""
     near, best = counterpart.near, counterpart.best
     if near is None or best is None or near.index == best.index:
@@ -368,17 +368,17 @@ async def _nearer(pair: _Pair, counterpart: Counterpart) -> Relative | None:
     return next(iter(await _relatives(pair, [(near.index, near)])), None)
 
 
-async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[Relative]:
+async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[RelatedFeature]:
     numbers = [number for number, _ in pairs]
-    briefs = await feature_rows(pair.session, pair.b, numbers, with_examples=False)
+    summaries = await feature_rows(pair.session, pair.b, numbers, with_examples=False)
     views = await best_examples(pair.session, pair.b, numbers)
     return [
-        Relative(
-            brief=briefs[number],
+        RelatedFeature(
+            brief=summaries[number],
             partner=partner,
-            line=token_text.line(views[number], briefs[number].max) if number in views else None,
+            line=token_text.line(views[number], summaries[number].max) if number in views else None,
             address=address(pair.b, pair.a, feature=number),
         )
         for number, partner in pairs
-        if partner is not None and number in briefs
+        if partner is not None and number in summaries
     ]

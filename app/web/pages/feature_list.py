@@ -22,7 +22,7 @@ from app.queries.feature_list import (
 )
 from app.queries.saes import SaeDetail
 from app.web.api.export import Format
-from app.web.caching import features_tag, refuse_known
+from app.web.caching import features_tag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
@@ -53,51 +53,51 @@ _LONGEST_CHIP = 80
 @router.get("/saes/{sae}/features")
 async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
-    asked = _read(request)
+    wanted = _read(request)
     etag = features_tag(request, sae)
-    refuse_known(request, etag)
-    page, error = FeaturePage((), None, 0), asked.error
+    raise_if_not_modified(request, etag)
+    page, error = FeaturePage((), None, 0), wanted.error
     if error is None:
         try:
-            page = await list_features(session, sae, asked.filter, with_examples=asked.view == "table")
+            page = await list_features(session, sae, wanted.filter, with_examples=wanted.view == "table")
         except Unprocessable as refused:
             error = refused  # shown below the filters, which are there to be mended
-    found = replace(asked, filter=replace(asked.filter, q=page.corrected or asked.filter.q))
+    found = replace(wanted, filter=replace(wanted.filter, q=page.corrected or wanted.filter.q))
     context = {
         "sae": sae,
         "page": page,
         "error": error,
-        "lines": await _lines(session, sae, asked.view, page.rows),
+        "lines": await _lines(session, sae, wanted.view, page.rows),
         "health": glossary.health(sae),
         "corrected_address": _address(sae, found),
         "more": _address(sae, found, cursor=page.next_cursor) if page.next_cursor else None,
-        "filter": asked.filter,
-        "sort": asked.sort,
+        "filter": wanted.filter,
+        "sort": wanted.sort,
         "sorts": [(value, name) for value, (name, _) in SORTS.items()],
-        "view": asked.view,
-        "views": [(view, _address(sae, replace(asked, view=view), cursor=None)) for view in get_args(View)],
+        "view": wanted.view,
+        "views": [(view, _address(sae, replace(wanted, view=view), cursor=None)) for view in get_args(View)],
         "bounds_of": forms.densities,
-        "chips": _chips(sae, asked),
+        "chips": _chips(sae, wanted),
         "downloads": _downloads(sae, found.filter),
         "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
-        "more_filters": any(getattr(asked.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
+        "more_filters": any(getattr(wanted.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
     status = error.status if error else 200
     if not wants_fragment(request):
         return render(request, "features/list.html", context, status=status, etag=etag)
-    if asked.filter.cursor and not error:
+    if wanted.filter.cursor and not error:
         return render(request, "features/_rows.html", context, etag=etag)
     response = render(request, "features/_results.html", context, status=status, etag=etag)
-    if asked.filter.cursor:  # the rows are no longer to be had: say so in place of all of them
+    if wanted.filter.cursor:  # the rows are no longer to be had: say so in place of all of them
         response.headers["HX-Retarget"] = "#results"
         response.headers["HX-Reswap"] = "innerHTML"
     else:
-        response.headers["HX-Push-Url"] = _address(sae, asked)
+        response.headers["HX-Push-Url"] = _address(sae, wanted)
     return response
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FeatureQuery:
     """What the query string asks for. What it has wrong is left out of the filter; `error` is the first of that."""
 
     sort: str
@@ -106,7 +106,7 @@ class Asked:
     error: Unprocessable | None
 
 
-def _read(request: Request) -> Asked:
+def _read(request: Request) -> FeatureQuery:
     """The filters of the query string; empty ones count as absent, as a form sends them."""
     query, errors = request.query_params, []
 
@@ -119,7 +119,7 @@ def _read(request: Request) -> Asked:
 
     sort = read(forms.one_of, "sort", tuple(SORTS)) or "density"
     view: View = read(forms.one_of, "view", get_args(View)) or "table"
-    wanted = replace(
+    filter = replace(
         SORTS[sort][1],
         q=query.get("q", "").strip(),
         min_density=read(forms.number, "min_density", 1, forms.SHARE),
@@ -135,7 +135,7 @@ def _read(request: Request) -> Asked:
         category=query.get("category", "").strip(),
         cursor=query.get("cursor") or None,
     )
-    return Asked(sort, view, wanted, errors[0] if errors else None)
+    return FeatureQuery(sort, view, filter, errors[0] if errors else None)
 
 
 async def _lines(
@@ -174,10 +174,10 @@ _NAMES = {
 }
 
 
-def _chips(sae: SaeDetail, asked: Asked) -> list[Chip]:
+def _chips(sae: SaeDetail, wanted: FeatureQuery) -> list[Chip]:
     chips = []
     for field, name in _NAMES.items():
-        value, unset = getattr(asked.filter, field), getattr(FeatureFilter(), field)
+        value, unset = getattr(wanted.filter, field), getattr(FeatureFilter(), field)
         if value == unset:
             continue
         if field in ("min_density", "max_density"):
@@ -186,35 +186,35 @@ def _chips(sae: SaeDetail, asked: Asked) -> list[Chip]:
             value = glossary.health_name(value)
         elif field in ("token", "promotes"):
             value = f"‘{value}’"
-        chips.append(Chip(name, _short(str(value)), _address(sae, asked, **{field: unset})))
+        chips.append(Chip(name, _shorten_chip(str(value)), _address(sae, wanted, **{field: unset})))
     return chips
 
 
-def _short(text: str) -> str:
+def _shorten_chip(text: str) -> str:
     return text if len(text) <= _LONGEST_CHIP else f"{text[:_LONGEST_CHIP]}…"
 
 
-def _query(wanted: FeatureFilter, **others: str) -> str:
+def _query(filter: FeatureFilter, **others: str) -> str:
     """The shortest query string of a list: what is as by default is left out."""
-    query: dict[str, Any] = {"q": wanted.q, **others}
-    query |= {field: getattr(wanted, field) for field in [*_NAMES, "cursor"]}
+    query: dict[str, Any] = {"q": filter.q, **others}
+    query |= {field: getattr(filter, field) for field in [*_NAMES, "cursor"]}
     return urlencode({name: value for name, value in query.items() if value not in (None, "")})
 
 
-def _address(sae: SaeDetail, asked: Asked, **changed: Any) -> str:
+def _address(sae: SaeDetail, wanted: FeatureQuery, **changed: Any) -> str:
     """The address of the list that is asked for, with these fields of its filter changed."""
-    sort = asked.sort if asked.sort != "density" else ""
-    view = asked.view if asked.view != "table" else ""
-    query = _query(replace(asked.filter, **changed), sort=sort, view=view)
+    sort = wanted.sort if wanted.sort != "density" else ""
+    view = wanted.view if wanted.view != "table" else ""
+    query = _query(replace(wanted.filter, **changed), sort=sort, view=view)
     return f"/saes/{sae.slug}/features" + (f"?{query}" if query else "")
 
 
-def _downloads(sae: SaeDetail, wanted: FeatureFilter) -> list[tuple[str, str]]:
+def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
     """Formats, and where the list can be had in them."""
-    query = _query(replace(wanted, cursor=None))
-    order = urlencode({"sort": wanted.sort, "descending": str(wanted.descending).lower()})
+    query = _query(replace(filter, cursor=None))
+    order = urlencode({"sort": filter.sort, "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"
     return [
-        (format.upper(), f"{base}?{'&'.join(filter(None, [f'format={format}', order, query]))}")
+        (format.upper(), f"{base}?{'&'.join(part for part in (f'format={format}', order, query) if part)}")
         for format in get_args(Format)
     ]

@@ -23,9 +23,9 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
-from app.web.caching import features_tag, refuse_known
+from app.web.caching import features_tag, raise_if_not_modified
 from app.web.components import figures, glossary, token_text
-from app.web.components.counterparts import in_others
+from app.web.components.counterparts import counterparts_of
 from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
 from app.web.pages.labels import author_of, panel
 from app.web.pages.lists import lists_panel
@@ -93,7 +93,7 @@ async def feature(
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
         etag = features_tag(request, sae, author, *parts)
-        refuse_known(request, etag)
+        raise_if_not_modified(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
         response = render(request, "features/embed.html", await _embedded(session, sae, detail), etag=etag)
@@ -208,7 +208,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "top": examples.get(0, []),
         "bands": _bands(detail, examples),
         "snippets": await _snippets(session, sae, detail),
-        "in_others": await in_others(session, sae, index),
+        "in_others": await counterparts_of(session, sae, index),
         "health": glossary.health(sae),
         "lists": await lists_panel(session, sae, index),
         "not_counted": glossary.not_counted(sae),

@@ -14,7 +14,7 @@ from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-_TASTE = 8
+_SAMPLE_SIZE = 8
 
 
 @router.get("/")
@@ -23,25 +23,27 @@ async def home(request: Request, session: Session) -> HTMLResponse:
     runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
     saes = await list_saes(session)
     newest = next((sae for sae in saes if sae.index), None)
-    taste = await _taste(session, newest) if newest else ()
+    sample = await _sample_features(session, newest) if newest else ()
     context = {
         "saes": saes,
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "newest": newest,
-        "taste": taste,
-        "lines": {row.index: token_text.line(row.example, row.max) for row in taste if row.example},
+        "taste": sample,
+        "lines": {row.index: token_text.line(row.example, row.max) for row in sample if row.example},
         "health": glossary.health(newest) if newest else {},
     }
     return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)
 
 
-async def _taste(session: AsyncSession, sae: SaeDetail) -> tuple[FeatureRow, ...]:
+async def _sample_features(session: AsyncSession, sae: SaeDetail) -> tuple[FeatureRow, ...]:
     """A few features to begin with: labelled ones if there are enough, else strong ones rarer than the average.
 
     L0 / d_sae is the average density. Features around it are mostly about grammar, much rarer ones have few examples.
     """
-    if sae.labelled >= _TASTE:
-        return (await list_features(session, sae, FeatureFilter(sort="max", label="labelled", limit=_TASTE))).rows
+    if sae.labelled >= _SAMPLE_SIZE:
+        return (await list_features(session, sae, FeatureFilter(sort="max", label="labelled", limit=_SAMPLE_SIZE))).rows
     average = (sae.metrics.get("l0") or sae.k or 32) / sae.d_sae
-    wanted = FeatureFilter(sort="max", min_density=min(average / 8, 1), max_density=min(average / 2, 1), limit=_TASTE)
+    wanted = FeatureFilter(
+        sort="max", min_density=min(average / 8, 1), max_density=min(average / 2, 1), limit=_SAMPLE_SIZE
+    )
     return (await list_features(session, sae, wanted)).rows

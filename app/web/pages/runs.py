@@ -39,7 +39,7 @@ RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
-class ShownStage:
+class StageView:
     """A stage with its rate and the time left at that rate; None while neither can be known."""
 
     stage: Stage
@@ -52,7 +52,7 @@ class Card:
     """A run in a few lines: its current stage, and how many there are."""
 
     run: RunView
-    current: ShownStage | None
+    current: StageView | None
     number: int
 
     @property
@@ -61,11 +61,11 @@ class Card:
         return self.run.id
 
 
-def shown(stage: Stage) -> ShownStage:
+def stage_view(stage: Stage) -> StageView:
     """Rate and time left of a stage, from what it has done and the seconds it took."""
     rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
     left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
-    return ShownStage(stage, rate, left)
+    return StageView(stage, rate, left)
 
 
 def card(run: RunView) -> Card:
@@ -74,7 +74,7 @@ def card(run: RunView) -> Card:
     number, current = next(
         ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)
     )
-    return Card(run, shown(current) if current else None, number)
+    return Card(run, stage_view(current) if current else None, number)
 
 
 @router.get("/runs")
@@ -171,7 +171,7 @@ def _fragment(run: RunView, view: Literal["progress", "card"]) -> str:
 
 
 def _progress(run: RunView) -> dict[str, Any]:
-    return {"run": run, "stages": [shown(stage) for stage in run.stages]}
+    return {"run": run, "stages": [stage_view(stage) for stage in run.stages]}
 
 
 def _points(points: list[MetricPoint]) -> str:
@@ -186,14 +186,16 @@ def _event(name: str, data: str) -> str:
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A run's parameters or result as names and values; one level of nesting is written out, what is empty left out."""
-    return [(name.replace("_", " "), _said(value)) for name, value in values.items() if value not in (None, {}, [])]
+    return [
+        (name.replace("_", " "), _format_value(value)) for name, value in values.items() if value not in (None, {}, [])
+    ]
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name.replace('_', ' ')} {_said(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_format_value(inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(_said(inner) for inner in value)
+        return ", ".join(_format_value(inner) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):

@@ -38,7 +38,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Pace:
+class AdamState:
     """What all parameters of one step share, on the device."""
 
     numbers: Float[Tensor, "4"]
@@ -50,7 +50,7 @@ class Pace:
     """float64: both betas to the power of the steps done."""
 
     @classmethod
-    def after(cls, step: int, schedule: Schedule, device: torch.device) -> "Pace":
+    def after(cls, step: int, schedule: Schedule, device: torch.device) -> "AdamState":
         """Of a run that has done so many steps."""
         numbers = torch.tensor([0.0, 0.0, 0.0, 1.0], device=device)
         powers = torch.tensor([schedule.beta1**step, schedule.beta2**step], dtype=torch.float64, device=device)
@@ -62,7 +62,7 @@ class Pace:
         return self.numbers[3] > 0
 
 
-def squares(
+def squared_norms(
     gradients: tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"], Float[Tensor, " d_sae"]],
     decoder: Float[Tensor, "d_sae d_in"],
 ) -> Float[Tensor, " d_sae"]:
@@ -79,24 +79,24 @@ def squares(
     return result
 
 
-def settle(
-    pace: Pace,
+def prepare_step(
+    adam: AdamState,
     schedule: Schedule,
     of_features: Float[Tensor, " d_sae"],
     of_b_dec: Float[Tensor, " d_in"],
     loss: Float[Tensor, ""],
 ) -> None:
-    """Set the pace of the next step from the gradient's norm and the schedule.
+    """Set the adam of the next step from the gradient's norm and the schedule.
 
     Args:
-        pace: is changed in place.
+        adam: is changed in place.
         schedule: of the run.
-        of_features: as `squares` gives them.
+        of_features: as `squared_norms` gives them.
         of_b_dec: gradient of `b_dec`, which is no feature's.
         loss: must be a number, as the norm must, or no step is taken any more.
     """
     _settle[(1,)](
-        pace.numbers, pace.step, pace.powers, of_features, of_b_dec, loss, len(of_features), len(of_b_dec),
+        adam.numbers, adam.step, adam.powers, of_features, of_b_dec, loss, len(of_features), len(of_b_dec),
         schedule.lr, schedule.rising, schedule.falling, schedule.steps, schedule.clip,
         BETA1=schedule.beta1, BETA2=schedule.beta2, BLOCK=4096, num_warps=8,
     )  # fmt: skip
@@ -106,7 +106,7 @@ def descend(
     parameter: Float[Tensor, "..."],
     gradient: Float[Tensor, "..."],
     moments: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
-    pace: Pace,
+    adam: AdamState,
     schedule: Schedule,
     *,
     copy: Float[Tensor, "..."] | None = None,
@@ -118,14 +118,14 @@ def descend(
         parameter: a vector, or a matrix with a row for each feature; contiguous, as all others are.
         gradient: of the parameter; is not changed.
         moments: Adam's first and second, which are updated.
-        pace: of this step.
+        adam: of this step.
         schedule: of the run.
         copy: gets the new values in its own type.
         unit_rows: whether rows have unit norm, and keep it.
     """
     width = parameter.shape[1] if parameter.ndim == 2 else min(VECTOR, len(parameter))
     _descend[(cdiv(parameter.numel(), width),)](
-        parameter, gradient, *moments, parameter if copy is None else copy, pace.numbers, width, parameter.numel(),
+        parameter, gradient, *moments, parameter if copy is None else copy, adam.numbers, width, parameter.numel(),
         BETA1=schedule.beta1, BETA2=schedule.beta2, EPS=EPS, UNIT=unit_rows, COPY=copy is not None,
         LANES=lanes(width), num_warps=warps(width),
     )  # fmt: skip
@@ -136,13 +136,13 @@ def descend_reference(
     parameter: Float[Tensor, "..."],
     gradient: Float[Tensor, "..."],
     moments: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
-    pace: Pace,
+    adam: AdamState,
     schedule: Schedule,
     *,
     unit_rows: bool = False,
 ) -> None:
     """`descend` in plain torch, in the parameter's type."""
-    scale, rate, correction, is_taken = pace.numbers.to(parameter.dtype)
+    scale, rate, correction, is_taken = adam.numbers.to(parameter.dtype)
     if not is_taken:
         return
     if unit_rows:

@@ -79,14 +79,14 @@ def reconstruct(
     """
     batch, d_in = rows.shape
     errors = decoder.new_empty(batch, d_in)
-    squares = b_dec.new_empty(batch)
+    squared_norms = b_dec.new_empty(batch)
     gradients = torch.zeros_like(entries.values)
     _reconstruct[(batch,)](
         entries.values, entries.features, entries.starts, entries.ends, decoder, rows, scale, b_dec, factor,
-        errors, squares, gradients, d_in,
+        errors, squared_norms, gradients, d_in,
         ENTRIES=row_block(d_in), LANES=lanes(d_in), num_warps=warps(d_in),
     )  # fmt: skip
-    return errors, squares, gradients
+    return errors, squared_norms, gradients
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _entry_products(
 
 @triton.jit
 def _reconstruct(
-    values, features, starts, ends, decoder, rows, scale, b_dec, factor, errors, squares, gradients, d_in,
+    values, features, starts, ends, decoder, rows, scale, b_dec, factor, errors, squared_norms, gradients, d_in,
     ENTRIES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -227,7 +227,7 @@ def _reconstruct(
     error = target - tl.load(b_dec + lane, mask=lane < d_in, other=0.0)
     error -= _weighted_sum(values, features, start, end, decoder, lane, d_in, tl.float32, ENTRIES)
     tl.store(errors + row * d_in + lane, error.to(errors.dtype.element_ty), mask=lane < d_in)
-    tl.store(squares + row, tl.sum(error * error))
+    tl.store(squared_norms + row, tl.sum(error * error))
     gradient = error * tl.load(factor)
     _products(features, start, end, decoder, gradient, gradients, lane, d_in, tl.float32, ENTRIES)
 

@@ -25,12 +25,12 @@ def centre(
     centred = rows.new_empty(batch, d_in, dtype=dtype)
     programs = cdiv(batch, ROWS)
     sums = b_dec.new_empty(programs, d_in)
-    squares = b_dec.new_empty(programs)
+    squared_norms = b_dec.new_empty(programs)
     _centre[(programs,)](
-        rows, scale, b_dec, centred, sums, squares, batch, d_in,
+        rows, scale, b_dec, centred, sums, squared_norms, batch, d_in,
         ROWS=ROWS, AT_ONCE=row_block(d_in), LANES=lanes(d_in), num_warps=warps(d_in),
     )  # fmt: skip
-    return centred, sums.sum(dim=0), squares.sum()
+    return centred, sums.sum(dim=0), squared_norms.sum()
 
 
 def take_in(
@@ -59,7 +59,7 @@ def take_in(
 
 @triton.jit
 def _centre(
-    rows, scale, b_dec, centred, sums, squares, batch, d_in,
+    rows, scale, b_dec, centred, sums, squared_norms, batch, d_in,
     ROWS: tl.constexpr, AT_ONCE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     lane = tl.arange(0, LANES)
@@ -77,11 +77,11 @@ def _centre(
         total += tl.sum(value, axis=0)
         square += tl.sum(value * value, axis=0)
     tl.store(sums + tl.program_id(0).to(tl.int64) * d_in + lane, total, mask=lane < d_in)
-    tl.store(squares + tl.program_id(0), tl.sum(square))
+    tl.store(squared_norms + tl.program_id(0), tl.sum(square))
 
 
 @triton.jit
-def _take_in(sums, square, b_dec, batch, count, mean, squares, numbers, d_in, LANES: tl.constexpr):
+def _take_in(sums, square, b_dec, batch, count, mean, squared_norms, numbers, d_in, LANES: tl.constexpr):
     lane = tl.arange(0, LANES)
     offset = tl.load(sums + lane, mask=lane < d_in, other=0.0).to(tl.float64) / batch
     within = tl.load(square).to(tl.float64) - tl.sum(offset * offset) * batch
@@ -93,6 +93,6 @@ def _take_in(sums, square, b_dec, batch, count, mean, squares, numbers, d_in, LA
     shift = of_batch - before
     seen = tl.load(count)
     share = batch / (seen + batch)
-    tl.store(squares, tl.load(squares) + within + tl.sum(shift * shift) * seen * share)
+    tl.store(squared_norms, tl.load(squared_norms) + within + tl.sum(shift * shift) * seen * share)
     tl.store(mean + lane, before + shift * share, mask=lane < d_in)
     tl.store(count, seen + batch)

@@ -36,10 +36,10 @@ def scratch_databases(server: str) -> set[str]:
 
 async def test_a_made_up_index_is_as_a_real_one(postgres_url: str) -> None:
     """What numpy encoded is what Postgres read, and no array of a feature contradicts another."""
-    with scratch_database(postgres_url, say=lambda line: None) as url:
+    with scratch_database(postgres_url, notify=lambda line: None) as url:
         await asyncio.to_thread(upgrade, url)
         engine = create_engine(url)
-        await fill(engine, Plan(saes=1, features=512), say=lambda line: None)
+        await fill(engine, Plan(saes=1, features=512), notify=lambda line: None)
         async with transaction(create_sessionmaker(engine)) as session:
             sae = await get_sae(session, slug(0))
             assert sae
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused(postgres_url: str) -> None:
 def test_what_a_killed_bench_left_is_dropped_and_what_is_in_use_is_not(postgres_url: str) -> None:
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
         connection.execute("CREATE DATABASE seesae_bench_1")
-    with scratch_database(postgres_url, say=lambda line: None):
+    with scratch_database(postgres_url, notify=lambda line: None):
         ours = scratch_databases(postgres_url)
         assert "seesae_bench_1" not in ours
         with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:

@@ -31,7 +31,7 @@ async def made(engine: AsyncEngine, sessionmaker: Sessions) -> Synthetic:
 
 @pytest.fixture
 async def folder(made: Synthetic, sessionmaker: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(site, "ROWS", 10)
+    monkeypatch.setattr(static_site, "ROWS", 10)
     await export_features(sessionmaker, made.sae.slug, write_site, tmp_path / "site", progress=silent)
     return tmp_path / "site"
 

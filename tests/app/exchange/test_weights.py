@@ -9,7 +9,7 @@ import torch
 
 from app.errors import Conflict, NotFound, UserError
 from app.exchange.weights import export_sae
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import ImportParams, TrainParams
 from sae_core.checkpoints import FORMATS, load
 from sae_core.errors import CheckpointError
@@ -19,10 +19,10 @@ from tests.app.pipeline.test_import_sae import foreign
 
 
 @pytest.fixture
-async def slug(shop: Workshop, model_folder: Path, tmp_path: Path) -> str:
+async def slug(ctx: JobContext, model_folder: Path, tmp_path: Path) -> str:
     """A registered TopK SAE."""
     source = foreign(tmp_path / "source", hook_name="blocks.1.hook_resid_post", context_size=64)
-    await do(shop, "import", ImportParams(source=str(source), model=str(model_folder), name="topk"))
+    await do(ctx, "import", ImportParams(source=str(source), model=str(model_folder), name="topk"))
     return "topk"
 
 
@@ -31,9 +31,9 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("format", [name for name, layout in FORMATS.items() if layout.write])
-async def test_weights_and_origin_are_carried_over(shop: Workshop, slug: str, tmp_path: Path, format: str) -> None:
+async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, tmp_path: Path, format: str) -> None:
     folder = tmp_path / "a" / "b"
-    result = await export_sae(shop, slug, format, folder)
+    result = await export_sae(ctx, slug, format, folder)
     assert (result["sae"], result["format"], result["folder"]) == (slug, format, str(folder))
     assert set(result["files"]) == {path.name for path in folder.iterdir()}
     checkpoint = load(folder)
@@ -41,46 +41,46 @@ async def test_weights_and_origin_are_carried_over(shop: Workshop, slug: str, tm
     for key, value in (("model_name", "tiny-llama"), ("hook_name", "blocks.1.hook_resid_post"), ("context_size", 64)):
         assert checkpoint.metadata[key] == value
     x = torch.randn(10, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(checkpoint.sae(x), SAE.load(shop.artifacts.sae(slug))(x))
+    torch.testing.assert_close(checkpoint.sae(x), SAE.load(ctx.artifacts.sae(slug))(x))
 
 
-async def test_a_folder_is_not_written_over(shop: Workshop, slug: str, tmp_path: Path) -> None:
+async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
-    first = await export_sae(shop, slug, "dictionary_learning", folder)
+    first = await export_sae(ctx, slug, "dictionary_learning", folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert await export_sae(shop, slug, "dictionary_learning", folder) == first
+    assert await export_sae(ctx, slug, "dictionary_learning", folder) == first
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
     with pytest.raises(Conflict, match=r"holds something else\. Give a new or an empty folder"):
-        await export_sae(shop, slug, "saelens", folder)
+        await export_sae(ctx, slug, "saelens", folder)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(Conflict):
-        await export_sae(shop, slug, "dictionary_learning", folder)
+        await export_sae(ctx, slug, "dictionary_learning", folder)
     with pytest.raises(Conflict):
-        await export_sae(shop, slug, "dictionary_learning", folder / "notes.txt")
+        await export_sae(ctx, slug, "dictionary_learning", folder / "notes.txt")
     assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(UserError, match=r"notes.txt/sae cannot be written: .*Choose another folder"):
-        await export_sae(shop, slug, "dictionary_learning", folder / "notes.txt" / "sae")
+        await export_sae(ctx, slug, "dictionary_learning", folder / "notes.txt" / "sae")
     assert hidden(tmp_path) == []
 
 
-async def test_what_cannot_be_exported(shop: Workshop, slug: str, training: TrainParams, tmp_path: Path) -> None:
+async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"There is no SAE none\. There are: topk"):
-        await export_sae(shop, "none", "saelens", tmp_path / "shared")
+        await export_sae(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
-        await export_sae(shop, slug, "gemma_scope", tmp_path / "shared")
-    await do(shop, "train", training)
+        await export_sae(ctx, slug, "gemma_scope", tmp_path / "shared")
+    await do(ctx, "train", training)
     with pytest.raises(CheckpointError, match=r"sparsify has only .*, not jumprelu"):
-        await export_sae(shop, "tiny-llama-l1-batchtopk-64", "sparsify", tmp_path / "shared")
+        await export_sae(ctx, "tiny-llama-l1-batchtopk-64", "sparsify", tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
 
 
 async def test_the_config_of_saelens_names_what_others_look_for(
-    shop: Workshop, training: TrainParams, tmp_path: Path
+    ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
-    await do(shop, "train", training.model_copy(update={"name": "mine"}))
-    await export_sae(shop, "mine", "saelens", tmp_path / "shared")
+    await do(ctx, "train", training.model_copy(update={"name": "mine"}))
+    await export_sae(ctx, "mine", "saelens", tmp_path / "shared")
     config: dict[str, Any] = json.loads((tmp_path / "shared" / "cfg.json").read_text())
     assert (config["architecture"], config["d_in"], config["d_sae"]) == ("jumprelu", 32, 64)
     assert config["metadata"]["hook_name"] == "blocks.1.hook_resid_post"

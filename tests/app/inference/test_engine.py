@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from app.errors import TooLarge, Unavailable
-from app.inference.engine import Firing, ProbeEngine
+from app.inference.engine import ProbeEngine, SparseActivations
 from sae_core.kernels import Selection
 from sae_core.saes import SAE, TopK
 from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
@@ -15,9 +15,9 @@ from tests.tiny import EOS, tiny_model
 TEXT = "It was the best of times, it was the worst of times — and then:\n\tnothing."
 
 
-def dense(firing: Firing, d_sae: int) -> Tensor:
-    activations = torch.zeros(len(firing.token_ids), d_sae)
-    activations[firing.positions, firing.features] = torch.from_numpy(firing.activations).float()
+def dense(sparse: SparseActivations, d_sae: int) -> Tensor:
+    activations = torch.zeros(len(sparse.token_ids), d_sae)
+    activations[sparse.positions, sparse.features] = torch.from_numpy(sparse.activations).float()
     return activations
 
 
@@ -29,7 +29,7 @@ def test_gives_what_model_and_sae_give(dictionary: Dictionary) -> None:
     expected[0] = 0  # BOS
     assert answer.token_ids == token_ids
     torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
-    assert answer.strongest()[0].tolist() == expected.sum(dim=0).nonzero().flatten().tolist()
+    assert answer.max_per_feature()[0].tolist() == expected.sum(dim=0).nonzero().flatten().tolist()
 
 
 def test_encodes_long_texts_in_blocks(dictionary: Dictionary) -> None:
@@ -56,7 +56,7 @@ def test_looks_for_nothing_on_special_tokens(dictionary: Dictionary) -> None:
 
 def test_a_text_of_special_tokens_alone_has_no_features(dictionary: Dictionary) -> None:
     answer = ProbeEngine(dictionary.settings).probe(dictionary.row, EOS)
-    assert answer.features.tolist() == answer.strongest()[0].tolist() == []
+    assert answer.features.tolist() == answer.max_per_feature()[0].tolist() == []
     assert answer.counted == [False, False]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.inference.example_sampler import Wanted, draw
+from app.inference.example_sampler import ActivationRange, sample_examples
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
 
@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1e9), (1.0, 2.5), (2.5, 2.5001), (50.0, 60.0)])
 def test_what_is_drawn_lies_in_the_range(store: ActivationStore, low: float, high: float) -> None:
-    found, examples = draw(store, Wanted(FEATURE, low, high), length=small.LENGTH, limit=8, seed=1)
+    found, examples = sample_examples(store, ActivationRange(FEATURE, low, high), length=small.LENGTH, limit=8, seed=1)
     inside = (low < VALUES) & (high >= VALUES)
     assert found == inside.sum()
     assert len(examples) == min(8, inside.any(axis=1).sum())
@@ -40,7 +40,7 @@ def test_what_is_drawn_lies_in_the_range(store: ActivationStore, low: float, hig
 
 def test_equal_seeds_draw_the_same_and_others_do_not(store: ActivationStore) -> None:
     def drawn(seed: int) -> list[int]:
-        _, examples = draw(store, Wanted(FEATURE, 0, 1e9), length=small.LENGTH, limit=8, seed=seed)
+        _, examples = sample_examples(store, ActivationRange(FEATURE, 0, 1e9), length=small.LENGTH, limit=8, seed=seed)
         return sorted(example.sequence for example in examples)
 
     assert drawn(1) == drawn(1)
@@ -54,7 +54,9 @@ def test_every_sequence_is_drawn_as_often(store: ActivationStore) -> None:
     assert len(single) >= 5
     times = dict.fromkeys(single.tolist(), 0)
     for seed in range(300):
-        _, examples = draw(store, Wanted(FEATURE, low, high), length=small.LENGTH, limit=3, seed=seed)
+        _, examples = sample_examples(
+            store, ActivationRange(FEATURE, low, high), length=small.LENGTH, limit=3, seed=seed
+        )
         for example in examples:
             if example.sequence in times:
                 times[example.sequence] += 1
@@ -63,9 +65,11 @@ def test_every_sequence_is_drawn_as_often(store: ActivationStore) -> None:
 
 def test_one_sequence_comes_with_its_strongest_token(store: ActivationStore) -> None:
     sequence = int(VALUES.max(axis=1).argmin())
-    _, [example] = draw(store, Wanted(FEATURE, 0, 1e9, sequence), length=small.LENGTH, limit=1, seed=0)
+    _, [example] = sample_examples(
+        store, ActivationRange(FEATURE, 0, 1e9, sequence), length=small.LENGTH, limit=1, seed=0
+    )
     assert (example.sequence, example.position) == (sequence, int(VALUES[sequence].argmax()))
 
 
 def test_a_dead_feature_has_nothing_to_draw(store: ActivationStore) -> None:
-    assert draw(store, Wanted(small.DEAD, 0, 1e9), length=small.LENGTH, limit=5, seed=0) == (0, [])
+    assert sample_examples(store, ActivationRange(small.DEAD, 0, 1e9), length=small.LENGTH, limit=5, seed=0) == (0, [])

@@ -1,9 +1,9 @@
-from app.inference.lru_cache import RecentlyUsed
+from app.inference.lru_cache import LRUCache
 
 
 def test_keeps_what_was_used_last() -> None:
     loaded: list[str] = []
-    kept: RecentlyUsed[str, str] = RecentlyUsed(2)
+    kept: LRUCache[str, str] = LRUCache(2)
 
     def get(key: str) -> str:
         def load() -> str:
@@ -29,7 +29,7 @@ def test_makes_room_before_it_loads() -> None:
             nonlocal alive
             alive -= 1
 
-    models: RecentlyUsed[int, Model] = RecentlyUsed(1)
+    models: LRUCache[int, Model] = LRUCache(1)
     for number in range(3):
         models.get(number, Model)
     assert alive == 1

@@ -6,7 +6,7 @@ from bisect import bisect_left
 import numpy as np
 import pytest
 
-from app.inference.ranking import Distributions, ranked
+from app.inference.ranking import ActivationDistributions, ranked
 from app.queries.features import Histogram
 
 
@@ -23,13 +23,13 @@ def even(count: int, maximum: float = 10.0) -> Histogram:
     return Histogram(tuple(maximum * place / 50 for place in range(51)), (count,) * 50)
 
 
-def distributions(histograms: dict[int, Histogram], tokens: int = 10_000) -> Distributions:
-    made = Distributions(100, tokens)
+def distributions(histograms: dict[int, Histogram], tokens: int = 10_000) -> ActivationDistributions:
+    made = ActivationDistributions(100, tokens)
     made.add(list(histograms), histograms)
     return made
 
 
-def percentile(known: Distributions, feature: int, activation: float) -> float:
+def percentile(known: ActivationDistributions, feature: int, activation: float) -> float:
     return float(known.percentiles(np.array([feature]), np.array([activation]))[0])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from app.queries import runs
 from app.queries.runs import RunKind, RunView, Stage
 from app.runs.execution import execute
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import ImportParams, Params
 from app.runs.stages import COMPARE, EVALUATE, IMPORT, IMPORT_STATISTICS, INDEX, TRAIN
 from app.runs.submit import request_run
@@ -23,33 +23,33 @@ EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 """Small exports: `saedashboard` and `release`."""
 
 
-async def ask(shop: Workshop, kind: RunKind, params: Params) -> int:
-    async with shop.sessions.begin() as session:
+async def ask(ctx: JobContext, kind: RunKind, params: Params) -> int:
+    async with ctx.sessions.begin() as session:
         run = await request_run(session, kind=kind, title=kind, params=params, stages=PLANS[kind], created_by="tester")
     return run.id
 
 
-async def do(shop: Workshop, kind: RunKind, params: Params) -> RunView:
-    run_id = await ask(shop, kind, params)
-    await execute(shop, run_id)
-    return await row(shop, run_id)
+async def do(ctx: JobContext, kind: RunKind, params: Params) -> RunView:
+    run_id = await ask(ctx, kind, params)
+    await execute(ctx, run_id)
+    return await row(ctx, run_id)
 
 
-async def bring(shop: Workshop, source: Path, **options: Any) -> Mapping[str, Any]:
+async def bring(ctx: JobContext, source: Path, **options: Any) -> Mapping[str, Any]:
     """Import an export of statistics; the result."""
     params = ImportParams(source=str(source), format="neuronpedia", **options)
-    async with shop.sessions.begin() as session:
+    async with ctx.sessions.begin() as session:
         run = await request_run(
             session, kind="import", title="", params=params, stages=IMPORT_STATISTICS, created_by="tester"
         )
-    await execute(shop, run.id)
-    result = (await row(shop, run.id)).result
+    await execute(ctx, run.id)
+    result = (await row(ctx, run.id)).result
     assert result is not None
     return result
 
 
-async def row(shop: Workshop, run_id: int) -> RunView:
-    async with shop.sessions() as session:
+async def row(ctx: JobContext, run_id: int) -> RunView:
+    async with ctx.sessions() as session:
         run = await runs.get_run(session, run_id)
     assert run is not None
     return run

@@ -12,7 +12,7 @@ from app.queries.comparisons import ComparisonView, get_comparison, get_counterp
 from app.queries.saes import SaeDetail, get_sae
 from app.runs.context import RunInterrupted, StageProgress
 from app.runs.execution import execute
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import CompareParams, IndexParams, TrainParams
 from tests.app.pipeline.asking import ask, do, row
 from tests.tiny import CORPUS_FILE, tiny_model
@@ -25,25 +25,25 @@ def indexing(slug: str, length: int = 32) -> IndexParams:
     return IndexParams(sae=slug, corpus=str(CORPUS_FILE), length=length)
 
 
-async def sae(shop: Workshop, slug: str) -> SaeDetail:
-    async with shop.sessions() as session:
+async def sae(ctx: JobContext, slug: str) -> SaeDetail:
+    async with ctx.sessions() as session:
         found = await get_sae(session, slug)
     assert found is not None
     return found
 
 
-async def compared(shop: Workshop, this: str = WIDE, other: str = NARROW) -> ComparisonView | None:
-    async with shop.sessions() as session:
-        return await get_comparison(session, await sae(shop, this), await sae(shop, other))
+async def compared(ctx: JobContext, this: str = WIDE, other: str = NARROW) -> ComparisonView | None:
+    async with ctx.sessions() as session:
+        return await get_comparison(session, await sae(ctx, this), await sae(ctx, other))
 
 
 @pytest.fixture
-async def trained(shop: Workshop, training: TrainParams) -> Workshop:
-    await do(shop, "train", training.model_copy(update={"width": (64, 128)}))
-    return shop
+async def trained(ctx: JobContext, training: TrainParams) -> JobContext:
+    await do(ctx, "train", training.model_copy(update={"width": (64, 128)}))
+    return ctx
 
 
-async def test_an_index_compares_itself_with_the_others_on_the_same_text(trained: Workshop) -> None:
+async def test_an_index_compares_itself_with_the_others_on_the_same_text(trained: JobContext) -> None:
     first = await do(trained, "index", indexing(NARROW))
     assert first.stages[-1].name == "compare"
     assert first.stages[-1].state == "done"
@@ -88,7 +88,7 @@ async def test_an_index_compares_itself_with_the_others_on_the_same_text(trained
 
 
 async def test_it_is_the_same_from_both_sides_and_not_made_twice(
-    trained: Workshop, monkeypatch: pytest.MonkeyPatch
+    trained: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await do(trained, "index", indexing(NARROW))
     await do(trained, "index", indexing(WIDE))
@@ -111,7 +111,7 @@ async def test_it_is_the_same_from_both_sides_and_not_made_twice(
 
 
 @pytest.mark.parametrize("missing", ["index", "text", "store"])
-async def test_without_activations_on_the_same_text_directions_are_compared(trained: Workshop, missing: str) -> None:
+async def test_without_activations_on_the_same_text_directions_are_compared(trained: JobContext, missing: str) -> None:
     await do(trained, "index", indexing(WIDE))
     if missing != "index":
         await do(trained, "index", indexing(NARROW, length=16 if missing == "text" else 32))
@@ -136,7 +136,7 @@ async def test_without_activations_on_the_same_text_directions_are_compared(trai
     assert matched.total == found.this["matched_by_direction"] > 0
 
 
-async def test_indexing_on_other_text_leaves_a_comparison_that_says_so(trained: Workshop) -> None:
+async def test_indexing_on_other_text_leaves_a_comparison_that_says_so(trained: JobContext) -> None:
     await do(trained, "index", indexing(NARROW))
     await do(trained, "index", indexing(WIDE))
     await do(trained, "index", indexing(WIDE, length=16))
@@ -145,7 +145,7 @@ async def test_indexing_on_other_text_leaves_a_comparison_that_says_so(trained: 
     assert not found.is_of(await sae(trained, WIDE), await sae(trained, NARROW))
 
 
-async def test_a_damaged_store_of_another_sae_does_not_fail_an_index(trained: Workshop) -> None:
+async def test_a_damaged_store_of_another_sae_does_not_fail_an_index(trained: JobContext) -> None:
     await do(trained, "index", indexing(NARROW))
     (store,) = (trained.artifacts.root / "indexes").iterdir()
     next(store.glob("shard-*")).write_bytes(b"broken")
@@ -155,7 +155,7 @@ async def test_a_damaged_store_of_another_sae_does_not_fail_an_index(trained: Wo
 
 
 async def test_stopped_anywhere_it_starts_anew_and_ends_whole(
-    trained: Workshop, monkeypatch: pytest.MonkeyPatch
+    trained: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await do(trained, "index", indexing(NARROW))
     await do(trained, "index", indexing(WIDE))
@@ -188,15 +188,15 @@ async def test_stopped_anywhere_it_starts_anew_and_ends_whole(
     assert await rows(trained) == undisturbed
 
 
-async def rows(shop: Workshop) -> list[object]:
-    async with shop.sessions() as session:
+async def rows(ctx: JobContext) -> list[object]:
+    async with ctx.sessions() as session:
         found = await session.execute(
             text("SELECT to_jsonb(feature_match) - 'comparison_id' FROM feature_match ORDER BY side, feature")
         )
         return list(found.scalars())
 
 
-async def test_what_cannot_be_compared_is_said(trained: Workshop, training: TrainParams, tmp_path: Path) -> None:
+async def test_what_cannot_be_compared_is_said(trained: JobContext, training: TrainParams, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"There is no SAE nobody\. There are: "):
         await do(trained, "compare", CompareParams(a=WIDE, b="nobody"))
     with pytest.raises(Unprocessable, match="with itself"):

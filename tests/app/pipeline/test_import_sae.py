@@ -16,7 +16,7 @@ from app.queries import runs, saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import EvaluateParams, ImportParams, IndexParams, TrainParams
 from app.runs.stages import IMPORT
 from sae_core.errors import CheckpointError, ModelError, SAEError
@@ -31,27 +31,27 @@ from tests.web.site import site
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "checkpoints"
 
 
-async def bring(shop: Workshop, source: Path | str, **options: Any) -> Mapping[str, Any]:
+async def bring(ctx: JobContext, source: Path | str, **options: Any) -> Mapping[str, Any]:
     """Import; the result."""
-    run = await do(shop, "import", ImportParams(source=str(source), **options))
+    run = await do(ctx, "import", ImportParams(source=str(source), **options))
     assert run.result is not None
     return run.result
 
 
-async def sae_row(shop: Workshop, slug: str) -> SaeDetail:
-    async with shop.sessions() as session:
+async def sae_row(ctx: JobContext, slug: str) -> SaeDetail:
+    async with ctx.sessions() as session:
         detail = await saes.get_sae(session, slug)
     assert detail is not None
     return detail
 
 
-async def measured(shop: Workshop, slug: str) -> tuple[list[float], float]:
+async def measured(ctx: JobContext, slug: str) -> tuple[list[float], float]:
     """Densities of all features by an index, and explained variance by an evaluation."""
     corpus = {"sae": slug, "corpus": str(CORPUS_FILE), "length": 32}
-    await do(shop, "index", IndexParams.model_validate(corpus))
-    evaluated = await do(shop, "evaluate", EvaluateParams.model_validate(corpus))
+    await do(ctx, "index", IndexParams.model_validate(corpus))
+    evaluated = await do(ctx, "evaluate", EvaluateParams.model_validate(corpus))
     assert evaluated.result is not None
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         query = (
             "SELECT density FROM feature JOIN sae ON sae.current_index_id = feature.index_id WHERE slug = :slug "
             "ORDER BY number"
@@ -110,18 +110,18 @@ def dictionary(folder: Path, *, seed: int = 0) -> Path:
     ],
 )
 async def test_what_is_exported_and_imported_again_is_the_same_sae(
-    shop: Workshop, training: TrainParams, tmp_path: Path, architecture: str, format: str
+    ctx: JobContext, training: TrainParams, tmp_path: Path, architecture: str, format: str
 ) -> None:
-    trained = await do(shop, "train", with_(training, architecture=architecture, name="original"))
+    trained = await do(ctx, "train", with_(training, architecture=architecture, name="original"))
     assert trained.state == "done"
-    await export_sae(shop, "original", format, tmp_path / "shared")
+    await export_sae(ctx, "original", format, tmp_path / "shared")
 
-    result = await bring(shop, tmp_path / "shared", name="again")
+    result = await bring(ctx, tmp_path / "shared", name="again")
     assert (result["sae"], result["features"], result["format"]) == ("again", 64, format)
     assert (result["model"], result["hook"]) == ("tiny-llama", "resid_post.1")
 
-    densities, explained_variance = await measured(shop, "again")
-    expected_densities, expected_variance = await measured(shop, "original")
+    densities, explained_variance = await measured(ctx, "again")
+    expected_densities, expected_variance = await measured(ctx, "original")
     assert max(densities) > 0
     # A pre-activation that lies within a rounding error of the threshold may fall on its other side.
     assert densities == pytest.approx(expected_densities, abs=1e-3)
@@ -130,29 +130,29 @@ async def test_what_is_exported_and_imported_again_is_the_same_sae(
 
 @pytest.mark.parametrize("format", ["saelens", "sparsify"])
 async def test_a_transcoder_comes_back_with_both_its_hook_points(
-    shop: Workshop, training: TrainParams, tmp_path: Path, format: str
+    ctx: JobContext, training: TrainParams, tmp_path: Path, format: str
 ) -> None:
     changes = {"architecture": "topk", "hook": "mlp_in.1", "hook_out": "mlp_out.1", "skip": True, "name": "original"}
-    await do(shop, "train", with_(training, **changes))
-    await export_sae(shop, "original", format, tmp_path / "shared")
-    result = await bring(shop, tmp_path / "shared")
+    await do(ctx, "train", with_(training, **changes))
+    await export_sae(ctx, "original", format, tmp_path / "shared")
+    result = await bring(ctx, tmp_path / "shared")
     assert result["sae"] == "tiny-llama-l1-mlp-in-to-mlp-out-topk-64-k4"
     assert (result["hook"], result["hook_out"]) == ("mlp_in.1", "mlp_out.1")
-    densities, explained_variance = await measured(shop, result["sae"])
-    expected_densities, expected_variance = await measured(shop, "original")
+    densities, explained_variance = await measured(ctx, result["sae"])
+    expected_densities, expected_variance = await measured(ctx, "original")
     assert densities == pytest.approx(expected_densities, abs=1e-3)
     assert explained_variance == pytest.approx(expected_variance, abs=1e-4)
 
 
-async def test_a_dictionary_of_somebody_else(shop: Workshop, model_folder: Path, tmp_path: Path) -> None:
+async def test_a_dictionary_of_somebody_else(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "dictionary")
-    run = await do(shop, "import", ImportParams(source=str(source), model=str(model_folder)))
+    run = await do(ctx, "import", ImportParams(source=str(source), model=str(model_folder)))
     assert [stage.state for stage in run.stages] == ["done"] * len(IMPORT)
     assert run.result is not None
     assert run.sae_slug == run.result["sae"] == "tiny-llama-l1-jumprelu-64-k4"
     assert any("threshold" in note for note in run.result["notes"])
 
-    row = await sae_row(shop, run.sae_slug)
+    row = await sae_row(ctx, run.sae_slug)
     assert (row.architecture, row.d_in, row.d_sae, row.k) == ("jumprelu", 32, 64, 4)
     assert (row.model.name, row.hook, row.hook_out) == ("tiny-llama", "resid_post.1", None)
     imported = row.config["imported"]
@@ -161,19 +161,19 @@ async def test_a_dictionary_of_somebody_else(shop: Workshop, model_folder: Path,
     assert imported["notes"] == run.result["notes"]
     assert (row.config["run"], row.config["architecture"]) == (run.id, "jumprelu")
 
-    kept = SAE.load(shop.artifacts.root / row.artifact)
+    kept = SAE.load(ctx.artifacts.root / row.artifact)
     assert kept.metadata["seesae"]["imported"] == imported
     assert kept.metadata["model_name"] == "tiny-llama"
     assert kept.metadata["hook_name"] == "blocks.1.hook_resid_post"
     assert kept.metadata["context_size"] == 128
-    densities, _ = await measured(shop, run.sae_slug)
+    densities, _ = await measured(ctx, run.sae_slug)
     assert max(densities) > 0
 
 
-async def test_the_site_shows_it(shop: Workshop, model_folder: Path, tmp_path: Path) -> None:
+async def test_the_site_shows_it(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     params = ImportParams(source=str(dictionary(tmp_path / "dictionary")), model=str(model_folder), name="theirs")
-    run = await do(shop, "import", params)
-    async with site(shop.settings) as client:
+    run = await do(ctx, "import", params)
+    async with site(ctx.settings) as client:
         for page in ("/", "/saes/theirs", f"/runs/{run.id}"):
             shown = await client.get(page)
             assert shown.status_code == 200
@@ -183,18 +183,18 @@ async def test_the_site_shows_it(shop: Workshop, model_folder: Path, tmp_path: P
 
 
 async def test_what_the_checkpoint_says_is_overruled_and_both_are_said(
-    shop: Workshop, model_folder: Path, tmp_path: Path
+    ctx: JobContext, model_folder: Path, tmp_path: Path
 ) -> None:
     source = foreign(tmp_path / "sae", model_name="nobody/none", hook_name="blocks.3.hook_resid_post")
-    result = await bring(shop, source, model=str(model_folder), hook="mlp_out.2")
+    result = await bring(ctx, source, model=str(model_folder), hook="mlp_out.2")
     assert result["sae"] == "tiny-llama-l2-mlp-out-topk-64-k4"
     assert "It is used at mlp_out.2, as asked; the checkpoint says blocks.3.hook_resid_post." in result["notes"]
-    kept = SAE.load(shop.artifacts.sae(result["sae"]))
+    kept = SAE.load(ctx.artifacts.sae(result["sae"]))
     assert (kept.metadata["model_name"], kept.metadata["hook_name"]) == ("tiny-llama", "blocks.2.mlp.hook_out")
 
 
 async def test_the_hubs_name_of_a_model_is_found_and_kept_with_the_checkpoints_own(
-    shop: Workshop, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -203,15 +203,15 @@ async def test_the_hubs_name_of_a_model_is_found_and_kept_with_the_checkpoints_o
         return read_model(str(model_folder), **options)
 
     read_model = import_sae.read_model
-    monkeypatch.setattr(imports, "read_model", read)
-    result = await bring(shop, foreign(tmp_path / "sae", model_name="gpt2-small", hook_name="resid_post.1"))
+    monkeypatch.setattr(import_sae, "read_model", read)
+    result = await bring(ctx, foreign(tmp_path / "sae", model_name="gpt2-small", hook_name="resid_post.1"))
     assert asked == ["openai-community/gpt2"]
     assert "Its model, gpt2-small, was taken to be openai-community/gpt2." in result["notes"]
-    assert SAE.load(shop.artifacts.sae(result["sae"])).metadata["model_name"] == "gpt2-small"
+    assert SAE.load(ctx.artifacts.sae(result["sae"])).metadata["model_name"] == "gpt2-small"
 
 
 async def test_an_sae_of_the_hub_is_kept_with_its_revision(
-    shop: Workshop, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -219,70 +219,70 @@ async def test_an_sae_of_the_hub_is_kept_with_its_revision(
     files = {f"tiny/layer_1/{name}": (source / name).read_bytes() for name in ("ae.pt", "config.json")}
     with serve(Hub({"somebody/saes": files})) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        result = await bring(shop, "hf:somebody/saes/tiny/layer_1@v1", model=str(model_folder))
+        result = await bring(ctx, "hf:somebody/saes/tiny/layer_1@v1", model=str(model_folder))
     assert sorted(hub.downloaded) == sorted(files)
-    imported = (await sae_row(shop, result["sae"])).config["imported"]
+    imported = (await sae_row(ctx, result["sae"])).config["imported"]
     assert (imported["source"], imported["revision"]) == ("somebody/saes/tiny/layer_1", COMMIT)
     assert imported["sha256"] == {name: sha256_file(source / name) for name in ("ae.pt", "config.json")}
 
 
-async def test_the_same_again_changes_nothing(shop: Workshop, training: TrainParams, tmp_path: Path) -> None:
-    await do(shop, "train", with_(training, name="original"))
-    await export_sae(shop, "original", "saelens", tmp_path / "shared")
-    before = {path.name: path.stat().st_mtime_ns for path in shop.artifacts.sae("original").iterdir()}
-    row = await sae_row(shop, "original")
+async def test_the_same_again_changes_nothing(ctx: JobContext, training: TrainParams, tmp_path: Path) -> None:
+    await do(ctx, "train", with_(training, name="original"))
+    await export_sae(ctx, "original", "saelens", tmp_path / "shared")
+    before = {path.name: path.stat().st_mtime_ns for path in ctx.artifacts.sae("original").iterdir()}
+    row = await sae_row(ctx, "original")
 
-    first = await bring(shop, tmp_path / "shared", name="original")
+    first = await bring(ctx, tmp_path / "shared", name="original")
     assert first["sae"] == "original"
-    assert {path.name: path.stat().st_mtime_ns for path in shop.artifacts.sae("original").iterdir()} == before
-    assert await sae_row(shop, "original") == row
+    assert {path.name: path.stat().st_mtime_ns for path in ctx.artifacts.sae("original").iterdir()} == before
+    assert await sae_row(ctx, "original") == row
 
-    named = await bring(shop, tmp_path / "shared")
-    again = await bring(shop, tmp_path / "shared")
+    named = await bring(ctx, tmp_path / "shared")
+    again = await bring(ctx, tmp_path / "shared")
     assert named["sae"] == again["sae"] == "tiny-llama-l1-jumprelu-64-k4"
-    assert (await sae_row(shop, named["sae"])).config["architecture"] == "batchtopk"
-    assert {path.name for path in (shop.artifacts.root / "saes").iterdir()} == {"original", named["sae"]}
+    assert (await sae_row(ctx, named["sae"])).config["architecture"] == "batchtopk"
+    assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {"original", named["sae"]}
 
 
-async def test_files_that_were_lost_come_back(shop: Workshop, model_folder: Path, tmp_path: Path) -> None:
+async def test_files_that_were_lost_come_back(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "sae")
-    result = await bring(shop, source, model=str(model_folder))
-    folder = shop.artifacts.sae(result["sae"])
+    result = await bring(ctx, source, model=str(model_folder))
+    folder = ctx.artifacts.sae(result["sae"])
     folder.rename(tmp_path / "lost")
-    await bring(shop, source, model=str(model_folder))
+    await bring(ctx, source, model=str(model_folder))
     assert SAE.load(folder).d_sae == 64
 
 
-async def test_another_sae_does_not_take_the_place_of_one(shop: Workshop, model_folder: Path, tmp_path: Path) -> None:
+async def test_another_sae_does_not_take_the_place_of_one(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     first, second = dictionary(tmp_path / "first"), dictionary(tmp_path / "second", seed=1)
-    result = await bring(shop, first, model=str(model_folder))
-    row = await sae_row(shop, result["sae"])
+    result = await bring(ctx, first, model=str(model_folder))
+    row = await sae_row(ctx, result["sae"])
     with pytest.raises(Conflict, match="--name"):
-        await bring(shop, second, model=str(model_folder))
+        await bring(ctx, second, model=str(model_folder))
     with pytest.raises(Conflict, match="hook point"):
-        await bring(shop, first, model=str(model_folder), hook="resid_post.2", name=result["sae"])
-    assert await sae_row(shop, result["sae"]) == row
-    assert {path.name for path in (shop.artifacts.root / "saes").iterdir()} == {result["sae"]}
-    assert SAE.load(shop.artifacts.sae(result["sae"])).metadata["seesae"]["imported"]["source"] == "first"
-    assert (await bring(shop, second, model=str(model_folder), name="second"))["sae"] == "second"
+        await bring(ctx, first, model=str(model_folder), hook="resid_post.2", name=result["sae"])
+    assert await sae_row(ctx, result["sae"]) == row
+    assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {result["sae"]}
+    assert SAE.load(ctx.artifacts.sae(result["sae"])).metadata["seesae"]["imported"]["source"] == "first"
+    assert (await bring(ctx, second, model=str(model_folder), name="second"))["sae"] == "second"
 
 
 async def test_an_import_that_was_stopped_goes_on(
-    shop: Workshop, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = ImportParams(source=str(dictionary(tmp_path / "sae")), model=str(model_folder))
-    run_id = await ask(shop, "import", params)
+    run_id = await ask(ctx, "import", params)
 
     async def stop(*arguments: object) -> SaeDetail:
         raise RunInterrupted
 
     with monkeypatch.context() as patched, pytest.raises(RunInterrupted):
-        patched.setattr(imports, "register_imported", stop)
-        await execute(shop, run_id)
-    assert await ask(shop, "import", params) == run_id
-    run = await do(shop, "import", params)
+        patched.setattr(import_sae, "register_imported", stop)
+        await execute(ctx, run_id)
+    assert await ask(ctx, "import", params) == run_id
+    run = await do(ctx, "import", params)
     assert (run.id, run.state) == (run_id, "done")
-    assert {path.name for path in (shop.artifacts.root / "saes").iterdir()} == {run.sae_slug}
+    assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {run.sae_slug}
 
 
 AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
@@ -312,7 +312,7 @@ AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
     ],
 )
 async def test_what_does_not_fit_is_refused_in_one_line(
-    shop: Workshop,
+    ctx: JobContext,
     model_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -324,30 +324,30 @@ async def test_what_does_not_fit_is_refused_in_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     source = foreign(tmp_path / "sae", **sae)
     with pytest.raises(error, match=message) as raised:
-        await bring(shop, source, **{"model": str(model_folder), **options})
+        await bring(ctx, source, **{"model": str(model_folder), **options})
     assert "\n" not in str(raised.value)
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         (run,) = await runs.list_runs(session)
         assert await saes.list_saes(session) == []
     assert (run.state, run.error) == ("failed", str(raised.value))
-    assert not list((shop.artifacts.root / "saes").glob("*"))
+    assert not list((ctx.artifacts.root / "saes").glob("*"))
 
 
-async def test_a_width_that_is_not_the_models(shop: Workshop, model_folder: Path) -> None:
+async def test_a_width_that_is_not_the_models(ctx: JobContext, model_folder: Path) -> None:
     with pytest.raises(Unprocessable, match="reads 6 dimensions, but tiny-llama has 32"):
-        await bring(shop, FIXTURES / "dictionary_learning-topk", model=str(model_folder))
+        await bring(ctx, FIXTURES / "dictionary_learning-topk", model=str(model_folder))
 
 
-async def test_damaged_files(shop: Workshop, model_folder: Path, tmp_path: Path) -> None:
+async def test_damaged_files(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "sae")
     state = torch.load(source / "ae.pt", weights_only=True)
     state["encoder.bias"][3] = torch.nan
     torch.save(state, source / "ae.pt")
     with pytest.raises(CheckpointError, match=r"NaN or infinite values in encoder\.bias"):
-        await bring(shop, source, model=str(model_folder))
+        await bring(ctx, source, model=str(model_folder))
     with pytest.raises(CheckpointError, match="holds no SAE"):
-        await bring(shop, model_folder.parent, model=str(model_folder))
+        await bring(ctx, model_folder.parent, model=str(model_folder))
     with pytest.raises(SAEError, match="language model, not an SAE"):
-        await bring(shop, model_folder, model=str(model_folder))
+        await bring(ctx, model_folder, model=str(model_folder))
     with pytest.raises(CheckpointError, match="There is no format 'npz'"):
-        await bring(shop, source, model=str(model_folder), format="npz")
+        await bring(ctx, source, model=str(model_folder), format="npz")

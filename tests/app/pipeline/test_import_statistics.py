@@ -22,7 +22,7 @@ from app.queries.examples import ExampleView, get_examples
 from app.queries.features import FeatureDetail, feature_numbers, features_around, get_feature
 from app.queries.labels import label_history, list_labels
 from app.queries.saes import SaeDetail
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import IndexParams
 from app.services.tokens import api_texts
 from tests.app.pipeline.asking import EXPORTS, bring, do
@@ -32,16 +32,16 @@ from tests.tiny import CORPUS_FILE
 DASHBOARD, RELEASE = EXPORTS / "saedashboard", EXPORTS / "release"
 
 
-async def sae_of(shop: Workshop, slug: str) -> SaeDetail:
-    async with shop.sessions() as session:
+async def sae_of(ctx: JobContext, slug: str) -> SaeDetail:
+    async with ctx.sessions() as session:
         detail = await saes.get_sae(session, slug)
     assert detail is not None
     return detail
 
 
-async def shown(shop: Workshop, slug: str, number: int) -> tuple[FeatureDetail, list[ExampleView]]:
+async def shown(ctx: JobContext, slug: str, number: int) -> tuple[FeatureDetail, list[ExampleView]]:
     """A feature and its examples, as its page has them."""
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         sae = await saes.get_sae(session, slug)
         assert sae is not None
         detail = await get_feature(session, sae, number)
@@ -55,16 +55,16 @@ def stated(number: int) -> dict[str, Any]:
     return next(each for batch in batches for each in batch["features"] if each["feature_index"] == number)
 
 
-async def test_a_dashboard_becomes_an_index_without_weights(shop: Workshop) -> None:
-    result = await bring(shop, DASHBOARD)
+async def test_a_dashboard_becomes_an_index_without_weights(ctx: JobContext) -> None:
+    result = await bring(ctx, DASHBOARD)
     assert (result["sae"], result["features"], result["model"]) == ("gpt2-small-9-res-jb", 5, "gpt2-small")
-    sae = await sae_of(shop, result["sae"])
+    sae = await sae_of(ctx, result["sae"])
     assert sae.index is not None
     assert (sae.d_sae, sae.indexed, sae.has_weights, sae.model.has_weights) == (10, 5, False, False)
     assert (sae.hook, sae.model.name, sae.index.tokens) == ("9-res-jb", "gpt2-small (no weights)", 24 * 12)
     assert sae.index.sequence_set.corpus.licence == "not stated by the export"
     assert sae.config["imported"]["lacks"] == ["weights", "hook", "features", "near"]
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         assert await feature_numbers(session, sae) == [0, 1, 3, 6, 7]
         assert await features_around(session, sae, 3) == (1, 6)
         assert await features_around(session, sae, 7) == (6, None)
@@ -72,9 +72,9 @@ async def test_a_dashboard_becomes_an_index_without_weights(shop: Workshop) -> N
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 6])
-async def test_a_feature_is_as_the_dashboard_says(shop: Workshop, number: int) -> None:
-    await bring(shop, DASHBOARD)
-    detail, examples = await shown(shop, "gpt2-small-9-res-jb", number)
+async def test_a_feature_is_as_the_dashboard_says(ctx: JobContext, number: int) -> None:
+    await bring(ctx, DASHBOARD)
+    detail, examples = await shown(ctx, "gpt2-small-9-res-jb", number)
     said = stated(number)
     heights = said["freq_hist_data_bar_heights"]
     assert detail.count == sum(heights)
@@ -99,29 +99,29 @@ async def test_a_feature_is_as_the_dashboard_says(shop: Workshop, number: int) -
             assert low - 1e-3 <= example.activation <= high + 1e-3
 
 
-async def test_a_feature_that_never_fired_is_there_and_one_that_was_left_out_is_not(shop: Workshop) -> None:
-    await bring(shop, DASHBOARD)
-    detail, examples = await shown(shop, "gpt2-small-9-res-jb", 7)
+async def test_a_feature_that_never_fired_is_there_and_one_that_was_left_out_is_not(ctx: JobContext) -> None:
+    await bring(ctx, DASHBOARD)
+    detail, examples = await shown(ctx, "gpt2-small-9-res-jb", 7)
     assert (detail.count, detail.density, examples) == (0, 0, [])
-    sae = await sae_of(shop, "gpt2-small-9-res-jb")
+    sae = await sae_of(ctx, "gpt2-small-9-res-jb")
     assert sae.index is not None
     assert sae.index.densities.dead == 1  # of ten, four have nothing said of them
 
 
-async def test_a_release_brings_labels_neighbours_and_its_hook_point(shop: Workshop) -> None:
-    result = await bring(shop, RELEASE, name="theirs")
+async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobContext) -> None:
+    result = await bring(ctx, RELEASE, name="theirs")
     assert result["labels"] == 3
-    sae = await sae_of(shop, "theirs")
+    sae = await sae_of(ctx, "theirs")
     assert (sae.hook, sae.architecture, sae.d_sae, sae.model.n_layers) == ("resid_pre.9", "standard", 10, 12)
     assert sae.config["imported"]["released"] == "jbloom/GPT2-Small-SAEs"
-    detail, examples = await shown(shop, "theirs", 1)
+    detail, examples = await shown(ctx, "theirs", 1)
     assert [(other.index, other.cosine) for other in detail.near] == [(3, 0.5)]  # not itself, and none that is absent
     assert {(label.author, label.explanation) for label in detail.labels} == {
         ("neuronpedia:oai_token-act-pair/gpt-4o-mini", "<b>brown</b> things"),
         ("neuronpedia:someone", "foxes"),
     }
     assert (sae.labelled, sae.label_changes) == (2, 3)
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         label = (await list_labels(session, sae.id, 0))[0]
         assert [each.explanation for each in await label_history(session, label.id)] == ["the word ‘quick’"]
     for example in examples:
@@ -130,36 +130,36 @@ async def test_a_release_brings_labels_neighbours_and_its_hook_point(shop: Works
             assert low - 1e-3 <= example.activation <= high + 1e-3
 
 
-async def test_importing_again_changes_nothing(shop: Workshop) -> None:
+async def test_importing_again_changes_nothing(ctx: JobContext) -> None:
     async def rows() -> list[int]:
         tables = ("sae", "language_model", "token", "corpus", "sequence_set", "feature_index", "feature", "label")
-        async with shop.sessions() as session:
+        async with ctx.sessions() as session:
             return [await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in tables]
 
-    await bring(shop, RELEASE)
+    await bring(ctx, RELEASE)
     before = await rows()
-    result = await bring(shop, RELEASE)
+    result = await bring(ctx, RELEASE)
     assert (await rows(), result["labels"]) == (before, 0)
-    assert (await sae_of(shop, "gpt2-small-9-res-jb")).label_changes == 3
+    assert (await sae_of(ctx, "gpt2-small-9-res-jb")).label_changes == 3
 
 
-async def test_exports_of_one_model_share_their_tokens(shop: Workshop) -> None:
-    await bring(shop, DASHBOARD, name="one")
-    await bring(shop, RELEASE, name="two")
-    one, two = await sae_of(shop, "one"), await sae_of(shop, "two")
+async def test_exports_of_one_model_share_their_tokens(ctx: JobContext) -> None:
+    await bring(ctx, DASHBOARD, name="one")
+    await bring(ctx, RELEASE, name="two")
+    one, two = await sae_of(ctx, "one"), await sae_of(ctx, "two")
     assert one.model.id == two.model.id
-    ours, _ = await shown(shop, "one", 3)
-    theirs, _ = await shown(shop, "two", 3)
+    ours, _ = await shown(ctx, "one", 3)
+    theirs, _ = await shown(ctx, "two", 3)
     assert [each.id for each in ours.promoted] == [each.id for each in theirs.promoted]
     with pytest.raises(Conflict, match="one"):
-        await bring(shop, RELEASE, name="one")
-    assert (await sae_of(shop, "one")).index == one.index
+        await bring(ctx, RELEASE, name="one")
+    assert (await sae_of(ctx, "one")).index == one.index
 
 
-async def test_what_needs_weights_is_refused(shop: Workshop) -> None:
-    slug = (await bring(shop, DASHBOARD))["sae"]
+async def test_what_needs_weights_is_refused(ctx: JobContext) -> None:
+    slug = (await bring(ctx, DASHBOARD))["sae"]
     with pytest.raises(NoWeights, match=slug):
-        await do(shop, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE)))
+        await do(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE)))
 
 
 # --- what is refused
@@ -215,18 +215,18 @@ def example(**changes: Any) -> Callable[[Path], None]:
     ],
 )
 async def test_what_is_damaged_is_refused_in_one_line_and_nothing_is_kept(
-    shop: Workshop, tmp_path: Path, damage: Callable[[Path], None], message: str
+    ctx: JobContext, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     folder = tmp_path / "export"
     shutil.copytree(DASHBOARD, folder)
     damage(folder)
     with pytest.raises(Unprocessable, match=message) as refused:
-        await bring(shop, folder)
+        await bring(ctx, folder)
     assert "\n" not in str(refused.value)
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         for table in ("sae", "language_model", "corpus", "feature_index"):
             assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
-    assert list(shop.artifacts.root.iterdir()) == []
+    assert list(ctx.artifacts.root.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -236,54 +236,54 @@ async def test_what_is_damaged_is_refused_in_one_line_and_nothing_is_kept(
         ('{"features": [{"feature_index": 0}]}', "--model"),
     ],
 )
-async def test_what_says_too_little_is_refused(shop: Workshop, tmp_path: Path, batch: str, message: str) -> None:
+async def test_what_says_too_little_is_refused(ctx: JobContext, tmp_path: Path, batch: str, message: str) -> None:
     (tmp_path / "batch-0.json").write_text(batch)
     with pytest.raises(Unprocessable, match=message):
-        await bring(shop, tmp_path)
+        await bring(ctx, tmp_path)
 
 
-async def test_the_least_that_there_can_be(shop: Workshop, tmp_path: Path) -> None:
+async def test_the_least_that_there_can_be(ctx: JobContext, tmp_path: Path) -> None:
     (tmp_path / "batch-0.json").write_text('{"features": [{"feature_index": 5}]}')
-    await bring(shop, tmp_path / "batch-0.json", model="a/b", name="least")
-    detail, examples = await shown(shop, "least", 5)
+    await bring(ctx, tmp_path / "batch-0.json", model="a/b", name="least")
+    detail, examples = await shown(ctx, "least", 5)
     assert (detail.count, detail.max, examples, detail.histogram.counts) == (0, 0, [], (0,) * 50)
 
 
-async def test_a_damaged_gzip_is_refused(shop: Workshop, tmp_path: Path) -> None:
+async def test_a_damaged_gzip_is_refused(ctx: JobContext, tmp_path: Path) -> None:
     folder = tmp_path / "export"
     shutil.copytree(RELEASE, folder)
     path = folder / "activations" / "batch-0.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(Unprocessable, match=r"^activations/batch-0.jsonl.gz is damaged after line \d+"):
-        await bring(shop, folder)
+        await bring(ctx, folder)
 
 
 async def test_a_line_without_an_end_is_refused(
-    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_MOST_LINE", 1000)
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "batch-0.jsonl.gz").write_bytes(gzip.compress(b" " * 10_000))
     with pytest.raises(Unprocessable, match="line 1 is longer than a record can be"):
-        await bring(shop, tmp_path)
+        await bring(ctx, tmp_path)
 
 
-async def test_hostile_tokens_are_kept_as_they_are(shop: Workshop, tmp_path: Path) -> None:
+async def test_hostile_tokens_are_kept_as_they_are(ctx: JobContext, tmp_path: Path) -> None:
     shutil.copytree(DASHBOARD, tmp_path / "export")
     tokens = ["<script>alert(1)</script>", "a\0b", "\u202e", "", "\ufffd"]
     example(tokens=tokens, values=[0.0, 99.0, 1.0, 0.0, 2.0], qualifying_token_index=1)(tmp_path / "export")
-    await bring(shop, tmp_path / "export")
-    _, examples = await shown(shop, "gpt2-small-9-res-jb", 0)
+    await bring(ctx, tmp_path / "export")
+    _, examples = await shown(ctx, "gpt2-small-9-res-jb", 0)
     assert [token.bytes.decode() for token in examples[0].tokens] == tokens
 
 
-async def test_without_a_number_of_tokens_it_is_worked_out(shop: Workshop, tmp_path: Path) -> None:
+async def test_without_a_number_of_tokens_it_is_worked_out(ctx: JobContext, tmp_path: Path) -> None:
     shutil.copytree(RELEASE, tmp_path / "export")
     (tmp_path / "export" / "source.jsonl").unlink()
-    result = await bring(shop, tmp_path / "export")
+    result = await bring(ctx, tmp_path / "export")
     assert result["tokens"] == pytest.approx(288, abs=1)
     assert any("how many tokens" in note for note in result["notes"])
-    assert "tokens" in (await sae_of(shop, result["sae"])).config["imported"]["lacks"]
+    assert "tokens" in (await sae_of(ctx, result["sae"])).config["imported"]["lacks"]
 
 
 # --- what is taken for an export
@@ -314,24 +314,24 @@ def test_one_export_at_a_time(tmp_path: Path) -> None:
 # --- ours, out and back
 
 
-async def test_an_export_of_ours_comes_back_as_it_went(shop: Workshop, engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_an_export_of_ours_comes_back_as_it_went(ctx: JobContext, engine: AsyncEngine, tmp_path: Path) -> None:
     made = await make_sae(engine, features=24, sequences=60)
-    async with transaction(shop.sessions) as session:
+    async with transaction(ctx.sessions) as session:
         await add_label(session, made.sae, 2, "rivers & <b>lakes</b>")
         await add_label(session, made.sae, 2, "not yet", author="bob", status="draft")
     await export_features(
-        shop.sessions, made.sae.slug, write_neuronpedia, tmp_path / "out", progress=lambda done, total: None
+        ctx.sessions, made.sae.slug, write_neuronpedia, tmp_path / "out", progress=lambda done, total: None
     )
-    result = await bring(shop, tmp_path / "out", name="back")
+    result = await bring(ctx, tmp_path / "out", name="back")
     assert (result["features"], result["hook"], result["labels"]) == (24, "resid_post.1", 1)
-    back = await sae_of(shop, "back")
+    back = await sae_of(ctx, "back")
     assert back.index is not None
     assert made.sae.index is not None
     assert "CC0-1.0. Nobody wrote these sentences." in back.index.sequence_set.corpus.attribution
 
     for number in range(24):
-        went, examples = await shown(shop, made.sae.slug, number)
-        came, returned = await shown(shop, "back", number)
+        went, examples = await shown(ctx, made.sae.slug, number)
+        came, returned = await shown(ctx, "back", number)
         assert (came.count, came.density, came.max) == (went.count, went.density, went.max)
         assert came.histogram.counts == went.histogram.counts
         assert [each.logit for each in came.promoted] == [each.logit for each in went.promoted]
@@ -347,5 +347,5 @@ async def test_an_export_of_ours_comes_back_as_it_went(shop: Workshop, engine: A
             [token.activation for token in each.tokens],
         )
         assert sorted(map(told, returned)) == sorted(map(told, examples))
-    labels = (await shown(shop, "back", 2))[0].labels
+    labels = (await shown(ctx, "back", 2))[0].labels
     assert [(label.author, label.explanation) for label in labels] == [("neuronpedia:ada", "rivers & <b>lakes</b>")]

@@ -12,12 +12,12 @@ from app.errors import Conflict, NotFound
 from app.pipeline import steps as stages_module
 from app.queries import runs, saes
 from app.queries.sql import locks
-from app.runs.context import BeingDone, RunContext, RunInterrupted
+from app.runs.context import RunContext, RunInterrupted, RunLocked
 from app.runs.execution import execute
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import EvaluateParams, IndexParams, TrainParams
 from app.runs.stages import TRAIN
-from app.runs.submit import INTERRUPTED, close_abandoned
+from app.runs.submit import INTERRUPTED, fail_abandoned
 from sae_core.errors import ModelError, SAEError
 from tests.app.pipeline.asking import ask, do, row
 from tests.tiny import CORPUS_FILE
@@ -29,9 +29,9 @@ def indexing() -> IndexParams:
     return IndexParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32)
 
 
-async def published(shop: Workshop) -> dict[str, list[Any]]:
+async def published(ctx: JobContext) -> dict[str, list[Any]]:
     """Everything that a published index consists of, but for ids and times."""
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         feature = (
             await session.execute(text("SELECT to_jsonb(feature) - 'index_id' FROM feature ORDER BY number"))
         ).all()
@@ -44,20 +44,20 @@ async def published(shop: Workshop) -> dict[str, list[Any]]:
     return {"feature": list(feature), "bands": list(bands), "indices": list(indices)}
 
 
-async def test_train_then_index_then_evaluate(shop: Workshop, training: TrainParams) -> None:
-    trained = await do(shop, "train", training)
+async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainParams) -> None:
+    trained = await do(ctx, "train", training)
     assert (trained.state, trained.sae_slug) == ("done", SLUG)
     assert trained.result is not None
     assert trained.result["explained_variance"] > 0.1
     assert [stage.state for stage in trained.stages] == ["done"] * len(TRAIN)
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         points = await runs.metrics(session, trained.id)
     assert points
     assert {"loss", "explained_variance", "l0", "dead_fraction"} <= points[-1].values.keys()
 
-    indexed = await do(shop, "index", indexing())
+    indexed = await do(ctx, "index", indexing())
     assert indexed.result is not None
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         sae = await saes.get_sae(session, SLUG)
         counted = await session.scalar(text("SELECT sum(count) FROM feature"))
     assert sae is not None
@@ -66,47 +66,47 @@ async def test_train_then_index_then_evaluate(shop: Workshop, training: TrainPar
     assert counted == pytest.approx(indexed.result["l0"] * indexed.result["tokens"])
     assert sae.metrics["explained_variance"] == trained.result["explained_variance"]
 
-    evaluated = await do(shop, "evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32))
+    evaluated = await do(ctx, "evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32))
     assert evaluated.result is not None
     assert evaluated.result["explained_variance"] == trained.result["explained_variance"]
 
 
 async def test_a_repeated_run_takes_what_is_there(
-    shop: Workshop, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await do(shop, "train", training)
+    first = await do(ctx, "train", training)
 
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
     monkeypatch.setattr(stages_module, "pack", not_again)
-    monkeypatch.setattr(ranks, "train", not_again)
-    second = await do(shop, "train", training)
+    monkeypatch.setattr(distributed, "train", not_again)
+    second = await do(ctx, "train", training)
     assert second.id != first.id
     assert second.result is not None
     assert first.result is not None
     assert second.result["explained_variance"] == first.result["explained_variance"]
 
 
-async def test_another_training_does_not_take_the_place_of_an_sae(shop: Workshop, training: TrainParams) -> None:
-    await do(shop, "train", training)
+async def test_another_training_does_not_take_the_place_of_an_sae(ctx: JobContext, training: TrainParams) -> None:
+    await do(ctx, "train", training)
     with pytest.raises(Conflict, match="--name"):
-        await do(shop, "train", training.model_copy(update={"seed": 1}))
-    named = await do(shop, "train", training.model_copy(update={"seed": 1, "name": "another"}))
+        await do(ctx, "train", training.model_copy(update={"seed": 1}))
+    named = await do(ctx, "train", training.model_copy(update={"seed": 1, "name": "another"}))
     assert named.sae_slug == "another"
 
 
 async def test_an_index_stopped_at_any_report_and_gone_on_with_gives_the_same_rows(
-    shop: Workshop, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await do(shop, "train", training)
-    await do(shop, "index", indexing())
-    undisturbed = await published(shop)
-    async with shop.sessions.begin() as session:  # as if there had never been an index
+    await do(ctx, "train", training)
+    await do(ctx, "index", indexing())
+    undisturbed = await published(ctx)
+    async with ctx.sessions.begin() as session:  # as if there had never been an index
         await session.execute(text("UPDATE sae SET current_index_id = NULL"))
         await session.execute(text("TRUNCATE feature, example_band"))
         await session.execute(text("DELETE FROM feature_index"))
-    for store in (shop.settings.artifacts / "indexes").iterdir():
+    for store in (ctx.settings.artifacts / "indexes").iterdir():
         for path in store.iterdir():
             path.unlink()
 
@@ -124,97 +124,101 @@ async def test_an_index_stopped_at_any_report_and_gone_on_with_gives_the_same_ro
             raise RunInterrupted
 
     monkeypatch.setattr(RunContext, "report", stop_now_and_then)
-    run_id = await ask(shop, "index", indexing())
-    while (await row(shop, run_id)).state != "done":
+    run_id = await ask(ctx, "index", indexing())
+    while (await row(ctx, run_id)).state != "done":
         try:
-            await execute(shop, run_id)
+            await execute(ctx, run_id)
         except RunInterrupted:
-            assert await ask(shop, "index", indexing()) == run_id
+            assert await ask(ctx, "index", indexing()) == run_id
     assert stops == 12
-    assert await published(shop) == undisturbed
+    assert await published(ctx) == undisturbed
 
 
-async def test_what_a_user_can_mend_fails_the_run_with_its_message(shop: Workshop, training: TrainParams) -> None:
+async def test_what_a_user_can_mend_fails_the_run_with_its_message(ctx: JobContext, training: TrainParams) -> None:
     asked = training.model_copy(update={"hook": "resid_post.99"})
-    run_id = await ask(shop, "train", asked)
+    run_id = await ask(ctx, "train", asked)
     with pytest.raises(ModelError) as caught:
-        await execute(shop, run_id)
-    run = await row(shop, run_id)
+        await execute(ctx, run_id)
+    run = await row(ctx, run_id)
     assert (run.state, run.error) == ("failed", str(caught.value))
 
 
-async def test_what_cannot_be_trained_is_refused_before_the_model_runs(shop: Workshop, training: TrainParams) -> None:
-    run_id = await ask(shop, "train", training.model_copy(update={"architecture": ("none-such",)}))
+async def test_what_cannot_be_trained_is_refused_before_the_model_runs(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await ask(ctx, "train", training.model_copy(update={"architecture": ("none-such",)}))
     with pytest.raises(SAEError, match="Choose standard, gated, jumprelu, topk, batchtopk"):
-        await execute(shop, run_id)
-    run = await row(shop, run_id)
+        await execute(ctx, run_id)
+    run = await row(ctx, run_id)
     assert run.state == "failed"
     assert {stage.state for stage in run.stages} == {"waiting"}
 
 
-async def test_an_unknown_sae_is_said_with_those_that_are_known(shop: Workshop, training: TrainParams) -> None:
-    await do(shop, "train", training)
+async def test_an_unknown_sae_is_said_with_those_that_are_known(ctx: JobContext, training: TrainParams) -> None:
+    await do(ctx, "train", training)
     with pytest.raises(NotFound, match=SLUG):
-        await do(shop, "index", IndexParams(sae="no-such-sae", corpus=str(CORPUS_FILE)))
+        await do(ctx, "index", IndexParams(sae="no-such-sae", corpus=str(CORPUS_FILE)))
 
 
 async def test_a_fault_of_ours_is_said_without_its_message(
-    shop: Workshop, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("somebody's text")
 
     monkeypatch.setattr(stages_module, "pack", broken)
-    run_id = await ask(shop, "train", training)
+    run_id = await ask(ctx, "train", training)
     with pytest.raises(KeyError):
-        await execute(shop, run_id)
-    run = await row(shop, run_id)
+        await execute(ctx, run_id)
+    run = await row(ctx, run_id)
     assert run.state == "failed"
     assert run.error is not None
     assert "KeyError" in run.error
     assert "somebody" not in run.error
 
 
-async def test_a_run_is_not_done_twice_at_once(shop: Workshop, training: TrainParams) -> None:
-    run_id = await ask(shop, "train", training)
-    async with locks.run_lock(shop.engine, run_id) as held:
+async def test_a_run_is_not_done_twice_at_once(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await ask(ctx, "train", training)
+    async with locks.run_lock(ctx.engine, run_id) as held:
         assert held
-        with pytest.raises(BeingDone):
-            await execute(shop, run_id)
-    await execute(shop, run_id)
-    assert (await row(shop, run_id)).state == "done"
+        with pytest.raises(RunLocked):
+            await execute(ctx, run_id)
+    await execute(ctx, run_id)
+    assert (await row(ctx, run_id)).state == "done"
 
 
-async def test_a_done_run_is_left_alone(shop: Workshop, training: TrainParams, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = await do(shop, "train", training)
-    await execute(shop, done.id)
-    assert (await row(shop, done.id)).finished_at == done.finished_at
+async def test_a_done_run_is_left_alone(
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await do(ctx, "train", training)
+    await execute(ctx, done.id)
+    assert (await row(ctx, done.id)).finished_at == done.finished_at
 
 
 async def test_a_run_whose_command_was_killed_is_closed_and_can_be_asked_for_again(
-    shop: Workshop, training: TrainParams
+    ctx: JobContext, training: TrainParams
 ) -> None:
-    run_id = await ask(shop, "train", training)
-    async with shop.sessions.begin() as session:
+    run_id = await ask(ctx, "train", training)
+    async with ctx.sessions.begin() as session:
         await runs.start_run(session, run_id)
-    async with locks.run_lock(shop.engine, run_id):
-        await close_abandoned(shop)
-        assert (await row(shop, run_id)).state == "running"
-    await close_abandoned(shop)
-    run = await row(shop, run_id)
+    async with locks.run_lock(ctx.engine, run_id):
+        await fail_abandoned(ctx)
+        assert (await row(ctx, run_id)).state == "running"
+    await fail_abandoned(ctx)
+    run = await row(ctx, run_id)
     assert (run.state, run.error) == ("failed", INTERRUPTED)
-    assert await ask(shop, "train", training) == run_id
-    await execute(shop, run_id)
-    assert (await row(shop, run_id)).state == "done"
+    assert await ask(ctx, "train", training) == run_id
+    await execute(ctx, run_id)
+    assert (await row(ctx, run_id)).state == "done"
 
 
-async def test_a_corpus_without_text_is_said_in_one_line(shop: Workshop, training: TrainParams, tmp_path: Path) -> None:
+async def test_a_corpus_without_text_is_said_in_one_line(
+    ctx: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    run_id = await ask(shop, "train", training.model_copy(update={"corpus": str(empty)}))
+    run_id = await ask(ctx, "train", training.model_copy(update={"corpus": str(empty)}))
     with pytest.raises(Exception, match="empty"):
-        await execute(shop, run_id)
-    run = await row(shop, run_id)
+        await execute(ctx, run_id)
+    run = await row(ctx, run_id)
     assert run.state == "failed"
     assert run.error is not None
     assert "\n" not in run.error

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from app.pipeline import distributed
 from app.pipeline.train import training_configs
 from app.queries import runs, saes
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import IndexParams, TrainParams
 from sae_core.errors import ModelError, SAEError
 from sae_core.models import LanguageModel
@@ -38,35 +38,35 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     ],
 )
 async def test_every_family_of_models_at_every_kind_of_hook(
-    shop: Workshop, training: TrainParams, family_folder: Path, hook: str, hook_out: str | None, place: str
+    ctx: JobContext, training: TrainParams, family_folder: Path, hook: str, hook_out: str | None, place: str
 ) -> None:
     asked = {"model": str(family_folder), "hook": hook, "hook_out": hook_out, "skip": hook_out is not None}
-    done = await do(shop, "train", training.model_copy(update=asked))
+    done = await do(ctx, "train", training.model_copy(update=asked))
     assert done.result is not None
     slug = f"{family_folder.name}-{place}-batchtopk-64"
     assert done.result["sae"] == slug
     assert done.result["explained_variance"] > 0.1
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         detail = await saes.get_sae(session, slug)
     assert detail is not None
     assert (detail.hook_out is not None) == (hook_out is not None)
-    indexed = await do(shop, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE), length=32))
+    indexed = await do(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE), length=32))
     assert indexed.state == "done"
 
 
-async def test_a_transcoder_is_measured_against_what_it_reconstructs(shop: Workshop, training: TrainParams) -> None:
+async def test_a_transcoder_is_measured_against_what_it_reconstructs(ctx: JobContext, training: TrainParams) -> None:
     """A skip connection that does the whole of a linear layer: what is left is what the layer is not linear in."""
     asked = training.model_copy(update={"hook": "mlp_act.1", "hook_out": "mlp_out.1", "skip": True, "samples": 40_000})
-    done = await do(shop, "train", asked)
+    done = await do(ctx, "train", asked)
     assert done.result is not None
     assert done.result["explained_variance"] > 0.95  # down_proj is linear
-    folder = shop.artifacts.sae(done.result["sae"])
+    folder = ctx.artifacts.sae(done.result["sae"])
     metadata = SAE.load(folder).metadata
     assert metadata["hook_name_out"] in ("blocks.1.mlp.hook_out", "blocks.1.hook_mlp_out")
 
 
 async def test_several_saes_are_trained_in_one_run(
-    shop: Workshop, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = 0
     activations = LanguageModel.activations
@@ -77,12 +77,12 @@ async def test_several_saes_are_trained_in_one_run(
         return activations(self, token_ids, *hooks)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LanguageModel, "activations", counted)
-    alone = await do(shop, "train", training.model_copy(update={"name": "alone"}))
+    alone = await do(ctx, "train", training.model_copy(update={"name": "alone"}))
     passes_alone, passes = passes, 0
     several = training.model_copy(
         update={"architecture": ("batchtopk", "standard"), "width": (64, 32), "k": (4, 8), "seed": 1}
     )
-    done = await do(shop, "train", several)
+    done = await do(ctx, "train", several)
     assert passes == 0  # the activations of the first run serve all of them
     assert passes_alone > 0
     assert done.result is not None
@@ -95,7 +95,7 @@ async def test_several_saes_are_trained_in_one_run(
         "tiny-llama-l1-standard-64",
         "tiny-llama-l1-standard-32",
     ]
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         points = await runs.metrics(session, done.id)
         details = [await saes.get_sae(session, name) for name in names]
     assert {f"{name}/loss" for name in names} <= points[-1].values.keys()
@@ -104,17 +104,17 @@ async def test_several_saes_are_trained_in_one_run(
     assert alone.result is not None
 
 
-async def test_a_stream_gives_an_sae_without_a_cache(shop: Workshop, training: TrainParams) -> None:
-    done = await do(shop, "train", training.model_copy(update={"stream": True, "buffer_mb": 1}))
+async def test_a_stream_gives_an_sae_without_a_cache(ctx: JobContext, training: TrainParams) -> None:
+    done = await do(ctx, "train", training.model_copy(update={"stream": True, "buffer_mb": 1}))
     assert done.result is not None
     assert done.result["explained_variance"] > 0.1
-    assert not (shop.settings.artifacts / "activations").exists()
+    assert not (ctx.settings.artifacts / "activations").exists()
 
 
-async def test_beside_the_weights_lies_what_made_them(shop: Workshop, training: TrainParams) -> None:
-    first = await do(shop, "train", training)
+async def test_beside_the_weights_lies_what_made_them(ctx: JobContext, training: TrainParams) -> None:
+    first = await do(ctx, "train", training)
     assert first.result is not None
-    folder = shop.artifacts.sae(first.result["sae"])
+    folder = ctx.artifacts.sae(first.result["sae"])
     noted = json.loads((folder / "cfg.json").read_text())["metadata"]["seesae"]
     assert noted["sha256"].keys() == {"model", "tokenizer", "corpus", "sequences", "code"}
     assert all(len(value) == 64 for value in noted["sha256"].values())
@@ -123,9 +123,9 @@ async def test_beside_the_weights_lies_what_made_them(shop: Workshop, training: 
     assert read_curves(folder)[-1]["step"] == 24
 
     again = TrainParams.model_validate({**json.loads((folder / "train.json").read_text()), "name": "again"})
-    second = await do(shop, "train", again)
+    second = await do(ctx, "train", again)
     assert second.result is not None
-    weights = [load_file(shop.artifacts.sae(name) / "sae_weights.safetensors") for name in (folder.name, "again")]
+    weights = [load_file(ctx.artifacts.sae(name) / "sae_weights.safetensors") for name in (folder.name, "again")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -144,11 +144,11 @@ def test_what_makes_no_sense_is_refused(training: TrainParams, asked: dict[str, 
 
 
 async def test_a_target_that_the_model_lacks_is_refused_before_the_model_runs(
-    shop: Workshop, training: TrainParams
+    ctx: JobContext, training: TrainParams
 ) -> None:
     with pytest.raises(ModelError, match="layers are 0 to 3"):
-        await do(shop, "train", training.model_copy(update={"hook_out": "mlp_out.9"}))
-    assert not (shop.settings.artifacts / "sequences").exists()
+        await do(ctx, "train", training.model_copy(update={"hook_out": "mlp_out.9"}))
+    assert not (ctx.settings.artifacts / "sequences").exists()
 
 
 def test_lists_are_read_from_commas(training: TrainParams) -> None:
@@ -200,6 +200,6 @@ def test_torchrun_trains_what_one_process_trains(
 
 def test_a_stream_is_for_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    order = distributed.Order([], [], "cpu", tmp_path, None)
+    order = distributed.TrainingRequest([], [], "cpu", tmp_path, None)
     with pytest.raises(SAEError, match="Leave --stream out"):
         distributed.train(order, None, feature_shards=1)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from app.queries.comparisons import (
     list_counterparts,
 )
 from app.queries.examples import best_examples, get_examples, top_examples
-from app.queries.feature_list import FeatureFilter, feature_rows, list_features, of_density
+from app.queries.feature_list import FeatureFilter, feature_rows, filter_by_density, list_features
 from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_history, label_summaries, list_labels
 from app.queries.lists import find_item, get_list, list_items, list_lists, lists_of_feature
@@ -68,7 +68,7 @@ KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
 async def sae(engine: AsyncEngine, session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> SaeDetail:
     """One of four SAEs, many of whose features are labelled; their tables know how they are spread."""
     monkeypatch.setattr(synthetic, "LABELLED", 0.6)
-    await fill(engine, Plan(saes=4, features=2048), say=lambda line: None)
+    await fill(engine, Plan(saes=4, features=2048), notify=lambda line: None)
     async with engine.begin() as connection:
         for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, *(f"ANALYZE {table}" for table in KNOWN)):
             await connection.execute(text(statement))
@@ -182,7 +182,7 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
         best_examples(session, sae, range(10, 60)),
         top_examples(session, sae, range(10, 60), 3),
         feature_rows(session, sae, range(10, 60)),
-        of_density(session, sae, range(10, 600), None, 0.01),
+        filter_by_density(session, sae, range(10, 600), None, 0.01),
         feature_histograms(session, sae, range(100, 400, 3)),
         feature_rows(session, sae, range(100, 120), with_examples=False),
         list_labels(session, sae.id, 7),

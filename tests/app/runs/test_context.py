@@ -9,55 +9,55 @@ import pytest
 from app.queries import runs
 from app.queries.runs import RunView, Stage
 from app.runs.context import RunCancelled, RunContext, RunInterrupted, StageProgress
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 
 STAGES = (Stage("first", "First", unit="steps"), Stage("second", "Second"))
 
 
-async def running(shop: Workshop) -> RunView:
-    async with shop.sessions.begin() as session:
+async def running(ctx: JobContext) -> RunView:
+    async with ctx.sessions.begin() as session:
         run = await runs.create_run(session, kind="train", title="A run", params={}, stages=STAGES, created_by="tester")
         assert await runs.start_run(session, run.id)
-    return await row(shop, run.id)
+    return await row(ctx, run.id)
 
 
-async def row(shop: Workshop, run_id: int) -> RunView:
-    async with shop.sessions() as session:
+async def row(ctx: JobContext, run_id: int) -> RunView:
+    async with ctx.sessions() as session:
         run = await runs.get_run(session, run_id)
     assert run is not None
     return run
 
 
-async def test_progress_of_a_thread_becomes_the_row(shop: Workshop) -> None:
+async def test_progress_of_a_thread_becomes_the_row(ctx: JobContext) -> None:
     def work(progress: StageProgress) -> str:
         for done in range(1, 11):
             progress(done, 10, {"loss": 1 / done})
         return "result"
 
-    run = await running(shop)
-    async with RunContext(run, shop.sessions) as context:
+    run = await running(ctx)
+    async with RunContext(run, ctx.sessions) as context:
         async with context.stage("first", record=True) as progress:
             assert await context.in_thread(work, progress) == "result"
-        written = (await row(shop, run.id)).stages
+        written = (await row(ctx, run.id)).stages
     assert [(stage.state, stage.done, stage.total, stage.unit) for stage in written] == [
         ("done", 10, 10, "steps"),
         ("waiting", 0, 0, ""),
     ]
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         points = await runs.metrics(session, run.id)
     assert [point.step for point in points] == list(range(1, 11))
     assert points[3].values == {"loss": 0.25}
 
 
-async def test_metrics_are_kept_only_of_a_recorded_stage(shop: Workshop) -> None:
-    run = await running(shop)
-    async with RunContext(run, shop.sessions) as context, context.stage("first") as progress:
+async def test_metrics_are_kept_only_of_a_recorded_stage(ctx: JobContext) -> None:
+    run = await running(ctx)
+    async with RunContext(run, ctx.sessions) as context, context.stage("first") as progress:
         progress(1, 2, {"loss": 1.0})
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         assert await runs.metrics(session, run.id) == []
 
 
-async def test_counts_are_written_while_the_work_goes_on_and_seldom(shop: Workshop) -> None:
+async def test_counts_are_written_while_the_work_goes_on_and_seldom(ctx: JobContext) -> None:
     go_on = threading.Event()
     writes: list[int] = []
 
@@ -72,11 +72,11 @@ async def test_counts_are_written_while_the_work_goes_on_and_seldom(shop: Worksh
             progress(calls, 0)
         return calls
 
-    run = await running(shop)
-    async with RunContext(run, shop.sessions, listener=Listener()) as context, context.stage("first") as progress:
+    run = await running(ctx)
+    async with RunContext(run, ctx.sessions, listener=Listener()) as context, context.stage("first") as progress:
         working = asyncio.create_task(context.in_thread(work, progress))
         async with asyncio.timeout(10):
-            while (await row(shop, run.id)).stages[0].done == 0:  # noqa: ASYNC110
+            while (await row(ctx, run.id)).stages[0].done == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0)  # the row is what is waited for
         go_on.set()
         calls = await working
@@ -84,8 +84,8 @@ async def test_counts_are_written_while_the_work_goes_on_and_seldom(shop: Worksh
     assert len(writes) < 20
 
 
-async def test_cancelling_the_run_stops_the_thread(shop: Workshop) -> None:
-    run = await running(shop)
+async def test_cancelling_the_run_stops_the_thread(ctx: JobContext) -> None:
+    run = await running(ctx)
 
     def work(progress: StageProgress) -> None:
         deadline = time.monotonic() + 10
@@ -93,20 +93,20 @@ async def test_cancelling_the_run_stops_the_thread(shop: Workshop) -> None:
             progress(1, 2)
 
     async def cancel() -> None:
-        async with shop.sessions.begin() as session:
+        async with ctx.sessions.begin() as session:
             assert await runs.cancel_run(session, run.id)
 
     with pytest.raises(RunCancelled):
-        async with RunContext(run, shop.sessions) as context, context.stage("first") as progress:
+        async with RunContext(run, ctx.sessions) as context, context.stage("first") as progress:
             await asyncio.gather(context.in_thread(work, progress), cancel())
-    assert (await row(shop, run.id)).state == "cancelled"
+    assert (await row(ctx, run.id)).state == "cancelled"
 
 
-async def test_cancelling_the_task_waits_for_the_thread(shop: Workshop) -> None:
+async def test_cancelling_the_task_waits_for_the_thread(ctx: JobContext) -> None:
     ended = threading.Event()
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
-    run = await running(shop)
+    run = await running(ctx)
 
     def work(progress: StageProgress) -> None:
         loop.call_soon_threadsafe(started.set)
@@ -117,7 +117,7 @@ async def test_cancelling_the_task_waits_for_the_thread(shop: Workshop) -> None:
             ended.set()
 
     async def attempt() -> None:
-        async with RunContext(run, shop.sessions) as context, context.stage("first") as progress:
+        async with RunContext(run, ctx.sessions) as context, context.stage("first") as progress:
             await context.in_thread(work, progress)
 
     task = asyncio.create_task(attempt())
@@ -126,33 +126,33 @@ async def test_cancelling_the_task_waits_for_the_thread(shop: Workshop) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
-    assert (await row(shop, run.id)).stages[0].state == "waiting"
+    assert (await row(ctx, run.id)).stages[0].state == "waiting"
 
 
-async def test_seconds_add_up_over_attempts_and_what_is_done_stays_done(shop: Workshop) -> None:
-    run = await running(shop)
+async def test_seconds_add_up_over_attempts_and_what_is_done_stays_done(ctx: JobContext) -> None:
+    run = await running(ctx)
     with pytest.raises(RunInterrupted):
-        async with RunContext(run, shop.sessions) as context:
+        async with RunContext(run, ctx.sessions) as context:
             async with context.stage("first") as progress:
                 progress(5, 5)
             async with context.stage("second"):
                 context.interrupt()
                 raise RunInterrupted
-    before = await row(shop, run.id)
+    before = await row(ctx, run.id)
     assert [stage.state for stage in before.stages] == ["done", "waiting"]
-    async with RunContext(before, shop.sessions) as context:
+    async with RunContext(before, ctx.sessions) as context:
         async with context.stage("first"):
             pass
         seconds = context.seconds["first"]
-    after = await row(shop, run.id)
+    after = await row(ctx, run.id)
     assert after.stages[0].seconds > before.stages[0].seconds
     assert seconds == round(after.stages[0].seconds, 2)
     assert (after.stages[0].done, after.stages[0].total) == (5, 5)
 
 
-async def test_an_error_marks_its_stage(shop: Workshop) -> None:
-    run = await running(shop)
+async def test_an_error_marks_its_stage(ctx: JobContext) -> None:
+    run = await running(ctx)
     with pytest.raises(ValueError, match="broken"):
-        async with RunContext(run, shop.sessions) as context, context.stage("first"):
+        async with RunContext(run, ctx.sessions) as context, context.stage("first"):
             raise ValueError("broken")
-    assert (await row(shop, run.id)).stages[0].state == "failed"
+    assert (await row(ctx, run.id)).stages[0].state == "failed"

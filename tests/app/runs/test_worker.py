@@ -17,7 +17,7 @@ from app.queries import runs
 from app.queries.runs import RunView
 from app.queries.sql import locks
 from app.runs import queue
-from app.runs.job_context import Workshop
+from app.runs.job_context import JobContext
 from app.runs.params import TrainParams
 from app.runs.stages import TRAIN
 from app.runs.submit import request_run
@@ -32,8 +32,8 @@ async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
             yield app
 
 
-async def ask(shop: Workshop, training: TrainParams) -> int:
-    async with shop.sessions.begin() as session:
+async def ask(ctx: JobContext, training: TrainParams) -> int:
+    async with ctx.sessions.begin() as session:
         run = await request_run(
             session, kind="train", title="Train", params=training, stages=TRAIN, created_by="tester"
         )
@@ -41,25 +41,25 @@ async def ask(shop: Workshop, training: TrainParams) -> int:
     return run.id
 
 
-async def row(shop: Workshop, run_id: int) -> RunView:
-    async with shop.sessions() as session:
+async def row(ctx: JobContext, run_id: int) -> RunView:
+    async with ctx.sessions() as session:
         run = await runs.get_run(session, run_id)
     assert run is not None
     return run
 
 
-async def statuses(shop: Workshop) -> list[str]:
-    async with shop.sessions() as session:
+async def statuses(ctx: JobContext) -> list[str]:
+    async with ctx.sessions() as session:
         found = await session.scalars(
             text("SELECT status::text FROM procrastinate_jobs WHERE queue_name = 'runs' ORDER BY id")
         )
         return list(found)
 
 
-async def until(condition: Callable[[RunView], bool], shop: Workshop, run_id: int, worker: "Worker") -> None:
+async def until(condition: Callable[[RunView], bool], ctx: JobContext, run_id: int, worker: "Worker") -> None:
     """Wait for a condition of a run, with a deadline; fail at once if the worker dies."""
     async with asyncio.timeout(SECONDS):
-        while not condition(await row(shop, run_id)):
+        while not condition(await row(ctx, run_id)):
             assert worker.process.returncode is None, worker.log.read_text()
             await asyncio.sleep(0.05)
 
@@ -77,17 +77,17 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(shop: Workshop) -> AsyncIterator[Worker]:
-    assert shop.settings.database_url is not None
+async def working(ctx: JobContext) -> AsyncIterator[Worker]:
+    assert ctx.settings.database_url is not None
     environment = {
         **os.environ,
-        "SEESAE_DATABASE_URL": shop.settings.database_url,
-        "SEESAE_HOME": str(shop.settings.home),
+        "SEESAE_DATABASE_URL": ctx.settings.database_url,
+        "SEESAE_HOME": str(ctx.settings.home),
         "SEESAE_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
     }
-    shop.settings.home.mkdir(exist_ok=True)
-    log = shop.settings.home / "worker.log"
+    ctx.settings.home.mkdir(exist_ok=True)
+    log = ctx.settings.home / "worker.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.cli", "worker", env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -100,83 +100,83 @@ async def working(shop: Workshop) -> AsyncIterator[Worker]:
             await process.wait()
 
 
-async def test_a_run_survives_an_orderly_stop_and_a_kill(shop: Workshop, training: TrainParams) -> None:
+async def test_a_run_survives_an_orderly_stop_and_a_kill(ctx: JobContext, training: TrainParams) -> None:
     # Long enough to be caught in its training, with a checkpoint to go on from.
-    run_id = await ask(shop, training.model_copy(update={"samples": 200_000}))
+    run_id = await ask(ctx, training.model_copy(update={"samples": 200_000}))
 
     def is_training(run: RunView) -> bool:
         return run.stages[4].name == "train" and run.stages[4].done > 0 and run.stages[4].state == "running"
 
-    async with working(shop) as first:
-        await until(is_training, shop, run_id, first)
+    async with working(ctx) as first:
+        await until(is_training, ctx, run_id, first)
         assert await first.end(signal.SIGTERM) == 0
-    assert await statuses(shop) == ["todo"]
-    reached = (await row(shop, run_id)).stages[4].done
+    assert await statuses(ctx) == ["todo"]
+    reached = (await row(ctx, run_id)).stages[4].done
 
-    async with working(shop) as second:
-        await until(lambda run: is_training(run) and run.stages[4].done > reached, shop, run_id, second)
+    async with working(ctx) as second:
+        await until(lambda run: is_training(run) and run.stages[4].done > reached, ctx, run_id, second)
         await second.end(signal.SIGKILL)
-    assert await statuses(shop) == ["doing"]  # nobody could say otherwise
+    assert await statuses(ctx) == ["doing"]  # nobody could say otherwise
 
-    async with working(shop) as third:
-        await until(lambda run: run.state == "done", shop, run_id, third)
-    run = await row(shop, run_id)
+    async with working(ctx) as third:
+        await until(lambda run: run.state == "done", ctx, run_id, third)
+    run = await row(ctx, run_id)
     assert run.sae_slug == "tiny-llama-l1-batchtopk-64"
-    async with shop.sessions() as session:
+    async with ctx.sessions() as session:
         steps = [point.step for point in await runs.metrics(session, run_id)]
     assert steps == sorted(set(steps))  # one curve, however many attempts
     assert steps[0] <= reached < steps[-1]
 
 
 async def test_a_job_of_a_dead_worker_is_put_back_and_one_that_is_worked_on_is_not(
-    shop: Workshop, training: TrainParams, jobs: procrastinate.App
+    ctx: JobContext, training: TrainParams, jobs: procrastinate.App
 ) -> None:
-    run_id = await ask(shop, training)
+    run_id = await ask(ctx, training)
     (worker_id,) = [await jobs.job_manager.register_worker()]
     job = await jobs.job_manager.fetch_job(queues=["runs"], worker_id=worker_id)
     assert job is not None
-    assert await queue.put_back(jobs, shop.engine, queue.STALLED_SECONDS) == []  # its heartbeat is fresh
-    async with shop.sessions.begin() as session:
+    assert await queue.requeue_stalled(jobs, ctx.engine, queue.STALLED_SECONDS) == []  # its heartbeat is fresh
+    async with ctx.sessions.begin() as session:
         await session.execute(text("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'"))
-    async with locks.run_lock(shop.engine, run_id):
-        assert await queue.put_back(jobs, shop.engine, queue.STALLED_SECONDS) == []  # slow, not dead
-    assert await statuses(shop) == ["doing"]
-    assert await queue.put_back(jobs, shop.engine, queue.STALLED_SECONDS) == [run_id]
-    assert await statuses(shop) == ["todo"]
+    async with locks.run_lock(ctx.engine, run_id):
+        assert await queue.requeue_stalled(jobs, ctx.engine, queue.STALLED_SECONDS) == []  # slow, not dead
+    assert await statuses(ctx) == ["doing"]
+    assert await queue.requeue_stalled(jobs, ctx.engine, queue.STALLED_SECONDS) == [run_id]
+    assert await statuses(ctx) == ["todo"]
 
 
 async def test_a_job_is_not_put_back_beside_another_of_the_same_run(
-    shop: Workshop, training: TrainParams, jobs: procrastinate.App
+    ctx: JobContext, training: TrainParams, jobs: procrastinate.App
 ) -> None:
-    run_id = await ask(shop, training)
+    run_id = await ask(ctx, training)
     worker_id = await jobs.job_manager.register_worker()
     assert await jobs.job_manager.fetch_job(queues=["runs"], worker_id=worker_id) is not None
-    assert await ask(shop, training) == run_id  # asked for again, while the first job seems to be done
-    assert await statuses(shop) == ["doing", "todo"]
-    assert await queue.put_back(jobs, shop.engine, 0) == [run_id]
-    assert await statuses(shop) == ["todo"]
+    assert await ask(ctx, training) == run_id  # asked for again, while the first job seems to be done
+    assert await statuses(ctx) == ["doing", "todo"]
+    assert await queue.requeue_stalled(jobs, ctx.engine, 0) == [run_id]
+    assert await statuses(ctx) == ["todo"]
 
 
-async def test_a_run_waits_once_however_often_it_is_asked_for(shop: Workshop, training: TrainParams) -> None:
-    assert await ask(shop, training) == await ask(shop, training)
-    assert await statuses(shop) == ["todo"]
+async def test_a_run_waits_once_however_often_it_is_asked_for(ctx: JobContext, training: TrainParams) -> None:
+    assert await ask(ctx, training) == await ask(ctx, training)
+    assert await statuses(ctx) == ["todo"]
 
 
-async def test_run_and_job_appear_together_or_not_at_all(shop: Workshop, training: TrainParams) -> None:
-    async with shop.sessions() as session:
+async def test_run_and_job_appear_together_or_not_at_all(ctx: JobContext, training: TrainParams) -> None:
+    async with ctx.sessions() as session:
         run = await request_run(
             session, kind="train", title="Train", params=training, stages=TRAIN, created_by="tester"
         )
         await queue.enqueue(session, run.id)
         await session.rollback()
-    assert await statuses(shop) == []
-    async with shop.sessions() as session:
+    assert await statuses(ctx) == []
+    async with ctx.sessions() as session:
         assert await runs.get_run(session, run.id) is None
 
 
-async def test_what_a_user_can_mend_is_not_tried_again(shop: Workshop, training: TrainParams) -> None:
-    run_id = await ask(shop, training.model_copy(update={"hook": "resid_post.99"}))
-    async with working(shop) as worker:
-        await until(lambda run: run.state == "failed", shop, run_id, worker)
+async def test_what_a_user_can_mend_is_not_tried_again(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await ask(ctx, training.model_copy(update={"hook": "resid_post.99"}))
+    async with working(ctx) as worker:
+        await until(lambda run: run.state == "failed", ctx, run_id, worker)
         assert await worker.end(signal.SIGTERM) == 0
-    assert await statuses(shop) == []
+    assert await statuses(ctx) == []

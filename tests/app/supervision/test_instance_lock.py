@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.supervision.instance_lock import AlreadyRunning, HomeLock, read_holder
+from app.supervision.instance_lock import AlreadyRunning, InstanceLock, read_lock_info
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from app.supervision.instance_lock import HomeLock
-lock = HomeLock.claim(Path(sys.argv[1]))
+from app.supervision.instance_lock import InstanceLock
+lock = InstanceLock.claim(Path(sys.argv[1]))
 lock.announce("http://127.0.0.1:1234")
 os.set_inheritable(lock.descriptor, True)
 {then}
@@ -33,11 +33,11 @@ def test_the_second_is_told_where_the_first_is(tmp_path: Path) -> None:
     first = holder(tmp_path, "print('held', flush=True); sys.stdin.read()")
     try:
         with pytest.raises(AlreadyRunning, match=r"http://127\.0\.0\.1:1234"):
-            HomeLock.claim(tmp_path)
+            InstanceLock.claim(tmp_path)
     finally:
         first.communicate()
-    lock = HomeLock.claim(tmp_path)
-    found = read_holder(tmp_path)
+    lock = InstanceLock.claim(tmp_path)
+    found = read_lock_info(tmp_path)
     assert found is not None
     assert (found.pid, found.url) == (os.getpid(), None)
     lock.release()
@@ -67,6 +67,6 @@ sys.stdin.read()
     os.close(read)
     closer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"], pass_fds=(write,))
     os.close(write)  # now only `closer` keeps the child alive, for a moment
-    lock = HomeLock.claim(tmp_path)  # waits for it
+    lock = InstanceLock.claim(tmp_path)  # waits for it
     assert closer.wait() == 0
     lock.release()

@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from sae_core.kernels.gpu.adam import Pace, Schedule, descend, descend_reference, settle, squares
+from sae_core.kernels.gpu.adam import AdamState, Schedule, descend, descend_reference, prepare_step, squared_norms
 from sae_core.training.config import TrainingConfig
 from tests.core.kernels.problems import BF16, SHAPES, close, random
 
@@ -19,15 +19,15 @@ def unit(rows):
 def test_descent_is_that_of_plain_torch_in_float64(device, shape, unit_rows):
     if unit_rows and len(shape) == 1:
         return
-    pace = Pace.after(3, SCHEDULE, device)
-    settle(pace, SCHEDULE, torch.full((5,), 0.7, device=device), torch.ones(2, device=device), torch.zeros(()))
+    adam = AdamState.after(3, SCHEDULE, device)
+    prepare_step(adam, SCHEDULE, torch.full((5,), 0.7, device=device), torch.ones(2, device=device), torch.zeros(()))
     parameter, gradient = random(*shape, seed=1, device=device), random(*shape, seed=2, device=device)
     moments = (random(*shape, seed=3, device=device), random(*shape, seed=4, device=device).square())
     parameter = unit(parameter) if unit_rows else parameter
     wide, wide_moments = parameter.double(), (moments[0].double(), moments[1].double())
     copy = torch.empty_like(parameter, dtype=torch.bfloat16)
-    descend(parameter, gradient, moments, pace, SCHEDULE, copy=copy, unit_rows=unit_rows)
-    descend_reference(wide, gradient.double(), wide_moments, pace, SCHEDULE, unit_rows=unit_rows)
+    descend(parameter, gradient, moments, adam, SCHEDULE, copy=copy, unit_rows=unit_rows)
+    descend_reference(wide, gradient.double(), wide_moments, adam, SCHEDULE, unit_rows=unit_rows)
     close(parameter, wide, 1e-6)
     for ours, plain in zip(moments, wide_moments, strict=True):
         close(ours, plain, 1e-6)
@@ -40,11 +40,11 @@ def test_several_steps_are_those_of_torchs_adam(device):
     plain = torch.nn.Parameter(parameter.double())
     optimiser = torch.optim.Adam([plain], betas=(config.beta1, config.beta2))
     moments = (torch.zeros_like(parameter), torch.zeros_like(parameter))
-    pace = Pace.after(0, SCHEDULE, device)
+    adam = AdamState.after(0, SCHEDULE, device)
     for step in range(4):
         gradient = random(9, 33, seed=10 + step, device=device) * 10 ** (1 - step)  # clipped at first, later not
-        settle(pace, SCHEDULE, gradient.square().sum(dim=1), torch.zeros(1, device=device), torch.zeros(()))
-        descend(parameter, gradient, moments, pace, SCHEDULE)
+        prepare_step(adam, SCHEDULE, gradient.square().sum(dim=1), torch.zeros(1, device=device), torch.zeros(()))
+        descend(parameter, gradient, moments, adam, SCHEDULE)
         plain.grad = gradient.double()
         torch.nn.utils.clip_grad_norm_([plain], SCHEDULE.clip)
         optimiser.param_groups[0]["lr"] = config.learning_rate(step)
@@ -55,28 +55,30 @@ def test_several_steps_are_those_of_torchs_adam(device):
 @pytest.mark.parametrize("step", [0, 2, 50, 85, 99])
 def test_the_pace_follows_the_schedule(device, step):
     config = TrainingConfig(batch_size=10, samples=1000, lr=3e-3, warmup=0.05, decay=0.2).resolved()
-    pace = Pace.after(step, SCHEDULE, device)
-    settle(pace, SCHEDULE, torch.full((3,), 3.0, device=device), torch.full((1,), 4.0, device=device), torch.ones(()))
-    scale, rate, correction, is_taken = pace.numbers.tolist()
+    adam = AdamState.after(step, SCHEDULE, device)
+    prepare_step(
+        adam, SCHEDULE, torch.full((3,), 3.0, device=device), torch.full((1,), 4.0, device=device), torch.ones(())
+    )
+    scale, rate, correction, is_taken = adam.numbers.tolist()
     assert scale == pytest.approx(1 / 5)
     assert rate == pytest.approx(config.learning_rate(step) / (1 - 0.9 ** (step + 1)))
     assert correction == pytest.approx((1 - 0.999 ** (step + 1)) ** -0.5)
-    assert is_taken == 1 and int(pace.step) == step + 1
-    assert pace.powers.tolist() == pytest.approx([0.9 ** (step + 1), 0.999 ** (step + 1)], rel=1e-14)
+    assert is_taken == 1 and int(adam.step) == step + 1
+    assert adam.powers.tolist() == pytest.approx([0.9 ** (step + 1), 0.999 ** (step + 1)], rel=1e-14)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_what_is_not_a_number_stops_all_later_steps(device, bad, where):
-    pace = Pace.after(0, SCHEDULE, device)
+    adam = AdamState.after(0, SCHEDULE, device)
     parameter = torch.ones(3, device=device)
     moments = (torch.zeros(3, device=device), torch.zeros(3, device=device))
     fine, broken = torch.ones(3, device=device), torch.full((3,), bad, device=device)
     # With a batch that is fine after it.
     for of_features, loss in ((broken, 0.0) if where == "gradient" else (fine, bad), (fine, 0.0)):
-        settle(pace, SCHEDULE, of_features, fine, torch.tensor(loss, device=device))
-        descend(parameter, of_features, moments, pace, SCHEDULE)
-        assert not pace.is_finite()
+        prepare_step(adam, SCHEDULE, of_features, fine, torch.tensor(loss, device=device))
+        descend(parameter, of_features, moments, adam, SCHEDULE)
+        assert not adam.is_finite()
         assert parameter.tolist() == [1, 1, 1] and not moments[0].any()
 
 
@@ -88,4 +90,4 @@ def test_squares_leave_out_what_lies_along_the_decoder(device, batch, d_in, d_sa
     wide, direction = of_decoder.double(), decoder.double()
     across = wide - torch.linalg.vecdot(wide, direction)[:, None] * direction
     expected = across.square().sum(dim=1) + of_encoder.double().square().sum(dim=1) + of_bias.double().square()
-    close(squares((of_decoder, of_encoder, of_bias), decoder), expected)
+    close(squared_norms((of_decoder, of_encoder, of_bias), decoder), expected)

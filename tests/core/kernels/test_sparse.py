@@ -56,11 +56,11 @@ def test_reconstruct_is_decode_compare_and_the_gradient_of_values(device, batch,
     decoder = random(d_sae, d_in, seed=6, device=device)
     rows, b_dec = random(batch, d_in, seed=8, device=device), random(d_in, seed=9, device=device)
     scale, factor = torch.tensor(1.7, device=device), torch.tensor(-0.3, device=device)
-    errors, squares, gradients = reconstruct(entries, decoder, rows, scale, b_dec, factor)
+    errors, squared_norms, gradients = reconstruct(entries, decoder, rows, scale, b_dec, factor)
     f = dense(entries, entries.values, batch)
     expected = rows.double() * scale.double() - b_dec.double() - f @ decoder.double()
     close(errors, expected)
-    close(squares, expected.square().sum(dim=1))
+    close(squared_norms, expected.square().sum(dim=1))
     of_f = factor.double() * expected @ decoder.double().t()
     close(dense(entries, gradients, batch), torch.where(f > 0, of_f, 0))
 

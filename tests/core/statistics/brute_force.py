@@ -28,7 +28,7 @@ class Dense:
         ]
 
     def strongest_first(self, feature: int) -> list[tuple[int, int, float]]:
-        return sorted(self.active(feature), key=lambda visit: (-visit[2], visit[0], visit[1]))
+        return sorted(self.active(feature), key=lambda run: (-run[2], run[0], run[1]))
 
     def histogram(self, feature: int) -> list[int]:
         bins = [0] * 50
@@ -42,8 +42,8 @@ class Dense:
         """Band -> its activations. Band 5 is the first fifth of the strongest."""
         order = self.strongest_first(feature)
         bands: dict[int, list[tuple[int, int, float]]] = {band: [] for band in range(1, 6)}
-        for rank, visit in enumerate(order):
-            bands[next(5 - i for i in range(5) if rank < (i + 1) * len(order) / 5)].append(visit)
+        for rank, run in enumerate(order):
+            bands[next(5 - i for i in range(5) if rank < (i + 1) * len(order) / 5)].append(run)
         return bands
 
     def band_edges(self, feature: int) -> list[float]:
@@ -54,25 +54,25 @@ class Dense:
 
     def top_examples(self, feature: int) -> list[tuple[int, int, float]]:
         best: dict[int, tuple[int, int, float]] = {}
-        for visit in self.strongest_first(feature):
-            best.setdefault(visit[0], visit)
+        for run in self.strongest_first(feature):
+            best.setdefault(run[0], run)
         return list(best.values())[:20]
 
     def band_examples(self, feature: int, seed: int) -> dict[tuple[int, int], tuple[int, int, float]]:
         """(band, rank) -> the activation drawn."""
         length = self.sequences.length
         shuffled = {
-            band: sorted(visits, key=lambda visit: draw_key(seed, feature, visit[0] * length + visit[1]))
-            for band, visits in self.bands(feature).items()
+            band: sorted(runs, key=lambda run: draw_key(seed, feature, run[0] * length + run[1]))
+            for band, runs in self.bands(feature).items()
         }
         seen: set[int] = set()
         drawn = {}
         for rank in range(5):
             for band in (5, 4, 3, 2, 1):
-                visit = next((visit for visit in shuffled[band] if visit[0] not in seen), None)
-                if visit is not None:
-                    seen.add(visit[0])
-                    drawn[band, rank] = visit
+                run = next((run for run in shuffled[band] if run[0] not in seen), None)
+                if run is not None:
+                    seen.add(run[0])
+                    drawn[band, rank] = run
         return drawn
 
     def top_tokens(self, feature: int) -> list[tuple[int, int, float, float]]:

@@ -81,7 +81,7 @@ def examples_of(examples: Examples, feature: int) -> dict[tuple[int, int], tuple
 
 def test_top_and_band_examples(found: FeatureStatistics) -> None:
     for i in EVERY:
-        top = {(0, rank): visit for rank, visit in enumerate(DENSE.top_examples(i))}
+        top = {(0, rank): run for rank, run in enumerate(DENSE.top_examples(i))}
         assert examples_of(found.examples, i) == top | DENSE.band_examples(i, SEED)
 
 
@@ -217,9 +217,9 @@ def test_the_same_bytes_whatever_the_shards_and_blocks(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "ENCODE_TOKENS", encoded)
-        patch.setattr(statistics, "BLOCK_NONZEROS", nonzeros)
-        patch.setattr(statistics, "BLOCK_FEATURES", features)
+        patch.setattr(activation_store, "ENCODE_TOKENS", encoded)
+        patch.setattr(compute, "BLOCK_NONZEROS", nonzeros)
+        patch.setattr(compute, "BLOCK_FEATURES", features)
         patch.setattr(coactivation, "CHUNK_NONZEROS", nonzeros)
         patch.setattr(coactivation, "JOINT_BYTES", 4 * small.FEATURES * features)
         patch.setattr(coactivation, "ROWS", features)

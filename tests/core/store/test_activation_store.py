@@ -72,7 +72,7 @@ def test_a_block_of_features_and_shards_is_that_part_of_the_whole(
 def test_killed_at_any_report_it_goes_on_to_the_same_bytes(
     tmp_path: Path, reports: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "ENCODE_TOKENS", 150)
+    monkeypatch.setattr(activation_store, "ENCODE_TOKENS", 150)
     build_store(SAE, Cut(F, CUTS), SEQUENCES, tmp_path / "whole")
     killed, resumed = Cut(F, CUTS), Cut(F, CUTS)
     with pytest.raises(KilledError):

@@ -58,8 +58,8 @@ OPTIONS = {"standard": {"l1_coefficient": 1.0}, "gated": {"l1_coefficient": 1.0}
 
 @pytest.fixture(autouse=True)
 def small_start_sample(monkeypatch):
-    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(training, "START_SAMPLE", 1024)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "START_SAMPLE", 1024)
 
 
 class Recorder:

@@ -40,7 +40,7 @@ def example(tokens: list[bytes], activations: list[float], position: int, start:
 
 
 def macro(name: str):
-    return getattr(environment().get_template("macros/token_text.html").module, name)
+    return getattr(environment().get_template("macros/strips.html").module, name)
 
 
 @pytest.mark.parametrize(

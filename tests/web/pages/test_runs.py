@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
-from app.web.pages.runs import card, run_events, shown
+from app.web.pages.runs import card, run_events, stage_view
 from tests.factories import Synthetic, add_run
 from tests.web.html import parse
 
@@ -127,10 +127,10 @@ async def test_a_card_is_what_the_first_page_needs(client: httpx.AsyncClient, se
 
 
 def test_rate_and_time_left() -> None:
-    half = shown(Stage("train", "Train", "running", 50, 100, "tokens", 10.0))
+    half = stage_view(Stage("train", "Train", "running", 50, 100, "tokens", 10.0))
     assert (half.rate, half.seconds_left) == (5.0, 10.0)
-    assert shown(Stage("train", "Train", "running", 0, 100, "tokens", 0.0)).seconds_left is None
-    assert shown(Stage("train", "Train", "running", 7, 0, "tokens", 1.0)).seconds_left is None
+    assert stage_view(Stage("train", "Train", "running", 0, 100, "tokens", 0.0)).seconds_left is None
+    assert stage_view(Stage("train", "Train", "running", 7, 0, "tokens", 1.0)).seconds_left is None
 
 
 async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, session: AsyncSession) -> None:
