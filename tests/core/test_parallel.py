@@ -15,7 +15,7 @@ from sae_core.errors import SAEError
 from sae_core.kernels import batch_topk, topk
 from sae_core.parallel import SINGLE_PROCESS, Axis, process_grid
 from sae_core.saes import ARCHITECTURES
-from sae_core.training import TrainingConfig, train
+from sae_core.training import TrainingConfig, loop, train
 from sae_core.training.curves import read_curves
 from sae_core.training.state import saved_steps
 from tests.core.training.test_loop import Synthetic

@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Browser, Page, Request, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.exchange import static_site
 from app.exchange.features import export_features
 from app.exchange.static_site import write_site
 from tests.e2e.conftest import Problems

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
+from app.exchange import static_site
 from app.exchange.drawings import draw_densities
 from app.exchange.features import Selection, export_features
 from app.exchange.static_site import write_site

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.errors import Conflict, NotFound
+from app.pipeline import distributed
 from app.pipeline import steps as stages_module
 from app.queries import runs, saes
 from app.queries.sql import locks

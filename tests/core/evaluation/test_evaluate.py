@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, softmax
 from sae_core.activations import ActivationCache
 from sae_core.activations.order import validation_positions
 from sae_core.errors import CheckpointError, CorpusError, SAEError
-from sae_core.evaluation import evaluate
+from sae_core.evaluation import evaluate, measure
 from sae_core.evaluation.resampling import REPLICATES
 from sae_core.saes import JumpReLU, TopK
 from sae_core.saes.jumprelu import JumpReLUConfig

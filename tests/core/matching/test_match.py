@@ -202,9 +202,9 @@ def test_blocks_chunks_and_shards_do_not_matter(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(matching, "ROWS", 8)
-    monkeypatch.setattr(matching, "JOINT_BYTES", match.PAIR_BYTES * M * 16)
-    monkeypatch.setattr(matching, "CHUNK_NONZEROS", 300)
+    monkeypatch.setattr(match, "ROWS", 8)
+    monkeypatch.setattr(match, "JOINT_BYTES", match.PAIR_BYTES * M * 16)
+    monkeypatch.setattr(match, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
     turned = match_features(W_B, W_A, stores[::-1])
     for other in (again, Matching(turned.b, turned.a, turned.tokens)):

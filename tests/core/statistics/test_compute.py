@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_core.errors import ArtifactError
-from sae_core.statistics import coactivation
+from sae_core.statistics import coactivation, compute
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.types import Examples, FeatureStatistics
+from sae_core.store import activation_store
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
 from tests.core.statistics.brute_force import Dense

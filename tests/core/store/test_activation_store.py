@@ -12,6 +12,7 @@ from sae_core.activations import ActivationCache
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError, CorpusError
 from sae_core.models import HookPoint, LanguageModel
+from sae_core.store import activation_store
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
 from tests.core.statistics.small import Cut
