@@ -4,6 +4,8 @@ So a run that is repeated, or resumed after a kill, finds what is there and make
 never meets it.
 """
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,13 @@ class Artifacts:
     def index(self, key: str) -> Path:
         """The activation store of one SAE on one set of sequences."""
         return self.root / "indexes" / key
+
+
+def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    for leftover in (unfinished, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    write(unfinished)
+    unfinished.rename(folder)

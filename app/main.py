@@ -14,6 +14,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 
+import app.pipeline  # noqa: F401 - makes the kinds of run known
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError

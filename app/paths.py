@@ -1,6 +1,6 @@
 """Where the files that are not Python lie: in the checkout, or inside the installed package."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _PACKAGE = Path(__file__).parent
 _CHECKOUT = _PACKAGE.parent
@@ -15,3 +15,9 @@ def _folder(name: str) -> Path:
 TEMPLATES = _folder("templates")
 STATIC = _folder("static")
 MIGRATIONS = _folder("migrations")
+
+
+def without_folder(source: str) -> str:
+    """Return a source as others may see it: of a path on this machine, the last name alone."""
+    path = PurePath(source)
+    return path.name if path.is_absolute() else source

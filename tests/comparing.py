@@ -4,7 +4,7 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, transaction
-from app.pipeline.compare import summary_of
+from app.pipeline.comparison import summary_of
 from app.pipeline.db_rows import match_rows
 from app.queries.comparisons import publish_comparison
 from sae_core.matching.match import THRESHOLDS, Counterparts, Partners

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from app.cli import app as cli
 from app.main import create_app
-from app.pipeline.train import training_configs
-from app.runs.params import TrainParams
+from app.pipeline.train import TrainParams
+from app.pipeline.training_plans import training_configs
 from app.settings import PREFIX, Settings
 from sae_core.saes import ARCHITECTURES, SAEConfig
 from tests.tiny import CORPUS_FILE, tiny_model

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifacts import Artifacts
-from app.pipeline.naming import DEMO_CORPUS, DEMO_MODEL
+from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
 from app.settings import Settings
 from sae_core.corpora import Sequences, pack

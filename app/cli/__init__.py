@@ -1,8 +1,8 @@
-"""The `seesae` command, a module a group; what is slow to import is imported by the command that needs it."""
+"""The `seesae` command, one module per group; what is slow to import is imported by the command that needs it."""
 
 import typer
 
-from app.cli import bench, checks, databases, demo, exchange, processes, work
+from app.cli import bench, checks, databases, demo, exchange, processes, run_commands
 
 HELP = """See what a language model has learned.
 
@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 demo.register(app)
 processes.register(app)
-work.register(app)
+run_commands.register(app)
 exchange.register(app)
 databases.register(app)
 checks.register(app)

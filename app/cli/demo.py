@@ -9,24 +9,22 @@ import typer
 from app.cli.options import Host, Json, Port
 from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
+from app.cli.run_options import with_params
+from app.pipeline.demo import DEMO, DemoParams, demo_slug
 
 if TYPE_CHECKING:
     from app.queries.runs import RunView
-    from app.runs.params import DemoParams
+    from app.runs.job_context import JobContext
     from app.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(demo)
+    app.command(DEMO.kind, help=DEMO.help)(with_params(DemoParams)(report_user_errors(demo)))
 
 
-@report_user_errors
 def demo(
-    tokens: Annotated[int, typer.Option(min=4096, help="Tokens of Wikipedia summaries to learn from.")] = 200_000,
-    width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 4096,
-    k: Annotated[int, typer.Option(min=1, help="Features that are active on a token, on average.")] = 32,
-    layer: Annotated[int, typer.Option(min=0, max=29, help="Layer of SmolLM2-135M whose output is read.")] = 9,
+    params: DemoParams,
     serve: Annotated[
         bool, typer.Option("--serve/--no-serve", help="Serve the site meanwhile and afterwards, or only do the work.")
     ] = True,
@@ -34,40 +32,25 @@ def demo(
     host: Host = None,
     port: Port = None,
 ) -> None:
-    """Learn the features of a small language model on this machine, and browse them.
-
-    Fetches SmolLM2-135M and Wikipedia summaries (98 MB, once), trains a sparse autoencoder, indexes its features and
-    serves the site, which shows the work as it goes. Takes some minutes. Started again, it goes on from where it was,
-    and what is done is not done again.
-
-    Examples:
-      seesae demo
-      seesae demo --tokens 500000 --width 8192
-      seesae demo --no-serve --json
-    """
-    from app.runs.params import DemoParams
-
-    params = DemoParams(tokens=tokens, width=width, k=k, layer=layer)
+    """Do the demo."""
     settings = settings_with(host=host, port=port)
     asyncio.run((_served if serve else _unserved)(settings, params, as_json))
 
 
-async def _unserved(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
+async def _unserved(settings: "Settings", params: DemoParams, as_json: bool) -> None:
     """Do the work in this process."""
     from app.cli.local_runs import run_here
     from app.cli.run_display import StageDisplay, stderr_console
     from app.logging import configure
-    from app.pipeline.naming import demo_title
-    from app.runs.stages import DEMO
 
     configure("error")
     with StageDisplay(stderr_console()) as display:
-        run = await run_here(settings, display, kind="demo", title=demo_title(params), params=params, stages=DEMO)
+        run = await run_here(settings, display, DEMO, params)
     _answer(run, as_json)
 
 
-async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> None:
-    """Serve the site, let its worker do the work, follow it here, and go on serving."""
+async def _served(settings: "Settings", params: DemoParams, as_json: bool) -> None:
+    """Serve the site, let its worker do the work, follow it here, and keep serving."""
     from app.supervision.embedded_postgres import database
     from app.supervision.instance_lock import AlreadyRunning
     from app.supervision.supervisor import running_site, stop_signals
@@ -77,7 +60,7 @@ async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> 
             async with running_site(settings, notify, stop) as site:
                 notify(f"SeeSAE is at {site.url}")
                 if not await _until(stop, _work(settings, site.database_url, site.url, params, as_json)):
-                    notify("Stopping. The same command goes on from here.")
+                    notify("Stopping. The same command continues from here.")
                     return
                 notify("The site stays up: Ctrl-C stops it.")
                 await stop.wait()
@@ -91,7 +74,7 @@ async def _served(settings: "Settings", params: "DemoParams", as_json: bool) -> 
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work unless stopped before its end; whether it was done."""
+    """Do the work unless stopped before its end; return whether it was done."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -103,13 +86,13 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
-async def _work(settings: "Settings", database_url: str, url: str, params: "DemoParams", as_json: bool) -> None:
+async def _work(settings: "Settings", database_url: str, url: str, params: DemoParams, as_json: bool) -> None:
     """See that the demo is done or queued, and follow it."""
-    from app.cli.local_runs import follow, open_job_context, request_demo
+    from app.cli.local_runs import follow, open_job_context
     from app.cli.run_display import StageDisplay, stderr_console
 
     async with open_job_context(settings, database_url) as ctx:
-        run = await request_demo(ctx, params)
+        run = await submit_demo(ctx, params)
         if run.state != "done":
             notify(f"Follow it at {url}/runs/{run.id}")
             with StageDisplay(stderr_console()) as display:
@@ -117,12 +100,27 @@ async def _work(settings: "Settings", database_url: str, url: str, params: "Demo
     _answer(run, as_json, url)
 
 
-def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:
-    from app.cli.run_display import in_order, result_text
+async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
+    """Return the demo with these parameters: done, in progress, or queued now."""
+    from app.queries import saes
+    from app.runs.submit import enqueue_run, find_run, submit_run
 
-    assert run.result is not None
-    result = in_order(run.result, run.stages)
-    text = result_text(result)
+    async with ctx.sessions.begin() as session:
+        done = await find_run(session, DEMO, params, "done")
+        if done is not None:
+            detail = await saes.get_sae(session, demo_slug(params))
+            if detail is not None and detail.index is not None:
+                return done
+        run = await submit_run(session, DEMO, params, created_by=ctx.settings.author)
+        await enqueue_run(ctx, session, run)
+    return run
+
+
+def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:
+    from app.cli.result_text import full_text, ordered_result
+
+    result = ordered_result(DEMO, run)
+    text = full_text(DEMO, result)
     if url is not None:
         text += f"\nBrowse the features: {url}/saes/{result['sae']}"
     answer(result, as_json=as_json, text=text)

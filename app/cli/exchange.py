@@ -1,4 +1,4 @@
-"""seesae import and export: SAEs from and for other packages."""
+"""seesae export: SAEs and features for other packages."""
 
 import asyncio
 import time
@@ -8,33 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import Device, Json
+from app.cli.options import Json
 from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
-from app.cli.runs import absolute, do_run, validated
-from app.cli.work import Sae
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
-# The formats' names stand here too, so that --help need not load torch.
-
-
-class Readable(StrEnum):
-    """Formats that `seesae import` reads."""
-
-    SAELENS = "saelens"
-    DICTIONARY_LEARNING = "dictionary_learning"
-    SPARSIFY = "sparsify"
-    GEMMA_SCOPE = "gemma_scope"
-    GEMMA_SCOPE_2 = "gemma_scope_2"
-    LLAMA_SCOPE = "llama_scope"
-    OPENAI = "openai"
-    NEURONPEDIA = "neuronpedia"
+Sae = Annotated[
+    str, typer.Argument(help="Slug of the SAE, such as smollm2-135m-l9-batchtopk-4096.", show_default=False)
+]
 
 
 class Writable(StrEnum):
-    """Formats that `seesae export` writes."""
+    """Formats that `seesae export` writes. Their names stand here too, so that --help need not load torch."""
 
     SAELENS = "saelens"
     DICTIONARY_LEARNING = "dictionary_learning"
@@ -49,87 +36,8 @@ OF_FEATURES = (Writable.NEURONPEDIA, Writable.JSONL, Writable.SITE)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Exchange"
-    app.command("import", rich_help_panel=panel)(import_)
-    app.command(rich_help_panel=panel)(export)
-
-
-@report_user_errors
-def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
-            "SAEDashboard or Neuronpedia.",
-            show_default=False,
-        ),
-    ],
-    format: Annotated[Readable | None, typer.Option(help="What wrote it.", show_default="found out")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="What it was trained on: a GGUF file, a folder, a model of the hub, or smollm2-135m.",
-            show_default="what the SAE says",
-        ),
-    ] = None,
-    hook: Annotated[
-        str | None,
-        typer.Option(
-            help="Where it reads: resid_post.9, or TransformerLens' blocks.9.hook_resid_post.",
-            show_default="what the SAE says",
-        ),
-    ] = None,
-    hook_out: Annotated[
-        str | None,
-        typer.Option(help="What a transcoder reconstructs: mlp_out.9, …", show_default="what the SAE says"),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Slug of the SAE.", show_default="model, layer, architecture, width, k")
-    ] = None,
-    device: Device = None,
-    as_json: Json = False,
-) -> None:
-    """Import an SAE that was trained elsewhere, so that it can be indexed, browsed and probed like one of your own.
-
-    The format is found out, the SAE is converted, and its shapes, its numbers and the model's width are checked. What
-    was done with norms, scales and thresholds is said in the end. Importing the same again changes nothing.
-
-    An export of SAEDashboard (batch-0.json, …) or Neuronpedia (features/batch-0.jsonl.gz, …) has statistics and no
-    weights: it can be browsed and labelled at once, and not probed; what it lacks is said on its pages.
-
-    Examples:
-      seesae import downloads/my-sae
-      seesae import hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
-      seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
-      seesae import downloads/gpt2-small/9-res-jb
-    """
-    from app.cli.run_display import result_text
-    from app.exchange.neuronpedia.files import is_export
-    from app.pipeline.naming import import_title
-    from app.runs.params import ImportParams
-    from app.runs.stages import IMPORT, IMPORT_STATISTICS
-
-    if format is None and is_export(source):
-        format = Readable.NEURONPEDIA
-    is_statistics = format is Readable.NEURONPEDIA
-    given = {
-        "source": absolute(source),
-        "format": format,
-        "model": model and absolute(model),
-        "hook": hook,
-        "hook_out": hook_out,
-        "name": name,
-    }
-    params = validated(ImportParams, given)
-    plan = IMPORT_STATISTICS if is_statistics else IMPORT
-    result = do_run(settings_with(device=device), "import", import_title(params), params, plan)
-    lines = [result_text({key: value for key, value in result.items() if key != "notes"}), *result["notes"]]
-    if is_statistics:
-        lines.append("Its features can be browsed now: seesae serve")
-    else:
-        lines.append(f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS")
-    answer(result, as_json=as_json, text="\n".join(lines))
+    """Add the command."""
+    app.command(rich_help_panel="Exchange")(export)
 
 
 @report_user_errors

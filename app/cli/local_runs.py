@@ -1,27 +1,24 @@
-"""Runs from the command line: done in this process, or followed while the worker does them."""
+"""Runs from the command line: done in this process, or followed while a worker does them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
-from app.pipeline.naming import demo_slug, demo_title
-from app.queries import runs, saes
-from app.queries.runs import RunKind, RunView, Stage
-from app.queries.sql import locks
-from app.runs import queue
+from app.queries import runs
+from app.queries.runs import RunView
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked, StagesListener
-from app.runs.failures import explain
+from app.runs.execution import execute
+from app.runs.failures import INTERRUPTED, explain
 from app.runs.job_context import JobContext
-from app.runs.params import DemoParams, Params
-from app.runs.stages import DEMO
-from app.runs.submit import INTERRUPTED, find_run, request_run
+from app.runs.spec import P, RunSpec
+from app.runs.submit import submit_run
 from app.schema import upgrade
 from app.settings import Settings
 from app.supervision.embedded_postgres import database
 
-_LOOK_SECONDS = 0.3
+_POLL_SECONDS = 0.3
 
 
 @asynccontextmanager
@@ -34,65 +31,45 @@ async def open_job_context(settings: Settings, database_url: str) -> AsyncIterat
         await engine.dispose()
 
 
-async def run_here(
-    settings: Settings, listener: StagesListener, *, kind: RunKind, title: str, params: Params, stages: Sequence[Stage]
-) -> RunView:
-    """Do a run in this process, or go on with the one that was asked for before; the run as it ended.
+@asynccontextmanager
+async def local_job_context(settings: Settings) -> AsyncIterator[JobContext]:
+    """Connect to the database that the settings name, or start the embedded one, with its tables up to date.
+
+    Raises:
+        UserError: the database cannot be reached, or does not start.
+    """
+    with database(settings.home, settings.database_url) as database_url:
+        await asyncio.to_thread(upgrade, database_url)
+        async with open_job_context(settings, database_url) as ctx:
+            yield ctx
+
+
+async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P], params: P) -> RunView:
+    """Do a run in this process, or continue the one that was submitted before; return the run as it ended.
 
     Where a worker is doing that very run, it is followed instead.
 
     Raises:
-        UserError, SAEError: it failed in a way that its user can mend.
+        UserError: it failed; the message says what to do.
     """
-    from app.runs.execution import execute
-
-    with database(settings.home, settings.database_url) as database_url:
-        await asyncio.to_thread(upgrade, database_url)
-        async with open_job_context(settings, database_url) as ctx:
+    async with local_job_context(settings) as ctx:
+        async with ctx.sessions.begin() as session:
+            run = await submit_run(session, spec, params, created_by=settings.author)
+        try:
+            await execute(ctx, run.id, listener=listener)
+        except (RunLocked, RunCancelled):
+            pass  # what becomes of it shows below
+        except (RunInterrupted, asyncio.CancelledError):
             async with ctx.sessions.begin() as session:
-                run = await request_run(
-                    session, kind=kind, title=title, params=params, stages=stages, created_by=settings.author
-                )
-            try:
-                await execute(ctx, run.id, listener=listener)
-            except (RunLocked, RunCancelled):
-                pass  # what becomes of it shows below
-            except (RunInterrupted, asyncio.CancelledError):
-                async with ctx.sessions.begin() as session:
-                    await runs.fail_run(session, run.id, INTERRUPTED)
-                raise
-            except Exception as error:
-                raise UserError(explain(error)) from error  # what is not the user's to mend is in the log in full
-            return await follow(ctx, run.id, listener)
-
-
-async def request_demo(ctx: JobContext, params: DemoParams) -> RunView:
-    """The demo with these parameters: done, being done, or put into the queue now."""
-    async with ctx.sessions.begin() as session:
-        done = await find_run(session, "demo", params, ("done",))
-        if done is not None:
-            detail = await saes.get_sae(session, demo_slug(params))
-            if detail is not None and detail.index is not None:
-                return done
-        run = await request_run(
-            session,
-            kind="demo",
-            title=demo_title(params),
-            params=params,
-            stages=DEMO,
-            created_by=ctx.settings.author,
-        )
-        if not await locks.is_run_locked(ctx.engine, run.id):
-            if (
-                run.state == "failed"
-            ):  # from here on it runs: who follows it must not take the old failure for a new one
-                await runs.start_run(session, run.id)
-            await queue.enqueue(session, run.id)
-    return run
+                await runs.fail_run(session, run.id, INTERRUPTED)
+            raise
+        except Exception as error:
+            raise UserError(explain(error)) from error  # what is not for the user to fix is in the log in full
+        return await follow(ctx, run.id, listener)
 
 
 async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunView:
-    """Show a run's stages until it ends; the run as it ended.
+    """Show a run's stages until it ends; return the run as it ended.
 
     Raises:
         UserError: it failed, or was cancelled.
@@ -108,4 +85,4 @@ async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunV
             raise UserError(run.error or "The run failed.")
         if run.state == "cancelled":
             raise UserError("The run was cancelled.")
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)

@@ -75,6 +75,7 @@ def worker(device: Device = None) -> None:
     """
     from app.errors import UserError
     from app.logging import configure
+    from app.pipeline import steps  # noqa: F401 - loads torch now, not when the first run waits for it
     from app.runs.worker import work
     from app.supervision.parent_watchdog import exit_with_parent
 

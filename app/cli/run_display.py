@@ -1,21 +1,17 @@
-"""Stages of a run in the terminal: bars with times left on a terminal, one line a stage where output is piped.
+"""Stages of a run in the terminal: bars with times left on a terminal, one line per stage where output is piped.
 
 Everything goes to standard error: standard output is for results.
 """
 
-import io
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from functools import cache
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from app.queries.runs import Stage
@@ -33,74 +29,6 @@ def stderr_console() -> Console:
 def amount(count: int, unit: str) -> str:
     """Say a count in its unit: "92.9 MB", "204,800 tokens"."""
     return decimal(count) if unit == "bytes" else f"{count:,} {unit}".rstrip()
-
-
-_RESULT_ORDER = ("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction")
-
-
-def in_order(result: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Any]:
-    """A run's result as a person would list it; the database keeps no order of names."""
-    names = [*(name for name in _RESULT_ORDER if name in result), *sorted(result.keys() - set(_RESULT_ORDER))]
-    ordered = {name: result[name] for name in names}
-    if "seconds" in ordered:
-        seconds = ordered.pop("seconds")
-        ordered["seconds"] = {stage.name: seconds[stage.name] for stage in stages if stage.name in seconds}
-    return ordered
-
-
-def result_text(result: Mapping[str, Any]) -> str:
-    """A run's result for a person: a line each; metrics with intervals, and several SAEs, as a table."""
-    lines = []
-    for name, value in result.items():
-        if name == "saes":
-            lines.append(_saes_table(value))
-            continue
-        if name in ("intervals", *result.get("intervals", {})):
-            continue
-        if name == "seconds":
-            shown = f"{sum(value.values()):.0f} in all"
-        elif isinstance(value, float):
-            shown = f"{value:.4g}"
-        else:
-            shown = f"{value:,}" if isinstance(value, int) else str(value)
-        lines.append(f"{name.replace('_', ' '):>20}  {shown}")
-    if "intervals" in result:
-        lines.append(_metrics_table(result))
-    return "\n".join(lines)
-
-
-def _metrics_table(result: Mapping[str, Any]) -> str:
-    """What `seesae evaluate` measured, in reading order."""
-    from sae_core.evaluation import Evaluation  # loaded already by who evaluated
-
-    known = {entry.name for entry in fields(Evaluation)}
-    evaluation = Evaluation(**{name: value for name, value in result.items() if name in known})
-    table = Table("metric", box=SIMPLE_HEAD)
-    for name in ("value", "95 % interval", "tokens"):
-        table.add_column(name, justify="right")
-    for row in evaluation.rows():
-        interval = "" if row.low is None or row.high is None else f"{row.low:.4g} – {row.high:.4g}"
-        table.add_row(row.name.replace("_", " "), f"{row.value:.4g}", interval, f"{row.tokens:,}" if row.tokens else "")
-    return _plain(table)
-
-
-def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The SAEs that one run trained."""
-    table = Table("sae", box=SIMPLE_HEAD)
-    for name in ("features", "explained variance", "l0"):
-        table.add_column(name, justify="right")
-    for result in results:
-        figures = (f"{result['explained_variance']:.4g}", f"{result['l0']:.4g}")
-        table.add_row(result["sae"], f"{result['features']:,}", *figures)
-    return _plain(table)
-
-
-def _plain(table: Table) -> str:
-    """As text, without colours and however wide it is: it goes to standard output."""
-    console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
 class StageDisplay:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Conflict, UserError
-from app.pipeline.steps import open_sae
+from app.pipeline.registered import open_sae
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS
 from sae_core.files import sha256_file

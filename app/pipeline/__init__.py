@@ -1,0 +1,13 @@
+"""The work: one file per kind of run, each with its `RunSpec`. Importing this package makes all kinds known.
+
+A kind's file is cheap to import, because the command line and the site read it. What it shares with others, and what
+needs torch, is in the other modules, which it imports when its work starts.
+"""
+
+from app.pipeline import compare, demo, evaluate, import_sae, index, train
+from app.runs.spec import register
+
+KINDS = (train.TRAIN, index.INDEX, evaluate.EVALUATE, compare.COMPARE, import_sae.IMPORT, demo.DEMO)
+
+for spec in KINDS:
+    register(spec)

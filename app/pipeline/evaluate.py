@@ -1,21 +1,50 @@
 """Evaluate an SAE on held-out sequences of a corpus."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from app.pipeline.steps import evaluate_saes, hooks_of, model_of, open_sae, prepare
-from app.queries import runs
-from app.runs.context import RunContext
-from app.runs.job_context import JobContext
-from app.runs.params import EvaluateParams
+from pydantic import Field
+
+from app.paths import without_folder
+from app.pipeline.params import IndexedCorpusParams
+from app.pipeline.stages import EVALUATION, PREPARATION
+from app.runs.spec import Result, RunSpec
+
+if TYPE_CHECKING:
+    from app.runs.context import RunContext
+    from app.runs.job_context import JobContext
 
 
-async def run_evaluate(run: RunContext, ctx: JobContext) -> dict[str, Any]:
-    """Do a run of kind "evaluate"."""
-    params = EvaluateParams.model_validate(run.params)
-    sae, detail = await open_sae(ctx, params.sae)
-    async with ctx.sessions.begin() as session:
-        await runs.set_sae(session, run.run_id, detail.id)
+class EvaluateParams(IndexedCorpusParams):
+    """An SAE and the text that it is measured on."""
+
+    predictions: Annotated[
+        int,
+        Field(ge=1, description="Next-token predictions to measure the model's losses on, by four full passes."),
+    ] = 4096
+
+
+async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
+    """Prepare the activations, measure the SAE on them and keep the figures with it."""
+    from app.pipeline.prepared_inputs import prepare
+    from app.pipeline.registered import hooks_of, model_of, open_sae_of_run
+    from app.pipeline.steps import evaluate_saes
+
+    sae, detail = await open_sae_of_run(run, ctx, params.sae)
     inputs = await prepare(run, ctx, model_of(detail), hooks_of(detail), params)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
+
+
+EVALUATE = RunSpec(
+    kind="evaluate",
+    help="""Measure an SAE on held-out text: explained variance, L0, loss recovered and more, with 95 % intervals.
+
+    Example: seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
+    """,
+    params=EvaluateParams,
+    stages=lambda _params: (*PREPARATION, *EVALUATION),
+    title=lambda params: f"Evaluate {params.sae} on {without_folder(params.corpus)}",
+    work=run_evaluate,
+    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
+)

@@ -1,295 +1,136 @@
-"""Import an SAE from any public format: read and convert it, check it against its model, keep it in our own layout."""
+"""Import an SAE: in any public format with its weights, or as the statistics that another package exported."""
 
-import os
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from huggingface_hub.utils.tqdm import disable_progress_bars
+from pydantic import Field, model_validator
 
-from app.errors import Conflict, Unprocessable
-from app.pipeline.import_statistics import NEURONPEDIA, import_statistics
-from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import HookPair
-from app.pipeline.registration import WEIGHTS, register_imported, register_model
-from app.pipeline.sources import MODELS, fetch_packages, read_model
-from app.pipeline.steps import hooks_of, make_folder
-from app.queries import runs, saes
-from app.queries.models import ModelInfo
-from app.queries.saes import SaeDetail
-from app.runs.context import RunContext
-from app.runs.job_context import JobContext
-from app.runs.params import ImportParams
-from sae_core.checkpoints import FORMATS, Checkpoint, load
-from sae_core.checkpoints.formats import folder_of
-from sae_core.checkpoints.hub import Address, fetch
-from sae_core.checkpoints.model_names import hub_id
-from sae_core.errors import ModelError
-from sae_core.files import sha256_file
-from sae_core.models import HookPoint, LanguageModel
-from sae_core.saes import SAE
+from app.exchange.neuronpedia.files import FORMAT as STATISTICS
+from app.exchange.neuronpedia.files import is_export
+from app.paths import without_folder
+from app.pipeline.params import DEMO_MODEL
+from app.runs.params import Option, Params, Slug
+from app.runs.spec import Result, RunSpec, StageSpec
 
-NEAR_MISSES = {
-    "hook_normalized": " It lies inside a norm, before its gain, by which attn_in and mlp_in differ from it.",
-    "hook_mlp_in": " TransformerLens reads it before the norm, where resid_mid is.",
-    "hook_attn_in": " TransformerLens reads it before the norm, where resid_pre is.",
-}
-"""Points of TransformerLens that are easily taken for one of ours, by the end of their name, and what they are."""
+if TYPE_CHECKING:
+    from app.runs.context import RunContext
+    from app.runs.job_context import JobContext
+
+WEIGHTS_STAGES = (
+    StageSpec("read", "Read and convert the SAE"),
+    StageSpec("fetch", "Fetch its model", unit="bytes"),
+    StageSpec("load", "Load its model"),
+    StageSpec("register", "Register the SAE"),
+)
+STATISTICS_STAGES = (
+    StageSpec("read", "Read the export", unit="bytes"),
+    StageSpec("register", "Register the SAE and the texts"),
+    StageSpec("publish", "Publish the index", unit="features"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadCheckpoint:
-    """A checkpoint that was read, and where it came from."""
+class ImportParams(Params):
+    """Where the SAE is, and what its files do not say."""
 
-    checkpoint: Checkpoint
-    origin: dict[str, Any]
-    """What is kept of it with the SAE: source, format, revision and hashes of the files."""
-    notes: list[str]
-    """What was done as it was converted and how it is used here, a sentence each."""
+    source: Annotated[
+        str,
+        Option(argument=True, path=True),
+        Field(
+            description="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
+            "SAEDashboard or Neuronpedia."
+        ),
+    ]
+    format: Annotated[
+        Literal[
+            "saelens",
+            "dictionary_learning",
+            "sparsify",
+            "gemma_scope",
+            "gemma_scope_2",
+            "llama_scope",
+            "openai",
+            "neuronpedia",
+        ]
+        | None,
+        Option(default="detected"),
+        Field(description="The package that wrote it."),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option(path=True, default="what the SAE says"),
+        Field(description=f"The model it was trained on: a GGUF file, a folder, a model of the hub, or {DEMO_MODEL}."),
+    ] = None
+    hook: Annotated[
+        str | None,
+        Option(default="what the SAE says"),
+        Field(description="Hook point that it reads: resid_post.9, or TransformerLens' blocks.9.hook_resid_post."),
+    ] = None
+    hook_out: Annotated[
+        str | None,
+        Option(default="what the SAE says"),
+        Field(description="Hook point that a transcoder reconstructs: mlp_out.9, …"),
+    ] = None
+    name: Annotated[
+        Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recognise_exports(cls, given: object) -> object:
+        """Fill in the format of an export of statistics, on which the run's stages depend."""
+        if isinstance(given, dict) and given.get("format") is None and is_export(str(given.get("source"))):
+            return {**given, "format": STATISTICS}
+        return given
 
     @property
-    def sae(self) -> SAE:
-        """The SAE in its inference form."""
-        return self.checkpoint.sae
+    def is_statistics(self) -> bool:
+        """Whether it is an export of statistics, without weights."""
+        return self.format == STATISTICS
 
 
-async def run_import(run: RunContext, ctx: JobContext) -> dict[str, Any]:
-    """Do a run of kind "import"."""
-    params = ImportParams.model_validate(run.params)
-    if params.format == NEURONPEDIA:
+def title(params: ImportParams) -> str:
+    """Return the title of an import."""
+    return f"Import {without_folder(params.source)}" + (f" as {params.name}" if params.name else "")
+
+
+def next_step(result: Result) -> str:
+    """Say how the features come to be browsed."""
+    if result["format"] == STATISTICS:
+        return "Its features can be browsed now: seesae serve"
+    return f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS"
+
+
+async def run_import(run: "RunContext", ctx: "JobContext", params: ImportParams) -> Result:
+    """Import weights or statistics."""
+    if params.is_statistics:
+        from app.pipeline.import_statistics import import_statistics
+
         return await import_statistics(run, ctx, params)
-    async with run.stage("read"):
-        found = await run.in_thread(_read, params)
-        hooks = _hooks(params, found)  # refuses what is no hook point before the model is fetched
-        source = await _model_source(ctx, params, found)
-    cache = ctx.settings.home / "cache"
-    async with run.stage("fetch") as progress:
-        await run.in_thread(fetch_packages, source, None, cache, progress)
-    async with run.stage("load"):
-        model = await run.in_thread(_load, source, params, ctx, cache)
-        await run.in_thread(_check, found.sae, model, hooks)
-    async with run.stage("register"):
-        detail = await _register(run, ctx, params, found, model, hooks)
-        async with ctx.sessions.begin() as session:
-            await runs.set_sae(session, run.run_id, detail.id)
-    return {
-        "sae": detail.slug,
-        "features": detail.d_sae,
-        "format": found.checkpoint.format,
-        "architecture": detail.architecture,
-        "model": detail.model.name,
-        **hooks.names(),
-        **({} if detail.k is None else {"k": detail.k}),
-        "notes": found.notes,
-    }
+    from app.pipeline.import_weights import import_weights
+
+    return await import_weights(run, ctx, params)
 
 
-def _read(params: ImportParams) -> ReadCheckpoint:
-    """Read and convert the checkpoint, fetching it from the hub where it is not on the disk.
+IMPORT = RunSpec(
+    kind="import",
+    help="""Import an SAE that was trained elsewhere, to index, browse and probe it like one of your own.
 
-    Raises:
-        CheckpointError: there is no SAE, it is damaged, or SeeSAE cannot do what it does.
-        ArtifactError: the disk is full.
-    """
-    disable_progress_bars()  # the run has bars of its own
-    path = Path(params.source).expanduser()
-    origin = {"source": path.name}  # whose folders they were is no affair of those who get the SAE from here
-    address = None if path.exists() else Address.parse(params.source)
-    if address is not None:
-        fetched = fetch(address)
-        path, origin = fetched.path, {"source": fetched.source, "revision": fetched.revision}
-    checkpoint = load(path, params.format)
-    hashes = _sha256_of_files(folder_of(path), checkpoint.format)
-    return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
+    The format is detected, the SAE is converted, and its shapes, its numbers and the model's width are checked. The
+    result says what was done with norms, scales and thresholds. Importing the same again changes nothing.
 
+    An export of SAEDashboard (batch-0.json, …) or Neuronpedia (features/batch-0.jsonl.gz, …) has statistics and no
+    weights: it can be browsed and labelled at once, and not probed; its pages say what it lacks.
 
-def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
-    """Of every file that the SAE was read from, by its name relative to the SAE's folder."""
-    layout = FORMATS[format]
-    if path.is_file():
-        return {path.name: sha256_file(path)}
-    named = [path / name for name in (layout.config, *layout.extras) if name]
-    files = [file for file in (*path.glob(layout.weights), *named) if file.is_file()]
-    return {os.path.relpath(file, path): sha256_file(file) for file in files}
-
-
-# Where it reads
-
-
-def _hooks(params: ImportParams, found: ReadCheckpoint) -> HookPair:
-    """Where the SAE reads, and for a transcoder what it reconstructs: what was asked for, else what it says itself.
-
-    Raises:
-        ModelError: what was asked for is no hook point.
-        Unprocessable: the checkpoint names none that SeeSAE knows, or an autoencoder was given a second one.
-    """
-    hook = _hook(params.hook, "hook_name", "--hook resid_post.9", found)
-    if found.sae.is_transcoder:
-        return HookPair(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
-    if params.hook_out is not None:
-        raise Unprocessable("The SAE is no transcoder: it reconstructs what it reads. Leave --hook-out out.")
-    return HookPair(hook)
-
-
-def _hook(given: str | None, key: str, example: str, found: ReadCheckpoint) -> HookPoint:
-    """The hook point that was asked for, or that the checkpoint's metadata has under `key`."""
-    stated = found.checkpoint.metadata.get(key)
-    known = _parsed(stated)
-    if given is not None:
-        hook = HookPoint.parse(given)
-        if stated is not None and hook != known:
-            found.notes.append(f"It is used at {hook}, as asked; the checkpoint says {stated}.")
-        return hook
-    if known is not None:
-        return known
-    does = "reads" if key == "hook_name" else "reconstructs"
-    if stated is None:
-        raise Unprocessable(f"The checkpoint does not say what the SAE {does}. Say it, for example {example}.")
-    nearly = next((hint for end, hint in NEAR_MISSES.items() if str(stated).endswith(end)), "")
-    raise Unprocessable(
-        f"The SAE {does} {stated}, which is no hook point that SeeSAE knows.{nearly} "
-        f"If it is the same as one that it knows, name that, for example {example}."
-    )
-
-
-def _parsed(stated: Any) -> HookPoint | None:
-    try:
-        return HookPoint.parse(stated) if isinstance(stated, str) else None
-    except ModelError:
-        return None
-
-
-# Its model
-
-
-async def _model_source(ctx: JobContext, params: ImportParams, found: ReadCheckpoint) -> str:
-    """What `read_model` takes for the model that the SAE was trained on.
-
-    A name that the checkpoint gives is looked for here first: in `MODELS`, then among the models of other SAEs.
-
-    Raises:
-        Unprocessable: neither the command nor the checkpoint names one.
-    """
-    if params.model is not None:
-        return params.model
-    name = found.checkpoint.metadata.get("model_name")
-    if not isinstance(name, str) or not name:
-        raise Unprocessable("The checkpoint does not say which model it was trained on. Say it: --model.")
-    if name in MODELS:
-        return name
-    async with ctx.sessions() as session:
-        registered = {other.model.name: other.model.source for other in await saes.list_saes(session)}
-    if name in registered:
-        return registered[name]
-    if hub_id(name) != name:
-        found.notes.append(f"Its model, {name}, was taken to be {hub_id(name)}.")
-    return hub_id(name)
-
-
-def _load(source: str, params: ImportParams, ctx: JobContext, cache: Path) -> LanguageModel:
-    """Load the model.
-
-    Raises:
-        ModelError: it cannot be loaded; where the checkpoint named it, the message says how to name another.
-    """
-    try:
-        return read_model(source, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models)
-    except ModelError as error:
-        if params.model is not None:
-            raise
-        raise ModelError(
-            f"{error} The checkpoint names this model; if you have it elsewhere, say where: --model."
-        ) from error
-
-
-def _check(sae: SAE, model: LanguageModel, hooks: HookPair) -> None:
-    """Refuse an SAE that cannot be one of this model at this place.
-
-    Raises:
-        ModelError: the model has no such hook point.
-        Unprocessable: it is of another width there.
-    """
-    sides = [("reads", hooks.input, sae.d_in, "--hook")]
-    if hooks.output is not None:
-        sides.append(("reconstructs", hooks.output, sae.d_out, "--hook-out"))
-    for does, hook, width, option in sides:
-        try:
-            found = model.d_in(hook)
-        except ModelError as error:
-            raise ModelError(f"{error} Is this its hook point ({option}), and its model (--model)?") from error
-        if found != width:
-            raise Unprocessable(
-                f"The SAE {does} {width} dimensions, but {model.name} has {found} at {hook}: "
-                f"is this its hook point ({option}), and its model (--model)?"
-            )
-
-
-# Where it is kept
-
-
-async def _register(
-    run: RunContext, ctx: JobContext, params: ImportParams, found: ReadCheckpoint, model: LanguageModel, hooks: HookPair
-) -> SaeDetail:
-    """Save the SAE in its folder and write its row; one that is there already, the very same, is left as it is.
-
-    Raises:
-        Conflict: the slug belongs to another SAE, of which nothing was touched.
-        ArtifactError: the disk is full.
-    """
-    sae, names = found.sae, hooks.names()
-    slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
-    imported = {**found.origin, "notes": found.notes}
-    config = {"architecture": _trained_as(sae), "imported": imported, "run": run.run_id}
-    metadata = _metadata(params, found, model, hooks, imported)
-    registered = await register_model(ctx, model)
-    folder = ctx.artifacts.sae(slug)
-    written = folder.with_name(f".{slug}.import-{run.run_id}")
-
-    def move(path: Path) -> None:
-        written.rename(path)
-
-    try:
-        await run.in_thread(make_folder, written, lambda path: sae.save(path, metadata))
-        weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
-        known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
-        if known is None or not folder.exists():
-            make_folder(folder, move)
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
-    return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)
-
-
-async def _same_or_none(
-    ctx: JobContext, slug: str, weights_sha256: str, model: ModelInfo, hooks: HookPair
-) -> SaeDetail | None:
-    """The SAE of this slug, if there is one; it has to be this one."""
-    async with ctx.sessions() as session:
-        known = await saes.get_sae(session, slug)
-    if known is None or (known.weights_sha256, known.model.id, hooks_of(known)) == (weights_sha256, model.id, hooks):
-        return known
-    raise Conflict(
-        f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
-    )
-
-
-def _metadata(
-    params: ImportParams, found: ReadCheckpoint, model: LanguageModel, hooks: HookPair, imported: dict[str, Any]
-) -> dict[str, Any]:
-    """What the checkpoint says of itself, with the names that hold here; a model's own name stays if it was used."""
-    metadata = dict(found.checkpoint.metadata)
-    theirs = metadata.get("seesae")
-    metadata["model_name"] = metadata["model_name"] if params.model is None else model.name
-    metadata["hook_name"] = hooks.input.transformer_lens
-    if hooks.output is not None:
-        metadata["hook_name_out"] = hooks.output.transformer_lens
-    metadata["seesae"] = {**(theirs if isinstance(theirs, dict) else {}), "imported": imported}
-    return metadata
-
-
-def _trained_as(sae: SAE) -> str:
-    """The architecture that was trained, where SeeSAE trained it and the checkpoint still says so."""
-    theirs = sae.metadata.get("seesae")
-    training = theirs.get("training") if isinstance(theirs, dict) else None
-    trained = training.get("architecture") if isinstance(training, dict) else None
-    return trained if isinstance(trained, str) else sae.architecture
+    Examples:
+      seesae import downloads/my-sae
+      seesae import hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82
+      seesae import downloads/other --model EleutherAI/pythia-70m --hook resid_post.3 --name mine
+      seesae import downloads/gpt2-small/9-res-jb
+    """,
+    params=ImportParams,
+    stages=lambda params: STATISTICS_STAGES if params.is_statistics else WEIGHTS_STAGES,
+    title=title,
+    work=run_import,
+    result_order=("sae", "features", "tokens"),
+    next_step=next_step,
+    panel="Exchange",
+)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
 from app.exchange.neuronpedia import records
-from app.exchange.neuronpedia.files import Export, R, find, read_batch, read_lines
+from app.exchange.neuronpedia.files import FORMAT, Export, R, find, read_batch, read_lines
 from app.exchange.neuronpedia.spool import Spool, SpooledFeature
 from app.exchange.neuronpedia.statistics import Tokens, active_tokens, example_rows, feature_rows
 from app.pipeline.registration import with_progress
@@ -24,15 +24,14 @@ from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import clean_text, storable
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from app.runs.params import ImportParams
 from app.services.labels import MAX_EXPLANATION, MAX_NAME
 from sae_core.errors import ModelError
 from sae_core.files import explain_full_disk
 from sae_core.models import HookPoint
 from sae_core.progress import Progress
 
-NEURONPEDIA = "neuronpedia"
-"""The format's name, for SAEDashboard's files and Neuronpedia's alike."""
+if TYPE_CHECKING:
+    from app.pipeline.import_sae import ImportParams
 
 _READER = 1
 """Part of an index' provenance; raised when the same files come to be read otherwise."""
@@ -75,7 +74,7 @@ class About:
         return Tokens(max(10, round(self.tokens_active / self.density)) if self.density else 10, False)
 
 
-async def import_statistics(run: RunContext, ctx: JobContext, params: ImportParams) -> dict[str, Any]:
+async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportParams") -> dict[str, Any]:
     """Do a run of kind "import" whose format is this one. Importing the same again changes nothing.
 
     Raises:
@@ -104,7 +103,7 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: ImportPara
     return {
         "sae": detail.slug,
         "features": number,
-        "format": NEURONPEDIA,
+        "format": FORMAT,
         "model": about.model,
         "hook": detail.hook,
         "tokens": about.tokens.number,
@@ -116,7 +115,7 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: ImportPara
 # Reading
 
 
-def _read(params: ImportParams, spool: Spool, progress: Progress) -> About:
+def _read(params: "ImportParams", spool: Spool, progress: Progress) -> About:
     """Read all files into the spool, checking every record."""
     export = find(params.source)
     about = About(export=Path(params.source).name, sha256=export.sha256())
@@ -244,7 +243,7 @@ def _explanation_line(spool: Spool, explanation: records.Explanation, _where: st
         spool.add_explanation(explanation.index, clean_text(explanation.author), text)
 
 
-def _conclude(params: ImportParams, about: About, spool: Spool) -> None:
+def _conclude(params: "ImportParams", about: About, spool: Spool) -> None:
     """Check what was read as a whole, and say what was done with it."""
     if not spool.numbers():
         raise Unprocessable(f"{about.export} describes no feature.")
@@ -272,7 +271,7 @@ def _conclude(params: ImportParams, about: About, spool: Spool) -> None:
 
 
 async def _register(
-    session: AsyncSession, run: RunContext, params: ImportParams, about: About, spool: Spool
+    session: AsyncSession, run: RunContext, params: "ImportParams", about: About, spool: Spool
 ) -> tuple[SaeDetail, int, list[int]]:
     """The rows of model, texts and SAE, in one transaction; the SAE, its sequence set and the ids of the tokens."""
     slug = params.name or _slug(about)
@@ -360,7 +359,7 @@ def _imported(about: About, spool: Spool) -> dict[str, Any]:
     return {
         "source": about.export,
         "released": about.released,
-        "format": NEURONPEDIA,
+        "format": FORMAT,
         "sha256": about.sha256,
         "model": about.model,
         "sae": about.source,
@@ -385,7 +384,7 @@ async def _publish(
             "export": about.sha256,
             "reader": _READER,
             "features": len(numbers),
-            "counted_by": NEURONPEDIA,
+            "counted_by": FORMAT,
             "not_counted": "what the export left out, which it does not say",
         },
         features=with_progress(feature_rows(spool, spool.sequences(ids), ids, about.tokens), len(numbers), progress),

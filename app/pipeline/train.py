@@ -1,90 +1,146 @@
 """Train SAEs on a model's activations over a corpus."""
 
-from itertools import product
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import HookPair, PreparedInputs
-from app.pipeline.steps import Plan, evaluate_saes, prepare, train_saes
-from app.runs.context import RunContext
-from app.runs.job_context import JobContext
-from app.runs.params import TrainParams
-from sae_core.training import TrainingConfig
+from pydantic import BeforeValidator, Field, model_validator
+
+from app.paths import without_folder
+from app.pipeline.params import DEMO_MODEL, CorpusParams
+from app.pipeline.stages import EVALUATION, PREPARATION, TRAINING
+from app.runs.params import Option, Params, Several, Slug
+from app.runs.spec import Result, RunSpec
+
+if TYPE_CHECKING:
+    from app.runs.context import RunContext
+    from app.runs.job_context import JobContext
 
 
-def default_samples(tokens: int) -> int:
-    """Activations to train on: five passes over the corpus; of a small one more, for steps enough to learn at all."""
-    return max(5 * tokens, min(20 * tokens, 400_000))
+def _options_by_name(given: Any) -> Any:
+    """Read `NAME=VALUE` as a number, or as several where there is a comma; a mapping stays as it is."""
+    if isinstance(given, Mapping):
+        return given
+    options: dict[str, float | list[float]] = {}
+    for entry in given:
+        name, _, value = str(entry).partition("=")
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            raise ValueError(f"{entry!r} is not NAME=VALUE with a number.") from None
+        options[name.strip().replace("-", "_")] = numbers if "," in value else numbers[0]
+    return options
 
 
-def training_configs(params: TrainParams, tokens: int) -> list[TrainingConfig]:
-    """The trainings that these parameters ask for, on a corpus of `tokens` counted tokens.
+class HookParams(Params):
+    """Where a model's activations are read, and what is reconstructed from them."""
 
-    Where an architecture aims at no number of active features, all values of k are one.
-
-    Raises:
-        SAEError: one of them makes no sense.
-    """
-    configs = [
-        TrainingConfig(
-            architecture=architecture,
-            d_sae=width,
-            k=k,
-            skip=params.skip,
-            options=params.options,
-            samples=params.samples or default_samples(tokens),
-            batch_size=params.batch_size,
-            accumulate=params.accumulate,
-            precision=params.precision,
-            compile=params.compile,
-            lr=params.lr,
-            clip=params.clip,
-            seed=params.seed,
-        )
-        for architecture, width, k in product(params.architecture, params.width, params.k)
+    model: Annotated[
+        str,
+        Option(path=True),
+        Field(description=f"A GGUF file, a folder, a model of the hub, or {DEMO_MODEL}, which needs no hub."),
     ]
-    for config in configs:
-        config.resolved().sae(d_in=1, d_out=1 if params.hook_out else None)
-    return [config for config in configs if config.takes_k or config.k == params.k[0]]
+    hook: Annotated[str, Field(description="Hook point where activations are read: resid_post.9, mlp_out.3, …")]
+    hook_out: Annotated[
+        str | None,
+        Field(description="Hook point to reconstruct, such as mlp_out.9 from mlp_in.9: trains a transcoder."),
+    ] = None
 
 
-def plans(params: TrainParams, inputs: PreparedInputs) -> list[Plan]:
-    """The SAEs that these parameters ask for."""
-    hooks = inputs.hooks.names()
-    return [
-        Plan(
-            slug=params.name
-            or sae_slug(
-                inputs.model.name,
-                hooks["hook"],
-                config.architecture,
-                config.d_sae,
-                config.k if config.takes_k and len(params.k) > 1 else None,
-                hooks.get("hook_out"),
-            ),
-            config=config,
-            options=params.model_dump(mode="json", exclude_none=True)
-            | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
-        )
-        for config in training_configs(params, inputs.sequences.n_counted)
-    ]
+class TrainParams(CorpusParams, HookParams):
+    """An SAE for every combination of architectures, widths and k, trained on one stream of activations."""
+
+    skip: Annotated[
+        bool, Option(flags="--skip/--no-skip"), Field(description="Give a transcoder a skip connection.")
+    ] = False
+    architecture: Annotated[
+        Several[str],
+        Field(description="batchtopk, matryoshka, topk, jumprelu, gated or standard; several: batchtopk,topk."),
+    ] = ("batchtopk",)
+    width: Annotated[
+        Several[Annotated[int, Field(ge=2)]], Field(description="Number of features; several: 4096,8192.")
+    ] = (4096,)
+    k: Annotated[
+        Several[Annotated[int, Field(ge=1)]],
+        Field(description="Active features per token (not gated, standard); several: 32,64."),
+    ] = (32,)
+    options: Annotated[
+        dict[str, float | tuple[float, ...]],
+        BeforeValidator(_options_by_name),
+        Option(flags="--set", metavar="NAME=VALUE"),
+        Field(
+            description="An option of the architecture, such as l1_coefficient=2 or prefixes=0.1,0.5,1; repeatable.",
+        ),
+    ] = Field(default_factory=dict)
+    samples: Annotated[
+        int | None,
+        Option(default="five passes over the corpus"),
+        Field(ge=1, description="Activations to train on in all."),
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, description="Activations per step.")] = 2048
+    accumulate: Annotated[
+        int, Field(ge=1, description="Parts of a batch that are processed one after the other, to save memory.")
+    ] = 1
+    precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Of matrix products.")] = "float32"
+    compile: Annotated[
+        bool,
+        Option(flags="--compile"),
+        Field(description="Compile the step of gated or standard; needs a C++ compiler."),
+    ] = False
+    lr: Annotated[float | None, Option(default="by the width"), Field(gt=0, description="Peak learning rate.")] = None
+    clip: Annotated[
+        float | None, Option(default="by the size"), Field(gt=0, description="Largest norm of the gradient.")
+    ] = None
+    seed: Annotated[int, Field(description="Of start values and data order.")] = 0
+    stream: Annotated[
+        bool,
+        Option(flags="--stream/--cache", default="--cache"),
+        Field(description="Run the model as activations are needed, or once, to the disk."),
+    ] = False
+    buffer_mb: Annotated[int, Field(ge=1, description="Memory for activations with --stream, in MB.")] = 1024
+    feature_shards: Annotated[
+        int, Field(ge=1, description="Under torchrun, processes that share one dictionary; others share the batch.")
+    ] = 1
+    track: Annotated[
+        Several[Literal["tensorboard", "wandb"]] | None,
+        Field(description="Where else the curves go: tensorboard, wandb, or both with a comma."),
+    ] = None
+    name: Annotated[
+        Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _name_one_sae(self) -> "TrainParams":
+        if self.name is not None and len(self.architecture) * len(self.width) * len(self.k) > 1:
+            raise ValueError("A name is for one SAE; several are named by what they are. Leave the name out.")
+        return self
 
 
-async def run_train(run: RunContext, ctx: JobContext) -> dict[str, Any]:
-    """Do a run of kind "train": prepare the activations, train, evaluate."""
-    params = TrainParams.model_validate(run.params)
+def title(params: TrainParams) -> str:
+    """Return the title of a training."""
+    hooks = params.hook if params.hook_out is None else f"{params.hook} to {params.hook_out}"
+    widths = " and ".join(f"{width:,}" for width in params.width)
+    name = params.name or ", ".join(params.architecture)
+    return f"Train {name} on {without_folder(params.model)} {hooks}, {widths} features"
+
+
+async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -> Result:
+    """Prepare the activations, train, evaluate."""
+    from app.pipeline import steps
+    from app.pipeline.prepared_inputs import HookPair, prepare
+    from app.pipeline.training_plans import training_configs, training_plans
+
     training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
     hooks = HookPair.parse(params.hook, params.hook_out)
     inputs = await prepare(run, ctx, params.model, hooks, params, stream_mb=params.buffer_mb if params.stream else None)
-    trained = await train_saes(
+    trained = await steps.train_saes(
         run,
         ctx,
-        plans(params, inputs),
+        training_plans(params, inputs),
         inputs,
         track=params.track or (),
         feature_shards=params.feature_shards,
     )
-    evaluations = await evaluate_saes(run, ctx, trained, inputs)
+    evaluations = await steps.evaluate_saes(run, ctx, trained, inputs)
     results = [
         {
             "sae": detail.slug,
@@ -96,3 +152,34 @@ async def run_train(run: RunContext, ctx: JobContext) -> dict[str, Any]:
         for (sae, detail), evaluation in zip(trained, evaluations, strict=True)
     ]
     return results[0] if len(results) == 1 else {"saes": results}
+
+
+def assist_training(params: TrainParams) -> None:
+    """Take part in the training of the process that does the run."""
+    from app.pipeline.distributed import run_worker_rank
+
+    run_worker_rank(params.feature_shards)
+
+
+TRAIN = RunSpec(
+    kind="train",
+    help="""Train SAEs on a model's activations over a corpus.
+
+    Several architectures, widths or k give an SAE for each combination; the model runs once for all of them.
+    Interrupted, the same command continues from its last checkpoint. The run shows on the site too. Beside the weights
+    lies train.json, which --config takes to train the same SAE again.
+
+    Examples:
+      seesae train --model smollm2-135m --hook resid_post.9 --corpus wikipedia-summaries --width 8192
+      seesae train --config sweep.toml --width 4096,8192 --k 32,64
+      seesae train --config mlp.toml --hook mlp_in.9 --hook-out mlp_out.9 --skip --architecture topk
+      torchrun --nproc-per-node 4 -m app.cli train --config big.toml --feature-shards 2
+    """,
+    params=TrainParams,
+    stages=lambda _params: (*PREPARATION, *TRAINING, *EVALUATION),
+    title=title,
+    work=run_train,
+    result_order=("sae", "features", "tokens", "explained_variance", "l0"),
+    assist=assist_training,
+    takes_config=True,
+)

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
 from app.tables import Run, RunMetric, Sae
-from app.tables.runs import RunKind as RunKind
 from app.tables.runs import RunState as RunState
 
 StageState = Literal["waiting", "running", "done", "failed"]
@@ -36,7 +35,7 @@ class RunView:
     """One run."""
 
     id: int
-    kind: RunKind
+    kind: str
     title: str
     state: RunState
     params: Mapping[str, Any]
@@ -64,7 +63,7 @@ class MetricPoint:
 async def create_run(
     session: AsyncSession,
     *,
-    kind: RunKind,
+    kind: str,
     title: str,
     params: Mapping[str, Any],
     stages: Sequence[Stage],
@@ -113,6 +112,20 @@ async def list_runs(session: AsyncSession, *, limit: int = 50, before: int | Non
     if before is not None and is_id(before):
         query = query.where(Run.id < before)
     return [_view(*row) for row in await session.execute(query)]
+
+
+async def find_run(
+    session: AsyncSession, kind: str, params: Mapping[str, Any], states: Sequence[RunState]
+) -> RunView | None:
+    """The newest run of this kind with exactly these parameters, in one of these states."""
+    query = _RUNS.where(Run.kind == kind, Run.params == clean_json(params), Run.state.in_(states))
+    row = (await session.execute(query.order_by(Run.id.desc()).limit(1))).one_or_none()
+    return None if row is None else _view(*row)
+
+
+async def list_running(session: AsyncSession) -> list[RunView]:
+    """All runs that are marked as running."""
+    return [_view(*row) for row in await session.execute(_RUNS.where(Run.state == "running"))]
 
 
 async def start_run(session: AsyncSession, run_id: int) -> bool:

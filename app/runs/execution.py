@@ -1,50 +1,31 @@
 """Do one run: take its lock, do its work, and write down how it ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import structlog
 
-from app.pipeline.compare import run_compare
-from app.pipeline.demo import run_demo
-from app.pipeline.evaluate import run_evaluate
-from app.pipeline.import_sae import run_import
-from app.pipeline.index import run_index
-from app.pipeline.train import run_train
 from app.queries import runs
-from app.queries.runs import RunKind
 from app.queries.sql import locks
 from app.runs.context import RunContext, RunInterrupted, RunLocked, StagesListener
 from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
+from app.runs.spec import spec_of
 from sae_core.errors import SAEError
 
 log = structlog.get_logger("worker")
 
-Job = Callable[[RunContext, JobContext], Awaitable[Mapping[str, Any]]]
-
-JOBS: dict[RunKind, Job] = {
-    "demo": run_demo,
-    "train": run_train,
-    "index": run_index,
-    "evaluate": run_evaluate,
-    "compare": run_compare,
-    "import": run_import,
-}
-
 
 async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | None = None) -> None:
-    """Do a run to its end, going on from what an earlier attempt left. Does nothing where it is done or cancelled.
+    """Do a run to its end, continuing from what an earlier attempt left; nothing where it is done or cancelled.
 
     Raises:
-        BeingDone: another process is doing it.
-        UserError, SAEError: the work failed in a way that its user can mend; the run says so too.
-        RunInterrupted: the work was stopped, and can go on.
+        RunLocked: another process is doing it.
+        UserError, SAEError: the work failed for a reason that its user can fix; the run says so too.
+        RunInterrupted: the work was stopped, and can continue.
     """
     async with locks.run_lock(ctx.engine, run_id) as held:
         if not held:
-            raise RunLocked(f"Run {run_id} is being done by another process. Its page shows how far it is.")
+            raise RunLocked(f"Run {run_id} is being done by another process. Its page shows its progress.")
         async with ctx.sessions.begin() as session:
             if not await runs.start_run(session, run_id):
                 return
@@ -52,8 +33,9 @@ async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | No
         assert run is not None
         log.info("run_started", run=run.id, kind=run.kind)
         try:
+            spec = spec_of(run.kind)
             async with RunContext(run, ctx.sessions, listener=listener) as context:
-                result = await JOBS[run.kind](context, ctx)
+                result = await spec.work(context, ctx, spec.params.model_validate(run.params))
         except (RunInterrupted, asyncio.CancelledError):
             log.info("run_interrupted", run=run.id)
             raise
@@ -67,10 +49,10 @@ async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | No
 
 
 async def _fail(ctx: JobContext, run_id: int, error: Exception) -> None:
-    """Write why the run failed: in one line on its page, and in full in the log where it is our fault."""
+    """Write why the run failed: in one line on its page, and in full in the log where the fault is ours."""
     message = explain(error)
-    mendable = isinstance(error, SAEError) or message == str(error)
-    if mendable:
+    users_to_fix = isinstance(error, SAEError) or message == str(error)
+    if users_to_fix:
         log.warning("run_failed", run=run_id, reason=message)
     else:
         log.error("run_failed", run=run_id, reason=message, exc_info=error)

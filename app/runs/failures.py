@@ -1,4 +1,4 @@
-"""Why a run failed: the user's to mend, the machine's to recover from, or ours to fix."""
+"""Why a run failed: for the user to fix, for the machine to recover from, or a fault of ours."""
 
 import errno
 
@@ -8,6 +8,9 @@ import sqlalchemy.exc
 
 from app.errors import UserError
 from sae_core.errors import SAEError
+
+INTERRUPTED = "It was interrupted. The same command continues from where it stopped."
+"""Why a run failed whose process was stopped or killed."""
 
 _INFRASTRUCTURE = (
     sqlalchemy.exc.OperationalError,
@@ -19,16 +22,16 @@ _INFRASTRUCTURE = (
 
 
 def is_infrastructure(error: BaseException) -> bool:
-    """Whether the same work may succeed later, unchanged: the database or the network went away."""
+    """True if the same work may succeed later, unchanged: the database or the network went away."""
     return isinstance(error, _INFRASTRUCTURE)
 
 
 def explain(error: BaseException) -> str:
-    """One line for a person: what is wrong and, where they can do something about it, what."""
+    """Return one line for a person: what is wrong and, where they can do something about it, what to do."""
     if isinstance(error, (UserError, SAEError)):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full. Free some space, then run the same command again: it goes on from here."
+        return "The disk is full. Free some space, then run the same command again: it continues from here."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "There was not enough memory. Close other programs or ask for a smaller width, then try again."
     if is_infrastructure(error):

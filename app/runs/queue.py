@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked
-from app.runs.failures import is_infrastructure
-from app.runs.submit import fail_abandoned
+from app.runs.execution import execute
+from app.runs.failures import INTERRUPTED, is_infrastructure
+from app.runs.job_context import JobContext
 from app.supervision.embedded_postgres import libpq_url
 
 log = structlog.get_logger("worker")
@@ -60,8 +61,6 @@ def connector(database_url: str) -> procrastinate.PsycopgConnector:
 @app.task(name="run", queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
 async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
     """Do a run, to its end or from where it stopped."""
-    from app.runs.execution import execute  # imports torch, which a process that only enqueues does without
-
     await execute(context.additional_context["ctx"], run_id)
 
 
@@ -69,7 +68,7 @@ async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
 @app.task(name="retry_stalled", queue=MAINTENANCE, queueing_lock="retry_stalled", pass_context=True)
 async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
     """Put back jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
-    ctx = context.additional_context["ctx"]
+    ctx: JobContext = context.additional_context["ctx"]
     await requeue_stalled(context.app, ctx.engine, STALLED_SECONDS)
     await fail_abandoned(ctx)
 
@@ -96,6 +95,16 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
         log.info("job_put_back", run=run_id, job=job.id)
         found.append(run_id)
     return found
+
+
+async def fail_abandoned(ctx: JobContext) -> None:
+    """Mark runs as failed that a command was doing when it was killed: no worker would continue them."""
+    async with ctx.sessions() as session:
+        unqueued = [run for run in await runs.list_running(session) if run.job_id is None]
+    for run in unqueued:
+        if not await locks.is_run_locked(ctx.engine, run.id):
+            async with ctx.sessions.begin() as session:
+                await runs.fail_run(session, run.id, INTERRUPTED)
 
 
 async def enqueue(session: AsyncSession, run_id: int) -> None:

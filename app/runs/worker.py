@@ -8,9 +8,8 @@ import procrastinate
 import structlog
 
 from app.db import create_engine, create_sessionmaker
-from app.runs import execution, queue  # noqa: F401 - execution loads torch now, not when the first run waits for it
+from app.runs import queue
 from app.runs.job_context import JobContext
-from app.runs.submit import fail_abandoned
 from app.settings import Settings
 
 log = structlog.get_logger("worker")
@@ -32,7 +31,7 @@ async def work(settings: Settings, database_url: str) -> None:
         with queue.app.replace_connector(queue.connector(database_url)) as app:
             async with app.open_async():
                 await queue.requeue_stalled(app, engine, seconds_since_heartbeat=0)
-                await fail_abandoned(ctx)
+                await queue.fail_abandoned(ctx)
                 log.info("worker_ready")
                 async with asyncio.TaskGroup() as workers:
                     for name in (queue.RUNS, queue.MAINTENANCE):

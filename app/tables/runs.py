@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
 
-RunKind = Literal["train", "index", "evaluate", "compare", "demo", "import", "export"]
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -17,13 +16,10 @@ class Run(Base):
     """One piece of long work. `stages` is the list that `app.queries.runs.Stage` describes."""
 
     __tablename__ = "run"
-    __table_args__ = (
-        CheckConstraint("kind IN ('train', 'index', 'evaluate', 'compare', 'demo', 'import', 'export')", name="kind"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
-    )
+    __table_args__ = (CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    kind: Mapped[RunKind] = mapped_column(String)
+    kind: Mapped[str]
     title: Mapped[str]
     state: Mapped[RunState] = mapped_column(String, server_default="queued")
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)

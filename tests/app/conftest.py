@@ -6,8 +6,8 @@ import pytest
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
-from app.runs.params import TrainParams
 from app.settings import Settings
 from tests.tiny import CORPUS_FILE, tiny_model
 

@@ -2,12 +2,12 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.cli.local_runs import request_demo
-from app.pipeline.naming import demo_slug, demo_title, sae_slug
+from app.cli.demo import submit_demo
+from app.pipeline.demo import DemoParams, demo_slug, title
+from app.pipeline.naming import sae_slug
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.job_context import JobContext
-from app.runs.params import DemoParams
 from app.settings import Settings
 
 
@@ -16,7 +16,7 @@ def test_slugs_name_what_is_not_the_default() -> None:
     assert demo_slug(DemoParams(width=8192, layer=4)) == "smollm2-135m-l4-batchtopk-8192"
     assert demo_slug(DemoParams(k=16, tokens=65536)) == "smollm2-135m-l9-batchtopk-4096-k16-t65536"
     assert sae_slug("gpt2", "mlp_out.3", "topk", 512) == "gpt2-l3-mlp-out-topk-512"
-    assert demo_title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
+    assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
 
 
 def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:
@@ -27,15 +27,15 @@ async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     ctx = shop_of(engine, sessionmaker)
-    first = await request_demo(ctx, DemoParams())
-    assert (await request_demo(ctx, DemoParams())).id == first.id
-    assert (await request_demo(ctx, DemoParams(k=16))).id != first.id
+    first = await submit_demo(ctx, DemoParams())
+    assert (await submit_demo(ctx, DemoParams())).id == first.id
+    assert (await submit_demo(ctx, DemoParams(k=16))).id != first.id
 
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
         await runs.finish_run(session, first.id, {"sae": demo_slug(DemoParams())})
     # Its SAE is not there, whoever removed it: the work is done again.
-    again = await request_demo(ctx, DemoParams())
+    again = await submit_demo(ctx, DemoParams())
     assert again.id != first.id
 
 
@@ -43,11 +43,11 @@ async def test_a_failed_demo_goes_on_as_the_same_run(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     ctx = shop_of(engine, sessionmaker)
-    first = await request_demo(ctx, DemoParams())
+    first = await submit_demo(ctx, DemoParams())
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
         await runs.fail_run(session, first.id, "No network.")
-    assert (await request_demo(ctx, DemoParams())).id == first.id
+    assert (await submit_demo(ctx, DemoParams())).id == first.id
     async with sessionmaker() as session:
         run = await runs.get_run(session, first.id)
     assert run is not None
@@ -58,8 +58,8 @@ async def test_a_demo_that_another_process_does_is_not_queued(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     ctx = shop_of(engine, sessionmaker)
-    first = await request_demo(ctx, DemoParams())
+    first = await submit_demo(ctx, DemoParams())
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
     async with locks.run_lock(engine, first.id):
-        assert (await request_demo(ctx, DemoParams())).job_id == (await request_demo(ctx, DemoParams())).job_id
+        assert (await submit_demo(ctx, DemoParams())).job_id == (await submit_demo(ctx, DemoParams())).job_id

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import create_sessionmaker, sqlalchemy_url, transaction
 from app.errors import UserError
 from app.paths import MIGRATIONS
+from app.pipeline.stages import COMPARISON, INDEXING
 from app.queries.runs import Stage, create_run, fail_run, get_run
 from app.queries.saes import get_sae
-from app.runs.stages import COMPARISON, INDEXING
+from app.runs.spec import StageSpec
 from app.schema import current, head, is_current, upgrade
 from app.supervision.embedded_postgres import libpq_url
 from app.tables import Base
@@ -124,10 +125,13 @@ async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engin
 
 
 @pytest.mark.parametrize(("number", "stage"), [("0005", INDEXING[-1]), ("0006", COMPARISON[0])])
-async def test_a_run_of_before_finds_the_stages_that_were_added(engine: AsyncEngine, number: str, stage: Stage) -> None:
+async def test_a_run_of_before_finds_the_stages_that_were_added(
+    engine: AsyncEngine, number: str, stage: StageSpec
+) -> None:
+    *indexing, added = (Stage(entry.name, entry.title, unit=entry.unit) for entry in (*INDEXING, stage))
     sessions = create_sessionmaker(engine)
     async with transaction(sessions) as session:
-        asked = {"kind": "index", "title": "Index", "params": {}, "stages": INDEXING, "created_by": "ada"}
+        asked = {"kind": "index", "title": "Index", "params": {}, "stages": indexing, "created_by": "ada"}
         run = await create_run(session, **asked)
         await fail_run(session, run.id, "No room.")
     revision = ScriptDirectory(str(MIGRATIONS)).get_revision(number)
@@ -141,4 +145,4 @@ async def test_a_run_of_before_finds_the_stages_that_were_added(engine: AsyncEng
     async with transaction(sessions) as session:
         found = await get_run(session, run.id)
     assert found is not None
-    assert found.stages == (*INDEXING, stage)
+    assert found.stages == (*indexing, added)

@@ -16,6 +16,9 @@ from sae_core.files import sha256_file, sha256_json
 
 R = TypeVar("R", bound=Record)
 
+FORMAT = "neuronpedia"
+"""The format's name, for SAEDashboard's files and Neuronpedia's alike."""
+
 Kind = Literal["features", "activations", "explanations"]
 KINDS: tuple[Kind, ...] = ("features", "activations", "explanations")
 

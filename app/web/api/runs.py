@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from app.errors import NotFound
 from app.problems import documented
 from app.queries import runs as queries
-from app.queries.runs import RunKind, RunState, RunView, StageState
+from app.queries.runs import RunState, RunView, StageState
+from app.runs.spec import specs
 from app.web.dependencies import Session
 
 router = APIRouter(prefix="/api/v1/runs", tags=["Runs"])
@@ -35,7 +36,7 @@ class RunOut(BaseModel):
     """One piece of long work."""
 
     id: int
-    kind: RunKind
+    kind: Annotated[str, Field(description="One of those that GET /api/v1/runs/kinds lists.", examples=["train"])]
     title: str
     state: RunState
     sae: Annotated[str | None, Field(description="Slug of the SAE this is about, once there is one.")]
@@ -62,6 +63,20 @@ class RunList(BaseModel):
     next_cursor: str | None
 
 
+class RunKindOut(BaseModel):
+    """A kind of run."""
+
+    kind: str
+    summary: str
+    params: Annotated[dict[str, Any], Field(description="JSON schema of its parameters.")]
+
+
+class RunKinds(BaseModel):
+    """All kinds of run."""
+
+    kinds: list[RunKindOut]
+
+
 @router.get("", summary="List runs", responses=documented())
 async def list_runs(
     session: Session,
@@ -72,6 +87,16 @@ async def list_runs(
     found = await queries.list_runs(session, limit=limit, before=cursor)
     more = len(found) == limit
     return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(found[-1].id) if more else None)
+
+
+@router.get("/kinds", summary="Kinds of run", responses=documented())
+async def list_kinds() -> RunKinds:
+    """Every kind of run that workers do, with what it takes."""
+    return RunKinds(
+        kinds=[
+            RunKindOut(kind=spec.kind, summary=spec.summary, params=spec.params.model_json_schema()) for spec in specs()
+        ]
+    )
 
 
 @router.get("/{id}", summary="One run", responses=documented(404))

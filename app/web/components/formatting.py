@@ -2,7 +2,8 @@
 
 import math
 from datetime import UTC, datetime
-from pathlib import PurePath
+
+from app.paths import without_folder
 
 NARROW_SPACE = "\u202f"
 NONE = "–"
@@ -99,11 +100,6 @@ def rate(value: float, unit: str) -> str:
     if unit == "bytes":
         return f"{amount(value, unit)}/s"
     return f"{significant(value) if value < 100 else f'{value:,.0f}'} {unit}/s"
-
-
-def without_folder(source: str) -> str:
-    """Where something came from, as others may see it: of a path on the server, only the file's name."""
-    return PurePath(source).name if PurePath(source).is_absolute() else source
 
 
 FILTERS = {

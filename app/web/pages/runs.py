@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
-from fastapi.responses import HTMLResponse, StreamingResponse
-from sqlalchemy.exc import DBAPIError
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import HTMLResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.errors import NotFound
+from app.db import transaction
+from app.errors import NotFound, Unavailable
 from app.queries.runs import MetricPoint, RunView, Stage, get_run, list_runs, metrics
+from app.runs.spec import is_known, spec_of
 from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
@@ -31,10 +33,10 @@ MOST_LIVE = 3
 
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
-_LOOKS_BETWEEN_PINGS = 15
 _SHOWN_APART = {"seconds", "saes", "notes", "intervals"}
 """Parts of a result that are no numbers with a name: those of stages, tables, sentences, the SAE page's intervals."""
 
+View = Literal["progress", "card"]
 RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
@@ -97,6 +99,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
     """One run: stages, curves, and what came of it."""
     run = await _run(session, run_id)
     points = await metrics(session, run_id)
+    result = {name: value for name, value in (run.result or {}).items() if name not in _SHOWN_APART}
     context = {
         **_progress(run),
         "curves": figures.training_curves(points),
@@ -104,67 +107,64 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "after": points[-1].step if points else -1,
         "saes": (run.result or {}).get("saes", []),
         "notes": (run.result or {}).get("notes", []),
-        "results": _facts({name: value for name, value in (run.result or {}).items() if name not in _SHOWN_APART}),
-        "params": _facts(run.params),
+        "results": _facts(_result_order(run.kind, result)),
+        "params": _facts(_params_order(run.kind, run.params)),
     }
     return render(request, "runs/page.html", context)
 
 
-@router.get("/runs/{run_id}/events")
+async def _known_run(request: Request, run_id: RunId) -> int:
+    """Answer 404 while there is still a status to give; the session closes before the stream begins."""
+    async with transaction(request.app.state.sessionmaker) as session:
+        return (await _run(session, run_id)).id
+
+
+@router.get("/runs/{run_id}/events", response_class=EventSourceResponse)
 async def events(
     request: Request,
-    run_id: RunId,
-    session: Session,
-    view: Literal["progress", "card"] = "progress",
+    run_id: Annotated[int, Depends(_known_run)],
+    view: View = "progress",
     after: int = -1,
-) -> StreamingResponse:
+) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events until the run ends; `after` is the step of the last point that the page has."""
-    await _run(session, run_id)  # 404 now, while there is still a status to give
-    sessions: async_sessionmaker[AsyncSession] = request.app.state.sessionmaker
-    return StreamingResponse(
-        run_events(sessions, run_id, view, after),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    async for event in run_events(request.app.state.sessionmaker, run_id, view, after):
+        yield event
 
 
 async def run_events(
-    sessions: async_sessionmaker[AsyncSession], run_id: int, view: Literal["progress", "card"], after: int
-) -> AsyncIterator[str]:
-    """The events of one run, looked for once a second.
+    sessions: async_sessionmaker[AsyncSession], run_id: int, view: View, after: int
+) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events of one run, which is looked at once per second.
 
     Each look has a session of its own: a page that stays open must not hold a connection.
     """
     sent = ""
-    looks = 0
     while True:
         try:
-            async with sessions() as session:
+            async with transaction(sessions) as session:
                 run = await get_run(session, run_id)
                 points = await metrics(session, run_id, after_step=after) if view == "progress" else []
-        except DBAPIError:
+        except Unavailable:
             return  # without an `end`: the browser connects again, and is told how the database is
         if run is None:
             break
         if points and after < 0:  # the page has no charts yet
-            yield _event("curves", rendering.text("runs/_curves.html", {"curves": figures.training_curves(points)}))
+            charts = rendering.text("runs/_curves.html", {"curves": figures.training_curves(points)})
+            yield ServerSentEvent(event="curves", raw_data=charts)
         elif points:
-            yield _event("metrics", _points(points))
+            yield ServerSentEvent(event="metrics", raw_data=_points(points))
         after = points[-1].step if points else after
         fragment = _fragment(run, view)
         if fragment != sent:
             sent = fragment
-            yield _event(view, fragment)
-        elif looks % _LOOKS_BETWEEN_PINGS == 0:
-            yield ": still here\n\n"
+            yield ServerSentEvent(event=view, raw_data=fragment)
         if run.state not in ACTIVE:
             break
-        looks += 1
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-    yield _event("end", "")
+    yield ServerSentEvent(event="end", raw_data="")
 
 
-def _fragment(run: RunView, view: Literal["progress", "card"]) -> str:
+def _fragment(run: RunView, view: View) -> str:
     if view == "card":
         return rendering.text("runs/_card.html", {"run": card(run)})
     return rendering.text("runs/_progress.html", _progress(run))
@@ -178,10 +178,16 @@ def _points(points: list[MetricPoint]) -> str:
     return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.thinned(points)])
 
 
-def _event(name: str, data: str) -> str:
-    """One event in the wire's form: every line of the data has its own prefix."""
-    lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
-    return f"event: {name}\n{lines}\n"
+def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return parameters in the order of their declaration, which the database does not keep."""
+    if not is_known(kind):
+        return params
+    declared = [name for name in spec_of(kind).params.model_fields if name in params]
+    return {name: params[name] for name in [*declared, *(params.keys() - set(declared))]}
+
+
+def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    return spec_of(kind).order(result) if is_known(kind) else result
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:

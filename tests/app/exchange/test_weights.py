@@ -9,8 +9,9 @@ import torch
 
 from app.errors import Conflict, NotFound, UserError
 from app.exchange.weights import export_sae
+from app.pipeline.import_sae import ImportParams
+from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
-from app.runs.params import ImportParams, TrainParams
 from sae_core.checkpoints import FORMATS, load
 from sae_core.errors import CheckpointError
 from sae_core.saes import SAE, JumpReLU

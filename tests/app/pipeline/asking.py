@@ -1,35 +1,29 @@
-"""Ask for a run and do it, as a command does."""
+"""Submit a run and do it, as a command does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.pipeline.import_sae import ImportParams
 from app.queries import runs
-from app.queries.runs import RunKind, RunView, Stage
+from app.queries.runs import RunView
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
-from app.runs.params import ImportParams, Params
-from app.runs.stages import COMPARE, EVALUATE, IMPORT, IMPORT_STATISTICS, INDEX, TRAIN
-from app.runs.submit import request_run
+from app.runs.params import Params
+from app.runs.spec import spec_of
+from app.runs.submit import submit_run
 
-PLANS: dict[RunKind, Sequence[Stage]] = {
-    "train": TRAIN,
-    "index": INDEX,
-    "evaluate": EVALUATE,
-    "compare": COMPARE,
-    "import": IMPORT,
-}
 EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 """Small exports: `saedashboard` and `release`."""
 
 
-async def ask(ctx: JobContext, kind: RunKind, params: Params) -> int:
+async def ask(ctx: JobContext, kind: str, params: Params) -> int:
     async with ctx.sessions.begin() as session:
-        run = await request_run(session, kind=kind, title=kind, params=params, stages=PLANS[kind], created_by="tester")
+        run = await submit_run(session, spec_of(kind), params, created_by="tester")
     return run.id
 
 
-async def do(ctx: JobContext, kind: RunKind, params: Params) -> RunView:
+async def do(ctx: JobContext, kind: str, params: Params) -> RunView:
     run_id = await ask(ctx, kind, params)
     await execute(ctx, run_id)
     return await row(ctx, run_id)
@@ -37,15 +31,9 @@ async def do(ctx: JobContext, kind: RunKind, params: Params) -> RunView:
 
 async def bring(ctx: JobContext, source: Path, **options: Any) -> Mapping[str, Any]:
     """Import an export of statistics; the result."""
-    params = ImportParams(source=str(source), format="neuronpedia", **options)
-    async with ctx.sessions.begin() as session:
-        run = await request_run(
-            session, kind="import", title="", params=params, stages=IMPORT_STATISTICS, created_by="tester"
-        )
-    await execute(ctx, run.id)
-    result = (await row(ctx, run.id)).result
-    assert result is not None
-    return result
+    run = await do(ctx, "import", ImportParams(source=str(source), format="neuronpedia", **options))
+    assert run.result is not None
+    return run.result
 
 
 async def row(ctx: JobContext, run_id: int) -> RunView:

@@ -7,13 +7,15 @@ import pytest
 from sqlalchemy import text
 
 from app.errors import NotFound, Unprocessable
-from app.pipeline import compare
+from app.pipeline import comparison
+from app.pipeline.compare import CompareParams
+from app.pipeline.index import IndexParams
+from app.pipeline.train import TrainParams
 from app.queries.comparisons import ComparisonView, get_comparison, get_counterparts, get_parts, list_counterparts
 from app.queries.saes import SaeDetail, get_sae
 from app.runs.context import RunInterrupted, StageProgress
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
-from app.runs.params import CompareParams, IndexParams, TrainParams
 from tests.app.pipeline.asking import ask, do, row
 from tests.tiny import CORPUS_FILE, tiny_model
 
@@ -97,7 +99,7 @@ async def test_it_is_the_same_from_both_sides_and_not_made_twice(
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
-    monkeypatch.setattr(compare, "match_features", not_again)
+    monkeypatch.setattr(comparison, "match_features", not_again)
     asked = await do(trained, "compare", BOTH)
     turned = await do(trained, "compare", CompareParams(a=NARROW, b=WIDE))
     assert await compared(trained) == before

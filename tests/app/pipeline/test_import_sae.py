@@ -11,14 +11,16 @@ from sqlalchemy import text
 
 from app.errors import Conflict, Unprocessable
 from app.exchange.weights import export_sae
-from app.pipeline import import_sae
+from app.pipeline import import_weights
+from app.pipeline.evaluate import EvaluateParams
+from app.pipeline.import_sae import WEIGHTS_STAGES, ImportParams
+from app.pipeline.index import IndexParams
+from app.pipeline.train import TrainParams
 from app.queries import runs, saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
-from app.runs.params import EvaluateParams, ImportParams, IndexParams, TrainParams
-from app.runs.stages import IMPORT
 from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
 from sae_core.saes import SAE, TopK
@@ -147,7 +149,7 @@ async def test_a_transcoder_comes_back_with_both_its_hook_points(
 async def test_a_dictionary_of_somebody_else(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "dictionary")
     run = await do(ctx, "import", ImportParams(source=str(source), model=str(model_folder)))
-    assert [stage.state for stage in run.stages] == ["done"] * len(IMPORT)
+    assert [stage.state for stage in run.stages] == ["done"] * len(WEIGHTS_STAGES)
     assert run.result is not None
     assert run.sae_slug == run.result["sae"] == "tiny-llama-l1-jumprelu-64-k4"
     assert any("threshold" in note for note in run.result["notes"])
@@ -203,7 +205,7 @@ async def test_the_hubs_name_of_a_model_is_found_and_kept_with_the_checkpoints_o
         return read_model(str(model_folder), **options)
 
     read_model = import_sae.read_model
-    monkeypatch.setattr(import_sae, "read_model", read)
+    monkeypatch.setattr(import_weights, "read_model", read)
     result = await bring(ctx, foreign(tmp_path / "sae", model_name="gpt2-small", hook_name="resid_post.1"))
     assert asked == ["openai-community/gpt2"]
     assert "Its model, gpt2-small, was taken to be openai-community/gpt2." in result["notes"]
@@ -277,7 +279,7 @@ async def test_an_import_that_was_stopped_goes_on(
         raise RunInterrupted
 
     with monkeypatch.context() as patched, pytest.raises(RunInterrupted):
-        patched.setattr(import_sae, "register_imported", stop)
+        patched.setattr(import_weights, "register_imported", stop)
         await execute(ctx, run_id)
     assert await ask(ctx, "import", params) == run_id
     run = await do(ctx, "import", params)

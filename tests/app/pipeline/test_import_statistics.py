@@ -17,13 +17,13 @@ from app.exchange.features import export_features
 from app.exchange.neuronpedia import files
 from app.exchange.neuronpedia.files import find, is_export
 from app.exchange.neuronpedia.release import write_neuronpedia
+from app.pipeline.index import IndexParams
 from app.queries import saes
 from app.queries.examples import ExampleView, get_examples
 from app.queries.features import FeatureDetail, feature_numbers, features_around, get_feature
 from app.queries.labels import label_history, list_labels
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
-from app.runs.params import IndexParams
 from app.services.tokens import api_texts
 from tests.app.pipeline.asking import EXPORTS, bring, do
 from tests.factories import add_label, make_sae

@@ -9,16 +9,17 @@ import pytest
 from sqlalchemy import text
 
 from app.errors import Conflict, NotFound
-from app.pipeline import distributed
-from app.pipeline import steps as stages_module
+from app.pipeline import distributed, prepared_inputs
+from app.pipeline.evaluate import EvaluateParams
+from app.pipeline.index import IndexParams
+from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs, saes
 from app.queries.sql import locks
 from app.runs.context import RunContext, RunInterrupted, RunLocked
 from app.runs.execution import execute
+from app.runs.failures import INTERRUPTED
 from app.runs.job_context import JobContext
-from app.runs.params import EvaluateParams, IndexParams, TrainParams
-from app.runs.stages import TRAIN
-from app.runs.submit import INTERRUPTED, fail_abandoned
+from app.runs.queue import fail_abandoned
 from sae_core.errors import ModelError, SAEError
 from tests.app.pipeline.asking import ask, do, row
 from tests.tiny import CORPUS_FILE
@@ -50,7 +51,7 @@ async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainPa
     assert (trained.state, trained.sae_slug) == ("done", SLUG)
     assert trained.result is not None
     assert trained.result["explained_variance"] > 0.1
-    assert [stage.state for stage in trained.stages] == ["done"] * len(TRAIN)
+    assert [stage.state for stage in trained.stages] == ["done"] * len(TRAIN.stages(training))
     async with ctx.sessions() as session:
         points = await runs.metrics(session, trained.id)
     assert points
@@ -80,7 +81,7 @@ async def test_a_repeated_run_takes_what_is_there(
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
-    monkeypatch.setattr(stages_module, "pack", not_again)
+    monkeypatch.setattr(prepared_inputs, "pack", not_again)
     monkeypatch.setattr(distributed, "train", not_again)
     second = await do(ctx, "train", training)
     assert second.id != first.id
@@ -165,7 +166,7 @@ async def test_a_fault_of_ours_is_said_without_its_message(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("somebody's text")
 
-    monkeypatch.setattr(stages_module, "pack", broken)
+    monkeypatch.setattr(prepared_inputs, "pack", broken)
     run_id = await ask(ctx, "train", training)
     with pytest.raises(KeyError):
         await execute(ctx, run_id)

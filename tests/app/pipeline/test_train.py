@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from app.pipeline import distributed
-from app.pipeline.train import training_configs
+from app.pipeline.index import IndexParams
+from app.pipeline.train import TrainParams
+from app.pipeline.training_plans import training_configs
 from app.queries import runs, saes
 from app.runs.job_context import JobContext
-from app.runs.params import IndexParams, TrainParams
 from sae_core.errors import ModelError, SAEError
 from sae_core.models import LanguageModel
 from sae_core.saes import ARCHITECTURES, SAE

@@ -13,14 +13,13 @@ import procrastinate
 import pytest
 from sqlalchemy import text
 
+from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs
 from app.queries.runs import RunView
 from app.queries.sql import locks
 from app.runs import queue
 from app.runs.job_context import JobContext
-from app.runs.params import TrainParams
-from app.runs.stages import TRAIN
-from app.runs.submit import request_run
+from app.runs.submit import submit_run
 
 SECONDS = 90.0
 
@@ -34,9 +33,7 @@ async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
 
 async def ask(ctx: JobContext, training: TrainParams) -> int:
     async with ctx.sessions.begin() as session:
-        run = await request_run(
-            session, kind="train", title="Train", params=training, stages=TRAIN, created_by="tester"
-        )
+        run = await submit_run(session, TRAIN, training, created_by="tester")
         await queue.enqueue(session, run.id)
     return run.id
 
@@ -164,9 +161,7 @@ async def test_a_run_waits_once_however_often_it_is_asked_for(ctx: JobContext, t
 
 async def test_run_and_job_appear_together_or_not_at_all(ctx: JobContext, training: TrainParams) -> None:
     async with ctx.sessions() as session:
-        run = await request_run(
-            session, kind="train", title="Train", params=training, stages=TRAIN, created_by="tester"
-        )
+        run = await submit_run(session, TRAIN, training, created_by="tester")
         await queue.enqueue(session, run.id)
         await session.rollback()
     assert await statuses(ctx) == []

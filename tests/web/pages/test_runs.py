@@ -98,14 +98,14 @@ async def test_each_point_is_sent_once(
     run = await add_run(session, made.sae, ends="running")
     await session.commit()
     stream = run_events(sessionmaker, run.id, "progress", 1400)
-    [(name, points)] = events(await anext(stream))
-    assert name == "metrics"
-    assert [point["step"] for point in json.loads(points)] == [1450]
-    assert events(await anext(stream))[0][0] == "progress"
+    first = await anext(stream)
+    assert first.event == "metrics"
+    assert [point["step"] for point in json.loads(first.raw_data or "")] == [1450]
+    assert (await anext(stream)).event == "progress"
     await append_metrics(session, run.id, [MetricPoint(5000, {"loss": 0.2})])
     await finish_run(session, run.id, {})
     await session.commit()
-    rest = [event async for part in stream for event in events(part)]
+    rest = [(event.event, event.raw_data) async for event in stream]
     assert rest[0] == ("metrics", json.dumps([{"step": 5000, "values": {"loss": 0.2}}]))
     assert [name for name, _ in rest[1:]] == ["progress", "end"]
 

@@ -1,0 +1,85 @@
+"""Results of runs as text for a person."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from app.queries.runs import RunView
+from app.runs.spec import RunSpec
+
+
+def ordered_result(spec: RunSpec[Any], run: RunView) -> dict[str, Any]:
+    """Return a run's result in reading order; the seconds of its stages come last, in their order."""
+    assert run.result is not None
+    result = spec.order(run.result)
+    seconds = result.pop("seconds", None)
+    if seconds is not None:
+        result["seconds"] = {stage.name: seconds[stage.name] for stage in run.stages if stage.name in seconds}
+    return result
+
+
+def full_text(spec: RunSpec[Any], result: Mapping[str, Any]) -> str:
+    """Return a result with its notes and the next step, a line each."""
+    notes = result.get("notes", [])
+    text = result_text({name: value for name, value in result.items() if name != "notes"})
+    return "\n".join(line for line in [text, *notes, spec.next_step(result)] if line is not None)
+
+
+def result_text(result: Mapping[str, Any]) -> str:
+    """A run's result for a person: a line each; metrics with intervals, and several SAEs, as a table."""
+    lines = []
+    for name, value in result.items():
+        if name == "saes":
+            lines.append(_saes_table(value))
+            continue
+        if name in ("intervals", *result.get("intervals", {})):
+            continue
+        if name == "seconds":
+            shown = f"{sum(value.values()):.0f} in all"
+        elif isinstance(value, float):
+            shown = f"{value:.4g}"
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(f"{name.replace('_', ' '):>20}  {shown}")
+    if "intervals" in result:
+        lines.append(_metrics_table(result))
+    return "\n".join(lines)
+
+
+def _metrics_table(result: Mapping[str, Any]) -> str:
+    """What `seesae evaluate` measured, in reading order."""
+    from sae_core.evaluation import Evaluation  # loaded already by who evaluated
+
+    known = {entry.name for entry in fields(Evaluation)}
+    evaluation = Evaluation(**{name: value for name, value in result.items() if name in known})
+    table = Table("metric", box=SIMPLE_HEAD)
+    for name in ("value", "95 % interval", "tokens"):
+        table.add_column(name, justify="right")
+    for row in evaluation.rows():
+        interval = "" if row.low is None or row.high is None else f"{row.low:.4g} – {row.high:.4g}"
+        table.add_row(row.name.replace("_", " "), f"{row.value:.4g}", interval, f"{row.tokens:,}" if row.tokens else "")
+    return _plain(table)
+
+
+def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The SAEs that one run trained."""
+    table = Table("sae", box=SIMPLE_HEAD)
+    for name in ("features", "explained variance", "l0"):
+        table.add_column(name, justify="right")
+    for result in results:
+        figures = (f"{result['explained_variance']:.4g}", f"{result['l0']:.4g}")
+        table.add_row(result["sae"], f"{result['features']:,}", *figures)
+    return _plain(table)
+
+
+def _plain(table: Table) -> str:
+    """As text, without colours and however wide it is: it goes to standard output."""
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

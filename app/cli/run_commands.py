@@ -1,0 +1,53 @@
+"""A command for every kind of run: it does the work in this process, with progress here and on the site."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from app.cli.options import Device, Json
+from app.cli.outcome import answer, report_user_errors
+from app.cli.processes import settings_with
+from app.cli.run_options import with_params
+from app.pipeline import KINDS
+from app.runs.params import Params
+from app.runs.spec import RunSpec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for spec in KINDS:
+        if spec.panel:
+            app.command(spec.kind, help=spec.help, rich_help_panel=spec.panel)(run_command(spec))
+
+
+def run_command(spec: RunSpec[Any]) -> Callable[..., None]:
+    """Return the command that does a run of this kind."""
+
+    def run(params: Params, device: Device = None, as_json: Json = False) -> None:
+        _run(spec, params, device, as_json)
+
+    def run_without_device(params: Params, as_json: Json = False) -> None:
+        _run(spec, params, None, as_json)
+
+    command = run if spec.takes_device else run_without_device
+    return with_params(spec.params, takes_config=spec.takes_config)(report_user_errors(command))
+
+
+def _run(spec: RunSpec[Any], params: Params, device: str | None, as_json: bool) -> None:
+    """Do a run here, with bars, and end with its result."""
+    from app.cli.local_runs import run_here
+    from app.cli.result_text import full_text, ordered_result
+    from app.cli.run_display import StageDisplay, stderr_console
+    from app.logging import configure
+
+    if spec.assist is not None and int(os.environ.get("RANK", "0")) > 0:
+        spec.assist(params)
+        return
+    configure("error")
+    with StageDisplay(stderr_console()) as display:
+        run = asyncio.run(run_here(settings_with(device=device), display, spec, params))
+    result = ordered_result(spec, run)
+    answer(result, as_json=as_json, text=full_text(spec, result))

@@ -1,0 +1,166 @@
+"""Parameters of runs as options of commands: made from the fields of a `Params` class, and read back into it."""
+
+import inspect
+import json
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import annotated_types
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from app.runs.params import Option, Params
+
+P = TypeVar("P", bound=Params)
+
+
+def with_params(kind: type[P], *, takes_config: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of `kind`. The command gets them, checked, as its first argument.
+
+    Args:
+        kind: what the parameters are.
+        takes_config: add `--config`, a file with parameters by name; what is given on the command line wins.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter.replace(kind=_KEYWORD) for parameter in list(signature.parameters.values())[1:]]
+        config = [inspect.Parameter("config", _KEYWORD, default=None, annotation=_CONFIG)] if takes_config else []
+        parameters = [*config, *(_parameter(name, field) for name, field in kind.model_fields.items()), *own]
+
+        def wrapped(**given: Any) -> None:
+            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
+            options = _read_config(given.pop("config", None))
+            options |= {name: value for name, value in given.items() if value is not None}
+            command(_validated(kind, _with_absolute_paths(kind, options)), **rest)
+
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapped.__doc__ = command.__doc__
+        return wrapped
+
+    return decorate
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_CONFIG = Annotated[
+    Path | None, typer.Option(help="A .toml or .json file with these options by name; options given here win.")
+]
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return the parameter of a command's signature that typer makes an option, or an argument, of."""
+    option = _option(field)
+    if option.argument:
+        argument = typer.Argument(help=field.description, metavar=option.metavar or None, show_default=False)
+        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[_command_type(field), argument])
+    low, high = (None, None) if _is_several(field) else _limits(field)
+    declared = typer.Option(
+        _flags(name, field),
+        help=field.description,
+        metavar=option.metavar or None,
+        show_default=option.default or _default_text(field),
+        min=low,
+        max=high,
+    )
+    annotation = Annotated[_command_type(field) | None, declared]  # type: ignore[valid-type]
+    return inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation)
+
+
+def _option(field: FieldInfo) -> Option:
+    return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
+
+
+def _flags(name: str, field: FieldInfo) -> str:
+    return _option(field).flags or f"--{name.replace('_', '-')}"
+
+
+def _command_type(field: FieldInfo) -> Any:
+    """Return the type that a command line can give: several values are one text with commas, a mapping is repeated."""
+    inner = _without_none(field.annotation)
+    if get_origin(inner) is dict:
+        return list[str]
+    if _is_several(field):
+        return str
+    return inner if inner in (bool, int, float) or get_origin(inner) is Literal else str
+
+
+def _is_several(field: FieldInfo) -> bool:
+    return get_origin(_without_none(field.annotation)) is tuple
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return the type of a parameter that may be None, without what only validation needs."""
+    if get_origin(annotation) is Annotated:
+        return _without_none(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        (inner,) = (entry for entry in get_args(annotation) if entry is not type(None))
+        return _without_none(inner)
+    return annotation
+
+
+def _limits(field: FieldInfo) -> tuple[Any, Any]:
+    """Return the least and the largest value, None where there is none."""
+    low = next((entry.ge for entry in field.metadata if isinstance(entry, annotated_types.Ge)), None)
+    high = next((entry.le for entry in field.metadata if isinstance(entry, annotated_types.Le)), None)
+    return low, high
+
+
+def _default_text(field: FieldInfo) -> str | bool:
+    """Return the default as `--help` shows it; False where there is none worth showing."""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if field.is_required() or default is None or default is False or default == {}:
+        return False
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _with_absolute_paths(kind: type[Params], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make paths absolute, because a worker has another working directory. Names on the hub stay as they are."""
+    return {
+        name: _absolute(value)
+        if isinstance(value, str) and name in kind.model_fields and _option(kind.model_fields[name]).path
+        else value
+        for name, value in options.items()
+    }
+
+
+def _absolute(given: str) -> str:
+    path = Path(given).expanduser()
+    # A file's own name is left alone: in the hub's cache it is a link, and its target says nothing.
+    return str(path.parent.resolve() / path.name) if path.exists() else given
+
+
+def _validated(kind: type[P], options: Mapping[str, Any]) -> P:
+    """Return the parameters, or bad usage that names the option that is missing or wrong."""
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(first["msg"], param_hint=_hint(kind, first["loc"])) from None
+
+
+def _hint(kind: type[Params], location: tuple[int | str, ...]) -> str | None:
+    """Name the option that an error is about."""
+    if not location:
+        return None
+    name, *inner = (str(part) for part in location)
+    flags = _flags(name, kind.model_fields[name]) if name in kind.model_fields else f"--{name.replace('_', '-')}"
+    return ".".join([flags, *inner])
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    """Read options from a file."""
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        options = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="--config") from None
+    if not isinstance(options, dict):
+        raise typer.BadParameter(f"{path} must hold options by name.", param_hint="--config")
+    return options

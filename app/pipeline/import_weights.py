@@ -1,0 +1,307 @@
+"""Import an SAE with its weights: read and convert it, check it against its model, save it in our own layout."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from app.artifacts import make_folder
+from app.errors import Conflict, Unprocessable
+from app.pipeline.naming import sae_slug
+from app.pipeline.prepared_inputs import HookPair
+from app.pipeline.registered import hooks_of
+from app.pipeline.registration import WEIGHTS, register_imported, register_model
+from app.pipeline.sources import MODELS, fetch_packages, read_model
+from app.queries import runs, saes
+from app.queries.models import ModelInfo
+from app.queries.saes import SaeDetail
+from app.runs.context import RunContext
+from app.runs.job_context import JobContext
+from sae_core.checkpoints import FORMATS, Checkpoint, load
+from sae_core.checkpoints.formats import folder_of
+from sae_core.checkpoints.hub import Address, fetch
+from sae_core.checkpoints.model_names import hub_id
+from sae_core.errors import ModelError
+from sae_core.files import sha256_file
+from sae_core.models import HookPoint, LanguageModel
+from sae_core.saes import SAE
+
+if TYPE_CHECKING:
+    from app.pipeline.import_sae import ImportParams
+
+NEAR_MISSES = {
+    "hook_normalized": " It lies inside a norm, before its gain, by which attn_in and mlp_in differ from it.",
+    "hook_mlp_in": " TransformerLens reads it before the norm, where resid_mid is.",
+    "hook_attn_in": " TransformerLens reads it before the norm, where resid_pre is.",
+}
+"""Points of TransformerLens that are easily taken for one of ours, by the end of their name, and what they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCheckpoint:
+    """A checkpoint that was read, and where it came from."""
+
+    checkpoint: Checkpoint
+    origin: dict[str, Any]
+    """What is kept of it with the SAE: source, format, revision and hashes of the files."""
+    notes: list[str]
+    """What was done as it was converted and how it is used here, a sentence each."""
+
+    @property
+    def sae(self) -> SAE:
+        """The SAE in its inference form."""
+        return self.checkpoint.sae
+
+
+async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams") -> dict[str, Any]:
+    """Import an SAE with its weights, and return what became of it.
+
+    Raises:
+        CheckpointError: there is no SAE, it is damaged, or SeeSAE cannot do what it does.
+        ModelError: its model cannot be loaded, or has no such hook point.
+        Unprocessable: the checkpoint does not say what its model or hook point is, or they do not fit.
+        Conflict: the slug belongs to another SAE.
+        ArtifactError: the disk is full.
+    """
+    async with run.stage("read"):
+        found = await run.in_thread(_read, params)
+        hooks = _hooks(params, found)  # refuses what is no hook point before the model is fetched
+        source = await _model_source(ctx, params, found)
+    cache = ctx.settings.home / "cache"
+    async with run.stage("fetch") as progress:
+        await run.in_thread(fetch_packages, source, None, cache, progress)
+    async with run.stage("load"):
+        model = await run.in_thread(_load, source, params, ctx, cache)
+        await run.in_thread(_check, found.sae, model, hooks)
+    async with run.stage("register"):
+        detail = await _register(run, ctx, params, found, model, hooks)
+        async with ctx.sessions.begin() as session:
+            await runs.set_sae(session, run.run_id, detail.id)
+    return {
+        "sae": detail.slug,
+        "features": detail.d_sae,
+        "format": found.checkpoint.format,
+        "architecture": detail.architecture,
+        "model": detail.model.name,
+        **hooks.names(),
+        **({} if detail.k is None else {"k": detail.k}),
+        "notes": found.notes,
+    }
+
+
+def _read(params: "ImportParams") -> ReadCheckpoint:
+    """Read and convert the checkpoint, fetching it from the hub where it is not on the disk.
+
+    Raises:
+        CheckpointError: there is no SAE, it is damaged, or SeeSAE cannot do what it does.
+        ArtifactError: the disk is full.
+    """
+    disable_progress_bars()  # the run has bars of its own
+    path = Path(params.source).expanduser()
+    origin = {"source": path.name}  # whose folders they were is no affair of those who get the SAE from here
+    address = None if path.exists() else Address.parse(params.source)
+    if address is not None:
+        fetched = fetch(address)
+        path, origin = fetched.path, {"source": fetched.source, "revision": fetched.revision}
+    checkpoint = load(path, params.format)
+    hashes = _sha256_of_files(folder_of(path), checkpoint.format)
+    return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
+
+
+def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
+    """Of every file that the SAE was read from, by its name relative to the SAE's folder."""
+    layout = FORMATS[format]
+    if path.is_file():
+        return {path.name: sha256_file(path)}
+    named = [path / name for name in (layout.config, *layout.extras) if name]
+    files = [file for file in (*path.glob(layout.weights), *named) if file.is_file()]
+    return {os.path.relpath(file, path): sha256_file(file) for file in files}
+
+
+# Where it reads
+
+
+def _hooks(params: "ImportParams", found: ReadCheckpoint) -> HookPair:
+    """Where the SAE reads, and for a transcoder what it reconstructs: what was asked for, else what it says itself.
+
+    Raises:
+        ModelError: what was asked for is no hook point.
+        Unprocessable: the checkpoint names none that SeeSAE knows, or an autoencoder was given a second one.
+    """
+    hook = _hook(params.hook, "hook_name", "--hook resid_post.9", found)
+    if found.sae.is_transcoder:
+        return HookPair(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
+    if params.hook_out is not None:
+        raise Unprocessable("The SAE is no transcoder: it reconstructs what it reads. Leave --hook-out out.")
+    return HookPair(hook)
+
+
+def _hook(given: str | None, key: str, example: str, found: ReadCheckpoint) -> HookPoint:
+    """The hook point that was asked for, or that the checkpoint's metadata has under `key`."""
+    stated = found.checkpoint.metadata.get(key)
+    known = _parsed(stated)
+    if given is not None:
+        hook = HookPoint.parse(given)
+        if stated is not None and hook != known:
+            found.notes.append(f"It is used at {hook}, as asked; the checkpoint says {stated}.")
+        return hook
+    if known is not None:
+        return known
+    does = "reads" if key == "hook_name" else "reconstructs"
+    if stated is None:
+        raise Unprocessable(f"The checkpoint does not say what the SAE {does}. Say it, for example {example}.")
+    nearly = next((hint for end, hint in NEAR_MISSES.items() if str(stated).endswith(end)), "")
+    raise Unprocessable(
+        f"The SAE {does} {stated}, which is no hook point that SeeSAE knows.{nearly} "
+        f"If it is the same as one that it knows, name that, for example {example}."
+    )
+
+
+def _parsed(stated: Any) -> HookPoint | None:
+    try:
+        return HookPoint.parse(stated) if isinstance(stated, str) else None
+    except ModelError:
+        return None
+
+
+# Its model
+
+
+async def _model_source(ctx: JobContext, params: "ImportParams", found: ReadCheckpoint) -> str:
+    """What `read_model` takes for the model that the SAE was trained on.
+
+    A name that the checkpoint gives is looked for here first: in `MODELS`, then among the models of other SAEs.
+
+    Raises:
+        Unprocessable: neither the command nor the checkpoint names one.
+    """
+    if params.model is not None:
+        return params.model
+    name = found.checkpoint.metadata.get("model_name")
+    if not isinstance(name, str) or not name:
+        raise Unprocessable("The checkpoint does not say which model it was trained on. Say it: --model.")
+    if name in MODELS:
+        return name
+    async with ctx.sessions() as session:
+        registered = {other.model.name: other.model.source for other in await saes.list_saes(session)}
+    if name in registered:
+        return registered[name]
+    if hub_id(name) != name:
+        found.notes.append(f"Its model, {name}, was taken to be {hub_id(name)}.")
+    return hub_id(name)
+
+
+def _load(source: str, params: "ImportParams", ctx: JobContext, cache: Path) -> LanguageModel:
+    """Load the model.
+
+    Raises:
+        ModelError: it cannot be loaded; where the checkpoint named it, the message says how to name another.
+    """
+    try:
+        return read_model(source, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models)
+    except ModelError as error:
+        if params.model is not None:
+            raise
+        raise ModelError(
+            f"{error} The checkpoint names this model; if you have it elsewhere, say where: --model."
+        ) from error
+
+
+def _check(sae: SAE, model: LanguageModel, hooks: HookPair) -> None:
+    """Refuse an SAE that cannot be one of this model at this place.
+
+    Raises:
+        ModelError: the model has no such hook point.
+        Unprocessable: it is of another width there.
+    """
+    sides = [("reads", hooks.input, sae.d_in, "--hook")]
+    if hooks.output is not None:
+        sides.append(("reconstructs", hooks.output, sae.d_out, "--hook-out"))
+    for does, hook, width, option in sides:
+        try:
+            found = model.d_in(hook)
+        except ModelError as error:
+            raise ModelError(f"{error} Is this its hook point ({option}), and its model (--model)?") from error
+        if found != width:
+            raise Unprocessable(
+                f"The SAE {does} {width} dimensions, but {model.name} has {found} at {hook}: "
+                f"is this its hook point ({option}), and its model (--model)?"
+            )
+
+
+# Where it is kept
+
+
+async def _register(
+    run: RunContext,
+    ctx: JobContext,
+    params: "ImportParams",
+    found: ReadCheckpoint,
+    model: LanguageModel,
+    hooks: HookPair,
+) -> SaeDetail:
+    """Save the SAE in its folder and write its row; one that is there already, the very same, is left as it is.
+
+    Raises:
+        Conflict: the slug belongs to another SAE, of which nothing was touched.
+        ArtifactError: the disk is full.
+    """
+    sae, names = found.sae, hooks.names()
+    slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
+    imported = {**found.origin, "notes": found.notes}
+    config = {"architecture": _trained_as(sae), "imported": imported, "run": run.run_id}
+    metadata = _metadata(params, found, model, hooks, imported)
+    registered = await register_model(ctx, model)
+    folder = ctx.artifacts.sae(slug)
+    written = folder.with_name(f".{slug}.import-{run.run_id}")
+
+    def move(path: Path) -> None:
+        written.rename(path)
+
+    try:
+        await run.in_thread(make_folder, written, lambda path: sae.save(path, metadata))
+        weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
+        known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
+        if known is None or not folder.exists():
+            make_folder(folder, move)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+    return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)
+
+
+async def _same_or_none(
+    ctx: JobContext, slug: str, weights_sha256: str, model: ModelInfo, hooks: HookPair
+) -> SaeDetail | None:
+    """The SAE of this slug, if there is one; it has to be this one."""
+    async with ctx.sessions() as session:
+        known = await saes.get_sae(session, slug)
+    if known is None or (known.weights_sha256, known.model.id, hooks_of(known)) == (weights_sha256, model.id, hooks):
+        return known
+    raise Conflict(
+        f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
+    )
+
+
+def _metadata(
+    params: "ImportParams", found: ReadCheckpoint, model: LanguageModel, hooks: HookPair, imported: dict[str, Any]
+) -> dict[str, Any]:
+    """What the checkpoint says of itself, with the names that hold here; a model's own name stays if it was used."""
+    metadata = dict(found.checkpoint.metadata)
+    theirs = metadata.get("seesae")
+    metadata["model_name"] = metadata["model_name"] if params.model is None else model.name
+    metadata["hook_name"] = hooks.input.transformer_lens
+    if hooks.output is not None:
+        metadata["hook_name_out"] = hooks.output.transformer_lens
+    metadata["seesae"] = {**(theirs if isinstance(theirs, dict) else {}), "imported": imported}
+    return metadata
+
+
+def _trained_as(sae: SAE) -> str:
+    """The architecture that was trained, where SeeSAE trained it and the checkpoint still says so."""
+    theirs = sae.metadata.get("seesae")
+    training = theirs.get("training") if isinstance(theirs, dict) else None
+    trained = training.get("architecture") if isinstance(training, dict) else None
+    return trained if isinstance(trained, str) else sae.architecture

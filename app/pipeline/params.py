@@ -1,0 +1,44 @@
+"""Parameters that several kinds of run share."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from app.runs.params import Option, Params
+
+DEMO_MODEL = "smollm2-135m"
+DEMO_CORPUS = "wikipedia-summaries"
+
+SaeSlug = Annotated[
+    str,
+    Option(argument=True),
+    Field(description="Slug of the SAE, such as smollm2-135m-l9-batchtopk-4096."),
+]
+Corpus = Annotated[
+    str,
+    Option(path=True),
+    Field(
+        description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a data set of the Hugging Face hub, or "
+        f"{DEMO_CORPUS}, which needs no hub."
+    ),
+]
+
+
+class CorpusParams(Params):
+    """Which text, and how it is cut into sequences."""
+
+    corpus: Corpus
+    tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
+    length: Annotated[int, Field(ge=8, le=8192, description="Tokens per sequence.")] = 128
+
+
+class SaeParams(Params):
+    """Which SAE."""
+
+    sae: SaeSlug
+
+
+class IndexedCorpusParams(CorpusParams, SaeParams):
+    """An SAE, and the text that it is indexed or evaluated on."""
+
+    corpus: Corpus = DEMO_CORPUS

@@ -1,0 +1,19 @@
+"""Stages that several kinds of run share."""
+
+from app.runs.spec import StageSpec
+
+PREPARATION = (
+    StageSpec("fetch", "Fetch the model and the corpus", unit="bytes"),
+    StageSpec("load", "Load the model"),
+    StageSpec("tokenise", "Cut the corpus into tokens", unit="tokens"),
+    StageSpec("activations", "Run the model", unit="tokens"),
+)
+TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
+INDEXING = (
+    StageSpec("encode", "Find where features are active", unit="tokens"),
+    StageSpec("statistics", "Compute the features' statistics", unit="features"),
+    StageSpec("publish", "Publish the index", unit="features"),
+    StageSpec("map", "Draw the map of the features"),
+)
+EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),)
+COMPARISON = (StageSpec("compare", "Compare with other SAEs", unit="features"),)

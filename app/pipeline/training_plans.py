@@ -1,0 +1,90 @@
+"""The SAEs that one training run makes: a config and a slug for each."""
+
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from app.artifacts import content_key
+from app.pipeline.naming import sae_slug
+from app.pipeline.prepared_inputs import PreparedInputs
+from sae_core.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from app.pipeline.train import TrainParams
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """One SAE that is to be trained: its slug, how, and what of the command made it so."""
+
+    slug: str
+    config: TrainingConfig
+    options: dict[str, Any]
+    """What `seesae train --config` takes to train it again."""
+
+    def key(self, inputs: PreparedInputs) -> str:
+        """The hash of all that the trained weights depend on."""
+        return content_key(
+            model=inputs.model.weights_sha256,
+            sequences=inputs.sequences.sha256,
+            training=asdict(self.config.resolved()),
+            **inputs.hooks.names(),
+        )
+
+
+def default_samples(tokens: int) -> int:
+    """Activations to train on: five passes over the corpus; of a small one more, for steps enough to learn at all."""
+    return max(5 * tokens, min(20 * tokens, 400_000))
+
+
+def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]:
+    """The trainings that these parameters ask for, on a corpus of `tokens` counted tokens.
+
+    Where an architecture aims at no number of active features, all values of k are one.
+
+    Raises:
+        SAEError: one of them makes no sense.
+    """
+    configs = [
+        TrainingConfig(
+            architecture=architecture,
+            d_sae=width,
+            k=k,
+            skip=params.skip,
+            options=params.options,
+            samples=params.samples or default_samples(tokens),
+            batch_size=params.batch_size,
+            accumulate=params.accumulate,
+            precision=params.precision,
+            compile=params.compile,
+            lr=params.lr,
+            clip=params.clip,
+            seed=params.seed,
+        )
+        for architecture, width, k in product(params.architecture, params.width, params.k)
+    ]
+    for config in configs:
+        config.resolved().sae(d_in=1, d_out=1 if params.hook_out else None)
+    return [config for config in configs if config.takes_k or config.k == params.k[0]]
+
+
+def training_plans(params: "TrainParams", inputs: PreparedInputs) -> list[TrainingPlan]:
+    """The SAEs that these parameters ask for."""
+    hooks = inputs.hooks.names()
+    return [
+        TrainingPlan(
+            slug=params.name
+            or sae_slug(
+                inputs.model.name,
+                hooks["hook"],
+                config.architecture,
+                config.d_sae,
+                config.k if config.takes_k and len(params.k) > 1 else None,
+                hooks.get("hook_out"),
+            ),
+            config=config,
+            options=params.model_dump(mode="json", exclude_none=True)
+            | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
+        )
+        for config in training_configs(params, inputs.sequences.n_counted)
+    ]

@@ -1,0 +1,104 @@
+"""Kinds of run. Each is declared once; command line, queue, API, pages and docs derive from the declaration.
+
+This module knows no kind: `app.pipeline` registers them. A declaration imports neither torch nor a database driver, so
+`seesae --help` stays quick and the web process small; what does the work is imported when the work starts.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from app.errors import NotFound
+from app.runs.params import Params
+
+if TYPE_CHECKING:
+    from app.runs.context import RunContext
+    from app.runs.job_context import JobContext
+
+P = TypeVar("P", bound=Params)
+
+Result = Mapping[str, Any]
+"""What came of a run, as JSON. `sae` is the slug of its SAE, `notes` are sentences for the reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One stage of a kind of run; `unit` is what its progress counts."""
+
+    name: str
+    title: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec(Generic[P]):
+    """One kind of run."""
+
+    kind: str
+    """Its name in the database, in the API and on the command line."""
+    help: str
+    """What it does: one line, then paragraphs and examples, as `seesae KIND --help` shows them."""
+    params: type[P]
+    """What it takes. A parameter's description is the help of its option."""
+    stages: Callable[[P], tuple[StageSpec, ...]]
+    """The stages of a run with these parameters, in order."""
+    title: Callable[[P], str]
+    """One line for lists of runs. Pages show it to everybody, so it names no folder of the server."""
+    work: "Callable[[RunContext, JobContext, P], Awaitable[Result]]"
+    """Does the run and returns its result. Called again after an interruption, it continues from what it left."""
+    result_order: tuple[str, ...] = ()
+    """Names of the result in reading order, because the database keeps none; others follow by name."""
+    next_step: Callable[[Result], str | None] = lambda _result: None
+    """One line that says what to do with the result."""
+    assist: Callable[[P], None] | None = None
+    """What the other processes that torchrun starts do, while the first does the run."""
+    panel: str = "Work"
+    """Heading under which `seesae --help` lists its command; empty where the command is written by hand."""
+    takes_config: bool = False
+    """Whether `--config` reads parameters from a file."""
+    takes_device: bool = True
+    """Whether it computes on the device that `--device` names."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of `help`."""
+        return self.help.strip().partition("\n")[0]
+
+    def order(self, result: Result) -> dict[str, Any]:
+        """Return a result in reading order."""
+        first = [name for name in self.result_order if name in result]
+        return {name: result[name] for name in [*first, *sorted(result.keys() - set(first))]}
+
+
+_SPECS: dict[str, RunSpec[Any]] = {}
+
+
+def register(spec: RunSpec[Any]) -> None:
+    """Make a kind of run known.
+
+    Raises:
+        ValueError: another kind has this name.
+    """
+    if _SPECS.setdefault(spec.kind, spec) is not spec:
+        raise ValueError(f"two kinds of run are named {spec.kind!r}")
+
+
+def specs() -> list[RunSpec[Any]]:
+    """Return all kinds of run, in the order in which they were registered."""
+    return list(_SPECS.values())
+
+
+def is_known(kind: str) -> bool:
+    """True if this version knows the kind; a row may be of one that was retired."""
+    return kind in _SPECS
+
+
+def spec_of(kind: str) -> RunSpec[Any]:
+    """Return a kind of run.
+
+    Raises:
+        NotFound: this version does not know it.
+    """
+    if not is_known(kind):
+        raise NotFound(f"This version of SeeSAE has no kind of run “{kind[:40]}”. It has {', '.join(_SPECS)}.")
+    return _SPECS[kind]
