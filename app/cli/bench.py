@@ -26,14 +26,17 @@ def web(
     clients: Annotated[int, typer.Option(min=1, max=1000, help="People who browse at the same time.")] = 32,
     seconds: Annotated[float, typer.Option(min=1, help="How long they browse.")] = 20.0,
     pause: Annotated[
-        float, typer.Option(min=0, help="Seconds that each looks at a page, on average; 0 asks for all there is.")
+        float,
+        typer.Option(
+            min=0, help="Seconds that each person looks at a page, on average; 0 asks as fast as the server answers."
+        ),
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Browse a site of a million made-up features with many people at a time.
+    """Browse a site of a million synthetic features with many people at a time.
 
     Fills a scratch database beside the real one, starts a web process on it, opens random pages of features and lists
-    with filters, and drops the database. Times are the server's own; p95 is what 95 of 100 requests stay within.
+    with filters, and drops the database. Times are the server's own. 95 of 100 requests stay within p95.
 
     Example: seesae bench web --saes 2 --features 8192 --seconds 10
     """
@@ -53,11 +56,11 @@ def train(
     architecture: Annotated[str, typer.Option(help="What to train.")] = "batchtopk",
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
     k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
-    batch: Annotated[int, typer.Option(min=2, help="Activations in a step.")] = 2048,
+    batch: Annotated[int, typer.Option(min=2, help="Activations per step.")] = 2048,
     tokens: Annotated[int, typer.Option(min=4096, help="Tokens whose activations are held in memory.")] = 65_536,
     as_json: Json = False,
 ) -> None:
-    """Train on activations in memory: samples a second, beside the encoder's product alone.
+    """Train on activations in memory: samples per second, beside the encoder's matrix product alone.
 
     Example: seesae bench train --architecture topk --width 16384
     """
@@ -72,7 +75,7 @@ def index(
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
     k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
     tokens: Annotated[int, typer.Option(min=4096, help="Tokens to index.")] = 262_144,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is done.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions of each measurement.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Index all features of an SAE over a corpus: time and memory, beside the model's forward pass alone.

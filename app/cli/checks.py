@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 @report_user_errors
 def doctor(as_json: Json = False) -> None:
-    """Check that everything is here that SeeSAE needs; say what to do where it is not.
+    """Check that SeeSAE has everything it needs, and say what to do where it has not.
 
     Exits with 1 if anything fails.
     """
@@ -30,7 +30,7 @@ def doctor(as_json: Json = False) -> None:
         level = typer.style(f"{finding.level:>4}", fg=_COLOURS[finding.level])
         notify(f"{level}  {finding.subject}: {finding.text}")
     failed = sum(finding.level == "fail" for finding in findings)
-    text = f"{failed} of {len(findings)} checks failed." if failed else "Everything needed is here."
+    text = f"{failed} of {len(findings)} checks failed." if failed else "SeeSAE has everything it needs."
     answer({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, as_json=as_json, text=text)
     if failed:
         raise typer.Exit(FAILED)

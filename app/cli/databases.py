@@ -9,7 +9,7 @@ import typer
 from app.cli.outcome import report_user_errors
 from app.cli.processes import settings_with
 
-group = typer.Typer(help="Look after the database.", no_args_is_help=True)
+group = typer.Typer(help="Upgrade, back up and restore the database.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 @group.command()
 @report_user_errors
 def upgrade() -> None:
-    """Bring the database's tables up to date; `seesae serve` does this by itself."""
+    """Bring the database's tables up to date; `seesae serve` does this automatically."""
     from app import schema
     from app.supervision.embedded_postgres import database
 
@@ -33,7 +33,7 @@ def upgrade() -> None:
 @group.command()
 @report_user_errors
 def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)]) -> None:
-    """Save the database, labels included, to one file; the site may go on meanwhile.
+    """Save the database, labels included, to one file; the site may keep running.
 
     Weights are not in it: they are files under SEESAE_ARTIFACTS. Copy that folder too.
 
@@ -52,7 +52,7 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 def restore(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `seesae db backup`.")],
 ) -> None:
-    """Put a backup in the place of everything in the database. Stop `seesae serve` first.
+    """Replace everything in the database by a backup. Stop `seesae serve` first.
 
     Either all of it is restored, or nothing changes.
     """

@@ -1,4 +1,4 @@
-"""How commands end: a result on standard output, or one line on standard error and an exit status."""
+"""The end of a command: a result on standard output, or one line on standard error and an exit status."""
 
 import functools
 import json
@@ -20,20 +20,20 @@ INTERRUPTED = 130
 
 
 def notify(line: str) -> None:
-    """Tell the person at the terminal, above bars that are being drawn; standard output stays free for results."""
+    """Print one line on standard error, above progress bars; standard output stays free for results."""
     from app.cli.run_display import stderr_console
 
     stderr_console().print(line, markup=False, soft_wrap=True)
 
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
-    """End with a result: one JSON object on standard output's last line, or text for a person."""
+    """Print a result on standard output: one JSON object on its last line, or text for a person."""
     typer.echo(json.dumps(result) if as_json else text)
     sys.stdout.flush()
 
 
 def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Make a command end, where something is the user's to mend, with one clear line and the status that says so."""
+    """Make a command end with one clear line and status 1 where the user can fix what failed."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,7 +43,7 @@ def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
             notify(f"Error: {error}")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            notify("Stopped. The same command goes on from here.")
+            notify("Stopped. The same command continues from here.")
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped

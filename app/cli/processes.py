@@ -54,7 +54,7 @@ def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
 
 @report_user_errors
 def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
-    """Run the inference process alone: it answers live probes of the web process.
+    """Run the inference process alone: it answers the web process' live probes.
 
     Needs SEESAE_DATABASE_URL and SEESAE_INFERENCE_SECRET. Give the web process its address as SEESAE_INFERENCE_URL.
 
@@ -70,8 +70,8 @@ def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
 def worker(device: Device = None) -> None:
     """Run a worker alone: it takes runs (training, indexing, evaluation) from the queue.
 
-    Needs SEESAE_DATABASE_URL. Start more of them, on more machines, to do more runs at a time; all of them need the
-    same SEESAE_ARTIFACTS.
+    Needs SEESAE_DATABASE_URL. Start more workers, on more machines, to do more runs at a time. All need the same
+    SEESAE_ARTIFACTS.
     """
     from app.errors import UserError
     from app.logging import configure
@@ -88,14 +88,14 @@ def worker(device: Device = None) -> None:
 
 
 def settings_with(**options: Any) -> Any:
-    """The settings, with the options given on the command line in the place of the environment's."""
+    """Return the settings, where options given on the command line replace the environment's."""
     from app.settings import get_settings
 
     return get_settings().model_copy(update={name: value for name, value in options.items() if value is not None})
 
 
 def _socket(fd: int | None, host: str, port: int) -> socket.socket:
-    """The socket inherited from the supervisor, or one of our own."""
+    """Return the socket inherited from the supervisor, or a new one."""
     from app.supervision.sockets import listen, url_of
 
     if fd is not None:

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
 
+Format = Literal[
+    "saelens",
+    "dictionary_learning",
+    "sparsify",
+    "gemma_scope",
+    "gemma_scope_2",
+    "llama_scope",
+    "openai",
+    "neuronpedia",
+]
+"""Formats by name. They stand here too, apart from the code that reads them, so that --help need not load torch."""
+
 WEIGHTS_STAGES = (
     StageSpec("read", "Read and convert the SAE"),
     StageSpec("fetch", "Fetch its model", unit="bytes"),
@@ -40,17 +52,7 @@ class ImportParams(Params):
         ),
     ]
     format: Annotated[
-        Literal[
-            "saelens",
-            "dictionary_learning",
-            "sparsify",
-            "gemma_scope",
-            "gemma_scope_2",
-            "llama_scope",
-            "openai",
-            "neuronpedia",
-        ]
-        | None,
+        Format | None,
         Option(default="detected"),
         Field(description="The package that wrote it."),
     ] = None

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "datasets", "sae_core", "app.pipeline", "app.inference")
+HEAVY = ("torch", "transformers", "datasets", "sae_core.saes", "app.pipeline.steps", "app.inference")
 PROGRAM = """
 import json, sys
 import app.main

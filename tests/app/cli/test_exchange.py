@@ -4,11 +4,13 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import psycopg
 import pytest
 
-from app.cli.exchange import OF_FEATURES, Readable, Writable
+from app.cli.exchange import OF_FEATURES, Writable
+from app.pipeline.import_sae import Format
 from app.settings import get_settings
 from app.supervision.embedded_postgres import libpq_url
 from sae_core.checkpoints import FORMATS
@@ -57,7 +59,7 @@ def test_help_teaches(command: str) -> None:
 
 
 def test_every_format_is_offered() -> None:
-    assert {format.value for format in Readable} == {*FORMATS, "neuronpedia"}
+    assert set(get_args(Format)) == {*FORMATS, "neuronpedia"}
     weights = {format.value for format in Writable if format not in OF_FEATURES}
     assert weights == {name for name, layout in FORMATS.items() if layout.write}
 

@@ -1,13 +1,12 @@
 """Stages in a terminal, and where output is piped."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
 
-from app.cli.run_display import StageDisplay, amount, in_order, result_text
+from app.cli.run_display import StageDisplay, amount
 from app.queries.runs import Stage
-from sae_core.evaluation import Evaluation
 
 FETCH = Stage("fetch", "Fetch the model", unit="bytes")
 TRAIN = Stage("train", "Train the SAE", unit="samples")
@@ -46,30 +45,7 @@ def test_a_terminal_shows_counts_in_their_units_and_the_time_taken() -> None:
     assert "✓ Fetch the model" in text
 
 
-def test_amounts_and_results() -> None:
+def test_amounts() -> None:
     assert amount(204_800, "tokens") == "204,800 tokens"
     assert amount(92_871_040, "bytes") == "92.9 MB"
     assert amount(3, "") == "3"
-    result = in_order(
-        {"seconds": {"train": 2.0, "fetch": 1.0}, "l0": 31.98765, "zeta": 1, "features": 4096, "sae": "slug"},
-        [FETCH, TRAIN],
-    )
-    assert list(result) == ["sae", "features", "l0", "zeta", "seconds"]
-    assert list(result["seconds"]) == ["fetch", "train"]
-    assert " ".join(result_text(result).split()) == "sae slug features 4,096 l0 31.99 zeta 1 seconds 3 in all"
-
-
-def test_metrics_are_a_table_with_intervals_and_tokens() -> None:
-    metrics = {entry.name: 0.5 for entry in fields(Evaluation)} | {"tokens": 1000, "ce_tokens": 900}
-    intervals = {"explained_variance": [0.4, 0.6], "kl": [0.1, 0.9]}
-    text = result_text({"sae": "slug", **metrics, "intervals": intervals, "seconds": {"evaluate": 2.0}})
-    rows = {" ".join(line.split()[:-4]) or line: line.split() for line in text.splitlines()}
-    assert ["explained", "variance", "0.5", "0.4", "–", "0.6", "1,000"] in rows.values()
-    assert ["kl", "0.5", "0.1", "–", "0.9", "900"] in rows.values()
-    assert sum("explained variance" in line for line in text.splitlines()) == 1
-
-
-def test_several_saes_are_a_table() -> None:
-    one = {"sae": "wide", "features": 8192, "tokens": 5, "explained_variance": 0.81234, "l0": 32.0}
-    text = result_text({"saes": [one, {**one, "sae": "narrow"}]})
-    assert ["wide", "8,192", "0.8123", "32"] in [line.split() for line in text.splitlines()]

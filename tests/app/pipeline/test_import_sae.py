@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from app.errors import Conflict, Unprocessable
@@ -204,7 +205,7 @@ async def test_the_hubs_name_of_a_model_is_found_and_kept_with_the_checkpoints_o
         asked.append(source)
         return read_model(str(model_folder), **options)
 
-    read_model = import_sae.read_model
+    read_model = import_weights.read_model
     monkeypatch.setattr(import_weights, "read_model", read)
     result = await bring(ctx, foreign(tmp_path / "sae", model_name="gpt2-small", hook_name="resid_post.1"))
     assert asked == ["openai-community/gpt2"]
@@ -351,5 +352,5 @@ async def test_damaged_files(ctx: JobContext, model_folder: Path, tmp_path: Path
         await bring(ctx, model_folder.parent, model=str(model_folder))
     with pytest.raises(SAEError, match="language model, not an SAE"):
         await bring(ctx, model_folder, model=str(model_folder))
-    with pytest.raises(CheckpointError, match="There is no format 'npz'"):
+    with pytest.raises(ValidationError, match="Input should be 'saelens'"):  # before there is a run
         await bring(ctx, source, model=str(model_folder), format="npz")

@@ -31,6 +31,7 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/counterparts"),
     ("get", "/api/v1/compare"),
     ("get", "/api/v1/runs"),
+    ("get", "/api/v1/runs/kinds"),
     ("get", "/api/v1/runs/{id}"),
 }
 
