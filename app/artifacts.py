@@ -1,7 +1,7 @@
-"""Where the files of a run lie. A folder is named by a hash of everything that its contents depend on.
+"""Folders of the files that runs make. A folder is named by a hash of everything that its contents depend on.
 
-So a run that is repeated, or resumed after a kill, finds what is there and makes the rest; a run with other settings
-never meets it.
+A run that is repeated, or resumed after a kill, finds what is there and makes the rest. A run with other settings never
+sees it.
 """
 
 import shutil
@@ -13,11 +13,11 @@ from typing import Any
 from sae_core.files import sha256_json
 
 LAYOUT = 1
-"""Part of every key; raised when what a folder holds changes its form."""
+"""Part of every key; raise it when the form of a folder's contents changes."""
 
 
 def content_key(**depends_on: Any) -> str:
-    """A folder name for content that depends on these JSON values alone."""
+    """Return a folder name for content that depends on these JSON values alone."""
     return sha256_json({"layout": LAYOUT, **depends_on})[:20]
 
 

@@ -31,7 +31,7 @@ def full_text(spec: RunSpec[Any], result: Mapping[str, Any]) -> str:
 
 
 def result_text(result: Mapping[str, Any]) -> str:
-    """A run's result for a person: a line each; metrics with intervals, and several SAEs, as a table."""
+    """Return a result as lines of names and values; metrics with intervals, and several SAEs, as a table."""
     lines = []
     for name, value in result.items():
         if name == "saes":
@@ -52,7 +52,7 @@ def result_text(result: Mapping[str, Any]) -> str:
 
 
 def _metrics_table(result: Mapping[str, Any]) -> str:
-    """What `seesae evaluate` measured, in reading order."""
+    """Return the metrics of an evaluation with their intervals, in reading order."""
     from sae_core.evaluation import Evaluation  # loaded already by who evaluated
 
     known = {entry.name for entry in fields(Evaluation)}
@@ -67,7 +67,7 @@ def _metrics_table(result: Mapping[str, Any]) -> str:
 
 
 def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The SAEs that one run trained."""
+    """Return the SAEs that one run trained."""
     table = Table("sae", box=SIMPLE_HEAD)
     for name in ("features", "explained variance", "l0"):
         table.add_column(name, justify="right")
@@ -78,7 +78,7 @@ def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(table: Table) -> str:
-    """As text, without colours and however wide it is: it goes to standard output."""
+    """Return a table as text for standard output: without colours, and as wide as it needs."""
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(table)
     assert isinstance(console.file, io.StringIO)

@@ -19,20 +19,20 @@ from app.queries.runs import Stage
 
 @cache
 def stderr_console() -> Console:
-    """The process' console on standard error: one, so that lines and bars know of each other.
+    """Return the console on standard error: one per process, so that lines and bars do not overwrite each other.
 
-    It keeps the stream that it starts with: libraries that silence `sys.stderr` for a while do not silence it.
+    It keeps the stream that it starts with, so libraries that silence `sys.stderr` for a while do not silence it.
     """
     return Console(file=sys.stderr, highlight=False)
 
 
 def amount(count: int, unit: str) -> str:
-    """Say a count in its unit: "92.9 MB", "204,800 tokens"."""
+    """Format a count in its unit: "92.9 MB", "204,800 tokens"."""
     return decimal(count) if unit == "bytes" else f"{count:,} {unit}".rstrip()
 
 
 class StageDisplay:
-    """Shows the stages it is given; use as a context manager and call `show` as often as there is news."""
+    """Display of stages. Use it as a context manager, and call `show` when stages change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,7 +60,7 @@ class StageDisplay:
         self._bars.stop()
 
     def show(self, stages: Sequence[Stage]) -> None:
-        """Bring the display up to date."""
+        """Update the display."""
         for stage in stages:
             if self._console.is_terminal:
                 self._show_bar(stage)
@@ -69,7 +69,7 @@ class StageDisplay:
             self._states[stage.name] = stage.state
 
     def _is_news(self, stage: Stage) -> bool:
-        """Whether a stage has started, or has ended since it was seen to run; what was done before is no news."""
+        """True if a stage has started, or has ended since it was shown as running; earlier work is not news."""
         before = self._states.get(stage.name, "waiting")
         return stage.state == "running" != before or (before == "running" and stage.state in ("done", "failed"))
 
@@ -78,7 +78,7 @@ class StageDisplay:
             self._tasks[stage.name] = self._bars.add_task(stage.title, total=1, start=False, mark="·", stage=stage)
         task_id = self._tasks[stage.name]
         if stage.state != "waiting" and self._states.get(stage.name, "waiting") == "waiting":
-            # Times are measured from what is done already: a resumed stage must not claim that as speed.
+            # Time left is measured from here: what a resumed stage had done already is not speed.
             self._bars.reset(task_id, total=stage.total or None, completed=stage.done)
         if stage.state == "waiting":
             return
@@ -93,14 +93,14 @@ _MARKS = {"waiting": "[dim]·[/]", "running": "[cyan]▸[/]", "done": "[green]�
 
 
 def _line(stage: Stage) -> str:
-    """One stage, said once when it starts and once when it ends."""
+    """Return the line of a stage, printed once when it starts and once when it ends."""
     if stage.state == "done":
         return f"{stage.title}: done in {stage.seconds:.1f} s"
     return f"{stage.title}: {stage.state}"
 
 
 class _CountColumn(TextColumn):
-    """Done and total in the stage's unit."""
+    """Column of the count done and the total, in the stage's unit."""
 
     def render(self, task: Task) -> Text:
         stage: Stage = task.fields["stage"]
@@ -114,7 +114,7 @@ class _CountColumn(TextColumn):
 
 
 class _TimeColumn(TextColumn):
-    """Time left while a stage runs, time taken afterwards."""
+    """Column of the time left while a stage runs, and the time taken afterwards."""
 
     def __init__(self) -> None:
         super().__init__("")

@@ -27,10 +27,10 @@ from sae_core.store.activation_store import ActivationStore
 log = structlog.get_logger("worker")
 
 MOST_OTHERS = 8
-"""SAEs, newest first, that one is compared with unasked."""
+"""Other SAEs, newest first, that an SAE is compared with automatically."""
 
 BINS = 20
-"""Of the histograms of cosine and correlation, equal, over 0 to 1."""
+"""Equal bins of the histograms of cosine and correlation, from 0 to 1."""
 
 _REPORT_ROWS = 4096
 
@@ -70,7 +70,7 @@ async def compare_saes(run: RunContext, ctx: JobContext, a: str, b: str) -> dict
 async def compare_with_others(run: RunContext, ctx: JobContext, detail: SaeDetail) -> None:
     """The last stage of a run that indexed an SAE: compare it with the others indexed on the same sequences.
 
-    What is wrong with another SAE's files is no failure of this run; `seesae compare` would say it.
+    A fault in another SAE's files does not fail this run; `seesae compare` reports it.
     """
     async with run.stage("compare") as progress:
         this = await registered_sae(ctx, detail.slug)  # with the index that was just published
@@ -86,7 +86,7 @@ async def compare_with_others(run: RunContext, ctx: JobContext, detail: SaeDetai
 
 
 def _comparable(this: SaeDetail, other: SaeDetail) -> bool:
-    """Whether two are different SAEs that can be compared by direction and by activity."""
+    """True for two different SAEs that can be compared by direction and by activity."""
     if this.index is None or other.index is None or this.id == other.id:
         return False
     return (this.model.id, this.d_in, this.hook_out, this.index.sequence_set.id) == (
@@ -109,7 +109,7 @@ def _check(this: SaeDetail, other: SaeDetail) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """A comparison that is in the database."""
+    """A comparison that was published."""
 
     tokens: int
     summary: Mapping[str, Any]
@@ -119,7 +119,7 @@ class _Compared:
 async def _compare(
     run: RunContext, ctx: JobContext, this: SaeDetail, other: SaeDetail, progress: Progress
 ) -> _Compared:
-    """Compare two SAEs and publish it; one that was compared just so is left as it is.
+    """Compare two SAEs and publish the result; an equal comparison that is there already is kept.
 
     Raises:
         Unprocessable: their decoders write to spaces of different dimension.
@@ -175,7 +175,7 @@ def _interruptible(rows: Iterable[FeatureMatchRow], progress: Progress, total: i
 
 
 def _store(ctx: JobContext, sae: SaeDetail) -> Path:
-    """Where the activations of an indexed SAE lie, on the text of its index."""
+    """Return the folder of the activations of an indexed SAE, on the text of its index."""
     assert sae.index is not None
     return ctx.artifacts.index(content_key(sae=sae.weights_sha256, sequences=sae.index.sequence_set.sha256))
 
@@ -183,7 +183,7 @@ def _store(ctx: JobContext, sae: SaeDetail) -> Path:
 def _stores(
     ctx: JobContext, a: SaeDetail, b: SaeDetail
 ) -> tuple[tuple[ActivationStore, ActivationStore] | None, list[str]]:
-    """The activations of both on the same text; or None, and a sentence that says why and what to do."""
+    """Return the activations of both on the same text, or None and a sentence that says why and what to do."""
     if a.index is None or b.index is None:
         sae = a if a.index is None else b
         return None, [_alone(f"{sae.slug} has no index", sae)]
@@ -229,7 +229,7 @@ def summary_of(own: Counterparts, tokens: int) -> dict[str, Any]:
 
 
 def _histogram(values: NDArray[np.float32], matched: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """How many features have a best partner of such a value, those that match one to one apart; below 0 counts as 0."""
+    """Count features by the value of their best partner, one-to-one matches apart; below 0 counts as 0."""
     place = np.minimum((values.clip(0, 1) * BINS).astype(np.int64), BINS - 1)
     return {
         "matched": np.bincount(place[matched], minlength=BINS).tolist(),

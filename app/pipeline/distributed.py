@@ -1,7 +1,7 @@
 """Training by the processes that `torchrun` starts: `torchrun --nproc-per-node 4 -m app.cli train …`.
 
-The first process does the run, as it would alone. The others wait until it comes to training, are told what to train,
-and take their part in it. All of them see the same artifacts, on one disk or a shared one.
+The first process does the run, as it would alone. The others wait for its training request, then take part in the
+training. All of them see the same artifacts, on one disk or a shared one.
 """
 
 import os
@@ -24,18 +24,18 @@ from sae_core.training.curves import TensorBoard, Tracker, WeightsAndBiases
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What all processes train."""
+    """A training that all processes take part in."""
 
     configs: Sequence[TrainingConfig]
     folders: Sequence[Path]
     device: str
     sequences: Path
     activations: Path | None
-    """Where the activations lie; None where one process makes them as it needs them."""
+    """Folder of the activations; None if one process computes them as it needs them."""
 
 
 def size() -> int:
-    """Processes that were started together."""
+    """Return the number of processes that were started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -55,7 +55,7 @@ def run_worker_rank(feature_shards: int) -> None:
 
 
 def release_workers(feature_shards: int) -> None:
-    """Let the other processes go: there is nothing to train."""
+    """Let the other processes end, because there is nothing to train."""
     if size() > 1:
         with process_grid(feature_shards):
             dist.broadcast_object_list([None], src=0)
@@ -93,7 +93,7 @@ def train(
 
 
 def trackers(names: Sequence[str], slug: str, config: dict[str, Any], folder: Path) -> list[Tracker]:
-    """The trackers of one SAE's curves, by the names that `seesae train --track` takes.
+    """Return the trackers of one SAE's curves, by the names that `seesae train --track` takes.
 
     Raises:
         SAEError: one of them is not installed.

@@ -80,7 +80,7 @@ def _download(package: DataPackage, cache: Path, progress: Progress) -> None:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Remove what fetches left that were killed; one that is going on is younger."""
+    """Remove leftovers of fetches that were killed; a fetch in progress is younger."""
     for leftover in cache.glob(".fetch-*"):
         if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)

@@ -41,7 +41,7 @@ STATISTICS_STAGES = (
 
 
 class ImportParams(Params):
-    """Where the SAE is, and what its files do not say."""
+    """The place of the SAE, and what its files do not say."""
 
     source: Annotated[
         str,
@@ -85,7 +85,7 @@ class ImportParams(Params):
 
     @property
     def is_statistics(self) -> bool:
-        """Whether it is an export of statistics, without weights."""
+        """True for an export of statistics, without weights."""
         return self.format == STATISTICS
 
 
@@ -95,7 +95,7 @@ def title(params: ImportParams) -> str:
 
 
 def next_step(result: Result) -> str:
-    """Say how the features come to be browsed."""
+    """Return the command that makes its features browsable."""
     if result["format"] == STATISTICS:
         return "Its features can be browsed now: seesae serve"
     return f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS"

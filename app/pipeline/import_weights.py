@@ -37,18 +37,18 @@ NEAR_MISSES = {
     "hook_mlp_in": " TransformerLens reads it before the norm, where resid_mid is.",
     "hook_attn_in": " TransformerLens reads it before the norm, where resid_pre is.",
 }
-"""Points of TransformerLens that are easily taken for one of ours, by the end of their name, and what they are."""
+"""Points of TransformerLens that are easily mistaken for one of ours, by the end of their name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCheckpoint:
-    """A checkpoint that was read, and where it came from."""
+    """A checkpoint, and its origin."""
 
     checkpoint: Checkpoint
     origin: dict[str, Any]
-    """What is kept of it with the SAE: source, format, revision and hashes of the files."""
+    """Source, format, revision and hashes of the files, which are kept with the SAE."""
     notes: list[str]
-    """What was done as it was converted and how it is used here, a sentence each."""
+    """What the conversion did and how the SAE is used here, one sentence each."""
 
     @property
     def sae(self) -> SAE:
@@ -68,7 +68,7 @@ async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams
     """
     async with run.stage("read"):
         found = await run.in_thread(_read, params)
-        hooks = _hooks(params, found)  # refuses what is no hook point before the model is fetched
+        hooks = _hooks(params, found)  # refuses an unknown hook point before the model is fetched
         source = await _model_source(ctx, params, found)
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
@@ -101,7 +101,7 @@ def _read(params: "ImportParams") -> ReadCheckpoint:
     """
     disable_progress_bars()  # the run has bars of its own
     path = Path(params.source).expanduser()
-    origin = {"source": path.name}  # whose folders they were is no affair of those who get the SAE from here
+    origin = {"source": path.name}  # without the folders, which are private to whoever imports it
     address = None if path.exists() else Address.parse(params.source)
     if address is not None:
         fetched = fetch(address)
@@ -125,28 +125,28 @@ def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
 
 
 def _hooks(params: "ImportParams", found: ReadCheckpoint) -> HookPair:
-    """Where the SAE reads, and for a transcoder what it reconstructs: what was asked for, else what it says itself.
+    """Return the SAE's hook points: those of the parameters, else those of the checkpoint.
 
     Raises:
-        ModelError: what was asked for is no hook point.
-        Unprocessable: the checkpoint names none that SeeSAE knows, or an autoencoder was given a second one.
+        ModelError: a parameter is not a hook point.
+        Unprocessable: the checkpoint names no hook point that SeeSAE knows, or an autoencoder was given a second one.
     """
     hook = _hook(params.hook, "hook_name", "--hook resid_post.9", found)
     if found.sae.is_transcoder:
         return HookPair(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
     if params.hook_out is not None:
-        raise Unprocessable("The SAE is no transcoder: it reconstructs what it reads. Leave --hook-out out.")
+        raise Unprocessable("The SAE is not a transcoder: it reconstructs what it reads. Leave --hook-out out.")
     return HookPair(hook)
 
 
 def _hook(given: str | None, key: str, example: str, found: ReadCheckpoint) -> HookPoint:
-    """The hook point that was asked for, or that the checkpoint's metadata has under `key`."""
+    """Return the hook point that was given, or that the checkpoint's metadata has under `key`."""
     stated = found.checkpoint.metadata.get(key)
     known = _parsed(stated)
     if given is not None:
         hook = HookPoint.parse(given)
         if stated is not None and hook != known:
-            found.notes.append(f"It is used at {hook}, as asked; the checkpoint says {stated}.")
+            found.notes.append(f"It is used at {hook}, as given; the checkpoint says {stated}.")
         return hook
     if known is not None:
         return known
@@ -155,7 +155,7 @@ def _hook(given: str | None, key: str, example: str, found: ReadCheckpoint) -> H
         raise Unprocessable(f"The checkpoint does not say what the SAE {does}. Say it, for example {example}.")
     nearly = next((hint for end, hint in NEAR_MISSES.items() if str(stated).endswith(end)), "")
     raise Unprocessable(
-        f"The SAE {does} {stated}, which is no hook point that SeeSAE knows.{nearly} "
+        f"The SAE {does} {stated}, which is not a hook point that SeeSAE knows.{nearly} "
         f"If it is the same as one that it knows, name that, for example {example}."
     )
 
@@ -171,7 +171,7 @@ def _parsed(stated: Any) -> HookPoint | None:
 
 
 async def _model_source(ctx: JobContext, params: "ImportParams", found: ReadCheckpoint) -> str:
-    """What `read_model` takes for the model that the SAE was trained on.
+    """Return the source of the model that the SAE was trained on, as `read_model` takes it.
 
     A name that the checkpoint gives is looked for here first: in `MODELS`, then among the models of other SAEs.
 
@@ -211,7 +211,7 @@ def _load(source: str, params: "ImportParams", ctx: JobContext, cache: Path) -> 
 
 
 def _check(sae: SAE, model: LanguageModel, hooks: HookPair) -> None:
-    """Refuse an SAE that cannot be one of this model at this place.
+    """Refuse an SAE that does not fit this model at these hook points.
 
     Raises:
         ModelError: the model has no such hook point.
@@ -288,7 +288,7 @@ async def _same_or_none(
 def _metadata(
     params: "ImportParams", found: ReadCheckpoint, model: LanguageModel, hooks: HookPair, imported: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the checkpoint says of itself, with the names that hold here; a model's own name stays if it was used."""
+    """Return the checkpoint's metadata with the names used here; its own name of the model stays if it was used."""
     metadata = dict(found.checkpoint.metadata)
     theirs = metadata.get("seesae")
     metadata["model_name"] = metadata["model_name"] if params.model is None else model.name

@@ -25,7 +25,7 @@ Corpus = Annotated[
 
 
 class CorpusParams(Params):
-    """Which text, and how it is cut into sequences."""
+    """A text, and the way it is cut into sequences."""
 
     corpus: Corpus
     tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
@@ -33,7 +33,7 @@ class CorpusParams(Params):
 
 
 class SaeParams(Params):
-    """Which SAE."""
+    """An SAE."""
 
     sae: SaeSlug
 

@@ -25,14 +25,14 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class HookPair:
-    """Where a model's activations are read, and for a transcoder where those are that it reconstructs."""
+    """The hook point that is read, and for a transcoder the one that is reconstructed."""
 
     input: HookPoint
     output: HookPoint | None = None
 
     @classmethod
     def parse(cls, hook: str, hook_out: str | None) -> "HookPair":
-        """Read both.
+        """Parse both names.
 
         Raises:
             ModelError: one of them is not a hook point.
@@ -40,13 +40,13 @@ class HookPair:
         return cls(HookPoint.parse(hook), None if hook_out is None else HookPoint.parse(hook_out))
 
     def names(self) -> dict[str, str]:
-        """By the names under which runs and artifacts keep them."""
+        """Return both by the names that rows and content keys use."""
         return {"hook": str(self.input)} | ({} if self.output is None else {"hook_out": str(self.output)})
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedInputs:
-    """A model, where it is read, a corpus cut into sequences, and the model's activations there."""
+    """A model, its hook points, a corpus cut into sequences, and the model's activations on it."""
 
     model: LanguageModel
     hooks: HookPair
@@ -57,7 +57,7 @@ class PreparedInputs:
 
     @property
     def cache(self) -> ActivationCache | None:
-        """The activations, where they are on disk."""
+        """The activations if they are on disk."""
         return self.activations if isinstance(self.activations, ActivationCache) else None
 
 
@@ -66,8 +66,8 @@ async def prepare(
 ) -> PreparedInputs:
     """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them.
 
-    With `stream_mb` the model does not run yet: activations will be made as they are needed, and that much memory
-    holds them.
+    With `stream_mb` the model does not run yet: activations are computed as they are needed, and that much memory holds
+    them.
     """
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
@@ -78,7 +78,7 @@ async def prepare(
         )
         for hook in (hooks.input, hooks.output):
             if hook is not None:
-                language_model.d_in(hook)  # refuses a layer that the model lacks, before any work is done
+                language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done
         corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
     async with run.stage("tokenise") as progress:
         sequences, folder = await run.in_thread(_sequences, ctx, language_model, corpus, params, progress)
@@ -96,7 +96,7 @@ async def prepare(
 async def _cached(
     run: RunContext, ctx: JobContext, model: LanguageModel, hooks: HookPair, sequences: Sequences, progress: Progress
 ) -> ActivationCache:
-    """The activations on disk, of which the stage's title says how much room they take."""
+    """Write the activations to disk; the stage's title says how much room they take."""
     key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **hooks.names())
     folder = ctx.artifacts.activations(key)
     size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))

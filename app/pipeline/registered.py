@@ -28,7 +28,7 @@ async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
 
 
 async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
-    """The row of an SAE that has weights.
+    """Return the row of an SAE that has weights.
 
     Raises:
         NotFound: there is no such SAE.
@@ -45,12 +45,12 @@ async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
 
 
 def model_of(detail: SaeDetail) -> str:
-    """What `prepare` takes for the model of a registered SAE; one of `MODELS` keeps its name, and so its row."""
+    """Return the model of a registered SAE as `prepare` takes it. One of `MODELS` keeps its name, and so its row."""
     return detail.model.name if detail.model.name in MODELS else detail.model.source
 
 
 def hooks_of(detail: SaeDetail) -> HookPair:
-    """Where a registered SAE reads, and what it reconstructs."""
+    """Return the hook points of a registered SAE."""
     return HookPair.parse(detail.hook, detail.hook_out)
 
 

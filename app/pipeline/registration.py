@@ -1,4 +1,4 @@
-"""From `sae_core`'s objects to rows: models, corpora, SAEs and indices."""
+"""Turn `sae_core`'s objects into rows: models, corpora, SAEs and indexes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -23,7 +23,7 @@ WEIGHTS = "sae_weights.safetensors"
 
 
 async def register_model(ctx: JobContext, model: LanguageModel) -> ModelInfo:
-    """The model's row, with its vocabulary."""
+    """Return the model's row; write it, with its vocabulary, where there is none."""
     async with ctx.sessions.begin() as session:
         return await models.register_model(
             session,
@@ -49,7 +49,7 @@ async def register_trained(
     created_by: str,
     run_id: int,
 ) -> SaeDetail:
-    """The row of an SAE that was just trained and saved; it names the architecture that was trained."""
+    """Write the row of an SAE that was just trained and saved. It names the architecture that was trained."""
     model = await register_model(ctx, inputs.model)
     folder = ctx.artifacts.sae(slug)
     async with ctx.sessions.begin() as session:
@@ -86,7 +86,7 @@ async def register_imported(
     config: Mapping[str, Any],
     created_by: str,
 ) -> SaeDetail:
-    """The row of an SAE that was trained elsewhere and is saved here; it names the architecture that it is saved as."""
+    """Write the row of an SAE that was trained elsewhere. It names the architecture that is saved here."""
     async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
@@ -106,7 +106,7 @@ async def register_imported(
 
 
 async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> SequenceSetInfo:
-    """The rows of the corpus, its documents and its sequences."""
+    """Write the rows of the corpus, its documents and its sequences."""
     model = await register_model(ctx, inputs.model)
     corpus, sequences = inputs.corpus, inputs.sequences
     async with ctx.sessions.begin() as session:
@@ -135,7 +135,7 @@ async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> Sequenc
 async def publish(
     ctx: JobContext, detail: SaeDetail, inputs: PreparedInputs, statistics: FeatureStatistics, progress: Progress
 ) -> None:
-    """Put an index of the SAE in the place of its current one; `progress` counts features."""
+    """Publish an index that replaces the SAE's current one; `progress` counts features."""
     sequence_set = await register_sequences(ctx, inputs)
     await publish_index(
         ctx.engine,

@@ -43,10 +43,10 @@ async def train_saes(
     track: Sequence[str] = (),
     feature_shards: int = 1,
 ) -> list[tuple[SAE, SaeDetail]]:
-    """Train SAEs on one stream of activations, save and register them; one that was trained just so is taken as it is.
+    """Train SAEs on one stream of activations, save and register them. One with the same training key is kept.
 
     Raises:
-        Conflict: a slug belongs to an SAE that was trained otherwise.
+        Conflict: a slug belongs to an SAE with another training key.
         TrainingDiverged: a loss is no longer a number; the last good checkpoints are kept.
     """
     keys = {plan.slug: plan.key(inputs) for plan in plans}
@@ -90,7 +90,7 @@ def _train(
     feature_shards: int,
     progress: Progress,
 ) -> None:
-    """Train, from the last checkpoints if there are any, and save the SAEs; `names` are those of their curves."""
+    """Train, from the last checkpoints if there are any, and save the SAEs; `names` are the names of their curves."""
     folders = [ctx.artifacts.training(keys[plan.slug]) for plan in plans]
     request = distributed.TrainingRequest(
         configs=[plan.config for plan in plans],
@@ -112,7 +112,7 @@ def _train(
 
 
 def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: PreparedInputs, folder: Path) -> None:
-    """Write an SAE, its curves, and beside them what was asked for, in a form that can be asked for again."""
+    """Write an SAE, its curves, and its parameters in the form that `--config` takes."""
     hooks = inputs.hooks
     metadata: dict[str, Any] = {
         "model_name": inputs.model.name,
@@ -143,7 +143,7 @@ def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: Pre
 async def index_sae(
     run: RunContext, ctx: JobContext, sae: SAE, detail: SaeDetail, inputs: PreparedInputs
 ) -> FeatureStatistics:
-    """Compute the statistics of all features over the sequences, and publish them in the place of the SAE's index."""
+    """Compute the statistics of all features over the sequences, and publish them as the SAE's index."""
     async with run.stage("encode") as progress:
         folder = ctx.artifacts.index(content_key(sae=detail.weights_sha256, sequences=inputs.sequences.sha256))
         assert inputs.cache is not None, "an index is made from activations on disk"
@@ -163,7 +163,7 @@ async def index_sae(
 
 
 async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:
-    """Lay out the features of the published index; the site shows them meanwhile."""
+    """Lay out the features of the published index, which the site shows meanwhile."""
     settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": SEED}
     detail = await find_sae(ctx, slug)
     assert detail is not None
@@ -183,9 +183,9 @@ async def evaluate_saes(
     *,
     predictions: int = 4096,
 ) -> list[Evaluation]:
-    """Measure SAEs on held-out sequences, and keep the figures with them.
+    """Measure SAEs on held-out sequences, and store the figures with them.
 
-    `predictions` is how many are scored for the cross-entropy metrics; they cost four passes of the whole model.
+    `predictions` is the number of tokens scored for the cross-entropy metrics, which cost four passes of the model.
     """
     evaluations = []
     async with run.stage("evaluate") as progress:

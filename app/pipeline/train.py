@@ -32,7 +32,7 @@ def _options_by_name(given: Any) -> Any:
 
 
 class HookParams(Params):
-    """Where a model's activations are read, and what is reconstructed from them."""
+    """A model, and the hook points that are read and reconstructed."""
 
     model: Annotated[
         str,

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """One SAE that is to be trained: its slug, how, and what of the command made it so."""
+    """One SAE to train: its slug, its config, and the parameters that gave them."""
 
     slug: str
     config: TrainingConfig
     options: dict[str, Any]
-    """What `seesae train --config` takes to train it again."""
+    """Parameters that train it again, as `seesae train --config` takes them."""
 
     def key(self, inputs: PreparedInputs) -> str:
-        """The hash of all that the trained weights depend on."""
+        """Return the hash of everything that the trained weights depend on."""
         return content_key(
             model=inputs.model.weights_sha256,
             sequences=inputs.sequences.sha256,
@@ -33,17 +33,17 @@ class TrainingPlan:
 
 
 def default_samples(tokens: int) -> int:
-    """Activations to train on: five passes over the corpus; of a small one more, for steps enough to learn at all."""
+    """Return the number of activations to train on: five passes over the corpus, more over a small one."""
     return max(5 * tokens, min(20 * tokens, 400_000))
 
 
 def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]:
-    """The trainings that these parameters ask for, on a corpus of `tokens` counted tokens.
+    """Return the trainings of these parameters, on a corpus of `tokens` counted tokens.
 
-    Where an architecture aims at no number of active features, all values of k are one.
+    An architecture without a target number of active features is trained once, whatever the values of k.
 
     Raises:
-        SAEError: one of them makes no sense.
+        SAEError: one of them is not valid.
     """
     configs = [
         TrainingConfig(
@@ -69,7 +69,7 @@ def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]
 
 
 def training_plans(params: "TrainParams", inputs: PreparedInputs) -> list[TrainingPlan]:
-    """The SAEs that these parameters ask for."""
+    """Return the SAEs of these parameters."""
     hooks = inputs.hooks.names()
     return [
         TrainingPlan(

@@ -1,9 +1,12 @@
-"""A run as the work sees it: stages, progress, and when to stop.
+"""A run as its work sees it: stages, progress, and when to stop.
 
-`sae_core` is synchronous and reports by calling `progress` from its own thread. Here that becomes rows that pages and
-terminals follow: a stage's counts are kept in memory and written at most twice a second, so reporting costs the work
-nothing, and each write also learns whether the run was cancelled. To stop, `progress` raises; the work leaves files
-that it can go on from, so an interrupted run loses a few seconds at most.
+    thread of the work                     event loop
+    progress(done, total) ─► counts ─► `_write_regularly`, twice per second ─► the run's row ─► pages, terminals
+    RunInterrupted        ◄─ `_interrupted` ◄─ the row says "cancelled", or this process is stopping
+
+`sae_core` is synchronous and reports by calling `progress` from its own thread. Reporting changes counts in memory, so
+it costs the work nothing. To stop the work, `progress` raises. The work leaves files that it can continue from, so an
+interrupted run loses a few seconds at most.
 """
 
 import asyncio
@@ -30,19 +33,19 @@ R = TypeVar("R")
 
 
 class RunInterrupted(Exception):
-    """The work was stopped before its end, and can go on later from what it left."""
+    """The work was stopped before its end, and can continue later from what it left."""
 
 
 class RunCancelled(RunInterrupted):
-    """Somebody cancelled the run: it is not to go on by itself."""
+    """Somebody cancelled the run: no worker continues it."""
 
 
 class RunLocked(Conflict):
-    """Another process works on the run."""
+    """Another process is working on the run."""
 
 
 class StagesListener(Protocol):
-    """Told about stages as they are written; the terminal of a run in this process."""
+    """Receives the stages as they are written: the terminal of a run in this process."""
 
     def show(self, stages: Sequence[Stage]) -> None:
         """Show the stages."""
@@ -59,7 +62,7 @@ class RunContext:
         self.params = run.params
         self.sessions = sessions
         self._listener = listener
-        # What an earlier attempt did not finish waits again; its counts and seconds stay.
+        # Stages that an earlier attempt did not finish wait again, with their counts and seconds.
         self._stages = {
             stage.name: stage if stage.state == "done" else replace(stage, state="waiting") for stage in run.stages
         }
@@ -96,11 +99,11 @@ class RunContext:
 
     @asynccontextmanager
     async def stage(self, name: str, *, record: bool = False) -> AsyncIterator["StageProgress"]:
-        """Work on one stage; entering one that is done already is fine, its seconds add up.
+        """Enter a stage. A stage that is done already may be entered again: its seconds add up.
 
         Args:
             name: one of the run's stages.
-            record: keep the metrics given to `progress`, by the number done, as the run's curves.
+            record: keep the metrics given to `progress`, by the number done, as the curves of the run.
         """
         self._raise_if_interrupted()
         before = self._stages[name]
@@ -131,18 +134,18 @@ class RunContext:
         except asyncio.CancelledError:
             self.interrupt()
             await asyncio.wait({future})
-            future.exception()  # it was told to stop: how it did so is of no interest
+            future.exception()  # it was told to stop: its exception is expected
             raise
         except RunInterrupted:
             self._raise_if_interrupted()
             raise
 
     def retitle(self, name: str, title: str) -> None:
-        """Say more of a stage than was known when the run was asked for."""
+        """Give a stage a title that says more than was known when the run was submitted."""
         self._change(name, title=title)
 
     def report(self, name: str, done: int, total: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
-        """Take in what a thread reports; called by `StageProgress`."""
+        """Store a report of the work's thread; `StageProgress` calls it."""
         self._raise_if_interrupted()
         with self._lock:
             self._stages[name] = replace(self._stages[name], done=done, total=total, seconds=seconds)
@@ -170,7 +173,7 @@ class RunContext:
             self._interrupted.set()
 
     async def _write(self) -> None:
-        """Write stages and new measurements, and learn whether the run is still wanted."""
+        """Write stages and new measurements; interrupt the work if the run was cancelled."""
         async with self._writing:
             with self._lock:
                 stages, points = tuple(self._stages.values()), self._metrics
@@ -198,9 +201,9 @@ class StageProgress:
 
     @property
     def seconds(self) -> float:
-        """Spent on this stage so far, over all attempts."""
+        """Seconds spent on this stage so far, over all attempts."""
         return self._seconds_before + time.monotonic() - self._entered
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
-        """Report; raises `RunInterrupted` where the work is to stop."""
+        """Report progress; raise `RunInterrupted` if the work has to stop."""
         self._context.report(self._name, done, total, self.seconds, metrics if self._record else None)

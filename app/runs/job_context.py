@@ -1,4 +1,4 @@
-"""What a process that does runs holds: the database, the artifacts and the settings."""
+"""The database, the artifacts and the settings of a process that does runs."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from app.settings import Settings
 
 @dataclass(frozen=True)
 class JobContext:
-    """Handed to every job."""
+    """The context of every job."""
 
     settings: Settings
     engine: AsyncEngine
@@ -18,5 +18,5 @@ class JobContext:
 
     @property
     def artifacts(self) -> Artifacts:
-        """Folders for what runs make."""
+        """Folders of the products of runs."""
         return Artifacts(self.settings.artifacts)

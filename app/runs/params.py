@@ -29,7 +29,7 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How a parameter is written on the command line, where its name, type and default do not say it."""
+    """The command-line form of a parameter, where its name, type and default do not give it."""
 
     flags: str = ""
     """Names of the option, such as `--stream/--cache`."""
@@ -37,6 +37,6 @@ class Option:
     """The default in words, where it is not a value."""
     metavar: str = ""
     argument: bool = False
-    """Whether it is given by its place instead of by name."""
+    """True if it is a positional argument."""
     path: bool = False
-    """Whether it may name a file or folder, which is then made absolute: a worker has another working directory."""
+    """True if it may name a file or folder, which is then made absolute: a worker has another working directory."""

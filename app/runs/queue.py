@@ -1,9 +1,9 @@
-"""The queue: one task, "do this run", and the maintenance that puts back what a dead worker left undone.
+"""The queue: one task, "do this run", and the maintenance that requeues what a dead worker left.
 
-A run is a row; its job in procrastinate only says that some worker is to take it. Three locks keep a run from being
-done twice at once: the job's `queueing_lock` (it waits once), its `lock` (procrastinate runs it once) and the run's
-advisory lock, which a worker holds while it works and which the database releases the moment that worker dies. The last
-is also how a job whose worker is dead is told from one whose worker is only slow.
+A run is a row. Its job in procrastinate only says that some worker is to take it. Three locks prevent two workers from
+doing one run: the job's `queueing_lock` (it waits once), its `lock` (procrastinate runs it once) and the run's advisory
+lock, which a worker holds while it works and which the database releases the moment that worker dies. The advisory lock
+also tells a job whose worker is dead from one whose worker is only slow.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ _MAX_ATTEMPTS = 5
 
 
 class RetryInfrastructure(BaseRetryStrategy):
-    """Do again what failed for reasons outside the work; never what failed by the work's own doing."""
+    """Retry what failed for reasons outside the work, never what the work itself got wrong."""
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        """At once after an orderly stop; soon where another process holds the run; later after a lost database."""
+        """Retry at once after an orderly stop, soon if another process holds the run, later after a lost database."""
         if isinstance(exception, (RunInterrupted, asyncio.CancelledError)) and not isinstance(exception, RunCancelled):
             return RetryDecision(retry_in={"seconds": 0})
         if isinstance(exception, RunLocked):
@@ -54,7 +54,7 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
 def connector(database_url: str) -> procrastinate.PsycopgConnector:
-    """A connector for `app.replace_connector`."""
+    """Return a connector for `app.replace_connector`."""
     return procrastinate.PsycopgConnector(conninfo=libpq_url(database_url), min_size=1, max_size=4)
 
 
@@ -67,17 +67,17 @@ async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
 @app.periodic(cron="* * * * *")
 @app.task(name="retry_stalled", queue=MAINTENANCE, queueing_lock="retry_stalled", pass_context=True)
 async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
-    """Put back jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
+    """Requeue jobs whose worker sends no heartbeat; procrastinate leaves this to its users."""
     ctx: JobContext = context.additional_context["ctx"]
     await requeue_stalled(context.app, ctx.engine, STALLED_SECONDS)
     await fail_abandoned(ctx)
 
 
 async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:
-    """Queue again the jobs that are marked as being done while nobody works on their run; answer the runs' ids.
+    """Requeue the jobs that are marked as running while no process works on their run; return the ids of the runs.
 
-    A worker may be between taking a job and locking its run in this very moment. That is harmless: the job is then
-    taken twice, and the second taker finds the run locked or finished.
+    A worker may be between taking a job and locking its run at this moment. That is harmless: the job is then taken
+    twice, and the second worker finds the run locked or finished.
     """
     found = []
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds_since_heartbeat):
@@ -90,9 +90,9 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
             continue
         try:
             await app.job_manager.retry_job(job)
-        except (AlreadyEnqueued, UniqueViolation):  # the run was asked for again, and waits by another job
+        except (AlreadyEnqueued, UniqueViolation):  # the run was submitted again, and another job waits for it
             await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
-        log.info("job_put_back", run=run_id, job=job.id)
+        log.info("job_requeued", run=run_id, job=job.id)
         found.append(run_id)
     return found
 
@@ -108,11 +108,11 @@ async def fail_abandoned(ctx: JobContext) -> None:
 
 
 async def enqueue(session: AsyncSession, run_id: int) -> None:
-    """Give a run a job, unless one is waiting already. Both appear with the session's commit, or neither does."""
+    """Give a run a job, unless one is waiting already. Run and job are committed together, with the session."""
     key = f"run {run_id}"
     try:
         async with session.begin_nested():
-            # Asked for in here, because the session sets its savepoint when it is first asked for the connection.
+            # Inside the block, because the session sets its savepoint when its connection is first used.
             connection = (await (await session.connection()).get_raw_connection()).driver_connection
             deferrer = do_run.configure(lock=key, queueing_lock=key, connection=connection)
             job_id = await deferrer.defer_async(run_id=run_id)

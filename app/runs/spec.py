@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Params)
 
 Result = Mapping[str, Any]
-"""What came of a run, as JSON. `sae` is the slug of its SAE, `notes` are sentences for the reader."""
+"""The result of a run, as JSON. `sae` is the slug of its SAE, `notes` are sentences for the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class RunSpec(Generic[P]):
     kind: str
     """Its name in the database, in the API and on the command line."""
     help: str
-    """What it does: one line, then paragraphs and examples, as `seesae KIND --help` shows them."""
+    """One line that says what it does, then paragraphs and examples: the text of `seesae KIND --help`."""
     params: type[P]
-    """What it takes. A parameter's description is the help of its option."""
+    """Its parameters. A parameter's description is the help of its option."""
     stages: Callable[[P], tuple[StageSpec, ...]]
     """The stages of a run with these parameters, in order."""
     title: Callable[[P], str]
@@ -51,13 +51,13 @@ class RunSpec(Generic[P]):
     next_step: Callable[[Result], str | None] = lambda _result: None
     """One line that says what to do with the result."""
     assist: Callable[[P], None] | None = None
-    """What the other processes that torchrun starts do, while the first does the run."""
+    """The part of the other processes under torchrun, while the first does the run."""
     panel: str = "Work"
     """Heading under which `seesae --help` lists its command; empty where the command is written by hand."""
     takes_config: bool = False
-    """Whether `--config` reads parameters from a file."""
+    """True if `--config` reads parameters from a file."""
     takes_device: bool = True
-    """Whether it computes on the device that `--device` names."""
+    """True if it computes on the device that `--device` names."""
 
     @property
     def summary(self) -> str:

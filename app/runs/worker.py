@@ -1,4 +1,4 @@
-"""The worker process: takes runs from the queue, one at a time, and keeps the queue in order beside them."""
+"""The worker process: it takes runs from the queue, one at a time, and maintains the queue meanwhile."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ from app.settings import Settings
 log = structlog.get_logger("worker")
 
 _NICENESS = 5
-"""Pages and probes go first where they compete with a run for the processor."""
+"""Pages and probes come first where they compete with a run for the processor."""
 
 
 async def work(settings: Settings, database_url: str) -> None:
-    """Take runs until told to stop; a run that is stopped in its middle goes back into the queue."""
+    """Take runs until told to stop. A run that is interrupted returns to the queue."""
     os.nice(_NICENESS)
     engine = create_engine(database_url, statement_timeout=None)
     ctx = JobContext(settings, engine, create_sessionmaker(engine))
@@ -51,7 +51,7 @@ async def _take(app: procrastinate.App, name: str, ctx: JobContext) -> None:
         update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
         stalled_worker_timeout=queue.STALLED_SECONDS,
         shutdown_graceful_timeout=0,
-        delete_jobs="always",  # what is worth keeping is in the run
+        delete_jobs="always",  # the run's row keeps what is worth keeping
         additional_context={"ctx": ctx},
         install_signal_handlers=False,
     )

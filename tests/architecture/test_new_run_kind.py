@@ -14,6 +14,7 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from app.cli.run_commands import run_command
+from app.cli.run_display import stderr_console
 from app.queries import runs
 from app.runs import spec as registry
 from app.runs.job_context import JobContext
@@ -89,6 +90,7 @@ def environment(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_its_command_does_the_work(environment: None, text: Path) -> None:
     app = typer.Typer()
     app.command(COUNT_WORDS.kind, help=COUNT_WORDS.help)(run_command(COUNT_WORDS))
+    stderr_console.cache_clear()  # it keeps its stream, and the runner makes a new one
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
     assert "Letters that a word has at least." in shown
     assert "Example: seesae count-words" in shown
