@@ -55,15 +55,15 @@ _CONFIG = Annotated[
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return the parameter of a command's signature that typer makes an option, or an argument, of."""
     option = _option(field)
-    if option.argument:
+    if is_argument(field):
         argument = typer.Argument(help=field.description, metavar=option.metavar or None, show_default=False)
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[_command_type(field), argument])
     low, high = (None, None) if _is_several(field) else _limits(field)
     declared = typer.Option(
-        _flags(name, field),
+        flags(name, field),
         help=field.description,
         metavar=option.metavar or None,
-        show_default=option.default or _default_text(field),
+        show_default=default_text(field) or False,
         min=low,
         max=high,
     )
@@ -75,7 +75,13 @@ def _option(field: FieldInfo) -> Option:
     return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
 
 
-def _flags(name: str, field: FieldInfo) -> str:
+def is_argument(field: FieldInfo) -> bool:
+    """True for a parameter that is given by its position."""
+    return _option(field).argument
+
+
+def flags(name: str, field: FieldInfo) -> str:
+    """Return the names of a parameter's option."""
     return _option(field).flags or f"--{name.replace('_', '-')}"
 
 
@@ -110,11 +116,13 @@ def _limits(field: FieldInfo) -> tuple[Any, Any]:
     return low, high
 
 
-def _default_text(field: FieldInfo) -> str | bool:
-    """Return the default as `--help` shows it; False where there is none worth showing."""
+def default_text(field: FieldInfo) -> str:
+    """Return the default as `--help` shows it; empty where there is none worth showing."""
+    if in_words := _option(field).default:
+        return in_words
     default = field.get_default(call_default_factory=True, validated_data={})
     if field.is_required() or default is None or default is False or default == {}:
-        return False
+        return ""
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
@@ -148,8 +156,8 @@ def _hint(kind: type[Params], location: tuple[int | str, ...]) -> str | None:
     if not location:
         return None
     name, *inner = (str(part) for part in location)
-    flags = _flags(name, kind.model_fields[name]) if name in kind.model_fields else f"--{name.replace('_', '-')}"
-    return ".".join([flags, *inner])
+    option = flags(name, kind.model_fields[name]) if name in kind.model_fields else f"--{name.replace('_', '-')}"
+    return ".".join([option, *inner])
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _forget() -> None:
     rendering.static_url.cache_clear()
 
 
-async def test_it_is_served_with_its_sheet(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_a_new_page_is_served_with_its_stylesheet(client: httpx.AsyncClient, made: Synthetic) -> None:
     app_of(client).include_router(router)
     response = await client.get("/widths")
     assert response.status_code == 200, response.text

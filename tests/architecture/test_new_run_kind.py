@@ -22,7 +22,7 @@ from app.runs.params import Option, Params
 from app.runs.queue import do_run
 from app.runs.spec import Result, RunSpec, StageSpec, register
 from app.settings import get_settings
-from tests.app.pipeline.asking import ask, row
+from tests.app.pipeline.running import run_row, submit
 from tests.web.html import parse
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def environment(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     get_settings.cache_clear()
 
 
-def test_its_command_does_the_work(environment: None, text: Path) -> None:
+def test_the_command_of_a_new_kind_does_the_work(environment: None, text: Path) -> None:
     app = typer.Typer()
     app.command(COUNT_WORDS.kind, help=COUNT_WORDS.help)(run_command(COUNT_WORDS))
     stderr_console.cache_clear()  # it keeps its stream, and the runner makes a new one
@@ -102,13 +102,13 @@ def test_its_command_does_the_work(environment: None, text: Path) -> None:
     assert (result["words"], result["average"]) == (4, 3.75)
 
 
-async def test_the_queue_the_api_and_the_page_know_it(ctx: JobContext, client: httpx.AsyncClient, text: Path) -> None:
-    run_id = await ask(ctx, "count-words", CountWordsParams(file=str(text), least=3))
+async def test_queue_api_and_page_know_a_new_kind(ctx: JobContext, client: httpx.AsyncClient, text: Path) -> None:
+    run_id = await submit(ctx, "count-words", CountWordsParams(file=str(text), least=3))
     async with ctx.sessions() as session:
         assert await runs.find_run(session, "count-words", {"file": str(text), "least": 3}, ("queued",)) is not None
 
     await do_run.func(SimpleNamespace(additional_context={"ctx": ctx}), run_id)
-    assert (await row(ctx, run_id)).state == "done"
+    assert (await run_row(ctx, run_id)).state == "done"
 
     kinds = {kind["kind"]: kind for kind in (await client.get("/api/v1/runs/kinds")).json()["kinds"]}
     assert kinds["count-words"]["summary"] == "Count the words of a file."

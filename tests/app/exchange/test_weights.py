@@ -15,7 +15,7 @@ from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS, load
 from sae_core.errors import CheckpointError
 from sae_core.saes import SAE, JumpReLU
-from tests.app.pipeline.asking import do
+from tests.app.pipeline.running import run_to_end
 from tests.app.pipeline.test_import_sae import foreign
 
 
@@ -23,7 +23,7 @@ from tests.app.pipeline.test_import_sae import foreign
 async def slug(ctx: JobContext, model_folder: Path, tmp_path: Path) -> str:
     """A registered TopK SAE."""
     source = foreign(tmp_path / "source", hook_name="blocks.1.hook_resid_post", context_size=64)
-    await do(ctx, "import", ImportParams(source=str(source), model=str(model_folder), name="topk"))
+    await run_to_end(ctx, "import", ImportParams(source=str(source), model=str(model_folder), name="topk"))
     return "topk"
 
 
@@ -71,7 +71,7 @@ async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: Tra
         await export_sae(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
         await export_sae(ctx, slug, "gemma_scope", tmp_path / "shared")
-    await do(ctx, "train", training)
+    await run_to_end(ctx, "train", training)
     with pytest.raises(CheckpointError, match=r"sparsify has only .*, not jumprelu"):
         await export_sae(ctx, "tiny-llama-l1-batchtopk-64", "sparsify", tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
@@ -80,7 +80,7 @@ async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: Tra
 async def test_the_config_of_saelens_names_what_others_look_for(
     ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
-    await do(ctx, "train", training.model_copy(update={"name": "mine"}))
+    await run_to_end(ctx, "train", training.model_copy(update={"name": "mine"}))
     await export_sae(ctx, "mine", "saelens", tmp_path / "shared")
     config: dict[str, Any] = json.loads((tmp_path / "shared" / "cfg.json").read_text())
     assert (config["architecture"], config["d_in"], config["d_sae"]) == ("jumprelu", 32, 64)

@@ -16,7 +16,7 @@ from app.queries.saes import SaeDetail, get_sae
 from app.runs.context import RunInterrupted, StageProgress
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
-from tests.app.pipeline.asking import ask, do, row
+from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.tiny import CORPUS_FILE, tiny_model
 
 NARROW, WIDE = "tiny-llama-l1-batchtopk-64", "tiny-llama-l1-batchtopk-128"
@@ -41,16 +41,16 @@ async def compared(ctx: JobContext, this: str = WIDE, other: str = NARROW) -> Co
 
 @pytest.fixture
 async def trained(ctx: JobContext, training: TrainParams) -> JobContext:
-    await do(ctx, "train", training.model_copy(update={"width": (64, 128)}))
+    await run_to_end(ctx, "train", training.model_copy(update={"width": (64, 128)}))
     return ctx
 
 
-async def test_an_index_compares_itself_with_the_others_on_the_same_text(trained: JobContext) -> None:
-    first = await do(trained, "index", indexing(NARROW))
+async def test_indexing_compares_with_the_other_saes_of_the_same_text(trained: JobContext) -> None:
+    first = await run_to_end(trained, "index", indexing(NARROW))
     assert first.stages[-1].name == "compare"
     assert first.stages[-1].state == "done"
     assert await compared(trained) is None  # there was nobody to compare it with
-    await do(trained, "index", indexing(WIDE))
+    await run_to_end(trained, "index", indexing(WIDE))
     found = await compared(trained)
     assert found is not None
     narrow, wide = await sae(trained, NARROW), await sae(trained, WIDE)
@@ -89,19 +89,17 @@ async def test_an_index_compares_itself_with_the_others_on_the_same_text(trained
             assert all(part.parent is not None and part.parent.index == feature for part in parts)
 
 
-async def test_it_is_the_same_from_both_sides_and_not_made_twice(
-    trained: JobContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await do(trained, "index", indexing(NARROW))
-    await do(trained, "index", indexing(WIDE))
+async def test_a_comparison_is_symmetric_and_made_once(trained: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    await run_to_end(trained, "index", indexing(NARROW))
+    await run_to_end(trained, "index", indexing(WIDE))
     before = await compared(trained)
 
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
     monkeypatch.setattr(comparison, "match_features", not_again)
-    asked = await do(trained, "compare", BOTH)
-    turned = await do(trained, "compare", CompareParams(a=NARROW, b=WIDE))
+    asked = await run_to_end(trained, "compare", BOTH)
+    turned = await run_to_end(trained, "compare", CompareParams(a=NARROW, b=WIDE))
     assert await compared(trained) == before
     assert asked.result is not None
     assert turned.result is not None
@@ -113,15 +111,17 @@ async def test_it_is_the_same_from_both_sides_and_not_made_twice(
 
 
 @pytest.mark.parametrize("missing", ["index", "text", "store"])
-async def test_without_activations_on_the_same_text_directions_are_compared(trained: JobContext, missing: str) -> None:
-    await do(trained, "index", indexing(WIDE))
+async def test_directions_alone_are_compared_without_activations_on_the_same_text(
+    trained: JobContext, missing: str
+) -> None:
+    await run_to_end(trained, "index", indexing(WIDE))
     if missing != "index":
-        await do(trained, "index", indexing(NARROW, length=16 if missing == "text" else 32))
+        await run_to_end(trained, "index", indexing(NARROW, length=16 if missing == "text" else 32))
     if missing == "store":
         async with trained.sessions.begin() as session:
             await session.execute(text("DELETE FROM comparison"))
         shutil.rmtree(trained.artifacts.root / "indexes")
-    done = await do(trained, "compare", BOTH)
+    done = await run_to_end(trained, "compare", BOTH)
     assert done.result is not None
     (note,) = done.result["notes"]
     assert "Directions alone" in note
@@ -138,29 +138,29 @@ async def test_without_activations_on_the_same_text_directions_are_compared(trai
     assert matched.total == found.this["matched_by_direction"] > 0
 
 
-async def test_indexing_on_other_text_leaves_a_comparison_that_says_so(trained: JobContext) -> None:
-    await do(trained, "index", indexing(NARROW))
-    await do(trained, "index", indexing(WIDE))
-    await do(trained, "index", indexing(WIDE, length=16))
+async def test_a_comparison_is_stale_after_indexing_on_other_text(trained: JobContext) -> None:
+    await run_to_end(trained, "index", indexing(NARROW))
+    await run_to_end(trained, "index", indexing(WIDE))
+    await run_to_end(trained, "index", indexing(WIDE, length=16))
     found = await compared(trained)
     assert found is not None
     assert not found.is_of(await sae(trained, WIDE), await sae(trained, NARROW))
 
 
 async def test_a_damaged_store_of_another_sae_does_not_fail_an_index(trained: JobContext) -> None:
-    await do(trained, "index", indexing(NARROW))
+    await run_to_end(trained, "index", indexing(NARROW))
     (store,) = (trained.artifacts.root / "indexes").iterdir()
     next(store.glob("shard-*")).write_bytes(b"broken")
-    done = await do(trained, "index", indexing(WIDE))
+    done = await run_to_end(trained, "index", indexing(WIDE))
     assert done.state == "done"
     assert await compared(trained) is None
 
 
-async def test_stopped_anywhere_it_starts_anew_and_ends_whole(
+async def test_an_interrupted_comparison_starts_again_and_is_complete(
     trained: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await do(trained, "index", indexing(NARROW))
-    await do(trained, "index", indexing(WIDE))
+    await run_to_end(trained, "index", indexing(NARROW))
+    await run_to_end(trained, "index", indexing(WIDE))
     undisturbed = await rows(trained)
     async with trained.sessions.begin() as session:
         await session.execute(text("DELETE FROM comparison"))
@@ -178,14 +178,14 @@ async def test_stopped_anywhere_it_starts_anew_and_ends_whole(
             raise RunInterrupted
 
     monkeypatch.setattr(StageProgress, "__call__", stop)
-    run_id = await ask(trained, "compare", BOTH)
-    while (await row(trained, run_id)).state != "done":
+    run_id = await submit(trained, "compare", BOTH)
+    while (await run_row(trained, run_id)).state != "done":
         stop_at, calls = stop_at + 1, 0
         try:
             await execute(trained, run_id)
         except RunInterrupted:
             assert await rows(trained) == []
-            assert await ask(trained, "compare", BOTH) == run_id
+            assert await submit(trained, "compare", BOTH) == run_id
     assert stop_at > 3
     assert await rows(trained) == undisturbed
 
@@ -198,15 +198,17 @@ async def rows(ctx: JobContext) -> list[object]:
         return list(found.scalars())
 
 
-async def test_what_cannot_be_compared_is_said(trained: JobContext, training: TrainParams, tmp_path: Path) -> None:
+async def test_saes_that_cannot_be_compared_are_refused(
+    trained: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
     with pytest.raises(NotFound, match=r"There is no SAE nobody\. There are: "):
-        await do(trained, "compare", CompareParams(a=WIDE, b="nobody"))
+        await run_to_end(trained, "compare", CompareParams(a=WIDE, b="nobody"))
     with pytest.raises(Unprocessable, match="with itself"):
-        await do(trained, "compare", CompareParams(a=WIDE, b=WIDE))
+        await run_to_end(trained, "compare", CompareParams(a=WIDE, b=WIDE))
     elsewhere = {"model": str(tiny_model(tmp_path / "tiny-gpt", "gpt2")), "name": "another"}
-    await do(trained, "train", training.model_copy(update=elsewhere))
+    await run_to_end(trained, "train", training.model_copy(update=elsewhere))
     with pytest.raises(Unprocessable, match="only SAEs of one model"):
-        await do(trained, "compare", CompareParams(a=WIDE, b="another"))
+        await run_to_end(trained, "compare", CompareParams(a=WIDE, b="another"))
     onward = {"hook_out": "mlp_in.2", "hook": "mlp_in.1", "name": "narrower"}
-    await do(trained, "train", training.model_copy(update=onward))
-    assert (await do(trained, "compare", CompareParams(a=WIDE, b="narrower"))).state == "done"
+    await run_to_end(trained, "train", training.model_copy(update=onward))
+    assert (await run_to_end(trained, "compare", CompareParams(a=WIDE, b="narrower"))).state == "done"

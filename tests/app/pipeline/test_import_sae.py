@@ -26,7 +26,7 @@ from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
 from sae_core.saes import SAE, TopK
 from sae_core.saes.topk import TopKConfig
-from tests.app.pipeline.asking import ask, do
+from tests.app.pipeline.running import run_to_end, submit
 from tests.core.checkpoints.hub_server import COMMIT, Hub, serve
 from tests.tiny import CORPUS_FILE
 from tests.web.site import site
@@ -36,7 +36,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "checkpoints"
 
 async def bring(ctx: JobContext, source: Path | str, **options: Any) -> Mapping[str, Any]:
     """Import; the result."""
-    run = await do(ctx, "import", ImportParams(source=str(source), **options))
+    run = await run_to_end(ctx, "import", ImportParams(source=str(source), **options))
     assert run.result is not None
     return run.result
 
@@ -51,8 +51,8 @@ async def sae_row(ctx: JobContext, slug: str) -> SaeDetail:
 async def measured(ctx: JobContext, slug: str) -> tuple[list[float], float]:
     """Densities of all features by an index, and explained variance by an evaluation."""
     corpus = {"sae": slug, "corpus": str(CORPUS_FILE), "length": 32}
-    await do(ctx, "index", IndexParams.model_validate(corpus))
-    evaluated = await do(ctx, "evaluate", EvaluateParams.model_validate(corpus))
+    await run_to_end(ctx, "index", IndexParams.model_validate(corpus))
+    evaluated = await run_to_end(ctx, "evaluate", EvaluateParams.model_validate(corpus))
     assert evaluated.result is not None
     async with ctx.sessions() as session:
         query = (
@@ -68,7 +68,7 @@ def with_(training: TrainParams, **changes: Any) -> TrainParams:
 
 
 def foreign(folder: Path, *, d_in: int = 32, d_out: int | None = None, **metadata: Any) -> Path:
-    """An SAE of another origin, in SAELens' layout, which says of itself what `metadata` says."""
+    """An SAE of another origin, in SAELens' layout, with this metadata."""
     sae = TopK(TopKConfig(d_in=d_in, d_sae=64, d_out=d_out, k=4))
     sae.initialise(torch.randn(100, d_in), seed=0, target=None if d_out is None else torch.randn(100, d_out))
     sae.save(folder, metadata)
@@ -112,10 +112,10 @@ def dictionary(folder: Path, *, seed: int = 0) -> Path:
         ("topk", "sparsify"),
     ],
 )
-async def test_what_is_exported_and_imported_again_is_the_same_sae(
+async def test_an_exported_sae_is_the_same_when_imported_again(
     ctx: JobContext, training: TrainParams, tmp_path: Path, architecture: str, format: str
 ) -> None:
-    trained = await do(ctx, "train", with_(training, architecture=architecture, name="original"))
+    trained = await run_to_end(ctx, "train", with_(training, architecture=architecture, name="original"))
     assert trained.state == "done"
     await export_sae(ctx, "original", format, tmp_path / "shared")
 
@@ -136,7 +136,7 @@ async def test_a_transcoder_comes_back_with_both_its_hook_points(
     ctx: JobContext, training: TrainParams, tmp_path: Path, format: str
 ) -> None:
     changes = {"architecture": "topk", "hook": "mlp_in.1", "hook_out": "mlp_out.1", "skip": True, "name": "original"}
-    await do(ctx, "train", with_(training, **changes))
+    await run_to_end(ctx, "train", with_(training, **changes))
     await export_sae(ctx, "original", format, tmp_path / "shared")
     result = await bring(ctx, tmp_path / "shared")
     assert result["sae"] == "tiny-llama-l1-mlp-in-to-mlp-out-topk-64-k4"
@@ -147,9 +147,9 @@ async def test_a_transcoder_comes_back_with_both_its_hook_points(
     assert explained_variance == pytest.approx(expected_variance, abs=1e-4)
 
 
-async def test_a_dictionary_of_somebody_else(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+async def test_a_dictionary_of_another_package_is_imported(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "dictionary")
-    run = await do(ctx, "import", ImportParams(source=str(source), model=str(model_folder)))
+    run = await run_to_end(ctx, "import", ImportParams(source=str(source), model=str(model_folder)))
     assert [stage.state for stage in run.stages] == ["done"] * len(WEIGHTS_STAGES)
     assert run.result is not None
     assert run.sae_slug == run.result["sae"] == "tiny-llama-l1-jumprelu-64-k4"
@@ -173,9 +173,9 @@ async def test_a_dictionary_of_somebody_else(ctx: JobContext, model_folder: Path
     assert max(densities) > 0
 
 
-async def test_the_site_shows_it(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+async def test_an_imported_sae_shows_on_the_site(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     params = ImportParams(source=str(dictionary(tmp_path / "dictionary")), model=str(model_folder), name="theirs")
-    run = await do(ctx, "import", params)
+    run = await run_to_end(ctx, "import", params)
     async with site(ctx.settings) as client:
         for page in ("/", "/saes/theirs", f"/runs/{run.id}"):
             shown = await client.get(page)
@@ -185,7 +185,7 @@ async def test_the_site_shows_it(ctx: JobContext, model_folder: Path, tmp_path: 
     assert str(tmp_path) not in json.dumps(answer["config"])
 
 
-async def test_what_the_checkpoint_says_is_overruled_and_both_are_said(
+async def test_parameters_win_over_the_checkpoint_and_the_notes_name_both(
     ctx: JobContext, model_folder: Path, tmp_path: Path
 ) -> None:
     source = foreign(tmp_path / "sae", model_name="nobody/none", hook_name="blocks.3.hook_resid_post")
@@ -229,8 +229,10 @@ async def test_an_sae_of_the_hub_is_kept_with_its_revision(
     assert imported["sha256"] == {name: sha256_file(source / name) for name in ("ae.pt", "config.json")}
 
 
-async def test_the_same_again_changes_nothing(ctx: JobContext, training: TrainParams, tmp_path: Path) -> None:
-    await do(ctx, "train", with_(training, name="original"))
+async def test_importing_the_same_sae_again_changes_nothing(
+    ctx: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
+    await run_to_end(ctx, "train", with_(training, name="original"))
     await export_sae(ctx, "original", "saelens", tmp_path / "shared")
     before = {path.name: path.stat().st_mtime_ns for path in ctx.artifacts.sae("original").iterdir()}
     row = await sae_row(ctx, "original")
@@ -247,7 +249,7 @@ async def test_the_same_again_changes_nothing(ctx: JobContext, training: TrainPa
     assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {"original", named["sae"]}
 
 
-async def test_files_that_were_lost_come_back(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+async def test_importing_again_restores_lost_files(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "sae")
     result = await bring(ctx, source, model=str(model_folder))
     folder = ctx.artifacts.sae(result["sae"])
@@ -256,7 +258,7 @@ async def test_files_that_were_lost_come_back(ctx: JobContext, model_folder: Pat
     assert SAE.load(folder).d_sae == 64
 
 
-async def test_another_sae_does_not_take_the_place_of_one(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     first, second = dictionary(tmp_path / "first"), dictionary(tmp_path / "second", seed=1)
     result = await bring(ctx, first, model=str(model_folder))
     row = await sae_row(ctx, result["sae"])
@@ -270,11 +272,11 @@ async def test_another_sae_does_not_take_the_place_of_one(ctx: JobContext, model
     assert (await bring(ctx, second, model=str(model_folder), name="second"))["sae"] == "second"
 
 
-async def test_an_import_that_was_stopped_goes_on(
+async def test_an_interrupted_import_continues(
     ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = ImportParams(source=str(dictionary(tmp_path / "sae")), model=str(model_folder))
-    run_id = await ask(ctx, "import", params)
+    run_id = await submit(ctx, "import", params)
 
     async def stop(*arguments: object) -> SaeDetail:
         raise RunInterrupted
@@ -282,8 +284,8 @@ async def test_an_import_that_was_stopped_goes_on(
     with monkeypatch.context() as patched, pytest.raises(RunInterrupted):
         patched.setattr(import_weights, "register_imported", stop)
         await execute(ctx, run_id)
-    assert await ask(ctx, "import", params) == run_id
-    run = await do(ctx, "import", params)
+    assert await submit(ctx, "import", params) == run_id
+    run = await run_to_end(ctx, "import", params)
     assert (run.id, run.state) == (run_id, "done")
     assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {run.sae_slug}
 
@@ -295,7 +297,7 @@ AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
     ("sae", "options", "error", "message"),
     [
         ({}, {}, Unprocessable, "does not say what the SAE reads. Say it, for example --hook resid_post.9"),
-        ({"hook_name": "layers.1.foo"}, {}, Unprocessable, "reads layers.1.foo, which is no hook point .* --hook"),
+        ({"hook_name": "layers.1.foo"}, {}, Unprocessable, "reads layers.1.foo, which is not a hook point .* --hook"),
         ({"hook_name": "blocks.1.ln2.hook_normalized"}, {}, Unprocessable, "before its gain, by which .* --hook"),
         ({"hook_name": "blocks.1.hook_mlp_in"}, {}, Unprocessable, "where resid_mid is"),
         (AT_1, {"hook": "nowhere.1"}, ModelError, "'nowhere.1' is not a hook point"),
@@ -314,7 +316,7 @@ AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
         ),
     ],
 )
-async def test_what_does_not_fit_is_refused_in_one_line(
+async def test_an_sae_that_does_not_fit_is_refused_in_one_line(
     ctx: JobContext,
     model_folder: Path,
     tmp_path: Path,
@@ -336,12 +338,12 @@ async def test_what_does_not_fit_is_refused_in_one_line(
     assert not list((ctx.artifacts.root / "saes").glob("*"))
 
 
-async def test_a_width_that_is_not_the_models(ctx: JobContext, model_folder: Path) -> None:
+async def test_an_sae_of_another_width_is_refused(ctx: JobContext, model_folder: Path) -> None:
     with pytest.raises(Unprocessable, match="reads 6 dimensions, but tiny-llama has 32"):
         await bring(ctx, FIXTURES / "dictionary_learning-topk", model=str(model_folder))
 
 
-async def test_damaged_files(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+async def test_damaged_files_are_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = dictionary(tmp_path / "sae")
     state = torch.load(source / "ae.pt", weights_only=True)
     state["encoder.bias"][3] = torch.nan

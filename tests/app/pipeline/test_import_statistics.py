@@ -25,7 +25,7 @@ from app.queries.labels import label_history, list_labels
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
 from app.services.tokens import api_texts
-from tests.app.pipeline.asking import EXPORTS, bring, do
+from tests.app.pipeline.running import EXPORTS, import_statistics, run_to_end
 from tests.factories import add_label, make_sae
 from tests.tiny import CORPUS_FILE
 
@@ -56,7 +56,7 @@ def stated(number: int) -> dict[str, Any]:
 
 
 async def test_a_dashboard_becomes_an_index_without_weights(ctx: JobContext) -> None:
-    result = await bring(ctx, DASHBOARD)
+    result = await import_statistics(ctx, DASHBOARD)
     assert (result["sae"], result["features"], result["model"]) == ("gpt2-small-9-res-jb", 5, "gpt2-small")
     sae = await sae_of(ctx, result["sae"])
     assert sae.index is not None
@@ -72,8 +72,8 @@ async def test_a_dashboard_becomes_an_index_without_weights(ctx: JobContext) -> 
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 6])
-async def test_a_feature_is_as_the_dashboard_says(ctx: JobContext, number: int) -> None:
-    await bring(ctx, DASHBOARD)
+async def test_a_feature_has_the_statistics_of_the_dashboard(ctx: JobContext, number: int) -> None:
+    await import_statistics(ctx, DASHBOARD)
     detail, examples = await shown(ctx, "gpt2-small-9-res-jb", number)
     said = stated(number)
     heights = said["freq_hist_data_bar_heights"]
@@ -99,8 +99,8 @@ async def test_a_feature_is_as_the_dashboard_says(ctx: JobContext, number: int) 
             assert low - 1e-3 <= example.activation <= high + 1e-3
 
 
-async def test_a_feature_that_never_fired_is_there_and_one_that_was_left_out_is_not(ctx: JobContext) -> None:
-    await bring(ctx, DASHBOARD)
+async def test_dead_features_are_imported_and_skipped_ones_are_not(ctx: JobContext) -> None:
+    await import_statistics(ctx, DASHBOARD)
     detail, examples = await shown(ctx, "gpt2-small-9-res-jb", 7)
     assert (detail.count, detail.density, examples) == (0, 0, [])
     sae = await sae_of(ctx, "gpt2-small-9-res-jb")
@@ -109,7 +109,7 @@ async def test_a_feature_that_never_fired_is_there_and_one_that_was_left_out_is_
 
 
 async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobContext) -> None:
-    result = await bring(ctx, RELEASE, name="theirs")
+    result = await import_statistics(ctx, RELEASE, name="theirs")
     assert result["labels"] == 3
     sae = await sae_of(ctx, "theirs")
     assert (sae.hook, sae.architecture, sae.d_sae, sae.model.n_layers) == ("resid_pre.9", "standard", 10, 12)
@@ -130,36 +130,36 @@ async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobCon
             assert low - 1e-3 <= example.activation <= high + 1e-3
 
 
-async def test_importing_again_changes_nothing(ctx: JobContext) -> None:
+async def test_importing_an_export_again_changes_nothing(ctx: JobContext) -> None:
     async def rows() -> list[int]:
         tables = ("sae", "language_model", "token", "corpus", "sequence_set", "feature_index", "feature", "label")
         async with ctx.sessions() as session:
             return [await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in tables]
 
-    await bring(ctx, RELEASE)
+    await import_statistics(ctx, RELEASE)
     before = await rows()
-    result = await bring(ctx, RELEASE)
+    result = await import_statistics(ctx, RELEASE)
     assert (await rows(), result["labels"]) == (before, 0)
     assert (await sae_of(ctx, "gpt2-small-9-res-jb")).label_changes == 3
 
 
 async def test_exports_of_one_model_share_their_tokens(ctx: JobContext) -> None:
-    await bring(ctx, DASHBOARD, name="one")
-    await bring(ctx, RELEASE, name="two")
+    await import_statistics(ctx, DASHBOARD, name="one")
+    await import_statistics(ctx, RELEASE, name="two")
     one, two = await sae_of(ctx, "one"), await sae_of(ctx, "two")
     assert one.model.id == two.model.id
     ours, _ = await shown(ctx, "one", 3)
     theirs, _ = await shown(ctx, "two", 3)
     assert [each.id for each in ours.promoted] == [each.id for each in theirs.promoted]
     with pytest.raises(Conflict, match="one"):
-        await bring(ctx, RELEASE, name="one")
+        await import_statistics(ctx, RELEASE, name="one")
     assert (await sae_of(ctx, "one")).index == one.index
 
 
-async def test_what_needs_weights_is_refused(ctx: JobContext) -> None:
-    slug = (await bring(ctx, DASHBOARD))["sae"]
+async def test_probing_and_indexing_without_weights_are_refused(ctx: JobContext) -> None:
+    slug = (await import_statistics(ctx, DASHBOARD))["sae"]
     with pytest.raises(NoWeights, match=slug):
-        await do(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE)))
+        await run_to_end(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE)))
 
 
 # --- what is refused
@@ -214,14 +214,14 @@ def example(**changes: Any) -> Callable[[Path], None]:
         (first_batch(lambda text: text.replace("gpt2-small", "other", 1)), "batch-1.json: it is of gpt2-small"),
     ],
 )
-async def test_what_is_damaged_is_refused_in_one_line_and_nothing_is_kept(
+async def test_a_damaged_export_is_refused_in_one_line_and_nothing_is_stored(
     ctx: JobContext, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     folder = tmp_path / "export"
     shutil.copytree(DASHBOARD, folder)
     damage(folder)
     with pytest.raises(Unprocessable, match=message) as refused:
-        await bring(ctx, folder)
+        await import_statistics(ctx, folder)
     assert "\n" not in str(refused.value)
     async with ctx.sessions() as session:
         for table in ("sae", "language_model", "corpus", "feature_index"):
@@ -236,15 +236,17 @@ async def test_what_is_damaged_is_refused_in_one_line_and_nothing_is_kept(
         ('{"features": [{"feature_index": 0}]}', "--model"),
     ],
 )
-async def test_what_says_too_little_is_refused(ctx: JobContext, tmp_path: Path, batch: str, message: str) -> None:
+async def test_an_export_that_lacks_required_fields_is_refused(
+    ctx: JobContext, tmp_path: Path, batch: str, message: str
+) -> None:
     (tmp_path / "batch-0.json").write_text(batch)
     with pytest.raises(Unprocessable, match=message):
-        await bring(ctx, tmp_path)
+        await import_statistics(ctx, tmp_path)
 
 
-async def test_the_least_that_there_can_be(ctx: JobContext, tmp_path: Path) -> None:
+async def test_the_smallest_export_is_imported(ctx: JobContext, tmp_path: Path) -> None:
     (tmp_path / "batch-0.json").write_text('{"features": [{"feature_index": 5}]}')
-    await bring(ctx, tmp_path / "batch-0.json", model="a/b", name="least")
+    await import_statistics(ctx, tmp_path / "batch-0.json", model="a/b", name="least")
     detail, examples = await shown(ctx, "least", 5)
     assert (detail.count, detail.max, examples, detail.histogram.counts) == (0, 0, [], (0,) * 50)
 
@@ -255,7 +257,7 @@ async def test_a_damaged_gzip_is_refused(ctx: JobContext, tmp_path: Path) -> Non
     path = folder / "activations" / "batch-0.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(Unprocessable, match=r"^activations/batch-0.jsonl.gz is damaged after line \d+"):
-        await bring(ctx, folder)
+        await import_statistics(ctx, folder)
 
 
 async def test_a_line_without_an_end_is_refused(
@@ -265,22 +267,22 @@ async def test_a_line_without_an_end_is_refused(
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "batch-0.jsonl.gz").write_bytes(gzip.compress(b" " * 10_000))
     with pytest.raises(Unprocessable, match="line 1 is longer than a record can be"):
-        await bring(ctx, tmp_path)
+        await import_statistics(ctx, tmp_path)
 
 
 async def test_hostile_tokens_are_kept_as_they_are(ctx: JobContext, tmp_path: Path) -> None:
     shutil.copytree(DASHBOARD, tmp_path / "export")
     tokens = ["<script>alert(1)</script>", "a\0b", "\u202e", "", "\ufffd"]
     example(tokens=tokens, values=[0.0, 99.0, 1.0, 0.0, 2.0], qualifying_token_index=1)(tmp_path / "export")
-    await bring(ctx, tmp_path / "export")
+    await import_statistics(ctx, tmp_path / "export")
     _, examples = await shown(ctx, "gpt2-small-9-res-jb", 0)
     assert [token.bytes.decode() for token in examples[0].tokens] == tokens
 
 
-async def test_without_a_number_of_tokens_it_is_worked_out(ctx: JobContext, tmp_path: Path) -> None:
+async def test_a_missing_number_of_tokens_is_derived_from_densities(ctx: JobContext, tmp_path: Path) -> None:
     shutil.copytree(RELEASE, tmp_path / "export")
     (tmp_path / "export" / "source.jsonl").unlink()
-    result = await bring(ctx, tmp_path / "export")
+    result = await import_statistics(ctx, tmp_path / "export")
     assert result["tokens"] == pytest.approx(288, abs=1)
     assert any("how many tokens" in note for note in result["notes"])
     assert "tokens" in (await sae_of(ctx, result["sae"])).config["imported"]["lacks"]
@@ -289,7 +291,7 @@ async def test_without_a_number_of_tokens_it_is_worked_out(ctx: JobContext, tmp_
 # --- what is taken for an export
 
 
-def test_exports_are_told_by_their_names(tmp_path: Path) -> None:
+def test_exports_are_recognised_by_their_file_names(tmp_path: Path) -> None:
     assert is_export(str(DASHBOARD))
     assert is_export(str(DASHBOARD / "batch-0.json"))
     assert is_export(str(RELEASE))
@@ -300,7 +302,7 @@ def test_exports_are_told_by_their_names(tmp_path: Path) -> None:
     assert not is_export(str(tmp_path / "cfg.json"))
 
 
-def test_one_export_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_of_several_exports_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unprocessable, match=r"holds 2 exports \(release, saedashboard\)"):
         find(str(EXPORTS))
     with pytest.raises(NotFound, match="nowhere"):
@@ -314,7 +316,9 @@ def test_one_export_at_a_time(tmp_path: Path) -> None:
 # --- ours, out and back
 
 
-async def test_an_export_of_ours_comes_back_as_it_went(ctx: JobContext, engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_our_own_export_is_the_same_when_imported_again(
+    ctx: JobContext, engine: AsyncEngine, tmp_path: Path
+) -> None:
     made = await make_sae(engine, features=24, sequences=60)
     async with transaction(ctx.sessions) as session:
         await add_label(session, made.sae, 2, "rivers & <b>lakes</b>")
@@ -322,7 +326,7 @@ async def test_an_export_of_ours_comes_back_as_it_went(ctx: JobContext, engine: 
     await export_features(
         ctx.sessions, made.sae.slug, write_neuronpedia, tmp_path / "out", progress=lambda done, total: None
     )
-    result = await bring(ctx, tmp_path / "out", name="back")
+    result = await import_statistics(ctx, tmp_path / "out", name="back")
     assert (result["features"], result["hook"], result["labels"]) == (24, "resid_post.1", 1)
     back = await sae_of(ctx, "back")
     assert back.index is not None

@@ -1,4 +1,4 @@
-"""Runs from end to end on a tiny model: train, index, evaluate; repeated, stopped, and gone on with."""
+"""Runs from end to end on a tiny model: train, index, evaluate; repeated, interrupted and continued."""
 
 import random
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from app.runs.failures import INTERRUPTED
 from app.runs.job_context import JobContext
 from app.runs.queue import fail_abandoned
 from sae_core.errors import ModelError, SAEError
-from tests.app.pipeline.asking import ask, do, row
+from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.tiny import CORPUS_FILE
 
 SLUG = "tiny-llama-l1-batchtopk-64"
@@ -47,7 +47,7 @@ async def published(ctx: JobContext) -> dict[str, list[Any]]:
 
 
 async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainParams) -> None:
-    trained = await do(ctx, "train", training)
+    trained = await run_to_end(ctx, "train", training)
     assert (trained.state, trained.sae_slug) == ("done", SLUG)
     assert trained.result is not None
     assert trained.result["explained_variance"] > 0.1
@@ -57,7 +57,7 @@ async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainPa
     assert points
     assert {"loss", "explained_variance", "l0", "dead_fraction"} <= points[-1].values.keys()
 
-    indexed = await do(ctx, "index", indexing())
+    indexed = await run_to_end(ctx, "index", indexing())
     assert indexed.result is not None
     async with ctx.sessions() as session:
         sae = await saes.get_sae(session, SLUG)
@@ -68,41 +68,41 @@ async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainPa
     assert counted == pytest.approx(indexed.result["l0"] * indexed.result["tokens"])
     assert sae.metrics["explained_variance"] == trained.result["explained_variance"]
 
-    evaluated = await do(ctx, "evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32))
+    evaluated = await run_to_end(ctx, "evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32))
     assert evaluated.result is not None
     assert evaluated.result["explained_variance"] == trained.result["explained_variance"]
 
 
-async def test_a_repeated_run_takes_what_is_there(
+async def test_a_repeated_run_reuses_existing_products(
     ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await do(ctx, "train", training)
+    first = await run_to_end(ctx, "train", training)
 
     def not_again(*arguments: object, **options: object) -> None:
         raise AssertionError("this was done already")
 
     monkeypatch.setattr(prepared_inputs, "pack", not_again)
     monkeypatch.setattr(distributed, "train", not_again)
-    second = await do(ctx, "train", training)
+    second = await run_to_end(ctx, "train", training)
     assert second.id != first.id
     assert second.result is not None
     assert first.result is not None
     assert second.result["explained_variance"] == first.result["explained_variance"]
 
 
-async def test_another_training_does_not_take_the_place_of_an_sae(ctx: JobContext, training: TrainParams) -> None:
-    await do(ctx, "train", training)
+async def test_another_training_of_the_same_name_is_refused(ctx: JobContext, training: TrainParams) -> None:
+    await run_to_end(ctx, "train", training)
     with pytest.raises(Conflict, match="--name"):
-        await do(ctx, "train", training.model_copy(update={"seed": 1}))
-    named = await do(ctx, "train", training.model_copy(update={"seed": 1, "name": "another"}))
+        await run_to_end(ctx, "train", training.model_copy(update={"seed": 1}))
+    named = await run_to_end(ctx, "train", training.model_copy(update={"seed": 1, "name": "another"}))
     assert named.sae_slug == "another"
 
 
-async def test_an_index_stopped_at_any_report_and_gone_on_with_gives_the_same_rows(
+async def test_an_index_interrupted_at_any_report_gives_the_same_rows(
     ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await do(ctx, "train", training)
-    await do(ctx, "index", indexing())
+    await run_to_end(ctx, "train", training)
+    await run_to_end(ctx, "index", indexing())
     undisturbed = await published(ctx)
     async with ctx.sessions.begin() as session:  # as if there had never been an index
         await session.execute(text("UPDATE sae SET current_index_id = NULL"))
@@ -126,101 +126,103 @@ async def test_an_index_stopped_at_any_report_and_gone_on_with_gives_the_same_ro
             raise RunInterrupted
 
     monkeypatch.setattr(RunContext, "report", stop_now_and_then)
-    run_id = await ask(ctx, "index", indexing())
-    while (await row(ctx, run_id)).state != "done":
+    run_id = await submit(ctx, "index", indexing())
+    while (await run_row(ctx, run_id)).state != "done":
         try:
             await execute(ctx, run_id)
         except RunInterrupted:
-            assert await ask(ctx, "index", indexing()) == run_id
+            assert await submit(ctx, "index", indexing()) == run_id
     assert stops == 12
     assert await published(ctx) == undisturbed
 
 
-async def test_what_a_user_can_mend_fails_the_run_with_its_message(ctx: JobContext, training: TrainParams) -> None:
+async def test_an_error_that_the_user_can_fix_fails_the_run_with_its_message(
+    ctx: JobContext, training: TrainParams
+) -> None:
     asked = training.model_copy(update={"hook": "resid_post.99"})
-    run_id = await ask(ctx, "train", asked)
+    run_id = await submit(ctx, "train", asked)
     with pytest.raises(ModelError) as caught:
         await execute(ctx, run_id)
-    run = await row(ctx, run_id)
+    run = await run_row(ctx, run_id)
     assert (run.state, run.error) == ("failed", str(caught.value))
 
 
-async def test_what_cannot_be_trained_is_refused_before_the_model_runs(ctx: JobContext, training: TrainParams) -> None:
-    run_id = await ask(ctx, "train", training.model_copy(update={"architecture": ("none-such",)}))
+async def test_an_impossible_training_is_refused_before_the_model_runs(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await submit(ctx, "train", training.model_copy(update={"architecture": ("none-such",)}))
     with pytest.raises(SAEError, match="Choose standard, gated, jumprelu, topk, batchtopk"):
         await execute(ctx, run_id)
-    run = await row(ctx, run_id)
+    run = await run_row(ctx, run_id)
     assert run.state == "failed"
     assert {stage.state for stage in run.stages} == {"waiting"}
 
 
-async def test_an_unknown_sae_is_said_with_those_that_are_known(ctx: JobContext, training: TrainParams) -> None:
-    await do(ctx, "train", training)
+async def test_the_error_about_an_unknown_sae_names_the_known_ones(ctx: JobContext, training: TrainParams) -> None:
+    await run_to_end(ctx, "train", training)
     with pytest.raises(NotFound, match=SLUG):
-        await do(ctx, "index", IndexParams(sae="no-such-sae", corpus=str(CORPUS_FILE)))
+        await run_to_end(ctx, "index", IndexParams(sae="no-such-sae", corpus=str(CORPUS_FILE)))
 
 
-async def test_a_fault_of_ours_is_said_without_its_message(
+async def test_an_unexpected_error_is_reported_without_its_message(
     ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("somebody's text")
 
     monkeypatch.setattr(prepared_inputs, "pack", broken)
-    run_id = await ask(ctx, "train", training)
+    run_id = await submit(ctx, "train", training)
     with pytest.raises(KeyError):
         await execute(ctx, run_id)
-    run = await row(ctx, run_id)
+    run = await run_row(ctx, run_id)
     assert run.state == "failed"
     assert run.error is not None
     assert "KeyError" in run.error
     assert "somebody" not in run.error
 
 
-async def test_a_run_is_not_done_twice_at_once(ctx: JobContext, training: TrainParams) -> None:
-    run_id = await ask(ctx, "train", training)
+async def test_two_processes_cannot_do_one_run_at_once(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await submit(ctx, "train", training)
     async with locks.run_lock(ctx.engine, run_id) as held:
         assert held
         with pytest.raises(RunLocked):
             await execute(ctx, run_id)
     await execute(ctx, run_id)
-    assert (await row(ctx, run_id)).state == "done"
+    assert (await run_row(ctx, run_id)).state == "done"
 
 
 async def test_a_done_run_is_left_alone(
     ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = await do(ctx, "train", training)
+    done = await run_to_end(ctx, "train", training)
     await execute(ctx, done.id)
-    assert (await row(ctx, done.id)).finished_at == done.finished_at
+    assert (await run_row(ctx, done.id)).finished_at == done.finished_at
 
 
-async def test_a_run_whose_command_was_killed_is_closed_and_can_be_asked_for_again(
+async def test_a_run_of_a_killed_command_fails_and_can_be_submitted_again(
     ctx: JobContext, training: TrainParams
 ) -> None:
-    run_id = await ask(ctx, "train", training)
+    run_id = await submit(ctx, "train", training)
     async with ctx.sessions.begin() as session:
         await runs.start_run(session, run_id)
     async with locks.run_lock(ctx.engine, run_id):
         await fail_abandoned(ctx)
-        assert (await row(ctx, run_id)).state == "running"
+        assert (await run_row(ctx, run_id)).state == "running"
     await fail_abandoned(ctx)
-    run = await row(ctx, run_id)
+    run = await run_row(ctx, run_id)
     assert (run.state, run.error) == ("failed", INTERRUPTED)
-    assert await ask(ctx, "train", training) == run_id
+    assert await submit(ctx, "train", training) == run_id
     await execute(ctx, run_id)
-    assert (await row(ctx, run_id)).state == "done"
+    assert (await run_row(ctx, run_id)).state == "done"
 
 
-async def test_a_corpus_without_text_is_said_in_one_line(
+async def test_a_corpus_without_text_is_refused_in_one_line(
     ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    run_id = await ask(ctx, "train", training.model_copy(update={"corpus": str(empty)}))
+    run_id = await submit(ctx, "train", training.model_copy(update={"corpus": str(empty)}))
     with pytest.raises(Exception, match="empty"):
         await execute(ctx, run_id)
-    run = await row(ctx, run_id)
+    run = await run_row(ctx, run_id)
     assert run.state == "failed"
     assert run.error is not None
     assert "\n" not in run.error

@@ -1,4 +1,4 @@
-"""What `seesae train` makes of its options: SAEs of every kind, several at once, by several processes."""
+"""Training runs: SAEs of every kind, several at once, by several processes."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from sae_core.errors import ModelError, SAEError
 from sae_core.models import LanguageModel
 from sae_core.saes import ARCHITECTURES, SAE
 from sae_core.training.curves import read_curves
-from tests.app.pipeline.asking import do
+from tests.app.pipeline.running import run_to_end
 from tests.tiny import CORPUS_FILE, tiny_model
 
 
@@ -42,7 +42,7 @@ async def test_every_family_of_models_at_every_kind_of_hook(
     ctx: JobContext, training: TrainParams, family_folder: Path, hook: str, hook_out: str | None, place: str
 ) -> None:
     asked = {"model": str(family_folder), "hook": hook, "hook_out": hook_out, "skip": hook_out is not None}
-    done = await do(ctx, "train", training.model_copy(update=asked))
+    done = await run_to_end(ctx, "train", training.model_copy(update=asked))
     assert done.result is not None
     slug = f"{family_folder.name}-{place}-batchtopk-64"
     assert done.result["sae"] == slug
@@ -51,14 +51,14 @@ async def test_every_family_of_models_at_every_kind_of_hook(
         detail = await saes.get_sae(session, slug)
     assert detail is not None
     assert (detail.hook_out is not None) == (hook_out is not None)
-    indexed = await do(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE), length=32))
+    indexed = await run_to_end(ctx, "index", IndexParams(sae=slug, corpus=str(CORPUS_FILE), length=32))
     assert indexed.state == "done"
 
 
-async def test_a_transcoder_is_measured_against_what_it_reconstructs(ctx: JobContext, training: TrainParams) -> None:
+async def test_a_transcoder_is_evaluated_against_its_target(ctx: JobContext, training: TrainParams) -> None:
     """A skip connection that does the whole of a linear layer: what is left is what the layer is not linear in."""
     asked = training.model_copy(update={"hook": "mlp_act.1", "hook_out": "mlp_out.1", "skip": True, "samples": 40_000})
-    done = await do(ctx, "train", asked)
+    done = await run_to_end(ctx, "train", asked)
     assert done.result is not None
     assert done.result["explained_variance"] > 0.95  # down_proj is linear
     folder = ctx.artifacts.sae(done.result["sae"])
@@ -78,12 +78,12 @@ async def test_several_saes_are_trained_in_one_run(
         return activations(self, token_ids, *hooks)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LanguageModel, "activations", counted)
-    alone = await do(ctx, "train", training.model_copy(update={"name": "alone"}))
+    alone = await run_to_end(ctx, "train", training.model_copy(update={"name": "alone"}))
     passes_alone, passes = passes, 0
     several = training.model_copy(
         update={"architecture": ("batchtopk", "standard"), "width": (64, 32), "k": (4, 8), "seed": 1}
     )
-    done = await do(ctx, "train", several)
+    done = await run_to_end(ctx, "train", several)
     assert passes == 0  # the activations of the first run serve all of them
     assert passes_alone > 0
     assert done.result is not None
@@ -106,14 +106,14 @@ async def test_several_saes_are_trained_in_one_run(
 
 
 async def test_a_stream_gives_an_sae_without_a_cache(ctx: JobContext, training: TrainParams) -> None:
-    done = await do(ctx, "train", training.model_copy(update={"stream": True, "buffer_mb": 1}))
+    done = await run_to_end(ctx, "train", training.model_copy(update={"stream": True, "buffer_mb": 1}))
     assert done.result is not None
     assert done.result["explained_variance"] > 0.1
     assert not (ctx.settings.artifacts / "activations").exists()
 
 
-async def test_beside_the_weights_lies_what_made_them(ctx: JobContext, training: TrainParams) -> None:
-    first = await do(ctx, "train", training)
+async def test_the_weights_folder_holds_the_training_parameters(ctx: JobContext, training: TrainParams) -> None:
+    first = await run_to_end(ctx, "train", training)
     assert first.result is not None
     folder = ctx.artifacts.sae(first.result["sae"])
     noted = json.loads((folder / "cfg.json").read_text())["metadata"]["seesae"]
@@ -124,7 +124,7 @@ async def test_beside_the_weights_lies_what_made_them(ctx: JobContext, training:
     assert read_curves(folder)[-1]["step"] == 24
 
     again = TrainParams.model_validate({**json.loads((folder / "train.json").read_text()), "name": "again"})
-    second = await do(ctx, "train", again)
+    second = await run_to_end(ctx, "train", again)
     assert second.result is not None
     weights = [load_file(ctx.artifacts.sae(name) / "sae_weights.safetensors") for name in (folder.name, "again")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -139,20 +139,18 @@ async def test_beside_the_weights_lies_what_made_them(ctx: JobContext, training:
         ({"architecture": ("topk", "nonsense")}, "no architecture 'nonsense'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(training: TrainParams, asked: dict[str, object], message: str) -> None:
+def test_invalid_trainings_are_refused(training: TrainParams, asked: dict[str, object], message: str) -> None:
     with pytest.raises(SAEError, match=message):
         training_configs(training.model_copy(update=asked), tokens=1000)
 
 
-async def test_a_target_that_the_model_lacks_is_refused_before_the_model_runs(
-    ctx: JobContext, training: TrainParams
-) -> None:
+async def test_a_missing_output_hook_is_refused_before_the_model_runs(ctx: JobContext, training: TrainParams) -> None:
     with pytest.raises(ModelError, match="layers are 0 to 3"):
-        await do(ctx, "train", training.model_copy(update={"hook_out": "mlp_out.9"}))
+        await run_to_end(ctx, "train", training.model_copy(update={"hook_out": "mlp_out.9"}))
     assert not (ctx.settings.artifacts / "sequences").exists()
 
 
-def test_lists_are_read_from_commas(training: TrainParams) -> None:
+def test_several_values_are_separated_by_commas(training: TrainParams) -> None:
     asked = TrainParams.model_validate({**training.model_dump(), "width": "64, 32", "k": 8, "architecture": "topk"})
     assert (asked.width, asked.k, asked.architecture) == ((64, 32), (8,), ("topk",))
     for wrong in ({"width": "64,many"}, {"width": ""}, {"k": "0"}, {"width": "64,32", "name": "one"}):
@@ -160,7 +158,7 @@ def test_lists_are_read_from_commas(training: TrainParams) -> None:
             TrainParams.model_validate({**training.model_dump(), **wrong})
 
 
-def test_every_architecture_can_be_asked_for(training: TrainParams) -> None:
+def test_every_architecture_can_be_trained(training: TrainParams) -> None:
     asked = training.model_copy(update={"architecture": tuple(ARCHITECTURES)})
     assert [config.architecture for config in training_configs(asked, 1000)] == list(ARCHITECTURES)
 
@@ -199,7 +197,7 @@ def test_torchrun_trains_what_one_process_trains(
         assert results[0]["explained_variance"] == pytest.approx(results[1]["explained_variance"], abs=0.01)
 
 
-def test_a_stream_is_for_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_streaming_to_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     order = distributed.TrainingRequest([], [], "cpu", tmp_path, None)
     with pytest.raises(SAEError, match="Leave --stream out"):

@@ -28,7 +28,7 @@ async def row(ctx: JobContext, run_id: int) -> RunView:
     return run
 
 
-async def test_progress_of_a_thread_becomes_the_row(ctx: JobContext) -> None:
+async def test_progress_of_a_thread_is_written_to_the_row(ctx: JobContext) -> None:
     def work(progress: StageProgress) -> str:
         for done in range(1, 11):
             progress(done, 10, {"loss": 1 / done})
@@ -49,7 +49,7 @@ async def test_progress_of_a_thread_becomes_the_row(ctx: JobContext) -> None:
     assert points[3].values == {"loss": 0.25}
 
 
-async def test_metrics_are_kept_only_of_a_recorded_stage(ctx: JobContext) -> None:
+async def test_only_a_recorded_stage_keeps_metrics(ctx: JobContext) -> None:
     run = await running(ctx)
     async with RunContext(run, ctx.sessions) as context, context.stage("first") as progress:
         progress(1, 2, {"loss": 1.0})
@@ -57,7 +57,7 @@ async def test_metrics_are_kept_only_of_a_recorded_stage(ctx: JobContext) -> Non
         assert await runs.metrics(session, run.id) == []
 
 
-async def test_counts_are_written_while_the_work_goes_on_and_seldom(ctx: JobContext) -> None:
+async def test_counts_are_written_while_the_work_runs_and_seldom(ctx: JobContext) -> None:
     go_on = threading.Event()
     writes: list[int] = []
 
@@ -129,7 +129,7 @@ async def test_cancelling_the_task_waits_for_the_thread(ctx: JobContext) -> None
     assert (await row(ctx, run.id)).stages[0].state == "waiting"
 
 
-async def test_seconds_add_up_over_attempts_and_what_is_done_stays_done(ctx: JobContext) -> None:
+async def test_seconds_add_up_over_attempts_and_done_stages_stay_done(ctx: JobContext) -> None:
     run = await running(ctx)
     with pytest.raises(RunInterrupted):
         async with RunContext(run, ctx.sessions) as context:

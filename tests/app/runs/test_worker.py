@@ -98,7 +98,7 @@ async def working(ctx: JobContext) -> AsyncIterator[Worker]:
 
 
 async def test_a_run_survives_an_orderly_stop_and_a_kill(ctx: JobContext, training: TrainParams) -> None:
-    # Long enough to be caught in its training, with a checkpoint to go on from.
+    # Long enough to be caught in its training, with a checkpoint to continue from.
     run_id = await ask(ctx, training.model_copy(update={"samples": 200_000}))
 
     def is_training(run: RunView) -> bool:
@@ -125,7 +125,7 @@ async def test_a_run_survives_an_orderly_stop_and_a_kill(ctx: JobContext, traini
     assert steps[0] <= reached < steps[-1]
 
 
-async def test_a_job_of_a_dead_worker_is_put_back_and_one_that_is_worked_on_is_not(
+async def test_only_the_job_of_a_dead_worker_is_requeued(
     ctx: JobContext, training: TrainParams, jobs: procrastinate.App
 ) -> None:
     run_id = await ask(ctx, training)
@@ -142,24 +142,24 @@ async def test_a_job_of_a_dead_worker_is_put_back_and_one_that_is_worked_on_is_n
     assert await statuses(ctx) == ["todo"]
 
 
-async def test_a_job_is_not_put_back_beside_another_of_the_same_run(
+async def test_a_job_is_not_requeued_beside_another_of_the_same_run(
     ctx: JobContext, training: TrainParams, jobs: procrastinate.App
 ) -> None:
     run_id = await ask(ctx, training)
     worker_id = await jobs.job_manager.register_worker()
     assert await jobs.job_manager.fetch_job(queues=["runs"], worker_id=worker_id) is not None
-    assert await ask(ctx, training) == run_id  # asked for again, while the first job seems to be done
+    assert await ask(ctx, training) == run_id  # submitted again, while the first job seems to run
     assert await statuses(ctx) == ["doing", "todo"]
     assert await queue.requeue_stalled(jobs, ctx.engine, 0) == [run_id]
     assert await statuses(ctx) == ["todo"]
 
 
-async def test_a_run_waits_once_however_often_it_is_asked_for(ctx: JobContext, training: TrainParams) -> None:
+async def test_a_run_submitted_twice_waits_once(ctx: JobContext, training: TrainParams) -> None:
     assert await ask(ctx, training) == await ask(ctx, training)
     assert await statuses(ctx) == ["todo"]
 
 
-async def test_run_and_job_appear_together_or_not_at_all(ctx: JobContext, training: TrainParams) -> None:
+async def test_run_and_job_are_committed_together(ctx: JobContext, training: TrainParams) -> None:
     async with ctx.sessions() as session:
         run = await submit_run(session, TRAIN, training, created_by="tester")
         await queue.enqueue(session, run.id)
@@ -169,7 +169,7 @@ async def test_run_and_job_appear_together_or_not_at_all(ctx: JobContext, traini
         assert await runs.get_run(session, run.id) is None
 
 
-async def test_what_a_user_can_mend_is_not_tried_again(ctx: JobContext, training: TrainParams) -> None:
+async def test_an_error_that_the_user_can_fix_is_not_retried(ctx: JobContext, training: TrainParams) -> None:
     run_id = await ask(ctx, training.model_copy(update={"hook": "resid_post.99"}))
     async with working(ctx) as worker:
         await until(lambda run: run.state == "failed", ctx, run_id, worker)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.runs.job_context import JobContext
 from app.settings import Settings
-from tests.app.pipeline.asking import EXPORTS, bring
+from tests.app.pipeline.running import EXPORTS, import_statistics
 from tests.web.html import parse
 
 SLUG = "theirs"
@@ -21,7 +21,7 @@ async def theirs(
     client: httpx.AsyncClient, settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The site, with an import."""
-    await bring(JobContext(settings, engine, sessionmaker), EXPORTS / "release", name=SLUG)
+    await import_statistics(JobContext(settings, engine, sessionmaker), EXPORTS / "release", name=SLUG)
     yield client
 
 
@@ -104,7 +104,9 @@ async def test_the_least_has_pages_too(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "batch-0.json").write_text('{"features": [{"feature_index": 5}]}')
-    await bring(JobContext(settings, engine, sessionmaker), tmp_path / "batch-0.json", model="a/b", name="least")
-    await bring(JobContext(settings, engine, sessionmaker), EXPORTS / "saedashboard")
+    await import_statistics(
+        JobContext(settings, engine, sessionmaker), tmp_path / "batch-0.json", model="a/b", name="least"
+    )
+    await import_statistics(JobContext(settings, engine, sessionmaker), EXPORTS / "saedashboard")
     for address in ("/", "/saes/least", "/saes/least/features", "/saes/least/features/5", "/label", "/runs"):
         assert (await client.get(address)).status_code == 200, address

@@ -17,26 +17,26 @@ EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 """Small exports: `saedashboard` and `release`."""
 
 
-async def ask(ctx: JobContext, kind: str, params: Params) -> int:
+async def submit(ctx: JobContext, kind: str, params: Params) -> int:
     async with ctx.sessions.begin() as session:
         run = await submit_run(session, spec_of(kind), params, created_by="tester")
     return run.id
 
 
-async def do(ctx: JobContext, kind: str, params: Params) -> RunView:
-    run_id = await ask(ctx, kind, params)
+async def run_to_end(ctx: JobContext, kind: str, params: Params) -> RunView:
+    run_id = await submit(ctx, kind, params)
     await execute(ctx, run_id)
-    return await row(ctx, run_id)
+    return await run_row(ctx, run_id)
 
 
-async def bring(ctx: JobContext, source: Path, **options: Any) -> Mapping[str, Any]:
+async def import_statistics(ctx: JobContext, source: Path, **options: Any) -> Mapping[str, Any]:
     """Import an export of statistics; the result."""
-    run = await do(ctx, "import", ImportParams(source=str(source), format="neuronpedia", **options))
+    run = await run_to_end(ctx, "import", ImportParams(source=str(source), format="neuronpedia", **options))
     assert run.result is not None
     return run.result
 
 
-async def row(ctx: JobContext, run_id: int) -> RunView:
+async def run_row(ctx: JobContext, run_id: int) -> RunView:
     async with ctx.sessions() as session:
         run = await runs.get_run(session, run_id)
     assert run is not None
