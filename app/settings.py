@@ -34,43 +34,44 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("seesae"),
-        description="Folder of everything SeeSAE keeps: the embedded database, artifacts and caches.",
+        description="Folder for everything that SeeSAE keeps: the embedded database, artifacts and caches.",
     )
     database_url: str | None = Field(
         default=None,
-        description="A Postgres 15 or newer, as postgresql://user:password@host/database. "
+        description="Address of a Postgres 15 or newer, as postgresql://user:password@host/database. "
         "Without it, an embedded Postgres keeps its data under the home folder.",
     )
     artifacts: Path = Field(
         default_factory=_artifacts_in_home,
-        description="Folder of weights and activation stores; by default, artifacts under the home folder.",
+        description="Folder for weights and activation stores; by default, artifacts under the home folder.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
     inference_url: str | None = Field(
-        default=None, description="Where the inference process answers; seesae serve sets it for its own."
+        default=None, description="Address of the inference process; seesae serve sets it for its own."
     )
     inference_secret: SecretStr | None = Field(
-        default=None, description="What the site shows to the inference process; seesae serve makes one up for its own."
+        default=None,
+        description="Secret that the site and the inference process share; seesae serve generates its own.",
     )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Where torch computes: auto, cpu, cuda, cuda:1 or mps.",
+        description="Device that torch computes on: auto, cpu, cuda, cuda:1 or mps.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level to log.")
     probe_max_tokens: int = Field(default=1024, ge=1, description="Longest prompt of a probe, in tokens.")
     author: str = Field(
         default_factory=_os_user,
         min_length=1,
         max_length=80,
-        description="Who labels and starts runs while there are no accounts; by default, the operating system's user.",
+        description="Author of labels and runs while there are no accounts; by default, the operating system's user.",
     )
     statement_timeout: float = Field(
         default=30.0,
         gt=0,
         le=3600,
-        description="Longest time that one query of a page or an answer may take, in seconds.",
+        description="Longest time that one query of a page or an API response may take, in seconds.",
     )
 
     @field_validator("home", "artifacts")

@@ -48,7 +48,9 @@ def test_api_page_lists_every_route() -> None:
 
 def commands() -> list[str]:
     """Every `seesae …` line in a fenced block of the docs."""
-    blocks = [block for page in PAGES for block in re.findall(r"^```\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)]
+    blocks = [
+        block for page in PAGES for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+    ]
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     return sorted({line.removeprefix(".venv/bin/") for line in lines if re.match(r"(\.venv/bin/)?seesae ", line)})
 
