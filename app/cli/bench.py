@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
 def web(
     saes: Annotated[int, typer.Option(min=1, max=1000, help="SAEs to fill in.")] = 16,
     features: Annotated[int, typer.Option(min=64, max=1_048_576, help="Features of each SAE.")] = 65_536,
-    clients: Annotated[int, typer.Option(min=1, max=1000, help="People who browse at the same time.")] = 32,
-    seconds: Annotated[float, typer.Option(min=1, help="How long they browse.")] = 20.0,
+    clients: Annotated[int, typer.Option(min=1, max=1000, help="Number of concurrent visitors.")] = 32,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration in seconds.")] = 20.0,
     pause: Annotated[
         float,
         typer.Option(
@@ -36,7 +36,7 @@ def web(
     """Browse a site of a million synthetic features with many people at a time.
 
     Fills a scratch database beside the real one, starts a web process on it, opens random pages of features and lists
-    with filters, and drops the database. Times are the server's own. 95 of 100 requests stay within p95.
+    with filters, and drops the database. Times are the server's own; p95 is the 95th percentile.
 
     Example: seesae bench web --saes 2 --features 8192 --seconds 10
     """
@@ -53,7 +53,7 @@ def web(
 @group.command()
 @report_user_errors
 def train(
-    architecture: Annotated[str, typer.Option(help="What to train.")] = "batchtopk",
+    architecture: Annotated[str, typer.Option(help="Architecture to train.")] = "batchtopk",
     width: Annotated[int, typer.Option(min=64, help="Number of features.")] = 8192,
     k: Annotated[int, typer.Option(min=1, help="Active features per token.")] = 32,
     batch: Annotated[int, typer.Option(min=2, help="Activations per step.")] = 2048,
@@ -92,7 +92,7 @@ def index(
 def probe(
     sae: Annotated[str | None, typer.Option(help="Slug of the SAE.", show_default="the demo's newest")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 64,
-    rounds: Annotated[int, typer.Option(min=5, help="Probes that are timed.")] = 40,
+    rounds: Annotated[int, typer.Option(min=5, help="Number of timed probes.")] = 40,
     as_json: Json = False,
 ) -> None:
     """Probe a prompt through the running site, beside the model's forward pass alone.

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 @report_user_errors
 def doctor(as_json: Json = False) -> None:
-    """Check that SeeSAE has everything it needs, and say what to do where it has not.
+    """Check the setup, and say how to fix what is missing.
 
     Exits with 1 if anything fails.
     """

@@ -49,23 +49,22 @@ def export(
     format: Annotated[
         Writable,
         typer.Option(
-            help="What is to read it: a package, for the weights; for the features Neuronpedia, a program (jsonl), or "
-            "a person (site).",
+            help="Format to write: a package's for the weights; neuronpedia, jsonl or site for the features.",
             show_default=False,
         ),
     ],
     features: Annotated[
-        str | None, typer.Option(help="Only these, such as 0-99,250.", show_default="all of the index")
+        str | None, typer.Option(help="Features to write, such as 0-99,250.", show_default="all of the index")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an SAE in a format that other packages read, or what is known of its features.
+    """Export an SAE's weights, or the statistics of its features.
 
-    A BatchTopK or gated SAE is written as the JumpReLU that it is when it runs. A format that has no class which
-    computes the same is refused, with the reason.
+    A BatchTopK or gated SAE is written in its inference form, a JumpReLU. An export that would not compute the same
+    activations is refused, with the reason.
 
-    Of the features, `neuronpedia` writes the files of a release, which seesae import reads too; `jsonl` writes what the
-    API says of each; `site` writes a folder of HTML, which opens from a disk without a server and may be put anywhere.
+    For features, `neuronpedia` writes a release, which seesae import reads too; `jsonl` one feature per line, as the
+    API returns it; `site` a folder of HTML that opens without a server.
 
     Examples:
       seesae export smollm2-135m-l9-batchtopk-4096 --format saelens shared/layer_9
@@ -88,30 +87,23 @@ def export(
 
 
 async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> dict[str, Any]:
-    from app.cli.local_runs import open_job_context
+    from app.cli.local_runs import local_job_context
     from app.exchange.weights import export_sae
-    from app.schema import upgrade
-    from app.supervision.embedded_postgres import database
 
-    with database(settings.home, settings.database_url) as database_url:
-        await asyncio.to_thread(upgrade, database_url)
-        async with open_job_context(settings, database_url) as ctx:
-            return await export_sae(ctx, sae, format, folder)
+    async with local_job_context(settings) as ctx:
+        return await export_sae(ctx, sae, format, folder)
 
 
 def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:
+    from app.cli.local_runs import local_job_context
     from app.cli.run_display import StageDisplay, stderr_console
-    from app.db import create_engine, create_sessionmaker
     from app.errors import Unprocessable
     from app.exchange.features import Selection, export_features
     from app.exchange.jsonl import write_jsonl
     from app.exchange.neuronpedia.release import write_neuronpedia
     from app.exchange.static_site import write_site
     from app.queries.runs import Stage, StageState
-    from app.schema import upgrade
-    from app.supervision.embedded_postgres import database
 
-    settings = settings_with()
     write = {Writable.NEURONPEDIA: write_neuronpedia, Writable.JSONL: write_jsonl, Writable.SITE: write_site}[format]
     try:
         selection = None if features is None else Selection.parse(features)
@@ -125,14 +117,8 @@ def _export_features(sae: str, format: Writable, folder: Path, features: str | N
             seconds = time.monotonic() - started
             display.show((Stage("write", "Write features", state, done, total, "features", seconds),))
 
-        async def written() -> dict[str, Any]:
-            with database(settings.home, settings.database_url) as database_url:
-                await asyncio.to_thread(upgrade, database_url)
-                engine = create_engine(database_url, statement_timeout=None)
-                try:
-                    sessions = create_sessionmaker(engine)
-                    return await export_features(sessions, sae, write, folder, selection=selection, progress=progress)
-                finally:
-                    await engine.dispose()
+        async def export() -> dict[str, Any]:
+            async with local_job_context(settings_with()) as ctx:
+                return await export_features(ctx.sessions, sae, write, folder, selection=selection, progress=progress)
 
-        return asyncio.run(written())
+        return asyncio.run(export())

@@ -9,9 +9,11 @@ Json = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; SEESAE_HOST, 127.0.0.1 by default.")]
 Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port to listen on; SEESAE_PORT, 8000 by default. 0 takes any.")
+    int | None,
+    typer.Option(min=0, max=65535, help="Port to listen on; SEESAE_PORT, 8000 by default. 0 picks a free port."),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps; SEESAE_DEVICE, auto by default.")
+    str | None,
+    typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1 or mps; SEESAE_DEVICE, auto by default."),
 ]
 Fd = Annotated[int | None, typer.Option("--fd", hidden=True)]

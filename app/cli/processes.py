@@ -54,7 +54,7 @@ def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
 
 @report_user_errors
 def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
-    """Run the inference process alone: it answers the web process' live probes.
+    """Run the inference process alone: it answers the site's probes.
 
     Needs SEESAE_DATABASE_URL and SEESAE_INFERENCE_SECRET. Give the web process its address as SEESAE_INFERENCE_URL.
 

@@ -29,7 +29,7 @@ class DemoParams(Params):
     tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 200_000
     width: Annotated[int, Field(ge=64, description="Number of features.")] = 4096
     k: Annotated[int, Field(ge=1, description="Active features per token, on average.")] = 32
-    layer: Annotated[int, Field(ge=0, le=29, description="Layer of SmolLM2-135M whose output is read.")] = 9
+    layer: Annotated[int, Field(ge=0, le=29, description="Layer of SmolLM2-135M to train on.")] = 9
 
 
 _DEFAULT = DemoParams()
@@ -89,8 +89,8 @@ DEMO = RunSpec(
     help="""Learn the features of a small language model on this machine, and browse them.
 
     Fetches SmolLM2-135M and Wikipedia summaries (98 MB, once), trains a sparse autoencoder, indexes its features and
-    serves the site, which shows the work as it goes. Takes some minutes. Started again, it continues from where it was,
-    and what is done is not done again.
+    serves the site, which shows the work as it goes. Takes some minutes. Started again, it continues from where it was
+    and repeats no finished stage.
 
     Examples:
       seesae demo

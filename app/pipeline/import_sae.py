@@ -58,17 +58,17 @@ class ImportParams(Params):
     ] = None
     model: Annotated[
         str | None,
-        Option(path=True, default="what the SAE says"),
+        Option(path=True, default="from the checkpoint"),
         Field(description=f"The model it was trained on: a GGUF file, a folder, a model of the hub, or {DEMO_MODEL}."),
     ] = None
     hook: Annotated[
         str | None,
-        Option(default="what the SAE says"),
+        Option(default="from the checkpoint"),
         Field(description="Hook point that it reads: resid_post.9, or TransformerLens' blocks.9.hook_resid_post."),
     ] = None
     hook_out: Annotated[
         str | None,
-        Option(default="what the SAE says"),
+        Option(default="from the checkpoint"),
         Field(description="Hook point that a transcoder reconstructs: mlp_out.9, …"),
     ] = None
     name: Annotated[
@@ -116,7 +116,7 @@ IMPORT = RunSpec(
     kind="import",
     help="""Import an SAE that was trained elsewhere, to index, browse and probe it like one of your own.
 
-    The format is detected, the SAE is converted, and its shapes, its numbers and the model's width are checked. The
+    The format is detected, the SAE is converted, and its shapes, values and input width are checked. The
     result says what was done with norms, scales and thresholds. Importing the same again changes nothing.
 
     An export of SAEDashboard (batch-0.json, …) or Neuronpedia (features/batch-0.jsonl.gz, …) has statistics and no

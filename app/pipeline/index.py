@@ -40,7 +40,7 @@ INDEX = RunSpec(
     kind="index",
     help="""Compute the statistics of all features of an SAE over a corpus, and publish them.
 
-    The site shows the former index until the new one is whole. Interrupted, the same command continues.
+    The site shows the previous index until the new one is complete. Interrupted, the same command continues.
 
     Example: seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
     """,

@@ -18,7 +18,7 @@ Corpus = Annotated[
     str,
     Option(path=True),
     Field(
-        description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a data set of the Hugging Face hub, or "
+        description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a dataset on the Hugging Face hub, or "
         f"{DEMO_CORPUS}, which needs no hub."
     ),
 ]

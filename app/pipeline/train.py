@@ -80,21 +80,27 @@ class TrainParams(CorpusParams, HookParams):
     accumulate: Annotated[
         int, Field(ge=1, description="Parts of a batch that are processed one after the other, to save memory.")
     ] = 1
-    precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Of matrix products.")] = "float32"
+    precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Precision of matrix products.")] = (
+        "float32"
+    )
     compile: Annotated[
         bool,
         Option(flags="--compile"),
         Field(description="Compile the step of gated or standard; needs a C++ compiler."),
     ] = False
-    lr: Annotated[float | None, Option(default="by the width"), Field(gt=0, description="Peak learning rate.")] = None
-    clip: Annotated[
-        float | None, Option(default="by the size"), Field(gt=0, description="Largest norm of the gradient.")
+    lr: Annotated[
+        float | None, Option(default="depends on the width"), Field(gt=0, description="Peak learning rate.")
     ] = None
-    seed: Annotated[int, Field(description="Of start values and data order.")] = 0
+    clip: Annotated[
+        float | None,
+        Option(default="depends on the number of parameters"),
+        Field(gt=0, description="Largest norm of the gradient."),
+    ] = None
+    seed: Annotated[int, Field(description="Seed of initialisation and data order.")] = 0
     stream: Annotated[
         bool,
         Option(flags="--stream/--cache", default="--cache"),
-        Field(description="Run the model as activations are needed, or once, to the disk."),
+        Field(description="Compute activations as needed, or cache them on disk."),
     ] = False
     buffer_mb: Annotated[int, Field(ge=1, description="Memory for activations with --stream, in MB.")] = 1024
     feature_shards: Annotated[
@@ -102,7 +108,7 @@ class TrainParams(CorpusParams, HookParams):
     ] = 1
     track: Annotated[
         Several[Literal["tensorboard", "wandb"]] | None,
-        Field(description="Where else the curves go: tensorboard, wandb, or both with a comma."),
+        Field(description="Also send the curves to tensorboard, wandb, or both, separated by a comma."),
     ] = None
     name: Annotated[
         Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
@@ -166,8 +172,8 @@ TRAIN = RunSpec(
     help="""Train SAEs on a model's activations over a corpus.
 
     Several architectures, widths or k give an SAE for each combination; the model runs once for all of them.
-    Interrupted, the same command continues from its last checkpoint. The run shows on the site too. Beside the weights
-    lies train.json, which --config takes to train the same SAE again.
+    Interrupted, the same command continues from its last checkpoint. The run shows on the site too. train.json is
+    saved beside the weights; --config takes it to train the same SAE again.
 
     Examples:
       seesae train --model smollm2-135m --hook resid_post.9 --corpus wikipedia-summaries --width 8192
