@@ -191,7 +191,7 @@ async def test_parameters_win_over_the_checkpoint_and_the_notes_name_both(
     source = foreign(tmp_path / "sae", model_name="nobody/none", hook_name="blocks.3.hook_resid_post")
     result = await bring(ctx, source, model=str(model_folder), hook="mlp_out.2")
     assert result["sae"] == "tiny-llama-l2-mlp-out-topk-64-k4"
-    assert "It is used at mlp_out.2, as asked; the checkpoint says blocks.3.hook_resid_post." in result["notes"]
+    assert "It is used at mlp_out.2, as given; the checkpoint says blocks.3.hook_resid_post." in result["notes"]
     kept = SAE.load(ctx.artifacts.sae(result["sae"]))
     assert (kept.metadata["model_name"], kept.metadata["hook_name"]) == ("tiny-llama", "blocks.2.mlp.hook_out")
 
@@ -302,7 +302,7 @@ AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
         ({"hook_name": "blocks.1.hook_mlp_in"}, {}, Unprocessable, "where resid_mid is"),
         (AT_1, {"hook": "nowhere.1"}, ModelError, "'nowhere.1' is not a hook point"),
         (AT_1, {"hook": "resid_post.99"}, ModelError, r"no layer 99: .* 0 to 3. Is this .*--hook\).*--model"),
-        (AT_1, {"hook_out": "mlp_out.1"}, Unprocessable, "no transcoder.*Leave --hook-out out"),
+        (AT_1, {"hook_out": "mlp_out.1"}, Unprocessable, "not a transcoder.*Leave --hook-out out"),
         (AT_1, {"model": None}, Unprocessable, "does not say which model it was trained on. Say it: --model"),
         ({**AT_1, "model_name": "nobody/none"}, {"model": None}, ModelError, "cannot be loaded: .*say where: --model"),
         (AT_1, {"model": "nobody/none"}, ModelError, "nobody/none cannot be loaded"),
