@@ -32,7 +32,7 @@ from app.web.rendering import environment
 ROWS = 50
 """Features on a page of the list."""
 
-_STYLES = ("tokens", "base", "parts", "strips", "pages", "export")
+_STYLES = ("tokens", "base", "parts", "strips", "features", "labels", "saes", "export")
 _FONT = "inter-5.3.0.latin-wght.woff2"
 _FONT_LICENCE = "inter-5.3.0.LICENSE.txt"
 _SNIPPET = {"before": 5, "after": 3}

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from app.paths import STATIC, TEMPLATES
 from app.services.tokens import spelled
@@ -23,6 +24,12 @@ def static_url(path: str) -> str:
     return f"/static/{name}.{digest[:12]}.{suffix}"
 
 
+def stylesheet(*names: str) -> Markup:
+    """Links to the sheets `static/css/<name>.css`, in this order."""
+    link = Markup('<link rel="stylesheet" href="{}">')
+    return Markup("\n").join(link.format(static_url(f"css/{name}.css")) for name in names)
+
+
 @cache
 def environment() -> Environment:
     """The one template environment: everything is escaped, and an unknown name is an error, not an empty string."""
@@ -33,7 +40,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals["static_url"] = static_url
+    env.globals |= {"static_url": static_url, "stylesheet": stylesheet}
     env.filters |= formatting.FILTERS | glossary.FILTERS | {"sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env

@@ -11,6 +11,7 @@ import plotly.offline
 import pytest
 from fastapi import Request
 from jinja2 import UndefinedError
+from jinja2.meta import find_referenced_templates
 
 from app.paths import STATIC, TEMPLATES
 from app.web import rendering
@@ -19,6 +20,9 @@ from app.web.components import sparklines
 VENDOR = STATIC / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text())
 TEMPLATE_FILES = sorted(TEMPLATES.rglob("*.html"))
+PAGE_TEMPLATES = [path for path in TEMPLATE_FILES if '{% extends "base.html" %}' in path.read_text()]
+NOUN_SHEETS = {path.stem for path in (STATIC / "css").glob("*.css")} - {"tokens", "base", "parts", "strips", "export"}
+"""Sheets that only some pages of the site link."""
 
 
 def request(**headers: str) -> Request:
@@ -86,6 +90,54 @@ def test_templates_name_static_files_that_exist() -> None:
     for path in TEMPLATE_FILES:
         for name in re.findall(r"static_url\('([^']+)'\)", path.read_text()):
             assert (STATIC / name).is_file(), name
+        for name in linked_sheets(path.read_text()):
+            assert (STATIC / f"css/{name}.css").is_file(), name
+
+
+def linked_sheets(source: str) -> set[str]:
+    """Sheets that a template links."""
+    return {name for names in re.findall(r"stylesheet\(([^)]*)\)", source) for name in re.findall(r'"(\w+)"', names)}
+
+
+def with_fragments(name: str) -> dict[str, str]:
+    """Sources of a template and of all that it includes, imports or extends, by name."""
+    environment = rendering.environment()
+    sources, waiting = {}, [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in sources:
+            sources[name] = (TEMPLATES / name).read_text()
+            waiting += [other for other in find_referenced_templates(environment.parse(sources[name])) if other]
+    return sources
+
+
+def words(attribute: str, source: str) -> set[str]:
+    """Classes or ids that a template writes out."""
+    without_statements = re.sub(r"\{%.*?%\}|\{\{.*?\}\}", " ", source)
+    return {word for value in re.findall(rf'\b{attribute}="([^"]*)"', without_statements) for word in value.split()}
+
+
+def selectors(sheet: str) -> list[str]:
+    """Every selector of a sheet, also within @media."""
+    source = re.sub(r"/\*.*?\*/", "", (STATIC / f"css/{sheet}.css").read_text(), flags=re.DOTALL)
+    return [found.strip() for found in re.findall(r"([^{};]+)\{", source) if not found.strip().startswith("@")]
+
+
+@pytest.mark.parametrize("path", PAGE_TEMPLATES, ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_a_page_links_the_sheets_of_the_fragments_that_it_shows(path: Path) -> None:
+    sources = with_fragments(str(path.relative_to(TEMPLATES)))
+    written = {f".{word}" for source in sources.values() for word in words("class", source)}
+    written |= {f"#{word}" for source in sources.values() for word in words("id", source)}
+    written |= {f"[{word}" for source in sources.values() for word in re.findall(r"\bdata-[\w-]+", source)}
+    linked = {sheet for source in sources.values() for sheet in linked_sheets(source)}
+    missing = {
+        f"{sheet}: {selector}"
+        for sheet in NOUN_SHEETS - linked
+        for selector in selectors(sheet)
+        if (needed := set(re.findall(r"(?:[.#]|\[data-)[a-z][\w-]*", selector)) - {".js", ".htmx-request"})
+        and needed <= written
+    }
+    assert not missing
 
 
 def test_sheets_name_files_that_exist() -> None:
