@@ -1,6 +1,5 @@
-"""Templates, static addresses, and the choice between a whole page and a fragment of it."""
+"""Templates, links to sheets and scripts, and the choice between a whole page and a fragment of it."""
 
-import hashlib
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -10,24 +9,32 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.paths import STATIC, TEMPLATES
+from app.paths import TEMPLATES
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import formatting, glossary, sparklines, token_html
+from app.web.static import imports, static_url
 
 
 @cache
-def static_url(path: str) -> str:
-    """`/static/<name>.<hash>.<suffix>`: the address changes with the content, so it may be cached for ever."""
-    digest = hashlib.sha256((STATIC / path).read_bytes()).hexdigest()
-    name, _, suffix = path.rpartition(".")
-    return f"/static/{name}.{digest[:12]}.{suffix}"
-
-
 def stylesheet(*names: str) -> Markup:
     """Links to the sheets `static/css/<name>.css`, in this order."""
     link = Markup('<link rel="stylesheet" href="{}">')
     return Markup("\n").join(link.format(static_url(f"css/{name}.css")) for name in names)
+
+
+@cache
+def module(*names: str) -> Markup:
+    """Script elements of the modules `static/js/<name>.js`, and preload links of what these import.
+
+    Without the links a browser requests an import only after it has read the module that names it.
+    """
+    modules = [f"js/{name}.js" for name in names]
+    shared = dict.fromkeys(imported for path in modules for imported in imports(path))
+    preload = Markup('<link rel="modulepreload" href="{}">')
+    script = Markup('<script type="module" src="{}"></script>')
+    links = [preload.format(static_url(path)) for path in shared if path not in modules]
+    return Markup("\n").join([*links, *(script.format(static_url(path)) for path in modules)])
 
 
 @cache
@@ -40,7 +47,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"static_url": static_url, "stylesheet": stylesheet}
+    env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module}
     env.filters |= formatting.FILTERS | glossary.FILTERS | {"sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
