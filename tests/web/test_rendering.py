@@ -92,6 +92,17 @@ def test_templates_name_static_files_that_exist() -> None:
             assert (STATIC / name).is_file(), name
         for name in linked_sheets(path.read_text()):
             assert (STATIC / f"css/{name}.css").is_file(), name
+        for names in re.findall(r"module\(([^)]*)\)", path.read_text()):
+            for name in re.findall(r'"([\w-]+)"', names):
+                assert (STATIC / f"js/{name}.js").is_file(), name
+
+
+def test_modules_come_with_preload_links_of_their_imports() -> None:
+    html = str(rendering.module("probe", "announce"))
+    element, format = (rendering.static_url(f"js/lib/{name}.js") for name in ("element", "format"))
+    assert html.count(f'<link rel="modulepreload" href="{element}">') == html.count(element) == 1
+    assert f'<link rel="modulepreload" href="{format}">' in html
+    assert html.endswith(f'<script type="module" src="{rendering.static_url("js/announce.js")}"></script>')
 
 
 def linked_sheets(source: str) -> set[str]:
