@@ -1,4 +1,5 @@
-// Searches and sorts the list of a static site, which data.js holds: a page from a disk may read no files.
+// Searches and sorts the list of a static site. data.js holds the list, because a page opened from a disk cannot fetch
+// files. Browsers do not load modules from a disk either, so this script is a classic one and has its own helpers.
 (() => {
   "use strict";
   const rows = window.SEESAE?.rows;
@@ -13,7 +14,7 @@
   const query = document.getElementById("q");
   const sort = document.getElementById("sort");
   const flag = document.getElementById("flag");
-  const usual = sort.value;
+  const defaultSort = sort.value;
 
   const element = (name, className, ...children) => {
     const made = document.createElement(name);
@@ -50,7 +51,7 @@
       "a",
       "feature-row",
       element("span", "feature-number number", String(row[NUMBER])),
-      element("span", "feature-name", nameOf(row), ...row[FLAGS].map((each) => element("span", "tag warn", each.replaceAll("_", " ")))),
+      element("span", "feature-name", nameOf(row), ...row[FLAGS].map((flag) => element("span", "tag warn", flag.replaceAll("_", " ")))),
       element("span", "feature-example", exampleOf(row)),
       element("span", "feature-spark", svg("svg", { class: "spark", viewBox: "0 0 80 20", "aria-hidden": "true" }, svg("path", { d: row[SPARK] }))),
       element("span", "feature-density number", percent(row[DENSITY])),
@@ -78,8 +79,8 @@
 
   const apply = () => {
     const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const wanted = flag?.value ?? "";
-    const untouched = !words.length && !wanted && sort.value === usual;
+    const wantedFlag = flag?.value ?? "";
+    const untouched = !words.length && !wantedFlag && sort.value === defaultSort;
     if (pages) pages.hidden = !untouched;
     if (untouched) {
       list.replaceChildren(...written.rows);
@@ -89,7 +90,7 @@
     }
     const [column, direction] = sort.value.split(" ").map(Number);
     found = rows
-      .filter((row) => words.every((word) => row[TEXT].includes(word)) && (!wanted || row[FLAGS].includes(wanted)))
+      .filter((row) => words.every((word) => row[TEXT].includes(word)) && (!wantedFlag || row[FLAGS].includes(wantedFlag)))
       .sort((one, other) => direction * (one[column] - other[column]) || direction * (one[NUMBER] - other[NUMBER]));
     list.replaceChildren();
     shown = 0;
@@ -101,5 +102,5 @@
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", apply);
-  addEventListener("pageshow", apply); // a browser that goes back restores what was typed
+  addEventListener("pageshow", apply); // going back restores the typed text
 })();

@@ -62,7 +62,7 @@ const shades = (values, format) => {
   };
 };
 
-// What the colour of a point can say: the group of each point, the colour of each group, and a legend.
+// Each gives the group of every point, the colour of every group, and a legend.
 export const COLOURINGS = {
   density: (data) => shades(data.density, percent),
   max: (data) => shades(data.max, significant),
