@@ -61,15 +61,22 @@ def content(path: str) -> bytes:
 
 
 def imports(path: str) -> list[str]:
-    """Return what a module imports, directly or not, each once."""
+    """Return what a module imports, directly or not, each once and after its own imports."""
 
     def visit(module: str) -> Iterator[str]:
         for found in _IMPORT.finditer((STATIC / module).read_text()):
             imported = _imported(module, found)
-            yield imported
             yield from visit(imported)
+            yield imported
 
     return list(dict.fromkeys(visit(path)))
+
+
+def classic_script(path: str) -> str:
+    """Return a module with its imports as one classic script, for pages that a browser opens from a disk."""
+    sources = [(STATIC / module).read_text() for module in (*imports(path), path)]
+    bodies = [re.sub(r"^(?:import .*\n|export )", "", source, flags=re.MULTILINE) for source in sources]
+    return "\n".join(['(() => {\n"use strict";', *bodies, "})();\n"])
 
 
 def _imported(module: str, found: re.Match[str]) -> str:

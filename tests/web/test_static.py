@@ -12,14 +12,13 @@ from starlette.routing import Mount
 from app.paths import STATIC
 from app.settings import Settings
 from app.web import static
-from app.web.static import VersionedStaticFiles, imports, static_url
+from app.web.static import VersionedStaticFiles, classic_script, imports, static_url
 from tests.web.site import site
 
 SHEET = "css/tokens.css"
 FONT = "vendor/inter-5.3.0.latin-wght.woff2"
-CLASSIC = {"js/theme.js", "js/export.js"}
-"""Scripts that are not modules: one runs before the first paint, one is opened from a disk."""
-MODULES = sorted({str(path.relative_to(STATIC)) for path in (STATIC / "js").rglob("*.js")} - CLASSIC)
+MODULES = sorted({str(path.relative_to(STATIC)) for path in (STATIC / "js").rglob("*.js")} - {"js/theme.js"})
+"""All scripts but the one that runs before the first paint."""
 
 
 @pytest.fixture
@@ -148,5 +147,12 @@ async def test_a_module_under_another_address_is_revalidated(
 
 
 def test_imports_are_those_of_a_module_and_of_what_it_imports(small: httpx.AsyncClient) -> None:
-    assert imports("js/page.js") == ["js/lib/b.js", "js/lib/c.js"]
+    assert imports("js/page.js") == ["js/lib/c.js", "js/lib/b.js"]
     assert imports("js/lib/c.js") == []
+
+
+def test_a_classic_script_is_a_module_after_all_that_it_imports(small: httpx.AsyncClient) -> None:
+    script = classic_script("js/page.js")
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
+    lines = ["(() => {", '"use strict";', "const c = 1;", "const b = c + 1;", "console.log(b);", "})();"]
+    assert [line for line in script.splitlines() if line] == lines
