@@ -31,7 +31,7 @@ _POLICY = "default-src 'none'"
 _PARTS_OF_PAGES = ("css/", "js/")
 """Sheets and scripts, to which the policy of their page applies; the strictest of their own is also the shortest."""
 _COMPRESSIBLE = {".css", ".js", ".svg", ".json", ".txt"}
-_KEPT_HEADERS = ("Cache-Control", "Content-Security-Policy", "ETag", "Last-Modified")
+_KEPT_HEADERS = ("Cache-Control", "Content-Security-Policy", "ETag")
 _SCRIPTS = "js/"
 _VENDORED = "vendor/"
 """Files of others carry their version in their name, and a test holds each to its hash."""
