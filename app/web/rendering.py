@@ -18,14 +18,14 @@ from app.web.static import imports, static_url
 
 @cache
 def stylesheet(*names: str) -> Markup:
-    """Links to the sheets `static/css/<name>.css`, in this order."""
+    """Return links to the sheets `static/css/<name>.css`, in this order."""
     link = Markup('<link rel="stylesheet" href="{}">')
     return Markup("\n").join(link.format(static_url(f"css/{name}.css")) for name in names)
 
 
 @cache
 def module(*names: str) -> Markup:
-    """Script elements of the modules `static/js/<name>.js`, and preload links of what these import.
+    """Return script elements of the modules `static/js/<name>.js`, and preload links of their imports.
 
     Without the links a browser requests an import only after it has read the module that names it.
     """
@@ -39,7 +39,7 @@ def module(*names: str) -> Markup:
 
 @cache
 def environment() -> Environment:
-    """The one template environment: everything is escaped, and an unknown name is an error, not an empty string."""
+    """The one template environment: it escapes everything, and an undefined variable is an error."""
     env = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -54,19 +54,19 @@ def environment() -> Environment:
 
 
 def wants_fragment(request: Request) -> bool:
-    """Whether htmx asks for a part of the page; when it restores history it needs the whole."""
+    """True if htmx requests a part of the page; when it restores history it needs the whole."""
     return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
 
 
 def text(template: str, context: dict[str, Any]) -> str:
-    """A template rendered to text, for fragments sent over SSE."""
+    """Render a template to text, for fragments sent over SSE."""
     return environment().get_template(template).render(context)
 
 
 def render(
     request: Request, template: str, context: dict[str, Any], *, status: int = 200, etag: str | None = None
 ) -> HTMLResponse:
-    """A page or fragment; `etag` names what it is made of, or else its text does.
+    """Render a page or fragment under `etag`, or under a hash of its text.
 
     Raises:
         NotModified: the client has it.
@@ -80,7 +80,7 @@ def render(
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:
-    """An error for a person: a page, or for htmx a notice that leaves the page as it is."""
+    """Render an error for a person: a page, or for htmx a notice that leaves the page as it is."""
     fragment = wants_fragment(request)
     template = "errors/_notice.html" if fragment else "errors/page.html"
     response = render(request, template, {"status": status, "title": title, "detail": detail}, status=status)

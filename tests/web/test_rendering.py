@@ -48,7 +48,7 @@ def test_templates_keep_to_the_content_security_policy(path: Path) -> None:
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", source), "something from another host"
 
 
-def test_an_unknown_name_is_an_error() -> None:
+def test_an_undefined_variable_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         rendering.environment().from_string("{{ nothing_of_this_name }}").render()
 
@@ -66,7 +66,7 @@ def test_htmx_gets_a_fragment_but_a_page_when_it_restores_history() -> None:
     assert not rendering.wants_fragment(request(HX_Request="true", HX_History_Restore_Request="true"))
 
 
-def test_an_error_is_a_page_for_people_and_a_notice_for_htmx() -> None:
+def test_an_error_is_a_page_or_for_htmx_a_notice() -> None:
     page = rendering.render_error(request(), 404, "Not found", "No <b> here.")
     assert page.status_code == 404
     assert page.headers["Vary"] == "HX-Request"
@@ -171,7 +171,7 @@ def test_every_vendored_file_is_in_the_manifest() -> None:
     assert {path.name for path in VENDOR.iterdir()} == known | {"manifest.json"}
 
 
-def test_vendored_plotly_is_the_one_that_plotly_py_writes_for() -> None:
+def test_vendored_plotly_has_the_version_that_plotly_py_expects() -> None:
     (version,) = (entry["version"] for entry in MANIFEST if entry["package"].startswith("plotly.js"))
     assert plotly.offline.get_plotlyjs_version() == version
 
@@ -192,7 +192,7 @@ def test_sparkline_is_one_closed_path_within_its_box() -> None:
     assert min(sum(drops[: i + 1]) for i in range(len(drops))) >= -20
 
 
-def test_sparkline_of_nothing_is_a_base_line() -> None:
+def test_an_empty_sparkline_is_a_base_line() -> None:
     assert sparklines.path([0] * 50) == sparklines.path([]) == "M0 19h80v1h-80z"
 
 
@@ -237,7 +237,7 @@ def contrast(one: float, other: float) -> float:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_text_can_be_read(theme: int) -> None:
+def test_text_has_enough_contrast(theme: int) -> None:
     colour = tokens(theme)
     for ground in ("paper", "paper-raised", "paper-sunk"):
         for ink in ("ink", "ink-soft", "ink-faint", "accent-ink", "positive", "negative", "error", "good"):
@@ -251,7 +251,7 @@ def test_text_can_be_read(theme: int) -> None:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_shaded_text_can_be_read_and_shades_can_be_told_apart(theme: int) -> None:
+def test_shaded_text_has_enough_contrast_and_shades_differ(theme: int) -> None:
     colour = tokens(theme)
     for step in range(1, 7):
         ink = colour["act-ink-high"] if step >= 5 else colour["ink"]

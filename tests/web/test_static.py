@@ -28,14 +28,14 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("address", [static_url(SHEET), static_url(FONT), f"/static/{FONT}"])
-async def test_what_is_named_by_its_content_is_kept_for_ever(client: httpx.AsyncClient, address: str) -> None:
+async def test_an_address_with_the_hash_is_cached_for_ever(client: httpx.AsyncClient, address: str) -> None:
     response = await client.get(address)
     assert response.status_code == 200
     assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
 @pytest.mark.parametrize("address", [f"/static/{SHEET}", "/static/css/tokens.0123456789ab.css"])
-async def test_any_other_address_gives_the_file_to_be_asked_for_again(client: httpx.AsyncClient, address: str) -> None:
+async def test_any_other_address_gives_the_file_to_be_revalidated(client: httpx.AsyncClient, address: str) -> None:
     response = await client.get(address)
     assert response.text == (STATIC / SHEET).read_text()
     assert response.headers["cache-control"] == "public, no-cache"
@@ -44,7 +44,7 @@ async def test_any_other_address_gives_the_file_to_be_asked_for_again(client: ht
 
 
 @pytest.mark.parametrize("path", [SHEET, "js/theme.js", "vendor/plotly-basic-4.1.1.min.js"])
-async def test_text_is_compressed_and_the_same(client: httpx.AsyncClient, path: str) -> None:
+async def test_text_is_compressed_without_changes(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(static_url(path), headers={"Accept-Encoding": "gzip"})
     plain = await client.get(static_url(path), headers={"Accept-Encoding": "identity"})
     assert response.headers["content-encoding"] == "gzip"
@@ -62,13 +62,13 @@ async def test_a_file_is_compressed_once(client: httpx.AsyncClient) -> None:
     assert static._gzipped.cache_info().misses == 1
 
 
-async def test_what_is_compressed_already_is_left_alone(client: httpx.AsyncClient) -> None:
+async def test_a_font_is_not_compressed_again(client: httpx.AsyncClient) -> None:
     response = await client.get(static_url(FONT), headers={"Accept-Encoding": "gzip"})
     assert "content-encoding" not in response.headers
     assert response.content == (STATIC / FONT).read_bytes()
 
 
-async def test_a_part_of_a_file_is_given_as_it_is(client: httpx.AsyncClient) -> None:
+async def test_a_range_of_a_file_is_not_compressed(client: httpx.AsyncClient) -> None:
     response = await client.get(static_url(SHEET), headers={"Accept-Encoding": "gzip", "Range": "bytes=0-9"})
     assert response.status_code == 206
     assert response.content == (STATIC / SHEET).read_bytes()[:10]
@@ -78,7 +78,7 @@ async def test_a_part_of_a_file_is_given_as_it_is(client: httpx.AsyncClient) -> 
     "path",
     ["/static/nothing.css", "/static/nothing.0123456789ab.css", "/static/../app/main.py", "/static/%2e%2e/app/main.py"],
 )
-async def test_what_is_no_static_file_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_file_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 404
 
 
