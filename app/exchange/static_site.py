@@ -28,11 +28,12 @@ from app.services.tokens import plain
 from app.web.components import glossary, token_html, token_text
 from app.web.components.sparklines import path as sparkline
 from app.web.rendering import environment
+from app.web.static import classic_script
 
 ROWS = 50
 """Features on a page of the list."""
 
-_STYLES = ("tokens", "base", "parts", "strips", "pages", "export")
+_STYLES = ("tokens", "base", "parts", "strips", "features", "labels", "saes", "export")
 _FONT = "inter-5.3.0.latin-wght.woff2"
 _FONT_LICENCE = "inter-5.3.0.LICENSE.txt"
 _SNIPPET = {"before": 5, "after": 3}
@@ -102,11 +103,12 @@ class _Site:
 
     def copy_assets(self) -> None:
         """Sheets, scripts and the font, at the same places to each other as on the site."""
-        files = [f"css/{name}.css" for name in _STYLES] + ["js/theme.js", "js/export.js", "icon.svg"]
+        files = [f"css/{name}.css" for name in _STYLES] + ["js/theme.js", "icon.svg"]
         for name in (*files, f"vendor/{_FONT}", f"vendor/{_FONT_LICENCE}"):
             target = self.folder / "assets" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(STATIC / name, target)
+        (self.folder / "assets/js/export.js").write_text(classic_script("js/export.js"), encoding="utf-8")
 
     def write_list(self, rows: Sequence[FeatureRow]) -> None:
         """The index, the other pages of the list, and the list for the script."""

@@ -1,6 +1,5 @@
-"""Templates, static addresses, and the choice between a whole page and a fragment of it."""
+"""Templates, links to sheets and scripts, and the choice between a whole page and a fragment of it."""
 
-import hashlib
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -8,24 +7,39 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from app.paths import STATIC, TEMPLATES
+from app.paths import TEMPLATES
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import formatting, glossary, sparklines, token_html
+from app.web.static import imports, static_url
 
 
 @cache
-def static_url(path: str) -> str:
-    """`/static/<name>.<hash>.<suffix>`: the address changes with the content, so it may be cached for ever."""
-    digest = hashlib.sha256((STATIC / path).read_bytes()).hexdigest()
-    name, _, suffix = path.rpartition(".")
-    return f"/static/{name}.{digest[:12]}.{suffix}"
+def stylesheet(*names: str) -> Markup:
+    """Return links to the sheets `static/css/<name>.css`, in this order."""
+    link = Markup('<link rel="stylesheet" href="{}">')
+    return Markup("\n").join(link.format(static_url(f"css/{name}.css")) for name in names)
+
+
+@cache
+def module(*names: str) -> Markup:
+    """Return script elements of the modules `static/js/<name>.js`, and preload links of their imports.
+
+    Without the links a browser requests an import only after it has read the module that names it.
+    """
+    modules = [f"js/{name}.js" for name in names]
+    shared = dict.fromkeys(imported for path in modules for imported in imports(path))
+    preload = Markup('<link rel="modulepreload" href="{}">')
+    script = Markup('<script type="module" src="{}"></script>')
+    links = [preload.format(static_url(path)) for path in shared if path not in modules]
+    return Markup("\n").join([*links, *(script.format(static_url(path)) for path in modules)])
 
 
 @cache
 def environment() -> Environment:
-    """The one template environment: everything is escaped, and an unknown name is an error, not an empty string."""
+    """The one template environment: it escapes everything, and an undefined variable is an error."""
     env = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -33,26 +47,26 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals["static_url"] = static_url
+    env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module}
     env.filters |= formatting.FILTERS | glossary.FILTERS | {"sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 
 
 def wants_fragment(request: Request) -> bool:
-    """Whether htmx asks for a part of the page; when it restores history it needs the whole."""
+    """True if htmx requests a part of the page; when it restores history it needs the whole."""
     return request.headers.get("HX-Request") == "true" and request.headers.get("HX-History-Restore-Request") != "true"
 
 
 def text(template: str, context: dict[str, Any]) -> str:
-    """A template rendered to text, for fragments sent over SSE."""
+    """Render a template to text, for fragments sent over SSE."""
     return environment().get_template(template).render(context)
 
 
 def render(
     request: Request, template: str, context: dict[str, Any], *, status: int = 200, etag: str | None = None
 ) -> HTMLResponse:
-    """A page or fragment; `etag` names what it is made of, or else its text does.
+    """Render a page or fragment under `etag`, or under a hash of its text.
 
     Raises:
         NotModified: the client has it.
@@ -66,7 +80,7 @@ def render(
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:
-    """An error for a person: a page, or for htmx a notice that leaves the page as it is."""
+    """Render an error for a person: a page, or for htmx a notice that leaves the page as it is."""
     fragment = wants_fragment(request)
     template = "errors/_notice.html" if fragment else "errors/page.html"
     response = render(request, template, {"status": status, "title": title, "detail": detail}, status=status)

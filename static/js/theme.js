@@ -1,4 +1,4 @@
-// Runs before the first paint, so that no page flashes in the other theme.
+// Runs before the first paint, so that no page flashes in the other theme: a classic script, because modules are deferred.
 (() => {
   "use strict";
   const root = document.documentElement;

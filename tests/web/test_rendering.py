@@ -11,6 +11,7 @@ import plotly.offline
 import pytest
 from fastapi import Request
 from jinja2 import UndefinedError
+from jinja2.meta import find_referenced_templates
 
 from app.paths import STATIC, TEMPLATES
 from app.web import rendering
@@ -19,6 +20,9 @@ from app.web.components import sparklines
 VENDOR = STATIC / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text())
 TEMPLATE_FILES = sorted(TEMPLATES.rglob("*.html"))
+PAGE_TEMPLATES = [path for path in TEMPLATE_FILES if '{% extends "base.html" %}' in path.read_text()]
+NOUN_SHEETS = {path.stem for path in (STATIC / "css").glob("*.css")} - {"tokens", "base", "parts", "strips", "export"}
+"""Sheets that only some pages of the site link."""
 
 
 def request(**headers: str) -> Request:
@@ -44,7 +48,7 @@ def test_templates_keep_to_the_content_security_policy(path: Path) -> None:
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", source), "something from another host"
 
 
-def test_an_unknown_name_is_an_error() -> None:
+def test_an_undefined_variable_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         rendering.environment().from_string("{{ nothing_of_this_name }}").render()
 
@@ -62,7 +66,7 @@ def test_htmx_gets_a_fragment_but_a_page_when_it_restores_history() -> None:
     assert not rendering.wants_fragment(request(HX_Request="true", HX_History_Restore_Request="true"))
 
 
-def test_an_error_is_a_page_for_people_and_a_notice_for_htmx() -> None:
+def test_an_error_is_a_page_or_for_htmx_a_notice() -> None:
     page = rendering.render_error(request(), 404, "Not found", "No <b> here.")
     assert page.status_code == 404
     assert page.headers["Vary"] == "HX-Request"
@@ -86,6 +90,65 @@ def test_templates_name_static_files_that_exist() -> None:
     for path in TEMPLATE_FILES:
         for name in re.findall(r"static_url\('([^']+)'\)", path.read_text()):
             assert (STATIC / name).is_file(), name
+        for name in linked_sheets(path.read_text()):
+            assert (STATIC / f"css/{name}.css").is_file(), name
+        for names in re.findall(r"module\(([^)]*)\)", path.read_text()):
+            for name in re.findall(r'"([\w-]+)"', names):
+                assert (STATIC / f"js/{name}.js").is_file(), name
+
+
+def test_modules_come_with_preload_links_of_their_imports() -> None:
+    html = str(rendering.module("probe", "announce"))
+    element, format = (rendering.static_url(f"js/lib/{name}.js") for name in ("element", "format"))
+    assert html.count(f'<link rel="modulepreload" href="{element}">') == html.count(element) == 1
+    assert f'<link rel="modulepreload" href="{format}">' in html
+    assert html.endswith(f'<script type="module" src="{rendering.static_url("js/announce.js")}"></script>')
+
+
+def linked_sheets(source: str) -> set[str]:
+    """Sheets that a template links."""
+    return {name for names in re.findall(r"stylesheet\(([^)]*)\)", source) for name in re.findall(r'"(\w+)"', names)}
+
+
+def with_fragments(name: str) -> dict[str, str]:
+    """Sources of a template and of all that it includes, imports or extends, by name."""
+    environment = rendering.environment()
+    sources, waiting = {}, [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in sources:
+            sources[name] = (TEMPLATES / name).read_text()
+            waiting += [other for other in find_referenced_templates(environment.parse(sources[name])) if other]
+    return sources
+
+
+def words(attribute: str, source: str) -> set[str]:
+    """Classes or ids that a template writes out."""
+    without_statements = re.sub(r"\{%.*?%\}|\{\{.*?\}\}", " ", source)
+    return {word for value in re.findall(rf'\b{attribute}="([^"]*)"', without_statements) for word in value.split()}
+
+
+def selectors(sheet: str) -> list[str]:
+    """Every selector of a sheet, also within @media."""
+    source = re.sub(r"/\*.*?\*/", "", (STATIC / f"css/{sheet}.css").read_text(), flags=re.DOTALL)
+    return [found.strip() for found in re.findall(r"([^{};]+)\{", source) if not found.strip().startswith("@")]
+
+
+@pytest.mark.parametrize("path", PAGE_TEMPLATES, ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_a_page_links_the_sheets_of_the_fragments_that_it_shows(path: Path) -> None:
+    sources = with_fragments(str(path.relative_to(TEMPLATES)))
+    written = {f".{word}" for source in sources.values() for word in words("class", source)}
+    written |= {f"#{word}" for source in sources.values() for word in words("id", source)}
+    written |= {f"[{word}" for source in sources.values() for word in re.findall(r"\bdata-[\w-]+", source)}
+    linked = {sheet for source in sources.values() for sheet in linked_sheets(source)}
+    missing = {
+        f"{sheet}: {selector}"
+        for sheet in NOUN_SHEETS - linked
+        for selector in selectors(sheet)
+        if (needed := set(re.findall(r"(?:[.#]|\[data-)[a-z][\w-]*", selector)) - {".js", ".htmx-request"})
+        and needed <= written
+    }
+    assert not missing
 
 
 def test_sheets_name_files_that_exist() -> None:
@@ -108,7 +171,7 @@ def test_every_vendored_file_is_in_the_manifest() -> None:
     assert {path.name for path in VENDOR.iterdir()} == known | {"manifest.json"}
 
 
-def test_vendored_plotly_is_the_one_that_plotly_py_writes_for() -> None:
+def test_vendored_plotly_has_the_version_that_plotly_py_expects() -> None:
     (version,) = (entry["version"] for entry in MANIFEST if entry["package"].startswith("plotly.js"))
     assert plotly.offline.get_plotlyjs_version() == version
 
@@ -129,7 +192,7 @@ def test_sparkline_is_one_closed_path_within_its_box() -> None:
     assert min(sum(drops[: i + 1]) for i in range(len(drops))) >= -20
 
 
-def test_sparkline_of_nothing_is_a_base_line() -> None:
+def test_an_empty_sparkline_is_a_base_line() -> None:
     assert sparklines.path([0] * 50) == sparklines.path([]) == "M0 19h80v1h-80z"
 
 
@@ -174,7 +237,7 @@ def contrast(one: float, other: float) -> float:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_text_can_be_read(theme: int) -> None:
+def test_text_has_enough_contrast(theme: int) -> None:
     colour = tokens(theme)
     for ground in ("paper", "paper-raised", "paper-sunk"):
         for ink in ("ink", "ink-soft", "ink-faint", "accent-ink", "positive", "negative", "error", "good"):
@@ -188,7 +251,7 @@ def test_text_can_be_read(theme: int) -> None:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_shaded_text_can_be_read_and_shades_can_be_told_apart(theme: int) -> None:
+def test_shaded_text_has_enough_contrast_and_shades_differ(theme: int) -> None:
     colour = tokens(theme)
     for step in range(1, 7):
         ink = colour["act-ink-high"] if step >= 5 else colour["ink"]

@@ -57,7 +57,7 @@ async def test_a_failed_run_says_why_and_what_to_do(
     await session.commit()
     page = parse((await client.get(f"/runs/{run.id}")).text)
     assert "lower the learning rate" in page.one("div", cls="error").text
-    assert "goes on from there" in page.one("div", cls="error").text
+    assert "continues from there" in page.one("div", cls="error").text
 
 
 @pytest.mark.parametrize(
