@@ -180,7 +180,7 @@ class _Curve:
     title: str
     note: str
     axis: dict[str, Any]
-    notify: Callable[[float], str] = significant
+    format_value: Callable[[float], str] = significant
 
 
 _CURVES = (
@@ -241,7 +241,7 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
             for step, value in thinned(measured, 40)
         ),
         metric=curve.metric,
-        latest=curve.notify(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
+        latest=curve.format_value(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
         series=series if len(series) > 1 else (),
     )
 
