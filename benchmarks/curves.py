@@ -30,7 +30,7 @@ from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.bench.train import rates
 from app.settings import get_settings
 from sae_core.activations import ActivationCache
-from sae_core.saes import SAE
+from sae_core.checkpoints import load_sae, save_sae
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
 from sae_core.training import TrainingConfig, train
@@ -78,7 +78,7 @@ def main() -> None:
         results["width"] = [step(batches, folder, width=width) for width in WIDTHS]
         results["k"] = [step(batches, folder, k=k) for k in KS]
         config = TrainingConfig(d_sae=WIDTH, k=K, samples=8 * TRAINED_ON)
-        train(config, cache, folder / "training").save(folder / "sae")
+        save_sae(train(config, cache, folder / "training"), folder / "sae")
         notify(f"{material.sequences.n_counted:,} tokens through the model")
         results["forward"] = forward(material, folder / "activations")
         results["index"] = [
@@ -123,7 +123,7 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     material = load(get_settings(), of, lambda _line: None)
     material.model.activations(torch.from_numpy(material.sequences.token_ids[:16]).long(), HOOK)
     of_model = rss_mb()
-    sae, cache = SAE.load(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
+    sae, cache = load_sae(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
     shard_sequences = cache.shard(0)[0].stop
     whole = len(material.sequences) // shard_sequences
     shards = max(1, round(tokens / material.sequences.n_counted * cache.n_shards))

@@ -8,7 +8,8 @@ import protocol
 import torch
 from data import HOOK, material
 
-from sae_core import SAE, ActivationCache, HookPoint
+from sae_core import ActivationCache, HookPoint
+from sae_core.checkpoints import load_sae
 from sae_core.corpora import Sequences
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
@@ -19,7 +20,7 @@ def main() -> None:
     folder = Path(settings["dashboard"])
     sequences = Sequences.load(folder / "sequences")
     cache = ActivationCache.open(folder / "cache", sequences)
-    sae = SAE.load(folder / settings["sae"])
+    sae = load_sae(folder / settings["sae"])
     model, _ = material()
     hook = HookPoint.parse(HOOK)
     directions = model.output_directions()

@@ -4,7 +4,6 @@ import copy
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -324,26 +323,6 @@ class SAE(nn.Module):
         sae = copy.deepcopy(self).requires_grad_(False)
         sae.fold_scales()
         return sae
-
-    def save(self, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the inference form in SAELens' layout; see `sae_core.checkpoints.saelens.write`."""
-        from sae_core.checkpoints import saelens
-
-        saelens.write(self, Path(folder), self.metadata if metadata is None else metadata)
-
-    @classmethod
-    def load(cls, source: str | Path) -> "SAE":
-        """Read an SAE in any format that SeeSAE knows, from a folder, a file or the hub.
-
-        Args:
-            source: a path, or `org/repo[/folder][@revision]` on the hub.
-
-        Raises:
-            CheckpointError: there is none, or it cannot be read; the message says why.
-        """
-        from sae_core.checkpoints import load
-
-        return load(source).sae
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._facts().items())})"

@@ -103,7 +103,9 @@ class GpuStep:
     def _advance(self, rows: Float[Tensor, "batch d_in"]) -> Losses:
         state, sae, batch = self._state, self._sae, len(rows)
         x, sums, square = centre(rows, sae.input_scale, sae.b_dec, self._dtype)
-        variance, factor = take_in(sums, square, sae.b_dec, batch, state.targets)
+        variance, factor = take_in(
+            sums, square, sae.b_dec, batch, state.targets.count, state.targets.mean, state.targets.squares
+        )
         pre, peaks = pre_activations(x, self._fast_encoder, sae.b_enc, tf32=self._tf32)
         entries = self._select(pre, peaks)
         errors, row_squares, of_values = reconstruct(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sae_core.checkpoints import FORMATS, load
+from sae_core.checkpoints import FORMATS, load, save_sae
 from sae_core.errors import CheckpointError
 from tests.core.checkpoints.examples import FIXTURES
 
@@ -120,7 +120,7 @@ def test_notes_say_what_was_done(name):
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
 def test_saving_what_was_read_keeps_it_bit_for_bit(case, tmp_path):
     checkpoint = load(leaf(case))
-    checkpoint.sae.save(tmp_path)
+    save_sae(checkpoint.sae, tmp_path)
     again = load(tmp_path)
     unused = {"apply_b_dec_to_input": False} if again.sae.is_transcoder else {}
     for name, tensor in checkpoint.sae.state_dict().items():

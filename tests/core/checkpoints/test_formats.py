@@ -2,10 +2,9 @@ import json
 
 import pytest
 
-from sae_core.checkpoints import FORMATS, detect, load
+from sae_core.checkpoints import FORMATS, detect, load, load_sae
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE
 from tests.core.checkpoints.examples import FIXTURES, assert_refused, copy_of
 
 
@@ -84,7 +83,7 @@ def test_the_first_format_that_recognises_a_folder_reads_it(tmp_path):
 
 
 def test_sae_load_reads_every_format():
-    assert SAE.load(FIXTURES / "openai-topk").config.normalize_activations == "layer_norm"
+    assert load_sae(FIXTURES / "openai-topk").config.normalize_activations == "layer_norm"
 
 
 @pytest.mark.parametrize(

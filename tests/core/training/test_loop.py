@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sae_core.checkpoints import load_sae
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
-from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, TopK
+from sae_core.saes import ARCHITECTURES, JumpReLU, TopK
 from sae_core.training import TrainingConfig, loop, train, train_together
 from sae_core.training.curves import TensorBoard, WeightsAndBiases, read_curves
 from sae_core.training.running_variance import RunningVariance
@@ -477,9 +478,9 @@ def test_a_compiled_step_learns_the_same(tmp_path):
         "loop.START_SAMPLE = 1024\n"
         "torch.set_num_threads(1)\n"
         "config = t.small(architecture='standard', samples=128 * 20, options=t.OPTIONS['standard'], compile=True)\n"
-        "t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu').save(sys.argv[2])\n"
+        "t.save_sae(t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu'), sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "compiled"), str(tmp_path / "sae")]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    torch.testing.assert_close(SAE.load(tmp_path / "sae").W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(load_sae(tmp_path / "sae").W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
