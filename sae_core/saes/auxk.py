@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core import kernels
-from sae_core.saes.base import SAE, Batch
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch
 
 
 def auxk(sae: SAE, batch: Batch, error: Float[Tensor, "batch d_out"]) -> Float[Tensor, ""]:

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 from sae_core.saes.jumprelu import JumpReLU, JumpReLUConfig
 
 

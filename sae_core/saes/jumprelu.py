@@ -17,7 +17,9 @@ from sae_core.errors import SAEError
 from sae_core.kernels import Selection
 from sae_core.parallel import SINGLE_PROCESS, Axis
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 
 START_TOKENS = 1024
 """Tokens of the sample that the start threshold is taken from."""

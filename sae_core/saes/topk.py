@@ -10,7 +10,9 @@ from sae_core import kernels
 from sae_core.kernels import Selection
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)

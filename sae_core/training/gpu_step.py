@@ -18,7 +18,7 @@ from sae_core.kernels.gpu.product import pre_activations
 from sae_core.kernels.gpu.select import Entries, batch_topk, row_topk
 from sae_core.kernels.gpu.sparse import ByFeature, reconstruct, sum_by_feature
 from sae_core.kernels.gpu.targets import centre, take_in
-from sae_core.saes.base import Losses
+from sae_core.saes.batch import Losses
 from sae_core.saes.batchtopk import THRESHOLD_MEMORY, BatchTopK
 from sae_core.saes.topk import TopK
 from sae_core.training.state import TrainingState

@@ -24,7 +24,7 @@ from sae_core.memory import reuse_freed_memory
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.progress import Progress, silent
 from sae_core.saes import SAE, Batch, Losses
-from sae_core.saes.base import variance_of
+from sae_core.saes.batch import variance_of
 from sae_core.training.config import TrainingConfig
 from sae_core.training.curves import Curve, Tracker
 from sae_core.training.state import TrainingState, saved_steps

@@ -6,8 +6,9 @@ import torch
 from sae_core.errors import SAEError
 from sae_core.saes import ARCHITECTURES, SAE, Batch, BatchTopK, Gated, JumpReLU, MatryoshkaBatchTopK, Standard, TopK
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAEConfig, geometric_median
+from sae_core.saes.config import SAEConfig
 from sae_core.saes.gated import GatedConfig
+from sae_core.saes.initialisation import geometric_median
 from sae_core.saes.jumprelu import JumpReLUConfig, _Jump
 from sae_core.saes.matryoshka import MatryoshkaConfig
 from sae_core.saes.normalisation import NORMALISATIONS

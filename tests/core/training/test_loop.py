@@ -473,12 +473,13 @@ def test_a_compiled_step_learns_the_same(tmp_path):
     plain = train(config, Synthetic(), tmp_path / "plain", device="cpu")
     code = (
         "import dataclasses, pathlib, sys, torch\n"
+        "from sae_core import save_sae\n"
         "from sae_core.training import loop\n"
         "from tests.core.training import test_loop as t\n"
         "loop.START_SAMPLE = 1024\n"
         "torch.set_num_threads(1)\n"
         "config = t.small(architecture='standard', samples=128 * 20, options=t.OPTIONS['standard'], compile=True)\n"
-        "t.save_sae(t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu'), sys.argv[2])\n"
+        "save_sae(t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu'), sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "compiled"), str(tmp_path / "sae")]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
