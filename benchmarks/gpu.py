@@ -26,8 +26,8 @@ from torch import Tensor
 
 from sae_core.kernels import gpu
 from sae_core.training.config import TrainingConfig
-from sae_core.training.loop import take_step
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second that NVIDIA's data sheets give, of the SXM cards."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from sae_core import TrainingConfig
-from sae_core.training.loop import START_SAMPLE, take_step
+from sae_core.training.loop import START_SAMPLE
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 
 
 class Ours:

@@ -15,7 +15,7 @@ from sae_core.errors import SAEError
 from sae_core.kernels import batch_topk, topk
 from sae_core.parallel import SINGLE_PROCESS, Axis, process_grid
 from sae_core.saes import ARCHITECTURES
-from sae_core.training import TrainingConfig, loop, train
+from sae_core.training import TrainingConfig, clock, loop, train
 from sae_core.training.curves import read_curves
 from sae_core.training.state import saved_steps
 from tests.core.training.test_loop import Synthetic
@@ -163,7 +163,7 @@ def _train_and_say(config, folder: Path, steps):
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
 def test_ten_kills_at_random_change_no_bit(tmp_path, architecture, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "REPORT_SECONDS", 0.0)
     config = small(architecture=architecture, samples=128 * 200, checkpoint_every=3, log_every=4)
     whole = train(config, Synthetic(), tmp_path / "whole", device="cpu")
     chance = random.Random(1)

@@ -9,8 +9,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from sae_core.errors import SAEError
 from sae_core.training.config import TrainingConfig
 from sae_core.training.gpu_step import WARM_UP, GpuStep, is_supported
-from sae_core.training.loop import take_step
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 from tests.core.kernels.problems import close, random
 
 BATCH, D_IN = 12, 13

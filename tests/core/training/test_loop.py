@@ -14,10 +14,11 @@ import torch
 from sae_core.checkpoints import load_sae
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
 from sae_core.saes import ARCHITECTURES, JumpReLU, TopK
-from sae_core.training import TrainingConfig, loop, train, train_together
+from sae_core.training import TrainingConfig, clock, loop, train, train_together
 from sae_core.training.curves import TensorBoard, WeightsAndBiases, read_curves
 from sae_core.training.running_variance import RunningVariance
 from sae_core.training.state import TrainingState, saved_steps
+from sae_core.training.step import take_step
 
 D_IN, FEATURES = 16, 40
 
@@ -59,7 +60,7 @@ OPTIONS = {"standard": {"l1_coefficient": 1.0}, "gated": {"l1_coefficient": 1.0}
 
 @pytest.fixture(autouse=True)
 def small_start_sample(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "START_SAMPLE", 1024)
 
 
@@ -249,7 +250,7 @@ def test_auxk_revives_dead_features(tmp_path, architecture):
         state = half_dead_state(architecture, aux_coefficient, tmp_path)
         batches = Synthetic().batches(128, seed=0)
         for _ in range(200):
-            loop.take_step(state, next(batches))
+            take_step(state, next(batches))
         fractions[aux_coefficient] = len(state.dead()) / 32
     assert fractions[0.0] > 0.3
     assert fractions[1 / 32] < 0.05
@@ -443,7 +444,7 @@ def test_decoder_rows_keep_unit_norm_at_every_step(tmp_path, architecture):
     state = TrainingState.create(config, D_IN, tmp_path, torch.device("cpu"))
     state.sae.initialise(Synthetic().x, seed=0)
     for batch in islice(Synthetic().batches(128, seed=0), 20):
-        loop.take_step(state, batch)
+        take_step(state, batch)
         torch.testing.assert_close(state.sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
 
 

@@ -1,0 +1,95 @@
+"""One step of gradient descent."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
+
+from sae_core.errors import TrainingDiverged
+from sae_core.saes import Batch, Losses
+from sae_core.saes.batch import variance_of
+from sae_core.training.config import TrainingConfig
+from sae_core.training.state import TrainingState, saved_steps
+
+
+def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> Losses:
+    """One step of gradient descent on this process' part of a batch, in the model's own units.
+
+    Raises:
+        TrainingDiverged: before a weight is touched, if the loss or a gradient is not a number.
+    """
+    sae, config, tokens = state.sae, state.config, state.grid.tokens
+    x = rows[:, : sae.d_in] * sae.input_scale
+    target = rows[:, sae.d_in :] * sae.output_scale if sae.is_transcoder else x
+    whole = Batch(
+        x,
+        target,
+        variance_of(target, tokens),
+        dead=state.dead(),
+        sparsity_warmup=min(1.0, (state.step + 1) / max(1.0, config.sparsity_warmup * config.steps)),
+        grid=state.grid,
+    )
+    parts = []
+    for of_x, of_target in zip(x.chunk(config.accumulate), target.chunk(config.accumulate), strict=True):
+        with _autocast(config, x.device):
+            losses = state.losses(replace(whole, x=of_x, target=of_x if target is x else of_target))
+        torch.autograd.backward(losses.total / config.accumulate)
+        parts.append(losses)
+    losses = _mean(parts)
+    norm = _reduce_gradients(state)
+    if not math.isfinite(losses.total.item() + norm.item()):
+        raise diverged(state, rows)
+    clip_grads_with_norm_(sae.parameters(), state.clip, norm, foreach=False)
+    state.descend()
+    sae.normalise_decoder()
+    state.step += 1
+    state.last_active[tokens.all_reduce(losses.active.int()) > 0] = state.samples
+    state.targets.add(target, tokens)
+    return losses
+
+
+def _reduce_gradients(state: TrainingState) -> Float[Tensor, ""]:
+    """Sum the gradients of all processes, keep what moves a decoder row across itself; the whole gradient's norm."""
+    sae, grid = state.sae, state.grid
+    for parameter in sae.parameters():
+        if parameter.grad is not None:
+            parameter.grad = grid.tokens.all_reduce(parameter.grad)
+    sae.remove_parallel_gradient()
+    squares = {True: torch.zeros((), device=sae.W_dec.device), False: torch.zeros((), device=sae.W_dec.device)}
+    for name, parameter in sae.named_parameters():
+        if parameter.grad is not None:
+            squares[name in sae.replicated] += torch.linalg.vector_norm(parameter.grad).square()
+    return (squares[True] + grid.features.all_reduce(squares[False])).sqrt()
+
+
+def _mean(parts: Sequence[Losses]) -> Losses:
+    """The losses of a batch that was taken in parts of one size."""
+    if len(parts) == 1:
+        return parts[0]
+    return Losses(
+        total=torch.stack([part.total.detach() for part in parts]).mean(),
+        mse=torch.stack([part.mse for part in parts]).mean(),
+        l0=torch.stack([part.l0 for part in parts]).mean(),
+        active=torch.stack([part.active for part in parts]).any(dim=0),
+    )
+
+
+def _autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def diverged(state: TrainingState, batch: Float[Tensor, "batch d_in"]) -> TrainingDiverged:
+    """Return the error for a step whose loss or gradient is not a number."""
+    where = f"Training stopped at step {state.step + 1} of {state.config.steps}:"
+    steps = saved_steps(state.folder)
+    kept = f"The checkpoint of step {steps[-1]} in {state.folder} is kept." if steps else "There was no checkpoint yet."
+    if not batch.isfinite().all():
+        return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
+    return TrainingDiverged(
+        f"{where} the loss is no longer a number. {kept} Train again with a learning rate below {state.config.lr:.1e}."
+    )
