@@ -19,7 +19,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -57,7 +56,6 @@ def main() -> None:
         sys.exit("bench-gpu needs an NVIDIA GPU, and PyTorch sees none here. Nothing was measured.")
     if not gpu.HAS_TRITON:
         sys.exit("bench-gpu needs Triton, which PyTorch's CUDA builds for Linux bring. Nothing was measured.")
-    gpu.ENABLED = True
     results = {name: measured(CASES[name], options.seconds) for name in options.case or CASES}
     card = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
     print(json.dumps({**card, "cases": results}, indent=2))
@@ -122,18 +120,18 @@ def captured_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Te
 def ordinary_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
     """`take_step`, which uses the kernels where it can, but waits for the device."""
     state = new_state(case, architecture, sample)
-    return lambda rows: take_step(state, rows)
-
-
-def plain_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
-    """`take_step` without any kernel of ours."""
-    state = new_state(case, architecture, sample)
 
     def step(rows: Tensor) -> None:
-        with mock.patch.object(gpu, "HAS_TRITON", False):
+        with gpu.enabled():
             take_step(state, rows)
 
     return step
+
+
+def plain_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
+    """`take_step` with PyTorch's own operations."""
+    state = new_state(case, architecture, sample)
+    return lambda rows: take_step(state, rows)
 
 
 def saelens_step(case: Case) -> Callable[[Tensor], object]:

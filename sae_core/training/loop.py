@@ -6,6 +6,8 @@ gradient component along them removed, `b_dec` from the geometric median, activa
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from sae_core.devices import resolve_device
 from sae_core.errors import SAEError
+from sae_core.kernels import gpu
 from sae_core.memory import reuse_freed_memory
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.progress import Progress, silent
@@ -24,7 +27,7 @@ from sae_core.training.config import TrainingConfig
 from sae_core.training.curves import Curve, Tracker
 from sae_core.training.source import ActivationSource
 from sae_core.training.state import TrainingState
-from sae_core.training.step import take_step
+from sae_core.training.step import Step, step_for
 
 START_SAMPLE = 16_384
 """Activations that start values are computed from."""
@@ -76,40 +79,67 @@ def train_together(
     `loss` of the SAE named `wide` is `wide/loss`. All configs have the same samples, batch size and seed.
 
     Raises:
-        SAEError: the configs need different batches; otherwise as `train`.
+        SAEError: the configs need different batches or kernels; otherwise as `train`.
     """
     reuse_freed_memory()
-    configs, device = _resolved(configs), resolve_device(device)
+    device = resolve_device(device)
+    configs = _resolved(configs, device)
     shared = configs[0]
     states = _states(configs, source, folders, device, grid)
-    curves = [
-        Curve(state, own, name)
+    runs = [
+        _Run(state, step_for(state), Curve(state, own, name))
         for state, own, name in zip(states, trackers or [()] * len(states), names or [""] * len(states), strict=True)
     ]
     begin = min(state.step for state in states)
     clock, reports = CheckpointClock(shared, grid, device), Reports(progress, shared, begin)
     part = grid.tokens.part(shared.batch_size)
     batches = source.batches(shared.batch_size, seed=shared.seed, skip=begin, part=part)
-    for step, batch in enumerate(islice(batches, shared.steps - begin), start=begin + 1):
-        rows = batch.to(device, non_blocking=True)
-        points: dict[str, float] = {}
-        for state, curve in zip(states, curves, strict=True):
-            if state.step < step:  # else a checkpoint of this one is ahead of the others'
-                points |= curve.after(take_step(state, rows))
-        if clock.is_due(step):
-            for state in states:
-                state.save()
-            clock.restart()
-        reports.after(step, points)
+    with gpu.enabled() if shared.kernels == "triton" else nullcontext():
+        for step, batch in enumerate(islice(batches, shared.steps - begin), start=begin + 1):
+            rows = batch.to(device, non_blocking=True)
+            points: dict[str, float] = {}
+            for run in runs:
+                if run.state.step < step:  # else a checkpoint of this one is ahead of the others'
+                    points |= run.advance(rows)
+            if clock.is_due(step):
+                for run in runs:
+                    run.save()
+                clock.restart()
+            reports.after(step, points)
     return [state.finished() for state in states]
 
 
-def _resolved(configs: Sequence[TrainingConfig]) -> list[TrainingConfig]:
-    """The configs without None, which all need the same batches."""
+@dataclass(frozen=True)
+class _Run:
+    """The training of one SAE."""
+
+    state: TrainingState
+    take_step: Step
+    curve: Curve
+
+    def advance(self, rows: Float[Tensor, "batch d_in+d_out"]) -> dict[str, float]:
+        """Take a step; return the point of the curves that it completes, if any."""
+        losses = self.take_step(rows)
+        if self.curve.is_due():
+            self.take_step.check()
+        return self.curve.after(losses)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.take_step.check()
+        self.state.save()
+
+
+def _resolved(configs: Sequence[TrainingConfig], device: torch.device) -> list[TrainingConfig]:
+    """Return the configs without None, which all need the same batches and kernels, on a device that can train them."""
     resolved = [config.resolved() for config in configs]
     for name in ("samples", "batch_size", "seed"):
         if len({getattr(config, name) for config in resolved}) > 1:
             raise SAEError(f"SAEs that are trained together see the same batches: give all of them the same {name}.")
+    if len({config.kernels for config in resolved}) > 1:
+        raise SAEError("SAEs that are trained together use the same kernels. Give all of them the same.")
+    if resolved[0].kernels == "triton" and not gpu.can_run_on(device):
+        raise SAEError(f"Triton kernels need an NVIDIA GPU, but training runs on {device.type}. Choose torch.")
     if any(config.precision == "tf32" for config in resolved):
         torch.set_float32_matmul_precision("high")
     return resolved
@@ -122,7 +152,7 @@ def _states(
     device: torch.device,
     grid: Grid,
 ) -> list[TrainingState]:
-    """Each SAE's state from its newest checkpoint, or before the first step."""
+    """Return each SAE's state from its newest checkpoint, or with its start values."""
     states = []
     sample: Tensor | None = None
     for config, folder in zip(configs, folders, strict=True):
@@ -139,7 +169,7 @@ def _states(
 def _sample(
     config: TrainingConfig, source: ActivationSource, device: torch.device
 ) -> Float[Tensor, "sample d_in+d_out"]:
-    """The first activations, which start values are computed from."""
+    """Return the first activations, which start values are computed from."""
     batches = math.ceil(min(START_SAMPLE, config.samples) / config.batch_size)
     sample = torch.cat(list(islice(source.batches(config.batch_size, seed=config.seed), batches))).to(device)
     if not sample.isfinite().all():

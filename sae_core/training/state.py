@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -255,7 +255,7 @@ def _shard_folder(folder: Path, features: Axis) -> Path:
 def _identity(config: TrainingConfig) -> dict[str, Any]:
     """What must agree between a run and the one that resumes it, as JSON gives it back."""
     changeable = ("checkpoint_every", "keep")
-    identity = {name: value for name, value in asdict(config).items() if name not in changeable}
+    identity = {name: value for name, value in config.identity().items() if name not in changeable}
     return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
 

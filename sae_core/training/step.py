@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -17,8 +18,42 @@ from sae_core.training.config import TrainingConfig
 from sae_core.training.state import TrainingState, saved_steps
 
 
+class Step(Protocol):
+    """A way to train one SAE."""
+
+    def __call__(self, rows: Float[Tensor, "batch d_in+d_out"]) -> Losses:
+        """Take one step on this process' part of a batch, in the model's own units; the losses hold until the next."""
+
+    def check(self) -> None:
+        """Raise TrainingDiverged if a loss or a gradient so far was not a number."""
+
+
+@dataclass(frozen=True)
+class TorchStep:
+    """`take_step` of one state."""
+
+    state: TrainingState
+
+    def __call__(self, rows: Float[Tensor, "batch d_in+d_out"]) -> Losses:
+        """Take one step."""
+        return take_step(self.state, rows)
+
+    def check(self) -> None:
+        """Do nothing: each step checks itself."""
+
+
+def step_for(state: TrainingState) -> Step:
+    """Return the way of training that a state's config asks for."""
+    if state.config.kernels == "triton":
+        from sae_core.training.gpu_step import GpuStep, is_supported
+
+        if is_supported(state):
+            return GpuStep(state)
+    return TorchStep(state)
+
+
 def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> Losses:
-    """One step of gradient descent on this process' part of a batch, in the model's own units.
+    """Take one step of gradient descent on this process' part of a batch, in the model's own units.
 
     Raises:
         TrainingDiverged: before a weight is touched, if the loss or a gradient is not a number.
@@ -43,7 +78,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
     losses = _mean(parts)
     norm = _reduce_gradients(state)
     if not math.isfinite(losses.total.item() + norm.item()):
-        raise diverged(state, rows)
+        raise diverged(state, f"at step {state.step + 1}", by_data=not rows.isfinite().all())
     clip_grads_with_norm_(sae.parameters(), state.clip, norm, foreach=False)
     state.descend()
     sae.normalise_decoder()
@@ -54,7 +89,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
 
 
 def _reduce_gradients(state: TrainingState) -> Float[Tensor, ""]:
-    """Sum the gradients of all processes, keep what moves a decoder row across itself; the whole gradient's norm."""
+    """Sum the gradients of all processes, fix the decoder rows' norm; return the norm of the whole gradient."""
     sae, grid = state.sae, state.grid
     for parameter in sae.parameters():
         if parameter.grad is not None:
@@ -68,7 +103,7 @@ def _reduce_gradients(state: TrainingState) -> Float[Tensor, ""]:
 
 
 def _mean(parts: Sequence[Losses]) -> Losses:
-    """The losses of a batch that was taken in parts of one size."""
+    """Return the losses of a batch that was taken in parts of one size."""
     if len(parts) == 1:
         return parts[0]
     return Losses(
@@ -83,12 +118,18 @@ def _autocast(config: TrainingConfig, device: torch.device) -> AbstractContextMa
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def diverged(state: TrainingState, batch: Float[Tensor, "batch d_in"]) -> TrainingDiverged:
-    """Return the error for a step whose loss or gradient is not a number."""
-    where = f"Training stopped at step {state.step + 1} of {state.config.steps}:"
+def diverged(state: TrainingState, when: str, *, by_data: bool) -> TrainingDiverged:
+    """Return the error for a step whose loss or gradient is not a number.
+
+    Args:
+        state: at that step.
+        when: such as "at step 3".
+        by_data: True if the activations themselves are not numbers.
+    """
+    where = f"Training stopped {when} of {state.config.steps}:"
     steps = saved_steps(state.folder)
     kept = f"The checkpoint of step {steps[-1]} in {state.folder} is kept." if steps else "There was no checkpoint yet."
-    if not batch.isfinite().all():
+    if by_data:
         return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
     return TrainingDiverged(
         f"{where} the loss is no longer a number. {kept} Train again with a learning rate below {state.config.lr:.1e}."

@@ -75,7 +75,7 @@ def squared_norms(
     """
     d_sae, d_in = decoder.shape
     result = torch.empty_like(gradients[2])
-    _squares[(d_sae,)](*gradients, decoder, result, d_in, LANES=lanes(d_in), num_warps=warps(d_in))
+    _squared_norms[(d_sae,)](*gradients, decoder, result, d_in, LANES=lanes(d_in), num_warps=warps(d_in))
     return result
 
 
@@ -95,7 +95,7 @@ def prepare_step(
         of_b_dec: gradient of `b_dec`, which is no feature's.
         loss: must be a number, as the norm must, or no step is taken any more.
     """
-    _settle[(1,)](
+    _prepare_step[(1,)](
         adam.numbers, adam.step, adam.powers, of_features, of_b_dec, loss, len(of_features), len(of_b_dec),
         schedule.lr, schedule.rising, schedule.falling, schedule.steps, schedule.clip,
         BETA1=schedule.beta1, BETA2=schedule.beta2, BLOCK=4096, num_warps=8,
@@ -156,7 +156,7 @@ def descend_reference(
 
 
 @triton.jit
-def _squares(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.constexpr):
+def _squared_norms(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.constexpr):
     feature = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, LANES)
     at = feature * d_in + lane
@@ -169,7 +169,7 @@ def _squares(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.c
 
 
 @triton.jit
-def _settle(
+def _prepare_step(
     numbers, step, powers, of_features, of_b_dec, loss, d_sae, d_in, lr, rising, falling, steps, clip,
     BETA1: tl.constexpr, BETA2: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

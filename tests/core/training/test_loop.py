@@ -214,6 +214,11 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
         ({"architecture": "matryoshka", "options": {"prefixes": 0.5}}, "prefixes is 0.5. Give a list of numbers"),
         ({"architecture": "matryoshka", "options": {"prefixes": [0.5]}}, "Give ascending shares"),
         ({"compile": True}, "pays for standard, gated only, not for batchtopk"),
+        ({"kernels": "cuda"}, "Choose torch, triton"),
+        (
+            {"kernels": "triton", "architecture": "gated"},
+            "for jumprelu, topk, batchtopk, matryoshka only",
+        ),
         ({"accumulate": 3}, "batch_size is 128, which 3 parts cannot share evenly"),
         ({"skip": True}, "A skip connection is for transcoders"),
         ({"k": 65}, "more than the 64 features"),
@@ -225,6 +230,22 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
 def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
     with pytest.raises(SAEError, match=message):
         train(small(**options), Synthetic(), tmp_path, device="cpu")
+
+
+def test_triton_kernels_are_refused_where_there_is_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SAEError, match="need an NVIDIA GPU and Triton"):
+        small(architecture="topk", kernels="triton").resolved()
+    monkeypatch.setattr(TrainingConfig, "_check_kernels", lambda config: None)  # a machine with a GPU that is not used
+    with pytest.raises(SAEError, match="training runs on cpu"):
+        train(small(architecture="topk", kernels="triton"), Synthetic(), tmp_path, device="cpu")
+
+
+def test_identity_leaves_out_fields_that_were_added_later_at_their_default():
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert fields - small().identity().keys() == {"kernels"}
+    assert small(kernels="triton").identity()["kernels"] == "triton"
 
 
 def half_dead_state(architecture, aux_coefficient, folder):
