@@ -20,7 +20,7 @@ from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import load_sae
 from sae_core.errors import SAEError
-from sae_core.matching.match import Counterparts, Matching, match_features, provenance
+from sae_core.matching import Counterparts, Matching, match_features, provenance
 from sae_core.progress import Progress, rescaled, subprogress
 from sae_core.store.activation_store import ActivationStore
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from sae_core.errors import ArtifactError
-from sae_core.matching import match
-from sae_core.matching.match import Counterparts, Matching, Partners, match_features
+from sae_core.matching import Counterparts, Matching, Partners, match_features, pairs
 from sae_core.saes import SAEConfig
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
@@ -202,9 +201,9 @@ def test_blocks_chunks_and_shards_do_not_matter(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(match, "ROWS", 8)
-    monkeypatch.setattr(match, "JOINT_BYTES", match.PAIR_BYTES * M * 16)
-    monkeypatch.setattr(match, "CHUNK_NONZEROS", 300)
+    monkeypatch.setattr(pairs, "ROWS", 8)
+    monkeypatch.setattr(pairs, "JOINT_BYTES", pairs.PAIR_BYTES * M * 16)
+    monkeypatch.setattr(pairs, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
     turned = match_features(W_B, W_A, stores[::-1])
     for other in (again, Matching(turned.b, turned.a, turned.tokens)):
