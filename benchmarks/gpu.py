@@ -6,7 +6,7 @@ Activations lie in the GPU's memory, in float32; products are taken in bfloat16,
 feature is dead, so AuxK has nothing to do. SAELens is measured where it is installed (its own environment: it needs
 numpy < 2): TopK by `SAETrainer.step` with autocast. A peer that does not fit into memory is `null`, and says so.
 
-The ceiling is that of exact sparse training, 2·d·n + 10·k·d operations a sample at the card's dense bfloat16 rate.
+The ceiling is that of exact sparse training, 2·d·n + 10·k·d operations per sample at the card's dense bfloat16 rate.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from sae_core.training.state import TrainingState
 from sae_core.training.step import take_step
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 operations a second that NVIDIA's data sheets give, of the SXM cards."""
+"""Dense bfloat16 operations per second in NVIDIA's data sheets of the SXM cards."""
 BATCHES = 4
 """Batches in memory, which the steps take in turn."""
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
-    """Samples a second of every step, and what share of the ceiling ours reaches."""
+    """Samples per second of every step, and the share of the ceiling that ours reaches."""
     rows = activations(case)
     steps: dict[str, Callable[[], Callable[[Tensor], object]]] = {
         "seesae_topk": lambda: captured_step(case, "topk", rows[0]),
@@ -149,7 +149,7 @@ def saelens_step(case: Case) -> Callable[[Tensor], object]:
 
 
 def rate(make: Callable[[], Callable[[Tensor], object]], rows: list[Tensor], seconds: float) -> float | None:
-    """Samples a second of a step; None where it does not fit into the GPU's memory."""
+    """Samples per second of a step; None if it does not fit into the GPU's memory."""
     try:
         return 1000 * len(rows[0]) / milliseconds(make(), rows, seconds)
     except torch.cuda.OutOfMemoryError as error:

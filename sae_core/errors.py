@@ -1,4 +1,4 @@
-"""Errors of `sae_core` that a person can mend.
+"""Errors of `sae_core` that a person can fix.
 
     SAEError
     ├── ModelError         a model, tokenizer or hook point that cannot be used
@@ -12,7 +12,7 @@ Each message is one line: what is wrong, and what to do. The command line prints
 
 
 class SAEError(Exception):
-    """Base of every error that `sae_core` raises on purpose."""
+    """Base of all errors that `sae_core` raises on purpose."""
 
 
 class ModelError(SAEError):

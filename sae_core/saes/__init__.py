@@ -1,4 +1,4 @@
-"""Sparse autoencoders and transcoders: one file an architecture, and one line here."""
+"""Sparse autoencoders and transcoders: one file per architecture, and one line here."""
 
 from sae_core.saes.base import SAE
 from sae_core.saes.batch import Batch, Losses

@@ -28,11 +28,11 @@ class Standard(SAE):
     config: StandardConfig
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """relu."""
+        """Return relu(pre)."""
         return pre.relu()
 
     def losses(self, batch: Batch) -> Losses:
-        """Squared error plus λ Σ f, λ warmed up; dense, because L1 leaves hundreds of features active at first."""
+        """Return squared error plus λ Σ f, λ warmed up. Dense, because at first hundreds of features are active."""
         features = batch.grid.features
         f = self.activate(self.pre_activations(batch.x, features))
         mse = batch.mean((batch.target - self.reconstruct(f, batch.x, features)).square().sum(dim=1))

@@ -76,7 +76,7 @@ class TrainingConfig:
         return math.ceil(self.samples / self.batch_size)
 
     def resolved(self) -> "TrainingConfig":
-        """The same with every None replaced by the value that training uses.
+        """Return the same with every None replaced by the value that training uses.
 
         Raises:
             SAEError: a value is not valid, or this machine cannot do what it asks for.

@@ -102,7 +102,7 @@ def test_packed_text_is_tokenised_to_the_same_ids(sequences: Sequences, model: L
     assert round_trip_share(sequences, model) > 0.99
 
 
-def test_little_is_lost_to_padding(corpus: Corpus, model: LanguageModel) -> None:
+def test_padding_is_a_small_share(corpus: Corpus, model: LanguageModel) -> None:
     sequences = pack(corpus, model, length=128)
     assert used(sequences)[:-1].mean() > 0.98
 

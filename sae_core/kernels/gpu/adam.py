@@ -24,7 +24,7 @@ VECTOR = 1024
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate and the moments follow, as `sae_core.training.config.TrainingConfig` names it."""
+    """Schedule of the learning rate and factors of the moments, named as in `TrainingConfig`."""
 
     lr: float
     rising: float
@@ -39,7 +39,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class AdamState:
-    """What all parameters of one step share, on the device."""
+    """Numbers that all parameters of one step share, on the device."""
 
     numbers: Float[Tensor, "4"]
     """float32: what gradients are multiplied by, learning rate over the first moment's bias correction, one over the
@@ -66,7 +66,7 @@ def squared_norms(
     gradients: tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"], Float[Tensor, " d_sae"]],
     decoder: Float[Tensor, "d_sae d_in"],
 ) -> Float[Tensor, " d_sae"]:
-    """Each feature's part of the gradient's squared norm.
+    """Return each feature's part of the gradient's squared norm.
 
     Args:
         gradients: of the decoder, of the encoder and of its biases; the decoder's counts without its part along the
@@ -86,14 +86,14 @@ def prepare_step(
     of_b_dec: Float[Tensor, " d_in"],
     loss: Float[Tensor, ""],
 ) -> None:
-    """Set the adam of the next step from the gradient's norm and the schedule.
+    """Compute the numbers of the next step from the gradient's norm and the schedule.
 
     Args:
-        adam: is changed in place.
+        adam: changed in place.
         schedule: of the run.
         of_features: as `squared_norms` gives them.
-        of_b_dec: gradient of `b_dec`, which is no feature's.
-        loss: must be a number, as the norm must, or no step is taken any more.
+        of_b_dec: gradient of `b_dec`, which belongs to no feature.
+        loss: if it or the norm is not a number, this step and all later ones change nothing.
     """
     _prepare_step[(1,)](
         adam.numbers, adam.step, adam.powers, of_features, of_b_dec, loss, len(of_features), len(of_b_dec),

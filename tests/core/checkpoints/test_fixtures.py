@@ -90,7 +90,7 @@ def test_we_compute_what_the_package_does(case):
 
 
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
-def test_what_is_read_is_plain_and_ready_for_the_kernels(case):
+def test_weights_that_were_read_are_plain_and_laid_out_for_the_kernels(case):
     sae = load(leaf(case)).sae
     assert not any(parameter.requires_grad for parameter in sae.parameters())
     assert {tensor.dtype for tensor in sae.state_dict().values()} == {torch.float32}
@@ -101,7 +101,7 @@ def test_what_is_read_is_plain_and_ready_for_the_kernels(case):
 
 
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
-def test_what_is_known_of_the_origin(case):
+def test_metadata_has_the_origin(case):
     metadata = load(leaf(case)).metadata
     keys = ("model_name", "hook_name", "hook_name_out", "context_size", "prepend_bos")
     prefix = max((prefix for prefix in METADATA if case.name.startswith(prefix)), key=len)
@@ -132,6 +132,6 @@ def test_saving_what_was_read_keeps_it_bit_for_bit(case, tmp_path):
     }
 
 
-def test_what_we_have_no_class_for_is_refused_by_name():
+def test_unknown_classes_are_refused_by_name():
     with pytest.raises(CheckpointError, match=r"the activation is 'groupmax', which cannot be read\. Give one of topk"):
         load(FIXTURES / "sparsify-groupmax" / "layers.3")

@@ -74,7 +74,7 @@ def test_metadata_of_the_sae_itself_is_the_default(tmp_path):
     assert load_sae(tmp_path).metadata["hook_name"] == "blocks.3.hook_resid_post"
 
 
-def test_what_the_config_says(tmp_path):
+def test_the_written_config_has_saelens_fields(tmp_path):
     save_sae(EXAMPLES["topk-autoencoder"], tmp_path / "topk", METADATA)
     config = json.loads((tmp_path / "topk" / "cfg.json").read_text())
     sha256 = config["metadata"]["seesae"].pop("weights_sha256")
@@ -161,7 +161,7 @@ def foreign(folder, architecture, *, dtype=torch.float32, **config):
         ("topk", {"k": 4, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False}),
     ],
 )
-def test_what_saelens_computes_as_it_runs_is_folded_in(tmp_path, architecture, values):
+def test_operations_that_saelens_applies_at_run_time_are_folded_in(tmp_path, architecture, values):
     folder = foreign(tmp_path / "sae", architecture, **values)
     sae = load_sae(folder)
     assert_computes(sae, *saelens_forward(folder, X))
@@ -210,7 +210,7 @@ def scaler(**values):
         (config(d_in="6"), "d_in is '6'"),
         (config(d_in=True), "d_in is True"),
         (config(d_sae=-1), "d_sae is -1"),
-        (config(d_out=12), "no transcoder"),
+        (config(d_out=12), "not a transcoder"),
         (config(normalize_activations="batch_norm"), "normalize_activations is 'batch_norm'"),
         (config(normalize_activations=["none"]), "normalize_activations is"),
         (
@@ -238,7 +238,7 @@ def test_a_damaged_folder_is_refused_with_one_line(tmp_path, damage, message):
 
 
 @pytest.mark.parametrize("metadata", [None, {"seesae": "?"}, {}])
-def test_metadata_of_any_shape_is_no_obstacle(tmp_path, metadata):
+def test_metadata_of_any_shape_is_accepted(tmp_path, metadata):
     folder = foreign(tmp_path / "sae", "jumprelu", metadata=metadata)
     assert load_sae(folder).d_sae == 20
 
@@ -273,7 +273,7 @@ def test_a_batchtopk_from_the_middle_of_a_training_is_read_at_its_threshold(tmp_
 
 
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk"])
-def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
+def test_an_unfolded_scale_is_folded(tmp_path, architecture):
     folder = foreign(tmp_path / "sae", architecture, k=4, rescale_acts_by_decoder_norm=architecture == "topk")
     scaler(scaling_factor=1.83)(folder)
     checkpoint = load(folder)
@@ -293,7 +293,7 @@ def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
         ({"architecture": "gated", "activation_fn_str": "relu"}, "holds b_enc too|holds no b_gate"),
     ],
 )
-def test_an_old_config_that_says_nonsense_is_refused(tmp_path, changes, message):
+def test_an_invalid_old_config_is_refused(tmp_path, changes, message):
     edit_json(copy_of("saelens_pre6-topk", tmp_path) / "cfg.json", **changes)
     assert_refused(tmp_path, message)
 

@@ -169,7 +169,7 @@ def test_planted_parts_are_found(found: Matching) -> None:
     assert 0.7 * found.a.count[PARENT] < found.a.covered[PARENT] < found.a.count[PARENT]
 
 
-def test_ties_go_to_the_lower_number_and_to_one_only(found: Matching) -> None:
+def test_ties_go_to_the_lower_index_and_to_one_only(found: Matching) -> None:
     assert found.a.near.ids[30] == found.a.coactive.ids[30] == TWIN
     assert found.b.near.ids[[TWIN, LATER_TWIN]].tolist() == [30, 30]
     assert found.b.near_matched[[TWIN, LATER_TWIN]].tolist() == [True, False]
@@ -195,7 +195,7 @@ def test_features_that_never_vary_or_never_fire_correlate_with_nothing(found: Ma
     assert found.b.near.cosine[DEAD] == 0
 
 
-def test_blocks_chunks_and_shards_do_not_matter(
+def test_results_do_not_depend_on_blocks_chunks_and_shards(
     stores: tuple[ActivationStore, ActivationStore],
     found: Matching,
     tmp_path: Path,
@@ -232,7 +232,9 @@ def test_without_stores_only_directions_are_compared(found: Matching) -> None:
         assert not side.near.correlation.any()
 
 
-def test_what_cannot_be_compared_is_refused(stores: tuple[ActivationStore, ActivationStore], tmp_path: Path) -> None:
+def test_decoders_and_stores_that_cannot_be_compared_are_refused(
+    stores: tuple[ActivationStore, ActivationStore], tmp_path: Path
+) -> None:
     with pytest.raises(ArtifactError, match="16 and 15 dimensions"):
         match_features(W_A, W_B[:, :15], None)
     with pytest.raises(ArtifactError, match="not those of these SAEs"):
@@ -244,7 +246,7 @@ def test_what_cannot_be_compared_is_refused(stores: tuple[ActivationStore, Activ
         match_features(W_A, W_B, (stores[0], elsewhere))
 
 
-def test_progress_is_told_and_ends_at_the_end(stores: tuple[ActivationStore, ActivationStore]) -> None:
+def test_progress_is_reported_and_ends_at_the_total(stores: tuple[ActivationStore, ActivationStore]) -> None:
     told: list[tuple[int, int]] = []
     match_features(W_A, W_B, stores, progress=lambda done, total, metrics=None, /: told.append((done, total)))
     assert told[-1] == (N, N)

@@ -72,7 +72,7 @@ def test_bfloat16_products_stay_near_the_step_in_float32(device, tmp_path, archi
     close(ours.sae.W_dec, plain.sae.W_dec, 0.02)
 
 
-def test_a_run_goes_on_from_its_checkpoint_by_either_step(device, tmp_path):
+def test_a_run_resumes_from_its_checkpoint_by_either_step(device, tmp_path):
     whole = new_state(tmp_path / "whole", device, architecture="batchtopk")
     step = GpuStep(whole)
     for number in range(4):
@@ -163,7 +163,7 @@ class NoSynchronisation(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
-def test_nothing_waits_for_the_device(device, tmp_path, architecture):
+def test_a_step_never_waits_for_the_device(device, tmp_path, architecture):
     state = new_state(tmp_path, device, architecture=architecture, dead_after=16)
     step, rows = GpuStep(state), [batch(number, device) for number in range(WARM_UP + 2)]
     step(rows[0])
@@ -179,7 +179,7 @@ def test_nothing_waits_for_the_device(device, tmp_path, architecture):
 
 
 @pytest.mark.parametrize("options", [{"architecture": "matryoshka"}, {"architecture": "jumprelu"}, {"accumulate": 3}])
-def test_what_has_no_gpu_step_is_refused(device, tmp_path, options):
+def test_unsupported_configs_are_refused(device, tmp_path, options):
     state = new_state(tmp_path, device, **options)
     assert not is_supported(state)
     with pytest.raises(SAEError, match="no GPU step"):

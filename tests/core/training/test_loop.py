@@ -151,7 +151,7 @@ def test_a_finished_run_returns_at_once(tmp_path):
     assert torch.equal(first.W_dec, again.W_dec)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+def test_resume_skips_a_damaged_checkpoint(tmp_path):
     config = small(checkpoint_every=20)
     whole = train(config, Synthetic(), tmp_path, device="cpu")
     newest = tmp_path / "step-000000060.safetensors"
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
         train(config, Synthetic(), tmp_path, device="cpu")
 
 
-def test_another_config_does_not_resume(tmp_path):
+def test_resume_refuses_another_config(tmp_path):
     train(small(samples=256), Synthetic(), tmp_path, device="cpu")
     with pytest.raises(CheckpointError, match="another config"):
         train(small(samples=256, k=4), Synthetic(), tmp_path, device="cpu")
@@ -227,7 +227,7 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
         ({"batch_size": 1}, "batch_size is 1"),
     ],
 )
-def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
+def test_an_invalid_config_is_refused(tmp_path, options, message):
     with pytest.raises(SAEError, match=message):
         train(small(**options), Synthetic(), tmp_path, device="cpu")
 
@@ -293,7 +293,7 @@ def test_short_runs_take_larger_steps():
     assert TrainingConfig(d_sae=2**12, samples=1).resolved().lr == pytest.approx(32e-4)
 
 
-def test_the_standard_sae_has_no_k_to_refuse():
+def test_k_is_not_checked_for_the_standard_sae():
     assert small(architecture="standard", d_sae=2).resolved().d_sae == 2
 
 
@@ -317,7 +317,7 @@ def test_running_variance_is_stable_where_the_mean_is_large():
     torch.testing.assert_close(running.mean, exact.mean(dim=0), rtol=1e-6, atol=0)
 
 
-def test_a_batch_taken_in_parts_gives_what_it_gives_whole(tmp_path):
+def test_accumulated_parts_give_the_same_weights_as_the_whole_batch(tmp_path):
     parts = {}
     for accumulate in (1, 4):
         config = small(architecture="topk", accumulate=accumulate, samples=128 * 20, dead_after=10**6)
@@ -393,7 +393,7 @@ class CountingSource(Synthetic):
             yield batch
 
 
-def test_one_of_several_that_is_behind_catches_up(tmp_path):
+def test_an_sae_whose_checkpoint_is_behind_catches_up(tmp_path):
     """A kill may come between two checkpoints of the same step."""
     configs = [small(checkpoint_every=20), small(checkpoint_every=20, k=2)]
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -428,7 +428,7 @@ class Kept:
         self.points.append((step, dict(point)))
 
 
-def test_a_curve_that_was_cut_short_goes_on_from_the_checkpoint(tmp_path):
+def test_a_curve_that_was_cut_short_continues_from_the_checkpoint(tmp_path):
     train(small(checkpoint_every=20, log_every=10), Synthetic(), tmp_path, device="cpu")
     whole = (tmp_path / "curves.jsonl").read_text()
     (tmp_path / "step-000000060.safetensors").unlink()
@@ -454,7 +454,7 @@ def test_tensorboard_gets_the_points(tmp_path):
     assert [event.step for event in events.Scalars("explained_variance")] == [30, 60]
 
 
-def test_only_so_many_checkpoints_are_kept(tmp_path):
+def test_only_the_last_checkpoints_are_kept(tmp_path):
     train(small(checkpoint_every=10, keep=4), Synthetic(), tmp_path, device="cpu")
     assert saved_steps(tmp_path) == [30, 40, 50, 60]
 
