@@ -27,7 +27,7 @@ def main() -> None:
 
     @torch.no_grad()
     def go(repeats: int) -> dict[str, float]:
-        """Repeats of everything anew; seconds of one."""
+        """Repeat everything; return the seconds of one repeat."""
         parts = {"encode": 0.0, "statistics": 0.0, "forward": 0.0}
         for _ in range(repeats):
             with tempfile.TemporaryDirectory() as fresh:

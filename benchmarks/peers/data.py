@@ -1,4 +1,4 @@
-"""Make what all sides read: activations to train on, and a corpus with an SAE for the dashboards.
+"""Make the data that all sides read: activations to train on, and a corpus with an SAE for the dashboards.
 
 python data.py '{"activations": FILE}'                    65,536 rows to train on and 8,192 held out
 python data.py '{"activations": FILE, "dashboard": DIR}'  tokens, activations and SAEs for the dashboards

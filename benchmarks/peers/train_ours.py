@@ -41,7 +41,7 @@ class Ours:
 
 
 class Product(Ours):
-    """x W_enc and nothing else: what no exact method can do without."""
+    """Compute x W_enc and nothing else, which every exact method needs."""
 
     @torch.no_grad()
     def step(self, x: Tensor) -> None:

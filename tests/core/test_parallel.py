@@ -1,4 +1,4 @@
-"""Training by several processes gives what one process gives; a process that is killed anywhere goes on from there."""
+"""Training by several processes gives the same as by one; a process that is killed anywhere continues from there."""
 
 import multiprocessing
 import os

@@ -18,7 +18,7 @@ N, M, D = small.FEATURES, 24, 16
 TOKENS = int(SEQUENCES.counted.sum())
 
 FIRST_PART, SECOND_PART, RIVAL, TWIN, LATER_TWIN, EVERYWHERE, SELDOM, DEAD = range(8)
-"""Features of `b`: two parts of `a`'s PARENT, one like them in another direction, equals, and what is no part."""
+"""Features of `b`: two parts of `a`'s PARENT, one like them in another direction, equals, and others."""
 PARENT, OTHER_PARENT = 20, 21
 
 
@@ -31,7 +31,7 @@ def activations() -> tuple[np.ndarray, np.ndarray]:
     b = (a @ mix).astype(np.float32) * (random.random((*shape, M)) < 0.8)
     a[:, :, PARENT] = a[:, :, OTHER_PARENT] = random.gamma(1, 2, shape) * (random.random(shape) < 0.08)
     on = a[:, :, PARENT] > 0
-    a[:, :, OTHER_PARENT] += random.random(shape) < 0.01  # commoner still, and so the better by tokens
+    a[:, :, OTHER_PARENT] += random.random(shape) < 0.01  # more frequent still, and so the better by tokens
     half = random.random(shape) < 0.5
     b[:, :, FIRST_PART] = on & half
     b[:, :, SECOND_PART] = 3 * (on & ~half & (random.random(shape) < 0.7))

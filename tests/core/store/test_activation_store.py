@@ -1,4 +1,4 @@
-"""The activation store: what is in it, and that a killed build goes on to the same bytes."""
+"""The content of an activation store, and a killed build that continues to the same bytes."""
 
 import errno
 from collections.abc import Mapping

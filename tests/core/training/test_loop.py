@@ -182,7 +182,7 @@ def test_nan_stops_the_run_and_leaves_the_checkpoint(tmp_path):
     assert saved_steps(tmp_path) == [20, 30]
     kept = TrainingState.resume(config.resolved(), D_IN, tmp_path, torch.device("cpu"))
     assert all(parameter.isfinite().all() for parameter in kept.sae.parameters())
-    train(config, Synthetic(), tmp_path, device="cpu")  # goes on where the data is good
+    train(config, Synthetic(), tmp_path, device="cpu")  # continues with good data
 
 
 def test_a_loss_that_overflows_stops_the_run(tmp_path):
