@@ -33,3 +33,8 @@ class ArtifactError(SAEError):
 
 class TrainingDiverged(SAEError):
     """The training loss is NaN or infinite; the last good checkpoint is kept."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's message, without its final period, to quote it in another message."""
+    return str(error).strip().partition("\n")[0].rstrip(".")

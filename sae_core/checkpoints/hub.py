@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from sae_core.checkpoints.formats import none_here, sae_places
-from sae_core.errors import CheckpointError, SAEError
+from sae_core.errors import CheckpointError, SAEError, first_line
 from sae_core.files import explain_full_disk
 
 PREFIX = "hf:"
@@ -142,7 +142,7 @@ def _explained(address: Address) -> Iterator[None]:
             f"{address} is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub. Unset it, or give a folder."
         ) from error
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].removesuffix(".") or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise CheckpointError(
             f"{address} cannot be fetched: {reason}. Check the path or address and the network, or give a folder."
         ) from error

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_core.errors import CheckpointError
+from sae_core.errors import CheckpointError, first_line
 from sae_core.saes import SAE, Gated, SAEConfig
 
 Config = Mapping[str, Any]
@@ -84,8 +84,9 @@ def runs_code(path: Path) -> CheckpointError:
 
 def unreadable(path: Path, error: Exception | str) -> CheckpointError:
     """Return the error for a file that cannot be parsed, in one line."""
-    reason = str(error).strip().partition("\n")[0].removesuffix(".") or "it ends too early"
-    return CheckpointError(f"{path} cannot be read: {reason}. Copy the SAE here again.")
+    return CheckpointError(
+        f"{path} cannot be read: {first_line(error) or 'it ends too early'}. Copy the SAE here again."
+    )
 
 
 def require(path: Path) -> None:

@@ -15,7 +15,7 @@ import datasets
 from datasets import Dataset
 
 from sae_core.corpora.sequences import CorpusInfo
-from sae_core.errors import CorpusError
+from sae_core.errors import CorpusError, first_line
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 _COMPRESSION = (".gz", ".zst", ".xz", ".bz2")
@@ -210,15 +210,11 @@ def _explain_failure(name: str) -> Iterator[None]:
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:
-        raise CorpusError(f"{name} cannot be read: {_first_line(error.__cause__ or error)}. Fix the file.") from error
+        raise CorpusError(f"{name} cannot be read: {first_line(error.__cause__ or error)}. Fix the file.") from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, ImportError) as error:
         raise CorpusError(
-            f"{name} cannot be read: {_first_line(error)}. Check the name and the network, or give a local file."
+            f"{name} cannot be read: {first_line(error)}. Check the name and the network, or give a local file."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _slug(path: Path) -> str:

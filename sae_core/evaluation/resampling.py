@@ -84,9 +84,9 @@ def poisson_weights(seed: int, sequences: Sequence[int]) -> Float64[Tensor, "1+r
 def resample_features(values: Shaped[np.ndarray, " d_sae"], seed: int) -> Float64[Tensor, "1+replicate"]:
     """Return the sum over all features, and for each replicate over as many, drawn from them with replacement.
 
-    The interval of such a sum tells how much it owes to which features a training happened to find: where it would lie
-    for another dictionary of this size, had it features of the same kinds, independent of each other. The tokens are
-    taken as given. A kind that no feature is of is never drawn: its interval is 0 to 0.
+    The interval of such a sum shows how much it depends on the features that a training happened to find: its range for
+    other dictionaries of this size whose features are of the same kinds, independent of each other. The tokens are
+    fixed. A kind without any feature is never drawn: its interval is 0 to 0.
     """
     random = np.random.default_rng(seed)
     values = values.astype(np.float64)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from sae_core.devices import resolve_device
-from sae_core.errors import ModelError
+from sae_core.errors import ModelError, first_line
 from sae_core.files import explain_full_disk, require_free_space, sha256_file, sha256_json
 from sae_core.models.language_model import LanguageModel
 
@@ -140,9 +140,8 @@ def _explain_failure(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{source} cannot be loaded: {reason} "
+            f"{source} cannot be loaded: {first_line(error)}. "
             "Check the name and the network, or give a local folder or GGUF file of a causal language model."
         ) from error
 

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 """The optimiser in one pass: clip, drop what only changes a decoder row's norm, Adam, unit norm, and a short copy.
 
-A parameter, its gradient and Adam's two moments are read once, all but the gradient are written once: 28 bytes an entry
-of float32, and 2 more for the bfloat16 copy that the next step's products read. The gradient's norm takes one pass over
-gradients and decoder before it, 6 bytes an entry on average. As plain torch the same is some 20 passes.
+A parameter, its gradient and Adam's two moments are read once, all but the gradient are written once: 28 bytes per
+entry of float32, and 2 more for the bfloat16 copy that the next step's products read. The gradient's norm takes one
+pass over gradients and decoder before it, 6 bytes per entry on average. As plain torch the same is some 20 passes.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ class AdamState:
     """Numbers that all parameters of one step share, on the device."""
 
     numbers: Float[Tensor, "4"]
-    """float32: what gradients are multiplied by, learning rate over the first moment's bias correction, one over the
-    root of the second's, and 1 where the step is to be taken, else 0."""
+    """float32: factor of the gradients, learning rate over the first moment's bias correction, one over the
+    root of the second's, and 1 if the step is to be taken, else 0."""
     step: Tensor
     """int64: steps done."""
     powers: Float[Tensor, "2"]
@@ -51,7 +51,7 @@ class AdamState:
 
     @classmethod
     def after(cls, step: int, schedule: Schedule, device: torch.device) -> "AdamState":
-        """Of a run that has done so many steps."""
+        """Return the state after so many steps."""
         numbers = torch.tensor([0.0, 0.0, 0.0, 1.0], device=device)
         powers = torch.tensor([schedule.beta1**step, schedule.beta2**step], dtype=torch.float64, device=device)
         return cls(numbers, torch.tensor(step, device=device), powers)

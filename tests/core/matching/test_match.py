@@ -205,8 +205,8 @@ def test_results_do_not_depend_on_blocks_chunks_and_shards(
     monkeypatch.setattr(pairs, "JOINT_BYTES", pairs.PAIR_BYTES * M * 16)
     monkeypatch.setattr(pairs, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
-    turned = match_features(W_B, W_A, stores[::-1])
-    for other in (again, Matching(turned.b, turned.a, turned.tokens)):
+    swapped = match_features(W_B, W_A, stores[::-1])
+    for other in (again, Matching(swapped.b, swapped.a, swapped.tokens)):
         for side in ("a", "b"):
             ours, theirs = getattr(found, side), getattr(other, side)
             for name in ("count", "parts", "covered", "near_matched", "coactive_matched"):
