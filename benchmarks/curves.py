@@ -1,4 +1,4 @@
-"""How the costs grow: of a training step with width and with k, of an index with tokens.
+"""Growth of costs: of a training step with width and with k, of an index with tokens.
 
     python benchmarks/curves.py [--tokens 2000000]
 
@@ -30,7 +30,7 @@ from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.bench.train import rates
 from app.settings import get_settings
 from sae_core.activations import ActivationCache
-from sae_core.saes import SAE
+from sae_core.checkpoints import load_sae, save_sae
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
 from sae_core.training import TrainingConfig, train
@@ -38,7 +38,7 @@ from sae_core.training import TrainingConfig, train
 WIDTHS = (2048, 4096, 8192, 16_384, 32_768, 65_536)
 KS = (16, 32, 64, 128)
 WIDTH, K, BATCH = 8192, 32, 2048
-"""Of the curves in which they do not change."""
+"""Width and k of the curves in which they do not change."""
 ROUNDS, STEPS = 5, 4
 TRAINED_ON = 65_536
 """Tokens that steps are measured on, and that the indexed SAE is trained on, eight times over."""
@@ -55,14 +55,14 @@ class Repeated:
     """Shards of the cache that have the usual size; the last one may be smaller."""
 
     def shard(self, index: int, /) -> tuple[slice, torch.Tensor]:
-        """The numbers of one shard's sequences, and their activations."""
+        """Return the numbers of one shard's sequences, and their activations."""
         where, activations = self.cache.shard(index % self.whole)
         start = index * len(activations)
         return slice(start, start + where.stop - where.start), activations
 
 
 def main() -> None:
-    """Measure, and write what was measured."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2_000_000, help="the largest corpus; each before it has half")
     parser.add_argument("--sizes", type=int, default=5, help="how many corpora")
@@ -78,7 +78,7 @@ def main() -> None:
         results["width"] = [step(batches, folder, width=width) for width in WIDTHS]
         results["k"] = [step(batches, folder, k=k) for k in KS]
         config = TrainingConfig(d_sae=WIDTH, k=K, samples=8 * TRAINED_ON)
-        train(config, cache, folder / "training").save(folder / "sae")
+        save_sae(train(config, cache, folder / "training"), folder / "sae")
         notify(f"{material.sequences.n_counted:,} tokens through the model")
         results["forward"] = forward(material, folder / "activations")
         results["index"] = [
@@ -94,7 +94,9 @@ def main() -> None:
 def step(batches: list[torch.Tensor], folder: Path, *, width: int = WIDTH, k: int = K) -> dict[str, Any]:
     """Milliseconds of a training step, and of the encoder's product, in a process of their own."""
     answer: dict[str, Any] = alone(stepped, batches, folder / "steps", width, k)
-    notify(f"{width:,} features, k {k}: {answer['step_ms']:,.0f} ms a step, {answer['product_ms']:,.0f} ms the product")
+    notify(
+        f"{width:,} features, k {k}: {answer['step_ms']:,.0f} ms per step, {answer['product_ms']:,.0f} ms its product"
+    )
     return answer
 
 
@@ -123,7 +125,7 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     material = load(get_settings(), of, lambda _line: None)
     material.model.activations(torch.from_numpy(material.sequences.token_ids[:16]).long(), HOOK)
     of_model = rss_mb()
-    sae, cache = SAE.load(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
+    sae, cache = load_sae(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
     shard_sequences = cache.shard(0)[0].stop
     whole = len(material.sequences) // shard_sequences
     shards = max(1, round(tokens / material.sequences.n_counted * cache.n_shards))
@@ -145,13 +147,13 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
 
 
 def alone(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Do it in a fresh process, whose peak of memory is then its own."""
+    """Run in a fresh process, whose peak of memory is then its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
 
 def every_minute() -> Callable[..., None]:
-    """A progress that says one line a minute."""
+    """A progress that prints one line per minute."""
     began = said = time.monotonic()
 
     def report(done: int, total: int, *_: Any) -> None:
@@ -179,7 +181,7 @@ def plot(results: dict[str, Any]) -> None:
 
 
 def column(rows: list[dict[str, Any]], name: str) -> list[float]:
-    """One figure of every row."""
+    """Return one figure of every row."""
     return [row[name] for row in rows]
 
 
@@ -206,7 +208,7 @@ def draw(
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was measured, in Markdown."""
+    """Return the results in Markdown."""
     whole = results["forward"]
     lines = [
         f"{results['date']}, {results['machine']['cpu']}, {results['machine']['cores']} cores. BatchTopK, batch 2,048.",

@@ -6,7 +6,7 @@ Activations lie in the GPU's memory, in float32; products are taken in bfloat16,
 feature is dead, so AuxK has nothing to do. SAELens is measured where it is installed (its own environment: it needs
 numpy < 2): TopK by `SAETrainer.step` with autocast. A peer that does not fit into memory is `null`, and says so.
 
-The ceiling is that of exact sparse training, 2·d·n + 10·k·d operations a sample at the card's dense bfloat16 rate.
+The ceiling is that of exact sparse training, 2·d·n + 10·k·d operations per sample at the card's dense bfloat16 rate.
 """
 
 import argparse
@@ -19,18 +19,17 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 from sae_core.kernels import gpu
 from sae_core.training.config import TrainingConfig
-from sae_core.training.loop import take_step
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 operations a second that NVIDIA's data sheets give, of the SXM cards."""
+"""Dense bfloat16 operations per second in NVIDIA's data sheets of the SXM cards."""
 BATCHES = 4
 """Batches in memory, which the steps take in turn."""
 
@@ -57,14 +56,13 @@ def main() -> None:
         sys.exit("bench-gpu needs an NVIDIA GPU, and PyTorch sees none here. Nothing was measured.")
     if not gpu.HAS_TRITON:
         sys.exit("bench-gpu needs Triton, which PyTorch's CUDA builds for Linux bring. Nothing was measured.")
-    gpu.ENABLED = True
     results = {name: measured(CASES[name], options.seconds) for name in options.case or CASES}
     card = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
     print(json.dumps({**card, "cases": results}, indent=2))
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
-    """Samples a second of every step, and what share of the ceiling ours reaches."""
+    """Samples per second of every step, and the share of the ceiling that ours reaches."""
     rows = activations(case)
     steps: dict[str, Callable[[], Callable[[Tensor], object]]] = {
         "seesae_topk": lambda: captured_step(case, "topk", rows[0]),
@@ -122,18 +120,18 @@ def captured_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Te
 def ordinary_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
     """`take_step`, which uses the kernels where it can, but waits for the device."""
     state = new_state(case, architecture, sample)
-    return lambda rows: take_step(state, rows)
-
-
-def plain_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
-    """`take_step` without any kernel of ours."""
-    state = new_state(case, architecture, sample)
 
     def step(rows: Tensor) -> None:
-        with mock.patch.object(gpu, "HAS_TRITON", False):
+        with gpu.enabled():
             take_step(state, rows)
 
     return step
+
+
+def plain_step(case: Case, architecture: str, sample: Tensor) -> Callable[[Tensor], object]:
+    """`take_step` with PyTorch's own operations."""
+    state = new_state(case, architecture, sample)
+    return lambda rows: take_step(state, rows)
 
 
 def saelens_step(case: Case) -> Callable[[Tensor], object]:
@@ -151,7 +149,7 @@ def saelens_step(case: Case) -> Callable[[Tensor], object]:
 
 
 def rate(make: Callable[[], Callable[[Tensor], object]], rows: list[Tensor], seconds: float) -> float | None:
-    """Samples a second of a step; None where it does not fit into the GPU's memory."""
+    """Samples per second of a step; None if it does not fit into the GPU's memory."""
     try:
         return 1000 * len(rows[0]) / milliseconds(make(), rows, seconds)
     except torch.cuda.OutOfMemoryError as error:

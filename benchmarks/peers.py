@@ -31,7 +31,7 @@ PEERS = ("saelens", "dictionary_learning", "saedashboard")
 D_SAE, K, BATCH = 8192, 32, 2048
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 LR = 2.26e-3
-"""Where all sides train at one rate: ours for a run of 128 steps (`sae_core.training.config.default_lr`)."""
+"""Learning rate when all sides train at one: ours for a run of 128 steps (`sae_core.training.config.default_lr`)."""
 ARCHITECTURES = {
     "topk": ("saelens", "dictionary_learning"),
     "batchtopk": ("saelens", "dictionary_learning"),
@@ -42,16 +42,16 @@ ARCHITECTURES = {
 WITH_QUALITY = ("topk", "batchtopk")
 """Architectures that end with the same number of active features, so that explained variance can be compared."""
 DASHBOARD_SAES = {"batchtopk": "JumpReLU, from BatchTopK", "topk": "TopK"}
-"""What SAEDashboard can take a few features of alone, and what it must encode whole for every batch of features."""
+"""The first SAEDashboard can encode for a few features alone, the second only whole for every batch of features."""
 WARMUP_STEPS = 3
 RATE_STEPS = 4
-"""Steps in a round where quality is not asked for."""
+"""Steps per round if quality is not measured."""
 
 TARGETS = {"step": 4.0, "product": 0.5, "dashboard": 200.0, "explained variance": 0.005}
 
 
 class Child:
-    """A script in one environment, kept alive: it gets a command a line and answers each with a line of JSON."""
+    """A script in one environment, kept alive: it gets one command per line and answers each with a line of JSON."""
 
     def __init__(self, python: Path, script: str, settings: Mapping[str, Any], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def environment(peer: str, work: Path, torch_index: str | None) -> Path:
 def train(
     architecture: str, recipe: str, pythons: Mapping[str, Path], settings: Mapping[str, Any], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Rates of the training step, a round each in turn; then the rest of the run and its quality, where asked for."""
+    """Measure rates of the training step, round by round; then the rest of the run and its quality, if asked for."""
     quality = architecture in WITH_QUALITY and not args.rates_only
     steps = args.samples // BATCH
     each = (steps - WARMUP_STEPS) // args.rounds if quality else RATE_STEPS
@@ -243,7 +243,7 @@ def ratios(answers: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> dict
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """What was measured, in Markdown."""
+    """Return the results in Markdown."""
     where = results["machine"]
     lines = [
         f"{results['date']}, {where['cpu']}, {where['cores']} cores, {results['threads']} threads a side.\n"
@@ -384,7 +384,7 @@ def main() -> None:
     }
     out = HERE / "results" / f"{results['machine']['slug']}-{results['date']}.json"
     out.parent.mkdir(exist_ok=True)
-    if out.exists():  # what this run does not measure anew stays
+    if out.exists():  # results that this run does not measure again stay
         earlier = json.loads(out.read_text(encoding="utf-8"))
         results |= {name: earlier[name] for name in ("dashboards", "training")}
 

@@ -1,4 +1,4 @@
-"""What the scripts here share: the machine's name, and the tables that they write into README.md."""
+"""Helpers of the scripts here: the machine's name, and the tables that they write into README.md."""
 
 import os
 import platform

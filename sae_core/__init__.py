@@ -1,6 +1,6 @@
 """Train and run sparse autoencoders on the activations of language models.
 
-    from sae_core import SAE, load_model
+    from sae_core import load_model, load_sae
 
 Names are imported when they are first used, so that asking for a small one does not load `transformers`.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sae_core.activations import ActivationCache, ActivationStream
+    from sae_core.checkpoints import load_sae, save_sae
     from sae_core.corpora import load_corpus, pack
     from sae_core.evaluation import evaluate
     from sae_core.models import HookPoint, LanguageModel, load_model
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _HOME = {
     "ActivationCache": "activations",
     "ActivationStream": "activations",
+    "load_sae": "checkpoints",
+    "save_sae": "checkpoints",
     "load_corpus": "corpora",
     "pack": "corpora",
     "evaluate": "evaluation",
@@ -43,7 +46,9 @@ __all__ = [
     "evaluate",
     "load_corpus",
     "load_model",
+    "load_sae",
     "pack",
+    "save_sae",
     "train",
     "train_together",
 ]

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on."""
 
 import torch
 
@@ -6,10 +6,10 @@ from sae_core.errors import ModelError
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that `device` names; `auto` is CUDA if there is any, else the CPU.
+    """Return the device that `device` names; `auto` is CUDA if there is any, else the CPU.
 
     Raises:
-        ModelError: if there is no such device.
+        ModelError: there is no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Errors of `sae_core` that a person can mend.
+"""Errors of `sae_core` that a person can fix.
 
     SAEError
     ├── ModelError         a model, tokenizer or hook point that cannot be used
@@ -12,7 +12,7 @@ Each message is one line: what is wrong, and what to do. The command line prints
 
 
 class SAEError(Exception):
-    """Base of every error that `sae_core` raises on purpose."""
+    """Base of all errors that `sae_core` raises on purpose."""
 
 
 class ModelError(SAEError):
@@ -33,3 +33,8 @@ class ArtifactError(SAEError):
 
 class TrainingDiverged(SAEError):
     """The training loss is NaN or infinite; the last good checkpoint is kept."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's message, without its final period, to quote it in another message."""
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -20,7 +20,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_code() -> str:
-    """Hex sha256 of the source of `sae_core`: what made an artifact, whatever the version's number says."""
+    """Hex sha256 of the source of `sae_core`, which tells what made an artifact better than a version does."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     A reader, or a run resumed after a kill, sees the old file or the new one, never half of one.
 
     Raises:
-        ArtifactError: if the disk is full.
+        ArtifactError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -80,7 +80,7 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
     """Refuse work that cannot fit on the disk before it starts.
 
     Raises:
-        ArtifactError: with both sizes, if fewer than `needed_bytes` are free.
+        ArtifactError: fewer than `needed_bytes` are free; the message has both sizes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

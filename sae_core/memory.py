@@ -1,4 +1,4 @@
-"""How the C library hands out memory on a CPU."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import sys
@@ -11,9 +11,9 @@ _KEPT = 1 << 30
 def reuse_freed_memory() -> None:
     """Let this process keep large blocks that it frees, for the next ones.
 
-    By default glibc maps every block above 32 MB anew and gives it back when it is freed, and each time the kernel
-    zeroes it page by page. A batch's pre-activations are such a block: on two cores a training step spent a seventh of
-    its time so. Nothing happens where the C library is another one, and calling it again changes nothing.
+    By default glibc maps every block above 32 MB again and unmaps it when it is freed, and each time the kernel zeroes
+    it page by page. A batch's pre-activations are such a block: on two cores a training step spent a seventh of its
+    time on that. With another C library nothing happens. A second call changes nothing.
     """
     if sys.platform != "linux":
         return

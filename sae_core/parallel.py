@@ -1,12 +1,12 @@
 """Processes that train one SAE together.
 
-They stand in a grid of two axes. Along `tokens` each process has its own part of a batch (data parallel); along
-`features` each has its own part of the dictionary (width sharded, for one that no single GPU holds). A lone process
-has both axes of size 1, on which every operation here returns what it was given.
+They form a grid of two axes. Along `tokens` each process has its own part of a batch (data parallel). Along `features`
+each has its own part of the dictionary (width sharded, for one that no single GPU holds). A single process has both
+axes of size 1, on which every operation here returns its argument.
 
-Where a loss is a function of sums over processes, `total` gives each process the sum, and `total`'s gradient is that of
-the process' own share; gradients are then summed once, over `tokens`, after the backward pass. These are Megatron's f
-and g (Shoeybi et al. 2019, arXiv:1909.08053, §3), applied to dictionaries.
+If a loss is a function of sums over processes, `all_reduce` gives each process the sum, and its gradient is that of the
+process' own share; gradients are then summed once, over `tokens`, after the backward pass. `copy_to` and `all_reduce`
+are Megatron's f and g (Shoeybi et al. 2019, arXiv:1909.08053, §3), applied to dictionaries.
 """
 
 import os
@@ -35,15 +35,15 @@ class Axis:
     size: int = 1
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over processes; the gradient goes to this process' own share as it is."""
+        """Return the sum over processes; its gradient goes unchanged to this process' own share."""
         return tensor if self.size == 1 else _AllReduce.apply(tensor, self)  # type: ignore[no-untyped-call]
 
     def copy_to(self, tensor: Tensor) -> Tensor:
-        """The same tensor, which all processes hold; its gradient is the sum of theirs."""
+        """Return the tensor, which all processes hold; its gradient is the sum of theirs."""
         return tensor if self.size == 1 else _CopyTo.apply(tensor, self)  # type: ignore[no-untyped-call]
 
     def gather(self, tensor: Shaped[Tensor, "..."], dim: int = 0) -> Shaped[Tensor, "..."]:
-        """The processes' tensors, of one shape, joined along `dim` by rank; without gradient."""
+        """Return the processes' tensors, of one shape, joined along `dim` by rank; without gradient."""
         if self.size == 1:
             return tensor
         parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
@@ -51,21 +51,21 @@ class Axis:
         return torch.cat(parts, dim=dim)
 
     def part(self, length: int) -> slice:
-        """This process' part of `length` things; `length` is a multiple of `size`."""
-        each = length // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        """Return this process' part of `length` items; `length` is a multiple of `size`."""
+        share = length // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where this process stands among those that train one SAE."""
+    """Position of this process among those that train one SAE."""
 
     tokens: Axis = field(default_factory=Axis)
     features: Axis = field(default_factory=Axis)
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one process that writes what all of them agree on."""
+        """True for the one process that writes what all of them agree on."""
         return self.tokens.rank == 0 and self.features.rank == 0
 
 
@@ -74,7 +74,7 @@ SINGLE_PROCESS = Grid()
 
 @contextmanager
 def process_grid(feature_shards: int = 1) -> Iterator[Grid]:
-    """The grid of the processes that `torchrun` started, `feature_shards` of them to a dictionary; else one process.
+    """Yield the grid of the processes that `torchrun` started, `feature_shards` per dictionary; else one process.
 
     Communication is by NCCL where there is CUDA, and by gloo elsewhere.
 
@@ -94,7 +94,7 @@ def process_grid(feature_shards: int = 1) -> Iterator[Grid]:
     if torch.cuda.is_available():
         device = "cuda"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # The first process may be hours of preparation away from training; a dead one is torchrun's to notice.
+    # The first process may prepare for hours before training; torchrun notices a process that died.
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(days=7))
     mesh = init_device_mesh(device, (world // feature_shards, feature_shards), mesh_dim_names=("tokens", "features"))
     try:

@@ -1,4 +1,4 @@
-"""How long work reports where it is."""
+"""Progress reports of long work."""
 
 from collections.abc import Mapping
 from typing import Protocol

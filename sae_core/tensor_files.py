@@ -13,7 +13,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write tensors, row-major, to one file, whole or not at all.
 
     Raises:
-        ArtifactError: if the disk is full.
+        ArtifactError: the disk is full.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # save_file would hide a full disk in an error of its own.

@@ -7,7 +7,7 @@ from app.db import create_sessionmaker, transaction
 from app.pipeline.comparison import summary_of
 from app.pipeline.db_rows import match_rows
 from app.queries.comparisons import publish_comparison
-from sae_core.matching.match import THRESHOLDS, Counterparts, Partners
+from sae_core.matching import THRESHOLDS, Counterparts, Partners
 from tests.factories import Synthetic, make_sae
 from tests.synthetic import Features
 

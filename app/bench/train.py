@@ -19,8 +19,8 @@ from sae_core.activations import ActivationCache
 from sae_core.memory import reuse_freed_memory
 from sae_core.saes import SAE
 from sae_core.training import TrainingConfig
-from sae_core.training.loop import take_step
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 
 ROUNDS = 7
 STEPS = 8

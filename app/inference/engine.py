@@ -18,6 +18,7 @@ from app.queries.examples import StoredExample
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.settings import Settings
+from sae_core.checkpoints import load_sae
 from sae_core.errors import ArtifactError, SAEError
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE
@@ -125,7 +126,7 @@ class ProbeEngine:
         return model
 
     def _load_sae(self, sae: SaeDetail, device: torch.device) -> SAE:
-        return SAE.load(self._settings.artifacts / sae.artifact).to(device).eval()
+        return load_sae(self._settings.artifacts / sae.artifact).to(device).eval()
 
     def _tokenize(self, model: LanguageModel, text: str) -> list[int]:
         token_ids = model.tokenize(text)

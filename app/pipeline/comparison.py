@@ -18,10 +18,10 @@ from app.queries.comparisons import FeatureMatchRow
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from sae_core.checkpoints import load_sae
 from sae_core.errors import SAEError
-from sae_core.matching.match import Counterparts, Matching, match_features, provenance
+from sae_core.matching import Counterparts, Matching, match_features, provenance
 from sae_core.progress import Progress, rescaled, subprogress
-from sae_core.saes import SAE
 from sae_core.store.activation_store import ActivationStore
 
 log = structlog.get_logger("worker")
@@ -157,7 +157,7 @@ def _match(
     stores: tuple[ActivationStore, ActivationStore] | None,
     progress: Progress,
 ) -> Matching:
-    W_dec_a, W_dec_b = (SAE.load(ctx.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
+    W_dec_a, W_dec_b = (load_sae(ctx.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
     if W_dec_a.shape[1] != W_dec_b.shape[1]:
         raise Unprocessable(
             f"{a.slug} writes to {W_dec_a.shape[1]} dimensions, {b.slug} to {W_dec_b.shape[1]}: "

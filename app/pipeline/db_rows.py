@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.queries.comparisons import FeatureMatchRow
 from app.queries.publish import ExampleRow, FeatureStatisticsRow
 from sae_core.corpora import Sequences
-from sae_core.matching.match import Counterparts, Partners
+from sae_core.matching import Counterparts, Partners
 from sae_core.statistics.types import FeatureStatistics
 
 

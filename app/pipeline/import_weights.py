@@ -20,7 +20,7 @@ from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from sae_core.checkpoints import FORMATS, Checkpoint, load
+from sae_core.checkpoints import FORMATS, Checkpoint, load, save_sae
 from sae_core.checkpoints.formats import folder_of
 from sae_core.checkpoints.hub import Address, fetch
 from sae_core.checkpoints.model_names import hub_id
@@ -262,7 +262,7 @@ async def _register(
         written.rename(path)
 
     try:
-        await run.in_thread(make_folder, written, lambda path: sae.save(path, metadata))
+        await run.in_thread(make_folder, written, lambda path: save_sae(sae, path, metadata))
         weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
         known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
         if known is None or not folder.exists():

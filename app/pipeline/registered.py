@@ -7,6 +7,7 @@ from app.queries import runs, saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from sae_core.checkpoints import load_sae
 from sae_core.saes import SAE
 
 
@@ -24,7 +25,7 @@ async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
         CheckpointError: its files cannot be read.
     """
     detail = await registered_sae(ctx, slug)
-    return SAE.load(ctx.artifacts.root / detail.artifact), detail
+    return load_sae(ctx.artifacts.root / detail.artifact), detail
 
 
 async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:

@@ -20,6 +20,7 @@ from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from sae_core.checkpoints import load_sae, save_sae
 from sae_core.evaluation import Evaluation, evaluate
 from sae_core.files import sha256_code, write_json
 from sae_core.progress import Progress, subprogress
@@ -74,7 +75,7 @@ async def train_saes(
         for plan in plans:
             detail = known[plan.slug]
             assert detail is not None
-            trained.append((await run.in_thread(SAE.load, ctx.artifacts.sae(plan.slug)), detail))
+            trained.append((await run.in_thread(load_sae, ctx.artifacts.sae(plan.slug)), detail))
         async with ctx.sessions.begin() as session:
             await runs.set_sae(session, run.run_id, trained[0][1].id)
     return trained
@@ -134,7 +135,7 @@ def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: Pre
     }
     if hooks.output is not None:
         metadata["hook_name_out"] = hooks.output.transformer_lens
-    sae.save(folder, metadata)
+    save_sae(sae, folder, metadata)
     write_json(folder / "train.json", plan.options)
     if (checkpoints / CURVES).exists():
         shutil.copy(checkpoints / CURVES, folder / CURVES)

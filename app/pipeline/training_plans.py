@@ -1,6 +1,6 @@
 """The SAEs that one training run makes: a config and a slug for each."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class TrainingPlan:
         return content_key(
             model=inputs.model.weights_sha256,
             sequences=inputs.sequences.sha256,
-            training=asdict(self.config.resolved()),
+            training=self.config.resolved().identity(),
             **inputs.hooks.names(),
         )
 

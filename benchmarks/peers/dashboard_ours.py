@@ -8,7 +8,8 @@ import protocol
 import torch
 from data import HOOK, material
 
-from sae_core import SAE, ActivationCache, HookPoint
+from sae_core import ActivationCache, HookPoint
+from sae_core.checkpoints import load_sae
 from sae_core.corpora import Sequences
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
@@ -19,14 +20,14 @@ def main() -> None:
     folder = Path(settings["dashboard"])
     sequences = Sequences.load(folder / "sequences")
     cache = ActivationCache.open(folder / "cache", sequences)
-    sae = SAE.load(folder / settings["sae"])
+    sae = load_sae(folder / settings["sae"])
     model, _ = material()
     hook = HookPoint.parse(HOOK)
     directions = model.output_directions()
 
     @torch.no_grad()
     def go(repeats: int) -> dict[str, float]:
-        """Repeats of everything anew; seconds of one."""
+        """Repeat everything; return the seconds of one repeat."""
         parts = {"encode": 0.0, "statistics": 0.0, "forward": 0.0}
         for _ in range(repeats):
             with tempfile.TemporaryDirectory() as fresh:

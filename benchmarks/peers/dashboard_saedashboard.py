@@ -19,7 +19,7 @@ from transformer_lens import HookedTransformerConfig
 
 FEATURES = 64
 REPEATS = 4
-"""In a turn, since one is over too soon to be measured well."""
+"""Repeats per turn, since one ends too soon to be measured well."""
 HOOK = "blocks.9.hook_resid_post"
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     model.unembed.W_U.data = W_U
 
     def go(turns: int) -> dict[str, float]:
-        """Everything anew, several times a turn, and one forward; seconds of one each."""
+        """Everything again, several times per turn, and one forward; seconds of one each."""
         repeats = REPEATS * turns
         start = time.perf_counter()
         for _ in range(repeats):

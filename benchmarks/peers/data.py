@@ -1,4 +1,4 @@
-"""Make what all sides read: activations to train on, and a corpus with an SAE for the dashboards.
+"""Make the data that all sides read: activations to train on, and a corpus with an SAE for the dashboards.
 
 python data.py '{"activations": FILE}'                    65,536 rows to train on and 8,192 held out
 python data.py '{"activations": FILE, "dashboard": DIR}'  tokens, activations and SAEs for the dashboards
@@ -16,7 +16,7 @@ from train_ours import Ours
 
 from app.pipeline.sources import read_corpus, read_model
 from app.settings import Settings
-from sae_core import ActivationCache, HookPoint, LanguageModel, pack
+from sae_core import ActivationCache, HookPoint, LanguageModel, pack, save_sae
 from sae_core.corpora import Corpus, Sequences
 
 MODEL, CORPUS, HOOK = "smollm2-135m", "wikipedia-summaries", "resid_post.9"
@@ -82,7 +82,7 @@ def train_sae(kind: str, activations: Path, folder: Path) -> None:
     ours = Ours({**settings, "samples": SAE_STEPS * 2048}, train[:16384])
     for x in islice(protocol.batches(train, 2048), SAE_STEPS):
         ours.step(x)
-    ours.state.finished().save(folder, {"model_name": MODEL, "hook_name": HookPoint.parse(HOOK).transformer_lens})
+    save_sae(ours.state.finished(), folder, {"model_name": MODEL, "hook_name": HookPoint.parse(HOOK).transformer_lens})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Contestant(Protocol):
 
 
 def arguments() -> dict[str, Any]:
-    """What the parent wants: one JSON object as the only argument."""
+    """Return the parent's settings: one JSON object as the only argument."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(SEED)
@@ -81,7 +81,7 @@ def train_and_answer(contestant: Contestant, settings: dict[str, Any], packages:
 
 
 def answer(commands: dict[str, Callable[..., Any]], packages: list[str]) -> None:
-    """Say that all is ready and which versions run, then serve commands until the input ends."""
+    """Report readiness and the versions, then serve commands until the input ends."""
     # What libraries print goes to the log; the pipe is for answers alone.
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

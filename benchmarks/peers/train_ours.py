@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from sae_core import TrainingConfig
-from sae_core.training.loop import START_SAMPLE, take_step
+from sae_core.training.loop import START_SAMPLE
 from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
 
 
 class Ours:
@@ -40,7 +41,7 @@ class Ours:
 
 
 class Product(Ours):
-    """x W_enc and nothing else: what no exact method can do without."""
+    """Compute x W_enc and nothing else, which every exact method needs."""
 
     @torch.no_grad()
     def step(self, x: Tensor) -> None:

@@ -77,7 +77,7 @@ class ActivationCache:
         """Run the model over `sequences` and keep its activations at `hook`.
 
         Each shard is written whole or not at all, and a shard that is there is not computed again. So after an
-        interruption the same call goes on where the last one stopped, and ends with the same bytes.
+        interruption the same call continues where the last one stopped, and ends with the same bytes.
 
         Args:
             model: model to run.
@@ -90,8 +90,8 @@ class ActivationCache:
             progress: gets counted tokens done, and counted tokens in all.
 
         Raises:
-            ArtifactError: if the disk is too small, or `folder` holds activations of something else.
-            ModelError: if the model has no such hook point.
+            ArtifactError: the disk is too small, or `folder` holds activations of something else.
+            ModelError: the model has no such hook point.
         """
         hooks = [hook] if target is None else [hook, target]
         width = sum(model.d_in(point) for point in hooks)
@@ -137,7 +137,7 @@ class ActivationCache:
         """Open a finished cache.
 
         Raises:
-            ArtifactError: if there is none, it is unfinished or damaged, or it was made from other sequences.
+            ArtifactError: there is none, it is unfinished or damaged, or it was made from other sequences.
         """
         manifest = _read_manifest(folder)
         if manifest is None:
@@ -152,9 +152,9 @@ class ActivationCache:
         return (len(sequences) if rows is None else rows) * sequences.length * width * 4
 
     def shard(self, index: int) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """The numbers of the sequences of one shard, and what an SAE reads (memory-mapped: do not write to it).
+        """Return the numbers of one shard's sequences, and what an SAE reads (memory-mapped: do not write to it).
 
-        The file is mapped anew, so that what was read of it leaves memory when the tensor does.
+        The file is mapped again for each call, so that its pages leave memory when the tensor does.
         """
         start = index * self._shard_sequences
         activations = _open_shard(self.folder, index)
@@ -163,13 +163,13 @@ class ActivationCache:
     def batches(
         self, batch_size: int, *, seed: int, skip: int = 0, part: slice = slice(None)
     ) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
-        """Endless batches of counted training tokens, in a random order of the whole cache that is new each epoch.
+        """Yield endless batches of counted training tokens, in a random order of the whole cache, new in each epoch.
 
         The same seed gives the same batches. The first `skip` batches are left out without being read, and of each
         batch only the rows of `part` are.
 
         Raises:
-            ArtifactError: if no token is there to train on.
+            ArtifactError: no token is there to train on.
         """
         if self.train_tokens == 0:
             raise ArtifactError(f"The activations at {self.folder} hold no training tokens. Use a larger corpus.")
@@ -177,7 +177,7 @@ class ActivationCache:
             yield self._gather(self._training[rows[part]])
 
     def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
-        """Counted held-out tokens, once, in order; the last batch may be smaller."""
+        """Yield the counted held-out tokens once, in order; the last batch may be smaller."""
         for start in range(0, self.validation_tokens, batch_size):
             yield self._gather(self._validation[start : start + batch_size])
 
@@ -196,7 +196,7 @@ class ActivationCache:
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Say what `folder` holds, or see that it already holds the same."""
+    """Write to `folder` what it holds, or check that it already holds the same."""
     found = _read_manifest(folder)
     if found is None:
         write_json(folder / _MANIFEST, manifest)

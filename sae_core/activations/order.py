@@ -19,9 +19,9 @@ def validation_positions(sequences: Sequences) -> Int64[np.ndarray, "token"]:
 
 
 def shuffled_batches(n: int, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Int64[np.ndarray, "batch"]]:
-    """Endless batches of the numbers 0 to n - 1, in a new random order each epoch.
+    """Yield endless batches of the numbers 0 to n - 1, in a new random order each epoch.
 
-    The epochs' orders, laid end to end, are cut into batches: each number comes once an epoch, and each batch is full.
+    The epochs' orders, laid end to end, are cut into batches: each number comes once per epoch, and each batch is full.
     Starting after `skip` batches costs no more than starting at the first.
     """
     first = skip * batch_size
@@ -42,5 +42,5 @@ def shuffled_batches(n: int, batch_size: int, *, seed: int, skip: int = 0) -> It
 
 
 def permutation(n: int, *seeds: int) -> Int64[np.ndarray, "n"]:
-    """A random order of the numbers 0 to n - 1, the same for the same seeds."""
+    """Return a random order of the numbers 0 to n - 1, the same for the same seeds."""
     return np.random.default_rng(seeds).permutation(n)

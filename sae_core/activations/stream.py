@@ -15,7 +15,7 @@ from sae_core.progress import Progress, silent
 
 
 class ActivationStream:
-    """What `ActivationCache` offers for training, from a running model and a buffer in memory.
+    """The training interface of `ActivationCache`, from a running model and a buffer in memory.
 
     Each epoch takes the training sequences in a new random order. The buffer is filled with the counted tokens of as
     many of them as it holds, given out in random order, and filled again. What comes when depends on the seed, the
@@ -55,8 +55,8 @@ class ActivationStream:
             progress: gets counted tokens in the buffer, and how many it will hold, whenever it is being filled.
 
         Raises:
-            ModelError: if the model has no such hook point.
-            ArtifactError: if no sequence is there to train on.
+            ModelError: the model has no such hook point.
+            ArtifactError: no sequence is there to train on.
         """
         self.d_in = model.d_in(hook)
         self.d_out = None if target is None else model.d_in(target)
@@ -76,12 +76,12 @@ class ActivationStream:
     def batches(
         self, batch_size: int, *, seed: int, skip: int = 0, part: slice = slice(None)
     ) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
-        """Endless batches of counted training tokens, of each only the rows of `part`. Equal seed, equal batches.
+        """Yield endless batches of counted training tokens, of each only the rows of `part`; equal seed, equal batches.
 
         To leave out the first `skip` batches, the model runs over no more than one buffer of them.
 
         Raises:
-            ArtifactError: if the buffer does not hold three batches and a sequence.
+            ArtifactError: the buffer does not hold three batches and a sequence.
         """
         epoch, offset = divmod(skip * batch_size, self.train_tokens)
         rest = self._empty(0)
@@ -105,7 +105,7 @@ class ActivationStream:
             epoch += 1
 
     def validation(self, batch_size: int) -> Iterator[Float[Tensor, "batch d_in+d_out"]]:
-        """Counted held-out tokens, once, in order; the last batch may be smaller."""
+        """Yield the counted held-out tokens once, in order; the last batch may be smaller."""
         rest = self._empty(0)
         for start in range(0, len(self._validation), self._batch_size):
             rest = torch.cat([rest, self._run(self._validation[start : start + self._batch_size], silent)])
@@ -120,7 +120,7 @@ class ActivationStream:
         return torch.empty((rows, self._width), device=self._model.device)
 
     def _fills(self, batch_size: int, seed: int, epoch: int) -> Iterator[Int64[np.ndarray, "sequence"]]:
-        """The sequences of one epoch, in random order, as many at a time as the buffer holds."""
+        """Yield the sequences of one epoch, in random order, as many at a time as the buffer holds."""
         # Beside it there are, at most, a batch that its reader holds, and two that are being joined to the next.
         room = self._buffer_bytes // (4 * self._width) - 3 * batch_size
         if room < self._sequences.length:
@@ -139,7 +139,7 @@ class ActivationStream:
             start = stop
 
     def _run(self, numbers: Int64[np.ndarray, "sequence"], progress: Progress) -> Float[Tensor, "token d_in+d_out"]:
-        """Activations of the counted tokens of some sequences, in order."""
+        """Return the activations of the counted tokens of some sequences, in order."""
         total = int(self._counts[numbers].sum())
         activations = self._empty(total)
         done = 0

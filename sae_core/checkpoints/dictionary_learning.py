@@ -1,6 +1,6 @@
 """dictionary_learning: `ae.pt`, a state dict, and `config.json`, whose `trainer` names the class.
 
-What is read and written is what `load_dictionary` of dictionary-learning 0.1.0 computes.
+SAEs are read and written as `load_dictionary` of dictionary-learning 0.1.0 computes them.
 """
 
 import io
@@ -43,11 +43,11 @@ MATRICES = {"W_enc": "W_enc", "b_enc": "b_enc", "W_dec": "W_dec", "b_dec": "b_de
 class _Layout:
     architecture: type[SAE]
     names: Mapping[str, str]
-    """Their names of the tensors, and ours."""
+    """The package's names of the tensors, and ours."""
     centred: bool = True
-    """Whether `b_dec` is taken off the input."""
+    """True if `b_dec` is subtracted from the input."""
     batch_topk: bool = False
-    """Whether the threshold is one number, learned by BatchTopK."""
+    """True if the threshold is one number, learned by BatchTopK."""
 
 
 CLASSES = {
@@ -61,13 +61,13 @@ CLASSES = {
     "BatchTopKSAE": _Layout(JumpReLU, {**LINEAR, "encoder.bias": "b_enc", "b_dec": "b_dec"}, batch_topk=True),
     "MatryoshkaBatchTopKSAE": _Layout(JumpReLU, MATRICES, batch_topk=True),
 }
-"""Its classes. It calls the bias of the decoder by four names."""
+"""The package's classes, which have four names for the bias of the decoder."""
 POINTS = {
     "resid_post": ("hook_resid_pre", "hook_resid_post"),
     "mlp": ("mlp.hook_in", "mlp.hook_out"),
     "attention": ("attn.hook_in", "attn.hook_out"),
 }
-"""Submodules of a layer, and TransformerLens' names of what goes into them and comes out."""
+"""Submodules of a layer, and TransformerLens' names of their inputs and outputs."""
 
 
 def read(folder: Path) -> Checkpoint:
@@ -76,7 +76,7 @@ def read(folder: Path) -> Checkpoint:
     An `AutoEncoder` is read as `load_dictionary` reads it: decoder rows get unit norm, and activations their norms.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, notes = folder / WEIGHTS, list[str]()
     config = read_json(folder / CONFIG)
@@ -126,7 +126,7 @@ def _sae_config(folder: Path, trainer: Config, layout: _Layout, tensors: Mapping
 
 
 def _for_all(path: Path, threshold: Any, d_sae: int, notes: list[str]) -> Tensor:
-    """BatchTopK's one threshold, for every feature."""
+    """Return BatchTopK's one threshold for every feature."""
     if not isinstance(threshold, Tensor) or threshold.numel() != 1:
         raise CheckpointError(f"{path} holds no threshold, or more than one. Copy the SAE here again.")
     if threshold < 0:
@@ -150,18 +150,18 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write an autoencoder so that dictionary_learning can load it: as AutoEncoder, AutoEncoderTopK or
     JumpReluAutoEncoder.
 
-    Its JumpReLU class takes no `b_dec` off its input, so that `b_enc` gets what this would do. A standard SAE whose
-    decoder rows have norms other than 1 becomes an AutoEncoderNew, because loading an AutoEncoder changes activations
-    by those norms.
+    Its JumpReLU class does not subtract `b_dec` from its input, so `b_enc` is shifted to the same effect. A standard
+    SAE whose decoder rows have norms other than 1 becomes an AutoEncoderNew, because loading an AutoEncoder changes
+    activations by those norms.
 
     Args:
         sae: in any form; `for_inference` is applied.
         folder: made if it is missing.
-        metadata: as `sae_core.checkpoints.saelens.write` takes it; written along.
+        metadata: as `sae_core.checkpoints.saelens.write` takes it; written too.
 
     Raises:
-        CheckpointError: if dictionary_learning has no class that computes the same.
-        ArtifactError: if the disk is full.
+        CheckpointError: dictionary_learning has no class that computes the same.
+        ArtifactError: the disk is full.
     """
     sae = sae.for_inference()
     if sae.is_transcoder:
@@ -198,7 +198,7 @@ def _write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _state_dict(sae: SAE) -> tuple[str, dict[str, Tensor]]:
-    """The class that computes what `sae` does, and its state."""
+    """Return the class that computes the same as `sae`, and its state."""
     if isinstance(sae, JumpReLU):
         bias = encoder_bias(sae, centred=False)
         return "JumpReluAutoEncoder", {**dict(sae.named_parameters()), "b_enc": bias}
@@ -214,7 +214,7 @@ def _state_dict(sae: SAE) -> tuple[str, dict[str, Tensor]]:
 
 
 def _submodule(point: str, layer: str) -> tuple[str, str]:
-    """Its name of a submodule, and whether what goes in or what comes out of it is read."""
+    """Return the package's name of a submodule, and "in" or "out"."""
     for name, ends in POINTS.items():
         if point in ends:
             return f"{name}_layer_{layer}", ("in", "out")[ends.index(point)]

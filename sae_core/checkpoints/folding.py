@@ -1,4 +1,4 @@
-"""Move what a package computes while an SAE runs into the SAE's weights; in float64, as some of it cancels."""
+"""Fold what a package computes while an SAE runs into the SAE's weights; in float64, because some of it cancels."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from sae_core.saes import SAE
 def normalise_rows(tensors: dict[str, Tensor]) -> bool:
     """Multiply every activation by the norm of its decoder row, which gets norm 1; False if there is nothing to do.
 
-    What is decoded stays the same. A feature whose row is zero is never active. Thresholds are not touched.
+    The reconstruction stays the same. A feature whose row is zero is never active. Thresholds do not change.
     """
     if has_unit_rows(tensors["W_dec"]):
         return False
@@ -22,15 +22,15 @@ def normalise_rows(tensors: dict[str, Tensor]) -> bool:
 
 
 def has_unit_rows(W_dec: Float[Tensor, "d_sae d_out"]) -> bool:
-    """Whether every decoder row has norm 1, as far as float32 can say."""
+    """True if every decoder row has norm 1, to float32's precision."""
     norms = W_dec.double().norm(dim=1)
     return torch.allclose(norms, torch.ones_like(norms), rtol=0, atol=1e-6)
 
 
 def scale_input(tensors: dict[str, Tensor], scale: float) -> None:
-    """Let an autoencoder that was trained on activations × `scale` take and give them in the model's own units.
+    """Fold in the `scale` of an autoencoder's training, so that it reads and writes activations in the model's units.
 
-    Activations of features stay what they are, in the scaled units.
+    Feature activations stay the same, in the scaled units.
     """
     tensors["W_enc"] = (tensors["W_enc"].double() * scale).float()
     for name in ("W_dec", "b_dec"):
@@ -38,7 +38,7 @@ def scale_input(tensors: dict[str, Tensor], scale: float) -> None:
 
 
 def encoder_bias(sae: SAE, *, centred: bool) -> Float[Tensor, " d_sae"]:
-    """The `b_enc` with which an encoder that does, or does not, take `b_dec` off its input computes what `sae` does.
+    """Return the `b_enc` with which an encoder that subtracts `b_dec`, or does not, computes the same as `sae`.
 
     (x − b_dec) W + b = x W + (b − b_dec W).
     """

@@ -1,4 +1,4 @@
-"""Which formats there are, and which one a folder is of."""
+"""The registry of formats, and detection of the format of a folder."""
 
 import fnmatch
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ FORMATS: dict[str, Format] = {
     for module in (saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope, openai)
 }
 SHOWN = 20
-"""How many of a folder's SAEs an error names."""
+"""Most SAEs of a folder that an error names."""
 
 
 def detect(path: Path) -> str:
-    """The name of the format of the SAE in a folder, or of a file.
+    """Return the name of the format of the SAE in a folder, or of a file.
 
     Raises:
-        CheckpointError: if it looks like none; the message says what was looked for, or which sub folders hold SAEs.
+        CheckpointError: it looks like none; the message says what was looked for, or which subfolders hold SAEs.
     """
     for name, candidate in FORMATS.items():
         if candidate.recognises(path):
@@ -34,7 +34,7 @@ def detect(path: Path) -> str:
 
 
 def folder_of(path: Path) -> Path:
-    """The folder of an SAE, where one of its files was named instead; else `path` itself."""
+    """Return the folder of an SAE if `path` is one of its files; else `path` itself."""
     if path.is_file():
         for candidate in FORMATS.values():
             if path.absolute().as_posix().endswith(f"/{candidate.weights}"):
@@ -45,12 +45,12 @@ def folder_of(path: Path) -> Path:
 
 
 def sae_places(files: Iterable[str]) -> dict[str, tuple[Format, str]]:
-    """Where SAEs lie among `files`, and for each its format and file of weights.
+    """Return the places of SAEs among `files`, each with its format and file of weights.
 
-    The place is the SAE's folder, or for a format of one file of any name the file.
+    A place is the SAE's folder, or the file for a format of one file of any name.
 
     Args:
-        files: paths with `/` between folders, all relative to the same one, which has the name `""`.
+        files: paths with `/` between folders, all relative to the same folder, whose name is `""`.
     """
     places, single_files = {}, {}
     for file in sorted(files):
@@ -64,19 +64,19 @@ def sae_places(files: Iterable[str]) -> dict[str, tuple[Format, str]]:
 
 
 def none_here(where: str, places: Iterable[str], is_model: bool) -> CheckpointError:
-    """The error for a folder that is no SAE.
+    """Return the error for a folder that is not an SAE.
 
     Args:
         where: the folder, for the message.
-        places: sub folders (or files) that are SAEs.
-        is_model: whether the folder is that of a language model.
+        places: subfolders (or files) that are SAEs.
+        is_model: True if the folder is that of a language model.
     """
     found = list(places)
     if found:
         shown = ", ".join(found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         return CheckpointError(
-            f"{where} is no SAE itself, but holds {len(found)}: {shown}{more}. Give the path of one."
+            f"{where} is not an SAE itself, but holds {len(found)}: {shown}{more}. Give the path of one."
         )
     if is_model:
         return CheckpointError(f"{where} holds a language model, not an SAE. Give the folder of an SAE.")

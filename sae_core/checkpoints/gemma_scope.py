@@ -34,7 +34,7 @@ def read(folder: Path) -> Checkpoint:
     """Read an SAE or transcoder from a folder such as `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`.
 
     Raises:
-        CheckpointError: if the file is missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
     path, place, notes = folder / WEIGHTS, folder.absolute().as_posix(), list[str]()
     tensors = _read_npz(path)

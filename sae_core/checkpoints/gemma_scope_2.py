@@ -32,21 +32,21 @@ POINTS = {
     "pre_feedforward_layernorm.output": "mlp.hook_in",
     "post_feedforward_layernorm.output": "hook_mlp_out",
 }
-"""What `transformers` calls a point of a layer, and what TransformerLens does."""
+"""Names of a point of a layer in `transformers` and in TransformerLens."""
 FOLDERS = {
     "resid_post": ("output", None),
     "attn_out": ("self_attn.o_proj.input", None),
     "mlp_out": ("post_feedforward_layernorm.output", None),
     "transcoder": ("pre_feedforward_layernorm.output", "post_feedforward_layernorm.output"),
 }
-"""What a folder's name says of the points, where there is no config."""
+"""Points by the folder's name, for SAEs without a config."""
 
 
 def read(folder: Path) -> Checkpoint:
     """Read an SAE or transcoder.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, place = folder / WEIGHTS, folder.absolute().as_posix()
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else _inferred(place)
@@ -82,7 +82,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def _inferred(place: str) -> Config:
-    """What config.json would say, as far as the names of the folders tell."""
+    """Return what config.json would say, as far as the folders' names tell."""
     config: dict[str, Any] = {"architecture": "jump_relu"}
     if repository := re.search(r"gemma-scope-2-([\w.]+-(?:pt|it))", place):
         config["model_name"] = f"gemma-3-{repository[1]}"

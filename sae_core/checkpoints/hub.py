@@ -1,7 +1,7 @@
 """SAEs on the hub: from an address to files in the hub's cache.
 
-Where the hub is, and where the cache, is `huggingface_hub`'s affair: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and
-`HF_HUB_OFFLINE` work as everywhere.
+`huggingface_hub` decides where the hub and the cache are: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE`
+work as everywhere.
 """
 
 import os
@@ -23,16 +23,16 @@ from huggingface_hub.errors import (
 )
 
 from sae_core.checkpoints.formats import none_here, sae_places
-from sae_core.errors import CheckpointError, SAEError
+from sae_core.errors import CheckpointError, SAEError, first_line
 from sae_core.files import explain_full_disk
 
 PREFIX = "hf:"
-"""What marks an address of the hub where a path of the same name exists."""
+"""Prefix that marks an address of the hub, for when a path of the same name exists."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A place on the hub."""
+    """An address on the hub."""
 
     repo: str
     """`org/repo`."""
@@ -43,7 +43,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address | None":
-        """Read `org/repo[/folder][@revision]`, with `hf:` before it or not; None if `text` is none."""
+        """Read `org/repo[/folder][@revision]`, with or without `hf:`; None if `text` is not an address."""
         match = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([^@]*?))?/?(?:@(\S+))?", text.removeprefix(PREFIX))
         return cls(match[1], match[2] or "", match[3]) if match else None
 
@@ -60,18 +60,18 @@ class Fetched:
     source: str
     """Its address without the revision."""
     revision: str
-    """The commit that it is of."""
+    """Its commit."""
 
 
 def fetch(address: Address) -> Fetched:
     """Download the files of one SAE, and no others, unless the cache has them.
 
-    Without a network, what the cache holds is what there is.
+    Without a network, only what the cache holds is found.
 
     Raises:
-        CheckpointError: if the hub cannot be reached, does not give the repository or revision away, or has no SAE
+        CheckpointError: the hub cannot be reached, does not give out the repository or revision, or has no SAE
             there; in a folder of several SAEs the message names them.
-        ArtifactError: if the disk is full.
+        ArtifactError: the disk is full.
     """
     endpoint = os.environ.get("HF_ENDPOINT")  # read now: the package itself reads it once, when it is imported
     with _explained(address), explain_full_disk(Path(constants.HF_HUB_CACHE)):
@@ -84,13 +84,13 @@ def fetch(address: Address) -> Fetched:
 
 
 def _files(address: Address, endpoint: str | None) -> list[str]:
-    """All files of the repository: what the hub says, or what the cache has if the hub cannot be reached."""
+    """Return all files of the repository, by the hub, or by the cache if the hub cannot be reached."""
     try:
         info = HfApi(endpoint=endpoint).model_info(address.repo, revision=address.revision)
         return [file.rfilename for file in info.siblings or []]
     except HfHubHTTPError:
         raise
-    except Exception as error:  # those of its HTTP client, which is another in each of its versions
+    except Exception as error:  # of its HTTP client, which differs from version to version
         try:
             snapshot = Path(snapshot_download(address.repo, revision=address.revision, local_files_only=True))
         except LocalEntryNotFoundError:
@@ -99,7 +99,7 @@ def _files(address: Address, endpoint: str | None) -> list[str]:
 
 
 def _choose(address: Address, files: list[str]) -> tuple[str, list[str]]:
-    """Folder (or file) of the SAE at an address, and the files to download, weights first."""
+    """Return the folder (or file) of the SAE at an address, and the files to download, weights first."""
     places = {
         place: found
         for place, found in sae_places(files).items()
@@ -117,7 +117,7 @@ def _choose(address: Address, files: list[str]) -> tuple[str, list[str]]:
 
 @contextmanager
 def _explained(address: Address) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises into one line that says what to do."""
+    """Turn the errors of `huggingface_hub` into one line that says what to do."""
     repo = address.repo
     try:
         yield
@@ -142,7 +142,7 @@ def _explained(address: Address) -> Iterator[None]:
             f"{address} is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub. Unset it, or give a folder."
         ) from error
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].removesuffix(".") or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise CheckpointError(
             f"{address} cannot be fetched: {reason}. Check the path or address and the network, or give a folder."
         ) from error

@@ -30,10 +30,10 @@ NAMES = {"encoder.weight": "W_enc.T", "encoder.bias": "b_enc", "decoder.weight":
 
 
 def read(folder: Path) -> Checkpoint:
-    """Read an SAE; the scale of its input, and the threshold that goes with it, are folded in.
+    """Read an SAE; the scale of its input is folded into the weights and the threshold.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, config = folder / CONFIG, read_json(folder / CONFIG)
     _require_readable(path, config)

@@ -25,7 +25,7 @@ _QWEN = r"qwen([\d.]+)-([\d.]+)b(?:-(base|instruct|chat))?"
 
 
 def hub_id(model_name: str) -> str:
-    """The hub's name of a model that SAELens or another package calls `model_name`.
+    """Return the hub's name of a model that SAELens or another package calls `model_name`.
 
     `gpt2-small` -> `openai-community/gpt2`, `qwen2.5-0.5b-instruct` -> `Qwen/Qwen2.5-0.5B-Instruct`. A name that is
     not known stays as it is.

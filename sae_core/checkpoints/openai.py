@@ -43,14 +43,14 @@ POINTS = {
     "resid_delta_mlp": "hook_mlp_out",
     "resid_post_mlp": "hook_resid_post",
 }
-"""Its names of places in a layer, which are folders' names, and TransformerLens' (from the package's README)."""
+"""The package's names of points of a layer, which are folders' names, and TransformerLens' (from its README)."""
 
 
 def read(path: Path) -> Checkpoint:
     """Read a file such as `gpt2-small/resid_post_mlp_v5_32k/autoencoders/8.pt`, or a folder that holds one.
 
     Raises:
-        CheckpointError: if there is no such file, it is damaged, or says something that SeeSAE cannot do.
+        CheckpointError: there is no such file, it is damaged, or says something that SeeSAE cannot do.
     """
     path = path if path.is_file() else _only_file(path)
     tensors = read_pickle(path)
@@ -85,7 +85,7 @@ def _architecture(path: Path, tensors: dict[str, Any], d_in: int, d_sae: int) ->
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What the folders' names say."""
+    """Return the metadata in the folders' names."""
     place = path.absolute().as_posix()
     point = next((point for name, point in POINTS.items() if re.search(rf"/{name}(_v\d\w*)?/", place)), None)
     return drop_none(

@@ -1,4 +1,4 @@
-"""Read what came with an SAE, and check it before anything is made of it."""
+"""Read the files of an SAE, and check them before anything is built from them."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_core.errors import CheckpointError
+from sae_core.errors import CheckpointError, first_line
 from sae_core.saes import SAE, Gated, SAEConfig
 
 Config = Mapping[str, Any]
@@ -21,10 +21,10 @@ Config = Mapping[str, Any]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        CheckpointError: if it is missing or is not one.
+        CheckpointError: it is missing or is not one.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -38,10 +38,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """Read all tensors of a safetensors file, on the CPU.
 
     Raises:
-        CheckpointError: if it is missing or damaged.
+        CheckpointError: it is missing or damaged.
     """
     require(path)
     try:
@@ -51,10 +51,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """What `torch.save` wrote of a dictionary of tensors, numbers and text, on the CPU.
+    """Read a dictionary of tensors, numbers and text that `torch.save` wrote, on the CPU.
 
     Raises:
-        CheckpointError: if it is missing or damaged, or could run code when it is read.
+        CheckpointError: it is missing or damaged, or could run code when it is read.
     """
     require(path)
     try:
@@ -75,7 +75,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def runs_code(path: Path) -> CheckpointError:
-    """The error for a pickle of more than tensors."""
+    """Return the error for a pickle of more than tensors."""
     return CheckpointError(
         f"{path} is a pickle that runs code when it is read, so it was not read. "
         "Save only its tensors (a state_dict), and give those."
@@ -83,9 +83,10 @@ def runs_code(path: Path) -> CheckpointError:
 
 
 def unreadable(path: Path, error: Exception | str) -> CheckpointError:
-    """The error for a file that cannot be parsed, in one line."""
-    reason = str(error).strip().partition("\n")[0].removesuffix(".") or "it ends too early"
-    return CheckpointError(f"{path} cannot be read: {reason}. Copy the SAE here again.")
+    """Return the error for a file that cannot be parsed, in one line."""
+    return CheckpointError(
+        f"{path} cannot be read: {first_line(error) or 'it ends too early'}. Copy the SAE here again."
+    )
 
 
 def require(path: Path) -> None:
@@ -94,14 +95,14 @@ def require(path: Path) -> None:
         raise CheckpointError(f"{path.parent} holds no {path.name}. Copy the SAE here again, with all files.")
 
 
-# What a config says
+# Config
 
 
 def positive_int(path: Path, config: Config, name: str, default: int | None = None) -> int:
-    """A positive whole number of a config.
+    """Return a positive whole number of a config.
 
     Raises:
-        CheckpointError: if it is something else.
+        CheckpointError: it is something else.
     """
     number = config.get(name, default)
     if type(number) is not int or number < 1:
@@ -112,10 +113,10 @@ def positive_int(path: Path, config: Config, name: str, default: int | None = No
 
 
 def whole_k(path: Path, config: Config, d_sae: int, default: int | None = None) -> int:
-    """The `k` of a config, at most the number of features.
+    """Return the `k` of a config, at most the number of features.
 
     Raises:
-        CheckpointError: if it is something else.
+        CheckpointError: it is something else.
     """
     k = positive_int(path, config, "k", default)
     if k > d_sae:
@@ -124,18 +125,18 @@ def whole_k(path: Path, config: Config, d_sae: int, default: int | None = None) 
 
 
 def subdict(config: Config, name: str) -> dict[str, Any]:
-    """A JSON object inside a config, empty if it is missing or something else."""
+    """Return a JSON object inside a config, empty if it is missing or something else."""
     value = config.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def drop_none(**metadata: Any) -> dict[str, Any]:
-    """Metadata without the entries that are None."""
+    """Return metadata without the entries that are None."""
     return {name: value for name, value in metadata.items() if value is not None}
 
 
 def cannot_read(path: Path, what: str, value: Any, readable: tuple[str, ...]) -> CheckpointError:
-    """The error for an SAE that is sound but of a kind that SeeSAE has not."""
+    """Return the error for an undamaged SAE of a kind that SeeSAE does not have."""
     return CheckpointError(f"{path} says {what} {value!r}, which cannot be read. Give one of {', '.join(readable)}.")
 
 
@@ -143,14 +144,14 @@ def cannot_read(path: Path, what: str, value: Any, readable: tuple[str, ...]) ->
 
 
 def widths(path: Path, tensors: Mapping[str, Any], encoder: str) -> tuple[int, int]:
-    """The two sizes of an encoder's matrix, for formats whose config does not say them.
+    """Return the two sizes of an encoder's matrix, for formats whose config does not have them.
 
     Raises:
-        CheckpointError: if there is no such matrix.
+        CheckpointError: there is no such matrix.
     """
     tensor = tensors.get(encoder)
     if not isinstance(tensor, Tensor) or tensor.ndim != 2 or not tensor.numel():
-        raise CheckpointError(f"{path} holds no matrix {encoder}, so it is no SAE of this format. Check the file.")
+        raise CheckpointError(f"{path} holds no matrix {encoder}, so it is not an SAE of this format. Check the file.")
     return tensor.shape[0], tensor.shape[1]
 
 
@@ -162,17 +163,17 @@ def select_weights(
     *,
     ignored: Container[str] = (),
 ) -> dict[str, Tensor]:
-    """An SAE's weights under our names, in float32 and of the shapes that `config` asks for.
+    """Return an SAE's weights under our names, in float32 and of the shapes that `config` gives.
 
     Args:
         path: the file, for messages.
-        tensors: what the file holds.
-        names: the file's name of each tensor, and ours; `W_enc.T` where the file holds the transpose of `W_enc`.
+        tensors: content of the file.
+        names: the file's name of each tensor, and ours; `W_enc.T` if the file holds the transpose of `W_enc`.
         config: gives the sizes.
-        ignored: names of further tensors that have no part in what the SAE computes.
+        ignored: names of further tensors that the SAE does not compute with.
 
     Raises:
-        CheckpointError: if a tensor is missing, of another shape, no floating-point type, not finite, or unknown.
+        CheckpointError: a tensor is missing, of another shape, not of floating-point type, not finite, or unknown.
     """
     taken = {}
     for theirs, name in names.items():
@@ -219,10 +220,10 @@ def _shape(name: str, config: SAEConfig) -> tuple[int, ...]:
 def build(
     path: Path, architecture: type[SAE], config: SAEConfig, tensors: dict[str, Tensor], metadata: Mapping[str, Any]
 ) -> SAE:
-    """The inference form of an SAE with these weights, which are used up one by one to save memory.
+    """Return the inference form of an SAE with these weights, which are removed one by one to save memory.
 
     Raises:
-        CheckpointError: if a weight became infinite as something was folded into it.
+        CheckpointError: a weight became infinite as something was folded into it.
     """
     sae = architecture(config).requires_grad_(False)
     for name, parameter in sae.named_parameters():

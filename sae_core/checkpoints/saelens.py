@@ -1,6 +1,6 @@
 """SAELens: `cfg.json` and `sae_weights.safetensors`. SeeSAE's own layout on disk is that of its version 6.
 
-What is read and written is what sae-lens 6.54 (`sae_lens/saes`, `sae_lens/loading`) reads and writes.
+SAEs are read and written as sae-lens 6.54 (`sae_lens/saes`, `sae_lens/loading`) does.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
 FOLDED = ("expected_average_only_in", "covariance_whitening")
-"""Normalisations that SAELens folds into the weights when training ends: when the SAE runs, it does nothing."""
+"""Normalisations that SAELens folds into the weights when training ends, and does not apply when the SAE runs."""
 VERSION = "6.0.0"
 """Without a version of at least 6, SAELens takes a config for an older one and drops its metadata."""
 
@@ -75,8 +75,8 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
             whatever else should travel with the weights, such as the training config.
 
     Raises:
-        CheckpointError: if SAELens cannot say what the SAE does.
-        ArtifactError: if the disk is full.
+        CheckpointError: SAELens has no format for what the SAE does.
+        ArtifactError: the disk is full.
     """
     sae = sae.for_inference()
     if sae.is_transcoder and sae.config.normalize_activations != "none":
@@ -113,7 +113,7 @@ def read(folder: Path) -> Checkpoint:
     """Read an SAE of any version of SAELens, or of SeeSAE.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, notes = folder / CONFIG, list[str]()
     config: Config = read_json(path)
@@ -145,7 +145,9 @@ def _sae_config(path: Path, config: Config, notes: list[str]) -> tuple[type[SAE]
     if transcoder:
         values["d_out"] = positive_int(path, config, "d_out", default=d_in)
     elif config.get("d_out", d_in) != d_in:
-        raise CheckpointError(f"{path} says d_out is {config['d_out']!r}, but {name!r} is no transcoder. Check both.")
+        raise CheckpointError(
+            f"{path} says d_out is {config['d_out']!r}, but {name!r} is not a transcoder. Check both."
+        )
     else:
         values["apply_b_dec_to_input"] = bool(config.get("apply_b_dec_to_input", True))
     if architecture is TopK:

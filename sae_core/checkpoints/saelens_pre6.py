@@ -33,10 +33,10 @@ METADATA = (
 
 
 def upgraded(path: Path, config: Config) -> dict[str, Any]:
-    """The config as version 6 would write it, by the rules of SAELens' `handle_pre_6_0_config`.
+    """Return the config as version 6 would write it, by the rules of SAELens' `handle_pre_6_0_config`.
 
     Raises:
-        CheckpointError: if its activation function is none that SeeSAE has.
+        CheckpointError: SeeSAE does not have its activation function.
     """
     new = {RENAMED.get(name, name): value for name, value in config.items()}
     new.setdefault("architecture", "standard")
@@ -54,7 +54,7 @@ def drop_scaling_factor(path: Path, tensors: dict[str, Tensor]) -> None:
     """Drop the factor per feature that was written even when it had not been trained and was one everywhere.
 
     Raises:
-        CheckpointError: if it had been trained.
+        CheckpointError: the factor was trained.
     """
     factor = tensors.pop("scaling_factor", None)
     if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):

@@ -44,7 +44,7 @@ def read(folder: Path) -> Checkpoint:
     """Read the sparse coder of one hook point.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, config = folder / CONFIG, read_json(folder / CONFIG)
     transcoder, skip = bool(config.get("transcode", False)), bool(config.get("skip_connection", False))
@@ -74,7 +74,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def _metadata(folder: Path, transcoder: bool) -> dict[str, Any]:
-    """What the folder's name and the run's config say."""
+    """Return the metadata in the folder's name and the run's config."""
     run: Config = read_json(folder / RUN) if (folder / RUN).is_file() else {}
     ends = _ends(folder.absolute().name)
     hooks = {"hook_name": ends[0], "hook_name_out": ends[1]} if transcoder else {"hook_name": ends[1]}
@@ -82,9 +82,9 @@ def _metadata(folder: Path, transcoder: bool) -> dict[str, Any]:
 
 
 def _ends(module: str) -> tuple[str, str]:
-    """What goes in and what comes out of a module: `layers.3.mlp` -> `blocks.3.mlp.hook_in`, `blocks.3.mlp.hook_out`.
+    """Return the hook points of a module's input and output.
 
-    A module of another kind keeps its name.
+    `layers.3.mlp` -> `blocks.3.mlp.hook_in`, `blocks.3.mlp.hook_out`. A module of another kind keeps its name.
     """
     place = re.fullmatch(r"(?:.*\.)?(?:layers|h|blocks)\.(\d+)\.?(mlp|attn|self_attn|attention|)", module)
     if place is None:
@@ -102,8 +102,8 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
         metadata: as `sae_core.checkpoints.saelens.write` takes it; written along.
 
     Raises:
-        CheckpointError: if sparsify cannot say what the SAE does.
-        ArtifactError: if the disk is full.
+        CheckpointError: sparsify cannot say what the SAE does.
+        ArtifactError: the disk is full.
     """
     architecture, sae = sae.architecture, sae.for_inference()
     if not isinstance(sae, TopK):

@@ -19,7 +19,7 @@ _BATCH_CHARACTERS = 500_000
 _PIECE_CHARACTERS = 20_000
 """Longer documents are tokenised in pieces: a tokenizer works on one text with one thread, and all at once."""
 _MAX_BACKTRACK = 24
-"""How many tokens a cut may move back to where a word begins; only text without spaces has longer words."""
+"""Most tokens that a cut may move back to the start of a word; only text without spaces has longer words."""
 _MIN_LENGTH = 8
 
 
@@ -34,8 +34,8 @@ def pack(
 ) -> Sequences:
     """Pack the documents of a corpus, shuffled, into sequences of `length` positions.
 
-    A sequence is BOS and the tokens of one or more documents, joined by EOS. What does not fit goes on in the next one,
-    cut where a word begins (or a character, in text without spaces), so that the text of a sequence, tokenised again,
+    A sequence is BOS and the tokens of one or more documents, joined by EOS. The rest continues in the next one, cut
+    where a word begins (or a character, in text without spaces), so that the text of a sequence, tokenised again,
     nearly always gives the same ids. Positions that are left over are padding. No token of a document is lost.
 
     Args:
@@ -47,8 +47,8 @@ def pack(
         progress: gets documents done, and documents in all.
 
     Raises:
-        CorpusError: if the corpus does not fill two sequences, one to train on and one to hold out.
-        ModelError: if `length` is more than the model's context.
+        CorpusError: the corpus does not fill two sequences, one to train on and one to hold out.
+        ModelError: `length` is more than the model's context.
     """
     if length < _MIN_LENGTH:
         raise CorpusError(f"Sequences of {length} tokens are too short. Use at least {_MIN_LENGTH}.")
@@ -149,7 +149,7 @@ def _spans(
     model: LanguageModel,
     capacity: int,
 ) -> list[tuple[int, int]]:
-    """Where in the stream each sequence starts and ends."""
+    """Return the start and end in the stream of each sequence."""
     first_byte = np.array([entry[0] for entry in model.token_bytes()], dtype=np.uint8)[token_ids]
     is_separator = document_of < 0
     last_word = _last_true(np.isin(first_byte, np.frombuffer(b" \t\r\n", dtype=np.uint8)) | is_separator)
@@ -169,12 +169,12 @@ def _spans(
 
 
 def _last_true(flags: Bool[np.ndarray, "token"]) -> Int64[np.ndarray, "token"]:
-    """For each position, the last position up to it at which `flags` is true, or -1."""
+    """Return for each position the last position up to it at which `flags` is true, or -1."""
     return np.maximum.accumulate(np.where(flags, np.arange(len(flags)), -1))
 
 
 def _batches(corpus: Corpus, order: NDArray[np.int64]) -> Iterator[list[tuple[int, str]]]:
-    """Row numbers and texts, in `order`, in batches of bounded size."""
+    """Yield row numbers and texts, in `order`, in batches of bounded size."""
     texts = corpus.documents.select_columns("text")
     batch: list[tuple[int, str]] = []
     characters = 0
@@ -190,7 +190,7 @@ def _batches(corpus: Corpus, order: NDArray[np.int64]) -> Iterator[list[tuple[in
 
 
 def _tokenise(model: LanguageModel, texts: tuple[str, ...]) -> Iterator[Int32[np.ndarray, "token"]]:
-    """Token ids of each text, without BOS."""
+    """Yield the token ids of each text, without BOS."""
     pieces = [_pieces(text) for text in texts]
     encodings = iter(
         model.tokenizer.backend_tokenizer.encode_batch_fast(

@@ -15,7 +15,7 @@ import datasets
 from datasets import Dataset
 
 from sae_core.corpora.sequences import CorpusInfo
-from sae_core.errors import CorpusError
+from sae_core.errors import CorpusError, first_line
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 _COMPRESSION = (".gz", ".zst", ".xz", ".bz2")
@@ -74,7 +74,7 @@ def load_corpus(
         cache: folder for what `datasets` keeps on disk. None holds the documents in memory.
 
     Raises:
-        CorpusError: if there is no such corpus, it cannot be read, has no such column, or holds no text.
+        CorpusError: there is no such corpus, it cannot be read, has no such column, or holds no text.
     """
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
@@ -102,7 +102,7 @@ def load_corpus(
 
 
 def _looks_local(path: Path) -> bool:
-    """Whether `path` is meant as a file: a hub id has no known ending, and is not there."""
+    """True if `path` is meant as a file: it exists, is absolute, or has a known ending."""
     return path.exists() or path.is_absolute() or path.suffix in (*_BUILDERS, *_COMPRESSION)
 
 
@@ -210,15 +210,11 @@ def _explain_failure(name: str) -> Iterator[None]:
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:
-        raise CorpusError(f"{name} cannot be read: {_first_line(error.__cause__ or error)}. Mend the file.") from error
+        raise CorpusError(f"{name} cannot be read: {first_line(error.__cause__ or error)}. Fix the file.") from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, ImportError) as error:
         raise CorpusError(
-            f"{name} cannot be read: {_first_line(error)}. Check the name and the network, or give a local file."
+            f"{name} cannot be read: {first_line(error)}. Check the name and the network, or give a local file."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _slug(path: Path) -> str:

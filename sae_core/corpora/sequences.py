@@ -84,7 +84,7 @@ class Sequences:
         return digest.hexdigest()
 
     def is_validation(self) -> Bool[np.ndarray, "sequence"]:
-        """Which sequences are held out from training: one in 20, starting with the second."""
+        """Return a mask of the sequences held out from training: one in 20, starting with the second."""
         held_out: NDArray[np.bool_] = np.arange(len(self)) % VALIDATION_EVERY == 1
         return held_out
 
@@ -92,7 +92,7 @@ class Sequences:
         """Write the sequences to `folder`, the description last: where it is, the sequences are whole.
 
         Raises:
-            ArtifactError: if the disk is full.
+            ArtifactError: the disk is full.
         """
         arrays = {"token_ids": self.token_ids, "counted": self.counted, "document_of": self.document_of}
         write_tensors(folder / _TOKENS, {name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -111,7 +111,7 @@ class Sequences:
         """Read sequences that `save` wrote.
 
         Raises:
-            ArtifactError: if there are none, or their hash is wrong.
+            ArtifactError: there are none, or their hash is wrong.
         """
         try:
             description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))

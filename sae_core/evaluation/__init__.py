@@ -1,8 +1,7 @@
-"""How good an SAE is: reconstruction, sparsity, features, and what the model loses when it reads it.
+"""Metrics of an SAE: reconstruction, sparsity, features, and the loss of the model that reads its output.
 
-`evaluate` measures it. Each metric is one function, with its formula and source, of sums that are kept in float64:
-`reconstruction` and `predictions` hold those over tokens, `features` those over features, and `resampling` says how
-sure they are.
+`evaluate` measures them. Each metric is one function, with its formula and source, of sums in float64: `reconstruction`
+and `predictions` have those over tokens, `features` those over features, and `resampling` the intervals.
 """
 
 from sae_core.evaluation.measure import Evaluation, MetricRow, evaluate

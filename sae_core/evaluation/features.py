@@ -1,4 +1,4 @@
-"""Features that do nothing, do too much, or say what others say."""
+"""Metrics of features: dead, dense, redundant, and splitting candidates."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -25,7 +25,7 @@ BLOCK_BYTES = 32 << 20
 
 @dataclass
 class FeatureCounts:
-    """Tokens on which features are active, alone and together with those that their decoder row is near to."""
+    """Tokens on which features are active, alone and together with those of a near decoder row."""
 
     max_cosine: Float[np.ndarray, " d_sae"]
     """Largest cosine of the feature's decoder row to another's: 1 where two features write the same direction."""
@@ -38,7 +38,7 @@ class FeatureCounts:
 
     @classmethod
     def empty(cls, sae: SAE) -> Self:
-        """Over no tokens yet. What is kept does not grow with them: the pairs are fixed here."""
+        """Return counts over no tokens. Memory does not grow with tokens: the pairs are fixed here."""
         near = near_decoders(sae.W_dec)
         feature, place = np.nonzero((near.ids >= 0) & (near.cosine >= SPLITTING_COSINE))
         device = sae.W_dec.device
@@ -48,7 +48,7 @@ class FeatureCounts:
         return cls(near.cosine[:, 0], pairs, active, joint)
 
     def add(self, f: Float[Tensor, "token d_sae"]) -> None:
-        """Take in the feature activations of some tokens."""
+        """Add the feature activations of some tokens."""
         active = (f > 0).T.contiguous()  # so that a feature's tokens are one run of memory
         self.active += active.sum(dim=1)
         size = max(1, BLOCK_BYTES // len(f))
@@ -60,35 +60,34 @@ class FeatureCounts:
 
 
 def dead(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
-    """Active on none of the tokens; the fewer tokens, the more seem dead."""
+    """Return a mask of the features active on none of the tokens; the fewer tokens, the more seem dead."""
     return (counts.active == 0).cpu().numpy()
 
 
 def dense(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
-    """Active on more than a tenth of the tokens."""
+    """Return a mask of the features active on more than a tenth of the tokens."""
     return (counts.active > DENSE_DENSITY * counts.tokens).cpu().numpy()
 
 
 def splitting_candidates(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
-    """Feature i is active mostly where a commoner feature j that points the same way is, but not the other way round.
+    """Feature i is active mostly where a more frequent feature j of similar direction is, but not the other way round.
 
     For one of i's ten nearest decoder rows j: cos(i, j) ≥ 0.3, P(j | i) ≥ ½, count(j) ≥ 2 count(i), which is
     P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits off (Bricken et al. 2023).
-    Candidates only: a person has to look. A pair that is never active together is not among them: rare features that
-    have nothing to do with each other look alike that way. Nor is one with a dense j, which is active along with
-    everything.
+    They are candidates only: a person has to look. A pair that is never active together is not among them, because rare
+    features that are unrelated look alike that way. Nor is one with a dense j, which is active with everything.
     """
     feature, near = counts.pairs
     own, others = counts.active[feature], counts.active[near]
     one_sided = (counts.joint >= SPLITTING_GIVEN * own) & (others >= SPLITTING_TIMES * own)
-    meant = (own >= SPLITTING_COUNT) & (others <= DENSE_DENSITY * counts.tokens)
+    eligible = (own >= SPLITTING_COUNT) & (others <= DENSE_DENSITY * counts.tokens)
     found = torch.zeros_like(counts.active, dtype=torch.bool)
-    found[feature[one_sided & meant]] = True
+    found[feature[one_sided & eligible]] = True
     return found.cpu().numpy()
 
 
 def feature_metrics(counts: FeatureCounts, seed: int) -> dict[str, Float64[Tensor, "1+replicate"]]:
-    """How many features are dead, dense or splitting candidates, the dead ones' share, and the mean largest cosine.
+    """Count dead, dense and splitting-candidate features, and give the dead ones' share and the mean largest cosine.
 
     Each for all features and for replicates of them, see `resample_features`.
     """

@@ -34,10 +34,10 @@ class MetricRow(NamedTuple):
     name: str
     value: float
     low: float | None
-    """Lower end of the 95 % interval; None where there is no interval."""
+    """Lower end of the 95 % interval; None if there is no interval."""
     high: float | None
     tokens: int
-    """Tokens behind it; 0 for what the decoder alone tells."""
+    """Tokens behind it; 0 for a metric of the decoder alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Evaluation:
     or a replicate gives no number."""
 
     def rows(self) -> list[MetricRow]:
-        """A row for each metric, in reading order."""
+        """Return one row per metric, in reading order."""
         tokens = dict.fromkeys(reconstruction.METRICS, self.tokens)
         tokens |= dict.fromkeys(predictions.METRICS, self.ce_tokens)
         tokens |= {"dead": self.tokens, "dead_fraction": self.tokens, "dense": self.tokens}
@@ -109,12 +109,12 @@ def evaluate(
     the token it predicts are counted. Tokens are streamed: more of them need no more memory.
 
     Args:
-        model: what the SAE was trained on.
+        model: the model that the SAE was trained on.
         sae: in any form; `for_inference` is applied.
-        hook: where the SAE reads.
+        hook: point that the SAE reads.
         sequences: packed by the model's tokenizer.
-        target: what a transcoder reconstructs. Its errors are against the activations there, which the passes of the
-            whole model replace or ablate.
+        target: point that a transcoder reconstructs. Its errors are against the activations there, which the passes of
+            the whole model replace or ablate.
         activations: a cache of `sequences` at `hook` (and `target`). With it the metrics of reconstruction and of
             features use all held-out tokens; without it those of the sequences that `max_tokens` takes.
         max_tokens: predictions to score, rounded up to whole sequences. They cost four passes of the whole model.
@@ -199,7 +199,7 @@ def _evaluation(sums: ReconstructionSums, counts: FeatureCounts, scores: Resampl
 
 
 def _held_out(sequences: Sequences, max_tokens: int) -> Int[np.ndarray, " sequence"]:
-    """The first held-out sequences that together hold `max_tokens` predictions, or all of them."""
+    """Return the first held-out sequences that together hold `max_tokens` predictions, or all of them."""
     held_out = np.flatnonzero(sequences.is_validation())
     in_all = scored(torch.from_numpy(sequences.counted[held_out])).sum(dim=1).cumsum(dim=0)
     if len(held_out) == 0 or in_all[-1] == 0:
@@ -210,7 +210,7 @@ def _held_out(sequences: Sequences, max_tokens: int) -> Int[np.ndarray, " sequen
 def _batches(
     model: LanguageModel, sequences: Sequences, numbers: Int[np.ndarray, " sequence"]
 ) -> Iterator[tuple[Int64[Tensor, " batch"], Int64[Tensor, "batch position"], Bool[Tensor, "batch position"]]]:
-    """Numbers, token ids and counted positions, so many sequences at once that their logits fit into memory too."""
+    """Yield numbers, token ids and counted positions of as many sequences as have logits that fit into memory."""
     size = max(1, min(BATCH_TOKENS, LOGITS // model.vocab_size) // sequences.length)
     for start in range(0, len(numbers), size):
         chosen = numbers[start : start + size]
@@ -222,7 +222,7 @@ def _batches(
 def _run(
     model: LanguageModel, hooks: Sequence[HookPoint], sequences: Sequences, numbers: Int[np.ndarray, " sequence"]
 ) -> Iterator[tuple[Int64[Tensor, " token"], Float[Tensor, "token width"]]]:
-    """Counted tokens' sequence numbers and activations at `hooks`, side by side, where there is no cache."""
+    """Yield counted tokens' sequence numbers and activations at `hooks`, side by side, by running the model."""
     for sequence, token_ids, counted in _batches(model, sequences, numbers):
         of_token = sequence[:, None].expand_as(counted)[counted]
         activations = model.activations(token_ids, *hooks)[counted]
@@ -233,7 +233,7 @@ def _run(
 def _read(
     activations: ActivationCache, sequences: Sequences
 ) -> Iterator[tuple[Int64[Tensor, " token"], Float[Tensor, "token width"]]]:
-    """The same of all held-out tokens of a cache, whose batches cut sequences."""
+    """Yield the same for all held-out tokens of a cache, whose batches cut sequences."""
     numbers = np.flatnonzero(sequences.is_validation())
     ends = sequences.counted[numbers].sum(axis=1).cumsum()
     start = 0

@@ -1,4 +1,4 @@
-"""What the model's predictions lose when it reads the reconstruction.
+"""Loss of the model's predictions when it reads the reconstruction.
 
 A metric gives the value for the sample and for each replicate (see `sae_core.evaluation.resampling`). Cross-entropies
 (CE) and KL are in nats.
@@ -30,7 +30,7 @@ class Passes:
     """The point where activations are replaced, if it is not `hook`, which `reconstruct` reads."""
     reconstruct: Callable[[Float[Tensor, "token d_in"]], Float[Tensor, "token d_out"]]
     mean: Float[Tensor, " d_out"]
-    """What mean ablation puts in the place of activations."""
+    """Replaces activations in mean ablation."""
 
     def score(
         self, token_ids: Int[Tensor, "batch position"], counted: Bool[Tensor, "batch position"]

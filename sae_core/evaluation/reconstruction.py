@@ -1,4 +1,4 @@
-"""How close the reconstruction y-hat comes to the activations y that it is meant to be, and from how many features.
+"""Closeness of the reconstruction ŷ to the activations y that it stands for, and the number of active features.
 
 For an autoencoder y is the input x, for a transcoder the activations at its target. A metric gives the value for the
 sample and for each replicate (see `sae_core.evaluation.resampling`).
@@ -33,10 +33,10 @@ class ReconstructionSums(ResampledSums):
         reconstructed: Float[Tensor, "token d_out"],
         f: Float[Tensor, "token d_sae"],
     ) -> None:
-        """Take in some tokens: the numbers of their sequences, activations, reconstructions and feature activations.
+        """Add some tokens: the numbers of their sequences, activations, reconstructions and feature activations.
 
         Raises:
-            SAEError: if an activation or a reconstruction is not a number.
+            SAEError: an activation or a reconstruction is not a number.
         """
         if not (y.isfinite().all() and reconstructed.isfinite().all()):
             raise SAEError("Activations or reconstructions hold NaN or infinite values. Check the model and the SAE.")
@@ -55,7 +55,7 @@ class ReconstructionSums(ResampledSums):
         )
 
     def mean_activation(self) -> Float64[Tensor, " d_out"]:
-        """The mean over all tokens of y."""
+        """Return the mean over all tokens of y."""
         assert self.reference is not None
         return self.reference + self.mean("offset")[0]
 
@@ -77,7 +77,7 @@ def explained_variance(sums: ReconstructionSums) -> Values:
     a mean of its own.
 
     Raises:
-        SAEError: if the activations do not vary.
+        SAEError: the activations do not vary.
     """
     variance = sums.mean("squared_offset") - sums.mean("offset").square().sum(dim=1)
     if variance[0] <= 0:

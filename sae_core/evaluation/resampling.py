@@ -1,4 +1,4 @@
-"""How far a metric would move with other text or other features: the bootstrap (Efron 1979), over a stream.
+"""Bootstrap intervals (Efron 1979) over a stream: how far a metric would move with other text or other features.
 
 A metric is computed once from the whole sample and once from each of many replicates of it. The 2.5 and 97.5
 percentiles of the replicates' values are its 95 % interval.
@@ -36,7 +36,7 @@ class ResampledSums:
     _last: int = -1
 
     def add(self, sequence: Int64[Tensor, " token"], **values: Shaped[Tensor, "token *width"]) -> None:
-        """Take in some tokens.
+        """Add some tokens.
 
         Args:
             sequence: the number of each token's sequence. A sequence's tokens come one after the other, but may be cut
@@ -61,32 +61,32 @@ class ResampledSums:
         return int(self.totals["tokens"][0]) if self.totals else 0
 
     def mean(self, name: str) -> Float64[Tensor, "1+replicate *width"]:
-        """The mean of a quantity over tokens; NaN in a replicate without tokens."""
+        """Return the mean of a quantity over tokens; NaN in a replicate without tokens."""
         total = self.totals[name]
         return total / self.totals["tokens"].reshape(-1, *[1] * (total.ndim - 1))
 
     def interval(self, values: Float64[Tensor, "1+replicate"]) -> tuple[float, float] | None:
-        """The 95 % interval of a metric of these sums: where it may lie on as many other sequences of that corpus.
+        """Return the 95 % interval of a metric of these sums, for as many other sequences of that corpus.
 
         With few sequences it is too narrow: in simulations that of 10 held the truth in 80 to 90 %, that of 100 in 91
-        to 94 %. There is none of a single sequence, or where a replicate's value is not a number. Replicates that
+        to 94 %. It is None for a single sequence, or if a replicate's value is not a number. Replicates that
         happen to hold no token are left out.
         """
         return None if self.sequences < 2 else interval(values[1:][self.totals["tokens"][1:] > 0])
 
 
 def poisson_weights(seed: int, sequences: Sequence[int]) -> Float64[Tensor, "1+replicate sequence"]:
-    """How often the sample (once) and each replicate hold each of these sequences."""
+    """Return how often the sample (once) and each replicate hold each of these sequences."""
     drawn = [np.random.default_rng((seed, number)).poisson(1, REPLICATES) for number in sequences]
     return torch.from_numpy(np.stack([np.append(1.0, times) for times in drawn], axis=1))
 
 
 def resample_features(values: Shaped[np.ndarray, " d_sae"], seed: int) -> Float64[Tensor, "1+replicate"]:
-    """The sum over all features, and over as many features drawn from them with replacement, once a replicate.
+    """Return the sum over all features, and for each replicate over as many, drawn from them with replacement.
 
-    The interval of such a sum tells how much it owes to which features a training happened to find: where it would lie
-    for another dictionary of this size, had it features of the same kinds, independent of each other. The tokens are
-    taken as given. A kind that no feature is of is never drawn: its interval is 0 to 0.
+    The interval of such a sum shows how much it depends on the features that a training happened to find: its range for
+    other dictionaries of this size whose features are of the same kinds, independent of each other. The tokens are
+    fixed. A kind without any feature is never drawn: its interval is 0 to 0.
     """
     random = np.random.default_rng(seed)
     values = values.astype(np.float64)
@@ -95,7 +95,7 @@ def resample_features(values: Shaped[np.ndarray, " d_sae"], seed: int) -> Float6
 
 
 def interval(replicates: Float[Tensor, " replicate"]) -> tuple[float, float] | None:
-    """The 2.5 and 97.5 percentiles; None where a value is not finite, or there is none."""
+    """Return the 2.5 and 97.5 percentiles; None if a value is not finite, or there is none."""
     if not len(replicates) or not replicates.isfinite().all():
         return None
     low, high = torch.quantile(replicates, replicates.new_tensor(PERCENTILES)).tolist()

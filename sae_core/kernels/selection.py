@@ -1,6 +1,6 @@
-"""Which feature activations a token keeps: the k largest of a row, the k·B largest of a batch, or those above a floor.
+"""Selection of active features: the k largest of a row, the k·B largest of a batch, or those above a floor.
 
-All take pre-activations and keep positive values only: a value of zero is an inactive feature.
+All functions take pre-activations and keep positive values only: a value of zero is an inactive feature.
 """
 
 from collections.abc import Sequence
@@ -33,24 +33,24 @@ class Selection:
 
     @cached_property
     def row_offsets(self) -> Int[Tensor, " batch"]:
-        """Where each row's entries start."""
+        """Start of each row's entries."""
         return _offsets(self.rows, self.batch)
 
     @property
     def row_borders(self) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
-        """Where each row's entries start, and where they end."""
+        """Start and end of each row's entries."""
         return self.row_offsets, pad(self.row_offsets[1:], (0, 1), value=len(self.rows))
 
     @cached_property
     def grouped(self) -> "ByFeature":
-        """The entries by feature as the kernels for GPUs want them."""
+        """Entries grouped by feature, as the kernels for GPUs read them."""
         from sae_core.kernels.gpu.sparse import ByFeature
 
         return ByFeature.of(self.features, self.d_sae)
 
     @cached_property
     def by_feature(self) -> Int[Tensor, " active"]:
-        """The order that groups the entries by feature, each feature's rows ascending."""
+        """Order that groups the entries by feature, each feature's rows ascending."""
         if self.features.device.type != "cpu":
             return self.features.sort(stable=True).indices
         keys = self.features.numpy()
@@ -60,30 +60,30 @@ class Selection:
 
     @cached_property
     def feature_offsets(self) -> Int[Tensor, " d_sae"]:
-        """Where each feature's entries start in `by_feature`."""
+        """Start of each feature's entries in `by_feature`."""
         return _offsets(self.features[self.by_feature], self.d_sae)
 
     def active(self) -> Bool[Tensor, " d_sae"]:
-        """Features with at least one entry."""
+        """Return a mask of the features with at least one entry."""
         active = torch.zeros(self.d_sae, dtype=torch.bool, device=self.features.device)
         active[self.features] = True
         return active
 
     def values(self, dense: Float[Tensor, "batch d_sae"]) -> Float[Tensor, " active"]:
-        """The selected entries of a matrix."""
+        """Return the selected entries of a matrix."""
         return dense.flatten()[self.rows * self.d_sae + self.features]
 
     def dense(self, values: Float[Tensor, " active"]) -> Float[Tensor, "batch d_sae"]:
-        """A matrix that holds `values` where selected, and zero elsewhere."""
+        """Return a matrix that holds `values` where selected, and zero elsewhere."""
         flat = values.new_zeros(self.batch * self.d_sae)
         return flat.index_put((self.rows * self.d_sae + self.features,), values).view(self.batch, self.d_sae)
 
 
 def topk(pre: Float[Tensor, "batch d_sae"], k: int, features: Axis | None = None) -> Selection:
-    """The k largest of each row, where positive; ties are broken as `torch.topk` does.
+    """Select the k largest of each row, where positive; ties are broken as `torch.topk` does.
 
-    Where `features` are shared by several processes, a row is that of all of them together and the answer is this
-    process' part of it; entries that tie with the last place are then all kept.
+    If several processes share `features`, a row is that of all of them together, and the result is this process' part
+    of it; then all entries that tie for the last place are kept.
     """
     batch, d_sae = pre.shape
     if gpu.selects(pre, k) and (features is None or features.size == 1):
@@ -100,11 +100,11 @@ def topk(pre: Float[Tensor, "batch d_sae"], k: int, features: Axis | None = None
 
 
 def batch_topk(pre: Float[Tensor, "batch d_sae"], count: int, shared: Sequence[Axis] = ()) -> Selection:
-    """The `count` largest of the whole batch, where positive.
+    """Select the `count` largest of the whole batch, where positive.
 
-    Exact: when several entries tie for the last place, just enough of them are kept; on the CPU the first ones. Where
-    the batch is `shared` by several processes it is that of all of them together, and the answer is this process' part
-    of it; entries that tie with the last place are then all kept.
+    Exact: if several entries tie for the last place, just enough of them are kept; on the CPU the first ones. If
+    several processes have `shared` the batch, it is that of all of them together, and the result is this process' part
+    of it; then all entries that tie for the last place are kept.
     """
     batch, d_sae = pre.shape
     local = min(count, pre.numel())
@@ -122,19 +122,19 @@ def batch_topk(pre: Float[Tensor, "batch d_sae"], count: int, shared: Sequence[A
 
 
 def above(pre: Float[Tensor, "batch d_sae"], floor: Float[Tensor, " d_sae"]) -> Selection:
-    """The entries that exceed their feature's floor and are positive."""
+    """Select the entries that exceed their feature's floor and are positive."""
     return _at(positions((pre > floor.clamp(min=0)).flatten()), *pre.shape)
 
 
 def positions(flat: Bool[Tensor, " size"]) -> Int[Tensor, " true"]:
-    """Where a mask is true, ascending; on a CPU numpy's way is six times as fast."""
+    """Return the indices at which a mask is true, ascending; on a CPU numpy is six times as fast as torch."""
     if flat.device.type != "cpu":
         return flat.nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(flat.numpy()))
 
 
 def _at(chosen: Int[Tensor, " active"], batch: int, d_sae: int) -> Selection:
-    """The entries at these positions of the flattened matrix, ascending."""
+    """Return the entries at these positions of the flattened matrix, ascending."""
     rows = torch.div(chosen, d_sae, rounding_mode="floor")
     return Selection(rows, chosen - rows * d_sae, batch, d_sae)
 
@@ -142,7 +142,7 @@ def _at(chosen: Int[Tensor, " active"], batch: int, d_sae: int) -> Selection:
 def _largest_of_all(
     flat: Float[Tensor, " size"], chosen: Int[Tensor, " chosen"], count: int, shared: Sequence[Axis]
 ) -> Int[Tensor, " kept"]:
-    """Of this process' `count` largest, those that are among the `count` largest of all processes."""
+    """Keep of this process' `count` largest those that are among the `count` largest of all processes."""
     values = flat[chosen]
     of_all = pad(values, (0, count - len(values)), value=-torch.inf)
     for axis in shared:
@@ -151,16 +151,18 @@ def _largest_of_all(
 
 
 def _largest_reference(flat: Float[Tensor, " size"], count: int) -> Int[Tensor, " chosen"]:
-    """Positions of the `count` largest values that are positive, ascending."""
+    """Return the positions of the `count` largest values that are positive, ascending."""
     largest = flat.topk(count, sorted=False)
     return largest.indices[largest.values > 0].sort().values
 
 
 def _largest(flat: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """`_largest_reference` by one comparison over all values, 10 times faster than a partial sort of them.
+    """Return what `_largest_reference` returns, on the CPU, 10 times faster than a partial sort of all values.
 
-    A sample of the values gives a floor that a little more than `count` values should exceed; only those are ranked.
-    A floor that turns out too high costs a second pass, never the answer.
+    Only a small share of the values is kept, so most need not be ranked. A sample of them gives a floor that a little
+    more than `count` values should exceed. One comparison finds those values, and only they are ranked. If the floor
+    turns out too high, too few exceed it: then all positive values are ranked. So the floor decides the time, never
+    the result.
     """
     candidates = np.flatnonzero(flat > _sampled_floor(flat, count))
     if len(candidates) < count:
@@ -177,8 +179,12 @@ def _largest(flat: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 
 def _sampled_floor(flat: NDArray[np.floating], count: int, sample_size: int = 1 << 16) -> float:
-    """A value that, by a sample, more than `count` entries exceed almost surely (four standard deviations), or 0."""
-    sample = flat[:: max(1, flat.size // sample_size) | 1]  # an odd step visits every column
+    """Return a floor that more than `count` of the values almost surely exceed; 0 if the sample is too small to tell.
+
+    Of a sample, `expected` values are among the `count` largest, give or take the root of that. The floor is the
+    sample's value four standard deviations further down.
+    """
+    sample = flat[:: max(1, flat.size // sample_size) | 1]  # an odd step visits every column if d_sae is a power of two
     expected = count * len(sample) / flat.size
     rank = int(expected + 4 * expected**0.5) + 4
     if rank >= len(sample):
@@ -187,7 +193,7 @@ def _sampled_floor(flat: NDArray[np.floating], count: int, sample_size: int = 1 
 
 
 def _offsets(ordered: Int[Tensor, " active"], groups: int) -> Int[Tensor, " groups"]:
-    """Where each group starts in a sorted list of group numbers."""
+    """Return the start of each group in a sorted list of group numbers."""
     if ordered.device.type != "cpu":
         return torch.searchsorted(ordered, torch.arange(groups, device=ordered.device))
     return torch.from_numpy(np.searchsorted(ordered.numpy(), np.arange(groups)))

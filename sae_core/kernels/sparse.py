@@ -1,8 +1,8 @@
 """Encode and decode where only active features get gradients.
 
 A step of dense autograd costs about 12·d_in·d_sae operations per token. Here it is the encoder's forward product,
-2·d_in·d_sae, plus some 10·d_in for each active feature. The `*_reference` functions say the same in plain autograd;
-tests hold one to the other.
+2·d_in·d_sae, plus some 10·d_in for each active feature. The `*_reference` functions compute the same in plain autograd;
+tests compare the two.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def active_values(
     centre: Float[Tensor, " d_in"] | None,
     selection: Selection,
 ) -> Float[Tensor, " active"]:
-    """The selected pre-activations, with gradients for `W_enc`, `b_enc` and `centre` (not for `x`).
+    """Return the selected pre-activations, with gradients for `W_enc`, `b_enc` and `centre` (not for `x`).
 
     `pre` is (x − centre) W_enc + b_enc, already computed without gradient because the selection needed it; without a
     centre (a transcoder) it is x W_enc + b_enc.
@@ -40,28 +40,28 @@ def active_values_reference(
     centre: Float[Tensor, " d_in"] | None,
     selection: Selection,
 ) -> Float[Tensor, " active"]:
-    """`active_values` by dense autograd."""
+    """Compute `active_values` by dense autograd."""
     return selection.values((x if centre is None else x - centre) @ W_enc + b_enc)
 
 
 def decode(
     values: Float[Tensor, " active"], W_dec: Float[Tensor, "d_sae d_in"], selection: Selection
 ) -> Float[Tensor, "batch d_in"]:
-    """Σ values · W_dec[feature] for each row, with gradients for `values` and `W_dec`."""
+    """Return Σ values · W_dec[feature] for each row, with gradients for `values` and `W_dec`."""
     return _apply(_Decode, values, W_dec, selection)
 
 
 def decode_reference(
     values: Float[Tensor, " active"], W_dec: Float[Tensor, "d_sae d_in"], selection: Selection
 ) -> Float[Tensor, "batch d_in"]:
-    """`decode` by a dense product."""
+    """Compute `decode` by a dense product."""
     return selection.dense(values) @ W_dec
 
 
 def _sum_by_feature(
     values: Float[Tensor, " active"], rows: Float[Tensor, "batch d_in"], selection: Selection
 ) -> Float[Tensor, "d_sae d_in"]:
-    """Σ values · rows[row] for each feature: the gradient of a dictionary, as a gather instead of a scatter."""
+    """Return Σ values · rows[row] for each feature: the gradient of a dictionary, by a gather instead of a scatter."""
     if gpu.runs_on(values, rows):
         from sae_core.kernels.gpu.sparse import sum_by_feature
 

@@ -43,7 +43,7 @@ class HookPoint:
         """Read `resid_post.9`, or TransformerLens' `blocks.9.hook_resid_post`.
 
         Raises:
-            ModelError: if `text` names no point of a layer.
+            ModelError: `text` does not name a point of a layer.
         """
         address = _parse(text)
         if address is None or address.name not in POINTS or address.layer is None or address.stream is not None:
@@ -63,7 +63,7 @@ class HookPoint:
 
 
 def _parse(text: str) -> Any:
-    """interp-engine's address, or None if `text` is none."""
+    """Return interp-engine's address, or None if `text` is not one."""
     try:
         return tlens_hook_to_point(text, _CONTRIBUTIONS) if text.startswith("blocks.") else parse_address(text)
     except (AddressError, UnmappedHook):

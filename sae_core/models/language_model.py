@@ -34,7 +34,7 @@ class LanguageModel:
     name: str
     """Slug, such as `smollm2-135m`."""
     source: str
-    """What `load_model` was given."""
+    """Source that `load_model` was called with."""
     weights_sha256: str
     """Of the files that hold weights and architecture."""
     tokenizer_sha256: str
@@ -78,7 +78,7 @@ class LanguageModel:
     # Text and tokens
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text`, starting with exactly one BOS if the tokenizer has one.
+        """Return the token ids of `text`, starting with exactly one BOS if the tokenizer has one.
 
         Special tokens that are spelled out in `text` are recognised. So a text that starts with BOS's own spelling, as
         the text of a whole sequence does, gets no second one.
@@ -89,7 +89,7 @@ class LanguageModel:
         return [self.bos_token_id, *token_ids]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of `token_ids`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of `token_ids`, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         vocabulary = self.token_bytes()
         return b"".join(vocabulary[token_id] for token_id in token_ids).decode(errors="replace")
 
@@ -97,7 +97,7 @@ class LanguageModel:
         """Raw bytes of each of the `vocab_size` tokens, never empty; a special token gives its text.
 
         Raises:
-            ModelError: if the vocabulary is neither byte-level BPE nor sentencepiece.
+            ModelError: the vocabulary is neither byte-level BPE nor sentencepiece.
         """
         if self._token_bytes is None:
             self._token_bytes = token_bytes(self.tokenizer, self.vocab_size)
@@ -109,7 +109,7 @@ class LanguageModel:
         """Width of the activations at `hook`.
 
         Raises:
-            ModelError: if the model has no such hook point.
+            ModelError: the model has no such hook point.
         """
         if hook not in self._d_in:
             self._d_in[hook] = self.activations(torch.zeros((1, 1), dtype=torch.long), hook).shape[-1]
@@ -123,7 +123,7 @@ class LanguageModel:
         Attention is causal, so right padding changes nothing before it and needs no mask.
 
         Raises:
-            ModelError: if the model has no such hook point, or the sequences are longer than its context.
+            ModelError: the model has no such hook point, or the sequences are longer than its context.
         """
         captured: dict[HookPoint, Tensor] = {}
 
@@ -156,12 +156,12 @@ class LanguageModel:
     ) -> Float[Tensor, "batch position vocab"]:
         """Next-token logits, float32, on the model's device.
 
-        With `hook` and `replace`, the rest of the pass goes on with `replace(activations, read_activations)` in place
-        of the activations at `hook`. The second are those at `read`, a point that comes before `hook` in the forward
+        With `hook` and `replace`, the pass continues with `replace(activations, read_activations)` instead of the
+        activations at `hook`. `read_activations` are those at `read`, a point that comes before `hook` in the forward
         pass, or `hook` itself if none is given. All are float32.
 
         Raises:
-            ModelError: if the model has no such hook point, the sequences are longer than its context, or `read` does
+            ModelError: the model has no such hook point, the sequences are longer than its context, or `read` does
                 not come before `hook`.
         """
         with HookManager() as hooks, torch.no_grad():
@@ -194,7 +194,7 @@ class LanguageModel:
         return self.hf_model(input_ids=token_ids.to(self.device), use_cache=False)
 
     def _resolve(self, hook: HookPoint) -> tuple[nn.Module, str]:
-        """The module that `hook` is at, and whether it is its input or its output."""
+        """Return the module that `hook` is at, and its side: input or output."""
         if not 0 <= hook.layer < self.n_layers:
             raise ModelError(f"{self.name} has no layer {hook.layer}: its layers are 0 to {self.n_layers - 1}.")
         attention_scale, mlp_scale = self._eager.arch.quirks.residual_multipliers
@@ -209,7 +209,7 @@ class LanguageModel:
     # Weights
 
     def output_directions(self) -> Float[Tensor, "d_model vocab"]:
-        """How much a direction in the residual stream, such as a decoder row, adds to each logit.
+        """Return what a direction in the residual stream, such as a decoder row, adds to each logit.
 
         `direction @ output_directions()` is its direct effect on the logits up to a positive factor: through the final
         norm's scale (and centring, if it is a LayerNorm) and the unembedding, centred over the vocabulary, because the
@@ -231,7 +231,7 @@ def _by_position(activations: Tensor, token_ids: Int[Tensor, "batch position"]) 
 
 
 def _final_norm_gain(norm: nn.Module, d_model: int) -> tuple[Float[Tensor, "d_model"], bool]:
-    """What `norm` multiplies each dimension by, and whether it subtracts the mean (LayerNorm does, RMSNorm does not).
+    """Return the factors of `norm` per dimension, and True if it subtracts the mean (LayerNorm does, RMSNorm not).
 
     Measured rather than read from `norm.weight`, because Gemma's norms multiply by 1 + weight.
     """
@@ -247,7 +247,7 @@ def _final_norm_gain(norm: nn.Module, d_model: int) -> tuple[Float[Tensor, "d_mo
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:
-    """Hash of what decides the token ids of a text."""
+    """Hash of the tokenizer's parts that decide the token ids of a text."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     for transient in ("version", "truncation", "padding"):
         state.pop(transient, None)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from sae_core.devices import resolve_device
-from sae_core.errors import ModelError
+from sae_core.errors import ModelError, first_line
 from sae_core.files import explain_full_disk, require_free_space, sha256_file, sha256_json
 from sae_core.models.language_model import LanguageModel
 
@@ -33,14 +33,14 @@ def load_model(
 
     Args:
         source: a GGUF file, a folder written by `save_pretrained`, or a hub id such as `HuggingFaceTB/SmolLM2-135M`.
-        device: `auto` (CUDA if there is any, else the CPU), or what `torch.device` takes.
+        device: `auto` (CUDA if there is any, else the CPU), or a device of torch.
         name: slug of the model; by default made from `source`.
         cache: folder that keeps a GGUF file's weights as safetensors, so that they are dequantised only once. None
             dequantises each time. The hub has a cache of its own.
 
     Raises:
-        ModelError: if there is no such model, it cannot be downloaded, or it is of a kind that cannot be used.
-        ArtifactError: if the disk is too small for the dequantised weights.
+        ModelError: there is no such model, it cannot be downloaded, or it is of a kind that cannot be used.
+        ArtifactError: the disk is too small for the dequantised weights.
     """
     resolved_device = resolve_device(device)
     path = Path(source).expanduser()
@@ -60,7 +60,7 @@ def load_model(
 
 
 def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageModel:
-    """Load a model from the hub's cache, and only if it is not all there from the hub.
+    """Load a model from the hub's cache, and from the hub only if the cache lacks a file.
 
     So a model that was downloaded once needs no network, and stays the same until that cache is cleared.
     """
@@ -77,7 +77,7 @@ def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageMode
 
 
 def _load_folder(folder: Path, device: torch.device, name: str, weights_sha256: str, *, source: str) -> LanguageModel:
-    """Load the model in `folder`; `source` is what the user gave for it."""
+    """Load the model in `folder`; `source` is the user's name for it."""
     with _explain_failure(source):
         hf_model, tokenizer = _read(str(folder), device)
     return LanguageModel(
@@ -86,7 +86,7 @@ def _load_folder(folder: Path, device: torch.device, name: str, weights_sha256: 
 
 
 def _read(place: str, device: torch.device, *, local_files_only: bool = False) -> tuple[Any, Any]:
-    """The `transformers` model and tokenizer at a folder or hub id."""
+    """Return the `transformers` model and tokenizer at a folder or hub id."""
     dtype = torch.float32 if device.type == "cpu" else "auto"
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local_files_only)
     if not tokenizer.is_fast:
@@ -140,9 +140,8 @@ def _explain_failure(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{source} cannot be loaded: {reason} "
+            f"{source} cannot be loaded: {first_line(error)}. "
             "Check the name and the network, or give a local folder or GGUF file of a causal language model."
         ) from error
 

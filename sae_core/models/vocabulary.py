@@ -20,7 +20,7 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
         vocab_size: entries to return.
 
     Raises:
-        ModelError: if the tokenizer is of another kind.
+        ModelError: the tokenizer is of another kind.
     """
     decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
     convert = _converter(_decoder_types(decoder))

@@ -1,7 +1,9 @@
-"""Sparse autoencoders and transcoders: one file an architecture, and one line here."""
+"""Sparse autoencoders and transcoders: one file per architecture, and one line here."""
 
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
 from sae_core.saes.batchtopk import BatchTopK
+from sae_core.saes.config import SAEConfig
 from sae_core.saes.gated import Gated
 from sae_core.saes.jumprelu import JumpReLU
 from sae_core.saes.matryoshka import MatryoshkaBatchTopK

@@ -5,17 +5,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core import kernels
-from sae_core.saes.base import SAE, Batch
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch
 
 
 def auxk(sae: SAE, batch: Batch, error: Float[Tensor, "batch d_out"]) -> Float[Tensor, ""]:
-    """‖e − ê‖² / ‖e‖²: dead features reconstruct what the living left over; 0 where none is dead.
+    """Return ‖e − ê‖² / ‖e‖², where dead features reconstruct the error of the others; 0 if none is dead.
 
     Args:
-        sae: whose features they are.
-        batch: names the dead.
-        error: e, the target less the reconstruction, detached; `b_dec` is out of it already, and ê is decoded without
-            it, from the k_aux = min(d_out / 2, dead) largest dead pre-activations of each token.
+        sae: the SAE.
+        batch: lists its dead features.
+        error: e, target minus reconstruction, detached. `b_dec` is subtracted already, so ê is decoded without it,
+            from the k_aux = min(d_out / 2, dead) largest dead pre-activations of each token.
     """
     dead, grid = batch.dead, batch.grid
     count = int(grid.features.all_reduce(torch.tensor(len(dead), device=error.device)))

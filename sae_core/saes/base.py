@@ -1,85 +1,25 @@
-"""What every sparse autoencoder (SAE) shares: parameters, start values, units, and the step's contract."""
+"""What every sparse autoencoder (SAE) shares: parameters, inference, units, and the contract of a training step."""
 
 import copy
-import html
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae_core import kernels
 from sae_core.errors import SAEError
 from sae_core.kernels import Selection
-from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
+from sae_core.parallel import SINGLE_PROCESS, Axis
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
+from sae_core.saes.display import Display
+from sae_core.saes.initialisation import autoencoder_start_values, transcoder_start_values
 from sae_core.saes.normalisation import NORMALISATIONS, token_moments
 
 
-@dataclass(frozen=True, kw_only=True)
-class SAEConfig:
-    """What every architecture needs to know; each architecture's own config adds to it."""
-
-    d_in: int
-    """Width of the activations that are read."""
-    d_sae: int
-    """Number of features."""
-    d_out: int | None = None
-    """Width of what a transcoder reconstructs; None for an autoencoder, which reconstructs its input."""
-    skip: bool = False
-    """Whether a transcoder adds x W_skip to its reconstruction (Paulo et al. 2025, arXiv:2501.18823)."""
-    apply_b_dec_to_input: bool = True
-    """Whether an autoencoder takes `b_dec` off its input before it encodes; a transcoder never does."""
-    normalize_activations: str = "none"
-    """What is done to each token first: a name in `sae_core.saes.normalisation`. Training never sets it."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one training step learns from, in the SAE's scaled units."""
-
-    x: Float[Tensor, "batch d_in"]
-    """Activations × `input_scale`."""
-    target: Float[Tensor, "batch d_out"]
-    """What is to be reconstructed, × `output_scale`: an autoencoder's `x`."""
-    variance: Float[Tensor, ""]
-    """Mean over all tokens of the step of ‖target − mean‖²."""
-    dead: Int[Tensor, " dead"]
-    """Numbers of the features that count as dead now."""
-    sparsity_warmup: float = 1.0
-    """0 to 1, the share of a sparsity penalty that applies at this step."""
-    grid: Grid = SINGLE_PROCESS
-    """The processes that share the step."""
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "batch d_in"], target: Tensor | None = None, **options: Any) -> Self:
-        """A batch of its own variance; without a target the input is the target."""
-        target = x if target is None else target
-        options.setdefault("dead", torch.empty(0, dtype=torch.int64, device=x.device))
-        return cls(x, target, variance_of(target, options.get("grid", SINGLE_PROCESS).tokens), **options)
-
-    def mean(self, per_token: Float[Tensor, " _"]) -> Float[Tensor, ""]:
-        """The mean over the tokens of all processes; of entries of tokens, the mean of their sum a token."""
-        return self.grid.tokens.all_reduce(per_token.sum()) / (len(self.x) * self.grid.tokens.size)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What one training step of an architecture gives; the numbers are those of all processes together."""
-
-    total: Float[Tensor, ""]
-    """What is minimised: reconstruction plus the architecture's own terms."""
-    mse: Float[Tensor, ""]
-    """Mean over tokens of ‖target − reconstruction‖², detached."""
-    l0: Float[Tensor, ""]
-    """Mean number of active features per token, detached."""
-    active: Bool[Tensor, " d_sae"]
-    """Features that were active on at least one token of this process' part of the batch."""
-
-
-class SAE(nn.Module):
+class SAE(Display):
     """A dictionary of `d_sae` features on the `d_in` activations of one hook point.
 
         pre = (x − b_dec) W_enc + b_enc        f = activate(pre) ≥ 0        x̂ = f W_dec + b_dec
@@ -93,14 +33,13 @@ class SAE(nn.Module):
     architecture: ClassVar[str]
     """The name in `ARCHITECTURES` and on disk."""
     Config: ClassVar[type[SAEConfig]] = SAEConfig
-    """The architecture's config."""
+    """Type of the architecture's config."""
     replicated: ClassVar[frozenset[str]] = frozenset({"b_dec", "W_skip"})
-    """Parameters without a dimension for features: every process of a width-sharded dictionary holds the whole."""
-
+    """Parameters without a feature dimension: every process of a width-sharded dictionary holds all of them."""
     lr_factors: ClassVar[Mapping[str, float]] = {}
-    """What the learning rate is multiplied by for some parameters; 1 for the others."""
+    """Factors on the learning rate of some parameters; 1 for the others."""
     is_dense: ClassVar[bool] = False
-    """Whether a step computes with all features, and not with the active ones alone; then `torch.compile` pays."""
+    """True if a step computes with all features, not only with the active ones; then `torch.compile` pays."""
 
     W_enc: Float[nn.Parameter, "d_in d_sae"]
     b_enc: Float[nn.Parameter, " d_sae"]
@@ -108,11 +47,11 @@ class SAE(nn.Module):
     b_dec: Float[nn.Parameter, " d_out"]
     W_skip: Float[nn.Parameter, "d_in d_out"] | None
     input_scale: Float[Tensor, ""]
-    """While training, activations are multiplied by this before they are encoded; 1 in the inference form."""
+    """While training, activations are multiplied by this before encoding; 1 in the inference form."""
     output_scale: Float[Tensor, ""]
-    """The same of what is reconstructed; an autoencoder's is its input scale."""
+    """The same for the activations to reconstruct; an autoencoder's is its input scale."""
     metadata: Mapping[str, Any]
-    """What is known of the SAE's origin: `model_name`, `hook_name` and more, as SAELens names them."""
+    """Origin of the SAE: `model_name`, `hook_name` and more, as SAELens names them."""
 
     def __init__(self, config: SAEConfig) -> None:
         super().__init__()
@@ -133,16 +72,16 @@ class SAE(nn.Module):
         self.register_buffer("input_scale", torch.ones(()))
         self.register_buffer("output_scale", torch.ones(()))
 
-    # What it is
+    # Sizes
 
     @property
     def d_in(self) -> int:
-        """Width of the activations that are read."""
+        """Width of the activations that the SAE reads."""
         return self.config.d_in
 
     @property
     def d_out(self) -> int:
-        """Width of the activations that are reconstructed."""
+        """Width of the activations that it reconstructs."""
         return self.config.d_in if self.config.d_out is None else self.config.d_out
 
     @property
@@ -152,12 +91,12 @@ class SAE(nn.Module):
 
     @property
     def k(self) -> int | None:
-        """Active features per token that training aimed at; None where the architecture sets no number."""
+        """Active features per token that training aims at; None if the architecture sets no number."""
         return getattr(self.config, "k", None)
 
     @property
     def is_transcoder(self) -> bool:
-        """Whether it reconstructs another hook point than it reads."""
+        """True if it reconstructs another hook point than it reads."""
         return self.config.d_out is not None
 
     @property
@@ -167,22 +106,22 @@ class SAE(nn.Module):
     # Inference
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
-        """Feature activations, ≥ 0, of activations in the model's own units."""
+        """Return the feature activations, ≥ 0, of activations in the model's own units."""
         return self.activate(self._pre_activations(x)).reshape(*x.shape[:-1], self.d_sae)
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> tuple[Selection, Float[Tensor, " active"]]:
-        """`encode`, as the entries that are not zero and their values: no dense matrix is made but pre-activations."""
+        """Return the non-zero entries of `encode` and their values; only pre-activations become a dense matrix."""
         return self.activate_sparse(self._pre_activations(x))
 
     def decode(
         self, f: Float[Tensor, "... d_sae"], x: Float[Tensor, "... d_in"] | None = None
     ) -> Float[Tensor, "... d_out"]:
-        """The reconstruction f W_dec + b_dec.
+        """Return the reconstruction f W_dec + b_dec.
 
         Args:
             f: feature activations.
-            x: what they were encoded from, without which an SAE that normalises each token or has a skip connection
-                cannot tell its output.
+            x: the activations that they were encoded from. An SAE that normalises each token or has a skip connection
+                needs them.
 
         Raises:
             SAEError: such an SAE got no `x`.
@@ -196,11 +135,11 @@ class SAE(nn.Module):
         return moments.undo(rows).reshape(*x.shape[:-1], self.d_out)
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """The reconstruction of activations in the model's own units."""
+        """Return the reconstruction of activations in the model's own units."""
         return self.decode(self.encode(x), x)
 
     def _pre_activations(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "token d_sae"]:
-        """Of activations in the model's own units."""
+        """Pre-activations of activations in the model's own units."""
         rows = self._rows(x)
         return self.pre_activations(token_moments(self.config.normalize_activations, rows).apply(rows))
 
@@ -214,37 +153,37 @@ class SAE(nn.Module):
     def pre_activations(
         self, x: Float[Tensor, "batch d_in"], features: Axis = SINGLE_PROCESS.features
     ) -> Float[Tensor, "batch d_sae"]:
-        """(x − b_dec) W_enc + b_enc, without b_dec in a transcoder; in the parameters' precision under autocast too."""
+        """Return (x − b_dec) W_enc + b_enc, without b_dec in a transcoder, in `b_enc`'s type also under autocast."""
         centre = self.centre(features)
         pre = torch.addmm(self.b_enc, x if centre is None else x - centre, self.W_enc)
         return pre.to(self.b_enc.dtype)
 
     def centre(self, features: Axis = SINGLE_PROCESS.features) -> Float[Tensor, " d_in"] | None:
-        """What is taken off the input before it is encoded."""
+        """Return what is subtracted from the input before it is encoded, if anything."""
         return features.copy_to(self.b_dec) if self._centres_input else None
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """Feature activations, ≥ 0, from pre-activations."""
+        """Return the feature activations, ≥ 0, from pre-activations."""
         raise NotImplementedError
 
     def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
-        """`activate`, as the entries that are not zero and their values."""
+        """Return the non-zero entries of `activate` and their values."""
         f = self.activate(pre)
         active = kernels.above(f, f.new_zeros(self.d_sae))
         return active, active.values(f)
 
     def skipped(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"] | float:
-        """What the skip connection adds to the reconstruction: x W_skip, or 0."""
+        """Return what the skip connection adds to the reconstruction: x W_skip, or 0."""
         return 0.0 if self.W_skip is None else x @ self.W_skip
 
     def reconstruct(
         self, f: Float[Tensor, "batch d_sae"], x: Float[Tensor, "batch d_in"], features: Axis
     ) -> Float[Tensor, "batch d_out"]:
-        """While training: f W_dec + b_dec (+ x W_skip), over all shards of the dictionary."""
+        """Return the reconstruction of a training step: f W_dec + b_dec (+ x W_skip), over all shards."""
         return features.all_reduce((f @ self.W_dec).to(self.b_dec.dtype)) + self.b_dec + self.skipped(x)
 
     def losses(self, batch: Batch) -> Losses:
-        """One training step's losses."""
+        """Return the losses of one training step."""
         raise NotImplementedError
 
     # Training
@@ -260,27 +199,18 @@ class SAE(nn.Module):
     ) -> None:
         """Set the start values from a sample of activations in the model's own units.
 
-        Decoder rows are random unit vectors; an autoencoder's encoder is their transpose, a transcoder's are others,
-        with a `b_enc` that takes off what the input's geometric median gives: else the few directions near it would be
-        active on every token, and the others dead. `b_dec` is the target's geometric median, and the scales give input
-        and target a mean norm of the square root of their width. The start values do not depend on how many processes
-        share the features.
+        Args:
+            sample: activations that the SAE reads.
+            seed: of the directions.
+            target: activations that a transcoder reconstructs; None takes the sample.
+            features: the processes that share the dictionary; its start values do not depend on their number.
         """
-        target = sample if target is None else target
-        generator = torch.Generator().manual_seed(seed)
-        self.W_dec.copy_(self._directions(self.d_out, generator, features))
-        self.W_enc.copy_((self._directions(self.d_in, generator, features) if self.is_transcoder else self.W_dec).t())
-        self.b_enc.zero_()
-        self.input_scale.copy_(self.d_in**0.5 / sample.norm(dim=1).mean())
-        self.output_scale.copy_(self.d_out**0.5 / target.norm(dim=1).mean())
-        self.b_dec.copy_(geometric_median(target * self.output_scale))
         if self.is_transcoder:
-            self.b_enc.copy_(-geometric_median(sample * self.input_scale) @ self.W_enc)
-
-    def _directions(self, width: int, generator: torch.Generator, features: Axis) -> Float[Tensor, "d_sae width"]:
-        total = self.d_sae * features.size
-        directions = torch.randn(total, width, generator=generator)[features.part(total)].to(self.W_dec)
-        return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
+            values = transcoder_start_values(sample, sample if target is None else target, self.d_sae, seed, features)
+        else:
+            values = autoencoder_start_values(sample, self.d_sae, seed, features)
+        for name, value in vars(values).items():
+            getattr(self, name).copy_(value)
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
@@ -289,18 +219,18 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
-        """Drop the part of each decoder row's gradient that would only change the row's norm, which is fixed."""
+        """Remove the component of each decoder row's gradient along the row: its norm is fixed."""
         if self.W_dec.grad is not None:
             along = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
 
     @torch.no_grad()
     def fold_scales(self) -> None:
-        """Take and give activations in the model's own units from now on.
+        """Fold the scales into the weights, so that the SAE reads and writes activations in the model's own units.
 
-        With input scale s and output scale t, every activation function here satisfies act(t·pre) = t·act(pre), where
-        a threshold, if there is one, is scaled too. So multiplying the encoder by s / t and dividing what is added in
-        scaled units by t gives f / t and the reconstruction / t; decoder rows keep their norm.
+        With input scale s and output scale t, every activation function here satisfies act(t·pre) = t·act(pre) if a
+        threshold is scaled too. So multiplying the encoder by s / t and dividing what is added in scaled units by t
+        gives f / t and the reconstruction / t; decoder rows keep their norm.
         """
         self.W_enc.mul_(self.input_scale / self.output_scale)
         if self.W_skip is not None:
@@ -311,84 +241,14 @@ class SAE(nn.Module):
         self.output_scale.fill_(1)
 
     def in_output_units(self) -> tuple[str, ...]:
-        """Names of the parameters that are measured in units of the reconstruction."""
+        """Return the names of the parameters in units of the reconstruction."""
         return ("b_enc", "b_dec")
 
-    # On disk and on screen
-
     def for_inference(self) -> "SAE":
-        """A copy that takes activations in the model's own units, in the form that is saved and indexed.
+        """Return a copy in the form that is saved and indexed: it reads activations in the model's own units.
 
-        Its parameters want no gradient, so that encoding keeps no graph.
+        Its parameters need no gradient, so that encoding keeps no graph.
         """
         sae = copy.deepcopy(self).requires_grad_(False)
         sae.fold_scales()
         return sae
-
-    def save(self, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the inference form in SAELens' layout; see `sae_core.checkpoints.saelens.write`."""
-        from sae_core.checkpoints import saelens
-
-        saelens.write(self, Path(folder), self.metadata if metadata is None else metadata)
-
-    @classmethod
-    def load(cls, source: str | Path) -> "SAE":
-        """Read an SAE in any format that SeeSAE knows, from a folder, a file or the hub.
-
-        Args:
-            source: a path, or `org/repo[/folder][@revision]` on the hub.
-
-        Raises:
-            CheckpointError: there is none, or it cannot be read; the message says why.
-        """
-        from sae_core.checkpoints import load
-
-        return load(source).sae
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for name, value in self._facts().items()
-        )
-        kind = "transcoder" if self.is_transcoder else "sparse autoencoder"
-        return f"<table><caption>{self.architecture} {kind}</caption>{rows}</table>"
-
-    def _facts(self) -> dict[str, Any]:
-        """What a person wants to know of an SAE at a glance."""
-        facts = {"d_in": self.d_in, "d_sae": self.d_sae}
-        if self.is_transcoder:
-            facts["d_out"] = self.d_out
-        if self.k is not None:
-            facts["k"] = self.k
-        origin = {"model": "model_name", "hook": "hook_name", "hook_out": "hook_name_out"}
-        known = {name: self.metadata[key] for name, key in origin.items() if self.metadata.get(key)}
-        parameters = sum(parameter.numel() for parameter in self.parameters())
-        return {**facts, **known, "parameters": f"{parameters:,}", "device": str(self.W_dec.device)}
-
-
-def variance_of(target: Float[Tensor, "batch d_out"], tokens: Axis = SINGLE_PROCESS.tokens) -> Float[Tensor, ""]:
-    """Mean over the tokens of all processes of ‖target − mean‖²."""
-    count = len(target) * tokens.size
-    mean = tokens.all_reduce(target.sum(dim=0)) / count
-    return tokens.all_reduce((target - mean).square().sum()) / count
-
-
-def geometric_median(
-    points: Float[Tensor, "points d_in"], *, iterations: int = 50, tolerance: float = 1e-5
-) -> Float[Tensor, " d_in"]:
-    """The point with the least mean distance to all others, by Weiszfeld's algorithm.
-
-    Unlike the mean it is not dragged by the few tokens whose activations are many times larger than the rest.
-    """
-    median = points.mean(dim=0)
-    for _ in range(iterations):
-        distances = torch.linalg.vector_norm(points - median, dim=1).clamp(min=torch.finfo(points.dtype).tiny)
-        weights = (1 / distances) / (1 / distances).sum()
-        previous, median = median, weights @ points
-        if torch.linalg.vector_norm(median - previous) <= tolerance * torch.linalg.vector_norm(median):
-            break
-    return median

@@ -30,12 +30,12 @@ class BatchTopK(TopK):
         self.register_buffer("threshold", torch.tensor(-1.0))
 
     def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
-        """The entries that stay active, the largest of the batch over all processes."""
+        """Select the largest entries of the batch over all processes."""
         count = self.config.k * len(pre) * grid.tokens.size
         return kernels.batch_topk(pre, count, (grid.tokens, grid.features))
 
     def observe(self, values: Float[Tensor, " active"], grid: Grid) -> None:
-        """Move the threshold towards the smallest activation of the batch."""
+        """Move the threshold towards the smallest selected activation of the batch."""
         smallest = torch.cat([values, values.new_full((1,), torch.inf)]).min().reshape(1)
         for axis in (grid.tokens, grid.features):
             smallest = axis.gather(smallest).min().reshape(1)
@@ -45,7 +45,7 @@ class BatchTopK(TopK):
 
     @torch.no_grad()
     def for_inference(self) -> JumpReLU:
-        """The JumpReLU that uses the learned threshold, with the scales folded in."""
+        """Return the JumpReLU that uses the learned threshold, with the scales folded in."""
         shared = {name: getattr(self.config, name) for name in ("d_in", "d_sae", "d_out", "skip", "k")}
         sae = JumpReLU(JumpReLUConfig(**shared)).to(self.W_enc).requires_grad_(False)
         for name, parameter in self.named_parameters():

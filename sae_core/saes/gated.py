@@ -1,4 +1,4 @@
-"""Gated: one path says whether a feature is active, another how much (Rajamanoharan et al. 2024a, arXiv:2404.16014)."""
+"""Gated: one path opens a feature, another sets its strength (Rajamanoharan et al. 2024a, arXiv:2404.16014)."""
 
 from dataclasses import asdict, dataclass
 
@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 from sae_core.saes.jumprelu import JumpReLU, JumpReLUConfig
 
 
@@ -44,12 +46,12 @@ class Gated(SAE):
         self.r_mag = nn.Parameter(torch.zeros(config.d_sae))
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """The magnitude where the gate, `pre`, is open."""
+        """Return the magnitude where the gate, `pre`, is open."""
         magnitude = ((pre - self.b_enc) * self.r_mag.exp() + self.b_mag).relu()
         return torch.where(pre > 0, magnitude, 0)
 
     def losses(self, batch: Batch) -> Losses:
-        """Squared error, the penalty on the gate, and the gate's own squared error."""
+        """Return squared error, plus the penalty on the gate, plus the gate's own squared error."""
         features = batch.grid.features
         gate = self.pre_activations(batch.x, features)
         f, opening = self.activate(gate), gate.relu()
@@ -69,12 +71,12 @@ class Gated(SAE):
         )
 
     def in_output_units(self) -> tuple[str, ...]:
-        """Names of the parameters that are measured in units of the reconstruction."""
+        """Return the names of the parameters in units of the reconstruction."""
         return (*super().in_output_units(), "b_mag")
 
     @torch.no_grad()
     def for_inference(self) -> JumpReLU:
-        """The JumpReLU that computes the same, with the scales folded in.
+        """Return the JumpReLU that computes the same, with the scales folded in.
 
         The gate opens where the magnitude's pre-activation exceeds b_mag − exp(r_mag) b_enc.
         """

@@ -17,7 +17,9 @@ from sae_core.errors import SAEError
 from sae_core.kernels import Selection
 from sae_core.parallel import SINGLE_PROCESS, Axis
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 
 START_TOKENS = 1024
 """Tokens of the sample that the start threshold is taken from."""
@@ -44,16 +46,16 @@ class JumpReLU(SAE):
     The loss is mean squared error over the activations' variance, plus λ (L0 / k − 1)², plus AuxK. A step function has
     no gradient, so thresholds get the paper's straight-through estimate of the expected one: that of a step smeared
     over a window. The paper's window has one width for all; here it is a share of the threshold, so that it suits any
-    scale, and ends above zero: only the few entries that are active or nearly so need be looked at.
+    scale, and ends above zero: only the few entries that are active or nearly active have to be read.
     """
 
     architecture = "jumprelu"
     Config = JumpReLUConfig
     config: JumpReLUConfig
     lr_factors: ClassVar[Mapping[str, float]] = {"threshold": 10.0}
-    """Adam moves a parameter by a learning rate at most, whatever its gradient; thresholds have far to go."""
+    """Adam moves a parameter by about one learning rate per step at most, and thresholds have far to go."""
     threshold: Float[nn.Parameter, " d_sae"]
-    """What a feature's pre-activation must exceed."""
+    """Threshold that a feature's pre-activation must exceed to be active."""
 
     def __init__(self, config: JumpReLUConfig) -> None:
         super().__init__(config)
@@ -70,7 +72,7 @@ class JumpReLU(SAE):
         target: Float[Tensor, "tokens d_out"] | None = None,
         features: Axis = SINGLE_PROCESS.features,
     ) -> None:
-        """Start values as everywhere, and the one threshold for all features that gives the sample an L0 of k.
+        """Set the shared start values, and for all features the one threshold that gives the sample an L0 of k.
 
         The paper starts near zero and lets some ten thousand steps raise the thresholds; a run of some hundred steps
         has no time for that.
@@ -83,16 +85,16 @@ class JumpReLU(SAE):
         self.threshold.fill_(smallest)
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """`pre` above the threshold, where positive."""
+        """Return `pre` where it is positive and above the threshold, and zero elsewhere."""
         return torch.where(pre > self.threshold.clamp(min=0), pre, 0)
 
     def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
-        """`activate`, as the entries that are not zero and their values."""
+        """Return the non-zero entries of `activate` and their values."""
         active = kernels.above(pre, self.threshold)
         return active, active.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
-        """Squared error over variance, the penalty on L0 (warmed up), and AuxK."""
+        """Return squared error over variance, plus the warmed-up penalty on L0, plus AuxK."""
         config, features = self.config, batch.grid.features
         assert config.k is not None, "an SAE that is trained has a k"
         threshold = self.threshold.clamp(min=0)
@@ -117,7 +119,7 @@ class JumpReLU(SAE):
         )
 
     def in_output_units(self) -> tuple[str, ...]:
-        """Names of the parameters that are measured in units of the reconstruction."""
+        """Return the names of the parameters in units of the reconstruction."""
         return (*super().in_output_units(), "threshold")
 
 

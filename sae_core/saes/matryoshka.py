@@ -25,7 +25,7 @@ class MatryoshkaConfig(TopKConfig):
 class MatryoshkaBatchTopK(BatchTopK):
     """BatchTopK whose loss is the mean of the reconstruction losses of nested prefixes of the dictionary.
 
-    Small prefixes have to find general features, which larger ones then cannot absorb into special cases. The
+    Small prefixes have to find general features, so that larger ones cannot absorb these into special cases. The
     inference form is the `JumpReLU` of the whole dictionary.
     """
 
@@ -42,10 +42,10 @@ class MatryoshkaBatchTopK(BatchTopK):
     def decode_prefixes(
         self, values: Float[Tensor, " active"], selection: Selection, grid: Grid
     ) -> Float[Tensor, "prefix batch d_out"]:
-        """Without `b_dec`, what each prefix decodes.
+        """Decode by each prefix, without `b_dec`.
 
-        One decode gives what each ring, a prefix less the one before, adds for each token, as if rings times tokens
-        were the batch; prefixes are the running sums over rings.
+        A ring is a prefix without the one before. One decode gives what each ring adds for each token, as if rings
+        times tokens were the batch; prefixes are the running sums over rings.
         """
         rings = len(self.config.prefixes)
         ends = torch.tensor(self.config.prefixes, dtype=torch.float64) * self.d_sae * grid.features.size

@@ -1,6 +1,6 @@
-"""What some public SAEs do to each token's activations before they encode them, and undo after they decode.
+"""Normalisations that some public SAEs apply to each token before encoding, and undo after decoding.
 
-A factor that is the same for all tokens is not here: it is folded into the weights when a checkpoint is read.
+A factor that is the same for all tokens is not among them: it is folded into the weights when a checkpoint is read.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
 
 @dataclass(frozen=True)
 class Moments:
-    """What a token's activations are shifted and divided by."""
+    """Shift and scale of each token's activations."""
 
     shift: Float[Tensor, "token 1"] | float = 0.0
     scale: Float[Tensor, "token 1"] | float = 1.0
     epsilon: float = 0.0
-    """Keeps the division, and only it, from dividing by zero."""
+    """Prevents a division by zero; `undo` does not use it."""
 
     def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        """(x − shift) / (scale + ε)."""
+        """Return (x − shift) / (scale + ε)."""
         return x if self is PLAIN else (x - self.shift) / (self.scale + self.epsilon)
 
     def undo(self, y: Float[Tensor, "token d_out"]) -> Float[Tensor, "token d_out"]:
-        """y · scale + shift."""
+        """Return y · scale + shift."""
         return y if self is PLAIN else y * self.scale + self.shift
 
 
@@ -35,9 +35,9 @@ PLAIN = Moments()
 
 
 def token_moments(normalisation: str, x: Float[Tensor, "token d_in"]) -> Moments:
-    """What `normalisation` does to each of these tokens, as SAELens 6 (and OpenAI's code) computes it.
+    """Return the shift and scale of each token, as SAELens 6 (and OpenAI's code) computes them.
 
-    `layer_norm` takes off the mean and divides by the unbiased standard deviation; `constant_norm_rescale` gives each
+    `layer_norm` subtracts the mean and divides by the unbiased standard deviation; `constant_norm_rescale` gives each
     token the norm √d_in.
     """
     if normalisation == "layer_norm":

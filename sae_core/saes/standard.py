@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,11 @@ class Standard(SAE):
     config: StandardConfig
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """relu."""
+        """Return relu(pre)."""
         return pre.relu()
 
     def losses(self, batch: Batch) -> Losses:
-        """Squared error plus λ Σ f, λ warmed up; dense, because L1 leaves hundreds of features active at first."""
+        """Return squared error plus λ Σ f, λ warmed up. Dense, because at first hundreds of features are active."""
         features = batch.grid.features
         f = self.activate(self.pre_activations(batch.x, features))
         mse = batch.mean((batch.target - self.reconstruct(f, batch.x, features)).square().sum(dim=1))

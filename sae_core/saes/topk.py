@@ -10,7 +10,9 @@ from sae_core import kernels
 from sae_core.kernels import Selection
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAE, Batch, Losses, SAEConfig
+from sae_core.saes.base import SAE
+from sae_core.saes.batch import Batch, Losses
+from sae_core.saes.config import SAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +36,24 @@ class TopK(SAE):
     config: TopKConfig
 
     def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
-        """The entries that stay active; in a width-sharded dictionary, those of this process."""
+        """Select the entries that stay active; in a width-sharded dictionary, those of this process."""
         return kernels.topk(pre, self.config.k, grid.features)
 
     def observe(self, values: Float[Tensor, " active"], grid: Grid) -> None:
-        """Learn from a training batch's activations; TopK has nothing to learn from them."""
+        """Update state from a training batch's activations; TopK has none."""
 
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        """The selected pre-activations, and zero elsewhere."""
+        """Return the selected pre-activations, and zero elsewhere."""
         selection, values = self.activate_sparse(pre)
         return selection.dense(values)
 
     def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
-        """`activate`, as the entries that are not zero and their values."""
+        """Return the non-zero entries of `activate` and their values."""
         selection = self.select(pre.detach(), SINGLE_PROCESS)
         return selection, selection.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
-        """Gao et al.'s loss; the number of active features is set, so there is nothing to warm up."""
+        """Return Gao et al.'s loss; it has no sparsity penalty to warm up."""
         grid = batch.grid
         with torch.no_grad():
             pre = self.pre_activations(batch.x, grid.features)
@@ -73,5 +75,5 @@ class TopK(SAE):
     def decode_prefixes(
         self, values: Float[Tensor, " active"], selection: Selection, grid: Grid
     ) -> Float[Tensor, "prefix batch d_out"]:
-        """Without `b_dec`, what each prefix of the dictionary that the loss knows decodes; the last is all of it."""
+        """Decode by each prefix of the dictionary that enters the loss, without `b_dec`; the last is the whole."""
         return kernels.decode(values, self.W_dec, selection)[None]

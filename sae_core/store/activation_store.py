@@ -44,7 +44,7 @@ class ActivationShards(Protocol):
     n_shards: int
 
     def shard(self, index: int, /) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """The numbers of one shard's sequences, and their activations."""
+        """Return the numbers of one shard's sequences, and their activations."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class FeatureBlock:
         return np.repeat(np.arange(self.n_features, dtype=np.int32), self.count)
 
     def features(self, start: int, stop: int) -> "FeatureBlock":
-        """Rows `start` to `stop - 1` by themselves."""
+        """Return rows `start` to `stop - 1` as a block."""
         own = slice(self.indptr[start], self.indptr[stop])
         indptr = self.indptr[start : stop + 1] - self.indptr[start]
         return FeatureBlock(self.start + start, indptr, self.position[own], self.value[own])
 
     def on(self, positions: range) -> "FeatureBlock":
-        """The activations at these positions alone."""
+        """Return only the activations at these positions."""
         kept = (self.position >= positions.start) & (self.position < positions.stop)
         if kept.all():
             return self
@@ -91,14 +91,14 @@ class FeatureBlock:
 class ActivationStore:
     """A finished store, opened for reading; only the counts are held.
 
-    A shard is mapped while it is read and no longer: what was read of a mapped file stays in memory as long as the map
-    does, and in the end that would be the whole store.
+    A shard is mapped only while it is read: the pages read of a mapped file stay in memory as long as the map does, and
+    in the end that would be the whole store.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.plan: dict[str, Any] = manifest["plan"]
-        """What the store was made from: hashes, versions, sizes."""
+        """Inputs that the store was made from: hashes, versions, sizes."""
         self.d_sae: int = self.plan["d_sae"]
         self._paths = [folder / shard["file"] for shard in manifest["shards"]]
         self.shard_nonzeros: list[int] = [shard["nonzeros"] for shard in manifest["shards"]]
@@ -117,7 +117,7 @@ class ActivationStore:
         """Open a finished store.
 
         Raises:
-            ArtifactError: if the store is not finished, or a shard is missing or is not what was written.
+            ArtifactError: the store is not finished, or a shard is missing or is not what was written.
         """
         manifest_file = folder / MANIFEST
         if not manifest_file.exists():
@@ -185,19 +185,19 @@ def build_store(
 ) -> ActivationStore:
     """Encode every counted token and keep the non-zero activations.
 
-    Killed at any moment, the same call goes on after the last whole shard, without asking for the activations of
+    If it is killed, the same call continues after the last whole shard, without asking for the activations of
     those that are done, and ends with the same bytes. A finished store of the same SAE and sequences is just opened.
 
     Args:
         sae: in its inference form.
         shards: activations of `sequences`, in order; an `ActivationCache` is one.
-        sequences: what the activations were computed on.
-        folder: where the store is, or is to be.
+        sequences: the text that the activations were computed on.
+        folder: of the store.
         progress: in counted tokens.
 
     Raises:
-        ArtifactError: if the disk is full, or the shards are not those of `sequences`.
-        CorpusError: if the sequences are too long or too many for the store's integers.
+        ArtifactError: the disk is full, or the shards are not those of `sequences`.
+        CorpusError: the sequences are too long or too many for the store's integers.
     """
     reuse_freed_memory()
     plan = _plan(sae, sequences)
@@ -266,7 +266,7 @@ def _does_not_cover(folder: Path) -> ArtifactError:
 
 
 def _remove_leftovers(folder: Path, files: set[str]) -> None:
-    """Remove shards of an earlier plan and what a killed run was writing."""
+    """Remove shards of an earlier plan, and files that a killed run left half written."""
     for path in [*folder.glob("shard-*.safetensors"), *folder.glob(".shard-*.tmp")]:
         if path.name not in files:
             path.unlink()
@@ -274,7 +274,7 @@ def _remove_leftovers(folder: Path, files: set[str]) -> None:
 
 @dataclass(frozen=True)
 class _Builder:
-    """One build of a store: its inputs, and the mark in each of its shards."""
+    """One build of a store: its inputs, and the mark that its shards carry."""
 
     sae: SAE
     shards: ActivationShards
@@ -291,7 +291,7 @@ class _Builder:
         return self.folder / f"shard-{i:05}.safetensors"
 
     def kept_shard(self, i: int) -> dict[str, Any] | None:
-        """The manifest's entry of a shard that an earlier call with the same inputs wrote."""
+        """Return the manifest's entry of a shard that an earlier call with the same inputs wrote."""
         if not self.path(i).exists():
             return None
         with safe_open(self.path(i), framework="numpy") as file:
@@ -299,7 +299,7 @@ class _Builder:
         return self._entry(i, header) if header["mark"] == self.mark else None
 
     def write_shard(self, i: int) -> dict[str, Any]:
-        """Encode and write one shard; gives its entry in the manifest."""
+        """Encode and write one shard; return its entry in the manifest."""
         where, activations = self.shards.shard(i)
         start, stop, _ = where.indices(len(self.sequences))
         tensors = self._encode(start, stop, activations)
@@ -341,10 +341,10 @@ class _Builder:
 def nonzeros(
     sae: SAE, x: Float[Tensor, "token d_in"]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Encode tokens; the non-zero activations as (row of `x`, feature, value), by row.
+    """Encode tokens; return the non-zero activations as (row of `x`, feature, value), by row.
 
     Raises:
-        ArtifactError: if an activation, of the model or of the SAE, is NaN or infinite.
+        ArtifactError: an activation, of the model or of the SAE, is NaN or infinite.
     """
     if not x.isfinite().all():
         raise ArtifactError("The model's activations are not numbers. Delete the activation cache and run it again.")

@@ -18,19 +18,19 @@ Table = TypeVar("Table")
 
 
 def bounds(lengths: NDArray[Any]) -> Indices:
-    """The `indptr` of segments of the given lengths."""
+    """Return the `indptr` of segments of the given lengths."""
     indptr = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=indptr[1:])
     return indptr
 
 
 def row_bounds(rows: NDArray[Any], n_rows: int) -> Indices:
-    """The `indptr` of rows that are sorted ascending."""
+    """Return the `indptr` of rows that are sorted ascending."""
     return bounds(np.bincount(rows, minlength=n_rows))
 
 
 def run_starts(*keys: NDArray[Any]) -> Indices:
-    """Where a new run of equal keys starts."""
+    """Return the indices at which a new run of equal keys starts."""
     changed = np.zeros(len(keys[0]), bool)
     changed[:1] = True
     for key in keys:
@@ -45,34 +45,34 @@ def rank_in_row(rows: NDArray[Any], n_rows: int) -> Indices:
 
 
 def stable_argsort(keys: NDArray[np.signedinteger[Any]]) -> Indices:
-    """The order by key, equal ones as they came; torch sorts non-negative integers by radix, several times faster."""
+    """Return the stable order by key; torch sorts non-negative integers by radix, several times faster."""
     order: Indices = torch.from_numpy(keys).sort(stable=True).indices.numpy()
     return order
 
 
 def stable_order(rows: NDArray[Any], keys: NDArray[np.uint32]) -> Indices:
-    """The order by (row, key), equal ones as they came; a row must be below 2^31."""
+    """Return the stable order by (row, key); a row must be below 2^31."""
     return stable_argsort((rows.astype(np.int64) << 32) | keys)
 
 
 def gather_ranges(starts: Indices, lengths: Indices) -> Indices:
-    """The indices `starts[i]` to `starts[i] + lengths[i] - 1` of all ranges, one range after the other."""
+    """Return the indices `starts[i]` to `starts[i] + lengths[i] - 1` of all ranges, one range after the other."""
     indptr = bounds(lengths)
     return np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
 
 
 def maximum(values: NDArray[np.float32], indptr: Indices) -> NDArray[np.float32]:
-    """The maximum of each segment of positive values; 0 for an empty one."""
+    """Return the maximum of each segment of positive values; 0 for an empty one."""
     return _reduce(np.maximum, values, indptr)
 
 
 def minimum(values: Indices, indptr: Indices) -> Indices:
-    """The minimum of each segment; 0 for an empty one."""
+    """Return the minimum of each segment; 0 for an empty one."""
     return _reduce(np.minimum, values, indptr)
 
 
 def total(values: NDArray[np.float64], indptr: Indices) -> NDArray[np.float64]:
-    """The sum of each segment; 0 for an empty one."""
+    """Return the sum of each segment; 0 for an empty one."""
     return _reduce(np.add, values, indptr)
 
 
@@ -88,14 +88,14 @@ def _reduce(operation: np.ufunc, values: NDArray[Any], indptr: Indices) -> NDArr
 def top_k(
     scores: Float[Tensor, "row column"], k: int, *, then: Float[Tensor, "row column"] | None = None
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """The `k` highest scores of each row; ties by `then` (higher first), then by column (lower first).
+    """Return the `k` highest scores of each row; ties by `then` (higher first), then by column (lower first).
 
-    `torch.topk` leaves open which of equal scores it gives, so rows where that matters are looked through again.
+    `torch.topk` leaves open which of equal scores it gives, so rows where that matters are ranked again.
 
     Args:
         scores: -inf marks what must not be chosen.
-        k: how many.
-        then: what decides between equal scores.
+        k: scores per row.
+        then: decides between equal scores.
 
     Returns:
         The columns `[row, k]`, -1 where a row has no more to choose from, and their scores, 0 there.

@@ -1,19 +1,22 @@
-"""What a training run is asked for. Defaults are a recipe that works within minutes on two CPU cores."""
+"""The config of a training run. Its defaults are a recipe that works within minutes on two CPU cores."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from sae_core.devices import resolve_device
 from sae_core.errors import SAEError
+from sae_core.kernels import gpu
 from sae_core.saes import ARCHITECTURES, SAE, SAEConfig
 
 PRECISIONS = ("float32", "tf32", "bf16")
+KERNELS = ("torch", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What is trained, and how."""
+    """Architecture and size of an SAE, and how it is trained."""
 
     architecture: str = "batchtopk"
     """A name in `sae_core.saes.ARCHITECTURES`."""
@@ -22,22 +25,27 @@ class TrainingConfig:
     k: int = 32
     """Active features per token, in the architectures that aim at a number."""
     skip: bool = False
-    """Whether a transcoder has a skip connection."""
+    """True if a transcoder has a skip connection."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The architecture's own: fields of its `Config`, such as `l1_coefficient` of the standard SAE."""
+    """The architecture's own options: fields of its `Config`, such as `l1_coefficient` of the standard SAE."""
     sparsity_warmup: float = 0.3
     """Share of the steps over which a sparsity penalty grows to its full weight."""
     samples: int = 2_000_000
     """Activations to train on in all; more than the source holds means several epochs."""
     batch_size: int = 2048
-    """Activations in a step, over all processes."""
+    """Activations per step, over all processes."""
     accumulate: int = 1
-    """Parts that a process takes its batch in, one after the other, where it does not fit into memory whole."""
+    """Parts that a process takes its batch in, one after the other, if it does not fit into memory whole."""
     precision: str = "float32"
-    """Of products: `float32`; `tf32`, on GPUs that have it; `bf16`, by autocast. Weights are always float32."""
+    """Precision of products: `float32`; `tf32`, on GPUs that have it; `bf16`, by autocast. Weights are float32."""
     compile: bool = False
-    """Whether the losses of a dense architecture (standard, gated) are compiled, which needs a C++ compiler: on two CPU
-    cores a step of 4,096 features then took a tenth to a quarter less time. The others gain nothing by it."""
+    """True compiles the losses of a dense architecture (standard, gated), which needs a C++ compiler: on two CPU cores
+    a step of 4,096 features then took a tenth to a quarter less time. The others gain nothing by it."""
+    kernels: str = "torch"
+    """`torch`, or `triton`: kernels for NVIDIA GPUs, for sparse architectures only. A TopK or BatchTopK autoencoder
+    that one process trains, without `accumulate`, then takes its whole step in them, captured in a CUDA graph; others
+    use them to select, to decode and for gradients. They are tested in Triton's interpreter, but they have never run
+    on a GPU here: their speed is unmeasured."""
     lr: float | None = None
     """Peak learning rate; None takes `default_lr`."""
     warmup: float = 0.05
@@ -68,10 +76,10 @@ class TrainingConfig:
         return math.ceil(self.samples / self.batch_size)
 
     def resolved(self) -> "TrainingConfig":
-        """The same with every None replaced by the value that training uses.
+        """Return the same with every None replaced by the value that training uses.
 
         Raises:
-            SAEError: if a value makes no sense.
+            SAEError: a value is not valid, or this machine cannot do what it asks for.
         """
         if self.architecture not in ARCHITECTURES:
             raise SAEError(f"There is no architecture {self.architecture!r}. Choose {', '.join(ARCHITECTURES)}.")
@@ -87,6 +95,7 @@ class TrainingConfig:
         if self.compile and not ARCHITECTURES[self.architecture].is_dense:
             dense = ", ".join(name for name, sae in ARCHITECTURES.items() if sae.is_dense)
             raise SAEError(f"Compiling pays for {dense} only, not for {self.architecture}. Leave it out.")
+        self._check_kernels()
         self._check_options()
         return replace(
             self,
@@ -95,15 +104,26 @@ class TrainingConfig:
             log_every=max(1, self.steps // 200) if self.log_every is None else self.log_every,
         )
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields by which a run is known: its checkpoints keep them, and keys of artifacts hash them.
+
+        A field that was added later is left out while it has its default, so that runs from before keep their keys.
+        """
+        later = {"kernels": "torch"}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+
     @property
     def takes_k(self) -> bool:
-        """Whether the architecture aims at a number of active features."""
+        """True if the architecture aims at a number of active features."""
         return "k" in _names(ARCHITECTURES[self.architecture].Config)
 
     def sae(self, d_in: int, d_out: int | None = None, shards: int = 1) -> SAE:
-        """An SAE of this architecture without start values; with `d_out`, a transcoder.
+        """Return an SAE of this architecture without start values.
 
-        It has a `shards`-th part of the features.
+        Args:
+            d_in: width of the activations that it reads.
+            d_out: width of what a transcoder reconstructs; None makes an autoencoder.
+            shards: processes that share the features; the SAE has one process' part.
         """
         architecture = ARCHITECTURES[self.architecture]
         values: dict[str, Any] = {**self.options, "skip": self.skip, "d_out": d_out}
@@ -112,11 +132,20 @@ class TrainingConfig:
         return architecture(architecture.Config(d_in=d_in, d_sae=self.d_sae // shards, **values))
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0: linear up, flat, linear down."""
+        """Return the learning rate of a step, counted from 0: it rises linearly, is flat, and falls linearly."""
         assert self.lr is not None, "resolved() comes first"
         rising = (step + 1) / max(1.0, self.warmup * self.steps)
         falling = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, rising, falling)
+
+    def _check_kernels(self) -> None:
+        if self.kernels not in KERNELS:
+            raise SAEError(f"kernels is {self.kernels!r}. Choose {', '.join(KERNELS)}.")
+        if self.kernels == "triton" and ARCHITECTURES[self.architecture].is_dense:
+            sparse = ", ".join(name for name, sae in ARCHITECTURES.items() if not sae.is_dense)
+            raise SAEError(f"Triton kernels are for {sparse} only, not for {self.architecture}. Choose torch.")
+        if self.kernels == "triton" and not gpu.can_run_on(resolve_device("auto")):
+            raise SAEError("Triton kernels need an NVIDIA GPU and Triton, and this machine lacks one. Choose torch.")
 
     def _check_options(self) -> None:
         known = {
@@ -138,19 +167,19 @@ def _names(config: type[SAEConfig]) -> set[str]:
 
 
 GRADIENT_RMS = 3e-7
-"""Root mean square of the gradient's entries that it is scaled down to.
+"""Root mean square that the gradient's entries are scaled down to.
 
-Losses here are shares of a variance, and their gradients are always larger than this: steps count alike, where Adam's
-averages would otherwise be ruled by the large gradients of the first ones. Adam's ε, 1e-8, is then a thirtieth of a
-typical entry, which keeps rare features from moving by noise; a smaller entry leaves fewer features silent, a larger
+Losses here are shares of a variance, and their gradients are always larger than this. So all steps count alike;
+otherwise the large gradients of the first steps would dominate Adam's averages. Adam's ε, 1e-8, is then a thirtieth of
+a typical entry, which keeps rare features from moving by noise. A smaller value leaves fewer features silent, a larger
 one explains a little more (benchmarks/NOTES.md has the figures).
 """
 
 
 def default_lr(d_sae: int, steps: int) -> float:
-    """2e-4 / sqrt(d_sae / 2^14), as dictionary_learning has it, times sqrt(20,000 / steps) for runs shorter than that.
+    """Return 2e-4 / sqrt(d_sae / 2^14), as dictionary_learning does, times sqrt(20,000 / steps) for shorter runs.
 
-    The field's rate is made for hundreds of thousands of steps. A run of some hundred needs larger ones: on SmolLM2's
+    dictionary_learning's rate is for hundreds of thousands of steps. A few hundred need a larger one: on SmolLM2's
     layer 9 (d_sae 4096, k 32), 196 steps explain 0.69 of the held-out variance at the plain rate, 0.80 at four times,
     0.83 at eight; at sixteen times, 6 % of the features are dead.
     """

@@ -1,7 +1,7 @@
-"""The curves of a training run: a point every few steps, kept as JSON lines, and where else a person wants them.
+"""The curves of a training run: a point every few steps, kept as JSON lines and optionally sent to trackers.
 
-A point is a mean over steps, not over seconds, and the sums behind it are in the checkpoint: so the curves of a run
-that was killed and went on are those of one that never stopped.
+A point is a mean over steps, not over seconds, and the sums behind it are in the checkpoint. So a run that was killed
+and continued has the same curves as one that never stopped.
 """
 
 import json
@@ -20,14 +20,14 @@ CURVES = "curves.jsonl"
 
 
 class Tracker(Protocol):
-    """Where the points of a run's curves go."""
+    """Receives the points of a run's curves."""
 
     def log(self, step: int, point: Mapping[str, float]) -> None:
-        """Take in the point of this step; after a resume, perhaps once more."""
+        """Record the point of this step; after a resume it may come a second time."""
 
 
 class Curve:
-    """Makes the points of one SAE's curves.
+    """Computes the points of one SAE's curves.
 
     A point has the mean over its steps of `loss` and `l0`, `explained_variance` of the scaled targets (1 − mean squared
     error / variance so far), `dead_fraction`, `learning_rate`, and `samples_per_s`, which alone depends on the clock.
@@ -39,12 +39,18 @@ class Curve:
         self._trackers = [*([JsonLines(state.folder, state.step)] if state.grid.is_first else []), *trackers]
         self._since, self._from = time.monotonic(), state.step
 
+    def is_due(self) -> bool:
+        """True if the step that was just done completes a point."""
+        config = self._state.config
+        assert config.log_every is not None, "resolved() comes first"
+        return self._state.step % config.log_every == 0 or self._state.step == config.steps
+
     def after(self, losses: Losses) -> dict[str, float]:
-        """Take in a step that was just done; the point, by prefixed names, if one is due."""
+        """Add the step that was just done; return the point that it completes, by prefixed names, if it does."""
         state, config = self._state, self._state.config
         assert config.log_every is not None, "resolved() comes first"
         state.sums += torch.stack([losses.total.detach(), losses.mse, losses.l0]).double()
-        if state.step % config.log_every and state.step != config.steps:
+        if not self.is_due():
             return {}
         steps = (state.step - 1) % config.log_every + 1
         loss, mse, l0 = (state.sums / steps).tolist()
@@ -65,10 +71,10 @@ class Curve:
 
 
 class JsonLines:
-    """`curves.jsonl` in a folder: a line a point, with its `step`."""
+    """`curves.jsonl` in a folder: one line per point, with its `step`."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Go on after `step`: what a killed run wrote past its last checkpoint will be written again."""
+        """Drop the points after `step`: those that a killed run wrote past its last checkpoint come again."""
         self._path = folder / CURVES
         folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_curves(folder) if line["step"] <= step]
@@ -81,14 +87,14 @@ class JsonLines:
 
 
 def read_curves(folder: Path) -> list[dict[str, Any]]:
-    """The points in `curves.jsonl`; a last line that was cut short is left out."""
+    """Return the points in `curves.jsonl`; a last line that was cut short is left out."""
     path = folder / CURVES
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 class TensorBoard:
-    """Points as TensorBoard's event files. Needs the extra `seesae[tensorboard]`."""
+    """Writes points as TensorBoard's event files. Needs the extra `seesae[tensorboard]`."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -100,14 +106,14 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def log(self, step: int, point: Mapping[str, float]) -> None:
-        """Write the point, so that it shows at once."""
+        """Write the point and flush, so that it shows at once."""
         for name, value in point.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
 
 class WeightsAndBiases:
-    """Points as a run of Weights & Biases. Needs the extra `seesae[wandb]`; W&B's own WANDB_* variables apply."""
+    """Sends points to a run of Weights & Biases. Needs `seesae[wandb]`; W&B's own WANDB_* variables apply."""
 
     def __init__(self, name: str, config: Mapping[str, Any]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A training step of TopK and BatchTopK from these kernels, captured in a CUDA graph, without host synchronisation.
+"""A training step of TopK and BatchTopK in Triton, captured in a CUDA graph, without host synchronisation.
 
 Operations of a step at d_in 768, d_sae 16,384, k 32, bfloat16 and 16,384 rows, on an H100 (989 TFLOP/s, 3.35 TB/s):
 the encoder's product 412 GFLOP, 0.42 ms; its pre-activations 0.5 GB written, 0.16 ms; four gathers of 0.8 GB from the
@@ -18,17 +18,18 @@ from sae_core.kernels.gpu.product import pre_activations
 from sae_core.kernels.gpu.select import Entries, batch_topk, row_topk
 from sae_core.kernels.gpu.sparse import ByFeature, reconstruct, sum_by_feature
 from sae_core.kernels.gpu.targets import centre, take_in
-from sae_core.saes.base import Losses
+from sae_core.saes.batch import Losses
 from sae_core.saes.batchtopk import THRESHOLD_MEMORY, BatchTopK
 from sae_core.saes.topk import TopK
 from sae_core.training.state import TrainingState
+from sae_core.training.step import diverged
 
 WARM_UP = 2
 """Steps before the graph is captured, in which kernels are compiled and libraries take their workspace."""
 
 
 def is_supported(state: TrainingState) -> bool:
-    """Whether `GpuStep` can train it: a TopK or BatchTopK autoencoder, by one process, each batch in one part."""
+    """True if `GpuStep` can train it: a TopK or BatchTopK autoencoder, by one process, each batch in one part."""
     sae = state.sae
     return (
         isinstance(sae, TopK)
@@ -43,18 +44,18 @@ def is_supported(state: TrainingState) -> bool:
 
 
 class GpuStep:
-    """`sae_core.training.take_step` for one training state, whose tensors it moves in place.
+    """`take_step` for one training state, whose tensors it changes in place.
 
-    Checkpoints stay what they were. Two things differ from the ordinary step, so that the host need not wait for the
-    device: losses are tensors that the next step overwrites, and a loss or a gradient that is not a number raises
-    nothing, but leaves the weights alone from then on, and `is_finite` says so.
+    Checkpoints are the same. Two things differ from the ordinary step, so that the host need not wait for the device:
+    the next step overwrites the losses, and a loss or a gradient that is not a number raises nothing. It stops the
+    weights from changing, and `check` reports it.
     """
 
     def __init__(self, state: TrainingState) -> None:
         """Bind the tensors of a state.
 
         Raises:
-            SAEError: the state is not one that `is_supported`.
+            SAEError: the state is not supported (see `is_supported`).
         """
         if not is_supported(state):
             raise SAEError(
@@ -70,19 +71,24 @@ class GpuStep:
         self._decoder = sae.W_dec.detach()
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self._tf32 = config.precision == "tf32"
-        # What products and gathers read; the optimiser keeps it in step with the weights.
+        # Copies that products and gathers read; the optimiser updates them with the weights.
         self._fast_encoder = self._encoder.to(self._dtype)
         self._fast_decoder = self._decoder.to(self._dtype)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0
 
     def is_finite(self) -> bool:
-        """Whether all losses and gradients so far were numbers. Waits for the device."""
+        """True if all losses and gradients so far were numbers. Waits for the device."""
         return bool(self._adam.is_finite())
+
+    def check(self) -> None:
+        """Raise TrainingDiverged if a loss or a gradient so far was not a number. Waits for the device."""
+        if not self.is_finite():
+            raise diverged(self._state, f"by step {self._state.step}", by_data=False)
 
     @torch.no_grad()
     def __call__(self, rows: Float[Tensor, "batch d_in"]) -> Losses:
-        """One step on a batch of activations in the model's own units; its losses, until the next step.
+        """Take one step on a batch of activations in the model's own units; the losses hold until the next step.
 
         All batches have one shape and type. On a GPU, after the first steps it is a copy and a graph's replay.
         """
@@ -103,7 +109,9 @@ class GpuStep:
     def _advance(self, rows: Float[Tensor, "batch d_in"]) -> Losses:
         state, sae, batch = self._state, self._sae, len(rows)
         x, sums, square = centre(rows, sae.input_scale, sae.b_dec, self._dtype)
-        variance, factor = take_in(sums, square, sae.b_dec, batch, state.targets)
+        variance, factor = take_in(
+            sums, square, sae.b_dec, batch, state.targets.count, state.targets.mean, state.targets.squares
+        )
         pre, peaks = pre_activations(x, self._fast_encoder, sae.b_enc, tf32=self._tf32)
         entries = self._select(pre, peaks)
         errors, row_squares, of_values = reconstruct(
@@ -127,7 +135,7 @@ class GpuStep:
         return Losses(total=total, mse=mse, l0=grouped.borders[-1] / batch, active=is_active)
 
     def _select(self, pre: Float[Tensor, "batch d_sae"], peaks: Float[Tensor, "batch groups"]) -> Entries:
-        """The batch's active entries; BatchTopK also learns its threshold from them."""
+        """Select the batch's active entries; BatchTopK also learns its threshold from them."""
         sae, k = self._sae, self._sae.config.k
         if not isinstance(sae, BatchTopK):
             return row_topk(pre, peaks, k)
@@ -174,9 +182,9 @@ def _schedule(state: TrainingState) -> Schedule:
 
 
 def _optimiser_state(state: TrainingState) -> tuple[dict[str, tuple[Tensor, Tensor]], list[Tensor]]:
-    """Adam's moments of each parameter, laid out as the optimiser has them, and its counts of steps.
+    """Return Adam's moments of each parameter, laid out as the optimiser has them, and its counts of steps.
 
-    They are made where the run has not begun, so that checkpoints hold them.
+    Before the first step they are made, so that checkpoints hold them.
     """
     moments, counts = {}, []
     for (name, _), group in zip(state.sae.named_parameters(), state.optimiser.param_groups, strict=True):

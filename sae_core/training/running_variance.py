@@ -25,12 +25,12 @@ class RunningVariance:
 
     @classmethod
     def empty(cls, d_in: int, device: torch.device) -> Self:
-        """Of no activations yet."""
+        """Return the moments of no activations."""
         zeros = torch.zeros(d_in + 2, dtype=torch.float64, device=device)
         return cls(zeros[0].clone(), zeros[2:].clone(), zeros[1].clone())
 
     def add(self, x: Float[Tensor, "batch d_in"], tokens: Axis = SINGLE_PROCESS.tokens) -> None:
-        """Take in a batch, of which each process along `tokens` has its own part."""
+        """Add a batch, of which each process along `tokens` has its own part."""
         size = len(x) * tokens.size
         mean = tokens.all_reduce(x.sum(dim=0)) / size
         shift = mean.double() - self.mean
@@ -41,5 +41,5 @@ class RunningVariance:
         self.count = total
 
     def variance(self) -> float:
-        """E‖x − μ‖²."""
+        """Return E‖x − μ‖²."""
         return float(self.squares / self.count)

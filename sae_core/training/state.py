@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,15 +22,15 @@ from sae_core.training.running_variance import RunningVariance
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on. No random state is in it: start values and data order come from the seed."""
+    """Everything that a run needs to continue. Start values and data order come from the seed, so no random state."""
 
     config: TrainingConfig
     folder: Path
-    """Where checkpoints go; the same for all processes that train one SAE."""
+    """Folder of the checkpoints; the same for all processes that train one SAE."""
     grid: Grid
     """The processes that train the SAE."""
     sae: SAE
-    """With the features of this process."""
+    """Has the features of this process."""
     optimiser: torch.optim.Adam
     """Of the SAE's parameters as they lie in memory: fused Adam copies a tensor that is laid out otherwise."""
     targets: RunningVariance
@@ -38,7 +38,7 @@ class TrainingState:
     last_active: Int[Tensor, " d_sae"]
     """Activations seen when each feature was last active."""
     losses: Callable[[Batch], Losses]
-    """The SAE's losses, compiled where that was asked for."""
+    """The SAE's losses, compiled if the config says so."""
     sums: Float[Tensor, "3"]
     """Loss, squared error and L0, summed over the steps since the curves' last point."""
     step: int = 0
@@ -55,7 +55,7 @@ class TrainingState:
         d_out: int | None = None,
         grid: Grid = SINGLE_PROCESS,
     ) -> Self:
-        """The state before the first step, without start values.
+        """Return the state before the first step, without start values.
 
         Raises:
             SAEError: the batch or the dictionary cannot be shared out evenly among the processes.
@@ -106,17 +106,17 @@ class TrainingState:
         return GRADIENT_RMS * math.sqrt(parameters)
 
     def dead(self) -> Int[Tensor, " dead"]:
-        """Features that the last `dead_after` activations left inactive."""
+        """Return the features that the last `dead_after` activations left inactive."""
         assert self.config.dead_after is not None, "resolved() comes first"
         return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
 
     def dead_fraction(self) -> float:
-        """Share of all features that are dead; every process of the grid asks for it together."""
+        """Return the share of all features that are dead; every process of the grid calls it together."""
         dead = self.grid.features.all_reduce(torch.tensor(len(self.dead()), device=self.last_active.device))
         return int(dead) / self.config.d_sae
 
     def descend(self) -> None:
-        """Move the parameters by their gradients, then drop these."""
+        """Update the parameters by their gradients, then drop the gradients."""
         config, optimiser = self.config, self.optimiser
         for parameter, laid_out in self._optimised():
             laid_out.grad = None if parameter.grad is None else _as_laid_out(parameter.grad)
@@ -130,7 +130,7 @@ class TrainingState:
         """Write a checkpoint, then delete all but the last few. Of processes that hold the same, the first one writes.
 
         Raises:
-            ArtifactError: if the disk is full.
+            ArtifactError: the disk is full.
         """
         if self.grid.tokens.rank:
             return
@@ -151,10 +151,10 @@ class TrainingState:
         d_out: int | None = None,
         grid: Grid = SINGLE_PROCESS,
     ) -> Self | None:
-        """The state in the newest checkpoint that can be read; None where a run has not begun.
+        """Return the state in the newest checkpoint that can be read; None if the run has no checkpoint.
 
         Raises:
-            CheckpointError: if the folder holds another run, or checkpoints of which none can be read.
+            CheckpointError: the folder holds another run, or checkpoints of which none can be read.
         """
         saved = _load_newest(_shard_folder(folder, grid.features), grid.features, device)
         if saved is None:
@@ -180,7 +180,7 @@ class TrainingState:
         return state
 
     def finished(self) -> SAE:
-        """The inference form of the whole SAE; every process of the grid asks for it together."""
+        """Return the inference form of the whole SAE; every process of the grid calls it together."""
         features = self.grid.features
         if features.size == 1:
             return self.sae.for_inference()
@@ -195,12 +195,12 @@ class TrainingState:
         return sae.for_inference()
 
     def _optimised(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        """Each parameter with the view of it that the optimiser moves."""
+        """Yield each parameter with the view of it that the optimiser updates."""
         laid_out = (group["params"][0] for group in self.optimiser.param_groups)
         return zip(self.sae.parameters(), laid_out, strict=True)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name."""
+        """Return every tensor of the state by name."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict(keep_vars=True).items()}
         for number, (_, laid_out) in enumerate(self._optimised()):
             for key, tensor in self.optimiser.state[laid_out].items():
@@ -210,23 +210,23 @@ class TrainingState:
 
 
 def _as_laid_out(tensor: Tensor) -> Tensor:
-    """The tensor, or its transpose if that is contiguous: `W_enc` lies in memory by feature."""
+    """Return the tensor, or its transpose if that is contiguous: `W_enc` lies in memory by feature."""
     return tensor.t() if tensor.ndim == 2 and tensor.t().is_contiguous() else tensor
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, ascending."""
+    """Return the steps that have a checkpoint, ascending."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors"))
 
 
 _COMPARED = 64
-"""Checkpoints of each shard that are looked at for one that all shards have."""
+"""Newest checkpoints of each shard among which one that all shards have is searched."""
 
 
 def _load_newest(
     folder: Path, features: Axis, device: torch.device
 ) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
-    for abandoned in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
+    for abandoned in folder.glob(".step-*.tmp"):  # of a process that was killed while it wrote
         abandoned.unlink(missing_ok=True)
     steps = saved_steps(folder)
     for step in reversed(_common(steps, features, device)):
@@ -241,21 +241,21 @@ def _load_newest(
 
 
 def _common(steps: list[int], features: Axis, device: torch.device) -> list[int]:
-    """Those of the steps, ascending, that every shard of the dictionary has: a kill may come between two writes."""
+    """Return those steps that every shard of the dictionary has, ascending: a kill may come between two writes."""
     newest = ([-1] * _COMPARED + steps)[-_COMPARED:]
-    of_each = features.gather(torch.tensor([newest], device=device)).tolist()
-    return sorted(set(newest).intersection(*of_each) - {-1})
+    of_shards = features.gather(torch.tensor([newest], device=device)).tolist()
+    return sorted(set(newest).intersection(*of_shards) - {-1})
 
 
 def _shard_folder(folder: Path, features: Axis) -> Path:
-    """Where this process' features are kept."""
+    """Return the folder of this process' features."""
     return folder if features.size == 1 else folder / f"part-{features.rank + 1}-of-{features.size}"
 
 
 def _identity(config: TrainingConfig) -> dict[str, Any]:
-    """What must agree between a run and the one that resumes it, as JSON gives it back."""
+    """Return the settings that a run and the one that resumes it must share, as JSON gives them back."""
     changeable = ("checkpoint_every", "keep")
-    identity = {name: value for name, value in asdict(config).items() if name not in changeable}
+    identity = {name: value for name, value in config.identity().items() if name not in changeable}
     return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
 
 

@@ -154,7 +154,7 @@ def test_a_finished_cache_is_opened_without_the_model(cache: ActivationCache, se
     assert torch.equal(next(opened.batches(64, seed=0)), next(cache.batches(64, seed=0)))
 
 
-def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
+def test_an_interrupted_build_continues_and_ends_with_the_same_bytes(
     tmp_path: Path, cache: ActivationCache, model: LanguageModel, sequences: Sequences
 ) -> None:
     options = {"batch_size": 4, "shard_sequences": 16}

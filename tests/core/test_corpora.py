@@ -128,7 +128,7 @@ def test_the_cache_is_where_the_caller_says(tmp_path: Path, monkeypatch: pytest.
         ("notes.docx", b"text", "of no known kind"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_unreadable_files_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(CorpusError, match=message) as caught:
         load_corpus(write(tmp_path / name, content))
     assert "\n" not in str(caught.value)

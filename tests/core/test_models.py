@@ -64,7 +64,7 @@ def test_a_hook_point_is_read_in_either_notation(text: str, hook: HookPoint) -> 
 @pytest.mark.parametrize(
     "text", ["", "resid_post", "resid_post.x", "resid_post.-1", "banana.3", "lm_head", "blocks.9.hook_banana", "9"]
 )
-def test_what_is_no_hook_point_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_hook_point_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ModelError, match=r"resid_post\.9"):
         HookPoint.parse(text)
 
@@ -243,7 +243,7 @@ def test_every_token_has_bytes(any_model: LanguageModel) -> None:
     assert len(set(vocabulary)) == 512
 
 
-def test_ids_that_only_the_model_has_get_a_name(model: LanguageModel) -> None:
+def test_ids_without_a_token_get_a_name(model: LanguageModel) -> None:
     assert token_bytes(model.tokenizer, 514)[512:] == [b"<unused 512>", b"<unused 513>"]
 
 
@@ -315,7 +315,7 @@ def test_a_tokenizer_without_bos_starts_with_eos(tmp_path: Path) -> None:
 # Loading
 
 
-def test_a_model_is_known_by_its_contents(tmp_path: Path) -> None:
+def test_a_models_hash_depends_on_its_contents(tmp_path: Path) -> None:
     one = load_model(tiny_model(tmp_path / "One_Llama", seed=0), device="cpu")
     same = load_model(tiny_model(tmp_path / "b", seed=0), device="cpu", name="same")
     other = load_model(tiny_model(tmp_path / "c", seed=1), device="cpu")

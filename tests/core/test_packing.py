@@ -92,7 +92,7 @@ def test_no_cut_falls_inside_a_word_or_a_character(model: LanguageModel, texts: 
     for token_ids, document_of, mask in zip(sequences.token_ids, sequences.document_of, used(sequences), strict=True):
         assert "�" not in model.decode(token_ids[mask].tolist())
         assert document_of[1] >= 0
-    starts = sequences.document_of[1:, 1] == sequences.document_of[:-1].max(axis=1)  # goes on with the same document
+    starts = sequences.document_of[1:, 1] == sequences.document_of[:-1].max(axis=1)  # continues the same document
     for token_ids in sequences.token_ids[1:][starts]:
         assert model.token_bytes()[token_ids[1]][:1].isspace()
 
@@ -102,7 +102,7 @@ def test_packed_text_is_tokenised_to_the_same_ids(sequences: Sequences, model: L
     assert round_trip_share(sequences, model) > 0.99
 
 
-def test_little_is_lost_to_padding(corpus: Corpus, model: LanguageModel) -> None:
+def test_padding_is_a_small_share(corpus: Corpus, model: LanguageModel) -> None:
     sequences = pack(corpus, model, length=128)
     assert used(sequences)[:-1].mean() > 0.98
 

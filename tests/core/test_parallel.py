@@ -1,4 +1,4 @@
-"""Training by several processes gives what one process gives; a process that is killed anywhere goes on from there."""
+"""Training by several processes gives the same as by one; a process that is killed anywhere continues from there."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from sae_core.errors import SAEError
 from sae_core.kernels import batch_topk, topk
 from sae_core.parallel import SINGLE_PROCESS, Axis, process_grid
 from sae_core.saes import ARCHITECTURES
-from sae_core.training import TrainingConfig, loop, train
+from sae_core.training import TrainingConfig, clock, loop, train
 from sae_core.training.curves import read_curves
 from sae_core.training.state import saved_steps
 from tests.core.training.test_loop import Synthetic
@@ -133,7 +133,7 @@ def _select_shared(pre, folder: Path, feature_shards: int):
 
 
 @pytest.mark.parametrize("feature_shards", [1, 2, 4])
-def test_a_shared_selection_is_that_of_the_whole(tmp_path, feature_shards):
+def test_a_shared_selection_equals_that_of_one_process(tmp_path, feature_shards):
     pre = torch.randn(16, 24, generator=torch.Generator().manual_seed(0))
     pre[:8] -= 2  # so that one process has more than its share, and some rows have too few positive values
     in_processes(_select_shared, 4, pre, tmp_path, feature_shards)
@@ -145,7 +145,7 @@ def test_a_shared_selection_is_that_of_the_whole(tmp_path, feature_shards):
         assert torch.equal(torch.cat(rows), whole.dense(whole.values(pre)))
 
 
-def test_what_cannot_be_shared_is_refused(tmp_path):
+def test_sizes_that_processes_cannot_share_are_refused(tmp_path):
     halves = type(SINGLE_PROCESS)(tokens=Axis(size=2))
     with pytest.raises(SAEError, match="batch_size is 127, which 2 parts cannot share"):
         train(small(batch_size=127), Synthetic(), tmp_path, device="cpu", grid=halves)
@@ -162,8 +162,8 @@ def _train_and_say(config, folder: Path, steps):
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
-def test_ten_kills_at_random_change_no_bit(tmp_path, architecture, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+def test_ten_random_kills_change_no_bit(tmp_path, architecture, monkeypatch):
+    monkeypatch.setattr(clock, "REPORT_SECONDS", 0.0)
     config = small(architecture=architecture, samples=128 * 200, checkpoint_every=3, log_every=4)
     whole = train(config, Synthetic(), tmp_path / "whole", device="cpu")
     chance = random.Random(1)

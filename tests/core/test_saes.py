@@ -6,8 +6,9 @@ import torch
 from sae_core.errors import SAEError
 from sae_core.saes import ARCHITECTURES, SAE, Batch, BatchTopK, Gated, JumpReLU, MatryoshkaBatchTopK, Standard, TopK
 from sae_core.saes.auxk import auxk
-from sae_core.saes.base import SAEConfig, geometric_median
+from sae_core.saes.config import SAEConfig
 from sae_core.saes.gated import GatedConfig
+from sae_core.saes.initialisation import geometric_median
 from sae_core.saes.jumprelu import JumpReLUConfig, _Jump
 from sae_core.saes.matryoshka import MatryoshkaConfig
 from sae_core.saes.normalisation import NORMALISATIONS
@@ -368,7 +369,7 @@ def test_constant_norm_is_per_token_and_undone():
         Standard(StandardConfig(d_in=2, d_sae=4, normalize_activations="sideways"))
 
 
-def test_any_leading_dimensions_and_no_other_width():
+def test_encode_takes_any_leading_dimensions_but_no_other_width():
     sae = make("topk").for_inference()
     x = activations().double().view(4, 16, D_IN)
     torch.testing.assert_close(sae.encode(x).view(64, D_SAE), sae.encode(x.view(64, D_IN)))
@@ -379,7 +380,7 @@ def test_any_leading_dimensions_and_no_other_width():
         sae.encode(x[..., :5])
 
 
-def test_an_sae_says_what_it_is():
+def test_repr_shows_sizes_and_origin():
     sae = make("topk", "transcoder")
     sae.metadata = {"model_name": "<b>tiny</b>", "hook_name": "blocks.0.mlp.hook_in"}
     text = repr(sae)
@@ -396,7 +397,7 @@ def test_the_registry_names_each_architecture_once():
 
 @pytest.mark.parametrize("normalisation", sorted(NORMALISATIONS))
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_encoded_sparsely_it_is_the_same(architecture, normalisation):
+def test_encode_sparse_equals_encode(architecture, normalisation):
     sae = make(architecture, normalize_activations=normalisation).for_inference()
     x = activations().double()
     f = sae.encode(x)

@@ -19,9 +19,9 @@ import torch
 
 from app.errors import Unavailable
 from app.pipeline.sources import CORPORA, MODELS, fetch_packages, read_model
+from sae_core.checkpoints import load_sae
 from sae_core.corpora import Sequences
 from sae_core.models import HookPoint, LanguageModel
-from sae_core.saes import SAE
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -129,7 +129,7 @@ def sequences(result: dict[str, Any], home: Path) -> Sequences:
 @pytest.fixture(scope="module")
 def brute(result: dict[str, Any], home: Path, model: LanguageModel, sequences: Sequences) -> np.ndarray:
     """Every feature on every token, [sequence, position, feature], 0 where a token is not counted."""
-    sae = SAE.load(home / "artifacts" / "saes" / SLUG)
+    sae = load_sae(home / "artifacts" / "saes" / SLUG)
     rows = []
     with torch.no_grad():
         for ids in torch.from_numpy(sequences.token_ids).split(16):

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 """The optimiser in one pass: clip, drop what only changes a decoder row's norm, Adam, unit norm, and a short copy.
 
-A parameter, its gradient and Adam's two moments are read once, all but the gradient are written once: 28 bytes an entry
-of float32, and 2 more for the bfloat16 copy that the next step's products read. The gradient's norm takes one pass over
-gradients and decoder before it, 6 bytes an entry on average. As plain torch the same is some 20 passes.
+A parameter, its gradient and Adam's two moments are read once, all but the gradient are written once: 28 bytes per
+entry of float32, and 2 more for the bfloat16 copy that the next step's products read. The gradient's norm takes one
+pass over gradients and decoder before it, 6 bytes per entry on average. As plain torch the same is some 20 passes.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ VECTOR = 1024
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate and the moments follow, as `sae_core.training.config.TrainingConfig` names it."""
+    """Schedule of the learning rate and factors of the moments, named as in `TrainingConfig`."""
 
     lr: float
     rising: float
@@ -39,11 +39,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class AdamState:
-    """What all parameters of one step share, on the device."""
+    """Numbers that all parameters of one step share, on the device."""
 
     numbers: Float[Tensor, "4"]
-    """float32: what gradients are multiplied by, learning rate over the first moment's bias correction, one over the
-    root of the second's, and 1 where the step is to be taken, else 0."""
+    """float32: factor of the gradients, learning rate over the first moment's bias correction, one over the
+    root of the second's, and 1 if the step is to be taken, else 0."""
     step: Tensor
     """int64: steps done."""
     powers: Float[Tensor, "2"]
@@ -51,7 +51,7 @@ class AdamState:
 
     @classmethod
     def after(cls, step: int, schedule: Schedule, device: torch.device) -> "AdamState":
-        """Of a run that has done so many steps."""
+        """Return the state after so many steps."""
         numbers = torch.tensor([0.0, 0.0, 0.0, 1.0], device=device)
         powers = torch.tensor([schedule.beta1**step, schedule.beta2**step], dtype=torch.float64, device=device)
         return cls(numbers, torch.tensor(step, device=device), powers)
@@ -66,7 +66,7 @@ def squared_norms(
     gradients: tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_sae d_in"], Float[Tensor, " d_sae"]],
     decoder: Float[Tensor, "d_sae d_in"],
 ) -> Float[Tensor, " d_sae"]:
-    """Each feature's part of the gradient's squared norm.
+    """Return each feature's part of the gradient's squared norm.
 
     Args:
         gradients: of the decoder, of the encoder and of its biases; the decoder's counts without its part along the
@@ -75,7 +75,7 @@ def squared_norms(
     """
     d_sae, d_in = decoder.shape
     result = torch.empty_like(gradients[2])
-    _squares[(d_sae,)](*gradients, decoder, result, d_in, LANES=lanes(d_in), num_warps=warps(d_in))
+    _squared_norms[(d_sae,)](*gradients, decoder, result, d_in, LANES=lanes(d_in), num_warps=warps(d_in))
     return result
 
 
@@ -86,16 +86,16 @@ def prepare_step(
     of_b_dec: Float[Tensor, " d_in"],
     loss: Float[Tensor, ""],
 ) -> None:
-    """Set the adam of the next step from the gradient's norm and the schedule.
+    """Compute the numbers of the next step from the gradient's norm and the schedule.
 
     Args:
-        adam: is changed in place.
+        adam: changed in place.
         schedule: of the run.
         of_features: as `squared_norms` gives them.
-        of_b_dec: gradient of `b_dec`, which is no feature's.
-        loss: must be a number, as the norm must, or no step is taken any more.
+        of_b_dec: gradient of `b_dec`, which belongs to no feature.
+        loss: if it or the norm is not a number, this step and all later ones change nothing.
     """
-    _settle[(1,)](
+    _prepare_step[(1,)](
         adam.numbers, adam.step, adam.powers, of_features, of_b_dec, loss, len(of_features), len(of_b_dec),
         schedule.lr, schedule.rising, schedule.falling, schedule.steps, schedule.clip,
         BETA1=schedule.beta1, BETA2=schedule.beta2, BLOCK=4096, num_warps=8,
@@ -156,7 +156,7 @@ def descend_reference(
 
 
 @triton.jit
-def _squares(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.constexpr):
+def _squared_norms(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.constexpr):
     feature = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, LANES)
     at = feature * d_in + lane
@@ -169,7 +169,7 @@ def _squares(of_decoder, of_encoder, of_bias, decoder, result, d_in, LANES: tl.c
 
 
 @triton.jit
-def _settle(
+def _prepare_step(
     numbers, step, powers, of_features, of_b_dec, loss, d_sae, d_in, lr, rising, falling, steps, clip,
     BETA1: tl.constexpr, BETA2: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

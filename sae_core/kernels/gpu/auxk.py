@@ -100,7 +100,7 @@ def add_auxk(
 def select(dead: Dead, pre: Float[Tensor, "batch d_sae"], most: int) -> Float[Tensor, "batch d_sae"]:
     """Each row's `most` largest dead pre-activations, where positive, among zeros; a column for each dead feature.
 
-    What comes after the last dead feature's column means nothing.
+    Columns after the last dead feature's are meaningless.
     """
     f = torch.empty_like(pre)
     _select[(len(pre),)](

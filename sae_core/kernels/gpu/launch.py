@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
-"""What all launches share: block sizes, and what the interpreter does otherwise than a GPU."""
+"""Block sizes that all launches share, and differences between the interpreter and a GPU."""
 
 import torch
 import triton
@@ -33,7 +33,7 @@ def warps(width: int) -> int:
 
 
 def precision(dtype: torch.dtype, tf32: bool = False) -> str:
-    """How `multiply` takes products of this type.
+    """Return the precision with which `multiply` takes products of this type.
 
     The interpreter would multiply the bit patterns of bfloat16 (Triton 3.7), so it widens them first; the products of
     bfloat16 numbers are exact in float32, as they are in a tensor core.

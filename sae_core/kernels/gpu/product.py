@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 """The encoder's product, with the first pass of the selection in its epilogue.
 
-A selection needs the largest of n pre-activations a token. Read from memory and compared, they would cost 295/d of the
+A selection needs the largest of n pre-activations per token. Reading and comparing them would cost 295/d of the
 product in bfloat16 on an H100 (2·n bytes at 3.35 TB/s against 2·d·n operations at 989 TFLOP/s; 38 % at d = 768). But of
 the groups of `GROUP` neighbouring features, at most k hold an entry of the k largest. So the product also writes each
 group's peak while the group is in registers, and the selection then reads n/GROUP peaks and k groups: at n = 16,384 and

@@ -45,7 +45,7 @@ class Entries:
 
 
 def row_topk(pre: Float[Tensor, "batch d_sae"], peaks: Float[Tensor, "batch groups"], k: int) -> Entries:
-    """The k largest of each row, where positive; of entries that tie for the last place, the first ones.
+    """Return the k largest of each row, where positive; of entries that tie for the last place, the first ones.
 
     Args:
         pre: float32 or bfloat16.
@@ -191,7 +191,7 @@ def _largest_key(keys, count, SHIFT: tl.constexpr):
 
 @triton.jit
 def _kept(keys, count, SHIFT: tl.constexpr):
-    """Which of a row of keys are its `count` largest above 0; of those that tie for the last place, the first ones."""
+    """Mark the `count` largest keys of a row above 0; of those that tie for the last place, the first ones."""
     last = _largest_key(keys, count, SHIFT)
     larger = keys > last
     equal = (keys == last) & (keys > 0)
@@ -275,7 +275,7 @@ def _pick_digit(state, bins, low):
 
 @triton.jit
 def _compare(value, state, SHIFT: tl.constexpr):
-    """Which entries are above the last one that is kept, and which tie with it."""
+    """Mark the entries above the last one that is kept, and those that tie with it."""
     key = key_of(value, SHIFT)
     last = tl.load(state)
     return key > last, (key == last) & (key > 0)

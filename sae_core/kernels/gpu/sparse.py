@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
-"""Sparse decode and sparse gradients: gathers of rows, of k·d entries a token each.
+"""Sparse decode and sparse gradients: gathers of rows, k·d entries per token.
 
-At d = 768 and k = 32 a gather in bfloat16 moves 49 kB a token, from the L2 cache where the dictionary or the batch fits
+At d = 768 and k = 32 a gather in bfloat16 moves 49 kB per token, from the L2 cache if the dictionary or batch fits
 into it (25 MB for 16,384 rows). Gradients of a dictionary are gathers too: entries are sorted by feature, and each
 feature's rows are summed in order, so nothing is added atomically.
 """
@@ -96,11 +96,11 @@ class ByFeature:
     order: Int[Tensor, " capacity"]
     """Entries by feature, each feature's in the order they had."""
     borders: Int[Tensor, " d_sae+1"]
-    """Where each feature's entries start in `order`, and where the last one's end."""
+    """Start of each feature's entries in `order`, and the end of the last one's."""
     parts: Int[Tensor, " d_sae+1"]
     """Number of each feature's first part, and of parts in all."""
     owners: Int[Tensor, " programs"]
-    """Each part's feature; `d_sae` where there is no such part. As many as there can be."""
+    """Feature of each part, with room for as many parts as there can be; `d_sae` in empty places."""
 
     @classmethod
     def of(cls, features: Int[Tensor, " capacity"], d_sae: int) -> "ByFeature":
@@ -122,7 +122,7 @@ class ByFeature:
         return len(self.borders) - 1
 
     def is_active(self) -> Tensor:
-        """Whether each feature has an entry."""
+        """Return a mask of the features with an entry."""
         return self.borders[1:] > self.borders[:-1]
 
 

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.kernels.gpu.launch import cdiv, lanes, row_block, warps
-from sae_core.training.running_variance import RunningVariance
 
 ROWS = 64
 """Rows of a program."""
@@ -38,20 +37,26 @@ def take_in(
     square: Float[Tensor, ""],
     b_dec: Float[Tensor, " d_in"],
     batch: int,
-    targets: RunningVariance,
+    count: Float[Tensor, ""],
+    mean: Float[Tensor, " d_in"],
+    squares: Float[Tensor, ""],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Update a stream's moments by a batch; its variance, and −2 / (batch · variance), by which errors are gradients.
+    """Add a batch to a stream's moments, in place; return the batch's variance and −2 / (batch · variance).
+
+    An error times the second is the gradient of the loss by the reconstruction.
 
     Args:
-        sums: of the rows less `b_dec`, which is near their mean, so that nothing cancels.
-        square: of the same, the sum of all squares.
-        b_dec: what was taken off.
+        sums: over rows minus `b_dec`, which is near their mean, so that nothing cancels.
+        square: sum of all squares of the same.
+        b_dec: subtracted from each row.
         batch: number of rows.
-        targets: as `RunningVariance.add` would leave it.
+        count: activations so far, as `RunningVariance.add` updates it.
+        mean: of these.
+        squares: Σ ‖x − mean‖².
     """
     numbers = torch.empty(2, device=sums.device)
     _take_in[(1,)](
-        sums, square, b_dec, batch, targets.count, targets.mean, targets.squares, numbers, len(sums),
+        sums, square, b_dec, batch, count, mean, squares, numbers, len(sums),
         LANES=lanes(len(sums)), num_warps=8,
     )  # fmt: skip
     return numbers[0], numbers[1]

@@ -13,7 +13,7 @@ from app.cli.exchange import OF_FEATURES, Writable
 from app.pipeline.import_sae import Format
 from app.settings import get_settings
 from app.supervision.embedded_postgres import libpq_url
-from sae_core.checkpoints import FORMATS
+from sae_core.checkpoints import FORMATS, save_sae
 from tests.app.cli.test_cli import plain, seesae
 from tests.core.checkpoints.hub_server import Hub, serve
 from tests.tiny import CORPUS_FILE, tiny_model
@@ -127,7 +127,7 @@ def test_notes_are_said_one_a_line(
     monkeypatch.chdir(tmp_path)
     sae = TopK(TopKConfig(d_in=32, d_sae=64, k=4))
     sae.initialise(torch.randn(100, 32), seed=0)
-    sae.save("sae", {"model_name": "none", "hook_name": "blocks.1.hook_resid_post"})
+    save_sae(sae, "sae", {"model_name": "none", "hook_name": "blocks.1.hook_resid_post"})
     model = os.path.relpath(model_folder)
     result = seesae("import", "sae", "--model", model, "--hook", "resid_post.2")
     assert result.exit_code == 0, result.stderr

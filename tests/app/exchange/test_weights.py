@@ -12,9 +12,9 @@ from app.exchange.weights import export_sae
 from app.pipeline.import_sae import ImportParams
 from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
-from sae_core.checkpoints import FORMATS, load
+from sae_core.checkpoints import FORMATS, load, load_sae
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE, JumpReLU
+from sae_core.saes import JumpReLU
 from tests.app.pipeline.running import run_to_end
 from tests.app.pipeline.test_import_sae import foreign
 
@@ -42,7 +42,7 @@ async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, t
     for key, value in (("model_name", "tiny-llama"), ("hook_name", "blocks.1.hook_resid_post"), ("context_size", 64)):
         assert checkpoint.metadata[key] == value
     x = torch.randn(10, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(checkpoint.sae(x), SAE.load(ctx.artifacts.sae(slug))(x))
+    torch.testing.assert_close(checkpoint.sae(x), load_sae(ctx.artifacts.sae(slug))(x))
 
 
 async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ async def test_the_config_of_saelens_names_what_others_look_for(
     assert (config["architecture"], config["d_in"], config["d_sae"]) == ("jumprelu", 32, 64)
     assert config["metadata"]["hook_name"] == "blocks.1.hook_resid_post"
     assert config["metadata"]["context_size"] == 32
-    assert isinstance(SAE.load(tmp_path / "shared"), JumpReLU)
+    assert isinstance(load_sae(tmp_path / "shared"), JumpReLU)

@@ -17,6 +17,7 @@ from app.queries.models import ModelInfo, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail, get_sae, register_sae
 from app.settings import Settings
+from sae_core.checkpoints import save_sae
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE, TopK
@@ -53,7 +54,7 @@ def make_dictionary(home: Path) -> Dictionary:
     model = load_model(source, device="cpu", name="tiny")
     sae = random_sae(model.d_model)
     settings = Settings(home=home, device="cpu", probe_max_tokens=100)
-    sae.save(settings.artifacts / "saes" / SLUG, {"model_name": "tiny", "hook_name": HOOK.transformer_lens})
+    save_sae(sae, settings.artifacts / "saes" / SLUG, {"model_name": "tiny", "hook_name": HOOK.transformer_lens})
     now = datetime.now(UTC)
     info = ModelInfo(
         id=1,

@@ -108,7 +108,7 @@ class Greedy(TopK):
 def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ProbeEngine(dictionary.settings)
     with monkeypatch.context() as patched:
-        patched.setattr(SAE, "load", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
+        patched.setattr("app.inference.engine.load_sae", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
         with pytest.raises(Unavailable, match="not enough memory"):
             engine.probe(dictionary.row, TEXT)
     assert len(engine.probe(dictionary.row, TEXT).features)

@@ -22,9 +22,10 @@ from app.queries.saes import SaeDetail
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
+from sae_core.checkpoints import load_sae, save_sae
 from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
-from sae_core.saes import SAE, TopK
+from sae_core.saes import TopK
 from sae_core.saes.topk import TopKConfig
 from tests.app.pipeline.running import run_to_end, submit
 from tests.core.checkpoints.hub_server import COMMIT, Hub, serve
@@ -71,7 +72,7 @@ def foreign(folder: Path, *, d_in: int = 32, d_out: int | None = None, **metadat
     """An SAE of another origin, in SAELens' layout, with this metadata."""
     sae = TopK(TopKConfig(d_in=d_in, d_sae=64, d_out=d_out, k=4))
     sae.initialise(torch.randn(100, d_in), seed=0, target=None if d_out is None else torch.randn(100, d_out))
-    sae.save(folder, metadata)
+    save_sae(sae, folder, metadata)
     return folder
 
 
@@ -164,7 +165,7 @@ async def test_a_dictionary_of_another_package_is_imported(ctx: JobContext, mode
     assert imported["notes"] == run.result["notes"]
     assert (row.config["run"], row.config["architecture"]) == (run.id, "jumprelu")
 
-    kept = SAE.load(ctx.artifacts.root / row.artifact)
+    kept = load_sae(ctx.artifacts.root / row.artifact)
     assert kept.metadata["seesae"]["imported"] == imported
     assert kept.metadata["model_name"] == "tiny-llama"
     assert kept.metadata["hook_name"] == "blocks.1.hook_resid_post"
@@ -192,7 +193,7 @@ async def test_parameters_win_over_the_checkpoint_and_the_notes_name_both(
     result = await bring(ctx, source, model=str(model_folder), hook="mlp_out.2")
     assert result["sae"] == "tiny-llama-l2-mlp-out-topk-64-k4"
     assert "It is used at mlp_out.2, as given; the checkpoint says blocks.3.hook_resid_post." in result["notes"]
-    kept = SAE.load(ctx.artifacts.sae(result["sae"]))
+    kept = load_sae(ctx.artifacts.sae(result["sae"]))
     assert (kept.metadata["model_name"], kept.metadata["hook_name"]) == ("tiny-llama", "blocks.2.mlp.hook_out")
 
 
@@ -210,7 +211,7 @@ async def test_the_hubs_name_of_a_model_is_found_and_kept_with_the_checkpoints_o
     result = await bring(ctx, foreign(tmp_path / "sae", model_name="gpt2-small", hook_name="resid_post.1"))
     assert asked == ["openai-community/gpt2"]
     assert "Its model, gpt2-small, was taken to be openai-community/gpt2." in result["notes"]
-    assert SAE.load(ctx.artifacts.sae(result["sae"])).metadata["model_name"] == "gpt2-small"
+    assert load_sae(ctx.artifacts.sae(result["sae"])).metadata["model_name"] == "gpt2-small"
 
 
 async def test_an_sae_of_the_hub_is_kept_with_its_revision(
@@ -255,7 +256,7 @@ async def test_importing_again_restores_lost_files(ctx: JobContext, model_folder
     folder = ctx.artifacts.sae(result["sae"])
     folder.rename(tmp_path / "lost")
     await bring(ctx, source, model=str(model_folder))
-    assert SAE.load(folder).d_sae == 64
+    assert load_sae(folder).d_sae == 64
 
 
 async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_fo
         await bring(ctx, first, model=str(model_folder), hook="resid_post.2", name=result["sae"])
     assert await sae_row(ctx, result["sae"]) == row
     assert {path.name for path in (ctx.artifacts.root / "saes").iterdir()} == {result["sae"]}
-    assert SAE.load(ctx.artifacts.sae(result["sae"])).metadata["seesae"]["imported"]["source"] == "first"
+    assert load_sae(ctx.artifacts.sae(result["sae"])).metadata["seesae"]["imported"]["source"] == "first"
     assert (await bring(ctx, second, model=str(model_folder), name="second"))["sae"] == "second"
 
 

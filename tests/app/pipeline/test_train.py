@@ -17,9 +17,10 @@ from app.pipeline.train import TrainParams
 from app.pipeline.training_plans import training_configs
 from app.queries import runs, saes
 from app.runs.job_context import JobContext
+from sae_core.checkpoints import load_sae
 from sae_core.errors import ModelError, SAEError
 from sae_core.models import LanguageModel
-from sae_core.saes import ARCHITECTURES, SAE
+from sae_core.saes import ARCHITECTURES
 from sae_core.training.curves import read_curves
 from tests.app.pipeline.running import run_to_end
 from tests.tiny import CORPUS_FILE, tiny_model
@@ -62,7 +63,7 @@ async def test_a_transcoder_is_evaluated_against_its_target(ctx: JobContext, tra
     assert done.result is not None
     assert done.result["explained_variance"] > 0.95  # down_proj is linear
     folder = ctx.artifacts.sae(done.result["sae"])
-    metadata = SAE.load(folder).metadata
+    metadata = load_sae(folder).metadata
     assert metadata["hook_name_out"] in ("blocks.1.mlp.hook_out", "blocks.1.hook_mlp_out")
 
 

@@ -68,7 +68,7 @@ def test_the_package_computes_what_we_do(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", WRITABLE)
-def test_what_was_written_is_read_again(tmp_path, name):
+def test_a_written_sae_is_read_again(tmp_path, name):
     sae = EXAMPLES[name].for_inference()
     dictionary_learning.write(sae, tmp_path, METADATA)
     read = load(tmp_path)
@@ -78,7 +78,7 @@ def test_what_was_written_is_read_again(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_where_nothing_is_folded_the_round_trip_is_exact(tmp_path, name):
+def test_the_round_trip_is_exact_if_nothing_is_folded(tmp_path, name):
     sae = EXAMPLES[name].for_inference()
     dictionary_learning.write(sae, tmp_path, METADATA)
     assert_same(load(tmp_path).sae, sae)
@@ -113,7 +113,7 @@ def test_the_config_says_where_the_sae_reads(tmp_path, hook, said):
         ("topk-layer-norm", "cannot normalise"),
     ],
 )
-def test_what_it_has_no_class_for_is_not_written(tmp_path, name, message):
+def test_saes_without_a_class_in_the_format_are_not_written(tmp_path, name, message):
     with pytest.raises(CheckpointError, match=message):
         dictionary_learning.write(EXAMPLES[name], tmp_path, METADATA)
     assert not any(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sae_core.checkpoints import FORMATS, load
+from sae_core.checkpoints import FORMATS, load, save_sae
 from sae_core.errors import CheckpointError
 from tests.core.checkpoints.examples import FIXTURES
 
@@ -90,7 +90,7 @@ def test_we_compute_what_the_package_does(case):
 
 
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
-def test_what_is_read_is_plain_and_ready_for_the_kernels(case):
+def test_weights_that_were_read_are_plain_and_laid_out_for_the_kernels(case):
     sae = load(leaf(case)).sae
     assert not any(parameter.requires_grad for parameter in sae.parameters())
     assert {tensor.dtype for tensor in sae.state_dict().values()} == {torch.float32}
@@ -101,7 +101,7 @@ def test_what_is_read_is_plain_and_ready_for_the_kernels(case):
 
 
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
-def test_what_is_known_of_the_origin(case):
+def test_metadata_has_the_origin(case):
     metadata = load(leaf(case)).metadata
     keys = ("model_name", "hook_name", "hook_name_out", "context_size", "prepend_bos")
     prefix = max((prefix for prefix in METADATA if case.name.startswith(prefix)), key=len)
@@ -120,7 +120,7 @@ def test_notes_say_what_was_done(name):
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
 def test_saving_what_was_read_keeps_it_bit_for_bit(case, tmp_path):
     checkpoint = load(leaf(case))
-    checkpoint.sae.save(tmp_path)
+    save_sae(checkpoint.sae, tmp_path)
     again = load(tmp_path)
     unused = {"apply_b_dec_to_input": False} if again.sae.is_transcoder else {}
     for name, tensor in checkpoint.sae.state_dict().items():
@@ -132,6 +132,6 @@ def test_saving_what_was_read_keeps_it_bit_for_bit(case, tmp_path):
     }
 
 
-def test_what_we_have_no_class_for_is_refused_by_name():
+def test_unknown_classes_are_refused_by_name():
     with pytest.raises(CheckpointError, match=r"the activation is 'groupmax', which cannot be read\. Give one of topk"):
         load(FIXTURES / "sparsify-groupmax" / "layers.3")

@@ -2,10 +2,9 @@ import json
 
 import pytest
 
-from sae_core.checkpoints import FORMATS, detect, load
+from sae_core.checkpoints import FORMATS, detect, load, load_sae
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE
 from tests.core.checkpoints.examples import FIXTURES, assert_refused, copy_of
 
 
@@ -36,7 +35,7 @@ def test_only_some_formats_are_written():
     assert [name for name, form in FORMATS.items() if form.write] == ["saelens", "dictionary_learning", "sparsify"]
 
 
-def test_a_path_that_exists_is_no_address(tmp_path, monkeypatch):
+def test_an_existing_path_wins_over_an_address(tmp_path, monkeypatch):
     copy_of("saelens-topk", tmp_path / "org" / "repo")
     monkeypatch.chdir(tmp_path)
     assert load("org/repo").format == "saelens"
@@ -44,7 +43,7 @@ def test_a_path_that_exists_is_no_address(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/nowhere/at/all", "./org/repo", "~/nowhere", "hf:repo", ""])
-def test_a_path_that_does_not_exist_is_said_to_be_missing(source, tmp_path, monkeypatch):
+def test_a_missing_path_is_reported(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no SAE"):
         load(source)
@@ -63,14 +62,14 @@ def test_a_folder_of_nothing_says_what_was_looked_for(tmp_path):
     assert_refused(tmp_path / "readme.md", "holds no SAE")
 
 
-def test_a_language_model_is_no_sae(tmp_path):
+def test_a_language_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
     (tmp_path / "model.safetensors").touch()
     assert_refused(tmp_path, "holds a language model, not an SAE")
 
 
 def test_a_folder_of_saes_names_them(tmp_path):
-    assert_refused(FIXTURES / "sparsify-topk", r"no SAE itself, but holds 1: layers\.3\. Give the path of one")
+    assert_refused(FIXTURES / "sparsify-topk", r"not an SAE itself, but holds 1: layers\.3\. Give the path of one")
     for number in range(25):
         (tmp_path / "width_16k" / f"{number:02}").mkdir(parents=True)
         (tmp_path / "width_16k" / f"{number:02}" / "params.npz").touch()
@@ -83,8 +82,8 @@ def test_the_first_format_that_recognises_a_folder_reads_it(tmp_path):
     assert detect(tmp_path) == "dictionary_learning"
 
 
-def test_sae_load_reads_every_format():
-    assert SAE.load(FIXTURES / "openai-topk").config.normalize_activations == "layer_norm"
+def test_load_sae_reads_every_format():
+    assert load_sae(FIXTURES / "openai-topk").config.normalize_activations == "layer_norm"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def hub(tmp_path, monkeypatch):
         ("org/openai/gpt2-small", "openai-topk", ["gpt2-small/resid_post_mlp_v5_32k/autoencoder.pt"]),
     ],
 )
-def test_one_sae_is_fetched_and_nothing_else(hub, address, fixture, fetched):
+def test_only_the_files_of_one_sae_are_fetched(hub, address, fixture, fetched):
     read, expected = load(address), load(FIXTURES / fixture)
     assert hub.downloaded == fetched
     assert read.format == expected.format
@@ -94,7 +94,7 @@ def test_one_sae_is_fetched_and_nothing_else(hub, address, fixture, fetched):
         ("fnlp/Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L3R-8x", "meta-llama/Llama-3.1-8B", "blocks.3.hook_resid_post"),
     ],
 )
-def test_what_only_the_repository_says_is_known(hub, address, model, hook):
+def test_metadata_in_the_repositorys_name_is_used(hub, address, model, hook):
     metadata = load(address).metadata
     assert (metadata["model_name"], metadata["hook_name"]) == (model, hook)
 
@@ -106,7 +106,7 @@ def test_a_revision_may_be_named(hub, revision):
     assert metadata["revision"] == COMMIT
 
 
-def test_without_a_network_the_cache_serves(hub, monkeypatch):
+def test_the_cache_is_used_without_a_network(hub, monkeypatch):
     fetched = load("org/many/run/layers.3")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     again = load("org/many/run/layers.3")
@@ -136,16 +136,16 @@ def test_without_a_network_the_cache_serves(hub, monkeypatch):
         ("org/many/sae", "org/many/sae holds no SAE"),
     ],
 )
-def test_what_the_hub_does_not_give_is_said_in_one_line(hub, address, message):
+def test_errors_of_the_hub_are_explained_in_one_line(hub, address, message):
     assert_refused(address, message)
 
 
-def test_a_hub_that_cannot_be_reached_is_said_in_one_line(hub, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_reported_in_one_line(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert_refused("org/one", r"org/one cannot be fetched: .*Check the path or address and the network")
 
 
-def test_a_full_disk_is_said(hub, monkeypatch):
+def test_a_full_disk_is_reported(hub, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 

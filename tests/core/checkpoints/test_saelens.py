@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_core.checkpoints import load
+from sae_core.checkpoints import load, load_sae, save_sae
 from sae_core.errors import CheckpointError
-from sae_core.saes import SAE, JumpReLU, TopK
+from sae_core.saes import JumpReLU, TopK
 from sae_core.saes.standard import Standard, StandardConfig
 from sae_core.saes.topk import TopKConfig
 from tests.core.checkpoints.examples import (
@@ -52,13 +52,13 @@ def saelens_forward(folder, x):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_saelens_computes_what_we_do(tmp_path, name):
-    EXAMPLES[name].save(tmp_path, METADATA)
+    save_sae(EXAMPLES[name], tmp_path, METADATA)
     assert_computes(EXAMPLES[name].for_inference(), *saelens_forward(tmp_path, X))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_round_trip_is_exact(tmp_path, name):
-    EXAMPLES[name].save(tmp_path, METADATA)
+    save_sae(EXAMPLES[name], tmp_path, METADATA)
     read = load(tmp_path)
     assert_same(read.sae, EXAMPLES[name].for_inference())
     assert read.format == "saelens"
@@ -69,13 +69,13 @@ def test_round_trip_is_exact(tmp_path, name):
 
 
 def test_metadata_of_the_sae_itself_is_the_default(tmp_path):
-    sae = SAE.load(FIXTURES / "saelens-topk")
-    sae.save(tmp_path)
-    assert SAE.load(tmp_path).metadata["hook_name"] == "blocks.3.hook_resid_post"
+    sae = load_sae(FIXTURES / "saelens-topk")
+    save_sae(sae, tmp_path)
+    assert load_sae(tmp_path).metadata["hook_name"] == "blocks.3.hook_resid_post"
 
 
-def test_what_the_config_says(tmp_path):
-    EXAMPLES["topk-autoencoder"].save(tmp_path / "topk", METADATA)
+def test_the_written_config_has_saelens_fields(tmp_path):
+    save_sae(EXAMPLES["topk-autoencoder"], tmp_path / "topk", METADATA)
     config = json.loads((tmp_path / "topk" / "cfg.json").read_text())
     sha256 = config["metadata"]["seesae"].pop("weights_sha256")
     assert len(sha256) == 64
@@ -92,7 +92,7 @@ def test_what_the_config_says(tmp_path):
         "rescale_acts_by_decoder_norm": False,
         "metadata": {**METADATA, "sae_lens_version": "6.0.0"},
     }
-    EXAMPLES["batchtopk-skip-transcoder"].save(tmp_path / "batchtopk", METADATA)
+    save_sae(EXAMPLES["batchtopk-skip-transcoder"], tmp_path / "batchtopk", METADATA)
     config = json.loads((tmp_path / "batchtopk" / "cfg.json").read_text())
     assert (
         config.items()
@@ -126,14 +126,14 @@ def test_what_the_config_says(tmp_path):
     ],
 )
 def test_architectures_have_saelens_names(tmp_path, name, architecture):
-    EXAMPLES[name].save(tmp_path, METADATA)
+    save_sae(EXAMPLES[name], tmp_path, METADATA)
     assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == architecture
 
 
 def test_a_transcoder_that_normalises_is_not_written(tmp_path):
     sae = Standard(StandardConfig(d_in=6, d_sae=20, d_out=5, normalize_activations="layer_norm"))
     with pytest.raises(CheckpointError, match="no transcoder that normalises"):
-        sae.save(tmp_path, METADATA)
+        save_sae(sae, tmp_path, METADATA)
     assert not any(tmp_path.iterdir())
 
 
@@ -161,14 +161,14 @@ def foreign(folder, architecture, *, dtype=torch.float32, **config):
         ("topk", {"k": 4, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False}),
     ],
 )
-def test_what_saelens_computes_as_it_runs_is_folded_in(tmp_path, architecture, values):
+def test_operations_that_saelens_applies_at_run_time_are_folded_in(tmp_path, architecture, values):
     folder = foreign(tmp_path / "sae", architecture, **values)
-    sae = SAE.load(folder)
+    sae = load_sae(folder)
     assert_computes(sae, *saelens_forward(folder, X))
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
-    sae = SAE.load(foreign(tmp_path / "sae", "jumprelu", dtype=torch.bfloat16))
+    sae = load_sae(foreign(tmp_path / "sae", "jumprelu", dtype=torch.bfloat16))
     assert isinstance(sae, JumpReLU)
     assert {parameter.dtype for parameter in sae.parameters()} == {torch.float32}
 
@@ -210,7 +210,7 @@ def scaler(**values):
         (config(d_in="6"), "d_in is '6'"),
         (config(d_in=True), "d_in is True"),
         (config(d_sae=-1), "d_sae is -1"),
-        (config(d_out=12), "no transcoder"),
+        (config(d_out=12), "not a transcoder"),
         (config(normalize_activations="batch_norm"), "normalize_activations is 'batch_norm'"),
         (config(normalize_activations=["none"]), "normalize_activations is"),
         (
@@ -238,13 +238,13 @@ def test_a_damaged_folder_is_refused_with_one_line(tmp_path, damage, message):
 
 
 @pytest.mark.parametrize("metadata", [None, {"seesae": "?"}, {}])
-def test_metadata_of_any_shape_is_no_obstacle(tmp_path, metadata):
+def test_metadata_of_any_shape_is_accepted(tmp_path, metadata):
     folder = foreign(tmp_path / "sae", "jumprelu", metadata=metadata)
-    assert SAE.load(folder).d_sae == 20
+    assert load_sae(folder).d_sae == 20
 
 
 def test_a_write_that_was_cut_short_is_noticed(tmp_path):
-    EXAMPLES["topk-autoencoder"].save(tmp_path, METADATA)
+    save_sae(EXAMPLES["topk-autoencoder"], tmp_path, METADATA)
     other = {name: tensor * 2 for name, tensor in load_file(tmp_path / "sae_weights.safetensors").items()}
     save_file(other, tmp_path / "sae_weights.safetensors")  # as if killed before the config was written
     assert_refused(tmp_path, r"not the file that cfg\.json was written with")
@@ -255,7 +255,7 @@ def test_a_feature_that_decodes_to_nothing_is_read_as_off(tmp_path):
     w = load_file(folder / "sae_weights.safetensors")
     w["W_dec"][3] = 0
     save_file(w, folder / "sae_weights.safetensors")
-    sae = SAE.load(folder)
+    sae = load_sae(folder)
     assert not sae.encode(X)[:, 3].any()
     assert sae(X).isfinite().all()
 
@@ -273,7 +273,7 @@ def test_a_batchtopk_from_the_middle_of_a_training_is_read_at_its_threshold(tmp_
 
 
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk"])
-def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
+def test_an_unfolded_scale_is_folded(tmp_path, architecture):
     folder = foreign(tmp_path / "sae", architecture, k=4, rescale_acts_by_decoder_norm=architecture == "topk")
     scaler(scaling_factor=1.83)(folder)
     checkpoint = load(folder)
@@ -281,7 +281,7 @@ def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
     assert_computes(checkpoint.sae, f, out / 1.83)
     assert checkpoint.notes[-1].endswith("divided, by 1.83, the scale of the activations.")
     scaler(scaling_factor=None, has_whitening=False)(folder)
-    assert_computes(SAE.load(folder), *saelens_forward(folder, X))
+    assert_computes(load_sae(folder), *saelens_forward(folder, X))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_scale_that_was_not_folded_yet_is(tmp_path, architecture):
         ({"architecture": "gated", "activation_fn_str": "relu"}, "holds b_enc too|holds no b_gate"),
     ],
 )
-def test_an_old_config_that_says_nonsense_is_refused(tmp_path, changes, message):
+def test_an_invalid_old_config_is_refused(tmp_path, changes, message):
     edit_json(copy_of("saelens_pre6-topk", tmp_path) / "cfg.json", **changes)
     assert_refused(tmp_path, message)
 
@@ -301,6 +301,6 @@ def test_an_old_config_that_says_nonsense_is_refused(tmp_path, changes, message)
 def test_topk_with_unit_rows_says_so_in_the_way_that_saedashboard_needs(tmp_path):
     sae = TopK(TopKConfig(d_in=6, d_sae=20, k=3))
     sae.initialise(X, seed=0)
-    sae.save(tmp_path, METADATA)
+    save_sae(sae, tmp_path, METADATA)
     assert json.loads((tmp_path / "cfg.json").read_text())["rescale_acts_by_decoder_norm"] is True
-    assert torch.equal(SAE.load(tmp_path).W_enc, sae.for_inference().W_enc)
+    assert torch.equal(load_sae(tmp_path).W_enc, sae.for_inference().W_enc)

@@ -43,7 +43,7 @@ def test_sparsify_computes_what_we_do(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_where_nothing_is_folded_the_round_trip_is_exact(tmp_path, name):
+def test_the_round_trip_is_exact_if_nothing_is_folded(tmp_path, name):
     sparsify.write(EXAMPLES[name], tmp_path, METADATA)
     assert_same(load(tmp_path).sae, EXAMPLES[name].for_inference())
 
@@ -57,7 +57,7 @@ def test_where_nothing_is_folded_the_round_trip_is_exact(tmp_path, name):
         ("topk-layer-norm", "cannot normalise"),
     ],
 )
-def test_what_it_cannot_say_is_not_written(tmp_path, name, message):
+def test_saes_that_the_format_cannot_hold_are_not_written(tmp_path, name, message):
     with pytest.raises(CheckpointError, match=message):
         sparsify.write(EXAMPLES[name], tmp_path, METADATA)
     assert not any(tmp_path.iterdir())
@@ -100,7 +100,7 @@ def test_the_folder_is_named_after_the_module(tmp_path, folder, hook):
         ({"k": "3"}, "k is '3'"),
     ],
 )
-def test_a_config_that_says_nonsense_is_refused(tmp_path, changes, message):
+def test_an_invalid_config_is_refused(tmp_path, changes, message):
     folder = copy_of("sparsify-topk", tmp_path, leaf="layers.3")
     edit_json(folder / "cfg.json", **changes)
     assert_refused(folder, message)

@@ -196,7 +196,7 @@ def watched():
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_batches_change_nothing(model, sequences, cache, watched, monkeypatch, cached):
+def test_metrics_do_not_depend_on_batches(model, sequences, cache, watched, monkeypatch, cached):
     """Of 7 tokens, so that every sequence is cut; the model's passes take a sequence each."""
     activations = cache if cached else None
     whole = flat(evaluate(model, random_sae(), HOOK, sequences, activations=activations))
@@ -224,7 +224,7 @@ def test_max_tokens_bounds_the_passes_of_the_whole_model(model, sequences, cache
     assert result.tokens == cache.validation_tokens > result.ce_tokens
 
 
-def test_progress_ends_where_it_said(model, sequences):
+def test_progress_ends_at_the_total(model, sequences):
     reports = []
     evaluate(model, random_sae(), HOOK, sequences, progress=lambda *report: reports.append(report))
     done = [report[0] for report in reports]
@@ -260,7 +260,7 @@ def test_a_single_sequence_has_no_interval_but_over_features(model, sequences):
     assert list(result.intervals) == features
 
 
-def test_it_is_stored_as_json(model, sequences):
+def test_an_evaluation_is_stored_as_json(model, sequences):
     result = evaluate(model, random_sae(), HOOK, sequences)
     stored = json.loads(json.dumps(dataclasses.asdict(result), allow_nan=False))
     assert stored["kl"] == result.kl
@@ -321,7 +321,7 @@ def test_a_width_that_does_not_fit_is_refused(model, sequences):
         evaluate(model, JumpReLU(JumpReLUConfig(d_in=16, d_sae=8)), HOOK, sequences)
 
 
-def test_nothing_held_out_is_refused(model, sequences):
+def test_sequences_without_held_out_text_are_refused(model, sequences):
     first = dataclasses.replace(
         sequences,
         token_ids=sequences.token_ids[:1],

@@ -33,7 +33,7 @@ def summed(sequence, y, error, *, seed=0, batch=10**9):
     return sums
 
 
-def test_weights_are_poisson_numbers_of_the_seed_and_the_sequence():
+def test_weights_are_poisson_draws_of_the_seed_and_the_sequence():
     weights = poisson_weights(3, range(2000))
     assert weights.shape == (1 + REPLICATES, 2000)
     assert (weights[0] == 1).all()
@@ -106,7 +106,7 @@ def test_replicates_without_a_token_are_left_out():
     assert sums.interval(sums.mean("value")) == (1, 3)
 
 
-def test_there_is_no_interval_of_one_sequence_or_of_what_is_no_number():
+def test_there_is_no_interval_of_one_sequence_or_of_nan():
     sums = ResampledSums(0)
     sums.add(torch.tensor([4, 4]), value=torch.tensor([1.0, 3.0]))
     sums.add(torch.tensor([4]), value=torch.tensor([2.0]))

@@ -40,7 +40,7 @@ def mlp(lm):
     return (inner.h if hasattr(inner, "h") else inner.layers)[1].mlp
 
 
-def test_one_that_computes_the_layer_scores_one(lm, sequences):
+def test_a_transcoder_that_computes_the_layer_scores_one(lm, sequences):
     """A transcoder whose decoder is the MLP itself: the passes of the whole model are the clean one."""
     layer = copy.deepcopy(mlp(lm))  # without the hooks that the passes hang on the model's own
 
@@ -58,7 +58,7 @@ def test_one_that_computes_the_layer_scores_one(lm, sequences):
     assert result.intervals["explained_variance"] == pytest.approx((1, 1), abs=1e-6)
 
 
-def test_one_that_gives_back_its_input_is_measured_against_the_target(lm, sequences):
+def test_a_transcoder_that_returns_its_input_is_measured_against_the_target(lm, sequences):
     sae = Standard(StandardConfig(d_in=D_IN, d_sae=2 * D_IN, d_out=D_IN))
     sae.load_state_dict(identity().state_dict())
     x, y = held_out(lm, sequences, MLP_IN).double(), held_out(lm, sequences, MLP_OUT).double()
@@ -111,7 +111,7 @@ def test_a_cache_of_both_points_gives_the_same_as_the_model(lm, sequences, tmp_p
     assert flat(evaluate(lm, random_sae(), MLP_IN, sequences, activations=cache)) == pytest.approx(alone, rel=1e-5)
 
 
-def test_what_does_not_fit_is_refused(lm, sequences, tmp_path):
+def test_points_of_the_wrong_width_are_refused(lm, sequences, tmp_path):
     transcoder = random_sae(d_out=D_IN)
     with pytest.raises(CheckpointError, match="Name it as the target"):
         evaluate(lm, transcoder, MLP_IN, sequences)

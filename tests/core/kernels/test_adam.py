@@ -53,7 +53,7 @@ def test_several_steps_are_those_of_torchs_adam(device):
 
 
 @pytest.mark.parametrize("step", [0, 2, 50, 85, 99])
-def test_the_pace_follows_the_schedule(device, step):
+def test_adam_state_follows_the_schedule(device, step):
     config = TrainingConfig(batch_size=10, samples=1000, lr=3e-3, warmup=0.05, decay=0.2).resolved()
     adam = AdamState.after(step, SCHEDULE, device)
     prepare_step(
@@ -69,7 +69,7 @@ def test_the_pace_follows_the_schedule(device, step):
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_a_number_stops_all_later_steps(device, bad, where):
+def test_a_loss_or_gradient_that_is_nan_stops_all_later_steps(device, bad, where):
     adam = AdamState.after(0, SCHEDULE, device)
     parameter = torch.ones(3, device=device)
     moments = (torch.zeros(3, device=device), torch.zeros(3, device=device))
@@ -83,7 +83,7 @@ def test_what_is_not_a_number_stops_all_later_steps(device, bad, where):
 
 
 @pytest.mark.parametrize(("batch", "d_in", "d_sae", "k"), SHAPES)
-def test_squares_leave_out_what_lies_along_the_decoder(device, batch, d_in, d_sae, k):
+def test_squared_norms_leave_out_the_component_along_the_decoder(device, batch, d_in, d_sae, k):
     decoder = unit(random(d_sae, d_in, seed=1, device=device))
     of_decoder, of_encoder = (random(d_sae, d_in, seed=seed, device=device) for seed in (2, 3))
     of_bias = random(d_sae, seed=4, device=device)

@@ -59,14 +59,14 @@ def test_without_dead_features_nothing_is_added(device):
     assert all(bool((gradient == 1).all()) for gradient in gradients)
 
 
-def test_the_dead_are_listed_ascending(device):
+def test_dead_features_are_listed_ascending(device):
     dead = Dead.of(torch.tensor([False, True, False, True, True], device=device))
     assert int(dead.count) == 3 and dead.features[:3].tolist() == [1, 3, 4]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("most", [1, 40, 700, 3000])
-def test_the_dead_that_take_part_are_the_largest_where_many_tie(device, most, dtype):
+def test_the_largest_dead_features_take_part_when_many_tie(device, most, dtype):
     pre = tied(2, 2600, seed=1, device=device, dtype=dtype)  # in three blocks
     is_dead = torch.rand(2600, generator=torch.Generator().manual_seed(0)).to(device) < 0.9
     f = select(Dead.of(is_dead), pre, most)[:, : int(is_dead.sum())]

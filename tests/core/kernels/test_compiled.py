@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 KERNELS = {
     "_add_outer", "_add_parts", "_centre", "_count_digits", "_count_kept", "_decode", "_descend", "_entry_products",
     "_f_gradients", "_group_peaks", "_pick_digit", "_product", "_reconstruct", "_residual", "_row_entries",
-    "_row_groups", "_select", "_settle", "_squares", "_sum_parts", "_take_in", "_write_kept",
+    "_row_groups", "_select", "_prepare_step", "_squared_norms", "_sum_parts", "_take_in", "_write_kept",
 }  # fmt: skip
 SHARED_MEMORY = 227 << 10
 """Of a program on an H100, in bytes."""

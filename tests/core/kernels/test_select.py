@@ -67,7 +67,7 @@ def test_batches_keep_what_a_sort_keeps(device, batch, d_in, d_sae, k, make, dty
         assert torch.equal(selected.flatten().sort(descending=True).values[:count], expected)
 
 
-def test_as_many_groups_are_looked_at_as_there_are_places(device):
+def test_selection_reads_as_many_groups_as_there_are_places(device):
     """The largest are all in groups of their own, the last of them the smallest peak that counts."""
     pre = torch.full((2, 8 * GROUP), 0.5, device=device)
     pre[:, 5::GROUP] = torch.arange(1.0, 9.0, device=device)

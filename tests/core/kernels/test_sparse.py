@@ -79,7 +79,7 @@ def test_features_of_many_entries_are_summed_in_parts(device, monkeypatch):
     close(totals, torch.zeros(8, device=device).index_add_(0, features, weights)[:7])
 
 
-def test_nothing_active_gives_zeros(device):
+def test_a_batch_without_active_features_gives_zeros(device):
     pre = -torch.ones(3, 40, device=device)
     entries = batch_topk(pre, group_peaks(pre), 6)
     decoder = random(40, 5, seed=0, device=device)

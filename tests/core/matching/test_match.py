@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from sae_core.errors import ArtifactError
-from sae_core.matching import match
-from sae_core.matching.match import Counterparts, Matching, Partners, match_features
+from sae_core.matching import Counterparts, Matching, Partners, match_features, pairs
 from sae_core.saes import SAEConfig
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
@@ -19,7 +18,7 @@ N, M, D = small.FEATURES, 24, 16
 TOKENS = int(SEQUENCES.counted.sum())
 
 FIRST_PART, SECOND_PART, RIVAL, TWIN, LATER_TWIN, EVERYWHERE, SELDOM, DEAD = range(8)
-"""Features of `b`: two parts of `a`'s PARENT, one like them in another direction, equals, and what is no part."""
+"""Features of `b`: two parts of `a`'s PARENT, one like them in another direction, equals, and others."""
 PARENT, OTHER_PARENT = 20, 21
 
 
@@ -32,7 +31,7 @@ def activations() -> tuple[np.ndarray, np.ndarray]:
     b = (a @ mix).astype(np.float32) * (random.random((*shape, M)) < 0.8)
     a[:, :, PARENT] = a[:, :, OTHER_PARENT] = random.gamma(1, 2, shape) * (random.random(shape) < 0.08)
     on = a[:, :, PARENT] > 0
-    a[:, :, OTHER_PARENT] += random.random(shape) < 0.01  # commoner still, and so the better by tokens
+    a[:, :, OTHER_PARENT] += random.random(shape) < 0.01  # more frequent still, and so the better by tokens
     half = random.random(shape) < 0.5
     b[:, :, FIRST_PART] = on & half
     b[:, :, SECOND_PART] = 3 * (on & ~half & (random.random(shape) < 0.7))
@@ -170,7 +169,7 @@ def test_planted_parts_are_found(found: Matching) -> None:
     assert 0.7 * found.a.count[PARENT] < found.a.covered[PARENT] < found.a.count[PARENT]
 
 
-def test_ties_go_to_the_lower_number_and_to_one_only(found: Matching) -> None:
+def test_ties_go_to_the_lower_index_and_to_one_only(found: Matching) -> None:
     assert found.a.near.ids[30] == found.a.coactive.ids[30] == TWIN
     assert found.b.near.ids[[TWIN, LATER_TWIN]].tolist() == [30, 30]
     assert found.b.near_matched[[TWIN, LATER_TWIN]].tolist() == [True, False]
@@ -196,18 +195,18 @@ def test_features_that_never_vary_or_never_fire_correlate_with_nothing(found: Ma
     assert found.b.near.cosine[DEAD] == 0
 
 
-def test_blocks_chunks_and_shards_do_not_matter(
+def test_results_do_not_depend_on_blocks_chunks_and_shards(
     stores: tuple[ActivationStore, ActivationStore],
     found: Matching,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(match, "ROWS", 8)
-    monkeypatch.setattr(match, "JOINT_BYTES", match.PAIR_BYTES * M * 16)
-    monkeypatch.setattr(match, "CHUNK_NONZEROS", 300)
+    monkeypatch.setattr(pairs, "ROWS", 8)
+    monkeypatch.setattr(pairs, "JOINT_BYTES", pairs.PAIR_BYTES * M * 16)
+    monkeypatch.setattr(pairs, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
-    turned = match_features(W_B, W_A, stores[::-1])
-    for other in (again, Matching(turned.b, turned.a, turned.tokens)):
+    swapped = match_features(W_B, W_A, stores[::-1])
+    for other in (again, Matching(swapped.b, swapped.a, swapped.tokens)):
         for side in ("a", "b"):
             ours, theirs = getattr(found, side), getattr(other, side)
             for name in ("count", "parts", "covered", "near_matched", "coactive_matched"):
@@ -233,7 +232,9 @@ def test_without_stores_only_directions_are_compared(found: Matching) -> None:
         assert not side.near.correlation.any()
 
 
-def test_what_cannot_be_compared_is_refused(stores: tuple[ActivationStore, ActivationStore], tmp_path: Path) -> None:
+def test_decoders_and_stores_that_cannot_be_compared_are_refused(
+    stores: tuple[ActivationStore, ActivationStore], tmp_path: Path
+) -> None:
     with pytest.raises(ArtifactError, match="16 and 15 dimensions"):
         match_features(W_A, W_B[:, :15], None)
     with pytest.raises(ArtifactError, match="not those of these SAEs"):
@@ -245,7 +246,7 @@ def test_what_cannot_be_compared_is_refused(stores: tuple[ActivationStore, Activ
         match_features(W_A, W_B, (stores[0], elsewhere))
 
 
-def test_progress_is_told_and_ends_at_the_end(stores: tuple[ActivationStore, ActivationStore]) -> None:
+def test_progress_is_reported_and_ends_at_the_total(stores: tuple[ActivationStore, ActivationStore]) -> None:
     told: list[tuple[int, int]] = []
     match_features(W_A, W_B, stores, progress=lambda done, total, metrics=None, /: told.append((done, total)))
     assert told[-1] == (N, N)

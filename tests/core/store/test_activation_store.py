@@ -1,4 +1,4 @@
-"""The activation store: what is in it, and that a killed build goes on to the same bytes."""
+"""The content of an activation store, and a killed build that continues to the same bytes."""
 
 import errno
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_it_holds_the_nonzero_activations_of_counted_tokens_and_no_others(tmp_path: Path) -> None:
+def test_a_store_holds_the_nonzero_activations_of_counted_tokens_and_no_others(tmp_path: Path) -> None:
     built = build_store(SAE, Cut(F, CUTS), SEQUENCES, tmp_path)
     block = built.block(0, small.FEATURES)
     restored = np.zeros((small.SEQUENCES * small.LENGTH, small.FEATURES), np.float32)
@@ -70,7 +70,7 @@ def test_a_block_of_features_and_shards_is_that_part_of_the_whole(
 
 
 @pytest.mark.parametrize("reports", range(9))
-def test_killed_at_any_report_it_goes_on_to_the_same_bytes(
+def test_a_build_killed_at_any_report_ends_with_the_same_bytes(
     tmp_path: Path, reports: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activation_store, "ENCODE_TOKENS", 150)
@@ -118,7 +118,7 @@ def test_a_store_that_is_being_replaced_is_not_open_to_readers(tmp_path: Path) -
         ActivationStore.open(tmp_path)
 
 
-def test_a_full_disk_is_said_in_one_line_and_the_build_goes_on_later(
+def test_a_full_disk_is_reported_in_one_line_and_the_build_continues_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, written = Path.write_bytes, []

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -6,11 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from sae_core.errors import SAEError
+from sae_core.errors import SAEError, TrainingDiverged
+from sae_core.training import loop, train, train_together
 from sae_core.training.config import TrainingConfig
+from sae_core.training.curves import read_curves
 from sae_core.training.gpu_step import WARM_UP, GpuStep, is_supported
-from sae_core.training.loop import take_step
-from sae_core.training.state import TrainingState
+from sae_core.training.state import TrainingState, saved_steps
+from sae_core.training.step import take_step
 from tests.core.kernels.problems import close, random
 
 BATCH, D_IN = 12, 13
@@ -68,7 +72,7 @@ def test_bfloat16_products_stay_near_the_step_in_float32(device, tmp_path, archi
     close(ours.sae.W_dec, plain.sae.W_dec, 0.02)
 
 
-def test_a_run_goes_on_from_its_checkpoint_by_either_step(device, tmp_path):
+def test_a_run_resumes_from_its_checkpoint_by_either_step(device, tmp_path):
     whole = new_state(tmp_path / "whole", device, architecture="batchtopk")
     step = GpuStep(whole)
     for number in range(4):
@@ -104,6 +108,49 @@ def test_a_batch_that_is_not_a_number_leaves_the_weights_alone(device, tmp_path)
     assert all(torch.equal(old, new) for old, new in zip(weights, state.sae.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_training_with_triton_kernels_gives_what_training_with_torch_gives(device, tmp_path, monkeypatch, architecture):
+    monkeypatch.setattr(loop, "START_SAMPLE", 64)
+    config = TrainingConfig(
+        architecture=architecture, d_sae=70, k=2, batch_size=BATCH, samples=5 * BATCH, lr=1e-3, kernels="triton"
+    )
+    plain = train(replace(config, kernels="torch"), Batches(), tmp_path / "torch", device=device)
+    ours = train(config, Batches(), tmp_path / "triton", device=device)
+    close(ours.W_dec, plain.W_dec, 2e-3)
+    points, expected = (read_curves(tmp_path / kernels) for kernels in ("triton", "torch"))
+    assert [point["l0"] for point in points] == [point["l0"] for point in expected]
+    assert [point["loss"] for point in points] == pytest.approx([point["loss"] for point in expected], rel=1e-3)
+
+
+def test_training_with_triton_kernels_saves_no_checkpoint_after_a_bad_step(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "START_SAMPLE", BATCH)
+    config = TrainingConfig(
+        architecture="topk", d_sae=70, k=2, batch_size=BATCH, samples=6 * BATCH, lr=1e-3, kernels="triton",
+        checkpoint_every=2, log_every=6,
+    )  # fmt: skip
+    with pytest.raises(TrainingDiverged, match=r"stopped by step 4 of 6.*checkpoint of step 2 .*kept"):
+        train(config, Batches(poisoned=2), tmp_path, device=device)
+    assert saved_steps(tmp_path) == [2]
+
+
+def test_saes_that_train_together_use_the_same_kernels(device, tmp_path):
+    configs = [TrainingConfig(d_sae=70, k=2, batch_size=BATCH, kernels=kernels) for kernels in ("torch", "triton")]
+    with pytest.raises(SAEError, match="the same kernels"):
+        train_together(configs, Batches(), [tmp_path, tmp_path], device=device)
+
+
+class Batches:
+    d_in, d_out = D_IN, None
+
+    def __init__(self, poisoned=None):
+        self.poisoned = poisoned
+
+    def batches(self, batch_size, *, seed, skip=0, part=slice(None)):
+        for number in count(skip):
+            rows = batch(number, "cpu")[part]
+            yield rows * math.nan if number == self.poisoned else rows
+
+
 class NoSynchronisation(TorchDispatchMode):
     """Fails on operations whose result the host would wait for, or whose shape depends on data."""
 
@@ -116,7 +163,7 @@ class NoSynchronisation(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
-def test_nothing_waits_for_the_device(device, tmp_path, architecture):
+def test_a_step_never_waits_for_the_device(device, tmp_path, architecture):
     state = new_state(tmp_path, device, architecture=architecture, dead_after=16)
     step, rows = GpuStep(state), [batch(number, device) for number in range(WARM_UP + 2)]
     step(rows[0])
@@ -132,7 +179,7 @@ def test_nothing_waits_for_the_device(device, tmp_path, architecture):
 
 
 @pytest.mark.parametrize("options", [{"architecture": "matryoshka"}, {"architecture": "jumprelu"}, {"accumulate": 3}])
-def test_what_has_no_gpu_step_is_refused(device, tmp_path, options):
+def test_unsupported_configs_are_refused(device, tmp_path, options):
     state = new_state(tmp_path, device, **options)
     assert not is_supported(state)
     with pytest.raises(SAEError, match="no GPU step"):

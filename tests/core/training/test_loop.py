@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sae_core.checkpoints import load_sae
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
-from sae_core.saes import ARCHITECTURES, SAE, JumpReLU, TopK
-from sae_core.training import TrainingConfig, loop, train, train_together
+from sae_core.saes import ARCHITECTURES, JumpReLU, TopK
+from sae_core.training import TrainingConfig, clock, loop, train, train_together
 from sae_core.training.curves import TensorBoard, WeightsAndBiases, read_curves
 from sae_core.training.running_variance import RunningVariance
 from sae_core.training.state import TrainingState, saved_steps
+from sae_core.training.step import take_step
 
 D_IN, FEATURES = 16, 40
 
@@ -58,7 +60,7 @@ OPTIONS = {"standard": {"l1_coefficient": 1.0}, "gated": {"l1_coefficient": 1.0}
 
 @pytest.fixture(autouse=True)
 def small_start_sample(monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "START_SAMPLE", 1024)
 
 
@@ -149,7 +151,7 @@ def test_a_finished_run_returns_at_once(tmp_path):
     assert torch.equal(first.W_dec, again.W_dec)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+def test_resume_skips_a_damaged_checkpoint(tmp_path):
     config = small(checkpoint_every=20)
     whole = train(config, Synthetic(), tmp_path, device="cpu")
     newest = tmp_path / "step-000000060.safetensors"
@@ -166,7 +168,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
         train(config, Synthetic(), tmp_path, device="cpu")
 
 
-def test_another_config_does_not_resume(tmp_path):
+def test_resume_refuses_another_config(tmp_path):
     train(small(samples=256), Synthetic(), tmp_path, device="cpu")
     with pytest.raises(CheckpointError, match="another config"):
         train(small(samples=256, k=4), Synthetic(), tmp_path, device="cpu")
@@ -180,7 +182,7 @@ def test_nan_stops_the_run_and_leaves_the_checkpoint(tmp_path):
     assert saved_steps(tmp_path) == [20, 30]
     kept = TrainingState.resume(config.resolved(), D_IN, tmp_path, torch.device("cpu"))
     assert all(parameter.isfinite().all() for parameter in kept.sae.parameters())
-    train(config, Synthetic(), tmp_path, device="cpu")  # goes on where the data is good
+    train(config, Synthetic(), tmp_path, device="cpu")  # continues with good data
 
 
 def test_a_loss_that_overflows_stops_the_run(tmp_path):
@@ -212,6 +214,11 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
         ({"architecture": "matryoshka", "options": {"prefixes": 0.5}}, "prefixes is 0.5. Give a list of numbers"),
         ({"architecture": "matryoshka", "options": {"prefixes": [0.5]}}, "Give ascending shares"),
         ({"compile": True}, "pays for standard, gated only, not for batchtopk"),
+        ({"kernels": "cuda"}, "Choose torch, triton"),
+        (
+            {"kernels": "triton", "architecture": "gated"},
+            "for jumprelu, topk, batchtopk, matryoshka only",
+        ),
         ({"accumulate": 3}, "batch_size is 128, which 3 parts cannot share evenly"),
         ({"skip": True}, "A skip connection is for transcoders"),
         ({"k": 65}, "more than the 64 features"),
@@ -220,9 +227,25 @@ def test_activations_that_do_not_vary_are_named_before_training(tmp_path):
         ({"batch_size": 1}, "batch_size is 1"),
     ],
 )
-def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
+def test_an_invalid_config_is_refused(tmp_path, options, message):
     with pytest.raises(SAEError, match=message):
         train(small(**options), Synthetic(), tmp_path, device="cpu")
+
+
+def test_triton_kernels_are_refused_where_there_is_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SAEError, match="need an NVIDIA GPU and Triton"):
+        small(architecture="topk", kernels="triton").resolved()
+    monkeypatch.setattr(TrainingConfig, "_check_kernels", lambda config: None)  # a machine with a GPU that is not used
+    with pytest.raises(SAEError, match="training runs on cpu"):
+        train(small(architecture="topk", kernels="triton"), Synthetic(), tmp_path, device="cpu")
+
+
+def test_identity_leaves_out_fields_that_were_added_later_at_their_default():
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert fields - small().identity().keys() == {"kernels"}
+    assert small(kernels="triton").identity()["kernels"] == "triton"
 
 
 def half_dead_state(architecture, aux_coefficient, folder):
@@ -248,7 +271,7 @@ def test_auxk_revives_dead_features(tmp_path, architecture):
         state = half_dead_state(architecture, aux_coefficient, tmp_path)
         batches = Synthetic().batches(128, seed=0)
         for _ in range(200):
-            loop.take_step(state, next(batches))
+            take_step(state, next(batches))
         fractions[aux_coefficient] = len(state.dead()) / 32
     assert fractions[0.0] > 0.3
     assert fractions[1 / 32] < 0.05
@@ -270,7 +293,7 @@ def test_short_runs_take_larger_steps():
     assert TrainingConfig(d_sae=2**12, samples=1).resolved().lr == pytest.approx(32e-4)
 
 
-def test_the_standard_sae_has_no_k_to_refuse():
+def test_k_is_not_checked_for_the_standard_sae():
     assert small(architecture="standard", d_sae=2).resolved().d_sae == 2
 
 
@@ -294,7 +317,7 @@ def test_running_variance_is_stable_where_the_mean_is_large():
     torch.testing.assert_close(running.mean, exact.mean(dim=0), rtol=1e-6, atol=0)
 
 
-def test_a_batch_taken_in_parts_gives_what_it_gives_whole(tmp_path):
+def test_accumulated_parts_give_the_same_weights_as_the_whole_batch(tmp_path):
     parts = {}
     for accumulate in (1, 4):
         config = small(architecture="topk", accumulate=accumulate, samples=128 * 20, dead_after=10**6)
@@ -370,7 +393,7 @@ class CountingSource(Synthetic):
             yield batch
 
 
-def test_one_of_several_that_is_behind_catches_up(tmp_path):
+def test_an_sae_whose_checkpoint_is_behind_catches_up(tmp_path):
     """A kill may come between two checkpoints of the same step."""
     configs = [small(checkpoint_every=20), small(checkpoint_every=20, k=2)]
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -405,7 +428,7 @@ class Kept:
         self.points.append((step, dict(point)))
 
 
-def test_a_curve_that_was_cut_short_goes_on_from_the_checkpoint(tmp_path):
+def test_a_curve_that_was_cut_short_continues_from_the_checkpoint(tmp_path):
     train(small(checkpoint_every=20, log_every=10), Synthetic(), tmp_path, device="cpu")
     whole = (tmp_path / "curves.jsonl").read_text()
     (tmp_path / "step-000000060.safetensors").unlink()
@@ -431,7 +454,7 @@ def test_tensorboard_gets_the_points(tmp_path):
     assert [event.step for event in events.Scalars("explained_variance")] == [30, 60]
 
 
-def test_only_so_many_checkpoints_are_kept(tmp_path):
+def test_only_the_last_checkpoints_are_kept(tmp_path):
     train(small(checkpoint_every=10, keep=4), Synthetic(), tmp_path, device="cpu")
     assert saved_steps(tmp_path) == [30, 40, 50, 60]
 
@@ -442,7 +465,7 @@ def test_decoder_rows_keep_unit_norm_at_every_step(tmp_path, architecture):
     state = TrainingState.create(config, D_IN, tmp_path, torch.device("cpu"))
     state.sae.initialise(Synthetic().x, seed=0)
     for batch in islice(Synthetic().batches(128, seed=0), 20):
-        loop.take_step(state, batch)
+        take_step(state, batch)
         torch.testing.assert_close(state.sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
 
 
@@ -472,14 +495,15 @@ def test_a_compiled_step_learns_the_same(tmp_path):
     plain = train(config, Synthetic(), tmp_path / "plain", device="cpu")
     code = (
         "import dataclasses, pathlib, sys, torch\n"
+        "from sae_core import save_sae\n"
         "from sae_core.training import loop\n"
         "from tests.core.training import test_loop as t\n"
         "loop.START_SAMPLE = 1024\n"
         "torch.set_num_threads(1)\n"
         "config = t.small(architecture='standard', samples=128 * 20, options=t.OPTIONS['standard'], compile=True)\n"
-        "t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu').save(sys.argv[2])\n"
+        "save_sae(t.train(config, t.Synthetic(), pathlib.Path(sys.argv[1]), device='cpu'), sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "compiled"), str(tmp_path / "sae")]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    torch.testing.assert_close(SAE.load(tmp_path / "sae").W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(load_sae(tmp_path / "sae").W_dec, plain.W_dec, rtol=1e-3, atol=1e-4)
