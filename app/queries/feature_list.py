@@ -23,6 +23,7 @@ from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import storable
 from app.tables import Feature, Label
+from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
 
 MAX_LIMIT = 200
 MAX_QUERY = 200
@@ -30,7 +31,6 @@ MAX_QUERY = 200
 
 Sort = Literal["density", "max", "mean", "index"]
 LabelFilter = Literal["labelled", "unlabelled"]
-Health = Literal["dead", "dense", "duplicate", "positional", "special_token", "single_token", "splitting", "absorption"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class FeatureFilter:
     max_max: float | None = None
     q: str = ""
     """Searched in label explanations, label categories and top tokens."""
-    health: Health | None = None
+    health: HealthFlag | None = None
     token: str = ""
     """A token among the top tokens, as it is or after a space."""
     promotes: str = ""
@@ -66,7 +66,7 @@ class FeatureFilter:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """A feature as the list shows it; `histogram` holds counts of 50 equal bins over (0, max]."""
+    """A feature as the list shows it; `histogram` holds counts of equal bins over (0, max]."""
 
     index: int
     density: float
@@ -216,8 +216,8 @@ def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
         raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
     if filter.label == "unlabelled" and (filter.author or filter.category):
         raise Unprocessable("A feature without labels has no label of an author or a category: drop one of the two.")
-    if filter.health is not None and filter.health not in get_args(Health):
-        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(get_args(Health))}.")
+    if filter.health is not None and filter.health not in HEALTH_FLAGS:
+        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(HEALTH_FLAGS)}.")
     if filter.topic and sae.index is not None and filter.topic not in sae.index.topics:
         known = ", ".join(sae.index.topics[:20]) or "none at all"
         raise Unprocessable(f"The corpus of this index has no topic “{filter.topic[:40]}”. It has {known}.")

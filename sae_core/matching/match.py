@@ -21,8 +21,8 @@ from torch import Tensor
 
 from sae_core.errors import ArtifactError
 from sae_core.progress import Progress, silent
-from sae_core.statistics.coactivation import CHUNK_NONZEROS, JOINT_BYTES, MIN_JOINT, TokenFeatureTable, add_joint
-from sae_core.statistics.health import DENSE_DENSITY
+from sae_core.statistics.coactivation import CHUNK_NONZEROS, JOINT_BYTES, TokenFeatureTable, add_joint
+from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
 from sae_core.store import segments
 from sae_core.store.activation_store import ActivationStore
 from sae_core.store.segments import Indices
@@ -33,7 +33,8 @@ MATCHING_VERSION = 1
 MATCH_COSINE = 0.5
 """Two features match by direction if each has the highest cosine to the other, and it is at least this …"""
 MATCH_CORRELATION = 0.5
-"""… and by activity if each correlates most with the other, at least this much, and they share `MIN_JOINT` tokens."""
+"""… and by activity if each correlates most with the other, at least this much, and they share `COACTIVE_MIN_JOINT`
+tokens."""
 
 PART_GIVEN = 0.5
 """A feature is a part of one of the other SAE that is active on at least this share of the part's tokens …"""
@@ -46,7 +47,7 @@ PART_COUNT = 10
 THRESHOLDS: dict[str, float] = {
     "match_cosine": MATCH_COSINE,
     "match_correlation": MATCH_CORRELATION,
-    "min_joint": MIN_JOINT,
+    "min_joint": COACTIVE_MIN_JOINT,
     "part_given": PART_GIVEN,
     "part_cosine": PART_COSINE,
     "part_count": PART_COUNT,
@@ -87,7 +88,7 @@ class Counterparts:
     near: Partners
     """The feature with the highest cosine; ties by number."""
     coactive: Partners
-    """The feature with the highest correlation, above 0 and sharing at least `MIN_JOINT` tokens; ties by number."""
+    """The feature with the highest correlation above 0, sharing `COACTIVE_MIN_JOINT` tokens or more; ties by number."""
     parent: Partners
     """What the feature is a part of: of those that satisfy `PART_GIVEN` and the rest, the nearest in direction."""
     near_matched: NDArray[np.bool_]
@@ -307,7 +308,7 @@ def _rank(block: slice, cosine: NDArray[np.float32], pairs: _Pairs | None, a: _B
     else:
         joint, correlation = pairs.rows(block)
         measures = _Measures(cosine, correlation, joint)
-        correlated = np.where((joint >= MIN_JOINT) & (correlation > 0), correlation, nobody)
+        correlated = np.where((joint >= COACTIVE_MIN_JOINT) & (correlation > 0), correlation, nobody)
         count_a, count_b = pairs.a.count[block, None], pairs.b.count[None, :]
         along = np.where(cosine >= PART_COSINE, cosine, nobody)
         parent_in_b = np.where(_is_part(joint, count_a, count_b, pairs.tokens), along, nobody)

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.queries.saes import SaeDetail
 from app.web.components.formatting import count, percent, plain, plural, round_percent, significant
+from sae_core.statistics.spec import HEALTH_THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,14 @@ HEALTH = {
     "absorption": "fires on a token of a commoner feature of a near direction, which stays silent there: perhaps taken "
     "out of it",
 }
-_USUAL = {
-    "dense_density": 0.1,
-    "duplicate_cosine": 0.95,
-    "positional_share": 0.9,
-    "special_token_share": 0.9,
-    "single_token_share": 0.95,
+_THRESHOLDS: dict[str, Callable[[float], str]] = {
+    "dense_density": round_percent,
+    "duplicate_cosine": "{:g}".format,
+    "positional_share": round_percent,
+    "special_token_share": round_percent,
+    "single_token_share": round_percent,
 }
-"""Thresholds of an index that does not say which it used."""
+"""Thresholds that these sentences name, and how they are written."""
 
 BANDS = {
     5: "strongest fifth",
@@ -151,11 +152,9 @@ def health(sae: SaeDetail) -> dict[str, str]:
     if is_imported_index(sae):
         return {}
     used = sae.index.provenance.get("health") if sae.index else None
-    values = _USUAL | {name: value for name, value in (used or {}).items() if name in _USUAL}
-    said = {
-        name: f"{value:g}" if name == "duplicate_cosine" else round_percent(value) for name, value in values.items()
-    }
-    return {flag: meaning.format(**said) for flag, meaning in HEALTH.items()}
+    thresholds = HEALTH_THRESHOLDS | (used or {})
+    written = {name: write(thresholds[name]) for name, write in _THRESHOLDS.items()}
+    return {flag: meaning.format(**written) for flag, meaning in HEALTH.items()}
 
 
 def health_name(flag: str) -> str:
