@@ -1,4 +1,4 @@
-"""Binary COPY, in the transaction of a SQLAlchemy connection or session."""
+"""Binary COPY in the transaction of a SQLAlchemy connection or session."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
