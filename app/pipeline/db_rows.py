@@ -4,7 +4,7 @@ Arrays become lists once, whole, and rows are cut from the lists: converting eac
 times as long.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,40 +22,60 @@ from sae_core.statistics.types import FeatureStatistics
 def feature_rows(statistics: FeatureStatistics) -> Iterator[FeatureStatisticsRow]:
     """Yield a row per feature, in order, without the padding of its lists."""
     ranked = {statistic.name for entry in RANKED_LISTS for statistic in entry.statistics}
-    columns = {name: array.tolist() for name, array in statistics.arrays.items() if name not in ranked}
-    for entry in RANKED_LISTS:
-        columns |= _unpadded_lists({known.name: statistics[known.name] for known in entry.statistics}, entry.ids.name)
-    columns["health"] = _flag_names(statistics)
-    for number, values in enumerate(zip(*columns.values(), strict=True)):
-        yield FeatureStatisticsRow(number=number, **dict(zip(columns, values, strict=True)))
-
-
-def _unpadded_lists(arrays: dict[str, NDArray[Any]], ids: str) -> dict[str, list[list[Any]]]:
-    """Return arrays of one ranked list as lists per feature, cut where the padding (-1) of `ids` starts."""
-    lengths = (arrays[ids] >= 0).sum(axis=1).tolist()
-    return {
-        name: [row[:length] for row, length in zip(array.tolist(), lengths, strict=True)]
-        for name, array in arrays.items()
+    columns: dict[str, Iterable[Any]] = {
+        name: array.tolist() for name, array in statistics.arrays.items() if name not in ranked
     }
+    for entry in RANKED_LISTS:
+        columns |= _lists({known.name: statistics[known.name] for known in entry.statistics}, entry.ids.name)
+    columns["health"] = _flag_names(statistics)
+    columns["number"] = range(len(statistics["count"]))
+    for values in zip(*columns.values(), strict=True):
+        yield FeatureStatisticsRow(**dict(zip(columns, values, strict=True)))
 
 
-def _flag_names(statistics: FeatureStatistics) -> list[list[str]]:
-    """Return the names of each feature's health flags, sorted."""
+def _lists(arrays: dict[str, NDArray[Any]], ids: str) -> dict[str, Iterator[list[Any]]]:
+    """Return the arrays of a ranked list as rows, cut where the padding (-1) of the array of ids starts."""
+    lengths = (arrays[ids] >= 0).sum(axis=1).tolist()
+    return {name: _cut(array, lengths) for name, array in arrays.items()}
+
+
+def _cut(array: NDArray[Any], lengths: list[int]) -> Iterator[list[Any]]:
+    """Yield the rows of an array as lists of the given lengths."""
+    return (row[:length] for row, length in zip(array.tolist(), lengths, strict=True))
+
+
+def _flag_names(statistics: FeatureStatistics) -> Iterator[list[str]]:
+    """Yield the names of each feature's health flags, sorted."""
     names = sorted(statistics.health)
     flags = np.stack([statistics.health[name] for name in names], axis=1)
-    return [[name for name, is_set in zip(names, row, strict=True) if is_set] for row in flags.tolist()]
+    return ([name for name, is_set in zip(names, row, strict=True) if is_set] for row in flags.tolist())
 
 
 def example_rows(statistics: FeatureStatistics) -> Iterator[ExampleRow]:
     """Yield a row per example, in the order of `Examples`."""
     examples = statistics.examples
-    names = ("feature", "band", "rank", "sequence", "position", "activation")
-    columns = zip(*(getattr(examples, name).tolist() for name in names), strict=True)
-    bounds = pairwise(examples.indptr.tolist())
     positions, values = examples.positions.tolist(), examples.values.tolist()
-    for row, (start, stop) in zip(columns, bounds, strict=True):
-        activations = {"positions": positions[start:stop], "values": values[start:stop]}
-        yield ExampleRow(**dict(zip(names, row, strict=True)), **activations)
+    columns = zip(
+        examples.feature.tolist(),
+        examples.band.tolist(),
+        examples.rank.tolist(),
+        examples.sequence.tolist(),
+        examples.position.tolist(),
+        examples.activation.tolist(),
+        pairwise(examples.indptr.tolist()),
+        strict=True,
+    )
+    for feature, band, rank, sequence, position, activation, (start, stop) in columns:
+        yield ExampleRow(
+            feature=feature,
+            band=band,
+            rank=rank,
+            sequence=sequence,
+            position=position,
+            activation=activation,
+            positions=positions[start:stop],
+            values=values[start:stop],
+        )
 
 
 def match_rows(counterparts: Counterparts) -> Iterator[FeatureMatchRow]:

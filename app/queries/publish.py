@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, groupby
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -207,7 +208,7 @@ _BAND = (
 def _band_rows(index_id: int, examples: Iterable[ExampleRow]) -> Iterator[tuple[Any, ...]]:
     """Yield one row for the examples of each feature and band."""
     last = (-1, -1)
-    for key, group in groupby(examples, key=lambda example: (example.feature, example.band)):
+    for key, group in groupby(examples, key=attrgetter("feature", "band")):
         band = list(group)
         if key <= last or [example.rank for example in band] != list(range(len(band))):
             raise ValueError(f"examples of feature {key[0]}, band {key[1]} are out of order")
