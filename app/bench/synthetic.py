@@ -238,15 +238,21 @@ _OIDS = {"i2": 21, "i4": 23, "f4": 700, "S": 25}
 """Postgres' numbers of the types that arrays hold."""
 
 
+def columns_of(table: type[Base]) -> list[str]:
+    """Return the columns of encoded rows, in order: those that every index has."""
+    return [column.name for column in table.__table__.columns if not column.nullable]
+
+
 def _encoded(table: type[Base], columns: Mapping[str, NDArray[Any]]) -> list[bytes]:
     """Rows as COPY takes them: for every field its length and its bytes, numbers with the high byte first."""
     described = table.__table__
     assert isinstance(described, Table)
-    fields = {column.name: _field(column.type, columns[column.name]) for column in described.columns}
+    types = {name: described.columns[name].type for name in columns_of(table)}
+    fields = {name: _field(kind, columns[name]) for name, kind in types.items()}
     rows = np.zeros(len(next(iter(columns.values()))), np.dtype([("fields", ">i2"), *fields.items()]))
     rows["fields"] = len(fields)
-    for column in described.columns:
-        _fill(rows[column.name], column.type, columns[column.name])
+    for name, kind in types.items():
+        _fill(rows[name], kind, columns[name])
     size, block = rows.dtype.itemsize, rows.tobytes()
     return [block[start : start + size] for start in range(0, len(block), size)]
 

@@ -275,7 +275,7 @@ async def _publish(engine: AsyncEngine, sae_id: int, sequence_set_id: int, index
     async def write(connection: AsyncConnection, index_id: int) -> None:
         for table, rows in ((Feature, index.feature_rows), (ExampleBand, index.band_rows)):
             async with partition(connection, table, index_id) as name:
-                await copy_encoded(connection, rows(index_id), into=name, freeze=True)
+                await copy_encoded(connection, synthetic.columns_of(table), rows(index_id), into=name, freeze=True)
 
     await publish_written(
         engine,

@@ -1,11 +1,11 @@
-"""Statistics as the database takes them: a row a feature and a row an example, of Python's own numbers.
+"""Statistics as the database takes them: a row per feature and a row per example, of Python's own numbers.
 
-Arrays become lists once, whole, and rows are cut from the lists: converting each row's slices by themselves takes ten
+Arrays become lists once, whole, and rows are cut from the lists: converting each row's slices one by one takes ten
 times as long.
 """
 
-from collections.abc import Iterator
-from itertools import chain, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,86 +15,97 @@ from app.queries.comparisons import FeatureMatchRow
 from app.queries.publish import ExampleRow, FeatureStatisticsRow
 from sae_core.corpora import Sequences
 from sae_core.matching import Counterparts, Partners
+from sae_core.statistics.spec import RANKED_LISTS
 from sae_core.statistics.types import FeatureStatistics
 
 
 def feature_rows(statistics: FeatureStatistics) -> Iterator[FeatureStatisticsRow]:
-    """A row for every feature, in order, without the padding of its lists."""
-    s = statistics
-    flags = sorted(s.health)
-    flagged = np.stack([s.health[flag] for flag in flags], axis=1)
-    columns = zip(
-        s.count.tolist(),
-        s.density.tolist(),
-        s.max.tolist(),
-        s.mean.tolist(),
-        s.histogram.tolist(),
-        s.band_edges.tolist(),
-        _ranked(s.top_token_ids, s.top_token_counts, s.top_token_shares, s.top_token_means),
-        _ranked(s.promoted_ids, s.promoted_logits),
-        _ranked(s.suppressed_ids, s.suppressed_logits),
-        _ranked(s.coactive, s.coactive_pmi, s.coactive_joint, s.coactive_given_this, s.coactive_given_other),
-        _ranked(s.near, s.near_cosine),
-        _ranked(s.topics.topic, s.topics.count, s.topics.share, s.topics.lift),
-        flagged.tolist(),
-        strict=True,
-    )
-    for number, (*moments, tokens, promoted, suppressed, coactive, near, topics, health) in enumerate(columns):
-        lists = chain(tokens, promoted, suppressed, coactive, near, topics)
-        names = [flag for flag, is_set in zip(flags, health, strict=True) if is_set]
-        yield FeatureStatisticsRow._make((number, *moments, *lists, names))
+    """Yield a row per feature, in order, without the padding of its lists."""
+    ranked = {statistic.name for entry in RANKED_LISTS for statistic in entry.statistics}
+    columns: dict[str, Iterable[Any]] = {
+        name: array.tolist() for name, array in statistics.arrays.items() if name not in ranked
+    }
+    for entry in RANKED_LISTS:
+        columns |= _lists({known.name: statistics[known.name] for known in entry.statistics}, entry.ids.name)
+    columns["health"] = _flag_names(statistics)
+    columns["number"] = range(len(statistics["count"]))
+    for values in zip(*columns.values(), strict=True):
+        yield FeatureStatisticsRow(**dict(zip(columns, values, strict=True)))
 
 
-def _ranked(ids: NDArray[Any], *beside: NDArray[Any]) -> Iterator[tuple[list[Any], ...]]:
-    """For every feature, its ids and the values beside them, cut where the padding (-1) starts."""
-    lengths = (ids >= 0).sum(axis=1).tolist()
-    lists = [column.tolist() for column in (ids, *beside)]
-    for row, length in enumerate(lengths):
-        yield tuple(column[row][:length] for column in lists)
+def _lists(arrays: dict[str, NDArray[Any]], ids: str) -> dict[str, Iterator[list[Any]]]:
+    """Return the arrays of a ranked list as rows, cut where the padding (-1) of the array of ids starts."""
+    lengths = (arrays[ids] >= 0).sum(axis=1).tolist()
+    return {name: _cut(array, lengths) for name, array in arrays.items()}
+
+
+def _cut(array: NDArray[Any], lengths: list[int]) -> Iterator[list[Any]]:
+    """Yield the rows of an array as lists of the given lengths."""
+    return (row[:length] for row, length in zip(array.tolist(), lengths, strict=True))
+
+
+def _flag_names(statistics: FeatureStatistics) -> Iterator[list[str]]:
+    """Yield the names of each feature's health flags, sorted."""
+    names = sorted(statistics.health)
+    flags = np.stack([statistics.health[name] for name in names], axis=1)
+    return ([name for name, is_set in zip(names, row, strict=True) if is_set] for row in flags.tolist())
 
 
 def example_rows(statistics: FeatureStatistics) -> Iterator[ExampleRow]:
-    """A row for every example, in the order of `Examples`."""
-    e = statistics.examples
-    indptr, positions, values = e.indptr.tolist(), e.positions.tolist(), e.values.tolist()
+    """Yield a row per example, in the order of `Examples`."""
+    examples = statistics.examples
+    positions, values = examples.positions.tolist(), examples.values.tolist()
     columns = zip(
-        e.feature.tolist(),
-        e.band.tolist(),
-        e.rank.tolist(),
-        e.sequence.tolist(),
-        e.position.tolist(),
-        e.activation.tolist(),
+        examples.feature.tolist(),
+        examples.band.tolist(),
+        examples.rank.tolist(),
+        examples.sequence.tolist(),
+        examples.position.tolist(),
+        examples.activation.tolist(),
+        pairwise(examples.indptr.tolist()),
         strict=True,
     )
-    for row, (start, stop) in zip(columns, pairwise(indptr), strict=True):
-        yield ExampleRow._make((*row, positions[start:stop], values[start:stop]))
+    for feature, band, rank, sequence, position, activation, (start, stop) in columns:
+        yield ExampleRow(
+            feature=feature,
+            band=band,
+            rank=rank,
+            sequence=sequence,
+            position=position,
+            activation=activation,
+            positions=positions[start:stop],
+            values=values[start:stop],
+        )
 
 
 def match_rows(counterparts: Counterparts) -> Iterator[FeatureMatchRow]:
-    """A row for every feature of one SAE, of what it has in another."""
+    """Yield a row per feature of one SAE: its counterparts in another."""
     c = counterparts
-    columns = zip(
-        c.count.tolist(),
-        *_partner(c.near),
-        c.near_matched.tolist(),
-        *_partner(c.coactive),
-        c.coactive_matched.tolist(),
-        *_partner(c.parent),
-        c.parts.tolist(),
-        c.covered.tolist(),
-        strict=True,
-    )
-    for number, row in enumerate(columns):
-        yield FeatureMatchRow._make((number, *row))
+    columns = {
+        "count": c.count.tolist(),
+        **_partner("near", c.near),
+        "near_matched": c.near_matched.tolist(),
+        **_partner("coactive", c.coactive),
+        "coactive_matched": c.coactive_matched.tolist(),
+        **_partner("parent", c.parent),
+        "parts": c.parts.tolist(),
+        "covered": c.covered.tolist(),
+    }
+    for feature, values in enumerate(zip(*columns.values(), strict=True)):
+        yield FeatureMatchRow(feature=feature, **dict(zip(columns, values, strict=True)))
 
 
-def _partner(partners: Partners) -> tuple[list[Any], ...]:
-    numbers = [number if number >= 0 else None for number in partners.ids.tolist()]
-    return numbers, partners.cosine.tolist(), partners.correlation.tolist(), partners.joint.tolist()
+def _partner(name: str, partners: Partners) -> dict[str, list[Any]]:
+    return {
+        name: [number if number >= 0 else None for number in partners.ids.tolist()],
+        f"{name}_cosine": partners.cosine.tolist(),
+        f"{name}_correlation": partners.correlation.tolist(),
+        f"{name}_joint": partners.joint.tolist(),
+    }
 
 
 def unpadded(sequences: Sequences) -> Iterator[tuple[list[int], list[int]]]:
-    """Token ids and document numbers of every sequence, without the padding at its end."""
+    """Yield token ids and document numbers of each sequence, without the padding at its end."""
     padding = (sequences.token_ids == sequences.pad_token_id) & ~sequences.counted & (sequences.document_of < 0)
     lengths = sequences.length - np.argmin(padding[:, ::-1], axis=1)
     for ids, documents, length in zip(sequences.token_ids, sequences.document_of, lengths.tolist(), strict=True):

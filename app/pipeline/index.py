@@ -31,7 +31,7 @@ async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -
         "sae": detail.slug,
         "features": detail.d_sae,
         "tokens": statistics.tokens,
-        "l0": float(statistics.count.sum() / statistics.tokens),
+        "l0": float(statistics["count"].sum() / statistics.tokens),
         "dead_fraction": steps.dead_fraction(statistics),
     }
 

@@ -142,7 +142,7 @@ async def publish(
         sae_id=detail.id,
         sequence_set_id=sequence_set.id,
         tokens=statistics.tokens,
-        topics=statistics.topics.names,
+        topics=statistics.topic_names,
         provenance=statistics.provenance,
         features=with_progress(feature_rows(statistics), detail.d_sae, progress),
         examples=example_rows(statistics),

@@ -210,4 +210,4 @@ async def evaluate_saes(
 
 def dead_fraction(statistics: FeatureStatistics) -> float:
     """Return the share of features that are active on none of the indexed tokens."""
-    return float((statistics.count == 0).mean())
+    return float((statistics["count"] == 0).mean())

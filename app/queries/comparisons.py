@@ -168,7 +168,7 @@ async def publish_comparison(
     comparison_id = await session.scalar(new.returning(Comparison.id))
     assert isinstance(comparison_id, int)
     of_both = ((comparison_id, side, *row) for side, own in enumerate(rows) for row in own)
-    await copy_rows(session, FeatureMatch, of_both)
+    await copy_rows(session, FeatureMatch, ("comparison_id", "side", *FeatureMatchRow._fields), of_both)
     return comparison_id
 
 

@@ -127,6 +127,7 @@ async def _copy_documents(session: AsyncSession, set_id: int, documents: Iterabl
     await copy_rows(
         session,
         Document,
+        ("set_id", "number", "title", "topic", "metadata"),
         (
             (
                 set_id,
@@ -146,6 +147,7 @@ async def _copy_sequences(
     await copy_rows(
         session,
         tables.Sequence,
+        ("set_id", "number", "token_ids", "document_starts", "document_numbers"),
         (
             (set_id, number, list(token_ids), *run_lengths(document_of))
             for number, (token_ids, document_of) in enumerate(sequences)

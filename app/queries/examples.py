@@ -15,9 +15,7 @@ from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
 from app.tables import ExampleBand
-
-BANDS = 5
-"""Quantile bands of the non-zero activations, 1 the weakest; band 0 holds the top examples."""
+from sae_core.statistics.spec import BANDS
 
 MAX_LIMIT = 100
 
@@ -46,7 +44,7 @@ class ExampleView:
 
     `tokens` is the whole sequence without padding, or in a list of features a window of it; its first token stands at
     `start` in the sequence, so the example's own token is `tokens[position - start]`. `document` is None where there is
-    none, and where it was not asked for.
+    none, and where documents were not requested.
     """
 
     band: int
@@ -62,7 +60,7 @@ class ExampleView:
 
 
 class _Tokens(Sequence[ExampleToken]):
-    """The tokens of an excerpt, each made when it is asked for: of a long sequence, a page shows a line."""
+    """The tokens of an excerpt, each created on access: of a long sequence, a page shows one line."""
 
     __slots__ = ("_activations", "_ids", "_start", "_vocabulary")
 
@@ -74,7 +72,7 @@ class _Tokens(Sequence[ExampleToken]):
         return len(self._ids)
 
     def active_places(self) -> list[int]:
-        """As the function of this name, without making the others."""
+        """Return the same as the function of this name, without creating the other tokens."""
         return [position - self._start for position in self._activations if 0 <= position - self._start < len(self)]
 
     @overload
@@ -83,14 +81,14 @@ class _Tokens(Sequence[ExampleToken]):
     def __getitem__(self, place: slice) -> Sequence[ExampleToken]: ...
     def __getitem__(self, place: int | slice) -> ExampleToken | Sequence[ExampleToken]:
         if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
+            return [self[index] for index in range(*place.indices(len(self)))]
         token = self._vocabulary[self._ids[place]]
         position = self._start + (place if place >= 0 else place + len(self._ids))
         return ExampleToken(token.id, token.bytes, token.special, self._activations.get(position, 0.0))
 
 
 def active_places(example: ExampleView) -> list[int]:
-    """Places among the example's tokens of those that the feature is active on."""
+    """Return the places of the example's tokens on which the feature is active."""
     if isinstance(example.tokens, _Tokens):
         return example.tokens.active_places()
     return [place for place, token in enumerate(example.tokens) if token.activation > 0]
@@ -105,10 +103,10 @@ async def get_examples(
     limit: int = MAX_LIMIT,
     with_documents: bool = True,
 ) -> list[ExampleView]:
-    """Examples of a feature by band and rank, top examples first; `limit` is for each band.
+    """Return examples of a feature by band and rank, top examples first; `limit` is per band.
 
     Raises:
-        Unprocessable: no such band, or a limit that is not possible.
+        Unprocessable: the band does not exist, or the limit is out of range.
     """
     if band is not None and band not in range(BANDS + 1):
         raise Unprocessable(f"There is no band {band}: 0 holds the top examples, 1 to {BANDS} the quantile bands.")
@@ -124,7 +122,7 @@ async def get_examples(
 
 @dataclass(frozen=True, slots=True)
 class StoredExample:
-    """One activation out of an activation store, with all of its feature's in the same sequence."""
+    """One activation from an activation store, with all activations of its feature in the same sequence."""
 
     sequence: int
     position: int
@@ -136,26 +134,26 @@ class StoredExample:
 async def view_stored(
     session: AsyncSession, sae: SaeDetail, feature: int, band_edges: Sequence[float], stored: Iterable[StoredExample]
 ) -> list[ExampleView]:
-    """Activations out of the store with their sequences' tokens and documents, ranked as they come.
+    """Return activations from the store with the tokens and documents of their sequences, in the given order.
 
     Args:
-        session: where sequences are read.
+        session: to read sequences with.
         sae: the store's SAE.
-        feature: whose activations they are.
-        band_edges: of the feature, by which each gets its quantile band.
-        stored: of the current index; what is in a sequence that it lacks is left out.
+        feature: the feature that the activations are of.
+        band_edges: of the feature; they give each activation its quantile band.
+        stored: of the current index; activations in a sequence that the index lacks are left out.
     """
     examples = [
         _Example(
             feature=feature,
-            band=bisect_left(band_edges[1:-1], each.activation) + 1,
+            band=bisect_left(band_edges[1:-1], example.activation) + 1,
             rank=rank,
-            sequence=each.sequence,
-            position=each.position,
-            activation=each.activation,
-            activations=dict(zip(each.positions, each.values, strict=True)),
+            sequence=example.sequence,
+            position=example.position,
+            activation=example.activation,
+            activations=dict(zip(example.positions, example.values, strict=True)),
         )
-        for rank, each in enumerate(stored)
+        for rank, example in enumerate(stored)
     ]
     return await _views(session, sae, examples, with_documents=True)
 
@@ -174,7 +172,7 @@ _BANDS = (
 async def top_examples(
     session: AsyncSession, sae: SaeDetail, features: Collection[int], count: int
 ) -> dict[int, list[ExampleView]]:
-    """The `count` strongest examples of each of these features, best first, as whole sequences without documents."""
+    """Return the `count` strongest examples per feature, best first, as whole sequences without documents."""
     if sae.index is None or not features:
         return {}
     rows = await session.execute(_TOP_BANDS, {"index": sae.index.id, "features": list(features)})
@@ -195,7 +193,7 @@ _TOP_BANDS = select(ExampleBand.__table__).where(
 async def best_examples(
     session: AsyncSession, sae: SaeDetail, features: Collection[int], *, before: int = 12, after: int = 12
 ) -> dict[int, ExampleView]:
-    """The strongest example of each of these features, cut to a window of tokens around its position; no documents."""
+    """Return the strongest example per feature, cut to a window of tokens around its position, without documents."""
     if sae.index is None or not features:
         return {}
     parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "features": list(features)}
@@ -208,12 +206,12 @@ async def best_examples(
         )
         for feature, sequence, position, activation, positions, values, token_ids in rows
     ]
-    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(each.token_ids for each in excerpts))
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(excerpt.token_ids for excerpt in excerpts))
     return {excerpt.example.feature: _view(excerpt, tokens, None) for excerpt in excerpts}
 
 
 def _best() -> Select[Any]:
-    """The first example of each feature's band of top examples, with its window of the sequence."""
+    """Select the first example of each feature's band of top examples, with its window of the sequence."""
     active, position = ExampleBand.lengths[1], ExampleBand.positions[1]  # arrays count from 1, positions from 0
     first = func.greatest(1, position - bindparam("before", type_=Integer) + 1)
     last = position + bindparam("after", type_=Integer) + 1
@@ -254,7 +252,7 @@ class _Example:
 
 
 def _unpack(row: Any) -> Iterator[_Example]:
-    """The examples of a band, best first."""
+    """Yield the examples of a band, best first."""
     positions, values = row.active_positions, row.active_values
     bounds = pairwise(accumulate(row.lengths, initial=0))
     examples = zip(row.sequences, row.positions, row.activations, bounds, strict=True)
@@ -275,7 +273,7 @@ class _Excerpt:
 async def _views(
     session: AsyncSession, sae: SaeDetail, examples: Sequence[_Example], *, with_documents: bool
 ) -> list[ExampleView]:
-    """`examples` with all tokens of their sequences."""
+    """Return `examples` with all tokens of their sequences."""
     assert sae.index is not None
     set_id = sae.index.sequence_set.id
     sequences = await _sequences(session, set_id, {example.sequence for example in examples})
@@ -305,7 +303,7 @@ def _view(excerpt: _Excerpt, tokens: Mapping[int, TokenInfo], document: Document
 
 
 def _document_number(sequence: Any, position: int) -> int:
-    """The document that a token is from; -1 for none."""
+    """Return the number of the document that a token is from; -1 for none."""
     run = bisect_right(sequence.document_starts, position) - 1
     return int(sequence.document_numbers[run]) if run >= 0 else -1
 
@@ -316,7 +314,7 @@ def _peak(excerpt: _Excerpt) -> float:
 
 
 async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, Any]:
-    """Rows of the table `sequence` by number."""
+    """Return rows of the table `sequence` by number."""
     rows = await session.execute(_SEQUENCES, {"set": set_id, "numbers": list(numbers)})
     return {row.number: row for row in rows}
 

@@ -23,6 +23,7 @@ from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import storable
 from app.tables import Feature, Label
+from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
 
 MAX_LIMIT = 200
 MAX_QUERY = 200
@@ -30,12 +31,11 @@ MAX_QUERY = 200
 
 Sort = Literal["density", "max", "mean", "index"]
 LabelFilter = Literal["labelled", "unlabelled"]
-Health = Literal["dead", "dense", "duplicate", "positional", "special_token", "single_token", "splitting", "absorption"]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureFilter:
-    """Which features to list, and in which order: those that pass all that is given. Bounds are inclusive.
+    """Filters of a list of features, all of which must hold, and its order. Bounds are inclusive.
 
     `cursor` is a `FeaturePage.next_cursor` of the same order.
     """
@@ -48,7 +48,7 @@ class FeatureFilter:
     max_max: float | None = None
     q: str = ""
     """Searched in label explanations, label categories and top tokens."""
-    health: Health | None = None
+    health: HealthFlag | None = None
     token: str = ""
     """A token among the top tokens, as it is or after a space."""
     promotes: str = ""
@@ -57,7 +57,7 @@ class FeatureFilter:
     """A topic of documents in which the feature is over-represented."""
     label: LabelFilter | None = None
     author: str = ""
-    """Who wrote one of its submitted labels."""
+    """The author of one of its submitted labels."""
     category: str = ""
     """A category of one of them."""
     limit: int = 50
@@ -66,7 +66,7 @@ class FeatureFilter:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """A feature as the list shows it; `histogram` holds counts of 50 equal bins over (0, max]."""
+    """A feature as the list shows it; `histogram` holds counts of equal bins over (0, max]."""
 
     index: int
     density: float
@@ -88,16 +88,16 @@ class FeaturePage:
     next_cursor: str | None
     total: int
     corrected: str | None = None
-    """What was searched for in place of the filter's `q`, of which a word matches no feature of the SAE."""
+    """The text that was searched for instead of the filter's `q`, a word of which matches no feature of the SAE."""
 
 
 async def list_features(
     session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, *, with_examples: bool = True
 ) -> FeaturePage:
-    """One page of an SAE's features; empty without an index.
+    """Return one page of an SAE's features; empty without an index.
 
     Raises:
-        Unprocessable: a filter, order, limit or cursor that makes no sense; the message says what would.
+        Unprocessable: a filter, order, limit or cursor is not valid; the message says what is.
     """
     _check(sae, filter)
     if sae.index is None:
@@ -128,7 +128,7 @@ async def list_features(
 async def feature_rows(
     session: AsyncSession, sae: SaeDetail, numbers: Collection[int], *, with_examples: bool = True
 ) -> dict[int, FeatureRow]:
-    """These features as a list shows them, by number; none without an index."""
+    """Return these features as a list shows them, by number; none without an index."""
     if sae.index is None or not numbers:
         return {}
     found = (await session.execute(_THESE, {"index": sae.index.id, "numbers": list(numbers)})).all()
@@ -138,7 +138,7 @@ async def feature_rows(
 async def filter_by_density(
     session: AsyncSession, sae: SaeDetail, numbers: Collection[int], low: float | None, high: float | None
 ) -> set[int]:
-    """Those of these features whose density is from `low` to `high`; None is no bound."""
+    """Return those of these features whose density is from `low` to `high`; None means no bound."""
     if sae.index is None:
         return set()
     wanted = select(Feature.number).where(
@@ -150,7 +150,7 @@ async def filter_by_density(
 async def _shown(
     session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool
 ) -> tuple[FeatureRow, ...]:
-    """Rows of `_LISTED` with what a list shows beside them: tokens, labels, examples."""
+    """Return rows of `_LISTED` with the tokens, labels and examples that a list shows."""
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
@@ -175,12 +175,12 @@ async def _shown(
 async def pages(
     sessions: async_sessionmaker[AsyncSession], sae: SaeDetail, filter: FeatureFilter, first: FeaturePage
 ) -> AsyncIterator[FeaturePage]:
-    """This page and all after it, without examples, each read in a transaction of its own.
+    """Yield this page and all that follow, without examples, each read in a transaction of its own.
 
     Raises:
-        Unavailable: the index was replaced meanwhile; what is still to come would be of another one.
+        Unavailable: the index was replaced meanwhile; the remaining pages would be of another index.
     """
-    page, filter = first, replace(filter, q=first.corrected or filter.q)  # so that it is corrected once
+    page, filter = first, replace(filter, q=first.corrected or filter.q)  # so that it is corrected only once
     while True:
         yield page
         if page.next_cursor is None:
@@ -216,8 +216,8 @@ def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
         raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
     if filter.label == "unlabelled" and (filter.author or filter.category):
         raise Unprocessable("A feature without labels has no label of an author or a category: drop one of the two.")
-    if filter.health is not None and filter.health not in get_args(Health):
-        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(get_args(Health))}.")
+    if filter.health is not None and filter.health not in HEALTH_FLAGS:
+        raise Unprocessable(f"There is no such health flag: choose one of {', '.join(HEALTH_FLAGS)}.")
     if filter.topic and sae.index is not None and filter.topic not in sae.index.topics:
         known = ", ".join(sae.index.topics[:20]) or "none at all"
         raise Unprocessable(f"The corpus of this index has no topic “{filter.topic[:40]}”. It has {known}.")
@@ -235,10 +235,10 @@ def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
 
 
 def check_range(what: str, low: float | None, high: float | None) -> None:
-    """Refuse bounds that are no numbers from 0 up, or that leave nothing between them.
+    """Check bounds of a range.
 
     Raises:
-        Unprocessable: they are.
+        Unprocessable: a bound is not a finite number from 0 up, or the lower one is above the upper one.
     """
     for bound in (low, high):
         if bound is not None and not (math.isfinite(bound) and bound >= 0):
@@ -248,7 +248,7 @@ def check_range(what: str, low: float | None, high: float | None) -> None:
 
 
 async def _conditions(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[ColumnElement[bool]]:
-    """What a feature must satisfy, but for search and labels."""
+    """Return the conditions of the filter except search and labels."""
     assert sae.index is not None
     conditions = _between(Feature.density, filter.min_density, filter.max_density)
     conditions += _between(Feature.max, filter.min_max, filter.max_max)
@@ -268,18 +268,18 @@ def _between(column: InstrumentedAttribute[float], low: float | None, high: floa
 
 
 def _overlap(column: InstrumentedAttribute[Any], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Whether an array has one of the values; false for none at all."""
+    """True if an array has one of the values; false without values."""
     return column.bool_op("&&")(literal(list(values), column.type)) if values else false()
 
 
 def _page(
     sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]], cursor: Cursor | None
 ) -> Select[Any]:
-    """The features of this page, and one more if there is a next one.
+    """Select the features of this page, and one more if there is a next page.
 
-    They are found by number first: an index of few columns then does for all but the rows that are shown. The number
-    breaks ties in the same direction, so that one index serves both directions. A search finds its features all at
-    once, in no order, and so counts them with the first page.
+    They are found by number first: an index of few columns then suffices for all but the rows that are shown. The
+    number breaks ties in the same direction, so that one index serves both directions. A search finds its features all
+    at once, in no order, and so counts them with the first page.
     """
     assert sae.index is not None
     column = _SORTS[filter.sort]
@@ -293,7 +293,7 @@ def _page(
     if cursor is not None:
         here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
         wanted = wanted.where(here < last if filter.descending else here > last)
-    order = [each.desc() if filter.descending else each for each in (column, Feature.number)]
+    order = [key.desc() if filter.descending else key for key in (column, Feature.number)]
     page = wanted.order_by(*order).limit(filter.limit + 1).subquery()
     rows = select(*_LISTED, page.c.total).join(page, page.c.number == Feature.number)
     return rows.where(own).order_by(*order)
@@ -302,9 +302,9 @@ def _page(
 async def _total(
     session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]]
 ) -> int:
-    """How many features pass a filter that searches for nothing.
+    """Count the features that pass a filter without a search.
 
-    Those without a label are the others: looking for each that it has none would take ten times as long.
+    Those without a label are counted as the rest: testing each feature for no label would take ten times as long.
     """
     assert sae.index is not None
     passing = select(func.count()).select_from(Feature).where(Feature.index_id == sae.index.id, *conditions)
@@ -320,7 +320,7 @@ def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
 
 
 def _labelled(sae: SaeDetail, filter: FeatureFilter) -> ColumnElement[bool]:
-    """Whether the feature has a submitted label, of the author and the category that are asked for."""
+    """True if the feature has a submitted label, of the filter's author and category if it has them."""
     of_feature = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, submitted)
     if filter.author:
         of_feature = of_feature.where(Label.author == filter.author)

@@ -1,4 +1,4 @@
-"""Everything about one feature."""
+"""The statistics of one feature, with the tokens, labels and topics that they refer to."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
 from app.tables import Feature
+from sae_core.statistics.spec import PLAIN, Statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class FeatureDetail:
-    """Everything a feature's page shows but its examples."""
+    """Everything that a feature's page shows except its examples."""
 
     index: int
     tokens: int
@@ -96,13 +97,19 @@ class FeatureDetail:
     topics: tuple[TopicShare, ...]
     health: tuple[str, ...]
     labels: tuple[LabelView, ...]
+    extra: Mapping[str, Any]
+    """`EXTRA` by name; None where the index was published before the statistic was added."""
+
+
+EXTRA: tuple[Statistic, ...] = tuple(known for known in PLAIN if known.name not in FeatureDetail.__dataclass_fields__)
+"""Statistics that stand alone and have no field in `FeatureDetail`: they are given as they are stored."""
 
 
 _ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), Feature.number == bindparam("number"))
 
 
 async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail | None:
-    """One feature of the SAE's current index; None where there is no such feature or no index."""
+    """Return one feature of the SAE's current index; None if there is no such feature or no index."""
     if sae.index is None or index not in range(sae.d_sae):
         return None
     feature = (await session.execute(_ONE, {"index": sae.index.id, "number": index})).one_or_none()
@@ -132,11 +139,12 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> Feat
         topics=_topics(feature, sae.index.topics),
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index)),
+        extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
     )
 
 
 async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
-    """Numbers of all features that the SAE's index has, in order."""
+    """Return the numbers of all features that the SAE's index has, in order."""
     if sae.index is None:
         return []
     own = select(Feature.number).where(Feature.index_id == sae.index.id)
@@ -144,7 +152,7 @@ async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
 
 
 async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> tuple[int | None, int | None]:
-    """The features before and after this number that the index has; None where there is none."""
+    """Return the features of the index before and after this number; None where there is none."""
     if sae.index is None:
         return None, None
     if sae.indexed == sae.d_sae:
@@ -156,7 +164,7 @@ async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> 
 
 
 async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Collection[int]) -> dict[int, Histogram]:
-    """Activation histograms of many features, for percentiles of live activations."""
+    """Return activation histograms of many features, for percentiles of live activations."""
     if sae.index is None:
         return {}
     rows = await session.execute(
@@ -168,12 +176,12 @@ async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Col
 
 
 def _histogram(maximum: float, counts: list[int]) -> Histogram:
-    """`counts` of equal bins over (0, maximum], with the bins' edges."""
+    """Return `counts` of equal bins over (0, maximum] with the bins' edges."""
     return Histogram(tuple(maximum * place / len(counts) for place in range(len(counts) + 1)), tuple(counts))
 
 
 def top_tokens(feature: Row[Any], tokens: Mapping[int, TokenInfo]) -> tuple[TopToken, ...]:
-    """The top tokens of a row that has their columns, best first."""
+    """Return the top tokens of a row that has their columns, best first."""
     columns = (feature.top_token_ids, feature.top_token_counts, feature.top_token_shares, feature.top_token_means)
     return tuple(
         TopToken(token, tokens[token].bytes, tokens[token].special, count, share, mean)

@@ -236,7 +236,8 @@ async def replace_items(
     rows = (
         (list_id, sae_id, feature, position, note, version) for position, (sae_id, feature, note) in enumerate(items, 1)
     )
-    await copy_rows(session, SavedListItem, rows)
+    columns = ("list_id", "sae_id", "feature", "position", "note", "note_version")
+    await copy_rows(session, SavedListItem, columns, rows)
 
 
 async def write_note(session: AsyncSession, list_id: int, item: ListItem, note: str, *, version: int) -> None:

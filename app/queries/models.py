@@ -17,6 +17,7 @@ from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()
 """Bytes of a token id that the vocabulary lacks; a model's embedding may be larger than its vocabulary."""
+_TOKEN = ("model_id", "id", "bytes", "special")
 
 
 NO_WEIGHTS = "none"
@@ -92,6 +93,7 @@ async def register_model(
         await copy_rows(
             session,
             Token,
+            _TOKEN,
             ((created, number, token, number in special) for number, token in enumerate(token_bytes)),
         )
     model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == name))).one())
@@ -136,7 +138,7 @@ async def register_without_weights(
     first = len(ids)
     numbers = [ids.setdefault(token, len(ids)) for token in tokens]
     added = islice(ids.items(), first, None)
-    await copy_rows(session, Token, ((model.id, number, token, False) for token, number in added))
+    await copy_rows(session, Token, _TOKEN, ((model.id, number, token, False) for token, number in added))
     model.vocab_size = len(ids)
     await session.flush()
     return model_info(model), numbers

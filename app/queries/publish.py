@@ -1,9 +1,9 @@
-"""Publish an index: its features and examples become partitions, and take the place of the old ones.
+"""Publish an index: its features and examples become partitions, which replace the old ones.
 
 One transaction writes the new partitions and makes them current, so a reader sees the old index or the new one, whole,
 and a publish that is killed leaves nothing. The retired partitions are dropped after it, once no reader is left that
-found them current (`app.queries.saes` holds the table `feature` for that); if a kill comes between, the next publish
-drops them.
+found them current (`app.queries.saes` holds the table `feature` for that). If the process is killed in between, the
+next publish drops them.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, groupby
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ColumnElement, Double, cast, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Double, Table, cast, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -23,51 +25,21 @@ from app.queries.search import searched_text
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.pg_safe import clean_json, clean_text
 from app.tables import Base, ExampleBand, Feature, FeatureIndex, Sae, Token
+from sae_core.statistics.spec import BY_NAME, DENSITY_BINS, REDUNDANCY_BINS
 
 READERS_TIMEOUT = 5.0
 """Seconds to wait for readers of a retired index before its partitions are left to the next publish."""
-
-DENSITY_BINS = 40
-REDUNDANCY_BINS = 40
 
 LOCK = 0x5EE_1DE
 """First key of the advisory lock that a publish holds; the second is the SAE."""
 
 
-class FeatureStatisticsRow(NamedTuple):
-    """The statistics of one feature, as `sae_core.statistics.compute` computes them, padding (-1) left out.
+class FeatureStatisticsRow(SimpleNamespace):
+    """The statistics of one feature by name: its `number`, and what `sae_core.statistics.spec` declares.
 
-    Arrays that belong together have equal lengths. Numbers are Python's own (`ndarray.tolist()`).
+    Lists have no padding (-1), and those that belong together have equal lengths. Numbers are Python's own
+    (`ndarray.tolist()`). A statistic that is not given is null, which those that every index has cannot be.
     """
-
-    number: int
-    count: int  # type: ignore[assignment]  # it shadows tuple.count, which a row has no use for
-    density: float
-    max: float
-    mean: float
-    histogram: Sequence[int]
-    band_edges: Sequence[float]
-    top_token_ids: Sequence[int]
-    top_token_counts: Sequence[int]
-    top_token_shares: Sequence[float]
-    top_token_means: Sequence[float]
-    promoted_ids: Sequence[int]
-    promoted_logits: Sequence[float]
-    suppressed_ids: Sequence[int]
-    suppressed_logits: Sequence[float]
-    coactive: Sequence[int]
-    coactive_pmi: Sequence[float]
-    coactive_joint: Sequence[int]
-    coactive_given_this: Sequence[float]
-    coactive_given_other: Sequence[float]
-    near: Sequence[int]
-    near_cosine: Sequence[float]
-    topics: Sequence[int]
-    """Places in the index' list of topic names."""
-    topic_counts: Sequence[int]
-    topic_shares: Sequence[float]
-    topic_lifts: Sequence[float]
-    health: Sequence[str]
 
 
 class ExampleRow(NamedTuple):
@@ -94,27 +66,27 @@ async def publish_index(
     features: Iterable[FeatureStatisticsRow],
     examples: Iterable[ExampleRow],
 ) -> int:
-    """Publish an index of an SAE in the place of its current one, and answer its id.
+    """Publish an index of an SAE, which replaces its current one, and return its id.
 
-    If an index of the same provenance is current already, it stays, and its id is the answer.
+    If an index of the same provenance is current already, it stays, and its id is returned.
 
     Args:
-        engine: one without a statement timeout.
-        features: in order of their number, one for every feature; or for some, if `provenance` says under "features"
-            how many. An index has the others not at all, which is another thing than having them as dead.
+        engine: without a statement timeout.
+        features: in order of their number, one per feature; or some of them, if `provenance` says under "features"
+            how many. The others are then missing from the index, which is not the same as dead.
         examples: in order of feature, band and rank.
 
     Raises:
-        ValueError: `examples` are out of order.
+        ValueError: `examples` are out of order, or a row has a statistic that is not declared.
     """
 
     async def write(connection: AsyncConnection, index_id: int) -> None:
         vocabulary = await _vocabulary(connection, sae_id)
         async with partition(connection, Feature, index_id) as name:
             rows = _feature_rows(index_id, features, vocabulary)
-            await copy_rows(connection, Feature, rows, into=name, freeze=True)
+            await copy_rows(connection, Feature, _FEATURE, rows, into=name, freeze=True)
         async with partition(connection, ExampleBand, index_id) as name:
-            await copy_rows(connection, ExampleBand, _band_rows(index_id, examples), into=name, freeze=True)
+            await copy_rows(connection, ExampleBand, _BAND, _band_rows(index_id, examples), into=name, freeze=True)
 
     return await publish_written(
         engine,
@@ -137,7 +109,7 @@ async def publish_written(
     provenance: Mapping[str, Any],
     write: Callable[[AsyncConnection, int], Awaitable[None]],
 ) -> int:
-    """As `publish_index`, for an index whose partitions `write` makes, given a connection and the index' id."""
+    """As `publish_index`, for an index whose partitions `write` creates, given a connection and the index' id."""
     async with engine.connect() as connection, _one_at_a_time(connection, sae_id):
         await _drop_retired(engine, sae_id)
         async with connection.begin():
@@ -167,7 +139,7 @@ async def publish_written(
 
 @asynccontextmanager
 async def _one_at_a_time(connection: AsyncConnection, sae_id: int) -> AsyncIterator[None]:
-    """Let no other publish of this SAE run meanwhile."""
+    """Exclude other publishes of this SAE."""
     key = {"lock": LOCK, "sae": sae_id}
     async with connection.begin():
         await connection.execute(text("SET LOCAL lock_timeout = 0"))
@@ -182,7 +154,7 @@ async def _one_at_a_time(connection: AsyncConnection, sae_id: int) -> AsyncItera
 async def _current(
     connection: AsyncConnection, sae_id: int, sequence_set_id: int, provenance: Mapping[str, Any]
 ) -> int | None:
-    """The current index, if it is of this provenance."""
+    """Return the current index if it is of this provenance."""
     return await connection.scalar(
         select(FeatureIndex.id)
         .join(Sae, Sae.current_index_id == FeatureIndex.id)
@@ -195,25 +167,48 @@ async def _current(
 
 
 async def _vocabulary(connection: AsyncConnection, sae_id: int) -> dict[int, str]:
-    """The tokens of the SAE's model as they are searched."""
+    """Return the tokens of the SAE's model as they are searched."""
     rows = await connection.execute(
         select(Token.id, Token.bytes).join(Sae, Sae.model_id == Token.model_id).where(Sae.id == sae_id)
     )
     return {number: searched_text(token) for number, token in rows}
 
 
+_FEATURE = ("index_id", "number", "top_tokens_text", *BY_NAME)
+"""Columns in the order of `_feature_rows`."""
+
+
 def _feature_rows(
     index_id: int, features: Iterable[FeatureStatisticsRow], vocabulary: Mapping[int, str]
 ) -> Iterator[tuple[Any, ...]]:
+    names = tuple(BY_NAME)
+    known = {"number", *names}
     for feature in features:
+        values = vars(feature)
+        if not values.keys() <= known:
+            raise ValueError(f"not declared in sae_core/statistics/spec.py: {', '.join(sorted(values.keys() - known))}")
         texts = (vocabulary.get(token, "") for token in feature.top_token_ids)
-        yield index_id, *feature, " ".join(filter(None, texts))
+        yield index_id, feature.number, " ".join(filter(None, texts)), *map(values.get, names)
+
+
+_BAND = (
+    "index_id",
+    "feature",
+    "band",
+    "sequences",
+    "positions",
+    "activations",
+    "lengths",
+    "active_positions",
+    "active_values",
+)
+"""Columns in the order of `_band_rows`."""
 
 
 def _band_rows(index_id: int, examples: Iterable[ExampleRow]) -> Iterator[tuple[Any, ...]]:
-    """One row for the examples of each feature and band."""
+    """Yield one row for the examples of each feature and band."""
     last = (-1, -1)
-    for key, group in groupby(examples, key=lambda example: (example.feature, example.band)):
+    for key, group in groupby(examples, key=attrgetter("feature", "band")):
         band = list(group)
         if key <= last or [example.rank for example in band] != list(range(len(band))):
             raise ValueError(f"examples of feature {key[0]}, band {key[1]} are out of order")
@@ -232,32 +227,32 @@ def _band_rows(index_id: int, examples: Iterable[ExampleRow]) -> Iterator[tuple[
 
 @asynccontextmanager
 async def partition(connection: AsyncConnection, table: type[Base], index_id: int) -> AsyncIterator[str]:
-    """The partition of `table` for this index, by name, to be filled with rows of that index.
+    """Create the partition of `table` for this index, yield its name to be filled, and attach it.
 
-    The partition is a table of its own until all rows are in. Attaching it builds its indexes, compact, and leaves
-    readers of the other partitions alone, which creating it as a partition would not.
+    The partition is a table of its own until all rows are in. Attaching it builds its indexes, compact, and does not
+    block readers of the other partitions, as creating it as a partition would.
     """
-    name = f"{table.__tablename__}_{index_id}"
-    await connection.execute(text(f"CREATE TABLE {name} (LIKE {table.__tablename__})"))
+    described = table.__table__
+    assert isinstance(described, Table)
+    name = f"{described.name}_{index_id}"
+    await connection.execute(text(f"CREATE TABLE {name} (LIKE {described.name})"))
     yield name
-    await connection.execute(
-        text(f"ALTER TABLE {table.__tablename__} ATTACH PARTITION {name} FOR VALUES IN ({index_id})")
-    )
+    await connection.execute(text(f"ALTER TABLE {described.name} ATTACH PARTITION {name} FOR VALUES IN ({index_id})"))
     await connection.execute(text(f"ANALYZE {name}"))
 
 
 async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> None:
-    """Count once what every overview shows of all features."""
+    """Count, once, what every overview shows of all features."""
     own = Feature.index_id == index_id
-    alive = _places(func.log(Feature.density), lowest_density(tokens), 0.0, DENSITY_BINS)
-    redundant = _places(Feature.near_cosine[1], 0.0, 1.0, REDUNDANCY_BINS)
+    alive = _bin_number(func.log(Feature.density), lowest_density(tokens), 0.0, DENSITY_BINS)
+    redundant = _bin_number(Feature.near_cosine[1], 0.0, 1.0, REDUNDANCY_BINS)
     flag = func.unnest(Feature.health)
     flags = select(flag.label("flag"), func.count().label("features")).where(own).group_by(flag)
     health = {row.flag: row.features for row in await connection.execute(flags)}
     dead = await connection.scalar(select(func.count()).select_from(Feature).where(own, Feature.density == 0))
     counts = {
-        "density_counts": await _by_place(connection, alive, DENSITY_BINS, own, Feature.density > 0),
-        "redundancy_counts": await _by_place(
+        "density_counts": await _features_per_bin(connection, alive, DENSITY_BINS, own, Feature.density > 0),
+        "redundancy_counts": await _features_per_bin(
             connection, redundant, REDUNDANCY_BINS, own, Feature.near_cosine[1].is_not(None)
         ),
     }
@@ -266,27 +261,28 @@ async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> Non
     )
 
 
-def _places(value: ColumnElement[Any], low: float, high: float, bins: int) -> ColumnElement[int]:
-    """Which of the equal bins from `low` to `high` a value lies in, from 1; what is beyond an end counts to its bin.
+def _bin_number(value: ColumnElement[Any], low: float, high: float, bins: int) -> ColumnElement[int]:
+    """The number, from 1, of the bin that a value lies in, of equal bins from `low` to `high`.
 
-    width_bucket puts the lower end before the first bin if rounding does, and the upper one past the last.
+    Values beyond an end count to the bin there: width_bucket puts the upper end past the last bin, and by rounding
+    perhaps the lower one before the first.
     """
     return func.greatest(1, func.least(func.width_bucket(cast(value, Double), low, high, bins), bins))
 
 
-async def _by_place(
-    connection: AsyncConnection, place: ColumnElement[int], bins: int, *which: ColumnElement[bool]
+async def _features_per_bin(
+    connection: AsyncConnection, number: ColumnElement[int], bins: int, *which: ColumnElement[bool]
 ) -> list[int]:
-    """How many features lie in each bin."""
+    """Count the features per bin."""
     rows = await connection.execute(
-        select(place.label("place"), func.count().label("features")).where(*which).group_by(text("place"))
+        select(number.label("bin"), func.count().label("features")).where(*which).group_by(text("bin"))
     )
-    found = {row.place: row.features for row in rows}
-    return [found.get(each, 0) for each in range(1, bins + 1)]
+    found = {row.bin: row.features for row in rows}
+    return [found.get(bin_number, 0) for bin_number in range(1, bins + 1)]
 
 
 async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int) -> None:
-    """Put the index in the place of the SAE's current one, which is retired."""
+    """Replace the SAE's current index by this one; the old one is retired."""
     await connection.execute(
         update(FeatureIndex)
         .where(FeatureIndex.sae_id == sae_id, FeatureIndex.id != index_id, FeatureIndex.state == "published")
@@ -296,26 +292,26 @@ async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int)
 
 
 async def _drop_retired(engine: AsyncEngine, sae_id: int) -> None:
-    """Drop the partitions of this SAE's retired indices, or leave them to the next publish if a reader does not end."""
+    """Drop the partitions of this SAE's retired indices; if a reader does not end, leave them to the next publish."""
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         retired = (await connection.execute(_RETIRED, {"sae": sae_id})).all()
         if not retired or not await _readers_end(connection):
             return
         try:
-            for table, partition, detaching in retired:
+            for table, name, detaching in retired:
                 if detaching is not None:
-                    how = "FINALIZE" if detaching else "CONCURRENTLY"  # neither keeps new readers out
-                    await connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {partition} {how}"))
-                await connection.execute(text(f"DROP TABLE {partition}"))
+                    how = "FINALIZE" if detaching else "CONCURRENTLY"  # neither blocks new readers
+                    await connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name} {how}"))
+                await connection.execute(text(f"DROP TABLE {name}"))
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
 
 
 async def _readers_end(connection: AsyncConnection) -> bool:
-    """Wait until all who read features now have ended; False if that takes too long.
+    """Wait until all present readers of features have ended; False if that takes too long.
 
-    Detaching waits as well, but by then hides the partition from readers that still need it.
+    Detaching waits as well, but only after it has hidden the partition from readers that still need it.
     """
     readers = set((await connection.execute(_READERS)).scalars())
     deadline = time.monotonic() + READERS_TIMEOUT
@@ -340,4 +336,4 @@ _RETIRED = text("""
     LEFT JOIN pg_inherits ON pg_inherits.inhrelid = partition.oid
     WHERE feature_index.sae_id = :sae AND feature_index.state = 'retired'
 """)
-"""Partitions left of retired indices; `inhdetachpending` is null if detached, true if detaching was cut short."""
+"""Partitions left of retired indices; `inhdetachpending` is null if detached, true if detaching was interrupted."""

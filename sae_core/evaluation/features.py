@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_core.evaluation.resampling import resample_features
 from sae_core.saes import SAE
 from sae_core.statistics.decoders import near_decoders
-from sae_core.statistics.health import (
+from sae_core.statistics.spec import (
     DENSE_DENSITY,
     SPLITTING_COSINE,
     SPLITTING_COUNT,

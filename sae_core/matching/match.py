@@ -20,8 +20,7 @@ from sae_core.errors import ArtifactError
 from sae_core.matching.pairs import Activity, pairs_by_direction
 from sae_core.matching.partners import PART_COSINE, PART_COUNT, PART_GIVEN, BestPartners, Partners, best_partners
 from sae_core.progress import Progress, silent
-from sae_core.statistics.coactivation import MIN_JOINT
-from sae_core.statistics.health import DENSE_DENSITY
+from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
 from sae_core.store.activation_store import ActivationStore
 from sae_core.store.segments import Indices
 
@@ -31,12 +30,13 @@ MATCHING_VERSION = 1
 MATCH_COSINE = 0.5
 """Two features match by direction if each has the highest cosine to the other, and it is at least this …"""
 MATCH_CORRELATION = 0.5
-"""… and by activity if each correlates most with the other, at least this much, and they share `MIN_JOINT` tokens."""
+"""… and by activity if each correlates most with the other, at least this much, and they share `COACTIVE_MIN_JOINT`
+tokens."""
 
 THRESHOLDS: dict[str, float] = {
     "match_cosine": MATCH_COSINE,
     "match_correlation": MATCH_CORRELATION,
-    "min_joint": MIN_JOINT,
+    "min_joint": COACTIVE_MIN_JOINT,
     "part_given": PART_GIVEN,
     "part_cosine": PART_COSINE,
     "part_count": PART_COUNT,
@@ -53,7 +53,7 @@ class Counterparts:
     near: Partners
     """The feature with the highest cosine; ties by number."""
     coactive: Partners
-    """The feature with the highest correlation, above 0 and sharing at least `MIN_JOINT` tokens; ties by number."""
+    """The feature with the highest correlation above 0, sharing `COACTIVE_MIN_JOINT` tokens or more; ties by number."""
     parent: Partners
     """The feature that it is a part of: of those that satisfy `PART_GIVEN` and the rest, the nearest in direction."""
     near_matched: NDArray[np.bool_]

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_core.matching.pairs import PairBlock
-from sae_core.statistics.coactivation import MIN_JOINT
-from sae_core.statistics.health import DENSE_DENSITY
+from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
 from sae_core.store.segments import Indices, concatenate
 
 PART_GIVEN = 0.5
@@ -140,7 +139,7 @@ def _best_of_block(pairs: PairBlock) -> tuple[BestPartners, BestPartners]:
         return BestPartners(near[0], rows, rows), BestPartners(near[1], columns, columns)
     joint, correlation = pairs.joint, pairs.correlation
     row_count, column_count = pairs.row_count[:, None], pairs.column_count[None, :]
-    coactive = np.where((joint >= MIN_JOINT) & (correlation > 0), correlation, NEVER)
+    coactive = np.where((joint >= COACTIVE_MIN_JOINT) & (correlation > 0), correlation, NEVER)
     aligned = np.where(pairs.cosine >= PART_COSINE, pairs.cosine, NEVER)
     parent_in_b = np.where(_is_part(joint, row_count, column_count, pairs.tokens), aligned, NEVER)
     parent_in_a = np.where(_is_part(joint, column_count, row_count, pairs.tokens), aligned, NEVER)

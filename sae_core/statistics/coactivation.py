@@ -1,4 +1,4 @@
-"""Which features are active on the same tokens."""
+"""Features that are active on the same tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,17 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from sae_core.progress import Progress
-from sae_core.statistics.types import COACTIVE
+from sae_core.statistics.spec import COACTIVE, COACTIVE_MIN_GIVEN_THIS, COACTIVE_MIN_JOINT
 from sae_core.store.activation_store import ActivationStore, FeatureBlock
 from sae_core.store.segments import Indices, bounds, concatenate, gather_ranges, rank_in_row, stable_argsort, top_k
 
-MIN_JOINT = 5
-"""A pair needs this many tokens on which both are active …"""
-MIN_GIVEN_THIS = 0.01
-"""… and this share of the tokens on which this feature is: rarer company says little of it, however exclusive."""
-
 JOINT_BYTES = 512 << 20
-"""Memory for joint counts: all pairs up to 11,585 features; above that the store is read once for each part of them."""
+"""Memory for joint counts: all pairs up to 11,585 features; above that the store is read once per part of the pairs."""
 CHUNK_NONZEROS = 1 << 22
 """Non-zeros of the store held at once."""
 CHUNK = 16
@@ -41,14 +36,14 @@ class Coactive:
 def coactive_features(
     store: ActivationStore, tokens: int, near: NDArray[np.int32], progress: Progress
 ) -> tuple[Coactive, Indices]:
-    """The ten features with the highest pointwise mutual information, log (joint · tokens / (count · count)) in nats.
+    """Find the ten features with the highest pointwise mutual information, log (joint · tokens / (count · count)).
 
-    Only positive ones, above both floors; ties by joint count, then by number (Church and Hanks 1990).
+    In nats (Church and Hanks 1990); only positive ones, above both floors; ties by joint count, then by number.
 
     Args:
         store: activations.
         tokens: counted tokens.
-        near: [d_sae, m] for each feature, others whose joint counts are wanted too; -1 = none.
+        near: [d_sae, m] for each feature, others whose joint counts to return too; -1 = none.
         progress: in features.
 
     Returns:
@@ -79,26 +74,26 @@ def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progre
 
 @dataclass(frozen=True)
 class TokenFeatureTable:
-    """The active features of every token of a chunk, in lines of `CHUNK`, the last one of a token padded.
+    """The active features of each token of some shards, in lines of `CHUNK` features; a token's last line is padded.
 
     Gathering whole lines is several times faster than gathering features one by one.
     """
 
     n_features: int
     positions: range
-    """Of the chunk."""
+    """Of the shards."""
     lines: NDArray[np.int64]
-    """[lines, LINE] features; `n_features` is the padding."""
+    """[lines, CHUNK] features; `n_features` is the padding."""
     values: NDArray[np.float32]
-    """[lines, LINE] their activations, 0 in the padding."""
+    """[lines, CHUNK] their activations, 0 in the padding."""
     first_line: Indices
-    """[positions + 1]"""
+    """[positions + 1] each token's first line."""
     n_lines: Indices
-    """[positions]"""
+    """[positions] lines per token."""
 
     @classmethod
     def of(cls, chunk: FeatureBlock, positions: range) -> "TokenFeatureTable":
-        """The company of all tokens of `chunk`, which are at `positions`."""
+        """Build the table of all tokens of `chunk`, which are at `positions`."""
         token = chunk.position.astype(np.int64) - positions.start
         by_token = stable_argsort(token)
         n_lines = -(-np.bincount(token, minlength=len(positions)) // CHUNK)  # the ceiling
@@ -115,15 +110,15 @@ class TokenFeatureTable:
 def add_joint(
     joint: NDArray[np.int32], block: FeatureBlock, table: TokenFeatureTable, product: NDArray[np.float64] | None = None
 ) -> Iterator[int]:
-    """Add what the features of `block` meet in `table`, a row of `joint` each; yields how many rows are done.
+    """Count the tokens on which features of `block` and of `table` are both active; yield how many rows are done.
 
-    Every non-zero meets all features of its token, so the work is the sum over tokens of the features that are active
-    in `block` times those in the company.
+    Each non-zero of `block` is paired with all features of its token, so the work is the sum over tokens of the number
+    of features active in `block` times the number of those in `table`.
 
     Args:
-        joint: [features of the block, features of the company] tokens on which both are active.
-        block: activations on the company's positions, of the same SAE or another.
-        company: whom they meet.
+        joint: [features of the block, features of the table] counts to add to.
+        block: activations on the table's positions, of the same SAE or another.
+        table: active features per token.
         product: as `joint`, sums of the products of both activations.
     """
     n = table.n_features
@@ -142,10 +137,10 @@ def add_joint(
 
 
 def _rank(joint: NDArray[np.int32], start: int, counts: Indices, tokens: int) -> Coactive:
-    """Rank the company of features `start` and up by their rows of joint counts."""
+    """Rank the co-active features of features `start` and up by their rows of joint counts."""
     together = joint.astype(np.int64)
     count = counts[start : start + len(joint), None]
-    floor = np.maximum(MIN_JOINT, np.ceil(MIN_GIVEN_THIS * count))
+    floor = np.maximum(COACTIVE_MIN_JOINT, np.ceil(COACTIVE_MIN_GIVEN_THIS * count))
     eligible = (together >= floor) & (together * tokens > count * counts)
     # Among one feature's pairs, PMI orders as P(this | other) does, and that is one division: equal ones stay equal.
     given_other = together / np.maximum(counts, 1)

@@ -1,30 +1,32 @@
 """All statistics of all features, exactly, in one pass over an activation store.
 
-Each group of statistics has a file of its own, with its definitions: `moments`, `examples`, `tokens`, `topics`,
-`coactivation`, `decoders`, `health`. Here they are run over blocks of features and put together. The result depends on
-the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
+`spec` declares the statistics. Each group has a file with its definitions: `moments`, `examples`, `tokens`, `topics`,
+`coactivation`, `decoders`, `health`. This module runs them over blocks of features and joins the results. They depend
+on the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
-from sae_core.statistics import coactivation, health, topics
-from sae_core.statistics.coactivation import coactive_features
-from sae_core.statistics.decoders import near_decoders, output_tokens
+from sae_core.statistics import spec
+from sae_core.statistics.coactivation import Coactive, coactive_features
+from sae_core.statistics.decoders import NearDecoders, OutputTokens, near_decoders, output_tokens
 from sae_core.statistics.examples import choose_examples, concatenate_examples
 from sae_core.statistics.health import Placement, follows_uncounted, health_flags, placement
-from sae_core.statistics.moments import Moments, moments, order_by_strength
+from sae_core.statistics.moments import MOMENTS, order_by_strength
 from sae_core.statistics.tokens import TopTokens, top_tokens
 from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
-from sae_core.statistics.types import Examples, FeatureStatistics, TopicEnrichment
+from sae_core.statistics.types import Examples, FeatureStatistics
 from sae_core.store.activation_store import ActivationStore, weights_sha256
 from sae_core.store.segments import concatenate
 
@@ -37,14 +39,14 @@ BLOCK_FEATURES = 1024
 """Features held at once."""
 
 SHARES = (0.0, 0.45, 0.75, 1.0)
-"""Where in the progress the features' own activations, their pairs and their output tokens end, by time measured."""
+"""Progress at the ends of the parts: the features' own activations, their pairs, their output tokens; as measured."""
 
 
 @dataclass(frozen=True)
-class _Own:
-    """What each feature's own activations give, for all features."""
+class _OwnStatistics:
+    """Statistics of each feature's own activations, for all features."""
 
-    moments: Moments
+    moments: dict[str, NDArray[Any]]
     examples: Examples
     tokens: TopTokens
     topics: TopTopics
@@ -86,32 +88,43 @@ def compute_statistics(
     progress(store.d_sae, store.d_sae)
     return FeatureStatistics(
         tokens=tokens,
-        count=own.moments.count,
-        density=own.moments.count / max(tokens, 1),
-        max=own.moments.max,
-        mean=own.moments.mean,
-        histogram=own.moments.histogram,
-        band_edges=own.moments.band_edges,
-        examples=own.examples,
-        top_token_ids=own.tokens.ids,
-        top_token_counts=own.tokens.counts,
-        top_token_shares=own.tokens.shares,
-        top_token_means=own.tokens.means,
-        promoted_ids=output.promoted_ids,
-        promoted_logits=output.promoted_logits,
-        suppressed_ids=output.suppressed_ids,
-        suppressed_logits=output.suppressed_logits,
-        coactive=coactive.ids,
-        coactive_pmi=coactive.pmi,
-        coactive_joint=coactive.joint,
-        coactive_given_this=coactive.given_this,
-        coactive_given_other=coactive.given_other,
-        near=near.ids,
-        near_cosine=near.cosine,
+        arrays={
+            **own.moments,
+            "density": store.count / max(tokens, 1),
+            **_lists(own.tokens, own.topics, output, coactive, near),
+        },
         health=flags,
-        topics=TopicEnrichment(corpus.names, own.topics.topic, own.topics.count, own.topics.share, own.topics.lift),
+        examples=own.examples,
+        topic_names=corpus.names,
         provenance=_provenance(store, seed, output_directions is not None),
     )
+
+
+def _lists(
+    tokens: TopTokens, topics: TopTopics, output: OutputTokens, coactive: Coactive, near: NearDecoders
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the ranked lists by the names that `spec` declares."""
+    return {
+        "top_token_ids": tokens.ids,
+        "top_token_counts": tokens.counts,
+        "top_token_shares": tokens.shares,
+        "top_token_means": tokens.means,
+        "promoted_ids": output.promoted_ids,
+        "promoted_logits": output.promoted_logits,
+        "suppressed_ids": output.suppressed_ids,
+        "suppressed_logits": output.suppressed_logits,
+        "coactive": coactive.ids,
+        "coactive_pmi": coactive.pmi,
+        "coactive_joint": coactive.joint,
+        "coactive_given_this": coactive.given_this,
+        "coactive_given_other": coactive.given_other,
+        "near": near.ids,
+        "near_cosine": near.cosine,
+        "topics": topics.topic,
+        "topic_counts": topics.count,
+        "topic_shares": topics.share,
+        "topic_lifts": topics.lift,
+    }
 
 
 def _check(store: ActivationStore, sequences: Sequences, sae: SAE) -> None:
@@ -125,7 +138,7 @@ def _check(store: ActivationStore, sequences: Sequences, sae: SAE) -> None:
 
 def _own_activations(
     store: ActivationStore, sequences: Sequences, corpus: CorpusTopics, seed: int, progress: Progress
-) -> _Own:
+) -> _OwnStatistics:
     token_ids = sequences.token_ids.reshape(-1)
     follows = follows_uncounted(sequences)
     parts = []
@@ -133,8 +146,8 @@ def _own_activations(
         block = store.block(start, stop)
         strongest_first = order_by_strength(block)
         parts.append(
-            _Own(
-                moments(block, strongest_first),
+            _OwnStatistics(
+                {name: moment(block, strongest_first) for name, moment in MOMENTS.items()},
                 choose_examples(block, strongest_first, sequences.length, seed),
                 top_tokens(block, token_ids),
                 top_topics(block, corpus),
@@ -142,8 +155,8 @@ def _own_activations(
             )
         )
         progress(stop, store.d_sae)
-    return _Own(
-        concatenate([part.moments for part in parts]),
+    return _OwnStatistics(
+        {name: np.concatenate([part.moments[name] for part in parts]) for name in MOMENTS},
         concatenate_examples([part.examples for part in parts]),
         concatenate([part.tokens for part in parts]),
         concatenate([part.topics for part in parts]),
@@ -152,7 +165,7 @@ def _own_activations(
 
 
 def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> dict[str, Any]:
-    """What made the statistics, and every choice in their definitions; JSON."""
+    """Return the inputs of the statistics and every choice in their definitions, as JSON."""
     return {
         "store": store.plan,
         "statistics_version": STATISTICS_VERSION,
@@ -160,7 +173,11 @@ def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> d
         "seed": seed,
         "not_counted": "padding, BOS, separators of documents and every other special token of the tokenizer",
         "output_tokens": has_output_tokens,
-        "coactive": {"min_joint": coactivation.MIN_JOINT, "min_given_this": coactivation.MIN_GIVEN_THIS, "pmi": "nats"},
-        "topics": {"min_tokens": topics.MIN_TOKENS, "min_documents": topics.MIN_DOCUMENTS},
-        "health": health.THRESHOLDS,
+        "coactive": {
+            "min_joint": spec.COACTIVE_MIN_JOINT,
+            "min_given_this": spec.COACTIVE_MIN_GIVEN_THIS,
+            "pmi": "nats",
+        },
+        "topics": {"min_tokens": spec.TOPIC_MIN_TOKENS, "min_documents": spec.TOPIC_MIN_DOCUMENTS},
+        "health": spec.HEALTH_THRESHOLDS,
     }

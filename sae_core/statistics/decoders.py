@@ -1,4 +1,4 @@
-"""What the decoder alone tells of a feature: the output tokens it moves, and the features that point the same way."""
+"""Statistics of the decoder alone: the output tokens that it moves, and features of near directions."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.progress import Progress
-from sae_core.statistics.types import NEAR, OUTPUT_TOKENS
+from sae_core.statistics.spec import NEAR, OUTPUT_TOKENS
 from sae_core.store import segments
 
 ROWS = 256
@@ -36,7 +36,7 @@ class OutputTokens:
 
 @torch.no_grad()
 def near_decoders(W_dec: Float[Tensor, "d_sae d_in"], count: int = NEAR) -> NearDecoders:
-    """The `count` other features with the highest cosine of the decoder directions; ties by number."""
+    """Find the `count` other features with the highest cosine of the decoder directions; ties by number."""
     unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
     ids, cosine = [], []
     for start in range(0, len(unit), ROWS):
@@ -52,15 +52,15 @@ def near_decoders(W_dec: Float[Tensor, "d_sae d_in"], count: int = NEAR) -> Near
 def output_tokens(
     W_dec: Float[Tensor, "d_sae d_in"], output_directions: Float[Tensor, "d_in vocab"] | None, progress: Progress
 ) -> OutputTokens:
-    """The 15 output tokens whose logits each decoder direction raises most, and the 15 that it lowers most.
+    """Find the 15 output tokens whose logits each decoder direction raises most, and the 15 that it lowers most.
 
-    This is the direct effect alone, by the logit lens (nostalgebraist 2020): W_dec,i through the final norm's scale
+    This is only the direct effect, by the logit lens (nostalgebraist 2020): W_dec,i through the final norm's scale
     and the unembedding, centred over the vocabulary. Layers in between add effects of their own.
 
     Args:
         W_dec: decoder directions.
         output_directions: unembedding with the final norm's scale folded in, centred; None where the SAE does not write
-            to the residual stream, and then there are none.
+            to the residual stream: then there are no output tokens.
         progress: in features.
     """
     shape = (len(W_dec), OUTPUT_TOKENS)

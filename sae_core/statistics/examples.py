@@ -1,4 +1,4 @@
-"""Which sequences show a feature at work: the strongest, and a fair draw from each band of its activations."""
+"""Sequences that show a feature at work: the strongest, and a random sample of each band of its activations."""
 
 from dataclasses import dataclass
 
@@ -6,24 +6,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_core.statistics.moments import band_of
-from sae_core.statistics.types import BANDS, EXAMPLES_PER_BAND, TOP_EXAMPLES, Examples
+from sae_core.statistics.spec import BANDS, EXAMPLES_PER_BAND, TOP_EXAMPLES
+from sae_core.statistics.types import Examples
 from sae_core.store import segments
 from sae_core.store.activation_store import FeatureBlock
 from sae_core.store.segments import Indices
 
 DRAWN = BANDS * EXAMPLES_PER_BAND
-"""Examples drawn for a feature. A band needs no more candidates than this: the others take one fewer at most."""
+"""Examples drawn per feature. A band needs no more candidates: even if all other draws take sequences of its
+candidates, one is left."""
+NONE = -1
+"""No candidate, or none left."""
 
 
 @dataclass(frozen=True)
 class _SequenceRuns:
-    """The runs of a block's non-zeros that lie in one sequence: a feature's visit to that sequence."""
+    """The runs of a block's non-zeros that are of one feature and lie in one sequence."""
 
     indptr: Indices
+    """[runs + 1] bounds of the runs."""
     of: NDArray[np.int32]
-    """[non-zeros] the visit of each."""
+    """[non-zeros] the run of each."""
     sequence: NDArray[np.int32]
-    """[non-zeros]"""
+    """[non-zeros] the sequence of each."""
 
 
 def _sequence_runs(block: FeatureBlock, length: int) -> _SequenceRuns:
@@ -36,11 +41,12 @@ def _sequence_runs(block: FeatureBlock, length: int) -> _SequenceRuns:
 def choose_examples(block: FeatureBlock, strongest_first: Indices, length: int, seed: int) -> Examples:
     """Choose the top examples (band 0) and five from each band of every feature of the block.
 
-    Band 0: the 20 sequences with the highest maximum, one entry a sequence, ties by (sequence, position).
+    Band 0: the 20 sequences with the highest maximum, one entry per sequence, ties by (sequence, position).
 
     Bands 1 to 5: each band's activations are shuffled, by `draw_keys`. In five rounds, each from band 5 down to band 1,
-    a band gives the first activation of its shuffle whose sequence was not yet drawn for this feature. So no sequence
-    comes twice in the bands, and a feature active in fewer than 25 sequences has fewer examples, spread over the bands.
+    a band gives the first activation of its shuffle whose sequence was not yet drawn for this feature. So a sequence
+    comes once at most in the bands, and a feature active in fewer than 25 sequences has fewer examples, spread over
+    the bands.
 
     Args:
         block: activations of some features.
@@ -63,9 +69,9 @@ def choose_examples(block: FeatureBlock, strongest_first: Indices, length: int, 
 def _top(
     block: FeatureBlock, runs: _SequenceRuns, strongest_first: Indices, rank: Indices
 ) -> tuple[Indices, NDArray[np.int16]]:
-    """Indices of the strongest activation of each of the 20 strongest visits, and their ranks."""
-    strongest_of_visit = np.sort(segments.minimum(rank, runs.indptr))
-    index = strongest_first[strongest_of_visit]
+    """Return the indices of the strongest activation of each of the 20 strongest runs, and their ranks."""
+    strongest_of_run = np.sort(segments.minimum(rank, runs.indptr))
+    index = strongest_first[strongest_of_run]
     within = segments.rank_in_row(block.row[index], block.n_features)
     kept = within < TOP_EXAMPLES
     return index[kept], within[kept].astype(np.int16)
@@ -74,20 +80,24 @@ def _top(
 def _draw(
     block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: int
 ) -> tuple[Indices, NDArray[np.int8], NDArray[np.int16]]:
-    """Indices of the activations drawn from the bands, with band and round."""
+    """Draw from the bands of all features at once; return the indices of the activations, their bands and rounds.
+
+    In each step, one band of every feature gives its first candidate that is left. Then all candidates in the same
+    sequence are struck out, in all bands of that feature.
+    """
     candidates = _candidates(block, runs, rank, seed)
-    sequence = np.where(candidates >= 0, runs.sequence[candidates], -1) if len(block.row) else candidates
-    features = np.arange(block.n_features)
-    used = np.full((block.n_features, DRAWN), -2, np.int64)
+    exists = candidates != NONE
+    sequence = np.full(candidates.shape, NONE, np.int32)
+    """[features, bands, candidates] the sequence of each candidate; `NONE` once it is struck out."""
+    sequence[exists] = runs.sequence[candidates[exists]]
+    feature = np.arange(block.n_features)
     picks: list[tuple[Indices, int, int]] = []
     for turn in range(EXAMPLES_PER_BAND):
         for band in range(BANDS, 0, -1):
-            offered = sequence[:, band - 1]
-            free = (offered >= 0) & ~(offered[:, :, None] == used[:, None, : len(picks)]).any(axis=2)
-            column = free.argmax(axis=1)
-            picked = free[features, column]
-            used[picked, len(picks)] = offered[features, column][picked]
-            picks.append((candidates[features, band - 1, column][picked], band, turn))
+            first_left = (sequence[:, band - 1] != NONE).argmax(axis=1)
+            drawn = sequence[feature, band - 1, first_left]
+            picks.append((candidates[feature, band - 1, first_left][drawn != NONE], band, turn))
+            np.putmask(sequence, sequence == drawn[:, None, None], NONE)
     sizes = [len(index) for index, _, _ in picks]
     return (
         np.concatenate([index for index, _, _ in picks]),
@@ -97,11 +107,11 @@ def _draw(
 
 
 def _candidates(block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: int) -> Indices:
-    """[features, bands, 25] indices of each band's first activations in distinct sequences, shuffled; -1 = no more."""
+    """[features, bands, 25] the first activations of each shuffled band, one per sequence, by index; then `NONE`."""
     count = block.count[block.row]
     band = band_of(rank - block.indptr[block.row], count) - 1
     key = draw_keys(seed, block.start + block.row.astype(np.uint64), block.position)
-    # One activation of a visit in a band can be drawn: the first in the shuffle.
+    # Of a run's activations in one band, only the first in the shuffle can be drawn.
     code = runs.of.astype(np.int64) * BANDS + band
     first = np.full(len(runs.indptr) * BANDS, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(first, code, key)
@@ -111,13 +121,13 @@ def _candidates(block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: i
     index, cell = index[order], cell[order]
     within = segments.rank_in_row(cell, block.n_features * BANDS)
     kept = within < DRAWN
-    candidates = np.full((block.n_features * BANDS, DRAWN), -1, np.int64)
+    candidates = np.full((block.n_features * BANDS, DRAWN), NONE, np.int64)
     candidates[cell[kept], within[kept]] = index[kept]
     return candidates.reshape(block.n_features, BANDS, DRAWN)
 
 
 def draw_keys(seed: int, feature: NDArray[np.uint64], position: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """A number for each activation, by which a band is shuffled: 32 random bits, then the position.
+    """Return a number per activation, by which a band is shuffled: 32 random bits, then the position.
 
     The random bits are SplitMix64's (Steele, Lea and Flood 2014) of seed, feature and position, so that any part of
     the store draws the same, in any order.
@@ -143,7 +153,7 @@ def _gather(
     rank: NDArray[np.int16],
     length: int,
 ) -> Examples:
-    """Put the chosen activations and all others of their visits together."""
+    """Join the chosen activations with all others of their runs."""
     run = runs.of[chosen]
     sizes = np.diff(runs.indptr)[run]
     entries = segments.gather_ranges(runs.indptr[run], sizes)

@@ -1,4 +1,4 @@
-"""A map of an SAE's features: decoder directions that point alike lie near each other."""
+"""A map of an SAE's features: features of near decoder directions lie near each other."""
 
 import warnings
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from sae_core.statistics.decoders import near_decoders
 
 NEIGHBOURS = 15
-"""UMAP's own default, of which a feature itself is the first."""
+"""UMAP's own default, counting the feature itself."""
 MIN_FEATURES = 4 * NEIGHBOURS
-"""Fewer features have no neighbourhoods to speak of: they are laid out by their two principal components."""
+"""Fewer features have no meaningful neighbourhoods: they are laid out by their two principal components."""
 
 
 def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[NDArray[np.float32], "d_sae 2"]:
@@ -24,7 +24,7 @@ def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[N
     """
     if len(W_dec) < MIN_FEATURES:
         return _principal_components(W_dec)
-    from umap import UMAP  # compiled when it is imported, which takes seconds
+    from umap import UMAP  # compiled on import, which takes seconds
 
     near = near_decoders(W_dec, NEIGHBOURS - 1)
     unit = torch.nn.functional.normalize(W_dec.detach().float().cpu(), dim=1)
@@ -32,12 +32,12 @@ def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[N
     neighbours = np.hstack([itself, near.ids])
     distances = np.hstack([np.zeros_like(itself, np.float32), 1 - near.cosine])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a map from given neighbours cannot take in new points: it need not
+        warnings.simplefilter("ignore")  # with given neighbours, UMAP cannot place further points: none come
         layout = UMAP(
             n_neighbors=NEIGHBOURS,
             metric="cosine",
             precomputed_knn=(neighbours, distances),
-            force_approximation_algorithm=True,  # else a small map takes distances of its own
+            force_approximation_algorithm=True,  # else a small map computes its own distances
             random_state=seed,
             n_jobs=1,
         )

@@ -1,11 +1,11 @@
-"""Which tokens a feature is active on, by share of its activation mass."""
+"""The tokens that a feature is active on, by share of its activation mass."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_core.statistics.types import TOP_TOKENS
+from sae_core.statistics.spec import TOP_TOKENS
 from sae_core.store import segments
 from sae_core.store.activation_store import FeatureBlock
 
@@ -21,7 +21,7 @@ class TopTokens:
 
 
 def top_tokens(block: FeatureBlock, token_ids: NDArray[np.int32]) -> TopTokens:
-    """The ten tokens that hold most of each feature's activation mass; ties by token id.
+    """Find the ten tokens that hold most of each feature's activation mass; ties by token id.
 
     Args:
         block: activations of some features.

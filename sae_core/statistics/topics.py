@@ -1,4 +1,4 @@
-"""In which of the corpus' topics a feature is active more than their size would suggest."""
+"""Topics of the corpus in which a feature is active more than their size would suggest."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,25 +9,21 @@ import torch
 from numpy.typing import NDArray
 
 from sae_core.corpora import Sequences
-from sae_core.statistics.types import TOP_TOPICS
+from sae_core.statistics.spec import TOP_TOPICS, TOPIC_MIN_DOCUMENTS, TOPIC_MIN_TOKENS
 from sae_core.store import segments
 from sae_core.store.activation_store import FeatureBlock
 from sae_core.store.segments import Indices
 
-MIN_TOKENS = 10
-"""A topic needs this many of the feature's tokens."""
-MIN_DOCUMENTS = 3
-"""A topic needs this many documents in which the feature is active: one long document is no pattern."""
 MAX_TOPICS = 32_767
 """Topics are numbered in 16 bits; of a corpus with more, the most frequent are kept."""
 
 
 @dataclass(frozen=True)
 class CorpusTopics:
-    """The topics of a corpus, and which tokens they cover."""
+    """The topics of a corpus, and the tokens that they cover."""
 
     names: list[str]
-    """Sorted. Topics of fewer than `MIN_DOCUMENTS` documents are left out: they could never be given."""
+    """Sorted. Topics of fewer than `TOPIC_MIN_DOCUMENTS` documents are left out: they could never be chosen."""
     of_document: NDArray[np.int16]
     """[documents] number of the topic; -1 = none."""
     document: NDArray[np.int32]
@@ -51,28 +47,31 @@ class TopTopics:
 def corpus_topics(sequences: Sequences) -> CorpusTopics:
     """Number the topics and count their tokens."""
     documents = Counter(document.topic for document in sequences.documents if document.topic is not None)
-    names = sorted(name for name, count in documents.most_common(MAX_TOPICS) if count >= MIN_DOCUMENTS)
+    names = sorted(name for name, count in documents.most_common(MAX_TOPICS) if count >= TOPIC_MIN_DOCUMENTS)
     number = {name: i for i, name in enumerate(names)}
     topic_of = [number.get(document.topic, -1) if document.topic else -1 for document in sequences.documents]
-    of_document = np.array([*topic_of, -1], np.int16)  # the last entry answers for document -1
+    of_document = np.array([*topic_of, -1], np.int16)  # the last entry is for document -1
     counted = of_document[sequences.document_of[sequences.counted]]
     tokens = np.bincount(counted[counted >= 0], minlength=len(names))
     return CorpusTopics(names, of_document, sequences.document_of.reshape(-1), tokens, sequences.n_counted)
 
 
 def top_topics(block: FeatureBlock, topics: CorpusTopics) -> TopTopics:
-    """The three topics with the highest P(topic | active) · log lift, where lift = P(topic | active) / P(topic) > 1.
+    """Find the three topics with the highest P(topic | active) · log lift.
 
-    The score is the topic's term in the divergence of the feature's topics from the corpus' (Kullback and Leibler
-    1951): it asks for a topic that is both enriched and a good part of what the feature does. Probabilities are over
-    counted tokens, those without a topic too. Ties go to the topic that sorts first.
+    The lift, P(topic | active) / P(topic), must be above 1. The score is the topic's term in the divergence of the
+    feature's topics from the corpus' (Kullback and Leibler 1951): high for a topic that is both enriched and a good
+    part of what the feature does. Probabilities are over all counted tokens, with or without a topic. Ties go to the
+    topic that sorts first.
     """
     shape = (block.n_features, len(topics.names))
     document = topics.document[block.position]
     count = _count(block.row, topics.of_document[document], shape)
     share = count / np.maximum(block.count, 1)[:, None]
     lift = share * topics.all_tokens / np.maximum(topics.tokens, 1)
-    eligible = (count >= MIN_TOKENS) & (lift > 1) & (_documents(block, document, topics, shape) >= MIN_DOCUMENTS)
+    eligible = (
+        (count >= TOPIC_MIN_TOKENS) & (lift > 1) & (_documents(block, document, topics, shape) >= TOPIC_MIN_DOCUMENTS)
+    )
     score = np.where(eligible, share * np.log(lift, where=eligible, out=np.zeros(shape)), -np.inf)
     topic, _ = segments.top_k(torch.from_numpy(score), TOP_TOPICS)
     found = topic >= 0

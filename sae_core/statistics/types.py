@@ -1,29 +1,18 @@
-"""What an index knows about the features of one SAE over one corpus: the seam between `sae_core` and the database.
+"""The statistics of one SAE over one corpus as arrays: the seam between `sae_core` and the database."""
 
-Everything is a struct of arrays with one row a feature (`n` = d_sae) or one row an example (`m`). Absent entries of
-the fixed-width lists (fewer than ten co-active features, say) are -1 in the id column and 0 beside it.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-HISTOGRAM_BINS = 50
-BANDS = 5
-TOP_EXAMPLES = 20
-EXAMPLES_PER_BAND = 5
-TOP_TOKENS = 10
-OUTPUT_TOKENS = 15
-COACTIVE = 10
-NEAR = 10
-TOP_TOPICS = 3
+from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Sequences that show a feature at work, sorted by (feature, band, rank)."""
+    """Sequences that show a feature at work, sorted by (feature, band, rank); `m` is the number of examples."""
 
     feature: NDArray[np.int32]
     """[m]"""
@@ -49,79 +38,32 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class TopicEnrichment:
-    """Topics of the corpus in which a feature is active more than its tokens would suggest."""
-
-    names: list[str]
-    """Topics of the corpus, sorted; the arrays refer to them by number."""
-    topic: NDArray[np.int16]
-    """[n, 3] number of the topic; -1 = none."""
-    count: NDArray[np.int64]
-    """[n, 3] counted tokens of that topic on which the feature is active."""
-    share: NDArray[np.float32]
-    """[n, 3] of the tokens on which the feature is active: P(topic | active)."""
-    lift: NDArray[np.float32]
-    """[n, 3] P(topic | active) / P(topic)."""
-
-
-@dataclass(frozen=True, slots=True)
 class FeatureStatistics:
-    """All statistics of the features of one SAE over one corpus."""
+    """All statistics of the features of one SAE over one corpus; `statistics["density"]` is the array of that name."""
 
     tokens: int
     """Counted tokens."""
-
-    count: NDArray[np.int64]
-    """[n] counted tokens on which the feature is active."""
-    density: NDArray[np.float64]
-    """[n] count / tokens."""
-    max: NDArray[np.float32]
-    """[n]"""
-    mean: NDArray[np.float32]
-    """[n] of the non-zero activations."""
-    histogram: NDArray[np.int64]
-    """[n, 50] non-zero activations in equal bins over (0, max]; bin b holds b/50 < value/max <= (b + 1)/50."""
-    band_edges: NDArray[np.float32]
-    """[n, 6] quantiles of the non-zero activations: band b lies between edges b - 1 and b; edge 0 is the minimum."""
+    arrays: Mapping[str, NDArray[Any]]
+    """By the names that `spec` declares; one row per feature. `health` is not among them."""
+    health: Mapping[str, NDArray[np.bool_]]
+    """[n] per flag of `spec.HEALTH_FLAGS`."""
     examples: Examples
-
-    top_token_ids: NDArray[np.int32]
-    """[n, 10] by share of the feature's activation mass; -1 = none."""
-    top_token_counts: NDArray[np.int64]
-    """[n, 10] occurrences of the token on which the feature is active."""
-    top_token_shares: NDArray[np.float32]
-    """[n, 10] of the feature's activation mass."""
-    top_token_means: NDArray[np.float32]
-    """[n, 10] mean activation over those occurrences."""
-
-    promoted_ids: NDArray[np.int32]
-    """[n, 15] output tokens that the decoder direction raises most, directly; -1 = none."""
-    promoted_logits: NDArray[np.float32]
-    """[n, 15] change of logit per unit of activation, before the final norm's division."""
-    suppressed_ids: NDArray[np.int32]
-    """[n, 15] output tokens that it lowers most."""
-    suppressed_logits: NDArray[np.float32]
-    """[n, 15]"""
-
-    coactive: NDArray[np.int32]
-    """[n, 10] features by pointwise mutual information; -1 = none."""
-    coactive_pmi: NDArray[np.float32]
-    """[n, 10] in nats."""
-    coactive_joint: NDArray[np.int64]
-    """[n, 10] tokens on which both are active."""
-    coactive_given_this: NDArray[np.float32]
-    """[n, 10] P(other | this)."""
-    coactive_given_other: NDArray[np.float32]
-    """[n, 10] P(this | other)."""
-
-    near: NDArray[np.int32]
-    """[n, 10] other features of the SAE by cosine of the decoder directions; -1 = none."""
-    near_cosine: NDArray[np.float32]
-    """[n, 10]"""
-
-    health: dict[str, NDArray[np.bool_]]
-    """[n] each: "dead", "dense", "duplicate", "positional", "special_token", "single_token", "splitting",
-    "absorption"."""
-    topics: TopicEnrichment
+    topic_names: list[str]
+    """Topics of the corpus, sorted; the array `topics` refers to them by place."""
     provenance: dict[str, Any]
     """JSON: seeds, hashes of SAE, sequences and tokenizer, versions, what was left out of counting, thresholds."""
+
+    def __post_init__(self) -> None:
+        """Hold the arrays to the declarations.
+
+        Raises:
+            ValueError: a declared statistic is missing, or a computed one is not declared.
+        """
+        computed: set[str] = {"health", *self.arrays, *self.health}
+        declared: set[str] = {*BY_NAME, *HEALTH_FLAGS}
+        if computed != declared:
+            names = ", ".join(sorted(computed ^ declared))
+            raise ValueError(f"computed and declared in sae_core/statistics/spec.py are not the same: {names}")
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]

@@ -1,43 +1,53 @@
-"""Our rows out of what an export says, and what is worked out where it does not say.
+"""Rows for the database from an export, with estimates where the export does not state a statistic.
 
-What is worked out, and from what: the number of active tokens from the heights of the histogram; the mean from its
-middles; top tokens from the examples. `app.web.components.glossary` says so on the pages.
+Three are estimated: the number of active tokens, from the heights of the histogram; the mean, from the middles of its
+bins; and top tokens, from the examples. `app.web.components.glossary` says so on the pages.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 from app.exchange.neuronpedia.spool import Spool, SpooledExample, SpooledFeature, SpooledSequences
-from app.queries.examples import BANDS, MAX_LIMIT
+from app.queries.examples import MAX_LIMIT
 from app.queries.publish import ExampleRow, FeatureStatisticsRow
+from sae_core.statistics.spec import BANDS, HISTOGRAM_BINS, RANKED_LISTS, TOP_TOKENS
 
-_TOP_TOKENS = 10
-_BINS = 50
-_MOST_BINS = 1000
+_MAX_BINS = 1000
+_NOT_STATED: dict[str, list[Any]] = {
+    statistic.name: []
+    for ranked in RANKED_LISTS
+    if ranked.name in ("coactive", "topics")
+    for statistic in ranked.statistics
+}
+"""Lists that no export has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the features were counted on."""
+    """The tokens that the features were counted on."""
 
     number: int
     stated: bool
-    """False where the export does not say, and the number is worked out from densities and histograms."""
+    """False where the export does not state the number: it is then estimated from densities and histograms."""
 
 
 def feature_rows(
     spool: Spool, sequences: SpooledSequences, ids: Sequence[int], tokens: Tokens
 ) -> Iterator[FeatureStatisticsRow]:
-    """A row for every feature that the export describes, in order.
+    """Yield a row per feature that the export describes, in order.
 
     Args:
+        spool: the features as they were read.
+        sequences: texts of their examples.
         ids: of the tokens of the spool's vocabulary.
+        tokens: that the features were counted on.
     """
-    there = set(spool.numbers())
+    known = set(spool.numbers())
     for feature in spool.features():
-        yield _feature_row(feature, spool.examples(feature.number), sequences, ids, tokens, there)
+        yield _feature_row(feature, spool.examples(feature.number), sequences, ids, tokens, known)
 
 
 def _feature_row(
@@ -46,7 +56,7 @@ def _feature_row(
     sequences: SpooledSequences,
     ids: Sequence[int],
     tokens: Tokens,
-    there: AbstractSet[int],
+    known: AbstractSet[int],
 ) -> FeatureStatisticsRow:
     maximum = largest(feature, examples)
     count = active_tokens(feature, examples, tokens)
@@ -54,7 +64,7 @@ def _feature_row(
     near = [
         (number, cosine)
         for number, cosine in zip(feature.near, feature.near_cosine, strict=True)
-        if number in there and number != feature.number
+        if number in known and number != feature.number
     ]
     return FeatureStatisticsRow(
         number=feature.number,
@@ -72,64 +82,56 @@ def _feature_row(
         promoted_logits=feature.promoted_logits,
         suppressed_ids=[ids[token] for token in feature.suppressed],
         suppressed_logits=feature.suppressed_logits,
-        coactive=[],
-        coactive_pmi=[],
-        coactive_joint=[],
-        coactive_given_this=[],
-        coactive_given_other=[],
         near=[number for number, _ in near],
         near_cosine=[cosine for _, cosine in near],
-        topics=[],
-        topic_counts=[],
-        topic_shares=[],
-        topic_lifts=[],
         health=[],
+        **_NOT_STATED,
     )
 
 
 def largest(feature: SpooledFeature, examples: Sequence[SpooledExample]) -> float:
-    """The highest activation: as stated or seen in an example, else the end of the histogram."""
+    """Return the highest activation: as stated or seen in an example, else the end of the histogram."""
     seen = max((max(example.activations) for example in examples), default=0.0)
     return max(feature.maximum, seen) or (_end(feature) if any(feature.heights) else 0.0)
 
 
 def _end(feature: SpooledFeature) -> float:
-    """Where the last bin of the histogram ends."""
+    """Return the end of the last bin of the histogram."""
     return max(0.0, feature.middles[-1] + _width(feature) / 2)
 
 
 def _width(feature: SpooledFeature) -> float:
-    """Of a bin; 0 where there is one, or where rounding has left no difference."""
+    """Return the width of a bin; 0 if there is only one, or if rounding has left no difference."""
     middles = feature.middles
     return (middles[-1] - middles[0]) / (len(middles) - 1) if len(middles) > 1 else 0.0
 
 
 def histogram(feature: SpooledFeature, maximum: float) -> list[int]:
-    """Counts of equal bins over (0, maximum], as many as make them as wide as the export's own.
+    """Return counts of equal bins over (0, maximum], as many as give them the width of the export's bins.
 
-    Those begin at the lowest activation above zero; bins below it are empty. Each of the export's bins is then one of
-    ours, with its count as it is, and its edges are off by less than half a bin.
+    The export's bins begin at the lowest activation above zero; our bins below it are empty. Each of the export's bins
+    becomes one of ours with the same count, and its edges are off by less than half a bin.
     """
     heights = feature.heights
     if not any(heights) or maximum <= 0:
-        return [0] * _BINS
+        return [0] * HISTOGRAM_BINS
     width = _width(feature)
     if width <= 0:
-        return [0] * (_BINS - 1) + [sum(heights)]
-    bins = max(len(heights), min(round(_end(feature) / width), _MOST_BINS))
+        return [0] * (HISTOGRAM_BINS - 1) + [sum(heights)]
+    bins = max(len(heights), min(round(_end(feature) / width), _MAX_BINS))
     return [0] * (bins - len(heights)) + heights
 
 
 def active_tokens(feature: SpooledFeature, examples: Sequence[SpooledExample], tokens: Tokens | None) -> int:
-    """Tokens that the feature is active on: the histogram's, else by its density, else those of its examples."""
+    """Count the tokens that the feature is active on: by the histogram, else the density, else the examples."""
     counted = sum(feature.heights)
     if not counted and tokens is not None:
         counted = round(feature.density * tokens.number)
-    return counted or len({(each.sequence, place) for each in examples for place in each.positions})
+    return counted or len({(example.sequence, place) for example in examples for place in example.positions})
 
 
 def _density(feature: SpooledFeature, count: int, tokens: Tokens) -> float:
-    """The stated density, or the exact one where the stated one is that, rounded to 0.001 % as SAEDashboard does."""
+    """Return the stated density, or the exact one if it gives the stated one by SAEDashboard's rounding to 0.001 %."""
     exact, stated = min(1.0, count / tokens.number), feature.density
     return exact if not stated or stated == round(stated, 5) == round(exact, 5) else stated
 
@@ -144,7 +146,7 @@ def _mean(feature: SpooledFeature, examples: Sequence[SpooledExample]) -> float:
 
 @dataclass(slots=True)
 class _TopToken:
-    """A token of the examples; `mass` is the sum of the feature's activations on it, `share` its part of all."""
+    """A token of the examples; `mass` is the sum of the feature's activations on it, `share` its share of the total."""
 
     id: int
     count: int = 0
@@ -153,9 +155,9 @@ class _TopToken:
 
 
 def _top_tokens(examples: Sequence[SpooledExample], sequences: SpooledSequences) -> list[_TopToken]:
-    """The tokens that carry most of the activation in the examples; a text that comes twice counts once."""
+    """Return the tokens with most of the activation in the examples; a text that occurs twice counts once."""
     found: dict[int, _TopToken] = {}
-    for sequence, example in {each.sequence: each for each in examples}.items():
+    for sequence, example in {example.sequence: example for example in examples}.items():
         for position, value in zip(example.positions, example.activations, strict=True):
             number = sequences.token(sequence, position)
             token = found.setdefault(number, _TopToken(number))
@@ -164,16 +166,16 @@ def _top_tokens(examples: Sequence[SpooledExample], sequences: SpooledSequences)
     total = sum(token.mass for token in found.values())
     for token in found.values():
         token.share = token.mass / total
-    return sorted(found.values(), key=lambda token: (-token.mass, token.id))[:_TOP_TOKENS]
+    return sorted(found.values(), key=lambda token: (-token.mass, token.id))[:TOP_TOKENS]
 
 
 def example_rows(spool: Spool) -> Iterator[ExampleRow]:
-    """A row for every example, in the order of features, bands and activations; a text once in a band."""
+    """Yield a row per example, in the order of features, bands and activations; a text once per band."""
     for feature in spool.features():
         examples = spool.examples(feature.number)
         bands = _Bands(examples, largest(feature, examples))
         found: dict[int, dict[int, SpooledExample]] = defaultdict(dict)
-        for example in sorted(examples, key=lambda each: -each.activation):
+        for example in sorted(examples, key=lambda example: -example.activation):
             found[bands.of(example)].setdefault(example.sequence, example)
         for band in sorted(found):
             for rank, example in enumerate(list(found[band].values())[:MAX_LIMIT]):
@@ -190,14 +192,14 @@ def example_rows(spool: Spool) -> Iterator[ExampleRow]:
 
 
 class _Bands:
-    """Which of our bands an example belongs to, by the interval that the export drew it from.
+    """Maps examples to our bands by the interval that the export drew them from.
 
-    Five intervals are the five bands, whatever their edges. With another number of them, as where nothing was drawn
-    from one, the bands are five equal parts of (0, maximum], which SAEDashboard's intervals are.
+    Five intervals are the five bands, whatever their edges. With another number of intervals, as when nothing was drawn
+    from one of them, the bands are five equal parts of (0, maximum], as SAEDashboard's intervals are.
     """
 
     def __init__(self, examples: Sequence[SpooledExample], maximum: float) -> None:
-        found = {(each.low, each.high) for each in examples if each.low is not None and each.high is not None}
+        found = {(one.low, one.high) for one in examples if one.low is not None and one.high is not None}
         intervals = sorted(found)
         self._maximum = maximum
         self._place = {interval: 1 + place for place, interval in enumerate(intervals)} if len(found) == BANDS else {}
@@ -207,7 +209,7 @@ class _Bands:
             self.edges = [maximum * place / BANDS for place in range(BANDS + 1)]
 
     def of(self, example: SpooledExample) -> int:
-        """The example's band; 0 for the top ones."""
+        """Return the example's band; 0 for a top example."""
         if example.low is None or example.high is None:
             return 0
         if self._place:

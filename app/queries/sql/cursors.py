@@ -1,4 +1,4 @@
-"""Cursors of keyset paging: where the page before ended, as an opaque text for URLs."""
+"""Cursors of keyset paging: the end of the previous page as opaque text for URLs."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from app.queries.sql.pg_safe import MAX_INTEGER
 class Cursor:
     """The last row of a page: its sort value and, as a tie-breaker, its number. It holds for one order only.
 
-    `total` counts the rows of all pages: the first page counts them, and the others are told.
+    `total` counts the rows of all pages: the first page counts them, and the cursor passes the count on.
     """
 
     sort: str
@@ -24,15 +24,15 @@ class Cursor:
     total: int
 
     def encode(self) -> str:
-        """This cursor for a URL."""
+        """Return the cursor as text for a URL."""
         return base64.urlsafe_b64encode(json.dumps(asdict(self), separators=(",", ":")).encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str, *, sort: str, descending: bool) -> "Cursor":
-        """The cursor that `encode` wrote.
+        """Return the cursor that `encode` wrote.
 
         Raises:
-            Unprocessable: it is none, or one of another order.
+            Unprocessable: the text is not a valid cursor, or the cursor is of another order.
         """
         try:
             cursor = cls(**json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)))

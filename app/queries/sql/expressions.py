@@ -1,6 +1,6 @@
 """SQL expressions that several queries need.
 
-What every page asks is built once, with named parameters: building a query takes as long as half of running it.
+Queries that every page runs are built once, with named parameters: building one takes half as long as running it.
 """
 
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.tables import Label
 
 submitted: ColumnElement[bool] = Label.status == literal_column("'submitted'")
-"""Whether a label counts. Literal, because the planner must see that the partial index has it."""
+"""True for labels that are shown. Literal, because the planner must see that the partial index covers them."""
 
 
 def in_array(column: InstrumentedAttribute[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:
-    """Whether `column` is one of `numbers`: as `IN`, with one array as the parameter in place of thousands.
+    """True if `column` is one of `numbers`: like `IN`, with one array as the parameter instead of thousands of numbers.
 
-    In place of the numbers, it may be the name of a parameter that is a list of them.
+    Instead of the numbers, pass the name of a parameter that is a list of them.
     """
     if isinstance(numbers, str):
         return column == any_(bindparam(numbers, type_=ARRAY(Integer)))

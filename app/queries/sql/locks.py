@@ -1,4 +1,4 @@
-"""Advisory locks: who works on a run right now. The database lets go of one the moment its holder dies."""
+"""Advisory locks of runs at work. The database releases a lock the moment that its holder dies."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ _KEY = "hashtextextended('seesae run ' || :run_id, 0)"
 
 @asynccontextmanager
 async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
-    """Hold the lock of a run on a connection of its own; yields False, at once, where somebody else holds it."""
+    """Hold the lock of a run on a connection of its own; yield False, at once, if another process holds it."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         held = await connection.scalar(text(f"SELECT pg_try_advisory_lock({_KEY})"), {"run_id": str(run_id)})
@@ -23,6 +23,6 @@ async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
 
 
 async def is_run_locked(engine: AsyncEngine, run_id: int) -> bool:
-    """Whether a living process works on the run."""
+    """True if a living process works on the run."""
     async with run_lock(engine, run_id) as free:
         return not free

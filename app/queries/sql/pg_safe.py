@@ -1,4 +1,4 @@
-"""What Postgres cannot hold, kept from reaching it: NUL in text, NaN in JSON, numbers beyond its integers."""
+"""Checks for values that Postgres cannot hold: NUL in text, NaN in JSON, numbers beyond its integers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ MAX_INTEGER = 2**31 - 1
 
 
 def storable(text: str) -> bool:
-    """Whether Postgres can hold or look for `text`: no NUL, and no half of a surrogate pair."""
+    """True if Postgres can hold or search for `text`: it has no NUL, and no half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def clean_text(text: str) -> str:
-    """`text` with U+FFFD for what Postgres cannot hold."""
+    """Return `text` with U+FFFD for the characters that Postgres cannot hold."""
     return text if storable(text) else text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def clean_json(value: Any) -> Any:
-    """`value` as JSON that Postgres can hold: null for NaN and infinities, U+FFFD in text."""
+    """Return `value` as JSON that Postgres can hold: null for NaN and infinities, U+FFFD in text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -31,5 +31,5 @@ def clean_json(value: Any) -> Any:
 
 
 def is_id(number: int) -> bool:
-    """Whether `number` can be an id at all."""
+    """True if `number` can be an id."""
     return 0 < number <= MAX_INTEGER

@@ -1,29 +1,61 @@
-"""Features: the list, one feature's statistics, its examples."""
+"""Features: the list, the statistics of one feature, its examples."""
 
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import examples, feature_list, features
-from app.queries.examples import BANDS, ExampleView
-from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, Health, LabelFilter, Sort
-from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
+from app.queries.examples import ExampleView
+from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, LabelFilter, Sort
+from app.queries.features import EXTRA, FeatureDetail
 from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
 from app.web.api.export import MEDIA_TYPES, Format, written
 from app.web.api.labels import LabelOut
 from app.web.api.tokens import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Inference, Sae, Session
+from sae_core.statistics.spec import BANDS, BY_NAME, HealthFlag, SqlType
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/features", tags=["Features"])
 
 
-class HistogramOut(BaseModel):
+_TYPES: dict[SqlType, Any] = {
+    "bigint": int,
+    "double precision": float,
+    "real": float,
+    "integer[]": list[int],
+    "smallint[]": list[int],
+    "real[]": list[float],
+    "text[]": list[str],
+}
+
+
+def _described(name: str) -> Any:
+    """Return a field with the description of the statistic of this name."""
+    return Field(description=BY_NAME[name].description)
+
+
+def _explanation(label: LabelSummary | str | None) -> str | None:
+    return label.explanation if isinstance(label, LabelSummary) else label
+
+
+NeighbourLabel = Annotated[
+    str | None, BeforeValidator(_explanation), Field(description="The newest submitted label's explanation.")
+]
+
+
+class _View(BaseModel):
+    """A model with the fields of a query's dataclass."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class HistogramOut(_View):
     """Non-zero activations in equal bins over (0, max]."""
 
     edges: Annotated[list[float], Field(description="One more than there are counts.")]
@@ -31,17 +63,17 @@ class HistogramOut(BaseModel):
 
 
 class FeatureSummary(BaseModel):
-    """What a list shows of a feature."""
+    """A feature as lists have it."""
 
     index: int
-    density: Annotated[float, Field(description="Share of the counted tokens on which it is active.")]
-    count: Annotated[int, Field(description="Counted tokens on which it is active.")]
-    max: float
-    mean: Annotated[float, Field(description="Of the non-zero activations.")]
+    density: Annotated[float, _described("density")]
+    count: Annotated[int, _described("count")]
+    max: Annotated[float, _described("max")]
+    mean: Annotated[float, _described("mean")]
     histogram: HistogramOut
     top_tokens: list[TopTokenOut]
-    label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
-    health: Annotated[list[str], Field(description="Flags that ask for care, such as dead or dense.")]
+    label: NeighbourLabel
+    health: Annotated[list[str], _described("health")]
 
 
 class FeatureList(BaseModel):
@@ -56,56 +88,61 @@ class FeatureList(BaseModel):
     ] = None
 
 
-class CoactiveOut(BaseModel):
+class CoactiveOut(_View):
     """A feature that is active on the same tokens more often than by chance."""
 
     index: int
-    label: str | None
-    pmi: Annotated[float, Field(description="Pointwise mutual information.")]
-    joint: Annotated[int, Field(description="Tokens on which both are active.")]
-    given_this: Annotated[float, Field(description="P(other active | this active).")]
-    given_other: Annotated[float, Field(description="P(this active | other active).")]
+    label: NeighbourLabel
+    pmi: Annotated[float, _described("coactive_pmi")]
+    joint: Annotated[int, _described("coactive_joint")]
+    given_this: Annotated[float, _described("coactive_given_this")]
+    given_other: Annotated[float, _described("coactive_given_other")]
 
 
-class NearOut(BaseModel):
+class NearOut(_View):
     """A feature whose decoder direction is near."""
 
     index: int
-    label: str | None
-    cosine: float
+    label: NeighbourLabel
+    cosine: Annotated[float, _described("near_cosine")]
 
 
-class TopicOut(BaseModel):
+class TopicOut(_View):
     """A topic of documents in which the feature is over-represented."""
 
     topic: str
-    count: int
-    share: float
-    lift: float
+    count: Annotated[int, _described("topic_counts")]
+    share: Annotated[float, _described("topic_shares")]
+    lift: Annotated[float, _described("topic_lifts")]
 
 
-class FeatureOut(BaseModel):
+class _FeatureOut(BaseModel):
     """All statistics of one feature over the published index."""
 
     index: int
     tokens: Annotated[int, Field(description="Counted tokens of the index.")]
-    density: float
-    count: int
-    max: float
-    mean: float
+    density: Annotated[float, _described("density")]
+    count: Annotated[int, _described("count")]
+    max: Annotated[float, _described("max")]
+    mean: Annotated[float, _described("mean")]
     histogram: HistogramOut
-    band_edges: Annotated[list[float], Field(description="Quantile edges of the non-zero activations.")]
+    band_edges: Annotated[list[float], _described("band_edges")]
     top_tokens: list[TopTokenOut]
     promoted: Annotated[list[OutputTokenOut], Field(description="Direct effect only: later layers are not in it.")]
     suppressed: list[OutputTokenOut]
     coactive: list[CoactiveOut]
     near: list[NearOut]
     topics: list[TopicOut]
-    health: list[str]
+    health: Annotated[list[str], _described("health")]
     labels: list[LabelOut]
 
 
-class DocumentOut(BaseModel):
+_extra: dict[str, Any] = {known.name: (_TYPES[known.sql_type] | None, _described(known.name)) for known in EXTRA}
+FeatureOut = create_model("FeatureOut", __base__=_FeatureOut, __doc__=_FeatureOut.__doc__, **_extra)
+"""With the statistics that need no code of their own, null where the index lacks them."""
+
+
+class DocumentOut(_View):
     """The document that the example's token is from."""
 
     number: int
@@ -159,7 +196,7 @@ def _wanted(
             description="Words in labels or top tokens; one that matches nothing gives way to the nearest that does."
         ),
     ] = "",
-    health: Annotated[Health | None, Query(description="Features with this flag.")] = None,
+    health: Annotated[HealthFlag | None, Query(description="Features with this flag.")] = None,
     token: Annotated[Text, Query(description="A token among the top tokens, as it is or after a space.")] = "",
     promotes: Annotated[Text, Query(description="The same among the promoted output tokens.")] = "",
     topic: Annotated[Text, Query(description="A topic in which the feature is over-represented.")] = "",
@@ -231,8 +268,8 @@ async def export_features(
     )
 
 
-@router.get("/{index}", summary="One feature", responses=documented(404))
-async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> FeatureOut:
+@router.get("/{index}", summary="One feature", response_model=FeatureOut, responses=documented(404))
+async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> _FeatureOut:
     """All statistics of one feature, with its labels and neighbours."""
     feature = await features.get_feature(session, sae, index)
     if feature is None and sae.index is not None:
@@ -288,10 +325,6 @@ def _histogram(maximum: float, counts: tuple[int, ...]) -> HistogramOut:
     return HistogramOut(edges=edges, counts=list(counts))
 
 
-def _text(label: LabelSummary | None) -> str | None:
-    return label.explanation if label else None
-
-
 def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
     return {
         "index": feature.index,
@@ -308,39 +341,25 @@ def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
 
 
 def summary(row: FeatureRow) -> FeatureSummary:
-    """A row of a list as the API writes it."""
-    return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_text(row.label))
+    """Return a row of a list as the API writes it."""
+    return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_explanation(row.label))
 
 
-def feature_out(feature: FeatureDetail) -> FeatureOut:
-    """One feature as the API gives it."""
+def feature_out(feature: FeatureDetail) -> _FeatureOut:
+    """Return one feature as the API gives it."""
     return FeatureOut(
         **_shared(feature),
+        **feature.extra,
         tokens=feature.tokens,
-        histogram=HistogramOut(edges=list(feature.histogram.edges), counts=list(feature.histogram.counts)),
+        histogram=HistogramOut.model_validate(feature.histogram),
         band_edges=list(feature.band_edges),
         promoted=[OutputTokenOut(id=t.id, text=lone_text(t), logit=t.logit) for t in feature.promoted],
         suppressed=[OutputTokenOut(id=t.id, text=lone_text(t), logit=t.logit) for t in feature.suppressed],
-        coactive=[_coactive(other) for other in feature.coactive],
-        near=[_near(other) for other in feature.near],
-        topics=[TopicOut.model_validate(topic, from_attributes=True) for topic in feature.topics],
+        coactive=[CoactiveOut.model_validate(other) for other in feature.coactive],
+        near=[NearOut.model_validate(other) for other in feature.near],
+        topics=[TopicOut.model_validate(topic) for topic in feature.topics],
         labels=[LabelOut.of(label) for label in feature.labels],
     )
-
-
-def _coactive(other: CoactiveFeature) -> CoactiveOut:
-    return CoactiveOut(
-        index=other.index,
-        label=_text(other.label),
-        pmi=other.pmi,
-        joint=other.joint,
-        given_this=other.given_this,
-        given_other=other.given_other,
-    )
-
-
-def _near(other: NearFeature) -> NearOut:
-    return NearOut(index=other.index, label=_text(other.label), cosine=other.cosine)
 
 
 def _example(example: ExampleView) -> ExampleOut:
@@ -354,6 +373,6 @@ def _example(example: ExampleView) -> ExampleOut:
         sequence=example.sequence,
         position=example.position - example.start,
         activation=example.activation,
-        document=DocumentOut.model_validate(example.document, from_attributes=True) if example.document else None,
+        document=DocumentOut.model_validate(example.document) if example.document else None,
         tokens=tokens,
     )

@@ -1,4 +1,4 @@
-"""The words that pages explain: metrics, health flags, bands, architectures. One line each, beside the number."""
+"""Explanations of metrics, health flags, bands and architectures: one line each, shown beside the number."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from app.queries.saes import SaeDetail
 from app.web.components.formatting import count, percent, plain, plural, round_percent, significant
+from sae_core.statistics.spec import HEALTH_THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
         significant,
         "share of the activations' variance that the SAE rebuilds",
     ),
-    "l0": ("L0", significant, "features active on a token, on average"),
+    "l0": ("L0", significant, "active features per token, on average"),
     "dead_fraction": ("Dead features", percent, "never active on the evaluated tokens"),
     "ce_recovered_mean": (
         "Loss recovered",
@@ -37,14 +38,14 @@ _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
         "of the model's loss, against replacing the activations by their mean",
     ),
     "ce_recovered_zero": ("Loss recovered, zero", percent, "the same, against replacing the activations by zero"),
-    "kl": ("KL divergence", significant, "nats a token, from the model's predictions to those through the SAE"),
-    "ce_clean": ("Loss of the model", significant, "cross-entropy in nats a token, untouched"),
+    "kl": ("KL divergence", significant, "nats per token, from the model's predictions to those through the SAE"),
+    "ce_clean": ("Loss of the model", significant, "cross-entropy in nats per token, without the SAE"),
     "ce_sae": ("Loss through the SAE", significant, "cross-entropy with the activations rebuilt by the SAE"),
     "cosine": ("Cosine", significant, "between an activation and its reconstruction, on average"),
     "l2_ratio": ("Norm ratio", significant, "length of the reconstruction over length of the activation"),
     "mse": ("Squared error", significant, "mean of the squared distance to the reconstruction"),
-    "ce_mean_ablated": ("Loss, mean-ablated", significant, "cross-entropy with the activations' mean in their place"),
-    "ce_zero_ablated": ("Loss, zero-ablated", significant, "cross-entropy with zero in the activations' place"),
+    "ce_mean_ablated": ("Loss, mean-ablated", significant, "cross-entropy with the activations replaced by their mean"),
+    "ce_zero_ablated": ("Loss, zero-ablated", significant, "cross-entropy with the activations replaced by zero"),
     "dense": ("Dense features", _whole, "active on more than a tenth of the evaluated tokens"),
     "decoder_redundancy": (
         "Decoder redundancy",
@@ -54,7 +55,7 @@ _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "splitting_candidates": (
         "Splitting candidates",
         _whole,
-        "features that fire mostly where a commoner one with a near direction does, and not the other way round",
+        "features that fire mostly where a more frequent one with a near direction does, and not the other way round",
     ),
 }
 
@@ -67,18 +68,18 @@ HEALTH = {
     "positional": "{positional_share} of its activations are at the same few positions of a sequence",
     "special_token": "{special_token_share} of its activations are on the first token of a text",
     "single_token": "{single_token_share} of its activation is on one token",
-    "splitting": "fires mostly where a commoner feature of a near direction does: perhaps a part of its meaning",
-    "absorption": "fires on a token of a commoner feature of a near direction, which stays silent there: perhaps taken "
-    "out of it",
+    "splitting": "fires mostly where a more frequent feature of a near direction does: perhaps a part of its meaning",
+    "absorption": "fires on a token of a more frequent feature of a near direction, which does not fire there: perhaps "
+    "absorbed from it",
 }
-_USUAL = {
-    "dense_density": 0.1,
-    "duplicate_cosine": 0.95,
-    "positional_share": 0.9,
-    "special_token_share": 0.9,
-    "single_token_share": 0.95,
+_THRESHOLDS: dict[str, Callable[[float], str]] = {
+    "dense_density": round_percent,
+    "duplicate_cosine": "{:g}".format,
+    "positional_share": round_percent,
+    "special_token_share": round_percent,
+    "single_token_share": round_percent,
 }
-"""Thresholds of an index that does not say which it used."""
+"""Thresholds that these sentences name, and how they are written."""
 
 BANDS = {
     5: "strongest fifth",
@@ -98,15 +99,15 @@ ARCHITECTURES = {
 }
 
 _ALWAYS_LACKING = (
-    "top tokens over the whole sample: those shown are counted in its examples alone",
-    "the mean activation: it is worked out from the histogram",
+    "top tokens over the whole sample: those shown are counted in its examples only",
+    "the mean activation: it is estimated from the histogram",
     "quantile bands: the weaker examples come from intervals of activation, as a rule of equal width",
     "features that are active together, topics, and health flags",
 )
 _LACKING = {
-    "weights": "the weights: no text can be probed, and nothing can be counted anew",
+    "weights": "the weights: no text can be probed, and nothing can be counted again",
     "hook": "the hook point: only what its author calls it",
-    "tokens": "how many tokens were counted: the number is worked out from densities and histograms",
+    "tokens": "how many tokens were counted: the number is estimated from densities and histograms",
     "near": "near decoder directions",
 }
 
@@ -114,7 +115,7 @@ CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certai
 
 
 def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
-    """The metrics that are known and measured, in the order in which they matter: the main ones, and the others."""
+    """Return the known metrics that were measured, by importance: the main ones, and the others."""
     intervals = metrics.get("intervals") or {}
     known = [
         (key, Measure(name, form(metrics[key]), meaning, " – ".join(form(end) for end in intervals.get(key, ()))))
@@ -126,7 +127,7 @@ def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
 
 
 def lacking(sae: SaeDetail) -> list[str]:
-    """What the statistics of an imported SAE lack, a phrase each; nothing for one that was counted here."""
+    """Return what the statistics of an imported SAE lack, as phrases; nothing for one that was indexed here."""
     if not is_imported_index(sae):
         return []
     imported = sae.config.get("imported") or {}
@@ -136,26 +137,24 @@ def lacking(sae: SaeDetail) -> list[str]:
 
 
 def is_imported_index(sae: SaeDetail) -> bool:
-    """Whether the statistics are not counted here, but as an export has them."""
+    """True if the statistics were imported from an export instead of computed here."""
     return sae.index is not None and "counted_by" in sae.index.provenance
 
 
 def not_counted(sae: SaeDetail) -> str:
-    """What the counting left out, as the index itself says."""
+    """Return the tokens that are not counted, in the words of the index."""
     assert sae.index is not None
     return str(sae.index.provenance.get("not_counted", "padding and the token that begins a sequence"))
 
 
 def health(sae: SaeDetail) -> dict[str, str]:
-    """What each health flag means, with the thresholds that the SAE's index used; empty where it knows none."""
+    """Return the meaning of each health flag, with the thresholds of the SAE's index; empty for an imported index."""
     if is_imported_index(sae):
         return {}
     used = sae.index.provenance.get("health") if sae.index else None
-    values = _USUAL | {name: value for name, value in (used or {}).items() if name in _USUAL}
-    said = {
-        name: f"{value:g}" if name == "duplicate_cosine" else round_percent(value) for name, value in values.items()
-    }
-    return {flag: meaning.format(**said) for flag, meaning in HEALTH.items()}
+    thresholds = HEALTH_THRESHOLDS | (used or {})
+    written = {name: write(thresholds[name]) for name, write in _THRESHOLDS.items()}
+    return {flag: meaning.format(**written) for flag, meaning in HEALTH.items()}
 
 
 def health_name(flag: str) -> str:
@@ -164,7 +163,7 @@ def health_name(flag: str) -> str:
 
 
 def architecture(sae: SaeDetail) -> str:
-    """As it was trained, and as it is saved where that is another: 'BatchTopK, saved as JumpReLU'."""
+    """Return the architecture as trained and, if it differs, as saved: 'BatchTopK, saved as JumpReLU'."""
     saved = ARCHITECTURES.get(sae.architecture, sae.architecture)
     trained = ARCHITECTURES.get(sae.config.get("architecture", ""), saved)
     return saved if saved == trained else f"{trained}, saved as {saved}"
@@ -193,7 +192,7 @@ def hook(address: str) -> str:
 
 
 def kind(sae: SaeDetail) -> str:
-    """'sparse autoencoder', or 'transcoder' where it reconstructs what it does not read."""
+    """'sparse autoencoder', or 'transcoder' if it reconstructs another hook point than it reads."""
     return "transcoder" if sae.hook_out else "sparse autoencoder"
 
 
@@ -208,7 +207,7 @@ def place_words(sae: SaeDetail) -> str:
 
 
 def apart(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
-    """Two SAEs by what tells their slugs apart: '…1024' and '…4096'; in full where that says nothing."""
+    """Return the parts in which the slugs differ: '…1024' and '…4096'; both in full if one has no part left."""
     ours, theirs = a.slug.split("-"), b.slug.split("-")
     shared = 0
     while shared < min(len(ours), len(theirs)) and ours[shared] == theirs[shared]:
@@ -219,7 +218,7 @@ def apart(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
 
 
 def headline(sae: SaeDetail) -> list[tuple[str, str]]:
-    """The few numbers by which SAEs are compared in a list."""
+    """Return the few numbers by which SAEs are compared in a list."""
     known: list[tuple[str, str, Callable[[float], str]]] = [
         ("explained variance", "explained_variance", significant),
         ("L0", "l0", significant),

@@ -16,7 +16,6 @@ from app.queries.feature_list import (
     FeatureFilter,
     FeaturePage,
     FeatureRow,
-    Health,
     LabelFilter,
     list_features,
 )
@@ -27,6 +26,7 @@ from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render, wants_fragment
+from sae_core.statistics.spec import HEALTH_FLAGS
 
 router = APIRouter()
 
@@ -126,7 +126,7 @@ def _read(request: Request) -> FeatureQuery:
         max_density=read(forms.number, "max_density", 1, forms.SHARE),
         min_max=read(forms.number, "min_max", sys.float_info.max, _ACTIVATION),
         max_max=read(forms.number, "max_max", sys.float_info.max, _ACTIVATION),
-        health=read(forms.one_of, "health", get_args(Health)),
+        health=read(forms.one_of, "health", HEALTH_FLAGS),
         token=query.get("token", ""),
         promotes=query.get("promotes", ""),
         topic=query.get("topic", ""),

@@ -22,6 +22,7 @@ from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.saes import SAE, TopK
 from sae_core.saes.topk import TopKConfig
+from sae_core.statistics.spec import STATISTICS
 from sae_core.store.activation_store import build_store
 from tests.tiny import documents, tiny_model
 
@@ -207,7 +208,7 @@ async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bo
 def _statistics(number: int, f: Tensor) -> FeatureStatisticsRow:
     active = f[f > 0]
     maximum = active.max().item() if len(active) else 0.0
-    empty: dict[str, list[int]] = {name: [] for name in FeatureStatisticsRow._fields}
+    empty: dict[str, list[int]] = {statistic.name: [] for statistic in STATISTICS if statistic.required}
     return FeatureStatisticsRow(
         **empty
         | {

@@ -1,15 +1,20 @@
-"""Rows for the database, against the arrays that they are cut from."""
+"""Rows for the database hold the values of the arrays that they are cut from."""
 
 import numpy as np
 
-from app.pipeline.db_rows import _ranked, unpadded
+from app.pipeline.db_rows import _lists, unpadded
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 
 
 def test_lists_end_where_the_padding_of_their_ids_starts() -> None:
-    ids = np.array([[4, 7, -1], [-1, -1, -1], [1, 2, 3]])
-    values = np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]])
-    assert list(_ranked(ids, values)) == [([4, 7], [0.5, 0.25]), ([], []), ([1, 2, 3], [3.0, 2.0, 1.0])]
+    arrays = {
+        "values": np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]]),
+        "ids": np.array([[4, 7, -1], [-1, -1, -1], [1, 2, 3]]),
+    }
+    assert {name: list(rows) for name, rows in _lists(arrays, "ids").items()} == {
+        "values": [[0.5, 0.25], [], [3.0, 2.0, 1.0]],
+        "ids": [[4, 7], [], [1, 2, 3]],
+    }
 
 
 def test_sequences_lose_only_the_padding_at_their_end() -> None:

@@ -13,6 +13,7 @@ from app.queries.features import get_feature
 from app.queries.publish import ExampleRow, FeatureStatisticsRow, publish_index
 from app.queries.saes import get_sae
 from app.tables import Feature
+from sae_core.statistics.spec import STATISTICS
 from tests.factories import Synthetic, add_label, make_sae, publish_features
 from tests.synthetic import make_features
 
@@ -45,9 +46,25 @@ async def republish(engine: AsyncEngine, made: Synthetic, seed: int) -> int:
     return await publish_features(engine, made.sae, made.sae.index.sequence_set.id, features)  # type: ignore[union-attr]
 
 
-def test_a_row_has_the_columns_of_the_table() -> None:
-    columns = [column.name for column in Feature.__table__.columns]
-    assert ["index_id", *FeatureStatisticsRow._fields, "top_tokens_text"] == columns
+def test_the_table_has_a_column_per_declared_statistic() -> None:
+    columns = {column.name for column in Feature.__table__.columns}
+    assert columns == {"index_id", "number", "top_tokens_text"} | {statistic.name for statistic in STATISTICS}
+
+
+async def test_a_statistic_that_is_not_declared_is_refused(engine: AsyncEngine, made: Synthetic) -> None:
+    rows = [FeatureStatisticsRow(**vars(row), median=1.0) for row in made.features.rows()]
+    assert made.sae.index
+    with pytest.raises(ValueError, match=r"not declared in .*: median"):
+        await publish_index(
+            engine,
+            sae_id=made.sae.id,
+            sequence_set_id=made.sae.index.sequence_set.id,
+            tokens=made.features.tokens,
+            topics=made.features.topic_names,
+            provenance={"seed": 7},
+            features=rows,
+            examples=[],
+        )
 
 
 async def test_a_new_index_takes_the_place_of_the_old(

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Conflict
-from app.queries.publish import publish_index
+from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import get_sae, list_saes, register_sae, set_metrics
 from tests.factories import add_label, make_sae
 
@@ -96,7 +96,10 @@ async def test_densities_of_all_features(engine: AsyncEngine) -> None:
 async def test_the_least_and_the_greatest_density_have_their_bins(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine)
     assert made.sae.index
-    rows = [row._replace(density=1 / made.features.tokens if row.number else 1.0) for row in made.features.rows()]
+    rows = [
+        FeatureStatisticsRow(**vars(row) | {"density": 1 / made.features.tokens if row.number else 1.0})
+        for row in made.features.rows()
+    ]
     await publish_index(
         engine,
         sae_id=made.sae.id,

@@ -1,4 +1,4 @@
-"""The statistics of an index, written a second time: dense, with loops, and as the definitions read."""
+"""A second implementation of the statistics: dense, with loops, by the wording of the definitions."""
 
 import math
 from collections import defaultdict
@@ -21,7 +21,7 @@ class Dense:
         self.n = f.shape[2]
 
     def active(self, feature: int) -> list[tuple[int, int, float]]:
-        """(sequence, position, activation), by place."""
+        """(sequence, position, activation), in order of position."""
         return [
             (int(s), int(p), float(self.f[s, p, feature]))
             for s, p in zip(*np.nonzero(self.f[:, :, feature]), strict=True)

@@ -31,7 +31,7 @@ class Identity(SAE):
 
 
 class Cut:
-    """Activations cut into shards before the given sequences; remembers which shards were asked for."""
+    """Activations cut into shards before the given sequences; records the shards that were requested."""
 
     def __init__(self, f: np.ndarray, cuts: Sequence[int] = ()) -> None:
         self.f = f
@@ -71,7 +71,7 @@ def small_sequences(seed: int = 0) -> Sequences:
 
 
 def small_activations(sequences: Sequences, seed: int = 0) -> np.ndarray:
-    """`f[sequence, position, feature]`, also where tokens are not counted: those must not show anywhere."""
+    """`f[sequence, position, feature]`, also where tokens are not counted: no statistic may include those."""
     random = np.random.default_rng(seed + 1)
     density = random.uniform(0.01, 0.3, FEATURES)
     values = random.gamma(1.0, 2.0, (SEQUENCES, LENGTH, FEATURES)).astype(np.float32)

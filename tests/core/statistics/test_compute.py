@@ -1,4 +1,4 @@
-"""The statistics against the same ones by brute force, and the same whatever the blocks and shards."""
+"""The statistics equal those by brute force, and do not depend on blocks and shards."""
 
 import dataclasses
 import hashlib
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sae_core.errors import ArtifactError
 from sae_core.statistics import coactivation, compute
 from sae_core.statistics.compute import compute_statistics
+from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS, RANKED_LISTS
 from sae_core.statistics.types import Examples, FeatureStatistics
 from sae_core.store import activation_store
 from sae_core.store.activation_store import ActivationStore, build_store
@@ -41,7 +42,7 @@ def found(built: ActivationStore) -> FeatureStatistics:
 
 
 def listed(ids: np.ndarray, *columns: np.ndarray) -> list[tuple]:
-    """One feature's list as tuples, up to the first -1; behind it there is nothing but filling."""
+    """One feature's list as tuples, up to the first -1; only padding follows."""
     size = int((ids >= 0).sum())
     assert (ids[size:] == -1).all()
     assert all((column[size:] == 0).all() for column in columns)
@@ -56,16 +57,28 @@ def close(ours: list[tuple], reference: list[tuple]) -> None:
             assert a == (pytest.approx(b, rel=1e-5) if isinstance(b, float) else b)
 
 
+def test_the_arrays_are_those_declared(found: FeatureStatistics) -> None:
+    assert {*found.arrays, "health"} == set(BY_NAME)
+    assert tuple(found.health) == HEALTH_FLAGS
+    for ranked in RANKED_LISTS:
+        assert {found[statistic.name].shape for statistic in ranked.statistics} == {(small.FEATURES, ranked.length)}
+
+
+def test_a_statistic_that_is_not_declared_is_refused(found: FeatureStatistics) -> None:
+    with pytest.raises(ValueError, match=r"spec\.py are not the same: median"):
+        dataclasses.replace(found, arrays={**found.arrays, "median": found["mean"]})
+
+
 def test_counts_and_moments(found: FeatureStatistics) -> None:
     assert found.tokens == DENSE.tokens
     for i in EVERY:
         values = np.array([value for *_, value in DENSE.active(i)])
-        assert found.count[i] == len(values)
-        assert found.density[i] == len(values) / DENSE.tokens
-        assert found.max[i] == max(values, default=0)
-        assert found.mean[i] == pytest.approx(values.mean() if len(values) else 0, rel=1e-6)
-        assert found.histogram[i].tolist() == DENSE.histogram(i)
-        assert found.band_edges[i].tolist() == DENSE.band_edges(i)
+        assert found["count"][i] == len(values)
+        assert found["density"][i] == len(values) / DENSE.tokens
+        assert found["max"][i] == max(values, default=0)
+        assert found["mean"][i] == pytest.approx(values.mean() if len(values) else 0, rel=1e-6)
+        assert found["histogram"][i].tolist() == DENSE.histogram(i)
+        assert found["band_edges"][i].tolist() == DENSE.band_edges(i)
 
 
 def examples_of(examples: Examples, feature: int) -> dict[tuple[int, int], tuple[int, int, float]]:
@@ -97,7 +110,7 @@ def test_examples_hold_every_activation_of_their_sequence_and_are_sorted(found: 
     assert (order == np.arange(len(order))).all()
 
 
-def test_a_feature_of_few_sequences_shares_them_among_its_bands(found: FeatureStatistics) -> None:
+def test_a_feature_of_few_sequences_has_examples_in_every_band(found: FeatureStatistics) -> None:
     drawn = [key for key in examples_of(found.examples, small.FEW_SEQUENCES) if key[0] > 0]
     assert sorted(drawn) == [(band, 0) for band in (1, 2, 3, 4, 5)]
 
@@ -105,43 +118,43 @@ def test_a_feature_of_few_sequences_shares_them_among_its_bands(found: FeatureSt
 def test_another_seed_draws_other_examples(built: ActivationStore, found: FeatureStatistics) -> None:
     other = compute_statistics(built, SEQUENCES, SAE, DIRECTIONS, seed=SEED + 1)
     assert examples_of(other.examples, small.DENSE) != examples_of(found.examples, small.DENSE)
-    assert (other.histogram == found.histogram).all()
+    assert (other["histogram"] == found["histogram"]).all()
 
 
 def test_top_tokens(found: FeatureStatistics) -> None:
     for i in EVERY:
-        columns = found.top_token_counts[i], found.top_token_shares[i], found.top_token_means[i]
-        close(listed(found.top_token_ids[i], *columns), DENSE.top_tokens(i))
+        columns = found["top_token_counts"][i], found["top_token_shares"][i], found["top_token_means"][i]
+        close(listed(found["top_token_ids"][i], *columns), DENSE.top_tokens(i))
 
 
-@pytest.mark.parametrize("floor", [coactivation.MIN_GIVEN_THIS, 0.15])
+@pytest.mark.parametrize("floor", [coactivation.COACTIVE_MIN_GIVEN_THIS, 0.15])
 def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coactivation, "MIN_GIVEN_THIS", floor)
+    monkeypatch.setattr(coactivation, "COACTIVE_MIN_GIVEN_THIS", floor)
     found = compute_statistics(built, SEQUENCES, SAE, None)
     for i in EVERY:
         columns = (
-            found.coactive_pmi[i],
-            found.coactive_joint[i],
-            found.coactive_given_this[i],
-            found.coactive_given_other[i],
+            found["coactive_pmi"][i],
+            found["coactive_joint"][i],
+            found["coactive_given_this"][i],
+            found["coactive_given_other"][i],
         )
-        close(listed(found.coactive[i], *columns), DENSE.coactive(i, floor))
-    assert found.coactive[small.TWIN, 0] == small.OTHER_TWIN
+        close(listed(found["coactive"][i], *columns), DENSE.coactive(i, floor))
+    assert found["coactive"][small.TWIN, 0] == small.OTHER_TWIN
 
 
 def test_near_decoders(found: FeatureStatistics) -> None:
     for i in EVERY:
-        close(listed(found.near[i], found.near_cosine[i]), DENSE.near(i))
+        close(listed(found["near"][i], found["near_cosine"][i]), DENSE.near(i))
 
 
 def test_topics(found: FeatureStatistics) -> None:
-    topics = found.topics
+    topics, names = found["topics"], found.topic_names
     for i in EVERY:
-        mine = listed(topics.topic[i], topics.count[i], topics.share[i], topics.lift[i])
-        close([(topics.names[number], *rest) for number, *rest in mine], DENSE.topics(i))
-    assert topics.names[topics.topic[small.TOPIC, 0]] == "Law"
-    assert found.count[small.ONE_DOCUMENT] >= 10
-    assert (topics.topic[small.ONE_DOCUMENT] == -1).all()
+        mine = listed(topics[i], found["topic_counts"][i], found["topic_shares"][i], found["topic_lifts"][i])
+        close([(names[number], *rest) for number, *rest in mine], DENSE.topics(i))
+    assert names[topics[small.TOPIC, 0]] == "Law"
+    assert found["count"][small.ONE_DOCUMENT] >= 10
+    assert (topics[small.ONE_DOCUMENT] == -1).all()
 
 
 def test_output_tokens(found: FeatureStatistics) -> None:
@@ -150,14 +163,14 @@ def test_output_tokens(found: FeatureStatistics) -> None:
         order = np.argsort(-effect[i])
         promoted = [(int(t), effect[i, t]) for t in order[:15]]
         suppressed = [(int(t), effect[i, t]) for t in order[::-1][:15]]
-        close(listed(found.promoted_ids[i], found.promoted_logits[i]), promoted)
-        close(listed(found.suppressed_ids[i], found.suppressed_logits[i]), suppressed)
+        close(listed(found["promoted_ids"][i], found["promoted_logits"][i]), promoted)
+        close(listed(found["suppressed_ids"][i], found["suppressed_logits"][i]), suppressed)
 
 
-def test_no_output_tokens_away_from_the_residual_stream(built: ActivationStore) -> None:
+def test_there_are_no_output_tokens_outside_the_residual_stream(built: ActivationStore) -> None:
     without = compute_statistics(built, SEQUENCES, SAE, None)
-    assert (without.promoted_ids == -1).all()
-    assert (without.suppressed_ids == -1).all()
+    assert (without["promoted_ids"] == -1).all()
+    assert (without["suppressed_ids"] == -1).all()
     assert without.provenance["output_tokens"] is False
 
 
@@ -171,7 +184,7 @@ def test_planted_features_have_their_flags(found: FeatureStatistics) -> None:
     assert flagged["dead"] == {small.DEAD}
     assert small.DENSE in flagged["dense"]
     assert flagged["duplicate"] == {small.TWIN, small.OTHER_TWIN}
-    assert found.near_cosine[[small.DEAD, small.SPLIT], 0].min() > 0.95
+    assert found["near_cosine"][[small.DEAD, small.SPLIT], 0].min() > 0.95
     assert DENSE.joint[small.SPLIT, small.OTHER_SPLIT] > 0
     assert flagged["positional"] == {small.POSITION}
     assert flagged["special_token"] == {small.AFTER_SPECIAL}
@@ -183,7 +196,7 @@ def test_planted_features_have_their_flags(found: FeatureStatistics) -> None:
 
 
 def digest(found: FeatureStatistics) -> str:
-    """Of every byte of the statistics."""
+    """Hash of every byte of the statistics."""
     parts = hashlib.sha256()
 
     def add(value: object) -> None:
@@ -209,7 +222,7 @@ def digest(found: FeatureStatistics) -> str:
     features=st.integers(1, 80),
     encoded=st.integers(1, 300),
 )
-def test_the_same_bytes_whatever_the_shards_and_blocks(
+def test_bytes_do_not_depend_on_shards_and_blocks(
     cuts: set[int],
     nonzeros: int,
     features: int,
@@ -234,8 +247,8 @@ def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
     found = compute_statistics(nothing, SEQUENCES, SAE, DIRECTIONS)
     assert found.health["dead"].all()
     assert len(found.examples) == 0
-    assert (found.coactive == -1).all()
-    assert (found.near >= 0).all()
+    assert (found["coactive"] == -1).all()
+    assert (found["near"] >= 0).all()
 
 
 def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:

@@ -8,14 +8,14 @@ GROUPS, SIZE, D_IN = 6, 40, 32
 
 
 def grouped() -> torch.Tensor:
-    """Directions around six centres, groups one after the other."""
+    """Directions around six centres, group by group."""
     generator = torch.Generator().manual_seed(1)
     centres = torch.randn(GROUPS, 1, D_IN, generator=generator)
     return (centres + 0.3 * torch.randn(GROUPS, SIZE, D_IN, generator=generator)).flatten(0, 1)
 
 
 @pytest.mark.parametrize("lengths", [torch.ones(1), torch.logspace(-2, 2, GROUPS * SIZE)[:, None]])
-def test_groups_of_directions_lie_together(lengths: torch.Tensor) -> None:
+def test_near_directions_lie_near_each_other(lengths: torch.Tensor) -> None:
     points = feature_map(grouped() * lengths)
     assert points.shape == (GROUPS * SIZE, 2)
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
@@ -31,14 +31,14 @@ def test_equal_seeds_give_equal_maps() -> None:
     assert (feature_map(W_dec, seed=3) != feature_map(W_dec, seed=4)).any()
 
 
-def test_few_features_are_laid_out_too() -> None:
+def test_few_features_get_finite_points() -> None:
     for features in (1, 2, 3, MIN_FEATURES - 1):
         points = feature_map(torch.randn(features, 8))
         assert points.shape == (features, 2)
         assert np.isfinite(points).all()
 
 
-def test_dead_directions_do_not_spoil_it() -> None:
+def test_zero_directions_get_finite_points() -> None:
     W_dec = grouped()
     W_dec[:3] = 0
     assert np.isfinite(feature_map(W_dec)).all()

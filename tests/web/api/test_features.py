@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from sae_core.statistics.spec import PLAIN, RANKED_LISTS
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.api.problems import problem
 
@@ -35,6 +36,12 @@ async def test_statistics_are_the_true_ones(client: httpx.AsyncClient, made: Syn
         assert len(feature["promoted"]) == len(feature["suppressed"]) == 15
         assert feature["near"][0]["cosine"] >= feature["near"][-1]["cosine"]
         assert {"index", "label", "pmi", "joint", "given_this", "given_other"} == feature["coactive"][0].keys()
+
+
+async def test_every_declared_statistic_is_a_field(client: httpx.AsyncClient, made: Synthetic) -> None:
+    feature = (await client.get(url(made, "/0"))).json()
+    declared = {statistic.name for statistic in PLAIN} | {ranked.name for ranked in RANKED_LISTS}
+    assert declared | {"index", "tokens", "labels"} == set(feature)
 
 
 async def test_a_dead_feature_has_statistics_too(client: httpx.AsyncClient, made: Synthetic) -> None:

@@ -1,4 +1,3 @@
-from typing import get_args
 from urllib.parse import urlencode
 
 import httpx
@@ -7,8 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_sessionmaker
 from app.queries.examples import get_examples
-from app.queries.feature_list import Health
 from app.web.components import glossary
+from sae_core.statistics.spec import BANDS, HEALTH_FLAGS
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
@@ -275,4 +274,5 @@ async def test_random_goes_to_a_feature(client: httpx.AsyncClient, base: str) ->
 
 
 def test_every_flag_that_is_explained_can_be_filtered_by() -> None:
-    assert set(get_args(Health)) == set(glossary.HEALTH)
+    assert set(HEALTH_FLAGS) == set(glossary.HEALTH)
+    assert set(glossary.BANDS) == set(range(1, BANDS + 1))
