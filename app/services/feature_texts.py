@@ -10,7 +10,7 @@ from app.queries.examples import ExampleToken, ExampleView, view_stored
 from app.queries.features import FeatureDetail
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import DrawRequest, InferenceClient, TryRequest
+from app.services.inference import ExamplesRequest, InferenceClient, TextsRequest
 from app.services.probe import check_text
 
 MAX_TEXTS = 10
@@ -63,7 +63,7 @@ async def draw_examples(
         raise Unprocessable(f"From {low:g} to {high:g} is no range of activations: give two numbers, the lower first.")
     if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
         raise Unprocessable(f"Draw 1 to {MAX_DRAWN} examples, with a seed of 0 to {MAX_SEED}.")
-    request = DrawRequest(sae=sae.slug, feature=feature.index, low=low, high=high, limit=limit, seed=seed)
+    request = ExamplesRequest(sae=sae.slug, feature=feature.index, low=low, high=high, limit=limit, seed=seed)
     answer = await inference.sample_examples(request)
     views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
     return Drawn(low, high, seed, answer.found, tuple(views))
@@ -81,7 +81,7 @@ async def stored_sequence(
     nowhere = NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
     if not sae.has_weights:  # and so no store: its examples are all there are
         raise nowhere
-    request = DrawRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
+    request = ExamplesRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
     answer = await inference.sample_examples(request)
     views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
     if not views:
@@ -107,7 +107,7 @@ async def try_texts(
     for text in texts:
         check_text(text)
     await session.commit()  # the first text waits for the model to load: no connection is held for that long
-    answer = await inference.try_texts(TryRequest(sae=sae.slug, feature=feature, texts=list(texts)))
+    answer = await inference.activations_on_texts(TextsRequest(sae=sae.slug, feature=feature, texts=list(texts)))
     known = await get_tokens(session, sae.model.id, {token for tried in answer.texts for token in tried.token_ids})
     found = []
     for text, tried in zip(texts, answer.texts, strict=True):

@@ -64,8 +64,8 @@ class ProbeAnswer(BaseModel):
     maxima: list[float] = Field(description="Their strongest activations in the index; 0 where there is none.")
 
 
-class DrawRequest(BaseModel):
-    """Examples of a feature from any part of its range: activations in (low, high], of one sequence if it is named."""
+class ExamplesRequest(BaseModel):
+    """A sample of a feature's activations in (low, high], from one sequence if it is named."""
 
     sae: str
     feature: int
@@ -76,15 +76,15 @@ class DrawRequest(BaseModel):
     seed: int = 0
 
 
-class DrawAnswer(BaseModel):
-    """How many activations there are, and those that were drawn, strongest first."""
+class ExamplesAnswer(BaseModel):
+    """The number of activations in the range, and the sampled examples, strongest first."""
 
-    index: int = Field(description="Id of the index that they belong to.")
+    index: int = Field(description="Id of the index whose store they come from.")
     found: int
     examples: list[StoredExample]
 
 
-class TryRequest(BaseModel):
+class TextsRequest(BaseModel):
     """Texts on which to look at one feature."""
 
     sae: str
@@ -92,7 +92,7 @@ class TryRequest(BaseModel):
     texts: list[str]
 
 
-class TriedText(BaseModel):
+class TextActivations(BaseModel):
     """One text's tokens and the feature's activation on each."""
 
     token_ids: list[int]
@@ -100,10 +100,10 @@ class TriedText(BaseModel):
     activations: list[float]
 
 
-class TryAnswer(BaseModel):
+class TextsAnswer(BaseModel):
     """The texts, in the order in which they were given."""
 
-    texts: list[TriedText]
+    texts: list[TextActivations]
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -134,13 +134,13 @@ class InferenceClient:
         """Run a prompt; raises what `_ask` does."""
         return await self._ask("/probe", request, ProbeAnswer)
 
-    async def sample_examples(self, request: DrawRequest) -> DrawAnswer:
+    async def sample_examples(self, request: ExamplesRequest) -> ExamplesAnswer:
         """Draw examples from the activation store; raises what `_ask` does."""
-        return await self._ask("/draw", request, DrawAnswer)
+        return await self._ask("/examples", request, ExamplesAnswer)
 
-    async def try_texts(self, request: TryRequest) -> TryAnswer:
+    async def activations_on_texts(self, request: TextsRequest) -> TextsAnswer:
         """One feature on some texts; raises what `_ask` does."""
-        return await self._ask("/try", request, TryAnswer)
+        return await self._ask("/texts", request, TextsAnswer)
 
     async def _ask(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
         """Ask, and take the answer apart.

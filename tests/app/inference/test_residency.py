@@ -1,4 +1,4 @@
-from app.inference.lru_cache import LRUCache
+from app.inference.residency import LRUCache
 
 
 def test_keeps_what_was_used_last() -> None:
