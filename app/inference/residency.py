@@ -61,8 +61,8 @@ class Residency:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._artifacts = Artifacts(settings.artifacts)
-        self._models: LRUCache[str, LanguageModel] = LRUCache(_MODELS)
-        self._saes: LRUCache[str, SAE] = LRUCache(_SAES)
+        self._models: LRUCache[tuple[str, str], LanguageModel] = LRUCache(_MODELS)
+        self._saes: LRUCache[tuple[str, str], SAE] = LRUCache(_SAES)
         self._stores: LRUCache[tuple[Path, int], ActivationStore] = LRUCache(_STORES)
         self._stores_lock = threading.Lock()
         self._distributions: LRUCache[int, ActivationDistributions] = LRUCache(_DISTRIBUTIONS)
@@ -74,7 +74,8 @@ class Residency:
             Unavailable: the files at its source have changed.
             SAEError: it cannot be loaded.
         """
-        return self._models.get(info.weights_sha256, lambda: self._load_model(info))
+        key = info.weights_sha256, info.tokenizer_sha256
+        return self._models.get(key, lambda: self._load_model(info))
 
     def sae(self, detail: SaeDetail, device: torch.device) -> SAE:
         """Return the SAE that `detail` describes.
@@ -82,7 +83,8 @@ class Residency:
         Raises:
             SAEError: it cannot be loaded.
         """
-        return self._saes.get(detail.weights_sha256, lambda: self._load_sae(detail, device))
+        key = detail.weights_sha256, detail.artifact  # the hash leaves out the config, which lies in the folder
+        return self._saes.get(key, lambda: self._load_sae(detail, device))
 
     def store(self, detail: SaeDetail, index: IndexInfo) -> ActivationStore:
         """Return the activation store of `index`, which belongs to `detail`.
