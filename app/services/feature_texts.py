@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound, NoWeights, Unprocessable
+from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.queries.examples import ExampleToken, ExampleView, view_stored
 from app.queries.features import FeatureDetail
 from app.queries.models import get_tokens
@@ -55,6 +55,7 @@ async def draw_examples(
     Raises:
         NoWeights: the SAE was imported without any, and so without a store.
         Unprocessable: the range is empty, or the limit or the seed is not possible.
+        Conflict: the index was replaced in the meantime.
         Unavailable: the store is not on disk, or the inference process does not answer.
     """
     if not sae.has_weights:
@@ -64,9 +65,8 @@ async def draw_examples(
     if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
         raise Unprocessable(f"Draw 1 to {MAX_DRAWN} examples, with a seed of 0 to {MAX_SEED}.")
     request = ExamplesRequest(sae=sae.slug, feature=feature.index, low=low, high=high, limit=limit, seed=seed)
-    answer = await inference.sample_examples(request)
-    views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
-    return Drawn(low, high, seed, answer.found, tuple(views))
+    found, views = await _sample(session, inference, sae, feature, request)
+    return Drawn(low, high, seed, found, tuple(views))
 
 
 async def stored_sequence(
@@ -76,17 +76,28 @@ async def stored_sequence(
 
     Raises:
         NotFound: it is not active there.
+        Conflict: the index was replaced in the meantime.
         Unavailable: the store is not on disk, or the inference process does not answer.
     """
     nowhere = NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
     if not sae.has_weights:  # and so no store: its examples are all there are
         raise nowhere
     request = ExamplesRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)
-    answer = await inference.sample_examples(request)
-    views = await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
+    _, views = await _sample(session, inference, sae, feature, request)
     if not views:
         raise nowhere
     return views[0]
+
+
+async def _sample(
+    session: AsyncSession, inference: InferenceClient, sae: SaeDetail, feature: FeatureDetail, request: ExamplesRequest
+) -> tuple[int, list[ExampleView]]:
+    """Return the number of activations in the range, and a sample of them with the text of their sequences."""
+    assert sae.index is not None
+    answer = await inference.sample_examples(request)
+    if answer.index != sae.index.id:  # its sequences are others: they would be shown with activations not theirs
+        raise Conflict(f"The index of {sae.slug} was replaced while its examples were drawn. Load the page again.")
+    return answer.found, await view_stored(session, sae, feature.index, feature.band_edges, answer.examples)
 
 
 async def try_texts(
