@@ -94,6 +94,7 @@ async def _sample(
 ) -> tuple[int, list[ExampleView]]:
     """Return the number of activations in the range, and a sample of them with the text of their sequences."""
     assert sae.index is not None
+    await session.commit()  # the first sample checks the whole store: no connection is held for that long
     answer = await inference.sample_examples(request)
     if answer.index != sae.index.id:  # its sequences are others: they would be shown with activations not theirs
         raise Conflict(f"The index of {sae.slug} was replaced while its examples were drawn. Load the page again.")
