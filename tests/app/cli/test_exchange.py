@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from app.cli.exchange import OF_FEATURES, Writable
+from app.db import libpq_url
 from app.pipeline.import_sae import Format
 from app.settings import get_settings
-from app.supervision.embedded_postgres import libpq_url
 from sae_core.checkpoints import FORMATS
 from tests.app.cli.test_cli import plain, seesae
 from tests.core.checkpoints.hub_server import Hub, serve
@@ -99,7 +99,10 @@ def test_an_sae_goes_out_and_comes_back(
         f"{tmp_path / 'shared' / 'layer_1'} holds mine as dictionary_learning: ae.pt, config.json.\n"
     )
     again = seesae("export", "mine", "shared/layer_1", "--format", "dictionary_learning", "--json")
-    assert json.loads(again.stdout)["files"].keys() == {"ae.pt", "config.json"}
+    written = json.loads(again.stdout)
+    assert (written["sae"], written["features"], written["format"]) == ("mine", 64, "dictionary_learning")
+    assert written["folder"] == str(tmp_path / "shared" / "layer_1")
+    assert written["files"].keys() == {"ae.pt", "config.json"}
 
     imported = seesae("import", "shared/layer_1", "--name", "theirs", "--json")
     assert imported.exit_code == 0, imported.stderr
