@@ -40,6 +40,11 @@ def sqlalchemy_url(database_url: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+def libpq_url(database_url: str) -> str:
+    """Return `database_url` in the form that psycopg itself, `pg_dump` and `pg_restore` take."""
+    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) -> AsyncEngine:
     """An engine whose pool survives a restart of the database.
 

@@ -4,10 +4,9 @@ import psycopg
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.exc import ProgrammingError
 
-from app.db import sqlalchemy_url
+from app.db import libpq_url, sqlalchemy_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
-from app.supervision.embedded_postgres import libpq_url
 
 LOCK = 0x5EE_5AE
 """Key of the advisory lock that lets one process at a time migrate."""

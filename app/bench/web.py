@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.synthetic import SyntheticIndex
-from app.db import create_engine, create_sessionmaker, sqlalchemy_url, transaction
+from app.db import create_engine, create_sessionmaker, libpq_url, sqlalchemy_url, transaction
 from app.errors import UserError
 from app.queries.corpora import DocumentRow, register_corpus, register_sequences
 from app.queries.models import register_model
@@ -41,7 +41,7 @@ from app.queries.sql.copy import copy_encoded
 from app.schema import upgrade
 from app.settings import Settings
 from app.supervision.child_processes import Child, ChildSpec
-from app.supervision.embedded_postgres import database, libpq_url
+from app.supervision.embedded_postgres import database
 from app.supervision.sockets import listen, url_of
 from app.tables import ExampleBand, Feature, Label, LabelRevision
 

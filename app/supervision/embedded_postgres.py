@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from app.db import CONNECT_TIMEOUT, sqlalchemy_url
+from app.db import CONNECT_TIMEOUT, libpq_url, sqlalchemy_url
 from app.errors import UserError
 
 with warnings.catch_warnings():
@@ -72,11 +72,6 @@ def check(database_url: str) -> None:
         ) from None
     if version < OLDEST_VERSION:
         raise UserError(f"{where} is Postgres {version}; SeeSAE needs {OLDEST_VERSION} or newer.")
-
-
-def libpq_url(database_url: str) -> str:
-    """`database_url` as psycopg itself takes it."""
-    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @contextmanager

@@ -9,14 +9,13 @@ import psycopg
 import pytest
 
 from app.bench.web import Plan, check_disk, fill, scratch_database, slug
-from app.db import create_engine, create_sessionmaker, transaction
+from app.db import create_engine, create_sessionmaker, libpq_url, transaction
 from app.errors import UserError
 from app.queries.examples import get_examples
 from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
 from app.queries.saes import get_sae
 from app.schema import upgrade
-from app.supervision.embedded_postgres import libpq_url
 
 COMMAND = [sys.executable, "-m", "app.cli", "bench", "web", "--saes", "2", "--features", "256", "--clients", "4"]
 

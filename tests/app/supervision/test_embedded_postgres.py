@@ -12,8 +12,9 @@ import psutil
 import psycopg
 import pytest
 
+from app.db import libpq_url
 from app.errors import UserError
-from app.supervision.embedded_postgres import check, database, embedded_postgres, libpq_url
+from app.supervision.embedded_postgres import check, database, embedded_postgres
 from tests.conftest import temporary_home
 
 
