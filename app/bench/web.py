@@ -32,10 +32,10 @@ from app.bench import synthetic
 from app.bench.synthetic import SyntheticIndex
 from app.db import create_engine, create_sessionmaker, libpq_url, sqlalchemy_url, transaction
 from app.errors import UserError
-from app.queries.corpora import DocumentRow, register_corpus, register_sequences
-from app.queries.models import register_model
+from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
+from app.queries.models import ModelRow, register_model
 from app.queries.publish import partition, publish_written
-from app.queries.saes import register_sae
+from app.queries.saes import SaeRow, register_sae
 from app.queries.search import searched_text
 from app.queries.sql.copy import copy_encoded
 from app.schema import upgrade
@@ -214,14 +214,16 @@ def slug(number: int) -> str:
 async def _register_corpus(session: AsyncSession, tokens: list[bytes]) -> tuple[int, int]:
     model = await register_model(
         session,
-        name="bench",
-        source="made up",
-        n_layers=2,
-        d_model=16,
-        vocab_size=len(tokens),
-        weights_sha256="0" * 64,
-        tokenizer_sha256="0" * 64,
-        bos_token_id=0,
+        ModelRow(
+            name="bench",
+            source="made up",
+            n_layers=2,
+            d_model=16,
+            vocab_size=len(tokens),
+            weights_sha256="0" * 64,
+            tokenizer_sha256="0" * 64,
+            bos_token_id=0,
+        ),
         token_bytes=tokens,
         special_token_ids={0},
     )
@@ -231,21 +233,21 @@ async def _register_corpus(session: AsyncSession, tokens: list[bytes]) -> tuple[
     ]
     corpus = await register_corpus(
         session,
-        slug="bench",
-        title="Made-up words",
-        source="made up",
-        licence="CC0-1.0",
-        attribution="Nobody wrote these words.",
-        sha256="0" * 64,
-        documents=len(documents),
+        CorpusRow(
+            slug="bench",
+            title="Made-up words",
+            source="made up",
+            licence="CC0-1.0",
+            attribution="Nobody wrote these words.",
+            sha256="0" * 64,
+            documents=len(documents),
+        ),
     )
     sequences = await register_sequences(
         session,
-        corpus_id=corpus.id,
-        model_id=model.id,
-        length=synthetic.LENGTH,
-        tokens=synthetic.COUNTED,
-        sha256="0" * 64,
+        SequenceSetRow(
+            corpus_id=corpus.id, model_id=model.id, length=synthetic.LENGTH, tokens=synthetic.COUNTED, sha256="0" * 64
+        ),
         documents=documents,
         sequences=synthetic.sequences(seed=0),
     )
@@ -255,18 +257,20 @@ async def _register_corpus(session: AsyncSession, tokens: list[bytes]) -> tuple[
 async def _register_sae(session: AsyncSession, model_id: int, number: int, features: int) -> int:
     sae = await register_sae(
         session,
-        slug=slug(number),
-        model_id=model_id,
-        hook=f"resid_post.{number}",
-        architecture="batchtopk",
-        d_in=16,
-        d_sae=features,
-        k=32,
-        artifact=slug(number),
-        weights_sha256="0" * 64,
-        config={},
-        metrics={"explained_variance": 0.8, "l0": 32.0},
-        created_by="bench",
+        SaeRow(
+            slug=slug(number),
+            model_id=model_id,
+            hook=f"resid_post.{number}",
+            architecture="batchtopk",
+            d_in=16,
+            d_sae=features,
+            k=32,
+            artifact=slug(number),
+            weights_sha256="0" * 64,
+            config={},
+            metrics={"explained_variance": 0.8, "l0": 32.0},
+            created_by="bench",
+        ),
     )
     return sae.id
 

@@ -91,38 +91,40 @@ async def _register(
     )
     detail = await saes.register_sae(
         session,
-        slug=slug,
-        model_id=model.id,
-        hook=_hook(info),
-        hook_out=params.hook_out,
-        architecture=info.architecture,
-        d_in=info.d_in,
-        d_sae=info.d_sae,
-        k=None,
-        artifact="",
-        weights_sha256=f"{NO_WEIGHTS}, of export {info.sha256}",
-        config={"imported": _imported(info, spool), "run": run.run_id},
-        metrics={},
-        created_by=run.created_by,
+        saes.SaeRow(
+            slug=slug,
+            model_id=model.id,
+            hook=_hook(info),
+            hook_out=params.hook_out,
+            architecture=info.architecture,
+            d_in=info.d_in,
+            d_sae=info.d_sae,
+            k=None,
+            artifact="",
+            weights_sha256=f"{NO_WEIGHTS}, of export {info.sha256}",
+            config={"imported": _imported(info, spool), "run": run.run_id},
+            metrics={},
+            created_by=run.created_by,
+        ),
     )
     corpus = await corpora.register_corpus(
         session,
-        slug=slug,
-        title=info.dataset.name or f"the text of {info.file}",
-        source=info.dataset.name or info.file,
-        licence=LICENCE,
-        attribution=info.notes or f"As in the examples of the export {info.file}.",
-        sha256=info.sha256,
-        documents=0,
+        corpora.CorpusRow(
+            slug=slug,
+            title=info.dataset.name or f"the text of {info.file}",
+            source=info.dataset.name or info.file,
+            licence=LICENCE,
+            attribution=info.notes or f"As in the examples of the export {info.file}.",
+            sha256=info.sha256,
+            documents=0,
+        ),
     )
     sequences = spool.sequences(ids)
     registered = await corpora.register_sequences(
         session,
-        corpus_id=corpus.id,
-        model_id=model.id,
-        length=spool.longest,
-        tokens=info.tokens.number,
-        sha256=info.sha256,
+        corpora.SequenceSetRow(
+            corpus_id=corpus.id, model_id=model.id, length=spool.longest, tokens=info.tokens.number, sha256=info.sha256
+        ),
         documents=[],
         sequences=sequences,
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -55,69 +55,73 @@ class DocumentRow:
     metadata: Mapping[str, Any] | None = None
 
 
-async def register_corpus(
-    session: AsyncSession,
-    *,
-    slug: str,
-    title: str,
-    source: str,
-    licence: str,
-    attribution: str,
-    sha256: str,
-    documents: int,
-) -> CorpusInfo:
-    """The corpus of this slug and hash, registered if it is new.
+@dataclass(frozen=True, slots=True)
+class CorpusRow:
+    """One corpus to register; `documents` is their number."""
+
+    slug: str
+    title: str
+    source: str
+    licence: str
+    attribution: str
+    sha256: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSetRow:
+    """One sequence set to register; `tokens` is the number of counted tokens."""
+
+    corpus_id: int
+    model_id: int
+    length: int
+    tokens: int
+    sha256: str
+
+
+async def register_corpus(session: AsyncSession, row: CorpusRow) -> CorpusInfo:
+    """Register a corpus, or return the one with this slug and hash.
 
     Raises:
         Conflict: the slug belongs to a corpus with other text.
     """
-    values = {"title": title, "source": source, "licence": licence, "attribution": attribution}
-    await session.execute(
-        insert(Corpus)
-        .values(slug=slug, sha256=sha256, documents=documents, **{k: clean_text(v) for k, v in values.items()})
-        .on_conflict_do_nothing(index_elements=["slug"])
+    clean = replace(
+        row,
+        title=clean_text(row.title),
+        source=clean_text(row.source),
+        licence=clean_text(row.licence),
+        attribution=clean_text(row.attribution),
     )
-    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == slug))).one())
-    if corpus.sha256 != sha256:
-        raise Conflict(f"A corpus named {slug} with other text is registered already: give this one another name.")
+    await session.execute(insert(Corpus).values(asdict(clean)).on_conflict_do_nothing(index_elements=["slug"]))
+    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == row.slug))).one())
+    if corpus.sha256 != row.sha256:
+        raise Conflict(f"A corpus named {row.slug} with other text is registered already: give this one another name.")
     return corpus
 
 
 async def register_sequences(
     session: AsyncSession,
+    row: SequenceSetRow,
     *,
-    corpus_id: int,
-    model_id: int,
-    length: int,
-    tokens: int,
-    sha256: str,
     documents: Sequence[DocumentRow],
     sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> SequenceSetInfo:
-    """The sequence set of this hash, copied in if it is new.
+    """Register a sequence set and copy its sequences, or return the one with this hash.
 
     Args:
-        tokens: how many tokens count: without padding, BOS and special tokens.
         documents: in order of their number.
         sequences: token ids without padding and, for each token, its document's number (-1 for BOS and separators).
     """
     created = await session.scalar(
         insert(SequenceSet)
-        .values(
-            corpus_id=corpus_id,
-            model_id=model_id,
-            length=length,
-            sequences=len(sequences),
-            tokens=tokens,
-            sha256=sha256,
-        )
+        .values(**asdict(row), sequences=len(sequences))
         .on_conflict_do_nothing(index_elements=["sha256"])
         .returning(SequenceSet.id)
     )
     if created is not None:
         await _copy_documents(session, created, documents)
         await _copy_sequences(session, created, sequences)
-    found = await session.scalar(select(SequenceSet.id).where(SequenceSet.sha256 == sha256))
+    found = await session.scalar(select(SequenceSet.id).where(SequenceSet.sha256 == row.sha256))
     info = await get_sequences(session, found or 0)
     assert info is not None
     return info

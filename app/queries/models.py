@@ -1,7 +1,7 @@
 """Language models and their tokens."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from weakref import WeakKeyDictionary
@@ -53,37 +53,31 @@ class TokenInfo:
     special: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One language model to register."""
+
+    name: str
+    source: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    weights_sha256: str
+    tokenizer_sha256: str
+    bos_token_id: int | None
+
+
 async def register_model(
-    session: AsyncSession,
-    *,
-    name: str,
-    source: str,
-    n_layers: int,
-    d_model: int,
-    vocab_size: int,
-    weights_sha256: str,
-    tokenizer_sha256: str,
-    bos_token_id: int | None,
-    token_bytes: Sequence[bytes],
-    special_token_ids: Collection[int],
+    session: AsyncSession, row: ModelRow, *, token_bytes: Sequence[bytes], special_token_ids: Collection[int]
 ) -> ModelInfo:
-    """The model of this name and these hashes, registered with its vocabulary if it is new.
+    """Register a model with its vocabulary, or return the one with this name and these hashes.
 
     Raises:
         Conflict: the name belongs to a model with other weights or another tokenizer.
     """
     created = await session.scalar(
         insert(LanguageModel)
-        .values(
-            name=name,
-            source=source,
-            n_layers=n_layers,
-            d_model=d_model,
-            vocab_size=vocab_size,
-            weights_sha256=weights_sha256,
-            tokenizer_sha256=tokenizer_sha256,
-            bos_token_id=bos_token_id,
-        )
+        .values(asdict(row))
         .on_conflict_do_nothing(index_elements=["name"])
         .returning(LanguageModel.id)
     )
@@ -94,9 +88,11 @@ async def register_model(
             Token,
             ((created, number, token, number in special) for number, token in enumerate(token_bytes)),
         )
-    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == name))).one())
-    if (model.weights_sha256, model.tokenizer_sha256) != (weights_sha256, tokenizer_sha256):
-        raise Conflict(f"A model named {name} with other weights is registered already: give this one another name.")
+    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == row.name))).one())
+    if (model.weights_sha256, model.tokenizer_sha256) != (row.weights_sha256, row.tokenizer_sha256):
+        raise Conflict(
+            f"A model named {row.name} with other weights is registered already: give this one another name."
+        )
     return model
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -84,53 +84,43 @@ class SaeDetail:
         return 0 if self.index is None else int(self.index.provenance.get("features", self.d_sae))
 
 
-async def register_sae(
-    session: AsyncSession,
-    *,
-    slug: str,
-    model_id: int,
-    hook: str,
-    hook_out: str | None = None,
-    architecture: str,
-    d_in: int,
-    d_sae: int,
-    k: float | None,
-    artifact: str,
-    weights_sha256: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    created_by: str,
-) -> SaeDetail:
-    """The SAE of this slug and these weights, registered if it is new; `artifact` and `metrics` are brought up to date.
+@dataclass(frozen=True, slots=True)
+class SaeRow:
+    """One SAE to register."""
+
+    slug: str
+    model_id: int
+    hook: str
+    architecture: str
+    d_in: int
+    d_sae: int
+    k: float | None
+    artifact: str
+    weights_sha256: str
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    created_by: str
+    hook_out: str | None = None
+
+
+async def register_sae(session: AsyncSession, row: SaeRow) -> SaeDetail:
+    """Register an SAE, or update `artifact` and `metrics` of the one with this slug and these weights.
 
     Raises:
         Conflict: the slug belongs to other weights, to which its labels belong too.
     """
-    new = insert(Sae).values(
-        slug=slug,
-        model_id=model_id,
-        hook=hook,
-        hook_out=hook_out,
-        architecture=architecture,
-        d_in=d_in,
-        d_sae=d_sae,
-        k=k,
-        artifact=artifact,
-        weights_sha256=weights_sha256,
-        config=clean_json(config),
-        metrics=clean_json(metrics),
-        created_by=created_by,
-    )
+    clean = replace(row, config=clean_json(row.config), metrics=clean_json(row.metrics))
+    new = insert(Sae).values(asdict(clean))
     written = await session.scalar(
         new.on_conflict_do_update(
             index_elements=["slug"],
             set_={"artifact": new.excluded.artifact, "metrics": Sae.metrics.concat(new.excluded.metrics)},
-            where=Sae.weights_sha256 == weights_sha256,
+            where=Sae.weights_sha256 == row.weights_sha256,
         ).returning(Sae.id)
     )
     if written is None:
-        raise Conflict(f"An SAE named {slug} with other weights is registered already: give this one another name.")
-    sae = await get_sae(session, slug)
+        raise Conflict(f"An SAE named {row.slug} with other weights is registered already: give this one another name.")
+    sae = await get_sae(session, row.slug)
     assert sae is not None
     return sae
 

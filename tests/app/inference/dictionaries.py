@@ -12,10 +12,10 @@ from torch import Tensor
 from app.artifacts import Artifacts, content_key
 from app.db import create_sessionmaker, transaction
 from app.pipeline.db_rows import unpadded
-from app.queries.corpora import DocumentRow, register_corpus, register_sequences
-from app.queries.models import ModelInfo, register_model
+from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
+from app.queries.models import ModelInfo, ModelRow, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
-from app.queries.saes import SaeDetail, get_sae, register_sae
+from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.settings import Settings
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.models import HookPoint, LanguageModel, load_model
@@ -141,51 +141,55 @@ async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bo
     async with transaction(create_sessionmaker(engine)) as session:
         registered = await register_model(
             session,
-            name=row.model.name,
-            source=row.model.source,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            vocab_size=model.vocab_size,
-            weights_sha256=model.weights_sha256,
-            tokenizer_sha256=model.tokenizer_sha256,
-            bos_token_id=model.bos_token_id,
+            ModelRow(
+                name=row.model.name,
+                source=row.model.source,
+                n_layers=model.n_layers,
+                d_model=model.d_model,
+                vocab_size=model.vocab_size,
+                weights_sha256=model.weights_sha256,
+                tokenizer_sha256=model.tokenizer_sha256,
+                bos_token_id=model.bos_token_id,
+            ),
             token_bytes=model.token_bytes(),
             special_token_ids=model.special_token_ids,
         )
         corpus = await register_corpus(
             session,
-            slug="tiny",
-            title="Tiny",
-            source="tests",
-            licence="CC0-1.0",
-            attribution="",
-            sha256="2" * 64,
-            documents=len(CORPUS),
+            CorpusRow(
+                slug="tiny",
+                title="Tiny",
+                source="tests",
+                licence="CC0-1.0",
+                attribution="",
+                sha256="2" * 64,
+                documents=len(CORPUS),
+            ),
         )
         sequences = await register_sequences(
             session,
-            corpus_id=corpus.id,
-            model_id=registered.id,
-            length=packing.length,
-            tokens=len(f),
-            sha256=packing.sha256,
+            SequenceSetRow(
+                corpus_id=corpus.id, model_id=registered.id, length=packing.length, tokens=len(f), sha256=packing.sha256
+            ),
             documents=[DocumentRow(document.title, document.topic) for document in packing.documents],
             sequences=list(unpadded(packing)),
         )
         sae = await register_sae(
             session,
-            slug=row.slug,
-            model_id=registered.id,
-            hook=row.hook,
-            architecture=row.architecture,
-            d_in=row.d_in,
-            d_sae=row.d_sae,
-            k=row.k,
-            artifact=row.artifact,
-            weights_sha256=row.weights_sha256,
-            config={},
-            metrics={},
-            created_by="tester",
+            SaeRow(
+                slug=row.slug,
+                model_id=registered.id,
+                hook=row.hook,
+                architecture=row.architecture,
+                d_in=row.d_in,
+                d_sae=row.d_sae,
+                k=row.k,
+                artifact=row.artifact,
+                weights_sha256=row.weights_sha256,
+                config={},
+                metrics={},
+                created_by="tester",
+            ),
         )
     await publish_index(
         engine,
