@@ -35,7 +35,7 @@ class CorpusInfo:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSetInfo:
-    """All sequences packed from one corpus by one tokenizer; `tokens` are the counted ones."""
+    """All sequences packed from one corpus by one tokenizer; `tokens` is the number of counted ones."""
 
     id: int
     corpus: CorpusInfo
@@ -48,7 +48,7 @@ class SequenceSetInfo:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """One document to register; its number is its place."""
+    """One document to register; its number is its position in the list."""
 
     title: str
     topic: str | None = None
@@ -158,13 +158,13 @@ async def _copy_sequences(
 
 
 def run_lengths(document_of: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Positions at which another document begins, and that document: [-1, 4, 4, 7] gives [0, 1, 3] and [-1, 4, 7]."""
+    """Return where each run of a document begins, and the document: [-1, 4, 4, 7] gives [0, 1, 3], [-1, 4, 7]."""
     firsts = [next(run) for _, run in groupby(enumerate(document_of), key=itemgetter(1))]
     return [start for start, _ in firsts], [document for _, document in firsts]
 
 
 async def get_sequences(session: AsyncSession, sequence_set_id: int) -> SequenceSetInfo | None:
-    """The sequence set with this id."""
+    """Return the sequence set with this id."""
     row = (
         await session.execute(
             select(SequenceSet, Corpus)
@@ -176,7 +176,7 @@ async def get_sequences(session: AsyncSession, sequence_set_id: int) -> Sequence
 
 
 def corpus_info(corpus: Corpus) -> CorpusInfo:
-    """`corpus` as it leaves the queries."""
+    """Convert a table row."""
     return CorpusInfo(
         id=corpus.id,
         slug=corpus.slug,
@@ -190,7 +190,7 @@ def corpus_info(corpus: Corpus) -> CorpusInfo:
 
 
 def sequence_set_info(sequences: SequenceSet, corpus: Corpus) -> SequenceSetInfo:
-    """`sequences` with its corpus, as they leave the queries."""
+    """Convert a table row and that of its corpus."""
     return SequenceSetInfo(
         id=sequences.id,
         corpus=corpus_info(corpus),

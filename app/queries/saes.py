@@ -1,4 +1,4 @@
-"""SAEs: what they are, and the overview of all their features."""
+"""SAEs, and the overview of their features."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -20,9 +20,9 @@ from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae,
 
 @dataclass(frozen=True, slots=True)
 class DensityHistogram:
-    """Features by log10 of their density, dead ones apart; `edges` has one entry more than `counts`.
+    """Histogram of log10 density, dead features apart; `edges` has one more entry than `counts`.
 
-    The bins are equal, from the least density there can be (active on one token) to 1.
+    The bins are equal, from the lowest possible density (active on one token) to 1.
     """
 
     edges: tuple[float, ...]
@@ -32,7 +32,7 @@ class DensityHistogram:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """The published index of an SAE. `tokens` were counted; `topics` are the names that features refer to."""
+    """The published index of an SAE. `tokens` is the number of counted ones; features refer to `topics` by position."""
 
     id: int
     sequence_set: SequenceSetInfo
@@ -42,9 +42,9 @@ class IndexInfo:
     published_at: datetime
     densities: DensityHistogram
     redundancies: tuple[int, ...]
-    """Features by the cosine of the decoder direction nearest to theirs, in equal bins from 0 to 1."""
+    """Histogram of each feature's largest decoder cosine with another, in equal bins from 0 to 1."""
     health: Mapping[str, int]
-    """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
+    """Number of features per health flag ("dead", "dense", ...); flags without features are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class SaeDetail:
     model: ModelInfo
     hook: str
     hook_out: str | None
-    """What a transcoder reconstructs; None for an autoencoder."""
+    """Hook point that a transcoder reconstructs; None for an autoencoder."""
     architecture: str
     d_in: int
     d_sae: int
@@ -71,16 +71,16 @@ class SaeDetail:
     labelled: int
     """Features with at least one submitted label."""
     label_changes: int = 0
-    """Labels written so far: what shows labels is unchanged while this is."""
+    """Number of label writes so far; pages that show labels are unchanged while it is."""
 
     @property
     def has_weights(self) -> bool:
-        """Whether there is a dictionary to run text through; one that was imported as statistics only has none."""
+        """False for an SAE that was imported as statistics only, which cannot run on text."""
         return not self.weights_sha256.startswith(NO_WEIGHTS)
 
     @property
     def indexed(self) -> int:
-        """Features that the index has: all, but for one that was imported and describes only some."""
+        """Number of features in the index; an imported one may describe only some of the SAE's features."""
         return 0 if self.index is None else int(self.index.provenance.get("features", self.d_sae))
 
 
@@ -133,13 +133,13 @@ async def set_metrics(session: AsyncSession, sae_id: int, metrics: Mapping[str, 
 
 
 async def list_saes(session: AsyncSession) -> list[SaeDetail]:
-    """All SAEs, newest first."""
+    """Return all SAEs, newest first."""
     rows = await session.execute(_ALL)
     return [_detail(*row) for row in rows]
 
 
 async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
-    """The SAE with this slug."""
+    """Return the SAE with this slug."""
     if not storable(slug):
         return None
     row = (await session.execute(_ONE, {"slug": slug})).one_or_none()
@@ -147,22 +147,22 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
 
 
 async def get_saes(session: AsyncSession, ids: Collection[int]) -> dict[int, SaeDetail]:
-    """These SAEs by id."""
+    """Return these SAEs by id."""
     rows = await session.execute(_THESE, {"ids": list(ids)})
     return {sae.id: sae for sae in (_detail(*row) for row in rows)}
 
 
 async def sae_sizes(session: AsyncSession, slugs: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Id and number of features of the SAEs with these slugs; those that do not exist are absent."""
+    """Return id and number of features by slug; SAEs that do not exist are absent."""
     rows = await session.execute(select(Sae.slug, Sae.id, Sae.d_sae).where(Sae.slug.in_(filter(storable, slugs))))
     return {slug: (number, size) for slug, number, size in rows}
 
 
 def _details() -> Select[Any]:
-    """Everything `_detail` needs.
+    """Select everything that `_detail` needs.
 
-    The query names the table `feature`, and so holds it until the reader's transaction ends: an index that was current
-    when the reader looked is then not dropped under it (`app.queries.publish`).
+    The query names the table `feature`, and so locks it until the reader's transaction ends: the index that the reader
+    saw as current is not dropped before (`app.queries.publish`).
     """
     labelled = select(func.count(Label.feature.distinct())).where(Label.sae_id == Sae.id, submitted).scalar_subquery()
     held = select(Feature.number).where(literal(False)).exists()
@@ -233,5 +233,5 @@ def _densities(index: FeatureIndex) -> DensityHistogram:
 
 
 def lowest_density(tokens: int) -> float:
-    """log10 of the least density there can be: active on one of so many tokens."""
+    """Return log10 of the lowest possible density, active on one of `tokens` tokens."""
     return -math.log10(max(tokens, 10))
