@@ -1,4 +1,4 @@
-"""Exports: what is in the folder, what is refused, and that nobody's files are lost."""
+"""Exports of weights: their files, what is refused, and that existing files are kept."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("format", [name for name, layout in FORMATS.items() if layout.write])
-async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, tmp_path: Path, format: str) -> None:
+async def test_weights_and_origin_are_exported(ctx: JobContext, slug: str, tmp_path: Path, format: str) -> None:
     folder = tmp_path / "a" / "b"
     files = await export(ctx, slug, format, folder)
     assert set(files) == {path.name for path in folder.iterdir()}
@@ -51,7 +51,7 @@ async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, t
     torch.testing.assert_close(checkpoint.sae(x), SAE.load(ctx.artifacts.sae(slug))(x))
 
 
-async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path: Path) -> None:
+async def test_existing_files_are_not_overwritten(ctx: JobContext, slug: str, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     first = await export(ctx, slug, "dictionary_learning", folder)
@@ -72,7 +72,9 @@ async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path
     assert hidden(tmp_path) == []
 
 
-async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path) -> None:
+async def test_exports_that_are_not_possible_are_refused(
+    ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path
+) -> None:
     with pytest.raises(NotFound, match=r"There is no SAE none\. There are: topk"):
         await export(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
@@ -83,7 +85,7 @@ async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: Tra
     assert not (tmp_path / "shared").exists()
 
 
-async def test_the_config_of_saelens_names_what_others_look_for(
+async def test_saelens_config_has_the_fields_that_others_read(
     ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
     await run_to_end(ctx, "train", training.model_copy(update={"name": "mine"}))

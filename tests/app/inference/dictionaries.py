@@ -1,4 +1,4 @@
-"""A tiny model and a random SAE on it, on disk and as the database describes them."""
+"""A tiny model and a random SAE on it, on disk and as database rows."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ SLUG = "tiny-l2-topk-64"
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A model with an SAE on it: loaded, so that a test can compute, and as a row, so that the engine can."""
+    """A model with an SAE: loaded, for the test to compute with, and as a row, for the engine."""
 
     model: LanguageModel
     sae: SAE
@@ -93,7 +93,7 @@ CORPUS = [document["text"][:400] for document in documents()]
 
 
 def activations(dictionary: Dictionary, text: str) -> Tensor:
-    """[position, d_sae] what model and SAE give, with nothing on special tokens."""
+    """[position, d_sae] activations of the SAE, 0 on special tokens."""
     token_ids = torch.tensor([dictionary.model.tokenize(text)])
     f = dictionary.sae.encode(dictionary.model.activations(token_ids, HOOK)[0]).detach()
     f[[token_id in dictionary.model.special_token_ids for token_id in token_ids[0].tolist()]] = 0
@@ -101,7 +101,7 @@ def activations(dictionary: Dictionary, text: str) -> Tensor:
 
 
 def packed(dictionary: Dictionary) -> Sequences:
-    """`CORPUS`, a text a sequence."""
+    """`CORPUS`, one sequence per text."""
     texts = [dictionary.model.tokenize(text) for text in CORPUS]
     shape = len(texts), max(map(len, texts))
     token_ids, counted, document_of = np.zeros(shape, np.int32), np.zeros(shape, bool), np.full(shape, -1, np.int32)
@@ -127,9 +127,9 @@ class _Shards:
 
 
 async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bool = False) -> SaeDetail:
-    """Register model and SAE, and publish an index of `CORPUS` that has the histograms and little else.
+    """Register model and SAE, and publish an index of `CORPUS` with histograms and little else.
 
-    With `with_store` the activation store that it is of lies where an index run leaves it.
+    `with_store` also writes the activation store, where an index run leaves it.
     """
     row, model = dictionary.row, dictionary.model
     packing = packed(dictionary)

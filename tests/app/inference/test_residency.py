@@ -12,7 +12,7 @@ from sae_core.saes import TopK
 from tests.app.inference.dictionaries import Dictionary, random_sae
 
 
-def test_keeps_what_was_used_last() -> None:
+def test_the_least_recently_used_value_is_evicted() -> None:
     loaded: list[str] = []
     kept: LRUCache[str, str] = LRUCache(2)
 
@@ -27,7 +27,7 @@ def test_keeps_what_was_used_last() -> None:
     assert loaded == ["a", "b", "c", "b"]  # a stayed, because it was used between
 
 
-def test_makes_room_before_it_loads() -> None:
+def test_eviction_comes_before_loading() -> None:
     alive = 0
 
     class Model:
