@@ -1,4 +1,4 @@
-"""What the routes share: the process' state, the SAE of a request, and the secret that protects them."""
+"""Dependencies of the routes: the process' state, the SAE of a request, and the check of the secret."""
 
 import hmac
 from typing import Annotated

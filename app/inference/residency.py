@@ -52,7 +52,7 @@ class LRUCache(Generic[Key, Value]):
 
 
 class Residency:
-    """What the inference process holds in memory. A key names everything that its value depends on.
+    """Caches of the inference process. A key holds everything that its value depends on.
 
     The engine calls `model`, `sae` and `free_memory` under its lock. `distributions` is for the event loop alone, and
     `store` for any thread.

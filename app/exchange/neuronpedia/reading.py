@@ -1,4 +1,4 @@
-"""Read an export: its features, examples and explanations into a spool, and what it states about itself."""
+"""Read an export: its features, examples and explanations into a spool, the rest into frozen records."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ _RECORDS: dict[Kind, type[records.Record]] = {
 _REPORT_EVERY = 256
 """Lines between two reports of progress."""
 _LEAST_TOKENS = 10
-"""Assumed where neither a number of tokens nor a density is stated."""
+"""Assumed if neither a number of tokens nor a density is stated."""
 
 
 @dataclass(frozen=True, slots=True)
 class SaeName:
-    """The names of an SAE and its model; "" where none is stated."""
+    """The names of an SAE and its model; "" if none is stated."""
 
     model: str = ""
     source: str = ""
@@ -50,7 +50,7 @@ class SaeName:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Shape of the language model; 0 where it is not stated."""
+    """Shape of the language model; 0 if it is not stated."""
 
     layers: int = 0
     d_model: int = 0
@@ -58,7 +58,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The text that the features were counted on; "" and 0 where it is not stated."""
+    """The text that the features were counted on; "" and 0 if it is not stated."""
 
     name: str = ""
     prompts: int = 0
@@ -80,15 +80,15 @@ class Release:
     hook: str
     architecture: str
     d_sae: int
-    """0 where neither a width nor a skipped feature is stated."""
+    """0 if neither a width nor a skipped feature is stated."""
     released: str
-    """Where the SAE was published."""
+    """Repository and folder, or creator and URLs."""
     notes: str
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureTotals:
-    """What the features add up to, and what the first of them to state a thing states."""
+    """Sums over the features, and for each shared property the first statement of it."""
 
     d_sae: int = 0
     """One more than the highest number."""
@@ -125,7 +125,7 @@ class ExportInfo:
     architecture: str
     d_in: int
     d_sae: int
-    """As far as it is known: one more than the highest feature that the export names."""
+    """The stated width, or one more than the highest feature that the export names."""
     released: str
     notes: str
     remarks: tuple[str, ...]

@@ -20,7 +20,7 @@ from app.services.inference import ProbeAnswer, ProbeRequest
 log = structlog.get_logger("inference")
 
 _DECIMALS = 4
-"""Of percentiles on the wire: a hundredth of what one activation in ten thousand moves."""
+"""Decimals of percentiles in answers: a hundredth of the share of one activation in ten thousand."""
 
 router = APIRouter()
 
