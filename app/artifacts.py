@@ -41,7 +41,7 @@ class Artifacts:
         return self.root / "activations" / key
 
     def training(self, key: str) -> Path:
-        """Checkpoints of one training."""
+        """Checkpoints of one training run."""
         return self.root / "training" / key
 
     def sae(self, slug: str) -> Path:

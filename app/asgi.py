@@ -1,4 +1,4 @@
-"""Middleware that the web and the inference process share. Pure ASGI, so that endless answers stream through it."""
+"""Middleware that the web and the inference process share. It is pure ASGI, so that event streams pass through it."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BrokenAnswerError(RuntimeError):
-    """The answer broke off after its first bytes; the cause is in the log, and the connection must close."""
+    """A response failed after its first bytes: its cause is in the log, and the connection must close."""
 
 
 class UnexpectedErrorMiddleware:
-    """Answers an exception that no handler expected, and keeps it from the server.
+    """Responds to an exception that no handler expected, and hides it from the server.
 
-    Starlette's own handler for `Exception` raises it again for the server to log, message and all, and a message may
-    quote what somebody typed.
+    Starlette's own handler for `Exception` raises it again, and the server logs its message, which may quote user
+    input.
     """
 
     def __init__(self, app: ASGIApp, answer: Callable[[Request, Exception], Response]) -> None:
@@ -25,7 +25,7 @@ class UnexpectedErrorMiddleware:
         self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; answer what it raises."""
+        """Pass the request on, and respond to any exception."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -48,8 +48,8 @@ class UnexpectedErrorMiddleware:
 class BodyLimitMiddleware:
     """Stops reading a body at `limit` bytes.
 
-    It raises where FastAPI reads the body, so that the application's own handlers answer. (Starlette's limit writes a
-    bare line of text over their answer.)
+    It raises where FastAPI reads the body, so that the application's own handlers respond. (Starlette's limit responds
+    with plain text instead.)
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -57,7 +57,7 @@ class BodyLimitMiddleware:
         self.limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a counted body."""
+        """Pass the request on, counting the bytes of its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

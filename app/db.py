@@ -17,14 +17,14 @@ from app.errors import Unavailable, UserError
 CONNECT_TIMEOUT = 5
 LOCK_TIMEOUT = 5
 IDLE_TIMEOUT = 60
-"""Seconds; the last ends a transaction that its owner forgot, which would keep an old index from being dropped."""
+"""Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
 
 
 def sqlalchemy_url(database_url: str) -> URL:
-    """`database_url` (`postgres://`, `postgresql://`, with or without a driver) for SQLAlchemy with psycopg.
+    """Return `database_url` (`postgres://`, `postgresql://`, with or without a driver) for SQLAlchemy with psycopg.
 
     Raises:
-        UserError: it is no URL, or not that of a Postgres. The message does not repeat it: it may hold a password.
+        UserError: it is not the URL of a Postgres. The message does not quote it, because it may hold a password.
     """
     try:
         url = make_url(database_url)
@@ -40,12 +40,17 @@ def sqlalchemy_url(database_url: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+def libpq_url(database_url: str) -> str:
+    """Return `database_url` in the form that psycopg itself, `pg_dump` and `pg_restore` take."""
+    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) -> AsyncEngine:
-    """An engine whose pool survives a restart of the database.
+    """Create an engine whose pool survives a restart of the database.
 
     Args:
         database_url: as `sqlalchemy_url` takes it.
-        statement_timeout: longest time of one statement, in seconds; None, for the worker, is without end.
+        statement_timeout: longest time of one statement, in seconds; None, for the worker, sets no limit.
     """
     settings = {
         "statement_timeout": int((statement_timeout or 0) * 1000),
@@ -67,16 +72,16 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
 
 
 def create_sessionmaker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Sessions of `engine`."""
+    """Create a factory for sessions of `engine`."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
 @asynccontextmanager
 async def transaction(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """A session that commits at the end, or rolls back if the block raises.
+    """Yield a session that commits at the end, or rolls back if the block raises.
 
     Raises:
-        Unavailable: the database is away, or too busy to answer in time. This is the only place that says so.
+        Unavailable: the database cannot be reached, or is too busy to answer in time.
     """
     try:
         async with sessionmaker() as session:
@@ -89,7 +94,7 @@ async def transaction(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIt
 
 
 def _translated(error: DBAPIError) -> Exception:
-    """`error` as a person should hear it; what is not about the database's presence stays as it is."""
+    """Return `error` as an `Unavailable` if the database is absent or overloaded, else as it is."""
     if isinstance(error.orig, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
         return Unavailable("The database took too long to answer: try again, or ask for less.")
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
@@ -98,10 +103,10 @@ def _translated(error: DBAPIError) -> Exception:
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """FastAPI dependency: a session of `app.state.sessionmaker`.
+    """FastAPI dependency that yields a session of `app.state.sessionmaker`.
 
-    Use as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a commit that
-    fails is not answered with success.
+    Use it as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a failed
+    commit is not answered with success.
     """
     async with transaction(request.app.state.sessionmaker) as session:
         yield session

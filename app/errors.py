@@ -1,12 +1,12 @@
-"""Errors of the app that a person can mend, each with its HTTP status.
+"""Errors of the app that a user can fix, each with its HTTP status.
 
     UserError (400)
     ├── NotFound (404)
-    ├── Conflict (409)       somebody else's change came first
-    ├── NoWeights (409)      the SAE came as statistics only, and has no weights to compute with
+    ├── Conflict (409)       another change came first
+    ├── NoWeights (409)      the SAE was imported as statistics only
     ├── TooLarge (413)
     ├── Unprocessable (422)
-    └── Unavailable (503)    a process that is down now and may be back soon
+    └── Unavailable (503)    a process is down and may be back soon
 
 The message is one line: what is wrong, and what to do. `app.web.errors` shows it as a page, a fragment or
 `application/problem+json`; the command line prints it and exits with 1.
@@ -14,21 +14,21 @@ The message is one line: what is wrong, and what to do. `app.web.errors` shows i
 
 
 class UserError(Exception):
-    """Something asked for cannot be done as asked."""
+    """A request that cannot be fulfilled as it is."""
 
     status = 400
     title = "This request cannot be answered"
 
 
 class NotFound(UserError):
-    """There is no such SAE, feature, label, list or run."""
+    """The SAE, feature, label, list or run does not exist."""
 
     status = 404
     title = "Not found"
 
 
 class Conflict(UserError):
-    """The thing changed since it was read."""
+    """The resource changed since it was read."""
 
     status = 409
     title = "Changed in the meantime"
@@ -55,14 +55,14 @@ class TooLarge(UserError):
 
 
 class Unprocessable(UserError):
-    """The input has the right form and a wrong value."""
+    """The input is well-formed, but a value is invalid."""
 
     status = 422
     title = "Not understood"
 
 
 class Unavailable(UserError):
-    """A process this needs is down; trying again later may work."""
+    """A process that this needs is down; a later attempt may succeed."""
 
     status = 503
     title = "Not available right now"

@@ -1,7 +1,7 @@
-"""One line a event, on standard error: readable in a terminal, JSON where a program reads it.
+"""Logging: one line per event on standard error, readable in a terminal and JSON elsewhere.
 
-A line never carries what people typed. Prompts and label texts turn up in unexpected places, among them the message of
-an exception (`KeyError: 'my secret prompt'`). So an unexpected exception is logged by its types and its stack, and with
+A line never contains user input. Prompts and label texts turn up in unexpected places, such as the message of an
+exception (`KeyError: 'my secret prompt'`). So an unexpected exception is logged by its types and its stack, and with
 its message only where it comes from a source that does not quote input (`_QUOTABLE`).
 """
 
@@ -24,7 +24,7 @@ _MESSAGE_SHOWN = 400
 
 
 def configure(level: str = "info", *, as_json: bool | None = None) -> None:
-    """Send structlog and the standard library's logging to standard error, in one form.
+    """Send structlog and the standard library's logging to standard error, in one format.
 
     `as_json` is by default true unless standard error is a terminal.
     """
@@ -58,7 +58,7 @@ def configure(level: str = "info", *, as_json: bool | None = None) -> None:
 
 
 def _quieten() -> None:
-    """Take over uvicorn's loggers and silence those that would log every request, with its query string."""
+    """Redirect uvicorn's loggers, and silence those that log every request with its query string."""
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
@@ -68,7 +68,7 @@ def _quieten() -> None:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """What may be logged of an unexpected exception: types, frames, and the message where it quotes no input."""
+    """Return what may be logged of an unexpected exception: types, frames, and a message that quotes no input."""
     chain = list(_chain(error))
     quoted = next((str(cause) for cause in chain if isinstance(cause, _QUOTABLE)), None)
     described: dict[str, Any] = {
@@ -91,7 +91,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _relative_path(filename: str) -> str:
-    """A path below the package, or the part below site-packages: a log names no one's home folder."""
+    """Return the path within the package or site-packages, so that a log does not name a home folder."""
     path = Path(filename)
     if path.is_relative_to(_PACKAGE_ROOT) and "site-packages" not in path.parts:
         return str(path.relative_to(_PACKAGE_ROOT))
@@ -99,7 +99,7 @@ def _relative_path(filename: str) -> str:
 
 
 def _without_messages(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Replace `exc_info` by what `describe` leaves of it, for our lines and for those of libraries."""
+    """Replace `exc_info` by its description, in our lines and in those of libraries."""
     exc_info = event.pop("exc_info", None)
     if exc_info is True:
         exc_info = sys.exc_info()

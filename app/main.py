@@ -1,7 +1,7 @@
 """The web process: pages, API, static files. It never imports torch.
 
-From the outside in, a request passes: security headers, log and metrics, the answer to what nobody expected, the checks
-of where it comes from, the limit of its body, compression, the routes.
+From the outside in, a request passes: security headers, log and metrics, the handler of unexpected exceptions, the
+checks of host and origin, the limit of its body, compression, the routes.
 """
 
 import gc
@@ -30,14 +30,14 @@ from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeaders
 from app.web.static import VersionedStaticFiles
 
 MAX_BODY_BYTES = 1_000_000
-"""No request of this site is larger: a prompt of 1,024 tokens has a few kilobytes, a label less."""
+"""No valid request is larger: a prompt of 1,024 tokens has a few kilobytes, a label less."""
 
 _GARBAGE = 20_000
-"""New objects after which unused ones are looked for: a few pages' worth, in place of a fraction of one."""
+"""New objects between two garbage collections: those of a few pages; the default is a fraction of one page."""
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The site on the database that `settings.database_url` names.
+    """Create the site on the database at `settings.database_url`.
 
     Raises:
         UserError: there is no database address; `seesae serve` starts an embedded Postgres and sets it.
@@ -84,8 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Connections open when they are first needed, so that the site starts, and says so, without a database."""
-    gc.freeze()  # what is loaded by now stays: looking through it again and again would hold up pages
+    """Open connections only when they are needed, so that the site starts without a database."""
+    gc.freeze()  # what is loaded now stays loaded: scanning it again would delay pages
     gc.set_threshold(_GARBAGE, 20, 50)
     try:
         yield

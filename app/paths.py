@@ -1,4 +1,4 @@
-"""Where the files that are not Python lie: in the checkout, or inside the installed package."""
+"""Folders of the files that are not Python, in the checkout or in the installed package."""
 
 from pathlib import Path, PurePath
 
@@ -7,7 +7,7 @@ _CHECKOUT = _PACKAGE.parent
 
 
 def _folder(name: str) -> Path:
-    """`name` beside `app/` in a checkout; the wheel carries it within `app/` (pyproject's force-include)."""
+    """Return the folder `name`: beside `app/` in a checkout, inside `app/` in a wheel (pyproject's force-include)."""
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _CHECKOUT / name
 

@@ -1,4 +1,4 @@
-"""`application/problem+json` (RFC 9457): the one shape of every error of the API."""
+"""Errors of the API as `application/problem+json` (RFC 9457)."""
 
 import json
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """What was wrong, and what to do."""
+    """An error, and what to do about it."""
 
     type: Annotated[str, Field(description="`about:blank`: the status and the title say what kind of problem this is.")]
     title: Annotated[str, Field(description="The kind of problem, in a few words.")]
@@ -33,7 +33,7 @@ class Problem(BaseModel):
 
 
 def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The response for one problem; `extra` members go beside the standard ones."""
+    """Return the response for one problem; `extra` members are added to the standard ones."""
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}
     # A lone surrogate cannot be encoded; "replace" keeps an error about bad input from becoming an error of its own.
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
@@ -41,7 +41,7 @@ def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | N
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route, so that OpenAPI lists the problems it may answer; any may answer 422 and 503."""
+    """Return the `responses=` of a route, so that OpenAPI lists its problems; 422 and 503 are part of every route."""
     schema = Problem.model_json_schema()
     return {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -4,22 +4,21 @@ import psycopg
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.exc import ProgrammingError
 
-from app.db import sqlalchemy_url
+from app.db import libpq_url, sqlalchemy_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
-from app.supervision.embedded_postgres import libpq_url
 
 LOCK = 0x5EE_5AE
 """Key of the advisory lock that lets one process at a time migrate."""
 
 
 def head() -> str:
-    """The newest revision: migrations are files named `<revision>_<subject>.py`, numbered in order."""
+    """Return the newest revision; migrations are files named `<revision>_<subject>.py`, numbered in order."""
     return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def current(database_url: str) -> str | None:
-    """The revision that the database has; None if it is empty."""
+    """Return the database's revision; None if it is empty."""
     with psycopg.connect(libpq_url(database_url), connect_timeout=5) as connection:
         try:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -29,14 +28,14 @@ def current(database_url: str) -> str | None:
 
 
 def is_current(database_url: str) -> bool:
-    """Whether the database has exactly this version's migrations."""
+    """True if the database has exactly this version's migrations."""
     return current(database_url) == head()
 
 
 def upgrade(database_url: str) -> bool:
-    """Apply the migrations that are missing; True if there were any.
+    """Apply the missing migrations; return True if there were any.
 
-    Safe to call from many processes at once, and quick when there is nothing to do: alembic is then not even loaded.
+    Many processes may call it at once. It is fast when nothing is missing, because alembic is then not imported.
 
     Raises:
         UserError: the database was made by a newer version, or its user may not create tables.

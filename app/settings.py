@@ -1,4 +1,4 @@
-"""All settings, each an environment variable `SEESAE_<NAME>`."""
+"""Settings, each an environment variable `SEESAE_<NAME>`."""
 
 import getpass
 from functools import lru_cache
@@ -15,7 +15,7 @@ PREFIX = "SEESAE_"
 
 
 def _os_user() -> str:
-    """The name of who runs this; a container may run under a number that has none."""
+    """Return the user's name; a container may run under an id that has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -23,12 +23,12 @@ def _os_user() -> str:
 
 
 def _artifacts_in_home(values: dict[str, Any]) -> Path:
-    """The default of `artifacts`; without a valid home there is none, and the message is about the home."""
+    """Return the default of `artifacts`; if the home is invalid, pydantic reports the home."""
     return Path(values.get("home", "")) / "artifacts"
 
 
 class Settings(BaseSettings):
-    """What can be set, with its default. The docs list these fields; a test holds the two together."""
+    """All settings with their defaults. The docs list these fields; a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     @field_validator("home", "artifacts")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
-        """Child processes may run in another folder."""
+        """Make the path absolute, because child processes may run in another folder."""
         return path.expanduser().absolute()
 
     @field_validator("log_level", mode="before")
@@ -87,10 +87,10 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Settings from the environment.
+    """Read the settings from the environment.
 
     Raises:
-        UserError: a value that cannot be used; the message names its variable, and not the value, which may be secret.
+        UserError: a value is invalid; the message names the variable but not the value, which may be secret.
     """
     try:
         return Settings()
@@ -102,5 +102,5 @@ def load_settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Settings from the environment, read once a process."""
+    """Return the settings from the environment, read once per process."""
     return load_settings()

@@ -12,9 +12,9 @@ import pytest
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import create_engine, create_sessionmaker, sqlalchemy_url
+from app.db import create_engine, create_sessionmaker, libpq_url, sqlalchemy_url
 from app.schema import upgrade
-from app.supervision.embedded_postgres import DATABASE, embedded_postgres, libpq_url
+from app.supervision.embedded_postgres import DATABASE, embedded_postgres
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, as torch's compiler does

@@ -16,10 +16,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_engine, create_sessionmaker, transaction
-from app.queries.corpora import DocumentRow, register_corpus, register_sequences
+from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
 from app.queries.feature_maps import put_map
 from app.queries.labels import LabelText, LabelView
-from app.queries.models import register_model
+from app.queries.models import ModelRow, register_model
 from app.queries.publish import publish_index
 from app.queries.runs import (
     MetricPoint,
@@ -32,7 +32,7 @@ from app.queries.runs import (
     start_run,
     update_progress,
 )
-from app.queries.saes import SaeDetail, get_sae, register_sae
+from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.schema import upgrade
 from app.services.labels import save_label
 from app.supervision.embedded_postgres import database
@@ -95,51 +95,59 @@ async def _register(session: AsyncSession, slug: str, corpus: Corpus, features: 
     sha256 = hashlib.sha256(corpus.token_ids.tobytes()).hexdigest()
     model = await register_model(
         session,
-        name="tiny",
-        source="tests/synthetic.py",
-        n_layers=2,
-        d_model=16,
-        vocab_size=len(corpus.vocabulary),
-        weights_sha256="0" * 64,
-        tokenizer_sha256="1" * 64,
-        bos_token_id=END,
+        ModelRow(
+            name="tiny",
+            source="tests/synthetic.py",
+            n_layers=2,
+            d_model=16,
+            vocab_size=len(corpus.vocabulary),
+            weights_sha256="0" * 64,
+            tokenizer_sha256="1" * 64,
+            bos_token_id=END,
+        ),
         token_bytes=corpus.vocabulary,
         special_token_ids={END},
     )
     registered = await register_corpus(
         session,
-        slug=f"sentences-{sha256[-8:]}",
-        title="Made-up sentences",
-        source="tests/synthetic.py",
-        licence="CC0-1.0",
-        attribution="Nobody wrote these sentences.",
-        sha256=sha256,
-        documents=len(corpus.titles),
+        CorpusRow(
+            slug=f"sentences-{sha256[-8:]}",
+            title="Made-up sentences",
+            source="tests/synthetic.py",
+            licence="CC0-1.0",
+            attribution="Nobody wrote these sentences.",
+            sha256=sha256,
+            documents=len(corpus.titles),
+        ),
     )
     sequences = await register_sequences(
         session,
-        corpus_id=registered.id,
-        model_id=model.id,
-        length=corpus.token_ids.shape[1],
-        tokens=int(corpus.counted.sum()),
-        sha256=sha256,
+        SequenceSetRow(
+            corpus_id=registered.id,
+            model_id=model.id,
+            length=corpus.token_ids.shape[1],
+            tokens=int(corpus.counted.sum()),
+            sha256=sha256,
+        ),
         documents=[DocumentRow(title, topic) for title, topic in zip(corpus.titles, corpus.topics, strict=True)],
         sequences=list(zip(corpus.token_ids.tolist(), corpus.document_of.tolist(), strict=True)),
     )
     sae = await register_sae(
         session,
-        slug=slug,
-        model_id=model.id,
-        hook="resid_post.1",
-        architecture="batchtopk",
-        d_in=16,
-        d_sae=features,
-        k=4,
-        artifact=f"saes/{slug}",
-        weights_sha256=hashlib.sha256(slug.encode()).hexdigest(),
-        config={"architecture": "batchtopk", "d_sae": features, "k": 4, "lr": 2e-4},
-        metrics=METRICS,
-        created_by="ada",
+        SaeRow(
+            slug=slug,
+            model_id=model.id,
+            hook="resid_post.1",
+            architecture="batchtopk",
+            d_in=16,
+            d_sae=features,
+            k=4,
+            artifact=f"saes/{slug}",
+            weights_sha256=hashlib.sha256(slug.encode()).hexdigest(),
+            config={"architecture": "batchtopk", "d_sae": features, "k": 4, "lr": 2e-4},
+            metrics=METRICS,
+            created_by="ada",
+        ),
     )
     return sae, sequences.id
 

@@ -1,4 +1,4 @@
-"""What the benches of training, indexing and probing run on: the demo's model, corpus and hook point."""
+"""Inputs of the training, indexing and probing benchmarks: the demo's model, corpus and hook point."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ class BenchInputs:
 
 
 def load(settings: Settings, tokens: int, notify: Notify) -> BenchInputs:
-    """Fetch and load what the demo uses; the packages stay in its cache.
+    """Fetch and load the demo's model and corpus; the packages stay in its cache.
 
     Raises:
         UserError, SAEError: something cannot be fetched or loaded.
@@ -44,14 +44,14 @@ def load(settings: Settings, tokens: int, notify: Notify) -> BenchInputs:
 
 
 def chosen(sequences: Sequences, which: slice | NDArray[np.int64]) -> Sequences:
-    """Some of the sequences; those that are named again come again."""
+    """Return some of the sequences, repeated as often as they are named."""
     arrays = {name: getattr(sequences, name)[which] for name in ("token_ids", "counted", "document_of")}
     return replace(sequences, **arrays)
 
 
 @contextmanager
 def scratch(settings: Settings, needed_bytes: int, what: str) -> Iterator[Path]:
-    """A folder beside the artifacts that is gone afterwards.
+    """Yield a temporary folder beside the artifacts.
 
     Raises:
         ArtifactError: the disk is too small.
@@ -63,5 +63,5 @@ def scratch(settings: Settings, needed_bytes: int, what: str) -> Iterator[Path]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest of the rounds."""
+    """Return median, minimum and maximum of the rounds."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -1,4 +1,4 @@
-"""How fast an index is: everything from tokens to statistics of all features, against the model's forward alone.
+"""Benchmark of indexing: from tokens to statistics of all features, compared with the model's forward alone.
 
 Both are done over the same tokens, in turn. Publishing to Postgres is not in it.
 """
@@ -20,9 +20,9 @@ from sae_core.store.activation_store import build_store
 from sae_core.training import TrainingConfig, train
 
 BATCH = 16
-"""Sequences in a forward pass."""
+"""Sequences per forward pass."""
 TRAINED_ON = 32_768
-"""Tokens that the SAE is trained on: a random one would not be sparse."""
+"""Tokens that the SAE is trained on, because a random one is not sparse."""
 
 
 def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, notify: Notify) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run(settings: Settings, width: int, k: int, tokens: int, rounds: int, notify
     with scratch(settings, size, "Activations and their store") as folder:
         notify(f"Training an SAE of {width:,} features")
         sae = _trained(inputs, width, k, folder)
-        forget_peak()  # training is not what is measured
+        forget_peak()  # training is not measured
         ours, floor = [], []
         for number in range(rounds):
             floor.append(_forward(inputs))
@@ -69,7 +69,7 @@ def _trained(inputs: BenchInputs, width: int, k: int, folder: Path) -> SAE:
 
 
 def _forward(inputs: BenchInputs) -> float:
-    """Seconds of the model's forward to the hook point alone."""
+    """Return the seconds of the model's forward up to the hook point."""
     token_ids = torch.from_numpy(inputs.sequences.token_ids).long()
     began = time.perf_counter()
     for batch in torch.split(token_ids, BATCH):
@@ -78,7 +78,7 @@ def _forward(inputs: BenchInputs) -> float:
 
 
 def _index(inputs: BenchInputs, sae: SAE, folder: Path) -> float:
-    """Seconds of forward, encoding and all statistics."""
+    """Return the seconds of forward, encoding and all statistics."""
     rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
     cache = ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder / "activations", batch_size=BATCH)

@@ -1,4 +1,4 @@
-"""Memory that this process has in RAM, in megabytes of 10^6 bytes."""
+"""Resident memory of this process, in megabytes of 10^6 bytes."""
 
 import resource
 import sys
@@ -8,14 +8,14 @@ _PROC = Path("/proc/self")
 
 
 def rss_mb() -> float:
-    """What it has now; where there is no /proc, the most it ever had."""
+    """Return the current resident memory; without /proc, the peak."""
     if not _PROC.exists():
         return peak_rss_mb()
     return int((_PROC / "statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 def peak_rss_mb() -> float:
-    """The most it had since `forget_peak`, or ever."""
+    """Return the peak since `forget_peak`, or since the process started."""
     for line in (_PROC / "status").read_text().splitlines() if _PROC.exists() else ():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -23,6 +23,6 @@ def peak_rss_mb() -> float:
 
 
 def forget_peak() -> None:
-    """Start the peak again from what it has now, where the system can (Linux: proc(5), clear_refs)."""
+    """Reset the peak to the current value, if the system can (Linux: proc(5), clear_refs)."""
     if _PROC.exists():
         (_PROC / "clear_refs").write_text("5")

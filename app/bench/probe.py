@@ -1,4 +1,4 @@
-"""How fast a probe is: a prompt through HTTP, web and inference process, against the model's forward alone.
+"""Benchmark of a probe: HTTP, web and inference process, compared with the model's forward alone.
 
 The forward pass runs in this process, in turn with the probes, on the same tokens to the same hook point.
 """
@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.supervision.supervisor import running_site
 
 WARM = 10
-"""Probes that are not counted: the first loads model and SAE."""
+"""Probes before the measurement: the first loads model and SAE."""
 PAUSE = 0.1
 """Seconds before each measurement: torch's threads go on spinning for a moment when a pass has ended, and would take
 time from the other side."""
@@ -62,7 +62,7 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, not
 
 
 def _text(inputs: BenchInputs, tokens: int) -> str:
-    """A prompt of that many tokens, BOS among them, out of the corpus."""
+    """Return a prompt of that many tokens, including BOS, from the corpus."""
     for row, counted in zip(inputs.sequences.token_ids, inputs.sequences.counted, strict=True):
         ids = row[counted][: tokens - 1].tolist()
         text = inputs.model.decode(ids)

@@ -1,4 +1,4 @@
-"""A made-up index of the shape of a real one, fast enough to fill a database of a million features.
+"""Synthetic index with the shape of a real one, fast enough to fill a database of a million features.
 
 Rows are drawn and encoded for COPY by numpy, many at a time. For that, rows are drawn in groups whose arrays have equal
 lengths; within an SAE the groups are mixed, so that neighbouring features differ as they do in a real index.
@@ -18,7 +18,7 @@ from app.tables import Base, ExampleBand, Feature
 
 VOCABULARY = 49_152
 LENGTH = 128
-"""Tokens in a sequence."""
+"""Tokens per sequence."""
 SEQUENCES = 8_192
 TOPICS = tuple(f"Topic {number}" for number in range(40))
 LABELLED = 0.04
@@ -28,7 +28,7 @@ _CHUNK = 8_192
 """Features encoded at a time."""
 _DEAD = 0.03
 _SHAPES = 12
-"""Different sets of array lengths among the features that live."""
+"""Different sets of array lengths among the live features."""
 _SYLLABLES = tuple(first + last for first in "bdfghjklmnprstvwxyz" for last in ("a", "e", "i", "o", "u", "an", "er"))
 _MARKS = (".", ",", "\n", " (", ")", '"', " -", ":", "...", "</", "\t", " =", "\u2192", "'s", "?", " \u201c")
 
@@ -37,7 +37,7 @@ Reals = NDArray[np.float64]
 
 
 def vocabulary() -> list[bytes]:
-    """Made-up tokens: the end of text, marks, bytes that are no character, and words with and without a space."""
+    """Return synthetic tokens: end of text, punctuation, single bytes, words with and without a space."""
     tokens = [b"<|endoftext|>", *(mark.encode() for mark in _MARKS), *(bytes([0xC0 + place]) for place in range(32))]
     for number in range(VOCABULARY - len(tokens)):
         rest, word = number, ""
@@ -49,13 +49,13 @@ def vocabulary() -> list[bytes]:
 
 
 def frequent_tokens(random: np.random.Generator, shape: tuple[int, ...]) -> Ints:
-    """Token ids as frequent as words are: the id is the rank, and the frequency falls with it."""
+    """Sample token ids with the frequencies of words: the id is the rank, and the frequency falls with it."""
     ids = np.exp(random.random(shape) * np.log(VOCABULARY - 1)).astype(np.int64)
     return np.asarray(np.minimum(ids, VOCABULARY - 1))
 
 
 def sequences(seed: int) -> list[tuple[list[int], list[int]]]:
-    """Token ids of every sequence, and the document of each token: two or three documents a sequence."""
+    """Return the token ids of each sequence, and each token's document: two or three per sequence."""
     random = np.random.default_rng(seed)
     tokens = frequent_tokens(random, (SEQUENCES, LENGTH))
     tokens[:, 0] = 0
@@ -74,11 +74,11 @@ class SyntheticIndex:
     features: int
     seed: int
     words: NDArray[np.str_]
-    """The text of every token, as it is searched."""
+    """The text of each token, as it is searched."""
 
     @cached_property
     def counts(self) -> Ints:
-        """Tokens on which each feature is active: a power law, some dead, few dense."""
+        """Return the number of active tokens per feature: a power law, some dead, few dense."""
         random = np.random.default_rng((self.seed, 0))
         rare = 8 * (1 - random.random(self.features)) ** (-1 / 0.75)
         counts = np.minimum(rare, COUNTED * 0.3 * random.random(self.features)).astype(np.int64)
@@ -86,22 +86,22 @@ class SyntheticIndex:
 
     @cached_property
     def shapes(self) -> Ints:
-        """The group of each feature: -1 for the dead, else how long its arrays are. Denser ones have longer ones."""
+        """Return the shape of each feature's arrays, longer for denser features; -1 for dead ones."""
         rank = np.argsort(np.argsort(self.counts + np.random.default_rng((self.seed, 1)).random(self.features)))
         return np.where(self.counts == 0, -1, rank * _SHAPES // self.features)
 
     def feature_rows(self, index_id: int) -> Iterator[bytes]:
-        """Rows of the table `feature`, encoded, in order of number."""
+        """Yield rows of the table `feature`, encoded, in order of number."""
         for numbers, random in self._chunks(2):
             yield _in_order((of, self._features(index_id, of, shape, random)) for of, shape in self._groups(numbers))
 
     def band_rows(self, index_id: int) -> Iterator[bytes]:
-        """Rows of the table `example_band`, encoded, in order of feature and band."""
+        """Yield rows of the table `example_band`, encoded, in order of feature and band."""
         for numbers, random in self._chunks(3):
             yield _in_order((of, _bands(index_id, of, shape, random)) for of, shape in self._groups(numbers))
 
     def labelled(self) -> Ints:
-        """The features that have a label."""
+        """Return the labelled features."""
         return np.flatnonzero(np.random.default_rng((self.seed, 4)).random(self.features) < LABELLED)
 
     def _chunks(self, purpose: int) -> Iterator[tuple[Ints, np.random.Generator]]:
@@ -112,7 +112,7 @@ class SyntheticIndex:
             )
 
     def _groups(self, numbers: Ints) -> Iterator[tuple[Ints, int]]:
-        """Those of `numbers` of each shape, and the shape."""
+        """Yield each shape with those of `numbers` that have it."""
         shapes = self.shapes[numbers]
         for shape in np.unique(shapes):
             yield numbers[shapes == shape], int(shape)
@@ -207,25 +207,25 @@ def _band(
 
 
 def _falling(random: np.random.Generator, rows: int, columns: int) -> Reals:
-    """Numbers in (0, 1), largest first in each row."""
+    """Sample numbers in (0, 1), largest first in each row."""
     return np.sort(random.random((rows, columns)) ** 2, axis=1)[:, ::-1]
 
 
 def _histogram(random: np.random.Generator, counts: Ints) -> Ints:
-    """Activations in 50 bins: many weak ones, few strong ones."""
+    """Return histograms of 50 bins: many weak activations, few strong ones."""
     weights = np.exp(-random.uniform(0.05, 0.4, (len(counts), 1)) * np.arange(50))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True) * counts[:, None]).astype(np.int64)
 
 
 def _joined(words: NDArray[np.str_]) -> NDArray[np.bytes_]:
-    """The words of each row with blanks between them, filled up with blanks to the longest row's length."""
+    """Join the words of each row with blanks, padded to the longest row's length."""
     texts = [" ".join(row).encode() for row in words.tolist()]
     width = max(1, *map(len, texts))
     return np.array([text.ljust(width) for text in texts], np.bytes_)
 
 
 def _in_order(groups: Iterable[tuple[Ints, list[bytes]]]) -> bytes:
-    """The rows of all groups in order of their number."""
+    """Yield the rows of all groups in order of their number."""
     rows = {number: row for numbers, encoded in groups for number, row in zip(numbers.tolist(), encoded, strict=True)}
     return b"".join(rows[number] for number in sorted(rows))
 
@@ -235,7 +235,7 @@ def _in_order(groups: Iterable[tuple[Ints, list[bytes]]]) -> bytes:
 
 _CODES = {SmallInteger: ">i2", BigInteger: ">i8", Integer: ">i4", Double: ">f8", REAL: ">f4"}
 _OIDS = {"i2": 21, "i4": 23, "f4": 700, "S": 25}
-"""Postgres' numbers of the types that arrays hold."""
+"""Postgres' type ids of array elements."""
 
 
 def columns_of(table: type[Base]) -> list[str]:
@@ -244,7 +244,7 @@ def columns_of(table: type[Base]) -> list[str]:
 
 
 def _encoded(table: type[Base], columns: Mapping[str, NDArray[Any]]) -> list[bytes]:
-    """Rows as COPY takes them: for every field its length and its bytes, numbers with the high byte first."""
+    """Encode rows for COPY: each field's length and bytes, numbers big-endian."""
     described = table.__table__
     assert isinstance(described, Table)
     types = {name: described.columns[name].type for name in columns_of(table)}
@@ -258,13 +258,13 @@ def _encoded(table: type[Base], columns: Mapping[str, NDArray[Any]]) -> list[byt
 
 
 def _code(kind: TypeEngine[Any], values: NDArray[Any]) -> str:
-    """numpy's name of one value; text is as wide as the widest of `values`."""
+    """Return numpy's type of one value; text is as wide as the widest of `values`."""
     number = next((code for type_, code in _CODES.items() if isinstance(kind, type_)), None)
     return number or f"S{max(1, values.dtype.itemsize // (4 if values.dtype.kind == 'U' else 1))}"
 
 
 def _field(kind: TypeEngine[Any], values: NDArray[Any]) -> np.dtype[Any]:
-    """The layout of a field: its length, and a value or an array."""
+    """Return the layout of a field: its length, then a value or an array."""
     if not isinstance(kind, ARRAY):
         return np.dtype([("size", ">i4"), ("value", _code(kind, values))])
     head = [("size", ">i4"), ("dimensions", ">i4"), ("nulls", ">i4"), ("type", ">i4")]

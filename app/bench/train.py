@@ -1,4 +1,4 @@
-"""How fast training is: steps on activations in memory, against the encoder's product alone.
+"""Benchmark of training: steps on activations in memory, compared with the encoder's product alone.
 
 The product x W_enc of a batch is the floor: every exact method computes it. It is timed in turn with the steps, since a
 machine that others use is never the same twice.
@@ -24,7 +24,7 @@ from sae_core.training.step import take_step
 
 ROUNDS = 7
 STEPS = 8
-"""Steps in a round, of ours; half as many products."""
+"""Training steps per round; there are half as many products."""
 
 
 def run(
@@ -72,7 +72,7 @@ def rates(
     rounds: int = ROUNDS,
     steps: int = STEPS,
 ) -> tuple[TrainingState, list[float], list[float]]:
-    """Train, and give the state, and for each round the samples a second of steps and of the encoder's product."""
+    """Train; return the state and, per round, the samples per second of steps and of the encoder's product."""
     reuse_freed_memory()  # as training does
     state = TrainingState.create(config, batches[0].shape[1], folder, device)
     state.sae.initialise(torch.cat(batches[:8]), config.seed)
@@ -86,7 +86,7 @@ def rates(
 
 
 def _rate(work: Any, batches: list[Tensor], times: int) -> float:
-    """Samples a second."""
+    """Return samples per second."""
     began = time.perf_counter()
     for number in range(times):
         work(batches[number % len(batches)])
@@ -102,7 +102,7 @@ def _product(sae: SAE, x: Float[Tensor, "batch d_in"]) -> None:
 
 @torch.no_grad()
 def explained_variance(state: TrainingState, x: Float[Tensor, "token d_in"]) -> float:
-    """1 − E‖x − x̂‖² / E‖x − μ‖² of held-out activations, in the inference form."""
+    """Return 1 − E‖x − x̂‖² / E‖x − μ‖² of held-out activations, in the inference form."""
     sae = state.sae.for_inference()
     errors = [(part - sae(part)).square().sum() for part in torch.split(x, 2048)]
     return 1 - float(torch.stack(errors).sum() / (x - x.mean(dim=0)).square().sum())

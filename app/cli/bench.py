@@ -40,7 +40,8 @@ def web(
 
     Example: seesae bench web --saes 2 --features 8192 --seconds 10
     """
-    from app.bench.web import Plan, run
+    from app.bench.scratch_database import Plan
+    from app.bench.web import run
 
     try:
         result = run(settings_with(), Plan(saes, features, clients, seconds, pause), notify)

@@ -39,7 +39,8 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 
     Example: seesae db backup seesae-2026-11-22.dump
     """
-    from app.supervision.embedded_postgres import database, libpq_url
+    from app.db import libpq_url
+    from app.supervision.embedded_postgres import database
 
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
@@ -56,7 +57,8 @@ def restore(
 
     Either all of it is restored, or nothing changes.
     """
-    from app.supervision.embedded_postgres import database, libpq_url
+    from app.db import libpq_url
+    from app.supervision.embedded_postgres import database
     from app.supervision.instance_lock import InstanceLock
 
     settings = settings_with()

@@ -89,9 +89,12 @@ def export(
 async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> dict[str, Any]:
     from app.cli.local_runs import local_job_context
     from app.exchange.weights import export_sae
+    from app.pipeline.registered import open_sae
 
     async with local_job_context(settings) as ctx:
-        return await export_sae(ctx, sae, format, folder)
+        opened, detail = await open_sae(ctx, sae)
+    files = export_sae(opened, format, folder)
+    return {"sae": detail.slug, "features": detail.d_sae, "format": format, "folder": str(folder), "files": files}
 
 
 def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:

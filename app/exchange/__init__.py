@@ -1,11 +1,11 @@
 """SAEs and features as the files of other packages.
 
     weights      an SAE in a public format
-    features     features as files: which ones, into which folder; the one entry of the three below
-    jsonl        what the API says of each feature, one per line
+    features     features as files; the entry point of the three formats below
+    jsonl        the API's JSON of each feature, one per line
     static_site  a folder of HTML that opens from a disk
-    drawings     its charts, which need no script
+    drawings     its charts, which work without scripts
     neuronpedia  SAEDashboard's and Neuronpedia's files, in and out
 
-Only `weights` needs torch; the others read the database, as pages do.
+Only `weights` imports torch; the others read the database, as pages do.
 """

@@ -1,4 +1,4 @@
-"""Export the features of an SAE: read in one transaction, written beside their folder, and moved there when whole."""
+"""Export the features of an SAE: read in one transaction, written to a temporary folder, moved when complete."""
 
 import re
 import shutil
@@ -17,20 +17,20 @@ from app.queries.features import FeatureDetail, feature_numbers, get_feature
 from app.queries.saes import IndexInfo, SaeDetail, get_sae, list_saes
 
 Progress = Callable[[int, int], None]
-"""Told how many features are written, and of how many."""
+"""Called with the number of written features and the total."""
 
 _RANGE = re.compile(r" *(?P<first>[0-9]{1,9}) *(- *(?P<last>[0-9]{1,9}) *)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Ranges of numbers of features, ends included, in order."""
+    """Ranges of feature numbers, ends included, in order."""
 
     ranges: tuple[tuple[int, int], ...]
 
     @classmethod
     def parse(cls, text: str) -> "Selection":
-        """`0-99,250`.
+        """Parse a selection such as `0-99,250`.
 
         Raises:
             Unprocessable: it is no list of numbers and ranges.
@@ -55,7 +55,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An SAE whose features leave; `numbers` are theirs, in order."""
+    """An SAE to export, with the numbers of its features, in order."""
 
     session: AsyncSession
     sae: SaeDetail
@@ -63,7 +63,7 @@ class Source:
     numbers: list[int]
 
     async def features(self, progress: Progress) -> AsyncIterator[FeatureDetail]:
-        """The features, in order."""
+        """Yield the features, in order."""
         for done, number in enumerate(self.numbers):
             if done % 16 == 0:
                 progress(done, len(self.numbers))
@@ -73,7 +73,7 @@ class Source:
         progress(len(self.numbers), len(self.numbers))
 
     async def examples(self, feature: int) -> list[ExampleView]:
-        """The examples of a feature, by band and rank, with their documents."""
+        """Return the examples of a feature, by band and rank, with their documents."""
         return await get_examples(self.session, self.sae, feature)
 
 
@@ -89,7 +89,7 @@ async def export_features(
     selection: Selection | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Let `write` fill `folder`, an absolute path, with the features of an SAE.
+    """Fill `folder`, an absolute path, with the features of an SAE by `write`.
 
     Raises:
         NotFound: there is no such SAE.
@@ -115,7 +115,7 @@ def _size(folder: Path) -> dict[str, int]:
 async def _source(
     sessions: async_sessionmaker[AsyncSession], slug: str, selection: Selection | None
 ) -> AsyncIterator[Source]:
-    """The SAE with its index held: to have read the SAE keeps its index there until the transaction ends."""
+    """Return the SAE; reading it keeps its index from being dropped until the transaction ends."""
     async with sessions() as session:
         sae = await get_sae(session, slug)
         if sae is None:
@@ -134,7 +134,7 @@ async def _source(
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which is then moved to `folder`: that is there whole, or as it was.
+    """Yield a folder to fill, which is then moved to `folder`; after a failure `folder` is as it was.
 
     Raises:
         Conflict: there is something already.

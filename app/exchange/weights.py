@@ -1,42 +1,36 @@
 """Export an SAE in a public format.
 
-This is no run: it takes seconds, writes to a folder of the machine that the command was given on, which a worker may
-not have, and leaves nothing that the site would show.
+An export is not a run: it takes seconds, writes to a folder of the machine that the command was given on, which a
+worker may not have, and leaves nothing for the site to show.
 """
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from app.errors import Conflict, UserError
-from app.pipeline.registered import open_sae
-from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS
 from sae_core.files import sha256_file
 from sae_core.saes import SAE
 
 
-async def export_sae(ctx: JobContext, slug: str, format: str, folder: Path) -> dict[str, Any]:
-    """Write a registered SAE, with what is known of its origin, into `folder`, an absolute path.
+def export_sae(sae: SAE, format: str, folder: Path) -> dict[str, str]:
+    """Write an SAE, with what is known of its origin, into `folder`, and return the hashes of its files by name.
 
     Raises:
-        NotFound: there is no such SAE.
-        CheckpointError: its files cannot be read, or the format cannot say what it does.
+        CheckpointError: the format cannot express what the SAE computes.
         Conflict: the folder holds something else.
         UserError: SeeSAE does not write this format, or the folder cannot be written.
         ArtifactError: the disk is full.
     """
-    sae, detail = await open_sae(ctx, slug)
     try:
-        files = _export(sae, format, folder)
+        return _export(sae, format, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}. Choose another folder.") from error
-    return {"sae": detail.slug, "features": detail.d_sae, "format": format, "folder": str(folder), "files": files}
 
 
 def _export(sae: SAE, format: str, folder: Path) -> dict[str, str]:
-    """Write the files beside `folder` and move them there; their hashes by name."""
+    """Write the files beside `folder`, then move them into it."""
     writable = {name: layout.write for name, layout in FORMATS.items() if layout.write is not None}
     if format not in writable:
         raise UserError(f"SeeSAE does not write {format!r}. Give one of {', '.join(writable)}.")

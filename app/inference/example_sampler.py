@@ -1,4 +1,4 @@
-"""Examples out of an activation store: from any part of a feature's range, beyond the few that the index keeps."""
+"""Sample examples from an activation store: any part of a feature's range, beyond the few that the index keeps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sae_core.store.activation_store import ActivationStore, FeatureBlock
 
 @dataclass(frozen=True, slots=True)
 class ActivationRange:
-    """Activations in (low, high] of one feature, as a histogram's bins hold them; in one sequence, if it is named."""
+    """Activations of one feature in (low, high], as a histogram's bins hold them; in one sequence, if it is given."""
 
     feature: int
     low: float
@@ -24,14 +24,14 @@ class ActivationRange:
 def sample_examples(
     store: ActivationStore, wanted: ActivationRange, *, length: int, limit: int, seed: int
 ) -> tuple[int, list[StoredExample]]:
-    """How many activations are wanted, and some of them, drawn at random, no two of one sequence, strongest first.
+    """Return the number of activations in the range, and a random sample of one per sequence, strongest first.
 
     Args:
         store: of the index.
-        wanted: which activations.
-        length: positions in a sequence.
-        limit: draw no more than these.
-        seed: equal ones draw the same.
+        wanted: the range.
+        length: positions per sequence.
+        limit: largest number of examples.
+        seed: equal seeds give the same sample.
     """
     block = store.block(wanted.feature, wanted.feature + 1)
     sequence = block.position // length

@@ -1,4 +1,4 @@
-"""How unusual a feature's activations are for the feature itself, and the order that this gives.
+"""Percentiles of activations within their own feature's distribution, and the ranking by them.
 
 **Percentile.** Raw activations cannot be compared between features: each has a scale of its own. So an activation is
 placed within the feature's own distribution of non-zero activations over the index, taken from the stored histogram
@@ -25,7 +25,7 @@ Values = Float64[np.ndarray, " entry"]
 
 
 class ActivationDistributions:
-    """Of the non-zero activations of an index's features, as cumulated histogram counts; filled in as they are needed.
+    """Distributions of an index's nonzero activations per feature: cumulative histogram counts, added on demand.
 
     Args:
         d_sae: features of the SAE.
@@ -39,37 +39,37 @@ class ActivationDistributions:
         self._cumulated = np.zeros((d_sae, HISTOGRAM_BINS + 1), np.int64)
 
     def unknown(self, features: FeatureIds) -> list[int]:
-        """Those of these features whose histograms are still to be added."""
+        """Return those of these features whose histograms must still be added."""
         missing: list[int] = features[~self._known[features]].tolist()
         return missing
 
     def add(self, asked: Collection[int], found: Mapping[int, Histogram]) -> None:
-        """Take in histograms; a feature that was asked for and not found counts as never active."""
+        """Add histograms; a feature that was requested but not found counts as never active."""
         self._known[list(asked)] = True
         for number, histogram in found.items():
             self._maximum[number] = histogram.edges[-1]
             np.cumsum(histogram.counts, out=self._cumulated[number, 1:])
 
     def maximum(self, features: FeatureIds) -> Values:
-        """The strongest activation of each of these features in the index; 0 for one that was never active."""
+        """Return the maximum activation of each of these features in the index; 0 for one that was never active."""
         maximum: Values = self._maximum[features]
         return maximum
 
     def percentiles(self, features: FeatureIds, activations: Values) -> Values:
-        """For each entry, the share of its feature's activations below it, 0 to 100; 100 for a feature never active."""
+        """Return the share of the feature's activations below each entry, 0 to 100; 100 for a feature never active."""
         edges = self._maximum[features, None] * np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
         upper = (edges < activations[:, None]).sum(axis=1).clip(1, HISTOGRAM_BINS)
         entry = np.arange(len(features))
         low, high = edges[entry, upper - 1], edges[entry, upper]
         below, upto = self._cumulated[features, upper - 1], self._cumulated[features, upper]
         total = self._cumulated[features, -1]
-        with np.errstate(divide="ignore", invalid="ignore"):  # of features that were never active
+        with np.errstate(divide="ignore", invalid="ignore"):  # for features that were never active
             inside = (activations - low) / (high - low) * (upto - below)
             shares = 100 * (below + inside) / total
         return np.where((total == 0) | (activations >= edges[:, -1]), 100.0, shares)
 
     def scores(self, features: FeatureIds, maxima: Values, counted: int) -> Values:
-        """What a text of `counted` tokens ranks by, 0 to 1: see the module's docstring."""
+        """Return the ranking scores in a text of `counted` tokens, 0 to 1: see the module's docstring."""
         expected = counted * self._cumulated[features, -1] / max(self.tokens, 1)
         score: Values = (self.percentiles(features, maxima) / 100) ** np.maximum(1.0, expected)
         return score
@@ -78,13 +78,13 @@ class ActivationDistributions:
 def ranked(
     features: FeatureIds, maxima: Values, distributions: ActivationDistributions | None, counted: int
 ) -> FeatureIds:
-    """The features, best first; without an index their maxima decide alone.
+    """Return the features, best first; without an index only their maxima decide.
 
     Args:
         features: distinct numbers.
-        maxima: each one's strongest activation in the text.
-        distributions: of the index, if there is one; it must know the features.
-        counted: tokens of the text that features were looked for on.
+        maxima: maximum activation of each in the text.
+        distributions: those of the index, with these features added; None without an index.
+        counted: number of counted tokens of the text.
     """
     score = np.zeros(len(features)) if distributions is None else distributions.scores(features, maxima, counted)
     return features[np.lexsort((features, -maxima, -score))]

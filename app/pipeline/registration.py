@@ -27,14 +27,16 @@ async def register_model(ctx: JobContext, model: LanguageModel) -> ModelInfo:
     async with ctx.sessions.begin() as session:
         return await models.register_model(
             session,
-            name=model.name,
-            source=model.source,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            vocab_size=model.vocab_size,
-            weights_sha256=model.weights_sha256,
-            tokenizer_sha256=model.tokenizer_sha256,
-            bos_token_id=model.bos_token_id,
+            models.ModelRow(
+                name=model.name,
+                source=model.source,
+                n_layers=model.n_layers,
+                d_model=model.d_model,
+                vocab_size=model.vocab_size,
+                weights_sha256=model.weights_sha256,
+                tokenizer_sha256=model.tokenizer_sha256,
+                bos_token_id=model.bos_token_id,
+            ),
             token_bytes=model.token_bytes(),
             special_token_ids=model.special_token_ids,
         )
@@ -55,24 +57,26 @@ async def register_trained(
     async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
-            slug=slug,
-            model_id=model.id,
-            **inputs.hooks.names(),
-            architecture=config.architecture,
-            d_in=inputs.activations.d_in,
-            d_sae=config.d_sae,
-            k=config.k if config.takes_k else None,
-            artifact=str(folder.relative_to(ctx.artifacts.root)),
-            weights_sha256=sha256_file(folder / WEIGHTS),
-            config={
-                **asdict(config.resolved()),
-                "corpus": inputs.corpus.slug,
-                "sequences": inputs.sequences.sha256,
-                "training_key": training_key,
-                "run": run_id,
-            },
-            metrics={},
-            created_by=created_by,
+            saes.SaeRow(
+                slug=slug,
+                model_id=model.id,
+                **inputs.hooks.names(),
+                architecture=config.architecture,
+                d_in=inputs.activations.d_in,
+                d_sae=config.d_sae,
+                k=config.k if config.takes_k else None,
+                artifact=str(folder.relative_to(ctx.artifacts.root)),
+                weights_sha256=sha256_file(folder / WEIGHTS),
+                config={
+                    **asdict(config.resolved()),
+                    "corpus": inputs.corpus.slug,
+                    "sequences": inputs.sequences.sha256,
+                    "training_key": training_key,
+                    "run": run_id,
+                },
+                metrics={},
+                created_by=created_by,
+            ),
         )
 
 
@@ -90,18 +94,20 @@ async def register_imported(
     async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
-            slug=slug,
-            model_id=model.id,
-            **hooks.names(),
-            architecture=sae.architecture,
-            d_in=sae.d_in,
-            d_sae=sae.d_sae,
-            k=sae.k,
-            artifact=str(ctx.artifacts.sae(slug).relative_to(ctx.artifacts.root)),
-            weights_sha256=weights_sha256,
-            config=config,
-            metrics={},
-            created_by=created_by,
+            saes.SaeRow(
+                slug=slug,
+                model_id=model.id,
+                **hooks.names(),
+                architecture=sae.architecture,
+                d_in=sae.d_in,
+                d_sae=sae.d_sae,
+                k=sae.k,
+                artifact=str(ctx.artifacts.sae(slug).relative_to(ctx.artifacts.root)),
+                weights_sha256=weights_sha256,
+                config=config,
+                metrics={},
+                created_by=created_by,
+            ),
         )
 
 
@@ -112,21 +118,25 @@ async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> Sequenc
     async with ctx.sessions.begin() as session:
         registered = await corpora.register_corpus(
             session,
-            slug=corpus.slug,
-            title=corpus.title,
-            source=corpus.source,
-            licence=corpus.licence or "",
-            attribution=corpus.attribution or "",
-            sha256=corpus.sha256,
-            documents=len(corpus.documents),
+            corpora.CorpusRow(
+                slug=corpus.slug,
+                title=corpus.title,
+                source=corpus.source,
+                licence=corpus.licence or "",
+                attribution=corpus.attribution or "",
+                sha256=corpus.sha256,
+                documents=len(corpus.documents),
+            ),
         )
         return await corpora.register_sequences(
             session,
-            corpus_id=registered.id,
-            model_id=model.id,
-            length=sequences.length,
-            tokens=sequences.n_counted,
-            sha256=sequences.sha256,
+            corpora.SequenceSetRow(
+                corpus_id=registered.id,
+                model_id=model.id,
+                length=sequences.length,
+                tokens=sequences.n_counted,
+                sha256=sequences.sha256,
+            ),
             documents=[DocumentRow(entry.title, entry.topic, entry.metadata) for entry in sequences.documents],
             sequences=list(unpadded(sequences)),
         )

@@ -1,4 +1,4 @@
-"""Comparisons of SAEs: what the features of one have in another."""
+"""Comparisons of SAEs: the counterparts of one SAE's features in another."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ from app.queries.sql.pg_safe import clean_json
 from app.tables import Comparison, FeatureMatch, Sae
 
 Listing = Literal["matched", "unmatched", "split"]
-"""Features that have a partner, that have none, that have two parts or more in the other SAE."""
+"""Lists of features: with a partner, without one, with two or more parts in the other SAE."""
 
 MAX_LIMIT = 200
 
 
 class FeatureMatchRow(NamedTuple):
-    """What one feature has in the other SAE, as `sae_core.matching.match` computes it; None for no partner."""
+    """Counterparts of one feature in the other SAE, as `sae_core.matching.match` computes it; None for no partner."""
 
     feature: int
-    count: int  # type: ignore[assignment]  # it shadows tuple.count, which a row has no use for
+    count: int  # type: ignore[assignment]  # it shadows tuple.count, which no row needs
     near: int | None
     near_cosine: float
     near_correlation: float
@@ -62,7 +62,7 @@ class FeatureMatchRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """A feature of the other SAE. What is said of activity is None where directions alone were compared.
+    """A feature of the other SAE. Fields about activity are None if only directions were compared.
 
     `joint` are the tokens on which both are active, `given_this` is P(other active | this active).
     """
@@ -77,59 +77,59 @@ class Partner:
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """What one feature has in another SAE."""
+    """Counterparts of one feature in another SAE."""
 
     feature: int
     near: Partner | None
-    """The one nearest in direction."""
+    """The nearest in direction."""
     near_matched: bool
-    """Whether that is mutual and above the floor."""
+    """True if that is mutual and above the floor."""
     coactive: Partner | None
-    """The one that correlates most; None if none does, or directions alone were compared."""
+    """The most correlated; None if none correlates, or only directions were compared."""
     coactive_matched: bool
     parent: Partner | None
-    """The one that this feature is a part of."""
+    """The feature that this one is a part of."""
     parts: int
     """Features of the other SAE that are parts of this one."""
     covered: float | None
-    """Share of its tokens on which a part is active."""
+    """Share of this feature's tokens on which a part is active."""
 
     @property
     def best(self) -> Partner | None:
-        """The one to show beside it: by activity where that is known, else by direction."""
+        """Return the counterpart to show: by activity if that is known, else by direction."""
         return self.coactive or self.near
 
     @property
     def matched(self) -> bool:
-        """Whether `best` is a one-to-one match."""
+        """True if `best` is a one-to-one match."""
         return self.coactive_matched if self.coactive else self.near_matched
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:
-    """A comparison seen from one of its two SAEs, `this`."""
+    """A comparison from the view of one of its two SAEs, `this`."""
 
     id: int
     side: int
-    """Which of the two `this` is in the table."""
+    """Side of `this` in the table."""
     other_id: int
     sequence_set_id: int | None
     tokens: int
-    """Counted tokens that activity was compared on; 0 where directions alone were."""
+    """Counted tokens on which activity was compared; 0 if only directions were."""
     this: Mapping[str, Any]
-    """Counts and histograms of `this` one's features; `app.pipeline.compare` says which."""
+    """Counts and histograms of the features of `this`, as `app.pipeline.compare` makes them."""
     other: Mapping[str, Any]
     provenance: Mapping[str, Any]
     created_at: datetime
 
     def is_of(self, *saes: SaeDetail) -> bool:
-        """Whether activity was compared on the text that these SAEs are indexed on now."""
+        """True if activity was compared on the text on which these SAEs are indexed now."""
         return all(sae.index is not None and sae.index.sequence_set.id == self.sequence_set_id for sae in saes)
 
 
 @dataclass(frozen=True, slots=True)
 class CounterpartPage:
-    """One page of a list; `total` counts all of its features, on all pages."""
+    """One page of a list; `total` counts the features of all pages."""
 
     rows: tuple[Counterpart, ...]
     next_cursor: str | None
@@ -147,7 +147,7 @@ async def publish_comparison(
     summary: Mapping[str, Any],
     rows: Sequence[Iterable[FeatureMatchRow]],
 ) -> int:
-    """Write a comparison, of `a` with the lower id, in the place of an earlier one, and answer its id.
+    """Write a comparison, of `a` with the lower id, replacing an earlier one, and return its id.
 
     Readers see the old one or the new one, whole, once the session commits.
 
@@ -173,7 +173,7 @@ async def publish_comparison(
 
 
 async def get_comparison(session: AsyncSession, this: SaeDetail, other: SaeDetail) -> ComparisonView | None:
-    """The comparison of two SAEs, seen from the first."""
+    """Return the comparison of two SAEs from the view of the first."""
     a, b = sorted((this.id, other.id))
     row = await session.scalar(
         select(Comparison).where(Comparison.a_id == a, Comparison.b_id == b).execution_options(populate_existing=True)
@@ -182,7 +182,7 @@ async def get_comparison(session: AsyncSession, this: SaeDetail, other: SaeDetai
 
 
 async def list_comparisons(session: AsyncSession, sae: SaeDetail) -> list[ComparisonView]:
-    """All comparisons of an SAE, seen from it, the newest SAE first."""
+    """Return all comparisons of an SAE from its view, newest SAE first."""
     rows = await session.scalars(
         select(Comparison)
         .where(or_(Comparison.a_id == sae.id, Comparison.b_id == sae.id))
@@ -192,13 +192,13 @@ async def list_comparisons(session: AsyncSession, sae: SaeDetail) -> list[Compar
 
 
 async def list_compared(session: AsyncSession, *, limit: int) -> list[tuple[int, int]]:
-    """Ids of the SAEs of each comparison, the newest first."""
+    """Return the SAEs' ids of each comparison, newest first."""
     rows = await session.execute(select(Comparison.a_id, Comparison.b_id).order_by(Comparison.id.desc()).limit(limit))
     return [(a, b) for a, b in rows]
 
 
 async def comparisons_tag(session: AsyncSession, sae_id: int) -> tuple[tuple[Any, ...], ...]:
-    """What a page that shows an SAE's comparisons is known by: it changes with them, and with the others' labels."""
+    """Return a version tag of an SAE's comparisons, which changes with them and with the other SAEs' labels."""
     rows = await session.execute(_TAG, {"sae": sae_id})
     return tuple(tuple(row) for row in rows)
 
@@ -214,7 +214,7 @@ _TAG = (
 async def get_counterparts(
     session: AsyncSession, comparison: ComparisonView, features: Iterable[int], *, of_other: bool = False
 ) -> dict[int, Counterpart]:
-    """What these features of `this` one (or of the other) have in the other (or in this), by number."""
+    """Return the counterparts of these features of `this` (or of the other SAE), by feature."""
     side = _side(comparison, of_other)
     rows = await session.execute(
         _rows().where(
@@ -229,7 +229,7 @@ async def get_counterparts(
 async def counterparts_everywhere(
     session: AsyncSession, comparisons: Sequence[ComparisonView], feature: int
 ) -> dict[int, Counterpart]:
-    """What one feature has in every other SAE that its own was compared with, by the comparison's id."""
+    """Return the counterparts of one feature in each compared SAE, by the comparison's id."""
     if not comparisons:
         return {}
     own = [
@@ -244,7 +244,7 @@ async def counterparts_everywhere(
 async def get_parts(
     session: AsyncSession, comparison: ComparisonView, feature: int, *, limit: int = MAX_LIMIT
 ) -> list[Counterpart]:
-    """Features of the other SAE that are parts of this one's `feature`, those first that share most of its tokens.
+    """Return the features of the other SAE that are parts of `feature`, by share of its tokens, largest first.
 
     Each is seen from its own SAE: its `parent` is `feature`.
     """
@@ -270,8 +270,9 @@ async def list_counterparts(
     limit: int = 50,
     cursor: str | None = None,
 ) -> CounterpartPage:
-    """One page of features of `this` SAE (or of the other): the best matches, the commonest without a partner, or those
-    with the most parts come first.
+    """Return one page of features of `this` SAE (or of the other).
+
+    The best matches come first, or the densest features without a partner, or those with the most parts.
 
     Raises:
         Unprocessable: no such list, a limit that is not possible, or a cursor of another list.
@@ -298,12 +299,12 @@ async def list_counterparts(
 
 
 def _listed(listing: Listing, comparison: ComparisonView) -> tuple[Any, Any]:
-    """Which rows a list has, and by what they come. Literal numbers, because the planner must see the partial index."""
+    """Return the condition and order of a list. Numbers are literal, so that the planner can use the partial index."""
     if listing == "split":
         return FeatureMatch.parts > literal_column("1"), FeatureMatch.parts
     if listing == "unmatched":
         without = and_(~FeatureMatch.near_matched, ~FeatureMatch.coactive_matched)
-        # A dead feature has no partner in activity because it has none at all.
+        # A dead feature has no partner in activity, because it is never active.
         return (
             and_(without, FeatureMatch.count > literal_column("0")) if comparison.tokens else without,
             FeatureMatch.count,
@@ -318,7 +319,7 @@ def _side(comparison: ComparisonView, of_other: bool) -> int:
 
 
 def _rows() -> Select[Any]:
-    """Rows with how often their partners are active."""
+    """Select rows with the densities of their partners."""
     near, coactive, parent = (aliased(FeatureMatch) for _ in range(3))
     query = select(
         FeatureMatch.__table__,
@@ -374,7 +375,7 @@ def _counterpart(row: Row[Any], comparison: ComparisonView) -> Counterpart:
 
 
 def _partner(row: Row[Any], name: str, active: bool) -> Partner | None:
-    """The partner in the columns that begin with `name`."""
+    """Return the partner in the columns that begin with `name`."""
     values = row._mapping
     if values[name] is None:
         return None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -35,7 +35,7 @@ class CorpusInfo:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSetInfo:
-    """All sequences packed from one corpus by one tokenizer; `tokens` are the counted ones."""
+    """All sequences packed from one corpus by one tokenizer; `tokens` is the number of counted ones."""
 
     id: int
     corpus: CorpusInfo
@@ -48,76 +48,80 @@ class SequenceSetInfo:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """One document to register; its number is its place."""
+    """One document to register; its number is its position in the list."""
 
     title: str
     topic: str | None = None
     metadata: Mapping[str, Any] | None = None
 
 
-async def register_corpus(
-    session: AsyncSession,
-    *,
-    slug: str,
-    title: str,
-    source: str,
-    licence: str,
-    attribution: str,
-    sha256: str,
-    documents: int,
-) -> CorpusInfo:
-    """The corpus of this slug and hash, registered if it is new.
+@dataclass(frozen=True, slots=True)
+class CorpusRow:
+    """One corpus to register; `documents` is their number."""
+
+    slug: str
+    title: str
+    source: str
+    licence: str
+    attribution: str
+    sha256: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSetRow:
+    """One sequence set to register; `tokens` is the number of counted tokens."""
+
+    corpus_id: int
+    model_id: int
+    length: int
+    tokens: int
+    sha256: str
+
+
+async def register_corpus(session: AsyncSession, row: CorpusRow) -> CorpusInfo:
+    """Register a corpus, or return the one with this slug and hash.
 
     Raises:
         Conflict: the slug belongs to a corpus with other text.
     """
-    values = {"title": title, "source": source, "licence": licence, "attribution": attribution}
-    await session.execute(
-        insert(Corpus)
-        .values(slug=slug, sha256=sha256, documents=documents, **{k: clean_text(v) for k, v in values.items()})
-        .on_conflict_do_nothing(index_elements=["slug"])
+    clean = replace(
+        row,
+        title=clean_text(row.title),
+        source=clean_text(row.source),
+        licence=clean_text(row.licence),
+        attribution=clean_text(row.attribution),
     )
-    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == slug))).one())
-    if corpus.sha256 != sha256:
-        raise Conflict(f"A corpus named {slug} with other text is registered already: give this one another name.")
+    await session.execute(insert(Corpus).values(asdict(clean)).on_conflict_do_nothing(index_elements=["slug"]))
+    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == row.slug))).one())
+    if corpus.sha256 != row.sha256:
+        raise Conflict(f"A corpus named {row.slug} with other text is registered already: give this one another name.")
     return corpus
 
 
 async def register_sequences(
     session: AsyncSession,
+    row: SequenceSetRow,
     *,
-    corpus_id: int,
-    model_id: int,
-    length: int,
-    tokens: int,
-    sha256: str,
     documents: Sequence[DocumentRow],
     sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> SequenceSetInfo:
-    """The sequence set of this hash, copied in if it is new.
+    """Register a sequence set and copy its sequences, or return the one with this hash.
 
     Args:
-        tokens: how many tokens count: without padding, BOS and special tokens.
         documents: in order of their number.
         sequences: token ids without padding and, for each token, its document's number (-1 for BOS and separators).
     """
     created = await session.scalar(
         insert(SequenceSet)
-        .values(
-            corpus_id=corpus_id,
-            model_id=model_id,
-            length=length,
-            sequences=len(sequences),
-            tokens=tokens,
-            sha256=sha256,
-        )
+        .values(**asdict(row), sequences=len(sequences))
         .on_conflict_do_nothing(index_elements=["sha256"])
         .returning(SequenceSet.id)
     )
     if created is not None:
         await _copy_documents(session, created, documents)
         await _copy_sequences(session, created, sequences)
-    found = await session.scalar(select(SequenceSet.id).where(SequenceSet.sha256 == sha256))
+    found = await session.scalar(select(SequenceSet.id).where(SequenceSet.sha256 == row.sha256))
     info = await get_sequences(session, found or 0)
     assert info is not None
     return info
@@ -156,13 +160,13 @@ async def _copy_sequences(
 
 
 def run_lengths(document_of: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Positions at which another document begins, and that document: [-1, 4, 4, 7] gives [0, 1, 3] and [-1, 4, 7]."""
+    """Return where each run of a document begins, and the document: [-1, 4, 4, 7] gives [0, 1, 3], [-1, 4, 7]."""
     firsts = [next(run) for _, run in groupby(enumerate(document_of), key=itemgetter(1))]
     return [start for start, _ in firsts], [document for _, document in firsts]
 
 
 async def get_sequences(session: AsyncSession, sequence_set_id: int) -> SequenceSetInfo | None:
-    """The sequence set with this id."""
+    """Return the sequence set with this id."""
     row = (
         await session.execute(
             select(SequenceSet, Corpus)
@@ -174,7 +178,7 @@ async def get_sequences(session: AsyncSession, sequence_set_id: int) -> Sequence
 
 
 def corpus_info(corpus: Corpus) -> CorpusInfo:
-    """`corpus` as it leaves the queries."""
+    """Convert a table row."""
     return CorpusInfo(
         id=corpus.id,
         slug=corpus.slug,
@@ -188,7 +192,7 @@ def corpus_info(corpus: Corpus) -> CorpusInfo:
 
 
 def sequence_set_info(sequences: SequenceSet, corpus: Corpus) -> SequenceSetInfo:
-    """`sequences` with its corpus, as they leave the queries."""
+    """Convert a table row and that of its corpus."""
     return SequenceSetInfo(
         id=sequences.id,
         corpus=corpus_info(corpus),

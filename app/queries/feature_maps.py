@@ -1,4 +1,4 @@
-"""Maps of an index's features: where each lies, and what it may be coloured by."""
+"""Maps of an index's features: coordinates, and values to colour by."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from app.tables import Feature, FeatureMap, Label
 
 @dataclass(frozen=True, slots=True)
 class FeaturePoints:
-    """All features of an index, in columns of equal length by number."""
+    """All features of an index: columns of equal length, by feature."""
 
     index: Sequence[int]
     density: Sequence[float]
     max: Sequence[float]
     topic: Sequence[int]
-    """Number of the topic that each feature prefers; -1 for none."""
+    """Most preferred topic of each feature; -1 for none."""
     topics: tuple[str, ...]
     labelled: Sequence[int]
     """Features with a submitted label."""
     x: Sequence[float] | None
-    """Where each lies on the map of directions; None while there is none."""
+    """Coordinates on the map of directions; None until a map exists."""
     y: Sequence[float] | None
 
 
 async def put_map(
     session: AsyncSession, sae: SaeDetail, x: Sequence[float], y: Sequence[float], settings: Mapping[str, Any]
 ) -> None:
-    """Write the map of the SAE's current index, in the place of a former one."""
+    """Write the map of the SAE's current index, replacing an earlier one."""
     assert sae.index is not None
     values = {"x": list(x), "y": list(y), "settings": clean_json(settings)}
     new = insert(FeatureMap).values(index_id=sae.index.id, **values)
@@ -42,14 +42,14 @@ async def put_map(
 
 
 async def map_settings(session: AsyncSession, sae: SaeDetail) -> Mapping[str, Any] | None:
-    """How the map of the SAE's current index was made; None where there is none."""
+    """Return the settings of the current index's map; None if there is no map."""
     if sae.index is None:
         return None
     return await session.scalar(select(FeatureMap.settings).where(FeatureMap.index_id == sae.index.id))
 
 
 async def feature_points(session: AsyncSession, sae: SaeDetail) -> FeaturePoints | None:
-    """All features of the SAE's current index; None where there is no index."""
+    """Return all features of the SAE's current index; None if there is no index."""
     if sae.index is None:
         return None
     index = {"index": sae.index.id}

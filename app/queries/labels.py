@@ -35,7 +35,7 @@ class LabelView:
 
 @dataclass(frozen=True, slots=True)
 class LabelRevisionView:
-    """A label as it stood at one version."""
+    """A label at one of its versions."""
 
     version: int
     status: str
@@ -48,7 +48,7 @@ class LabelRevisionView:
 
 @dataclass(frozen=True, slots=True)
 class LabelSummary:
-    """What a list says of a feature's labels: how many are submitted, and the newest one's text and author."""
+    """Summary of a feature's labels: the number of submitted ones, and the newest one's text and author."""
 
     count: int
     explanation: str
@@ -57,7 +57,7 @@ class LabelSummary:
 
 @dataclass(frozen=True, slots=True)
 class LabelText:
-    """What a person writes in a label."""
+    """Content of a label."""
 
     explanation: str
     categories: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class LabelText:
 
 
 async def list_labels(session: AsyncSession, sae_id: int, feature: int) -> list[LabelView]:
-    """All labels of one feature, newest first, drafts too."""
+    """Return all labels of one feature, newest first, including drafts."""
     labels = await session.scalars(_OF_FEATURE, {"sae": sae_id, "feature": feature})
     return [_view(label) for label in labels]
 
@@ -80,13 +80,13 @@ _OF_FEATURE = (
 
 
 async def get_label(session: AsyncSession, label_id: int) -> LabelView | None:
-    """The label with this id."""
+    """Return the label with this id."""
     label = await session.get(Label, label_id, populate_existing=True) if is_id(label_id) else None
     return None if label is None else _view(label)
 
 
 async def find_label(session: AsyncSession, sae_id: int, feature: int, author: str, label_set: str) -> LabelView | None:
-    """One person's label of a feature in a set."""
+    """Return one person's label of a feature in a set."""
     label = await session.scalar(
         select(Label)
         .where(Label.sae_id == sae_id, Label.feature == feature, Label.author == author, Label.label_set == label_set)
@@ -96,7 +96,7 @@ async def find_label(session: AsyncSession, sae_id: int, feature: int, author: s
 
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
-    """Summaries of the submitted labels of many features; features without one are absent."""
+    """Return summaries of the submitted labels of many features; features without one are absent."""
     rows = await session.execute(_SUBMITTED, {"sae": sae_id, "features": list(features)})
     summaries = {}
     for feature, labels in groupby(rows, key=lambda row: row.feature):
@@ -157,7 +157,7 @@ _ADDED_AT_ONCE = 1000
 
 
 async def add_labels(session: AsyncSession, sae_id: int, labels: Iterable[tuple[int, str, str]]) -> int:
-    """Write many submitted labels (feature, author, explanation) of the default set; how many were new.
+    """Write many submitted labels (feature, author, explanation) to the default set; return the number of new ones.
 
     One that its author has written already is left as it is.
     """
@@ -193,7 +193,7 @@ async def _count_changes(session: AsyncSession, sae_id: int, changes: int) -> No
 
 
 async def label_history(session: AsyncSession, label_id: int) -> list[LabelRevisionView]:
-    """All versions of a label, newest first; empty where there is no such label."""
+    """Return all versions of a label, newest first; empty if the label does not exist."""
     if not is_id(label_id):
         return []
     revisions = await session.scalars(

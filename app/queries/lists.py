@@ -23,7 +23,7 @@ from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.tables import Sae, SavedList, SavedListItem
 
 CHOICES = 100
-"""Lists that a feature's page offers to add to."""
+"""Most lists that a feature's page offers to add to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class ListView:
 
 @dataclass(frozen=True, slots=True)
 class ListSummary:
-    """A list, and how many features of which SAEs it holds: slugs with counts, the most first."""
+    """A list, with its number of features per SAE: slugs with counts, largest first."""
 
     list: ListView
     saes: tuple[tuple[str, int], ...]
 
     @property
     def features(self) -> int:
-        """Features of all SAEs."""
+        """Number of features of all SAEs."""
         return sum(count for _, count in self.saes)
 
 
@@ -68,7 +68,7 @@ class ListItem:
 
 @dataclass(frozen=True, slots=True)
 class ListedFeature:
-    """An item with what is known of its feature; `row` is None where the SAE has no index."""
+    """An item with its feature's row, which is None if the SAE has no index."""
 
     item: ListItem
     sae: SaeDetail
@@ -78,7 +78,7 @@ class ListedFeature:
 
 @dataclass(frozen=True, slots=True)
 class ListOfFeature:
-    """A list as a feature's page shows it, with its note on that feature."""
+    """A list for a feature's page, with its note on that feature."""
 
     public_id: str
     name: str
@@ -87,7 +87,7 @@ class ListOfFeature:
 
 @dataclass(frozen=True, slots=True)
 class FeatureLists:
-    """Lists that hold a feature, and of the others those that changed last; at most `CHOICES` each."""
+    """Lists that hold a feature, and the last changed of the others; at most `CHOICES` each."""
 
     holding: tuple[ListOfFeature, ...]
     others: tuple[ListOfFeature, ...]
@@ -97,13 +97,13 @@ class FeatureLists:
 
 
 async def insert_list(session: AsyncSession, *, public_id: str, name: str, description: str, author: str) -> ListView:
-    """A new list, without features."""
+    """Create an empty list."""
     new = insert(SavedList).values(public_id=public_id, name=name, description=description, author=author)
     return _view((await session.scalars(new.returning(SavedList))).one())
 
 
 async def get_list(session: AsyncSession, public_id: str, *, for_change: bool = False) -> ListView | None:
-    """The list at this address; with `for_change` nobody else can change it before this transaction ends."""
+    """Return the list with this public id; `for_change` locks it until the transaction ends."""
     if not storable(public_id):
         return None
     found = select(SavedList).where(SavedList.public_id == public_id).execution_options(populate_existing=True)
@@ -112,7 +112,7 @@ async def get_list(session: AsyncSession, public_id: str, *, for_change: bool = 
 
 
 async def list_lists(session: AsyncSession, *, limit: int, before: int | None = None) -> list[ListSummary]:
-    """Lists, the newest first; `before` is the id that the page before ended with."""
+    """Return lists, newest first; `before` is the last id of the previous page."""
     newest = select(SavedList).order_by(SavedList.id.desc()).limit(limit).execution_options(populate_existing=True)
     if before is not None:
         newest = newest.where(SavedList.id < min(before, MAX_INTEGER))
@@ -120,7 +120,7 @@ async def list_lists(session: AsyncSession, *, limit: int, before: int | None = 
 
 
 async def summaries(session: AsyncSession, lists: Sequence[ListView]) -> list[ListSummary]:
-    """What each of these lists holds."""
+    """Return each of these lists with its number of features per SAE."""
     count = func.count().label("count")
     rows = await session.execute(
         select(SavedListItem.list_id, Sae.slug, count)
@@ -139,7 +139,7 @@ async def summaries(session: AsyncSession, lists: Sequence[ListView]) -> list[Li
 async def bump_version(
     session: AsyncSession, list_id: int, *, name: str | None = None, description: str = ""
 ) -> ListView:
-    """Count a change of a list, by one version; with a `name`, its name and description are what changed."""
+    """Raise a list's version by one; with a `name`, also write name and description."""
     text = {} if name is None else {"name": name, "description": description, "text_version": SavedList.version + 1}
     changed = (
         update(SavedList)
@@ -177,14 +177,14 @@ def _view(kept: SavedList) -> ListView:
 async def list_items(
     session: AsyncSession, list_id: int, *, after: int = 0, limit: int | None = None
 ) -> list[ListItem]:
-    """Items of a list in order, from behind the position `after`."""
+    """Return items of a list in order, starting after the position `after`."""
     items = _items().where(SavedListItem.list_id == list_id, SavedListItem.position > min(max(after, 0), MAX_INTEGER))
     rows = await session.execute(items.order_by(SavedListItem.position).limit(limit))
     return [ListItem(*row) for row in rows]
 
 
 async def find_item(session: AsyncSession, list_id: int, sae: str, feature: int) -> ListItem | None:
-    """The item of this feature; `sae` is a slug."""
+    """Return the item of this feature; `sae` is a slug."""
     if not storable(sae) or feature not in range(MAX_INTEGER + 1):
         return None
     item = _items().where(SavedListItem.list_id == list_id, Sae.slug == sae, SavedListItem.feature == feature)
@@ -204,7 +204,7 @@ def _items() -> Select[int, str, int, int, str, int]:
 
 
 async def count_items(session: AsyncSession, list_id: int) -> int:
-    """How many features a list holds."""
+    """Return the number of features in a list."""
     held = select(func.count()).select_from(SavedListItem).where(SavedListItem.list_id == list_id)
     return await session.scalar(held) or 0
 
@@ -212,7 +212,7 @@ async def count_items(session: AsyncSession, list_id: int) -> int:
 async def insert_item(
     session: AsyncSession, list_id: int, sae_id: int, feature: int, *, note: str, version: int, position: int | None
 ) -> None:
-    """Add a feature that the list does not hold: at the end, or at a position, from which those behind it move on."""
+    """Add a feature that the list does not hold, at the end or at a position; later ones move back."""
     if position is None:
         last = select(func.max(SavedListItem.position)).where(SavedListItem.list_id == list_id)
         position = (await session.scalar(last) or 0) + 1
@@ -230,7 +230,7 @@ async def insert_item(
 async def replace_items(
     session: AsyncSession, list_id: int, items: Iterable[tuple[int, int, str]], *, version: int
 ) -> None:
-    """Let a list hold these features (SAE's id, feature, note) in this order, and no others."""
+    """Replace the items of a list by these (SAE's id, feature, note), in this order."""
     held = delete(SavedListItem).where(SavedListItem.list_id == list_id)
     await session.execute(held, execution_options={"synchronize_session": False})
     rows = (
@@ -247,7 +247,7 @@ async def write_note(session: AsyncSession, list_id: int, item: ListItem, note: 
 
 
 async def move_item(session: AsyncSession, list_id: int, item: ListItem, *, up: bool) -> bool:
-    """Let an item change places with the one before it, or behind it; False where there is none."""
+    """Swap an item with the one before or after it; return False if there is none."""
     position = SavedListItem.position
     beside = select(func.max(position) if up else func.min(position)).where(
         SavedListItem.list_id == list_id, position < item.position if up else position > item.position
@@ -265,7 +265,7 @@ async def move_item(session: AsyncSession, list_id: int, item: ListItem, *, up: 
 
 
 async def delete_item(session: AsyncSession, list_id: int, item: ListItem) -> None:
-    """Take an item out."""
+    """Remove an item."""
     held = delete(SavedListItem).where(*_of(list_id, item))
     await session.execute(held, execution_options={"synchronize_session": False})
 
@@ -284,7 +284,7 @@ def _of(list_id: int, item: ListItem) -> tuple[ColumnElement[bool], ...]:
 async def listed(
     session: AsyncSession, items: Collection[ListItem], *, with_examples: bool = True
 ) -> list[ListedFeature]:
-    """Items with their features: some queries for each SAE among them, however many features there are."""
+    """Return items with their features; the number of queries grows with the SAEs, not with the features."""
     saes = await get_saes(session, {item.sae_id for item in items})
     rows: dict[tuple[int, int], FeatureRow] = {}
     labels: dict[tuple[int, int], LabelSummary] = {}
@@ -305,7 +305,7 @@ async def listed(
 
 
 async def lists_of_feature(session: AsyncSession, sae_id: int, feature: int) -> FeatureLists:
-    """Which lists hold a feature, and which do not."""
+    """Return lists that hold a feature, and lists that do not."""
     rows = (await session.execute(_OF_FEATURE, {"sae": sae_id, "feature": feature})).all()
     holding = tuple(ListOfFeature(row.public_id, row.name, row.note) for row in rows if row.held)
     held = {each.public_id for each in holding}
@@ -314,7 +314,7 @@ async def lists_of_feature(session: AsyncSession, sae_id: int, feature: int) -> 
 
 
 def _of_feature(choices: int = CHOICES) -> Select[Any]:
-    """Both in one query. Lists that hold the feature are among those that changed last too, most of the time."""
+    """Both kinds in one query: most lists that hold the feature are among the last changed ones too."""
     named = SavedList.public_id, SavedList.name, SavedList.updated_at, SavedList.id
     holding = (
         select(*named, SavedListItem.note, literal(True).label("held"))

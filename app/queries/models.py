@@ -1,7 +1,7 @@
 """Language models and their tokens."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from weakref import WeakKeyDictionary
@@ -19,9 +19,8 @@ UNKNOWN = "\ufffd".encode()
 """Bytes of a token id that the vocabulary lacks; a model's embedding may be larger than its vocabulary."""
 _TOKEN = ("model_id", "id", "bytes", "special")
 
-
 NO_WEIGHTS = "none"
-"""Stands where a hash of weights would, for a model or an SAE that was imported as statistics only."""
+"""Replaces the hash of the weights of a model or SAE that was imported as statistics only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class ModelInfo:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model itself is known, or only its name and some of its tokens."""
+        """False if only a name and some tokens of the model are known."""
         return self.weights_sha256 != NO_WEIGHTS
 
 
@@ -54,37 +53,31 @@ class TokenInfo:
     special: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One language model to register."""
+
+    name: str
+    source: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    weights_sha256: str
+    tokenizer_sha256: str
+    bos_token_id: int | None
+
+
 async def register_model(
-    session: AsyncSession,
-    *,
-    name: str,
-    source: str,
-    n_layers: int,
-    d_model: int,
-    vocab_size: int,
-    weights_sha256: str,
-    tokenizer_sha256: str,
-    bos_token_id: int | None,
-    token_bytes: Sequence[bytes],
-    special_token_ids: Collection[int],
+    session: AsyncSession, row: ModelRow, *, token_bytes: Sequence[bytes], special_token_ids: Collection[int]
 ) -> ModelInfo:
-    """The model of this name and these hashes, registered with its vocabulary if it is new.
+    """Register a model with its vocabulary, or return the one with this name and these hashes.
 
     Raises:
         Conflict: the name belongs to a model with other weights or another tokenizer.
     """
     created = await session.scalar(
         insert(LanguageModel)
-        .values(
-            name=name,
-            source=source,
-            n_layers=n_layers,
-            d_model=d_model,
-            vocab_size=vocab_size,
-            weights_sha256=weights_sha256,
-            tokenizer_sha256=tokenizer_sha256,
-            bos_token_id=bos_token_id,
-        )
+        .values(asdict(row))
         .on_conflict_do_nothing(index_elements=["name"])
         .returning(LanguageModel.id)
     )
@@ -96,22 +89,24 @@ async def register_model(
             _TOKEN,
             ((created, number, token, number in special) for number, token in enumerate(token_bytes)),
         )
-    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == name))).one())
-    if (model.weights_sha256, model.tokenizer_sha256) != (weights_sha256, tokenizer_sha256):
-        raise Conflict(f"A model named {name} with other weights is registered already: give this one another name.")
+    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == row.name))).one())
+    if (model.weights_sha256, model.tokenizer_sha256) != (row.weights_sha256, row.tokenizer_sha256):
+        raise Conflict(
+            f"A model named {row.name} with other weights is registered already: give this one another name."
+        )
     return model
 
 
 async def register_without_weights(
     session: AsyncSession, *, name: str, source: str, n_layers: int, d_model: int, tokens: Iterable[bytes]
 ) -> tuple[ModelInfo, list[int]]:
-    """A model of which only a name and some tokens are known, with the ids of `tokens` in their order.
+    """Register a model of which only a name and some tokens are known; return it with the ids of `tokens`, in order.
 
-    Ids are made up, in the order in which tokens first come: each token is one entry, and tokens that are new to the
+    Ids are assigned in the order of first occurrence: each distinct token is one entry, and tokens that are new to the
     model are added to it.
 
     Args:
-        n_layers, d_model: 0 where they are not known.
+        n_layers, d_model: 0 if unknown.
 
     Raises:
         Conflict: the name belongs to a model with weights.
@@ -130,7 +125,7 @@ async def register_without_weights(
         .on_conflict_do_nothing(index_elements=["name"])
     )
     named = select(LanguageModel).where(LanguageModel.name == name)
-    model = (await session.scalars(named.with_for_update())).one()  # one import at a time adds tokens
+    model = (await session.scalars(named.with_for_update())).one()  # the lock lets one import at a time add tokens
     if model.weights_sha256 != NO_WEIGHTS:
         raise Conflict(f"A model named {name} with weights is registered already: give this one another name.")
     known = await session.execute(select(Token.bytes, Token.id).where(Token.model_id == model.id))
@@ -145,7 +140,7 @@ async def register_without_weights(
 
 
 def model_info(model: LanguageModel) -> ModelInfo:
-    """`model` as it leaves the queries."""
+    """Convert a table row."""
     return ModelInfo(
         id=model.id,
         name=model.name,
@@ -161,11 +156,9 @@ def model_info(model: LanguageModel) -> ModelInfo:
 
 
 async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Mapping[int, TokenInfo]:
-    """Vocabulary entries by id, these and maybe others; those that the vocabulary lacks are `UNKNOWN`."""
+    """Return these vocabulary entries by id, maybe among others; ids that the vocabulary lacks are `UNKNOWN`."""
     known = _vocabulary(session, model_id)
-    missing = [
-        number for number in set(ids) if number not in known
-    ]  # set difference would go through all that is known
+    missing = [number for number in set(ids) if number not in known]  # a set difference would visit all known ids
     if missing:
         rows = await session.execute(
             select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, in_array(Token.id, missing))
@@ -176,10 +169,10 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
 
 
 async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> list[int]:
-    """Tokens of a model that are this text, or this text after a space."""
+    """Return the ids of the tokens that are this text, or this text after a space."""
     spellings = [text.encode(), b" " + text.encode()]
     found = await session.scalars(
-        select(Token.id).where(Token.model_id == model_id, or_(*(Token.bytes == each for each in spellings)))
+        select(Token.id).where(Token.model_id == model_id, or_(*(Token.bytes == spelling for spelling in spellings)))
     )
     return sorted(found)
 
@@ -191,7 +184,7 @@ _vocabularies: WeakKeyDictionary[Engine, dict[int, dict[int, TokenInfo]]] = Weak
 
 
 def _vocabulary(session: AsyncSession, model_id: int) -> dict[int, TokenInfo]:
-    """The entries of a model's vocabulary that were read before: they never change, and every page shows hundreds."""
+    """Return the cached entries of a model's vocabulary, which never change and of which each page shows hundreds."""
     models = _vocabularies.setdefault(session.get_bind().engine, {})
     if sum(map(len, models.values())) > _MOST_TOKENS:
         models.clear()

@@ -1,8 +1,8 @@
-"""SAEs: what they are, and the overview of all their features."""
+"""SAEs, and the overview of their features."""
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,9 +20,9 @@ from app.tables import Corpus, Feature, FeatureIndex, Label, LanguageModel, Sae,
 
 @dataclass(frozen=True, slots=True)
 class DensityHistogram:
-    """Features by log10 of their density, dead ones apart; `edges` has one entry more than `counts`.
+    """Histogram of log10 density, dead features apart; `edges` has one more entry than `counts`.
 
-    The bins are equal, from the least density there can be (active on one token) to 1.
+    The bins are equal, from the lowest possible density (active on one token) to 1.
     """
 
     edges: tuple[float, ...]
@@ -32,7 +32,7 @@ class DensityHistogram:
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """The published index of an SAE. `tokens` were counted; `topics` are the names that features refer to."""
+    """The published index of an SAE. `tokens` is the number of counted ones; features refer to `topics` by position."""
 
     id: int
     sequence_set: SequenceSetInfo
@@ -42,9 +42,9 @@ class IndexInfo:
     published_at: datetime
     densities: DensityHistogram
     redundancies: tuple[int, ...]
-    """Features by the cosine of the decoder direction nearest to theirs, in equal bins from 0 to 1."""
+    """Histogram of each feature's largest decoder cosine with another, in equal bins from 0 to 1."""
     health: Mapping[str, int]
-    """How many features carry each health flag ("dead", "dense", ...); flags that none carries are absent."""
+    """Number of features per health flag ("dead", "dense", ...); flags without features are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class SaeDetail:
     model: ModelInfo
     hook: str
     hook_out: str | None
-    """What a transcoder reconstructs; None for an autoencoder."""
+    """Hook point that a transcoder reconstructs; None for an autoencoder."""
     architecture: str
     d_in: int
     d_sae: int
@@ -71,66 +71,56 @@ class SaeDetail:
     labelled: int
     """Features with at least one submitted label."""
     label_changes: int = 0
-    """Labels written so far: what shows labels is unchanged while this is."""
+    """Number of label writes so far; pages that show labels are unchanged while it is."""
 
     @property
     def has_weights(self) -> bool:
-        """Whether there is a dictionary to run text through; one that was imported as statistics only has none."""
+        """False for an SAE that was imported as statistics only, which cannot run on text."""
         return not self.weights_sha256.startswith(NO_WEIGHTS)
 
     @property
     def indexed(self) -> int:
-        """Features that the index has: all, but for one that was imported and describes only some."""
+        """Number of features in the index; an imported one may describe only some of the SAE's features."""
         return 0 if self.index is None else int(self.index.provenance.get("features", self.d_sae))
 
 
-async def register_sae(
-    session: AsyncSession,
-    *,
-    slug: str,
-    model_id: int,
-    hook: str,
-    hook_out: str | None = None,
-    architecture: str,
-    d_in: int,
-    d_sae: int,
-    k: float | None,
-    artifact: str,
-    weights_sha256: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    created_by: str,
-) -> SaeDetail:
-    """The SAE of this slug and these weights, registered if it is new; `artifact` and `metrics` are brought up to date.
+@dataclass(frozen=True, slots=True)
+class SaeRow:
+    """One SAE to register."""
+
+    slug: str
+    model_id: int
+    hook: str
+    architecture: str
+    d_in: int
+    d_sae: int
+    k: float | None
+    artifact: str
+    weights_sha256: str
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    created_by: str
+    hook_out: str | None = None
+
+
+async def register_sae(session: AsyncSession, row: SaeRow) -> SaeDetail:
+    """Register an SAE, or update `artifact` and `metrics` of the one with this slug and these weights.
 
     Raises:
         Conflict: the slug belongs to other weights, to which its labels belong too.
     """
-    new = insert(Sae).values(
-        slug=slug,
-        model_id=model_id,
-        hook=hook,
-        hook_out=hook_out,
-        architecture=architecture,
-        d_in=d_in,
-        d_sae=d_sae,
-        k=k,
-        artifact=artifact,
-        weights_sha256=weights_sha256,
-        config=clean_json(config),
-        metrics=clean_json(metrics),
-        created_by=created_by,
-    )
+    clean = replace(row, config=clean_json(row.config), metrics=clean_json(row.metrics))
+    new = insert(Sae).values(asdict(clean))
     written = await session.scalar(
         new.on_conflict_do_update(
             index_elements=["slug"],
             set_={"artifact": new.excluded.artifact, "metrics": Sae.metrics.concat(new.excluded.metrics)},
-            where=Sae.weights_sha256 == weights_sha256,
+            where=Sae.weights_sha256 == row.weights_sha256,
         ).returning(Sae.id)
     )
     if written is None:
-        raise Conflict(f"An SAE named {slug} with other weights is registered already: give this one another name.")
-    sae = await get_sae(session, slug)
+        raise Conflict(f"An SAE named {row.slug} with other weights is registered already: give this one another name.")
+    sae = await get_sae(session, row.slug)
     assert sae is not None
     return sae
 
@@ -143,13 +133,13 @@ async def set_metrics(session: AsyncSession, sae_id: int, metrics: Mapping[str, 
 
 
 async def list_saes(session: AsyncSession) -> list[SaeDetail]:
-    """All SAEs, newest first."""
+    """Return all SAEs, newest first."""
     rows = await session.execute(_ALL)
     return [_detail(*row) for row in rows]
 
 
 async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
-    """The SAE with this slug."""
+    """Return the SAE with this slug."""
     if not storable(slug):
         return None
     row = (await session.execute(_ONE, {"slug": slug})).one_or_none()
@@ -157,22 +147,22 @@ async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
 
 
 async def get_saes(session: AsyncSession, ids: Collection[int]) -> dict[int, SaeDetail]:
-    """These SAEs by id."""
+    """Return these SAEs by id."""
     rows = await session.execute(_THESE, {"ids": list(ids)})
     return {sae.id: sae for sae in (_detail(*row) for row in rows)}
 
 
 async def sae_sizes(session: AsyncSession, slugs: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Id and number of features of the SAEs with these slugs; those that do not exist are absent."""
+    """Return id and number of features by slug; SAEs that do not exist are absent."""
     rows = await session.execute(select(Sae.slug, Sae.id, Sae.d_sae).where(Sae.slug.in_(filter(storable, slugs))))
     return {slug: (number, size) for slug, number, size in rows}
 
 
 def _details() -> Select[Any]:
-    """Everything `_detail` needs.
+    """Select everything that `_detail` needs.
 
-    The query names the table `feature`, and so holds it until the reader's transaction ends: an index that was current
-    when the reader looked is then not dropped under it (`app.queries.publish`).
+    The query names the table `feature`, and so locks it until the reader's transaction ends: the index that the reader
+    saw as current is not dropped before (`app.queries.publish`).
     """
     labelled = select(func.count(Label.feature.distinct())).where(Label.sae_id == Sae.id, submitted).scalar_subquery()
     held = select(Feature.number).where(literal(False)).exists()
@@ -243,5 +233,5 @@ def _densities(index: FeatureIndex) -> DensityHistogram:
 
 
 def lowest_density(tokens: int) -> float:
-    """log10 of the least density there can be: active on one of so many tokens."""
+    """Return log10 of the lowest possible density, active on one of `tokens` tokens."""
     return -math.log10(max(tokens, 10))

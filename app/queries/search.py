@@ -1,4 +1,4 @@
-"""Search among features: full text over labels and top tokens."""
+"""Full-text search over the labels and top tokens of features."""
 
 import re
 
@@ -26,30 +26,30 @@ _SIMPLE: ColumnElement[str] = literal_column("'simple'")
 _ENGLISH: ColumnElement[str] = literal_column("'english'")
 _ZERO: ColumnElement[int] = literal_column("0")
 _TOP_TOKENS: ColumnElement[str] = literal_column(TOP_TOKENS)
-"""Literal, because the planner must see that they are those of the indexes."""
+"""Literal, so that the planner recognises the expressions of the indexes."""
 
 
 WORD = re.compile(r"[^\W_]+")
-"""A word of a search. Postgres' own parser would skip <script> as markup, and take a/b and foo.com for one word."""
+"""A word of a query. Postgres' own parser would skip <script> as markup, and read a/b and foo.com as one word."""
 
 
 def words(text: str) -> list[str]:
-    """The words that full text knows `text` by; none where it is all punctuation."""
+    """Return the words of `text` that full text indexes; none if it is all punctuation."""
     return WORD.findall(text)
 
 
 def searched_text(token: bytes) -> str:
-    """A token as it is searched: its words, or what else it is if it has none."""
+    """Return the text by which a token is found: its words, or the token itself if it has none."""
     text = token.decode(errors="ignore").replace("\0", "")
     return " ".join(words(text)) or text.strip()
 
 
 def matches(sae_id: int, query: str) -> ColumnElement[bool]:
-    """Whether a feature's top tokens or submitted labels match all words of `query`, each as a prefix.
+    """Return the condition that top tokens or submitted labels match all words of `query`, each as a prefix.
 
     One condition on `feature`, of two that each have an index: Postgres then visits a feature that matches once.
     """
-    terms = words(query) or query.split()  # what has no word in it is looked for as it is
+    terms = words(query) or query.split()  # a query without words is searched literally
     prefixes = " & ".join(f"{_quoted(term)}:*" for term in terms)
     of_tokens = _TOP_TOKENS.op("@@")(cast(func.lower(prefixes), TSQUERY))
     labelled = func.array(_labelled(sae_id, query).scalar_subquery(), type_=ARRAY(Integer))
@@ -57,13 +57,13 @@ def matches(sae_id: int, query: str) -> ColumnElement[bool]:
 
 
 def _labelled(sae_id: int, query: str) -> CompoundSelect[int]:
-    """Numbers of the features with a submitted label that matches."""
+    """Select the features with a matching submitted label."""
     of_sae = select(Label.feature).where(Label.sae_id == sae_id, submitted)
     category = func.unnest(Label.categories).column_valued("category")
     categorised = of_sae.where(
         func.cardinality(Label.categories) > _ZERO, exists().where(func.lower(category) == query.lower())
     )
-    if not words(query):  # full text knows words only; what has none has to be looked for by reading
+    if not words(query):  # full text indexes words only, so other queries need a scan
         return union(of_sae.where(Label.explanation.contains(query, autoescape=True)), categorised)
     simple = func.to_tsquery(_SIMPLE, " & ".join(f"{word}:*" for word in words(query)))
     english = func.websearch_to_tsquery(_ENGLISH, query)
@@ -71,6 +71,6 @@ def _labelled(sae_id: int, query: str) -> CompoundSelect[int]:
 
 
 def _quoted(term: str) -> str:
-    """A term of a tsquery, taken as it is."""
+    """Quote a term of a tsquery."""
     doubled = term.replace("\\", "\\\\").replace("'", "''")
     return f"'{doubled}'"

@@ -1,4 +1,4 @@
-"""Misspelt searches: words that match nothing, and the words spelled nearest to them.
+"""Spelling correction of searches: words that match nothing, and the most similar words that do.
 
 The words that can be found are those of the top tokens of an SAE's index and those of its submitted labels. They are
 read only once a search finds nothing, and kept: the tokens' until another index is published, the labels' until one is
@@ -21,18 +21,18 @@ from app.queries.sql.expressions import submitted
 from app.tables import Base, Feature, Label
 
 MOST_CORRECTED = 8
-"""A query of more words is no search for a word or two, and is taken as it is."""
+"""A longer query is not corrected."""
 
 _SHORTEST = 3
-"""Letters of a word that can be misspelt: any two letters are near to any others."""
+"""Letters of the shortest word that is corrected: any two letters are similar to any others."""
 _MOST_OF_INDEX = 100_000
-"""Words kept of one index, those of most features; some 6 MB."""
+"""Cached words per index, those of most features; some 6 MB."""
 _MOST_WORDS = 200_000
-"""Words kept of all."""
+"""Cached words of all indexes."""
 
 
 async def corrected(session: AsyncSession, sae: SaeDetail, query: str) -> str | None:
-    """`query` with each word that matches no feature replaced by the word spelled nearest that does.
+    """Return `query` with each word that matches no feature replaced by the most similar word that does.
 
     Near is a distance of at most `most_edits`, counted in letters put in, left out, changed or swapped with the next
     (optimal string alignment). Of words equally near, those of labels come first, then the one of most features, then
@@ -60,12 +60,12 @@ async def corrected(session: AsyncSession, sae: SaeDetail, query: str) -> str | 
 
 
 def most_edits(word: str) -> int:
-    """How far the word that was meant may be: 1 up to five letters, else 2."""
+    """Return the allowed edit distance: 1 up to five letters, else 2."""
     return 1 if len(word) <= 5 else 2
 
 
 async def _unmatched(session: AsyncSession, index_id: int, sae_id: int, terms: Sequence[str]) -> list[str]:
-    """Those of `terms` that no feature of the index matches."""
+    """Return the `terms` that match no feature of the index."""
     found = select(*(exists().where(Feature.index_id == index_id, matches(sae_id, term)) for term in terms))
     matched = (await session.execute(found)).one()
     return [term for term, is_matched in zip(terms, matched, strict=True) if not is_matched]
@@ -73,7 +73,7 @@ async def _unmatched(session: AsyncSession, index_id: int, sae_id: int, terms: S
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What was read of one SAE, and of which index and after how many changes of labels it is."""
+    """Cached words of one SAE, with the index and the number of label changes that they were read at."""
 
     index_id: int
     of_tokens: tuple[str, ...]
@@ -88,7 +88,7 @@ _read: WeakKeyDictionary[Engine, dict[int, _Words]] = WeakKeyDictionary()
 
 
 async def _vocabulary(session: AsyncSession, sae: SaeDetail) -> Sequence[str]:
-    """The words that can be found, in the order in which they are preferred."""
+    """Return the words that can be found, preferred ones first."""
     assert sae.index is not None
     of_saes = _read.setdefault(session.get_bind().engine, {})
     known = of_saes.get(sae.id)
@@ -109,7 +109,7 @@ async def _column(session: AsyncSession, query: Select[Any], parameters: dict[st
 
 
 def _most_frequent(table: type[Base], words_of: Any, *conditions: Any) -> Select[Any]:
-    """Distinct words of a table, those of most rows first."""
+    """Select the distinct words of a table, most frequent first."""
     each = func.unnest(words_of).table_valued(column("word", Text)).render_derived(name="each")
     return (
         select(each.c.word)
@@ -133,4 +133,4 @@ _OF_LABELS = _most_frequent(
     Label.sae_id == bindparam("sae"),
     submitted,
 )
-"""As full text takes explanations apart, for only such words are found again."""
+"""The parser of full text splits explanations, because only its words can be found."""

@@ -15,13 +15,13 @@ from procrastinate.exceptions import AlreadyEnqueued, UniqueViolation
 from procrastinate.jobs import Job, Status
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.db import libpq_url
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked
 from app.runs.execution import execute
 from app.runs.failures import INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
-from app.supervision.embedded_postgres import libpq_url
 
 log = structlog.get_logger("worker")
 

@@ -1,4 +1,4 @@
-"""By example: which features are unusually active on chosen tokens of a text, among those of a given density.
+"""Search by example: features of a given density that are unusually active on chosen tokens of a text.
 
 **Rank.** A feature's activation on a token is placed within the feature's own distribution over the index, 0 to 100
 (`app.inference.ranking`). A feature's percentile is the mean of this over the chosen tokens, with 0 where it is not
@@ -19,7 +19,7 @@ from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
 from app.services.probe import ProbeToken, check_text, probe_tokens
 
 MAX_DENSITY = 0.01
-"""Where no other bound is asked for: what is active on more than a hundredth of all tokens says little about a few."""
+"""Default bound: a feature that is active on more than a hundredth of all tokens says little about a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,15 @@ async def by_example(
     max_density: float | None = MAX_DENSITY,
     limit: int,
 ) -> ByExample:
-    """The features most unusually active on the chosen tokens of `text`; the text is neither kept nor logged.
+    """Return the features most unusually active on the chosen tokens of `text`, which is neither kept nor logged.
 
     Args:
-        chosen: positions of tokens; none stands for all that are counted.
-        limit: at most so many features.
+        chosen: positions of tokens; empty means all counted ones.
+        limit: most features.
 
     Raises:
         NotFound: the SAE has no index, and so no densities and no percentiles.
-        Unprocessable: the text, the positions or the densities make no sense; the message says what would.
+        Unprocessable: the text, the positions or the densities are invalid; the message states what is valid.
         TooLarge: the text is longer than the limit.
         InferenceDown: the inference process does not answer.
     """
@@ -90,7 +90,7 @@ async def by_example(
 
 
 def ranked(answer: ProbeAnswer, chosen: Sequence[int]) -> list[FoundFeature]:
-    """The features active on any of the chosen positions, by mean percentile, then by number."""
+    """Return the features active on any of the chosen positions, by mean percentile, then by number."""
     places = {position: place for place, position in enumerate(chosen)}
     features = []
     for number, own in _by_feature(answer, places):
@@ -104,7 +104,7 @@ def ranked(answer: ProbeAnswer, chosen: Sequence[int]) -> list[FoundFeature]:
 
 
 def _by_feature(answer: ProbeAnswer, places: Mapping[int, int]) -> Iterator[tuple[int, list[tuple[int, float, float]]]]:
-    """Each feature that is active on chosen positions, with place, activation and percentile on each of those.
+    """Yield each feature that is active on chosen positions, with place, activation and percentile on each of them.
 
     Raises:
         NotFound: the inference process found no index.
@@ -118,7 +118,7 @@ def _by_feature(answer: ProbeAnswer, places: Mapping[int, int]) -> Iterator[tupl
 
 
 def _positions(answer: ProbeAnswer, chosen: Collection[int]) -> tuple[int, ...]:
-    """The chosen positions, or all that are counted.
+    """Return the chosen positions, or all counted ones.
 
     Raises:
         Unprocessable: one is outside the text, or is a token on which features are not looked for.

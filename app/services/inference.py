@@ -1,6 +1,6 @@
-"""The inference process as the site sees it: what goes over the wire, and the client.
+"""Client of the inference process, and the requests and answers that it exchanges.
 
-The wire's types live here, not in `app.inference`, so that the site can know them without importing torch.
+The types of requests and answers are here, not in `app.inference`, so that the site does not import torch.
 """
 
 from http import HTTPStatus
@@ -20,7 +20,7 @@ SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 120.0
-"""The first probe of an SAE loads its model, which takes seconds from a local disk and a minute from a slow one."""
+"""The first probe of an SAE loads its model: seconds from a local disk, a minute from a slow one."""
 
 _ERRORS: dict[int, type[UserError]] = {
     HTTPStatus.NOT_FOUND: NotFound,
@@ -31,7 +31,7 @@ _ERRORS: dict[int, type[UserError]] = {
 
 
 class InferenceDown(Unavailable):
-    """The inference process gives no answer."""
+    """The inference process does not answer."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -41,31 +41,31 @@ class InferenceDown(Unavailable):
 
 
 class ProbeRequest(BaseModel):
-    """A prompt to run through the model and the SAE named by its slug."""
+    """A prompt to run through an SAE, given by its slug, and its model."""
 
     sae: str
     text: str
 
 
 class ProbeAnswer(BaseModel):
-    """What the inference process makes of a prompt.
+    """Activations of an SAE's features on a prompt.
 
-    Its activations are columns of equal length, by feature and then by position: thousands of small objects would take
-    longer on their way than the model does.
+    Its activations are columns of equal length, by feature and then by position: transferring thousands of small
+    objects would take longer than the model does.
     """
 
     token_ids: list[int]
-    counted: list[bool] = Field(description="False for BOS and special tokens: no feature is looked for on them.")
-    features: list[int] = Field(description="Feature of each activation that is not zero.")
-    positions: list[int] = Field(description="Its token.")
+    counted: list[bool] = Field(description="False for BOS and special tokens, whose activations are left out.")
+    features: list[int] = Field(description="Feature of each nonzero activation.")
+    positions: list[int] = Field(description="Position of its token.")
     activations: list[float]
-    percentiles: list[float] | None = Field(description="As app.inference.ranking has them; None without an index.")
-    ranked: list[int] = Field(description="Every feature that is active, once, best first.")
-    maxima: list[float] = Field(description="Their strongest activations in the index; 0 where there is none.")
+    percentiles: list[float] | None = Field(description="As app.inference.ranking defines them; None without an index.")
+    ranked: list[int] = Field(description="Every active feature once, best first.")
+    maxima: list[float] = Field(description="Maximum activations of these features in the index; 0 without one.")
 
 
-class DrawRequest(BaseModel):
-    """Examples of a feature from any part of its range: activations in (low, high], of one sequence if it is named."""
+class ExamplesRequest(BaseModel):
+    """A sample of a feature's activations in (low, high], from one sequence if it is named."""
 
     sae: str
     feature: int
@@ -76,23 +76,23 @@ class DrawRequest(BaseModel):
     seed: int = 0
 
 
-class DrawAnswer(BaseModel):
-    """How many activations there are, and those that were drawn, strongest first."""
+class ExamplesAnswer(BaseModel):
+    """The number of activations in the range, and the sampled examples, strongest first."""
 
-    index: int = Field(description="Id of the index that they belong to.")
+    index: int = Field(description="Id of the index whose store they come from.")
     found: int
     examples: list[StoredExample]
 
 
-class TryRequest(BaseModel):
-    """Texts on which to look at one feature."""
+class TextsRequest(BaseModel):
+    """Texts on which to compute one feature."""
 
     sae: str
     feature: int
     texts: list[str]
 
 
-class TriedText(BaseModel):
+class TextActivations(BaseModel):
     """One text's tokens and the feature's activation on each."""
 
     token_ids: list[int]
@@ -100,19 +100,19 @@ class TriedText(BaseModel):
     activations: list[float]
 
 
-class TryAnswer(BaseModel):
-    """The texts, in the order in which they were given."""
+class TextsAnswer(BaseModel):
+    """The texts, in the order of the request."""
 
-    texts: list[TriedText]
+    texts: list[TextActivations]
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class InferenceClient:
-    """Asks the inference process, over loopback or a private network. One instance a web process.
+    """HTTP client of the inference process, one per web process.
 
-    `transport` is another way to it than the network, such as an application in the same process.
+    `transport` replaces the network, such as by an application in the same process.
     """
 
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -123,7 +123,7 @@ class InferenceClient:
             headers={SECRET_HEADER: secret},
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
             transport=transport,
-            trust_env=False,  # a proxy for the internet is no way to a process next door
+            trust_env=False,  # a proxy for the internet does not reach a local process
         )
 
     async def close(self) -> None:
@@ -131,23 +131,23 @@ class InferenceClient:
         await self._client.aclose()
 
     async def probe(self, request: ProbeRequest) -> ProbeAnswer:
-        """Run a prompt; raises what `_ask` does."""
+        """Run a prompt; raises as `_ask`."""
         return await self._ask("/probe", request, ProbeAnswer)
 
-    async def sample_examples(self, request: DrawRequest) -> DrawAnswer:
-        """Draw examples from the activation store; raises what `_ask` does."""
-        return await self._ask("/draw", request, DrawAnswer)
+    async def sample_examples(self, request: ExamplesRequest) -> ExamplesAnswer:
+        """Sample examples from the activation store; raises as `_ask`."""
+        return await self._ask("/examples", request, ExamplesAnswer)
 
-    async def try_texts(self, request: TryRequest) -> TryAnswer:
-        """One feature on some texts; raises what `_ask` does."""
-        return await self._ask("/try", request, TryAnswer)
+    async def activations_on_texts(self, request: TextsRequest) -> TextsAnswer:
+        """Compute one feature on some texts; raises as `_ask`."""
+        return await self._ask("/texts", request, TextsAnswer)
 
     async def _ask(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
-        """Ask, and take the answer apart.
+        """Send a request, and parse the answer.
 
         Raises:
-            InferenceDown: it does not answer, or not in time, or not as this version does.
-            UserError: what the inference process found wrong with the request.
+            InferenceDown: it does not answer, not in time, or in the format of another version.
+            UserError: the inference process refused the request.
         """
         if not self._configured:
             raise InferenceDown
@@ -166,7 +166,7 @@ class InferenceClient:
 
 
 def _raise(response: httpx.Response) -> NoReturn:
-    """Its problem as our exception; a status that tells of a fault, not of the request, as `InferenceDown`."""
+    """Raise the exception for its problem; for a status that reports a fault, raise `InferenceDown`."""
     error = _ERRORS.get(response.status_code)
     if error is None:
         log.warning("inference_failed", status=response.status_code)

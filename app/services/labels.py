@@ -16,7 +16,7 @@ MAX_NAME = 80
 """Characters in the name of an author or of a label set."""
 STATUSES = ("draft", "submitted")
 SCALE = range(1, 6)
-"""Of interpretability and confidence."""
+"""Scale of interpretability and confidence."""
 
 
 class LabelConflict(Conflict):

@@ -24,12 +24,12 @@ MAX_NOTE = 500
 MAX_ITEMS = 5_000
 
 _ID_BYTES = 9
-"""Of chance in a list's address: 72 bits, twelve characters."""
+"""Random bytes in a list's address: 72 bits, twelve characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListText:
-    """What a person writes about a list."""
+    """Name and description of a list."""
 
     name: str
     description: str = ""

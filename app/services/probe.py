@@ -1,4 +1,4 @@
-"""A probe: one prompt through model and SAE, its features ranked by how unusual their activation is for themselves.
+"""Probe: run one prompt through model and SAE, and rank features by how unusual their activations are for them.
 
 The inference process computes percentiles and ranks (`app.inference.ranking`); labels and tokens' texts are added here.
 """
@@ -19,7 +19,7 @@ from app.services.tokens import api_texts
 
 @dataclass(frozen=True, slots=True)
 class ProbeToken:
-    """One token of the prompt; on `special` ones (BOS among them) no feature is looked for."""
+    """One token of the prompt; activations on `special` ones, such as BOS, are left out."""
 
     id: int
     bytes: bytes
@@ -29,10 +29,10 @@ class ProbeToken:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFeature:
-    """A feature that fires on the prompt, with its activation on every token.
+    """A feature that is active on the prompt, with its activation on every token.
 
-    `percentile` is 0 to 100, of `max` within the feature's own activations; None where the SAE has no index. `scale` is
-    what counts as its full strength: the larger one of `max` and its maximum in the index.
+    `percentile` is that of `max` within the feature's own activations, 0 to 100; None if the SAE has no index. `scale`
+    is the activation that is shaded fully: the larger of `max` and the feature's maximum in the index.
     """
 
     index: int
@@ -46,9 +46,9 @@ class ProbeFeature:
 
 @dataclass(slots=True)
 class TokenFeature:
-    """A feature that fires on one token; `percentile` is of this activation.
+    """A feature that is active on one token; `percentile` belongs to this activation.
 
-    A prompt has thousands of these, and freezing them would triple the time that it takes to make them.
+    It is not frozen, because a prompt has thousands of these, and freezing triples the time to create them.
     """
 
     index: int
@@ -59,7 +59,7 @@ class TokenFeature:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a prompt looks like to an SAE: of the `firing` features, the first overall and the first of each token."""
+    """Result of a prompt: of the `firing` features, the first overall and the first of each token."""
 
     tokens: tuple[ProbeToken, ...]
     features: tuple[ProbeFeature, ...]
@@ -73,7 +73,7 @@ async def probe(
     """Run `text` through the SAE's model and the SAE, live; the text is neither kept nor logged.
 
     Args:
-        top_k: at most so many features overall, and for each token.
+        top_k: most features overall, and per token.
 
     Raises:
         Unprocessable: the text is empty, or is not valid Unicode.
@@ -98,7 +98,7 @@ async def probe(
 
 
 def check_text(text: str) -> None:
-    """Refuse what no tokenizer can read.
+    """Refuse text that no tokenizer can read.
 
     Raises:
         Unprocessable: the text is empty, or has half a surrogate pair (JSON can spell one).
@@ -116,7 +116,7 @@ def check_text(text: str) -> None:
 
 
 def _overall(answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> tuple[ProbeFeature, ...]:
-    """The first features of the whole text."""
+    """Return the first features of the whole text."""
     entries: dict[int, list[int]] = {number: [] for number in answer.ranked[:top_k]}
     for entry, number in enumerate(answer.features):
         if number in entries:
@@ -142,7 +142,7 @@ def _overall(answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> tupl
 
 
 def _per_token(answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> tuple[tuple[TokenFeature, ...], ...]:
-    """The features of each token, by percentile of their activation there."""
+    """Return the features of each token, by percentile of their activation there."""
     found: dict[int, list[TokenFeature]] = defaultdict(list)
     entries = zip(answer.positions, answer.features, answer.activations, _percentiles(answer), strict=True)
     for position, number, activation, percentile in entries:
@@ -157,7 +157,7 @@ def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
 
 
 async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:
-    """The tokens of a prompt, as the site shows them."""
+    """Return the tokens of a prompt for display."""
     known = await get_tokens(session, sae.model.id, set(answer.token_ids))
     found = [known[token_id] for token_id in answer.token_ids]
     texts = api_texts([token.bytes for token in found])

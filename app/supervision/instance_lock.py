@@ -1,8 +1,8 @@
-"""One supervisor a home folder, known to whoever comes second.
+"""Lock that allows one supervisor per home folder, and tells a second one where the first is.
 
 The supervisor holds an exclusive lock on a file in the home folder and lets its children inherit it. The kernel frees
-such a lock when the last of them is gone, however they ended: who gets the lock can be sure that no process of an
-earlier supervisor is left. The file says who holds it and where the site is.
+the lock when the last of these processes has ended, for any reason: a supervisor that gets the lock can be sure that no
+process of an earlier one is left. The file names the holder's process and the site's URL.
 """
 
 import fcntl
@@ -22,11 +22,11 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """Who holds a home folder."""
+    """Holder of a home folder's lock."""
 
     pid: int
     url: str | None
-    """Where its site is, once it is up."""
+    """URL of its site; None until the site is up."""
 
 
 class AlreadyRunning(Conflict):
@@ -42,12 +42,12 @@ class AlreadyRunning(Conflict):
 
 
 class InstanceLock:
-    """The lock on a home folder, held from `claim` until `release`."""
+    """Lock on a home folder, held from `claim` until `release`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        """To be inherited by the children."""
+        """The children must inherit it."""
 
     @classmethod
     def claim(cls, home: Path) -> "InstanceLock":
@@ -75,19 +75,19 @@ class InstanceLock:
         return lock
 
     def announce(self, url: str | None) -> None:
-        """Say where the site is."""
+        """Write this process and the site's URL into the file."""
         text = json.dumps(asdict(LockInfo(os.getpid(), url))).encode()
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text, 0)
 
     def release(self) -> None:
-        """Let go; the children must be gone, they hold it too."""
+        """Release the lock. The children hold it too, so they must have ended."""
         os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)
 
 
 def read_lock_info(home: Path) -> LockInfo | None:
-    """Who holds the home folder, or held it when it was killed."""
+    """Return the current holder, or the one that was killed last; None if there is none."""
     try:
         return LockInfo(**json.loads((home / "supervisor.lock").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError):

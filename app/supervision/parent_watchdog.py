@@ -1,7 +1,7 @@
-"""A child process ends when its supervisor does, even if the supervisor was killed and could say nothing.
+"""End a child process when its supervisor ends, even if the supervisor was killed.
 
 The supervisor holds the write end of a pipe that is the child's standard input, and never writes. The kernel closes it
-when the supervisor ends, however that happens, and the child reads end of file. This works alike on Linux and macOS.
+when the supervisor ends for any reason, and the child reads end of file. This works on Linux and macOS.
 """
 
 import os
@@ -11,19 +11,19 @@ import threading
 import time
 
 SUPERVISED = "SEESAE_SUPERVISED"
-"""Set in a child's environment by the supervisor: standard input is the lifeline."""
+"""Set by the supervisor in a child's environment: standard input is the pipe to watch."""
 
 _GRACE_SECONDS = 5.0
 
 
 def exit_with_parent() -> None:
-    """In a child: watch the lifeline from now on. Without a supervisor, do nothing."""
+    """Start to watch the supervisor's pipe; do nothing in a process without a supervisor."""
     if os.environ.get(SUPERVISED):
-        threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+        threading.Thread(target=_watch, name="parent-watchdog", daemon=True).start()
 
 
 def _watch() -> None:
-    """Wait for end of file; then ask this process to stop, and after a grace make it."""
+    """Wait for end of file, then terminate this process, by force if it does not exit in time."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Listening sockets, bound by the supervisor and inherited by the child that serves on them.
 
-So a port is known before the child starts, nobody can take it while the child restarts, and a visitor who comes in that
-moment waits instead of being refused.
+A port is therefore known before the child starts, nobody can take it while the child restarts, and a connection that
+arrives in that moment waits instead of being refused.
 """
 
 import errno
@@ -15,11 +15,11 @@ _BACKLOG = 512
 
 
 def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = None) -> socket.socket:
-    """Listen on `port`, or on the next one that is free; 0 takes any. `on_taken` is told each port that was not.
+    """Listen on `port`, or on the next free one; 0 takes any free port. `on_taken` is called with each port in use.
 
     Raises:
         Conflict: all ports tried are taken.
-        UserError: the address is not one of this machine, or may not be listened on.
+        UserError: the address does not belong to this machine, or listening is not permitted.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last = min(port + _TRIES, 65536)
@@ -37,8 +37,8 @@ def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = Non
 
 
 def url_of(listening: socket.socket) -> str:
-    """Where a browser on this machine finds what listens there."""
+    """Return the URL of a listening socket for a browser on this machine."""
     host, port = listening.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""`seesae serve`: Postgres, the site, the worker and inference, started in order, kept alive, stopped together."""
+"""Supervisor of `seesae serve`: start Postgres, site, worker and inference, restart what dies, stop all together."""
 
 import asyncio
 import secrets
@@ -22,7 +22,7 @@ from app.supervision.instance_lock import InstanceLock
 from app.supervision.sockets import listen, url_of
 
 Notify = Callable[[str], None]
-"""Tells the person at the terminal one line."""
+"""Shows one line to the user at the terminal."""
 
 _UP_SECONDS = 30.0
 _LOOK_SECONDS = 2.0
@@ -39,12 +39,12 @@ class Site:
 
 @asynccontextmanager
 async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) -> AsyncIterator[Site]:
-    """Start everything, yield once the site answers, and stop everything at the end.
+    """Start all processes, yield once the site answers, and stop them at the end.
 
     Raises:
         KeyboardInterrupt: `stop` was set before the site answered.
         AlreadyRunning: another supervisor serves this home folder.
-        UserError: the database or the port cannot be had.
+        UserError: the database does not start or cannot be reached, or no port is free.
     """
     async with AsyncExitStack() as stack:
         lock = InstanceLock.claim(settings.home)
@@ -72,8 +72,8 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             environment["SEESAE_INFERENCE_URL"] = url_of(inference_socket)
             environment["SEESAE_INFERENCE_SECRET"] = given.get_secret_value() if given else secrets.token_urlsafe(32)
         specs = [
-            _serving("web", web_socket, environment, lock),
-            _serving("inference", inference_socket, environment, lock),
+            _socket_child("web", web_socket, environment, lock),
+            _socket_child("inference", inference_socket, environment, lock),
             ChildSpec("worker", ("worker",), environment, (lock.descriptor,)),
         ]
         if settings.inference_url is not None:  # it runs elsewhere
@@ -86,15 +86,15 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             yield Site(url, database_url, children)
 
 
-def _serving(name: str, listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:
-    """A child that takes over a listening socket."""
+def _socket_child(name: str, listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:
+    """Describe a child that inherits a listening socket."""
     descriptor = listening.fileno()
     return ChildSpec(name, (name, "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
 
 
 @asynccontextmanager
 async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
-    """Keep the children running until the end, then stop them all at once and wait for them."""
+    """Keep the children running; at the end stop all at once and wait for them."""
     tasks = [asyncio.create_task(child.keep_running(), name=child.spec.name) for child in children]
     try:
         yield
@@ -105,7 +105,7 @@ async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
 
 
 async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) -> None:
-    """Wait until the site answers; after a while say where to look, and wait on.
+    """Wait until the site answers; name its log now and then if it takes long.
 
     Raises:
         KeyboardInterrupt: `stop` was set.
@@ -127,7 +127,7 @@ async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) ->
 
 @asynccontextmanager
 async def _kept_postgres(settings: Settings, notify: Notify) -> AsyncIterator[str]:
-    """The database's URL; the embedded Postgres is started again if it ends, as any child is."""
+    """Yield the database's URL; restart the embedded Postgres if it ends, as any child."""
     hold = ExitStack()
     keeper = None
     try:
@@ -139,22 +139,22 @@ async def _kept_postgres(settings: Settings, notify: Notify) -> AsyncIterator[st
         if keeper is not None:
             keeper.cancel()
             await asyncio.wait({keeper})
-        _let_go(hold)
+        _release_postgres(hold)
 
 
 async def _keep_postgres(home: Path, hold: ExitStack, notify: Notify) -> None:
-    """Look now and then whether Postgres runs, and start it where it does not."""
+    """Check regularly that Postgres runs, and start it if it does not."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         if not _postgres_runs(home):
             notify("The database has ended; starting it again.")
-            _let_go(hold)
-            with suppress(UserError, psycopg.Error):  # processes of the dead one may still be ending: look again
+            _release_postgres(hold)
+            with suppress(UserError, psycopg.Error):  # its old processes may still be ending: try again
                 hold.enter_context(embedded_postgres(home))
 
 
 def _postgres_runs(home: Path) -> bool:
-    """Whether the server's process is there. One that is only slow to answer must be left alone."""
+    """True if the server's process exists; a server that is only slow to answer must be left alone."""
     try:
         pid = int((home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -162,15 +162,15 @@ def _postgres_runs(home: Path) -> bool:
         return False
 
 
-def _let_go(hold: ExitStack) -> None:
-    """Leave Postgres, which may be dead: there is nothing to stop then."""
+def _release_postgres(hold: ExitStack) -> None:
+    """Stop using Postgres, which may be dead already."""
     with suppress(psutil.NoSuchProcess):
         hold.close()
 
 
 @asynccontextmanager
 async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C acts as ever."""
+    """Yield an event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C interrupts as usual."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

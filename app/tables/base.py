@@ -1,4 +1,4 @@
-"""What every table shares: the metadata, with names for constraints so that migrations can name them too."""
+"""Base of the tables; constraints are named, so that migrations can refer to them."""
 
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
@@ -13,6 +13,6 @@ NAMING = {
 
 
 class Base(DeclarativeBase):
-    """Base of all tables; the migrations, not this metadata, create them (a test holds the two together)."""
+    """Base of all tables. Migrations create them, not this metadata; a test compares the two."""
 
     metadata = MetaData(naming_convention=NAMING)

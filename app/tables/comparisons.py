@@ -1,4 +1,4 @@
-"""What the features of one SAE have in another one of the same model."""
+"""Comparisons of two SAEs of one model, feature by feature."""
 
 from datetime import datetime
 from typing import Any
@@ -47,7 +47,7 @@ class Comparison(Base):
 
 
 class FeatureMatch(Base):
-    """One feature of one of the two SAEs (`side` 0 is `a`, 1 is `b`), and what it has in the other.
+    """One feature of one of the two SAEs (`side` 0 is `a`, 1 is `b`), with its counterparts in the other.
 
     A row a feature, not arrays in the comparison: a page shows one feature, or the first of an order. `near`,
     `coactive` and `parent` are numbers of the other SAE's features, null for none; `sae_core.matching.match` defines

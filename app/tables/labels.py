@@ -1,4 +1,4 @@
-"""What people say that features mean, with the history of every change."""
+"""Labels of features, with the history of every change."""
 
 from datetime import datetime
 

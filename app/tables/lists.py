@@ -1,4 +1,4 @@
-"""Lists of features that people keep: named, ordered, with a note for each feature."""
+"""Saved lists of features: named, ordered, with a note per feature."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from app.tables.base import Base
 
 
 class SavedList(Base):
-    """A list of features, of one SAE or of several. `public_id` stands in its address, and nobody can guess it.
+    """A list of features of one or more SAEs. `public_id` is part of its URL and cannot be guessed.
 
     `version` grows by one with every change of the list or of anything in it; `text_version` is that of the last change
     of name or description.
@@ -29,10 +29,10 @@ class SavedList(Base):
 
 
 class SavedListItem(Base):
-    """A feature in a list. Positions give the order and no more: a feature that is taken out leaves a gap.
+    """A feature in a list. Positions only give the order: a removed feature leaves a gap.
 
     `note_version` is the list's version at which the note was last written. The order is checked when a statement ends,
-    so that one statement can change places.
+    so that one statement can swap positions.
     """
 
     __tablename__ = "saved_list_item"

@@ -1,4 +1,4 @@
-"""Sparse autoencoders and the indices published of them."""
+"""Sparse autoencoders and their published indexes."""
 
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,8 @@ from app.tables.base import Base
 class Sae(Base):
     """A dictionary on one hook point of one model.
 
-    `hook_out` is what a transcoder reconstructs; `artifact` is where the weights lie, under SEESAE_ARTIFACTS;
-    `label_changes` counts the labels written, so that a page can tell whether any has changed.
+    `hook_out` is what a transcoder reconstructs; `artifact` is the folder of the weights, under SEESAE_ARTIFACTS;
+    `label_changes` counts label writes, so that a page can tell if a label has changed.
     """
 
     __tablename__ = "sae"
@@ -43,8 +43,9 @@ class Sae(Base):
 class FeatureIndex(Base):
     """All statistics of one SAE over one sequence set.
 
-    It is written in the transaction that publishes it, so there is no state before that. A retired index keeps its row
-    as history; its features and examples are dropped. Equal `provenance` (hashes, seeds, thresholds), equal index.
+    It is written in the transaction that publishes it, so it has no earlier state. A retired index keeps its row
+    as history; its features and examples are dropped. Indexes of equal `provenance` (hashes, seeds, thresholds) are
+    equal.
 
     `density_counts`, `redundancy_counts`, `dead` and `health` are counted over all features when it is published.
     """
@@ -68,7 +69,7 @@ class FeatureIndex(Base):
 
 
 class FeatureMap(Base):
-    """Where the features of an index lie on its map, by number; made after the index, whose pages do not wait for it.
+    """Coordinates of an index's features on its map, by feature; it is made after the index is published.
 
     A table of its own, because every page reads the index' row and only one reads these arrays.
     """

@@ -10,9 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import create_engine, create_sessionmaker, get_session, sqlalchemy_url, transaction
+from app.db import create_engine, create_sessionmaker, get_session, libpq_url, sqlalchemy_url, transaction
 from app.errors import Unavailable, UserError
-from app.supervision.embedded_postgres import libpq_url
 
 Sessions = async_sessionmaker[AsyncSession]
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]

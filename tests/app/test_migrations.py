@@ -14,7 +14,7 @@ from procrastinate import PsycopgConnector
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_sessionmaker, sqlalchemy_url, transaction
+from app.db import create_sessionmaker, libpq_url, sqlalchemy_url, transaction
 from app.errors import UserError
 from app.paths import MIGRATIONS
 from app.pipeline.stages import COMPARISON, INDEXING
@@ -22,7 +22,6 @@ from app.queries.runs import Stage, create_run, fail_run, get_run
 from app.queries.saes import get_sae
 from app.runs.spec import StageSpec
 from app.schema import current, head, is_current, upgrade
-from app.supervision.embedded_postgres import libpq_url
 from app.tables import Base
 from tests.factories import make_sae
 

@@ -11,10 +11,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
 from app.asgi import BrokenAnswerError
+from app.db import libpq_url
 from app.errors import UserError
 from app.main import create_app
 from app.settings import Settings
-from app.supervision.embedded_postgres import libpq_url
 from tests.conftest import TEMPLATE
 from tests.web.api.problems import problem
 from tests.web.site import app_of, production_logging, site

@@ -1,4 +1,4 @@
-"""Which files make an export, and reading them: no file is held in memory but one of SAEDashboard's batches."""
+"""Find and read the files of an export. Only SAEDashboard's batches are held in memory, one at a time."""
 
 import gzip
 import re
@@ -29,12 +29,12 @@ _SKIPPED = "skipped_indexes.json"
 
 _MOST_BATCH = 2**30
 _MOST_LINE = 2**26
-"""Bytes of a batch, and of a line: a hundred times what the two packages write."""
+"""Bytes of a batch and of a line; a hundred times what the two packages write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The files of one export, in the order in which they are read."""
+    """Files of one export, in reading order."""
 
     root: Path
     batches: list[Path] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Export:
     lines: list[tuple[Kind, Path]] = field(default_factory=list)
     """Neuronpedia's `features/batch-N.jsonl.gz` and so on."""
     about: dict[str, Path] = field(default_factory=dict)
-    """`model`, `release`, `source`, `sourceset` and `skipped_indexes` where they are there."""
+    """Those of `model`, `release`, `source`, `sourceset` and `skipped_indexes` that exist."""
 
     @property
     def paths(self) -> list[Path]:
@@ -55,16 +55,16 @@ class Export:
         return sum(path.stat().st_size for path in self.paths)
 
     def named(self, path: Path) -> str:
-        """A file as messages name it."""
+        """Return the name of a file for messages."""
         return str(path.relative_to(self.root)) if path != self.root else path.name
 
     def sha256(self) -> str:
-        """Of all files by their names within the export."""
+        """Return the hash of all files and their names within the export."""
         return sha256_json({self.named(path): sha256_file(path) for path in self.paths})
 
 
 def is_export(source: str) -> bool:
-    """Whether this is a path of such an export, told by the names of its files."""
+    """True if the names of the files at this path are those of an export."""
     path = Path(source).expanduser()
     if path.is_file():
         return bool(_BATCH.fullmatch(path.name) or _LINES.fullmatch(path.name))
@@ -72,10 +72,10 @@ def is_export(source: str) -> bool:
 
 
 def find(source: str) -> Export:
-    """The export at this path.
+    """Find the export at this path.
 
     Raises:
-        NotFound: there is nothing.
+        NotFound: the path does not exist.
         Unprocessable: there is no export, or more than one.
     """
     path = Path(source).expanduser()
@@ -93,7 +93,7 @@ def find(source: str) -> Export:
     if len(sources) == 1:
         return _in_folder(sources[0])
     if sources:
-        names = ", ".join(each.name for each in sources[:5]) + (", …" if len(sources) > 5 else "")
+        names = ", ".join(folder.name for folder in sources[:5]) + (", …" if len(sources) > 5 else "")
         raise Unprocessable(f"{path.name} holds {len(sources)} exports ({names}): import them one at a time.")
     raise Unprocessable(
         f"{path.name} holds no export: there is no batch-0.json in it, and no features/batch-0.jsonl.gz."
@@ -102,26 +102,26 @@ def find(source: str) -> Export:
 
 def _in_folder(path: Path) -> Export:
     export = Export(path)
-    export.batches.extend(_ordered(each for each in path.iterdir() if _BATCH.fullmatch(each.name)))
+    export.batches.extend(_ordered(file for file in path.iterdir() if _BATCH.fullmatch(file.name)))
     for kind in KINDS:
         if (path / kind).is_dir():
-            found = _ordered(each for each in (path / kind).iterdir() if _LINES.fullmatch(each.name))
-            export.lines.extend((kind, each) for each in found)
+            found = _ordered(file for file in (path / kind).iterdir() if _LINES.fullmatch(file.name))
+            export.lines.extend((kind, file) for file in found)
     if export.batches and export.lines:
         raise Unprocessable(f"{path.name} holds both batch-N.json and {export.lines[0][0]}/: keep one of the two.")
     if export.batches or export.lines:
         about = {name: path / f"{name}.jsonl" for name in _ABOUT} | {"skipped_indexes": path / _SKIPPED}
-        export.about.update({name: each for name, each in about.items() if each.is_file()})
+        export.about.update({name: file for name, file in about.items() if file.is_file()})
     return export
 
 
 def _sources(path: Path) -> list[Path]:
-    """Folders of exports in a folder that is none itself, such as one of all SAEs of a model."""
-    return [each for each in sorted(path.iterdir()) if each.is_dir() and _in_folder(each).paths]
+    """Return the exports inside a folder, such as a folder of all SAEs of a model."""
+    return [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _in_folder(folder).paths]
 
 
 def _ordered(paths: Iterator[Path]) -> list[Path]:
-    """By the numbers in their names."""
+    """Sort by the numbers in the names."""
     return sorted(paths, key=lambda path: ([int(number) for number in re.findall(r"\d+", path.name)], path.name))
 
 
@@ -130,7 +130,7 @@ def _kind(name: str) -> Kind:
 
 
 def read_batch(export: Export, path: Path) -> Batch:
-    """One of SAEDashboard's batches.
+    """Read one of SAEDashboard's batches.
 
     Raises:
         Unprocessable: it cannot be read.
@@ -141,7 +141,7 @@ def read_batch(export: Export, path: Path) -> Batch:
 
 
 def read_lines(export: Export, path: Path, kind: type[R]) -> Iterator[tuple[R, str, int]]:
-    """The records of a file of lines, each with what messages call it and the bytes of the file read so far.
+    """Yield the records of a file of lines, each with its name for messages and the bytes read so far.
 
     Raises:
         Unprocessable: one of them cannot be read.
@@ -165,10 +165,10 @@ def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
 
 
 def parsed(kind: type[R], text: bytes, where: str) -> R:
-    """A record of this kind.
+    """Parse a record of this kind.
 
     Raises:
-        Unprocessable: the text is no JSON, or not of such a record; the message has one line.
+        Unprocessable: the text is not valid JSON, or not such a record; the message has one line.
     """
     try:
         return kind.model_validate_json(text)

@@ -1,4 +1,4 @@
-"""What a record has to be: the fields that are read, under both of the names that they go by, and their limits.
+"""Records of an export: the fields that are read, with their two names in the two packages, and their limits.
 
 Numbers are finite and as large as Postgres' `real` holds; lists that belong together have equal lengths.
 """
@@ -11,7 +11,7 @@ from app.queries.sql.pg_safe import MAX_INTEGER
 
 MAX_FEATURE = 2**24 - 1
 MAX_TOKENS = 2**15 - 1
-"""Tokens of an example: positions are small integers."""
+"""Most tokens of an example, because positions are small integers."""
 
 Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -24,7 +24,7 @@ def _either(*names: str) -> Any:
 
 
 class Record(BaseModel):
-    """Base of all records: what is not read is skipped, and null is as good as absent."""
+    """Base of all records: unknown fields are skipped, and null means absent."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,8 +37,8 @@ class Record(BaseModel):
 class Activation(Record):
     """An example: a text as tokens, and the feature's activation on each.
 
-    `low` to `high` is the interval of activations that it stands for; of the top ones, which stand for none, `low` is
-    below zero.
+    `low` to `high` is the interval of activations that it represents; for top examples, which represent none, `low`
+    is below zero.
     """
 
     index: Index | None = None
@@ -58,12 +58,12 @@ class Activation(Record):
 
     @property
     def is_top(self) -> bool:
-        """Whether it is one of the examples of highest activation."""
+        """True for one of the examples of highest activation."""
         return self.low is None or self.high is None or self.low < 0 or self.contains == -1
 
 
 class Feature(Record):
-    """The statistics of a feature; in a batch of SAEDashboard with its examples."""
+    """Statistics of a feature; in a batch of SAEDashboard, its examples too."""
 
     index: Annotated[int, Field(ge=0, le=MAX_FEATURE, validation_alias=AliasChoices("index", "feature_index"))]
     model: str | None = _either("modelId")
@@ -97,7 +97,7 @@ class Feature(Record):
 
 
 class Explanation(Record):
-    """What a model or a person says of a feature."""
+    """An explanation of a feature by a model or a person."""
 
     index: Index
     description: str = ""
@@ -107,7 +107,7 @@ class Explanation(Record):
 
     @property
     def author(self) -> str:
-        """Whom a label of it is by: the method and the model, or whoever wrote it."""
+        """Author of its label: method and model, or the person who wrote it."""
         named = "/".join(filter(None, (self.type, self.model))) or self.by
         return f"neuronpedia:{named}" if named else "neuronpedia"
 
@@ -123,19 +123,19 @@ class Batch(Record):
 
     @property
     def source(self) -> str:
-        """The SAE as Neuronpedia names it, such as `9-res-jb`."""
+        """Neuronpedia's name of the SAE, such as `9-res-jb`."""
         named = "-".join(filter(None, (str(self.layer), self.sae_set)))
         return f"{named}__{self.sae_id_suffix}" if self.sae_id_suffix else named
 
 
 class Skipped(Record):
-    """SAEDashboard's list of features that it left out."""
+    """The features that SAEDashboard left out."""
 
     skipped_indexes: list[Index] = Field(default_factory=list)
 
 
 class Source(Record):
-    """An SAE, and what its features were counted on."""
+    """An SAE, and the text that its features were counted on."""
 
     id: str = ""
     model: str = Field(default="", validation_alias="modelId")
@@ -162,7 +162,7 @@ class Model(Record):
 
 
 class Release(Record):
-    """What an SAE was published with."""
+    """Publication of an SAE."""
 
     creator: str = Field(default="", validation_alias="creatorName")
     urls: list[str] = Field(default_factory=list)

@@ -22,11 +22,11 @@ BATCH = 1024
 """Features in a file."""
 
 _CREATOR = "clkht01d40000jv08hvalcvly"
-"""The user that Neuronpedia's own tools write for whoever imports: its tables have no row without one."""
+"""The user that Neuronpedia's own tools write; every row of its tables has one."""
 
 
 async def write_neuronpedia(source: Source, folder: Path, progress: Progress) -> None:
-    """Write the release's folder of one SAE."""
+    """Write the folder of a release with one SAE."""
     release = _Release(source)
     for kind in ("features", "activations", "explanations"):
         (folder / kind).mkdir()
@@ -46,7 +46,7 @@ async def write_neuronpedia(source: Source, folder: Path, progress: Progress) ->
 
 
 def _write_batch(folder: Path, number: int, batch: dict[str, list[str]]) -> None:
-    """Write a file of each kind that there are lines of, and empty the batch."""
+    """Write one file per kind of line that the batch has, and empty the batch."""
     for kind, lines in batch.items():
         if lines:
             packed = gzip.compress("".join(lines).encode(), compresslevel=5, mtime=0)
@@ -71,7 +71,7 @@ class _Release:
         self._owner = {"modelId": self._model, "layer": self._source}
 
     def about(self) -> dict[str, dict[str, Any]]:
-        """The rows of release, model, source set and source, by the names of their files."""
+        """Return the rows of release, model, source set and source, by file name."""
         sae, corpus, creator = self._sae, self._index.sequence_set.corpus, {"creatorId": _CREATOR}
         length = self._index.sequence_set.length
         return {
@@ -89,7 +89,7 @@ class _Release:
         }
 
     def feature(self, detail: FeatureDetail) -> dict[str, Any]:
-        """The row of the table `Neuron`."""
+        """Return the row of the table `Neuron`."""
         edges, counts = detail.histogram.edges, detail.histogram.counts
         width = edges[1] - edges[0] if len(edges) > 1 else 0.0
         drawn = counts if any(counts) else ()
@@ -125,7 +125,7 @@ class _Release:
         }
 
     def activations(self, detail: FeatureDetail, examples: Iterable[ExampleView]) -> Iterator[dict[str, Any]]:
-        """Rows of the table `Activation`: top examples have a minimum and a share of -1, as SAEDashboard's do."""
+        """Yield rows of the table `Activation`; top examples have a minimum and a share of -1, as in SAEDashboard."""
         edges = detail.band_edges
         for example in examples:
             values = [_rounded(token.activation) for token in example.tokens]
@@ -154,7 +154,7 @@ class _Release:
             }
 
     def explanations(self, labels: Iterable[LabelView]) -> Iterator[dict[str, Any]]:
-        """Rows of the table `Explanation`, one a submitted label; whom it is by is its author or its method."""
+        """Yield rows of the table `Explanation`, one per submitted label, attributed to its author or its method."""
         for label in labels:
             if label.status == "submitted":
                 by = label.author.removeprefix("neuronpedia:")
@@ -176,11 +176,11 @@ class _Release:
 
 
 def _hook(hook: str) -> str:
-    """A hook point of the residual stream by TransformerLens' name; others have several there, and keep ours."""
+    """Return TransformerLens' name of a residual hook point; other points have several names, and keep ours."""
     place, _, layer = hook.partition(".")
     return f"blocks.{layer}.hook_{place}" if place.startswith("resid_") else hook
 
 
 def _rounded(value: float) -> float:
-    """A number of Postgres' `real` in its shortest decimal form, which is read as the same."""
+    """Round a Postgres `real` to its shortest decimal form that reads back as the same number."""
     return float(str(np.float32(value))) if value else 0

@@ -1,4 +1,4 @@
-"""What was read, on the disk: an export has its examples in any order, and more of them than memory holds."""
+"""Spool of an export on disk: examples come in any order, and may not fit into memory."""
 
 import json
 import mmap
@@ -28,7 +28,7 @@ _TABLES = """
 
 @dataclass(frozen=True, slots=True)
 class SpooledFeature:
-    """A feature as it was read; tokens are numbers of the spool's vocabulary."""
+    """A feature as read; tokens are numbers of the spool's vocabulary."""
 
     number: int
     density: float
@@ -45,7 +45,7 @@ class SpooledFeature:
 
 @dataclass(frozen=True, slots=True)
 class SpooledExample:
-    """An example as it was read; `low` is None for the ones of highest activation."""
+    """An example as read; `low` is None for top examples."""
 
     low: float | None
     high: float | None
@@ -57,7 +57,7 @@ class SpooledExample:
 
 
 class SpooledSequences(Sequence[tuple[list[int], list[int]]]):
-    """Token ids of all sequences, and for each token -1, for no document is known; read as they are asked for."""
+    """Token ids of all sequences, and -1 per token, because no document is known; read on access."""
 
     def __init__(self, path: Path, starts: "array[int]", ids: Sequence[int]) -> None:
         """`ids` are the tokens' ids by their numbers in the spool's vocabulary."""
@@ -76,7 +76,7 @@ class SpooledSequences(Sequence[tuple[list[int], list[int]]]):
     def __getitem__(self, place: slice) -> Sequence[tuple[list[int], list[int]]]: ...
     def __getitem__(self, place: int | slice) -> tuple[list[int], list[int]] | Sequence[tuple[list[int], list[int]]]:
         if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
+            return [self[number] for number in range(*place.indices(len(self)))]
         if not 0 <= place < len(self):
             raise IndexError(place)
         start, end = self._starts[place], self._starts[place + 1]
@@ -85,13 +85,13 @@ class SpooledSequences(Sequence[tuple[list[int], list[int]]]):
         return [self._ids[number] for number in self._numbers[start:end]], list(repeat(-1, end - start))
 
     def token(self, sequence: int, position: int) -> int:
-        """One token's id."""
+        """Return the id of one token."""
         assert self._numbers is not None
         return self._ids[self._numbers[self._starts[sequence] + position]]
 
 
 class Spool:
-    """Takes in records in any order, and gives features in the order of their numbers, each with its examples."""
+    """Takes records in any order, and returns features in order of their numbers, with their examples."""
 
     def __init__(self, folder: Path) -> None:
         self._database = sqlite3.connect(folder / "spool.sqlite", check_same_thread=False)
@@ -111,19 +111,19 @@ class Spool:
 
     @property
     def vocabulary(self) -> Sequence[str]:
-        """Tokens in the order in which they first came."""
+        """Tokens in order of first occurrence."""
         return list(self._vocabulary)
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
-        """Numbers of these tokens."""
+        """Return the numbers of these tokens."""
         vocabulary = self._vocabulary
         return [vocabulary.setdefault(text, len(vocabulary)) for text in texts]
 
     def add_feature(self, feature: SpooledFeature, where: str) -> None:
-        """Take in a feature.
+        """Add a feature.
 
         Raises:
-            Unprocessable: it was there before.
+            Unprocessable: the feature was added before.
         """
         try:
             self._database.execute("INSERT INTO feature VALUES (?, ?)", (feature.number, json.dumps(asdict(feature))))
@@ -131,7 +131,7 @@ class Spool:
             raise Unprocessable(f"{where}: feature {feature.number} is there twice.") from None
 
     def add_example(self, feature: int, activation: Activation) -> bool:
-        """Take in an example; False where the feature is not active on its token, which then is no example of it."""
+        """Add an example; return False if the feature is not active on its token, and leave the example out."""
         positions = [place for place, value in enumerate(activation.values) if value > 0]
         if not positions:
             return False
@@ -155,11 +155,11 @@ class Spool:
         return True
 
     def add_explanation(self, feature: int, author: str, explanation: str) -> None:
-        """Take in an explanation; a later one of the same author takes its place."""
+        """Add an explanation; a later one by the same author replaces it."""
         self._database.execute("INSERT OR REPLACE INTO explanation VALUES (?, ?, ?)", (feature, author, explanation))
 
     def _sequence(self, texts: Sequence[str]) -> int:
-        """The number of a sequence of tokens, which is kept once."""
+        """Return the number of a sequence of tokens; equal sequences are stored once."""
         numbers = array("i", self.tokens(texts)).tobytes()
         key = blake2b(numbers, digest_size=16).digest()
         number = self._known.setdefault(key, len(self._known))
@@ -170,26 +170,26 @@ class Spool:
         return number
 
     def finish(self) -> None:
-        """Prepare for giving back what was taken in."""
+        """Prepare for reading."""
         self._sequences_file.flush()
         self._database.execute("CREATE INDEX example_feature ON example (feature)")
         self._known.clear()
 
     def sequences(self, ids: Sequence[int]) -> SpooledSequences:
-        """All sequences; `ids` are the ids that the vocabulary's tokens were given."""
+        """Return all sequences; `ids` are the ids assigned to the vocabulary's tokens."""
         return SpooledSequences(self._sequences_path, self._starts, ids)
 
     def numbers(self) -> list[int]:
-        """Numbers of all features, in order."""
+        """Return the numbers of all features, in order."""
         return [number for (number,) in self._database.execute("SELECT number FROM feature ORDER BY number")]
 
     def features(self) -> Iterator[SpooledFeature]:
-        """All features, in order of their numbers."""
+        """Yield all features, in order of their numbers."""
         for (body,) in self._database.execute("SELECT body FROM feature ORDER BY number"):
             yield SpooledFeature(**json.loads(body))
 
     def examples(self, feature: int) -> list[SpooledExample]:
-        """Examples of a feature, in the order in which they were read."""
+        """Return the examples of a feature, in the order in which they were read."""
         query = (
             "SELECT low, high, sequence, position, activation, positions, activations FROM example "
             "WHERE feature = ? ORDER BY rowid"
@@ -203,12 +203,12 @@ class Spool:
         ]
 
     def strays(self) -> int:
-        """Examples and explanations of features that are not there."""
+        """Return the number of examples and explanations whose feature is missing."""
         count = "SELECT count(*) FROM {} WHERE feature NOT IN (SELECT number FROM feature)"
         return sum(self._database.execute(count.format(table)).fetchone()[0] for table in ("example", "explanation"))
 
     def explanations(self) -> Iterator[tuple[int, str, str]]:
-        """Feature, author and text of all explanations of features that are there."""
+        """Yield feature, author and text of the explanations whose feature exists."""
         return iter(self._database.execute("SELECT * FROM explanation WHERE feature IN (SELECT number FROM feature)"))
 
 
@@ -217,10 +217,10 @@ _ROUNDING = 1e-3
 
 
 def _own_token(activation: Activation, active: Sequence[int]) -> int | None:
-    """The token that an example is for, among those that the feature is active on; None where it is none of them.
+    """Return the position of the token that an example is for; None if the feature is not active on it.
 
-    Where the export does not say which, as Neuronpedia's releases do not, it is the strongest one of a top example, and
-    else the first one in the example's interval.
+    If the export does not state it, as in Neuronpedia's releases, it is the strongest token of a top example, else the
+    first one in the example's interval.
     """
     stated, values = activation.position, activation.values
     if stated is not None and 0 <= stated < len(values):

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from app.bench.web import Plan, check_disk, fill, scratch_database, slug
-from app.db import create_engine, create_sessionmaker, transaction
+from app.bench.scratch_database import Plan, check_disk, fill, scratch_database, slug
+from app.db import create_engine, create_sessionmaker, libpq_url, transaction
 from app.errors import UserError
 from app.queries.examples import get_examples
 from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
 from app.queries.saes import get_sae
 from app.schema import upgrade
-from app.supervision.embedded_postgres import libpq_url
 
 COMMAND = [sys.executable, "-m", "app.cli", "bench", "web", "--saes", "2", "--features", "256", "--clients", "4"]
 
@@ -109,7 +108,7 @@ def test_what_a_killed_bench_left_is_dropped_and_what_is_in_use_is_not(postgres_
         ours = scratch_databases(postgres_url)
         assert "seesae_bench_1" not in ours
         with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
-            from app.bench.web import _drop_left_over
+            from app.bench.scratch_database import _drop_left_over
 
             _drop_left_over(connection)
         assert scratch_databases(postgres_url) == ours

@@ -174,7 +174,7 @@ def test_train_index_and_evaluate_end_with_one_json_object(
 def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 
-    from app.supervision.embedded_postgres import libpq_url
+    from app.db import libpq_url
 
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
     saved = tmp_path / "saved.dump"

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from app.cli.exchange import OF_FEATURES, Writable
+from app.db import libpq_url
 from app.pipeline.import_sae import Format
 from app.settings import get_settings
-from app.supervision.embedded_postgres import libpq_url
 from sae_core.checkpoints import FORMATS, save_sae
 from tests.app.cli.test_cli import plain, seesae
 from tests.core.checkpoints.hub_server import Hub, serve
@@ -99,7 +99,10 @@ def test_an_sae_goes_out_and_comes_back(
         f"{tmp_path / 'shared' / 'layer_1'} holds mine as dictionary_learning: ae.pt, config.json.\n"
     )
     again = seesae("export", "mine", "shared/layer_1", "--format", "dictionary_learning", "--json")
-    assert json.loads(again.stdout)["files"].keys() == {"ae.pt", "config.json"}
+    written = json.loads(again.stdout)
+    assert (written["sae"], written["features"], written["format"]) == ("mine", 64, "dictionary_learning")
+    assert written["folder"] == str(tmp_path / "shared" / "layer_1")
+    assert written["files"].keys() == {"ae.pt", "config.json"}
 
     imported = seesae("import", "shared/layer_1", "--name", "theirs", "--json")
     assert imported.exit_code == 0, imported.stderr
@@ -132,7 +135,7 @@ def test_notes_are_said_one_a_line(
     result = seesae("import", "sae", "--model", model, "--hook", "resid_post.2")
     assert result.exit_code == 0, result.stderr
     *facts, note, hint = result.stdout.splitlines()
-    assert note == "It is used at resid_post.2, as asked; the checkpoint says blocks.1.hook_resid_post."
+    assert note == "It is used at resid_post.2, as given; the checkpoint says blocks.1.hook_resid_post."
     assert hint == ("Count its features on a corpus next: seesae index tiny-llama-l2-topk-64-k4 --corpus CORPUS")
     assert not any("notes" in fact for fact in facts)
     assert asked_for(database)["model"] == str(model_folder)

@@ -1,4 +1,4 @@
-"""Settings of a site on the test's database, to hold exports to what it says."""
+"""Settings of a site on the test's database, with which exports are compared."""
 
 from pathlib import Path
 

@@ -45,13 +45,13 @@ def test_selections(text: str, numbers: set[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "1-2-3", "5-3", "9" * 5000, "٣", "1.5"])
-def test_what_is_no_selection_is_refused(text: str) -> None:
+def test_invalid_selections_are_refused(text: str) -> None:
     with pytest.raises(Unprocessable) as refused:
         Selection.parse(text)
     assert len(str(refused.value)) < 120
 
 
-async def test_lines_are_what_the_api_says(
+async def test_lines_equal_the_answers_of_the_api(
     made: Synthetic, sessionmaker: Sessions, settings: Settings, tmp_path: Path
 ) -> None:
     found = await lines(sessionmaker, tmp_path / "out")
@@ -62,7 +62,7 @@ async def test_lines_are_what_the_api_says(
             assert found[number] == said.json()
 
 
-async def test_only_the_selected_leave(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
+async def test_only_selected_features_are_written(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
     found = await lines(sessionmaker, tmp_path / "out", selection=Selection.parse("3-5,20-90"))
     assert [each["index"] for each in found] == [3, 4, 5, 20, 21, 22, 23]
     with pytest.raises(Unprocessable, match="none of the features 24-90: it has 24, numbered 0 to 23"):
@@ -70,7 +70,7 @@ async def test_only_the_selected_leave(made: Synthetic, sessionmaker: Sessions, 
     assert not (tmp_path / "none").exists()
 
 
-async def test_a_folder_that_holds_something_is_left_alone(
+async def test_a_folder_that_is_not_empty_is_left_as_it_is(
     made: Synthetic, sessionmaker: Sessions, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
@@ -81,7 +81,7 @@ async def test_a_folder_that_holds_something_is_left_alone(
     assert len(await lines(sessionmaker, tmp_path / "empty")) == 24
 
 
-async def test_what_stops_half_way_leaves_nothing(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_no_files(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:
     async def breaks(source: Source, folder: Path, progress: Progress) -> None:
         (folder / "half").write_text("half")
         raise KeyboardInterrupt
@@ -91,7 +91,7 @@ async def test_what_stops_half_way_leaves_nothing(made: Synthetic, sessionmaker:
     assert names(tmp_path) == []
 
 
-async def test_without_an_sae_or_an_index_nothing_leaves(
+async def test_an_export_needs_an_sae_with_an_index(
     engine: AsyncEngine, sessionmaker: Sessions, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFound, match="There is no SAE"):

@@ -1,4 +1,4 @@
-"""Exports: what is in the folder, what is refused, and that nobody's files are lost."""
+"""Exports of weights: their files, what is refused, and that existing files are kept."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from app.errors import Conflict, NotFound, UserError
 from app.exchange.weights import export_sae
 from app.pipeline.import_sae import ImportParams
+from app.pipeline.registered import open_sae
 from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS, load, load_sae
@@ -27,16 +28,21 @@ async def slug(ctx: JobContext, model_folder: Path, tmp_path: Path) -> str:
     return "topk"
 
 
+async def export(ctx: JobContext, slug: str, format: str, folder: Path) -> dict[str, str]:
+    """Open a registered SAE and export it, as the command line does."""
+    sae, _ = await open_sae(ctx, slug)
+    return export_sae(sae, format, folder)
+
+
 def hidden(folder: Path) -> list[Path]:
     return list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("format", [name for name, layout in FORMATS.items() if layout.write])
-async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, tmp_path: Path, format: str) -> None:
+async def test_weights_and_origin_are_exported(ctx: JobContext, slug: str, tmp_path: Path, format: str) -> None:
     folder = tmp_path / "a" / "b"
-    result = await export_sae(ctx, slug, format, folder)
-    assert (result["sae"], result["format"], result["folder"]) == (slug, format, str(folder))
-    assert set(result["files"]) == {path.name for path in folder.iterdir()}
+    files = await export(ctx, slug, format, folder)
+    assert set(files) == {path.name for path in folder.iterdir()}
     checkpoint = load(folder)
     assert checkpoint.format == format
     for key, value in (("model_name", "tiny-llama"), ("hook_name", "blocks.1.hook_resid_post"), ("context_size", 64)):
@@ -45,43 +51,45 @@ async def test_weights_and_origin_are_carried_over(ctx: JobContext, slug: str, t
     torch.testing.assert_close(checkpoint.sae(x), load_sae(ctx.artifacts.sae(slug))(x))
 
 
-async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path: Path) -> None:
+async def test_existing_files_are_not_overwritten(ctx: JobContext, slug: str, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
-    first = await export_sae(ctx, slug, "dictionary_learning", folder)
+    first = await export(ctx, slug, "dictionary_learning", folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert await export_sae(ctx, slug, "dictionary_learning", folder) == first
+    assert await export(ctx, slug, "dictionary_learning", folder) == first
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
     with pytest.raises(Conflict, match=r"holds something else\. Give a new or an empty folder"):
-        await export_sae(ctx, slug, "saelens", folder)
+        await export(ctx, slug, "saelens", folder)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(Conflict):
-        await export_sae(ctx, slug, "dictionary_learning", folder)
+        await export(ctx, slug, "dictionary_learning", folder)
     with pytest.raises(Conflict):
-        await export_sae(ctx, slug, "dictionary_learning", folder / "notes.txt")
+        await export(ctx, slug, "dictionary_learning", folder / "notes.txt")
     assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(UserError, match=r"notes.txt/sae cannot be written: .*Choose another folder"):
-        await export_sae(ctx, slug, "dictionary_learning", folder / "notes.txt" / "sae")
+        await export(ctx, slug, "dictionary_learning", folder / "notes.txt" / "sae")
     assert hidden(tmp_path) == []
 
 
-async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path) -> None:
+async def test_exports_that_are_not_possible_are_refused(
+    ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path
+) -> None:
     with pytest.raises(NotFound, match=r"There is no SAE none\. There are: topk"):
-        await export_sae(ctx, "none", "saelens", tmp_path / "shared")
+        await export(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
-        await export_sae(ctx, slug, "gemma_scope", tmp_path / "shared")
+        await export(ctx, slug, "gemma_scope", tmp_path / "shared")
     await run_to_end(ctx, "train", training)
     with pytest.raises(CheckpointError, match=r"sparsify has only .*, not jumprelu"):
-        await export_sae(ctx, "tiny-llama-l1-batchtopk-64", "sparsify", tmp_path / "shared")
+        await export(ctx, "tiny-llama-l1-batchtopk-64", "sparsify", tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
 
 
-async def test_the_config_of_saelens_names_what_others_look_for(
+async def test_saelens_config_has_the_fields_that_others_read(
     ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
     await run_to_end(ctx, "train", training.model_copy(update={"name": "mine"}))
-    await export_sae(ctx, "mine", "saelens", tmp_path / "shared")
+    await export(ctx, "mine", "saelens", tmp_path / "shared")
     config: dict[str, Any] = json.loads((tmp_path / "shared" / "cfg.json").read_text())
     assert (config["architecture"], config["d_in"], config["d_sae"]) == ("jumprelu", 32, 64)
     assert config["metadata"]["hook_name"] == "blocks.1.hook_resid_post"

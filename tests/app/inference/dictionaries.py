@@ -1,4 +1,4 @@
-"""A tiny model and a random SAE on it, on disk and as the database describes them."""
+"""A tiny model and a random SAE on it, on disk and as database rows."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +12,10 @@ from torch import Tensor
 from app.artifacts import Artifacts, content_key
 from app.db import create_sessionmaker, transaction
 from app.pipeline.db_rows import unpadded
-from app.queries.corpora import DocumentRow, register_corpus, register_sequences
-from app.queries.models import ModelInfo, register_model
+from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
+from app.queries.models import ModelInfo, ModelRow, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
-from app.queries.saes import SaeDetail, get_sae, register_sae
+from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.settings import Settings
 from sae_core.checkpoints import save_sae
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
@@ -32,7 +32,7 @@ SLUG = "tiny-l2-topk-64"
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A model with an SAE on it: loaded, so that a test can compute, and as a row, so that the engine can."""
+    """A model with an SAE: loaded, for the test to compute with, and as a row, for the engine."""
 
     model: LanguageModel
     sae: SAE
@@ -95,7 +95,7 @@ CORPUS = [document["text"][:400] for document in documents()]
 
 
 def activations(dictionary: Dictionary, text: str) -> Tensor:
-    """[position, d_sae] what model and SAE give, with nothing on special tokens."""
+    """[position, d_sae] activations of the SAE, 0 on special tokens."""
     token_ids = torch.tensor([dictionary.model.tokenize(text)])
     f = dictionary.sae.encode(dictionary.model.activations(token_ids, HOOK)[0]).detach()
     f[[token_id in dictionary.model.special_token_ids for token_id in token_ids[0].tolist()]] = 0
@@ -103,7 +103,7 @@ def activations(dictionary: Dictionary, text: str) -> Tensor:
 
 
 def packed(dictionary: Dictionary) -> Sequences:
-    """`CORPUS`, a text a sequence."""
+    """`CORPUS`, one sequence per text."""
     texts = [dictionary.model.tokenize(text) for text in CORPUS]
     shape = len(texts), max(map(len, texts))
     token_ids, counted, document_of = np.zeros(shape, np.int32), np.zeros(shape, bool), np.full(shape, -1, np.int32)
@@ -129,9 +129,9 @@ class _Shards:
 
 
 async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bool = False) -> SaeDetail:
-    """Register model and SAE, and publish an index of `CORPUS` that has the histograms and little else.
+    """Register model and SAE, and publish an index of `CORPUS` with histograms and little else.
 
-    With `with_store` the activation store that it is of lies where an index run leaves it.
+    `with_store` also writes the activation store, where an index run leaves it.
     """
     row, model = dictionary.row, dictionary.model
     packing = packed(dictionary)
@@ -143,51 +143,55 @@ async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bo
     async with transaction(create_sessionmaker(engine)) as session:
         registered = await register_model(
             session,
-            name=row.model.name,
-            source=row.model.source,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            vocab_size=model.vocab_size,
-            weights_sha256=model.weights_sha256,
-            tokenizer_sha256=model.tokenizer_sha256,
-            bos_token_id=model.bos_token_id,
+            ModelRow(
+                name=row.model.name,
+                source=row.model.source,
+                n_layers=model.n_layers,
+                d_model=model.d_model,
+                vocab_size=model.vocab_size,
+                weights_sha256=model.weights_sha256,
+                tokenizer_sha256=model.tokenizer_sha256,
+                bos_token_id=model.bos_token_id,
+            ),
             token_bytes=model.token_bytes(),
             special_token_ids=model.special_token_ids,
         )
         corpus = await register_corpus(
             session,
-            slug="tiny",
-            title="Tiny",
-            source="tests",
-            licence="CC0-1.0",
-            attribution="",
-            sha256="2" * 64,
-            documents=len(CORPUS),
+            CorpusRow(
+                slug="tiny",
+                title="Tiny",
+                source="tests",
+                licence="CC0-1.0",
+                attribution="",
+                sha256="2" * 64,
+                documents=len(CORPUS),
+            ),
         )
         sequences = await register_sequences(
             session,
-            corpus_id=corpus.id,
-            model_id=registered.id,
-            length=packing.length,
-            tokens=len(f),
-            sha256=packing.sha256,
+            SequenceSetRow(
+                corpus_id=corpus.id, model_id=registered.id, length=packing.length, tokens=len(f), sha256=packing.sha256
+            ),
             documents=[DocumentRow(document.title, document.topic) for document in packing.documents],
             sequences=list(unpadded(packing)),
         )
         sae = await register_sae(
             session,
-            slug=row.slug,
-            model_id=registered.id,
-            hook=row.hook,
-            architecture=row.architecture,
-            d_in=row.d_in,
-            d_sae=row.d_sae,
-            k=row.k,
-            artifact=row.artifact,
-            weights_sha256=row.weights_sha256,
-            config={},
-            metrics={},
-            created_by="tester",
+            SaeRow(
+                slug=row.slug,
+                model_id=registered.id,
+                hook=row.hook,
+                architecture=row.architecture,
+                d_in=row.d_in,
+                d_sae=row.d_sae,
+                k=row.k,
+                artifact=row.artifact,
+                weights_sha256=row.weights_sha256,
+                config={},
+                metrics={},
+                created_by="tester",
+            ),
         )
     await publish_index(
         engine,

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from app.errors import TooLarge, Unavailable
 from app.inference.engine import ProbeEngine, SparseActivations
+from app.inference.residency import Residency
+from app.settings import Settings
 from sae_core.kernels import Selection
 from sae_core.saes import SAE, TopK
 from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
@@ -15,14 +17,18 @@ from tests.tiny import EOS, tiny_model
 TEXT = "It was the best of times, it was the worst of times — and then:\n\tnothing."
 
 
+def probe_engine(settings: Settings) -> ProbeEngine:
+    return ProbeEngine(Residency(settings), settings.probe_max_tokens)
+
+
 def dense(sparse: SparseActivations, d_sae: int) -> Tensor:
     activations = torch.zeros(len(sparse.token_ids), d_sae)
     activations[sparse.positions, sparse.features] = torch.from_numpy(sparse.activations).float()
     return activations
 
 
-def test_gives_what_model_and_sae_give(dictionary: Dictionary) -> None:
-    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, TEXT)
+def test_activations_equal_those_of_model_and_sae(dictionary: Dictionary) -> None:
+    answer = probe_engine(dictionary.settings).probe(dictionary.row, TEXT)
 
     token_ids = dictionary.model.tokenize(TEXT)
     expected = dictionary.sae.encode(dictionary.model.activations(torch.tensor([token_ids]), HOOK)[0]).detach()
@@ -32,21 +38,21 @@ def test_gives_what_model_and_sae_give(dictionary: Dictionary) -> None:
     assert answer.max_per_feature()[0].tolist() == expected.sum(dim=0).nonzero().flatten().tolist()
 
 
-def test_encodes_long_texts_in_blocks(dictionary: Dictionary) -> None:
+def test_long_texts_are_encoded_in_blocks(dictionary: Dictionary) -> None:
     text = TEXT * 6
     token_ids = dictionary.model.tokenize(text)
     assert 128 < len(token_ids) < 256  # more than one block, less than the model's context
     settings = dictionary.settings.model_copy(update={"probe_max_tokens": 255})
 
-    answer = ProbeEngine(settings).probe(dictionary.row, text)
+    answer = probe_engine(settings).probe(dictionary.row, text)
 
     expected = dictionary.sae.encode(dictionary.model.activations(torch.tensor([token_ids]), HOOK)[0]).detach()
     expected[0] = 0
     torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_looks_for_nothing_on_special_tokens(dictionary: Dictionary) -> None:
-    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, f"one{EOS}two")
+def test_special_tokens_have_no_activations(dictionary: Dictionary) -> None:
+    answer = probe_engine(dictionary.settings).probe(dictionary.row, f"one{EOS}two")
 
     specials = [place for place, token_id in enumerate(answer.token_ids) if token_id in (1, 2)]
     assert len(specials) == 2
@@ -54,59 +60,61 @@ def test_looks_for_nothing_on_special_tokens(dictionary: Dictionary) -> None:
     assert not set(answer.positions.tolist()) & set(specials)
 
 
-def test_a_text_of_special_tokens_alone_has_no_features(dictionary: Dictionary) -> None:
-    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, EOS)
+def test_a_text_of_only_special_tokens_has_no_features(dictionary: Dictionary) -> None:
+    answer = probe_engine(dictionary.settings).probe(dictionary.row, EOS)
     assert answer.features.tolist() == answer.max_per_feature()[0].tolist() == []
     assert answer.counted == [False, False]
 
 
 @pytest.mark.parametrize("text", ["\0", "<script>alert(1)</script>", "مرحبا 🧠", " "])
-def test_any_characters_are_text(dictionary: Dictionary, text: str) -> None:
-    answer = ProbeEngine(dictionary.settings).probe(dictionary.row, text)
+def test_any_characters_are_accepted(dictionary: Dictionary, text: str) -> None:
+    answer = probe_engine(dictionary.settings).probe(dictionary.row, text)
     assert dictionary.model.decode(answer.token_ids[1:]) == text
 
 
-def test_says_the_limit_of_a_text(dictionary: Dictionary) -> None:
+def test_a_text_over_the_limit_is_refused_with_the_limit(dictionary: Dictionary) -> None:
     text = "times " * 150
     tokens = len(dictionary.model.tokenize(text)) - 1
     with pytest.raises(TooLarge, match=f"has {tokens} tokens; at most 100"):
-        ProbeEngine(dictionary.settings).probe(dictionary.row, text)
+        probe_engine(dictionary.settings).probe(dictionary.row, text)
 
 
-def test_a_text_is_no_longer_than_the_model_reads(dictionary: Dictionary) -> None:
+def test_a_text_longer_than_the_models_context_is_refused(dictionary: Dictionary) -> None:
     settings = dictionary.settings.model_copy(update={"probe_max_tokens": 100_000})
     with pytest.raises(TooLarge, match="at most 255"):
-        ProbeEngine(settings).probe(dictionary.row, "times " * 150)
+        probe_engine(settings).probe(dictionary.row, "times " * 150)
 
 
-def test_another_model_at_the_same_place_is_refused(dictionary: Dictionary, tmp_path: Path) -> None:
+def test_a_different_model_at_the_same_source_is_refused(dictionary: Dictionary, tmp_path: Path) -> None:
     other = replace(dictionary.row.model, source=str(tiny_model(tmp_path, seed=1)))
     with pytest.raises(Unavailable, match="is not the tiny that this SAE was trained on"):
-        ProbeEngine(dictionary.settings).probe(replace(dictionary.row, model=other), TEXT)
+        probe_engine(dictionary.settings).probe(replace(dictionary.row, model=other), TEXT)
 
 
 def test_missing_files_are_named_in_one_line(dictionary: Dictionary) -> None:
-    engine = ProbeEngine(dictionary.settings)
+    engine = probe_engine(dictionary.settings)
     for broken in (
         replace(dictionary.row, artifact="saes/gone"),
         replace(dictionary.row, model=replace(dictionary.row.model, source="/nowhere/at/all")),
     ):
         with pytest.raises(Unavailable, match=f"{dictionary.row.slug} cannot be probed") as caught:
-            ProbeEngine(dictionary.settings).probe(broken, TEXT)
+            probe_engine(dictionary.settings).probe(broken, TEXT)
         assert "\n" not in str(caught.value)
-    assert len(engine.probe(dictionary.row, TEXT).features)  # and the engine goes on
+    assert len(engine.probe(dictionary.row, TEXT).features)  # the engine still works
 
 
 class Greedy(TopK):
-    """Asks for more memory than there is."""
+    """Allocates more memory than any machine has."""
 
     def encode_sparse(self, x: Tensor) -> tuple[Selection, Tensor]:
         torch.zeros(2**50)
         return super().encode_sparse(x)
 
 
-def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = ProbeEngine(dictionary.settings)
+def test_running_out_of_memory_is_reported_and_survived(
+    dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = probe_engine(dictionary.settings)
     with monkeypatch.context() as patched:
         patched.setattr("app.inference.engine.load_sae", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
         with pytest.raises(Unavailable, match="not enough memory"):
@@ -114,15 +122,17 @@ def test_running_out_of_memory_is_said_and_survived(dictionary: Dictionary, monk
     assert len(engine.probe(dictionary.row, TEXT).features)
 
 
-def test_other_faults_are_not_taken_for_memory(dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_reported_as_out_of_memory(
+    dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(self: SAE, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(SAE, "encode_sparse", broken)
     with pytest.raises(RuntimeError, match="a fault"):
-        ProbeEngine(dictionary.settings).probe(dictionary.row, TEXT)
+        probe_engine(dictionary.settings).probe(dictionary.row, TEXT)
 
 
-def test_a_hook_point_of_another_width_is_said(dictionary: Dictionary) -> None:
+def test_a_hook_point_of_another_width_is_reported(dictionary: Dictionary) -> None:
     with pytest.raises(Unavailable, match="reads 32 dimensions, not 64"):
-        ProbeEngine(dictionary.settings).probe(replace(dictionary.row, hook="mlp_act.2"), TEXT)
+        probe_engine(dictionary.settings).probe(replace(dictionary.row, hook="mlp_act.2"), TEXT)

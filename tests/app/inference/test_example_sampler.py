@@ -1,4 +1,4 @@
-"""Examples out of a store, against its dense activations."""
+"""Examples from a store, compared with its dense activations."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1e9), (1.0, 2.5), (2.5, 2.5001), (50.0, 60.0)])
-def test_what_is_drawn_lies_in_the_range(store: ActivationStore, low: float, high: float) -> None:
+def test_sampled_examples_lie_in_the_range(store: ActivationStore, low: float, high: float) -> None:
     found, examples = sample_examples(store, ActivationRange(FEATURE, low, high), length=small.LENGTH, limit=8, seed=1)
     inside = (low < VALUES) & (high >= VALUES)
     assert found == inside.sum()
@@ -38,7 +38,7 @@ def test_what_is_drawn_lies_in_the_range(store: ActivationStore, low: float, hig
     assert strength == sorted(strength, reverse=True)
 
 
-def test_equal_seeds_draw_the_same_and_others_do_not(store: ActivationStore) -> None:
+def test_equal_seeds_give_the_same_sample_and_others_do_not(store: ActivationStore) -> None:
     def drawn(seed: int) -> list[int]:
         _, examples = sample_examples(store, ActivationRange(FEATURE, 0, 1e9), length=small.LENGTH, limit=8, seed=seed)
         return sorted(example.sequence for example in examples)
@@ -47,8 +47,8 @@ def test_equal_seeds_draw_the_same_and_others_do_not(store: ActivationStore) -> 
     assert drawn(1) != drawn(2)
 
 
-def test_every_sequence_is_drawn_as_often(store: ActivationStore) -> None:
-    """Of those with one activation in the range: a sequence with more of them comes more often, as it should."""
+def test_sequences_are_sampled_equally_often(store: ActivationStore) -> None:
+    """Among sequences with one activation in the range; others are sampled more often, as intended."""
     low, high = 1.0, 1.3
     single = np.flatnonzero(((low < VALUES) & (high >= VALUES)).sum(axis=1) == 1)
     assert len(single) >= 5
@@ -63,7 +63,7 @@ def test_every_sequence_is_drawn_as_often(store: ActivationStore) -> None:
     assert min(times.values()) > 0.5 * max(times.values())
 
 
-def test_one_sequence_comes_with_its_strongest_token(store: ActivationStore) -> None:
+def test_an_example_of_one_sequence_is_at_its_strongest_token(store: ActivationStore) -> None:
     sequence = int(VALUES.max(axis=1).argmin())
     _, [example] = sample_examples(
         store, ActivationRange(FEATURE, 0, 1e9, sequence), length=small.LENGTH, limit=1, seed=0
@@ -71,5 +71,5 @@ def test_one_sequence_comes_with_its_strongest_token(store: ActivationStore) -> 
     assert (example.sequence, example.position) == (sequence, int(VALUES[sequence].argmax()))
 
 
-def test_a_dead_feature_has_nothing_to_draw(store: ActivationStore) -> None:
+def test_a_dead_feature_has_no_examples(store: ActivationStore) -> None:
     assert sample_examples(store, ActivationRange(small.DEAD, 0, 1e9), length=small.LENGTH, limit=5, seed=0) == (0, [])

@@ -60,13 +60,13 @@ def test_a_feature_never_active_in_the_corpus_is_at_100() -> None:
     assert percentile(known, 1, 0.1) == percentile(known, 2, 0.1) == 100
 
 
-def test_only_what_is_not_known_is_asked_for() -> None:
+def test_only_features_that_were_not_added_are_unknown() -> None:
     known = distributions({4: even(1)})
     known.add([5], {})
     assert known.unknown(np.array([3, 4, 5, 6])) == [3, 6]
 
 
-def test_dense_features_do_not_drown_a_sparse_one() -> None:
+def test_a_sparse_feature_ranks_above_dense_ones_of_higher_percentile() -> None:
     dense = range(20)  # density 0.5, 95th percentile
     known = distributions({**{number: even(100) for number in dense}, 99: even(1)})  # 99: density 0.005
     features, maxima = np.array([*dense, 99]), np.array([9.5] * 20 + [9.0])
@@ -74,7 +74,7 @@ def test_dense_features_do_not_drown_a_sparse_one() -> None:
     assert percentile(known, 0, 9.5) > percentile(known, 99, 9.0)  # a plain order by percentile would have it last
 
 
-def test_a_dense_feature_stronger_than_ever_is_first() -> None:
+def test_a_dense_feature_above_its_maximum_ranks_first() -> None:
     known = distributions({1: even(100), 2: even(1)})
     assert ranked(np.array([1, 2]), np.array([11.0, 9.0]), known, 100).tolist() == [1, 2]
 
@@ -84,5 +84,5 @@ def test_equal_scores_are_ordered_by_activation_then_by_number() -> None:
     assert ranked(np.array([1, 2, 3]), np.array([11.0, 12.0, 11.0]), known, 10).tolist() == [2, 1, 3]
 
 
-def test_without_an_index_the_activation_decides() -> None:
+def test_without_an_index_features_rank_by_activation() -> None:
     assert ranked(np.array([1, 2]), np.array([1.0, 3.0]), None, 10).tolist() == [2, 1]

@@ -1,4 +1,4 @@
-"""The inference service by itself: who may ask, and what it answers to nonsense."""
+"""The inference service without the site: its secret, and its answers to bad requests."""
 
 from collections.abc import AsyncIterator
 
@@ -38,12 +38,12 @@ async def test_healthz_needs_no_secret(service: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {SECRET_HEADER: ""}, {SECRET_HEADER: SECRET[:-1]}, {SECRET_HEADER: SECRET + "x"}]
 )
-async def test_only_who_knows_the_secret_may_ask(service: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_requests_without_the_secret_are_refused(service: httpx.AsyncClient, headers: dict[str, str]) -> None:
     response = await service.post("/probe", json={"sae": "x", "text": "x"}, headers=headers)
     assert response.status_code == 403
 
 
-async def test_answers_what_it_was_asked(
+async def test_probes_answer_and_bad_requests_are_refused(
     service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
 ) -> None:
     sae = await publish(engine, dictionary)
@@ -57,7 +57,7 @@ async def test_answers_what_it_was_asked(
     assert statuses == [404, 422, 413]
 
 
-async def test_says_that_the_database_is_away(settings: Settings, unused_tcp_port: int) -> None:
+async def test_an_unreachable_database_is_a_503(settings: Settings, unused_tcp_port: int) -> None:
     away = settings.model_copy(update={"database_url": f"postgresql://127.0.0.1:{unused_tcp_port}/none"})
     app = create_app(away)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference") as client:
@@ -67,11 +67,11 @@ async def test_says_that_the_database_is_away(settings: Settings, unused_tcp_por
 
 
 @pytest.mark.parametrize("missing", ["inference_secret", "database_url"])
-def test_does_not_start_without(settings: Settings, missing: str) -> None:
+def test_it_does_not_start_without_required_settings(settings: Settings, missing: str) -> None:
     with pytest.raises(UserError, match=f"SEESAE_{missing.upper()}"):
         create_app(settings.model_copy(update={missing: None}))
 
 
-def test_an_empty_secret_is_none(settings: Settings) -> None:
+def test_an_empty_secret_is_refused(settings: Settings) -> None:
     with pytest.raises(UserError, match="SEESAE_INFERENCE_SECRET"):
         create_app(settings.model_copy(update={"inference_secret": SecretStr("")}))

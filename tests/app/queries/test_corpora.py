@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,44 +6,46 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
-from app.queries.corpora import CorpusInfo, DocumentRow, get_sequences, register_corpus, register_sequences, run_lengths
-from app.queries.models import ModelInfo, get_tokens, register_model
+from app.queries.corpora import (
+    CorpusInfo,
+    CorpusRow,
+    DocumentRow,
+    SequenceSetRow,
+    get_sequences,
+    register_corpus,
+    register_sequences,
+    run_lengths,
+)
+from app.queries.models import ModelInfo, ModelRow, get_tokens, register_model
 from app.tables import Document, Sequence
 
 
 async def model(session: AsyncSession, **changes: Any) -> ModelInfo:
-    return await register_model(
-        session,
-        **{
-            "name": "tiny",
-            "source": "tests",
-            "n_layers": 2,
-            "d_model": 16,
-            "vocab_size": 4,
-            "weights_sha256": "0",
-            "tokenizer_sha256": "1",
-            "bos_token_id": None,
-            "token_bytes": [b"<s>", b"\xf0\x9f", b"\0", b" a"],
-            "special_token_ids": [0],
-            **changes,
-        },
+    row = ModelRow(
+        name="tiny",
+        source="tests",
+        n_layers=2,
+        d_model=16,
+        vocab_size=4,
+        weights_sha256="0",
+        tokenizer_sha256="1",
+        bos_token_id=None,
     )
+    tokens = [b"<s>", b"\xf0\x9f", b"\0", b" a"]
+    return await register_model(session, replace(row, **changes), token_bytes=tokens, special_token_ids=[0])
 
 
 async def corpus(session: AsyncSession, **changes: Any) -> CorpusInfo:
-    return await register_corpus(
-        session,
-        **{
-            "slug": "wiki",
-            "title": "Wiki",
-            "source": "somewhere",
-            "licence": "CC BY-SA 4.0",
-            "attribution": "its authors",
-            "sha256": "2",
-            "documents": 2,
-            **changes,
-        },
+    row = CorpusRow(
+        slug="wiki",
+        title="Wiki",
+        source="somewhere",
+        licence="CC BY-SA 4.0",
+        attribution="its authors",
+        sha256="2",
+        documents=2,
     )
+    return await register_corpus(session, replace(row, **changes))
 
 
 async def test_a_model_is_registered_once(session: AsyncSession) -> None:
@@ -71,21 +74,18 @@ async def test_a_corpus_is_registered_once(session: AsyncSession) -> None:
 
 
 async def test_sequences_are_registered_once_with_their_documents(session: AsyncSession) -> None:
+    corpus_id, model_id = (await corpus(session)).id, (await model(session)).id
+    row = SequenceSetRow(corpus_id=corpus_id, model_id=model_id, length=4, tokens=5, sha256="3")
     values: dict[str, Any] = {
-        "corpus_id": (await corpus(session)).id,
-        "model_id": (await model(session)).id,
-        "length": 4,
-        "tokens": 5,
-        "sha256": "3",
         "documents": [
             DocumentRow("First", "Music", {"views": 3, "lead": "a\0b", "score": float("nan")}),
             DocumentRow("Second\0"),
         ],
         "sequences": [([0, 3, 3, 1], [-1, 0, 0, 1]), ([0, 3, 2], [-1, 1, 1])],
     }
-    first = await register_sequences(session, **values)
+    first = await register_sequences(session, row, **values)
     assert (first.sequences, first.tokens, first.length, first.corpus.slug) == (2, 5, 4, "wiki")
-    assert await register_sequences(session, **values) == first
+    assert await register_sequences(session, row, **values) == first
     assert await get_sequences(session, first.id) == first
 
     rows = (await session.scalars(select(Sequence).order_by(Sequence.number))).all()

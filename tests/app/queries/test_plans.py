@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.bench import synthetic
-from app.bench.web import Plan, fill, slug
+from app.bench.scratch_database import Plan, fill, slug
 from app.queries.comparisons import (
     Listing,
     comparisons_tag,

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Conflict
 from app.queries.publish import FeatureStatisticsRow, publish_index
-from app.queries.saes import get_sae, list_saes, register_sae, set_metrics
+from app.queries.saes import SaeRow, get_sae, list_saes, register_sae, set_metrics
 from tests.factories import add_label, make_sae
 
 
@@ -49,18 +49,20 @@ async def test_registering_again_brings_up_to_date_and_keeps(engine: AsyncEngine
     async def register(weights: str) -> dict[str, object]:
         sae = await register_sae(
             session,
-            slug=made.sae.slug,
-            model_id=made.sae.model.id,
-            hook=made.sae.hook,
-            architecture="batchtopk",
-            d_in=16,
-            d_sae=24,
-            k=4,
-            artifact="elsewhere",
-            weights_sha256=weights,
-            config={},
-            metrics={"l0": 4.0, "kl": math.inf},
-            created_by="ada",
+            SaeRow(
+                slug=made.sae.slug,
+                model_id=made.sae.model.id,
+                hook=made.sae.hook,
+                architecture="batchtopk",
+                d_in=16,
+                d_sae=24,
+                k=4,
+                artifact="elsewhere",
+                weights_sha256=weights,
+                config={},
+                metrics={"l0": 4.0, "kl": math.inf},
+                created_by="ada",
+            ),
         )
         assert (sae.id, sae.artifact, sae.index) == (made.sae.id, "elsewhere", made.sae.index)
         return dict(sae.metrics)

@@ -1,4 +1,4 @@
-"""The embedded server, with owners that leave in every way there is."""
+"""The embedded server, with owners that end in different ways."""
 
 import os
 import signal
@@ -12,8 +12,9 @@ import psutil
 import psycopg
 import pytest
 
+from app.db import libpq_url
 from app.errors import UserError
-from app.supervision.embedded_postgres import check, database, embedded_postgres, libpq_url
+from app.supervision.embedded_postgres import check, database, embedded_postgres
 from tests.conftest import temporary_home
 
 
@@ -42,7 +43,7 @@ with embedded_postgres(Path(sys.argv[1])) as url:
 
 @contextmanager
 def owner(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Another process that holds the database open until its standard input ends; and the URL that it was given."""
+    """Run another process that holds the database open until its standard input ends; yield it and its URL."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -73,7 +74,7 @@ def test_the_data_outlives_the_server(home: Path) -> None:
         assert execute(url, "SELECT answer FROM kept_1") == [(42,)]
 
 
-def test_an_owner_killed_leaves_its_server_to_the_next(home: Path) -> None:
+def test_the_server_of_a_killed_owner_is_shared(home: Path) -> None:
     with owner(home) as (process, url):
         execute(url, "CREATE TABLE kept_2 AS SELECT 42 AS answer")
         process.kill()
@@ -85,7 +86,7 @@ def test_an_owner_killed_leaves_its_server_to_the_next(home: Path) -> None:
     assert postmaster(home) is None, "the owner that was killed must not keep the server alive"
 
 
-def test_a_server_killed_recovers(home: Path) -> None:
+def test_a_killed_server_recovers(home: Path) -> None:
     with owner(home) as (process, url):
         execute(url, "CREATE TABLE kept_3 AS SELECT 42 AS answer")
         server = postmaster(home)
@@ -107,7 +108,7 @@ def test_a_pid_file_that_names_another_process_is_stale(home: Path) -> None:
         assert execute(url, "SELECT answer FROM kept_4") == [(42,)]
 
 
-def test_who_leaves_first_leaves_it_running(home: Path) -> None:
+def test_the_server_runs_until_its_last_user_leaves(home: Path) -> None:
     with embedded_postgres(home) as url:
         with owner(home) as (process, theirs):
             assert theirs == url
@@ -137,7 +138,7 @@ def test_data_of_another_version_is_refused(fresh_home: Path) -> None:
         pass
 
 
-def test_a_server_that_does_not_start_says_why(home: Path) -> None:
+def test_a_server_that_does_not_start_reports_the_reason(home: Path) -> None:
     with embedded_postgres(home):
         pass
     configuration = home / "postgres" / "postgresql.conf"
@@ -149,7 +150,7 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
     configuration.write_text(works)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(fresh_home: Path) -> None:
+def test_a_folder_with_other_files_is_left_as_it_is(fresh_home: Path) -> None:
     (fresh_home / "postgres").mkdir()
     (fresh_home / "postgres" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=r"does not start: .*not empty"), embedded_postgres(fresh_home):

@@ -29,7 +29,7 @@ def holder(home: Path, then: str) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_the_second_is_told_where_the_first_is(tmp_path: Path) -> None:
+def test_a_second_supervisor_is_told_the_url_of_the_first(tmp_path: Path) -> None:
     first = holder(tmp_path, "print('held', flush=True); sys.stdin.read()")
     try:
         with pytest.raises(AlreadyRunning, match=r"http://127\.0\.0\.1:1234"):

@@ -21,6 +21,6 @@ def test_an_address_of_another_machine_is_refused_in_one_line() -> None:
         listen("192.0.2.1", 8000)
 
 
-def test_an_open_address_is_shown_as_one_that_a_browser_can_use() -> None:
+def test_a_wildcard_address_is_shown_as_a_local_url() -> None:
     with listen("0.0.0.0", 0) as listening:
         assert url_of(listening).startswith("http://127.0.0.1:")

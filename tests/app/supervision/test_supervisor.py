@@ -40,7 +40,7 @@ class Serving:
             text=True,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()  # it says where it is once the site answers
+        line = self.process.stdout.readline()  # it prints the URL once the site answers
         found = re.search(r"http://\S+", line)
         assert found, f"{line}{self.process.stderr.read() if self.process.stderr else ''}"
         self.url = found.group()
@@ -51,7 +51,7 @@ class Serving:
         for child in psutil.Process(self.process.pid).children():
             try:
                 command = child.cmdline()
-            except (psutil.ZombieProcess, psutil.NoSuchProcess):  # it has just died
+            except (psutil.ZombieProcess, psutil.NoSuchProcess):  # it has just ended
                 continue
             if "app.cli" in command:
                 found[command[command.index("app.cli") + 1]] = child
@@ -79,7 +79,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
+    """True if a process runs; a zombie does not."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
@@ -88,7 +88,7 @@ def postgres_of(home: Path) -> psutil.Process | None:
     return psutil.Process(int(pidfile.read_text().splitlines()[0])) if pidfile.exists() else None
 
 
-def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(home: Path) -> None:
+def test_serve_restarts_a_dead_child_refuses_a_second_supervisor_and_stops_all_processes(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, serving(home, "--port", str(taken.getsockname()[1])) as site:
         assert httpx.get(f"{site.url}/readyz").status_code == 200
         assert httpx.get(f"{site.url}/").status_code == 200
@@ -99,7 +99,7 @@ def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(h
         until(lambda: site.children().get("web", before).pid != before.pid, "another web process")
         assert (
             httpx.get(f"{site.url}/healthz", timeout=SECONDS).status_code == 200
-        )  # waits in the backlog, is not refused
+        )  # the connection waits in the backlog instead of being refused
 
         postgres = postgres_of(home)
         assert postgres is not None
@@ -134,7 +134,7 @@ def test_it_serves_restarts_a_dead_child_refuses_a_second_and_stops_everything(h
         assert not is_alive(postgres)
 
 
-def test_killed_it_takes_its_children_along_and_starts_again(home: Path) -> None:
+def test_children_of_a_killed_supervisor_end_and_it_starts_again(home: Path) -> None:
     with serving(home, "--port", "0") as first:
         until(lambda: len(first.children()) == 3, "three children")
         children = first.children().values()
@@ -149,7 +149,7 @@ def test_killed_it_takes_its_children_along_and_starts_again(home: Path) -> None
     assert postgres is None or not is_alive(postgres)
 
 
-def test_a_demo_beside_a_running_site_goes_to_its_worker_and_says_why_it_fails(
+def test_a_demo_beside_a_running_site_runs_in_its_worker_and_reports_its_failure(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):

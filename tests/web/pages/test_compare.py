@@ -4,8 +4,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.queries.comparisons import get_comparison, get_counterparts, get_parts
-from app.queries.models import register_model
-from app.queries.saes import register_sae
+from app.queries.models import ModelRow, register_model
+from app.queries.saes import SaeRow, register_sae
 from tests.comparing import NARROW, WIDE, compare, make_pair
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
@@ -214,31 +214,35 @@ async def elsewhere(session: AsyncSession) -> None:
     """An SAE of another model."""
     model = await register_model(
         session,
-        name="other",
-        source="x",
-        n_layers=1,
-        d_model=16,
-        vocab_size=1,
-        weights_sha256="2" * 64,
-        tokenizer_sha256="3" * 64,
-        bos_token_id=None,
+        ModelRow(
+            name="other",
+            source="x",
+            n_layers=1,
+            d_model=16,
+            vocab_size=1,
+            weights_sha256="2" * 64,
+            tokenizer_sha256="3" * 64,
+            bos_token_id=None,
+        ),
         token_bytes=[b"a"],
         special_token_ids=set(),
     )
     await register_sae(
         session,
-        slug="elsewhere",
-        model_id=model.id,
-        hook="resid_post.0",
-        architecture="topk",
-        d_in=16,
-        d_sae=4,
-        k=1,
-        artifact="none",
-        weights_sha256="4" * 64,
-        config={},
-        metrics={},
-        created_by="ada",
+        SaeRow(
+            slug="elsewhere",
+            model_id=model.id,
+            hook="resid_post.0",
+            architecture="topk",
+            d_in=16,
+            d_sae=4,
+            k=1,
+            artifact="none",
+            weights_sha256="4" * 64,
+            config={},
+            metrics={},
+            created_by="ada",
+        ),
     )
     await session.commit()
 

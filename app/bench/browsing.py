@@ -1,0 +1,111 @@
+"""Clients of `seesae bench web`, which browse features and lists."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from html import unescape
+from urllib.parse import urlencode
+
+import httpx
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from app.bench import synthetic
+from app.bench.scratch_database import Plan, slug
+
+WARM_SECONDS = 3.0
+"""Browsing before the measurement."""
+
+
+@dataclass
+class Visit:
+    """One request, with its time by the server's clock and by the client's."""
+
+    kind: str
+    server_ms: float
+    client_ms: float
+    failed: bool
+
+
+@dataclass
+class Person:
+    """A client that opens pages of features and filtered lists, and reads on in some of the lists."""
+
+    client: httpx.AsyncClient
+    plan: Plan
+    words: NDArray[np.str_]
+    random: np.random.Generator
+    visits: list[Visit] = field(default_factory=list)
+
+    async def browse(self) -> None:
+        """Open page after page until cancelled."""
+        await self._look()
+        while True:
+            base = f"/saes/{slug(int(self.random.integers(self.plan.saes)))}/features"
+            if self.random.random() < 0.6:
+                await self._open("feature", f"{base}/{self.random.integers(self.plan.features)}")
+            else:
+                page = await self._open("list", f"{base}?{urlencode(self._filters())}")
+                while self.random.random() < 0.4 and (more := re.search(r'data-more href="([^"]+)"', page)):
+                    page = await self._open("list", unescape(more[1]), {"HX-Request": "true"})
+
+    def _filters(self) -> dict[str, str]:
+        """Return filters as the form sends them, most of them unset."""
+        filters = {"sort": str(self.random.choice(_SORTS))}
+        if self.random.random() < 0.4:
+            filters["min_density"] = str(self.random.choice(["1e-05", "0.0001", "0.001"]))
+        if self.random.random() < 0.4:
+            filters["max_density"] = str(self.random.choice(["0.001", "0.01", "0.1"]))
+        if self.random.random() < 0.3:
+            filters["label"] = str(self.random.choice(["labelled", "unlabelled"]))
+        if self.random.random() < 0.3:
+            word = str(self.words[int(synthetic.frequent_tokens(self.random, ()))])
+            filters["q"] = word[: int(self.random.integers(3, 9))]
+        return filters
+
+    async def _open(self, kind: str, address: str, headers: dict[str, str] | None = None) -> str:
+        """Return a page's text; a request that fails counts as an error and returns no text."""
+        started = time.perf_counter()
+        try:
+            response = await self.client.get(address, headers=headers)
+            failed, timing, page = response.status_code != 200, response.headers.get("server-timing", ""), response.text
+        except httpx.HTTPError:
+            failed, timing, page = True, "", ""
+        spent = 1000 * (time.perf_counter() - started)
+        said = re.search(r"dur=([\d.]+)", timing)
+        self.visits.append(Visit(kind, float(said[1]) if said else 0.0, spent, failed or not said))
+        await self._look()
+        return "" if failed else page
+
+    async def _look(self) -> None:
+        await asyncio.sleep(self.plan.pause * self.random.uniform(0.5, 1.5))
+
+
+_SORTS = ("density", "density-asc", "max", "max-asc", "index", "index-desc")
+
+
+async def browse(url: str, plan: Plan, words: NDArray[np.str_], web: psutil.Process) -> tuple[list[Visit], float]:
+    """Run all clients; return their visits, and the CPU seconds of the web process.
+
+    The first seconds, in which caches fill, are not counted.
+    """
+    async with httpx.AsyncClient(
+        base_url=url, trust_env=False, timeout=30.0, limits=httpx.Limits(max_keepalive_connections=plan.clients)
+    ) as client:
+        people = [Person(client, plan, words, np.random.default_rng((6, number))) for number in range(plan.clients)]
+        tasks = [asyncio.create_task(person.browse()) for person in people]
+        await asyncio.sleep(WARM_SECONDS)
+        for person in people:
+            person.visits.clear()
+        before = sum(web.cpu_times()[:2])
+        await asyncio.sleep(plan.seconds)
+        cpu_s = sum(web.cpu_times()[:2]) - before
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
+    return [visit for person in people for visit in person.visits], cpu_s

@@ -1,0 +1,52 @@
+"""Dependencies of the routes: the process' state, the SAE of a request, and the check of the secret."""
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from starlette.exceptions import HTTPException
+
+from app.errors import NotFound
+from app.inference.engine import ProbeEngine
+from app.inference.residency import Residency
+from app.queries.saes import SaeDetail, get_sae
+from app.services.inference import SECRET_HEADER
+
+
+async def _sessions(request: Request) -> async_sessionmaker[AsyncSession]:
+    sessions: async_sessionmaker[AsyncSession] = request.app.state.sessions
+    return sessions
+
+
+async def _residency(request: Request) -> Residency:
+    residency: Residency = request.app.state.residency
+    return residency
+
+
+async def _engine(request: Request) -> ProbeEngine:
+    engine: ProbeEngine = request.app.state.probe_engine
+    return engine
+
+
+Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(_sessions)]
+Resident = Annotated[Residency, Depends(_residency)]
+Engine = Annotated[ProbeEngine, Depends(_engine)]
+
+
+async def require_secret(request: Request, secret: Annotated[str, Header(alias=SECRET_HEADER)] = "") -> None:
+    """Refuse a request without the secret; the comparison takes constant time, so timing reveals nothing."""
+    if not hmac.compare_digest(secret.encode(), request.app.state.secret):
+        raise HTTPException(403, f"The header {SECRET_HEADER} must hold SEESAE_INFERENCE_SECRET.")
+
+
+async def existing_sae(session: AsyncSession, slug: str) -> SaeDetail:
+    """Return the SAE with this slug.
+
+    Raises:
+        NotFound: there is none.
+    """
+    sae = await get_sae(session, slug)
+    if sae is None:
+        raise NotFound("There is no such SAE.")
+    return sae

@@ -1,0 +1,43 @@
+"""Sample examples of a feature from the activation store of an SAE's index."""
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+
+from app.db import transaction
+from app.errors import NotFound, Unavailable
+from app.inference.dependencies import Resident, Sessions, existing_sae
+from app.inference.example_sampler import ActivationRange, sample_examples
+from app.inference.residency import Residency
+from app.queries.examples import StoredExample
+from app.queries.saes import IndexInfo, SaeDetail
+from app.services.inference import ExamplesAnswer, ExamplesRequest
+from sae_core.errors import ArtifactError
+
+router = APIRouter()
+
+
+@router.post("/examples")
+async def examples(asked: ExamplesRequest, sessions: Sessions, residency: Resident) -> ExamplesAnswer:
+    """Return the number of activations in a range, and a sample of them."""
+    async with transaction(sessions) as session:
+        sae = await existing_sae(session, asked.sae)
+    if sae.index is None or asked.feature not in range(sae.d_sae):
+        raise NotFound("There is no such feature.")
+    found, sampled = await run_in_threadpool(_sample, residency, sae, sae.index, asked)
+    return ExamplesAnswer(index=sae.index.id, found=found, examples=sampled)
+
+
+def _sample(
+    residency: Residency, sae: SaeDetail, index: IndexInfo, asked: ExamplesRequest
+) -> tuple[int, list[StoredExample]]:
+    wanted = ActivationRange(asked.feature, asked.low, asked.high, asked.sequence)
+    length = index.sequence_set.length
+    try:
+        store = residency.store(sae, index)
+        return sample_examples(store, wanted, length=length, limit=asked.limit, seed=asked.seed)
+    except (ArtifactError, OSError) as error:
+        raise Unavailable(
+            f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "
+            f"from them; what the index keeps is still shown. seesae index {sae.slug} --corpus CORPUS makes them "
+            "again."
+        ) from error

@@ -1,0 +1,28 @@
+"""Compute the activations of one feature on some texts."""
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+
+from app.db import transaction
+from app.inference.dependencies import Engine, Sessions, existing_sae
+from app.inference.engine import SparseActivations
+from app.services.inference import TextActivations, TextsAnswer, TextsRequest
+
+router = APIRouter()
+
+
+@router.post("/texts")
+async def texts(asked: TextsRequest, sessions: Sessions, engine: Engine) -> TextsAnswer:
+    """Return the tokens of each text, with the feature's activation on each token."""
+    async with transaction(sessions) as session:
+        sae = await existing_sae(session, asked.sae)
+    answers = [_of_feature(await run_in_threadpool(engine.probe, sae, text), asked.feature) for text in asked.texts]
+    return TextsAnswer(texts=answers)
+
+
+def _of_feature(sparse: SparseActivations, feature: int) -> TextActivations:
+    own = sparse.features == feature
+    activations = np.zeros(len(sparse.token_ids))
+    activations[sparse.positions[own]] = sparse.activations[own]
+    return TextActivations(token_ids=sparse.token_ids, counted=sparse.counted, activations=activations.tolist())
