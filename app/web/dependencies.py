@@ -1,15 +1,20 @@
 """What routes ask for by type: a database session, the settings, the SAE and the feature that the address names."""
 
 from typing import Annotated
+from urllib.parse import quote, unquote
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
 from app.errors import NotFound
 from app.queries.saes import SaeDetail, get_sae
 from app.services.inference import InferenceClient
+from app.services.labels import MAX_NAME
 from app.settings import Settings
+
+_COOKIE = "author"
+_YEAR = 365 * 24 * 3600
 
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
@@ -69,3 +74,13 @@ def check_feature(sae: SaeDetail, text: str) -> int:
 
 def _printable_number(number: int) -> str:
     return str(number) if abs(number) < 10**12 else "of that number"
+
+
+def author_of(request: Request, settings: Settings) -> str:
+    """Who is labelling: the name last used in this browser, else the setting."""
+    return unquote(request.cookies.get(_COOKIE, ""))[:MAX_NAME].strip() or settings.author
+
+
+def remember_author(response: Response, name: str) -> None:
+    """Let `author_of` find this name at the next request."""
+    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")

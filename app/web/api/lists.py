@@ -27,12 +27,11 @@ from app.services.lists import (
     find_list,
     replace_list,
 )
-from app.web.api.export import MEDIA_TYPES, Format, written
-from app.web.api.features import summary
-from app.web.api.tokens import TopTokenOut
-from app.web.api.versions import etag, read_version
+from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.token_models import TopTokenOut
 from app.web.dependencies import AppSettings, Session
 from app.web.errors import answer
+from app.web.versions import etag, read_version
 
 router = APIRouter(prefix="/api/v1/lists", tags=["Lists"])
 
@@ -224,13 +223,21 @@ async def _batches(sessions: async_sessionmaker[AsyncSession], of: ListView) -> 
 
 
 def _listed(feature: ListedFeature) -> ListedFeatureOut:
-    known = summary(feature.row).model_dump(exclude={"index", "label", "histogram"}) if feature.row else {}
+    item, row = feature.item, feature.row
+    label = feature.label.explanation if feature.label else None
+    if row is None:
+        return ListedFeatureOut(sae=feature.sae.slug, feature=item.feature, note=item.note, label=label)
     return ListedFeatureOut(
         sae=feature.sae.slug,
-        feature=feature.item.feature,
-        note=feature.item.note,
-        label=feature.label.explanation if feature.label else None,
-        **known,
+        feature=item.feature,
+        note=item.note,
+        label=label,
+        density=row.density,
+        count=row.count,
+        max=row.max,
+        mean=row.mean,
+        top_tokens=[TopTokenOut.of(token) for token in row.top_tokens],
+        health=list(row.health),
     )
 
 

@@ -19,8 +19,8 @@ from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
 from app.web.components import forms, glossary, token_text
+from app.web.components.prompts import EXAMPLE_PROMPTS
 from app.web.dependencies import AppSettings, Inference, Sae, Session
-from app.web.pages.probe import EXAMPLES
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -103,7 +103,7 @@ async def _answer(
         "sae": sae,
         "text": _text(sent),
         "limit": limit,
-        "examples": EXAMPLES,
+        "examples": EXAMPLE_PROMPTS,
         "bounds_of": forms.densities,
         "min_density": None,
         "max_density": MAX_DENSITY,

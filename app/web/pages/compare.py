@@ -27,9 +27,9 @@ from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import figures, glossary, token_text
 from app.web.components.counterparts import address, check_pair
+from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
 from app.web.dependencies import Session, check_feature
-from app.web.pages.features import Example
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()

@@ -21,9 +21,9 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web.api.export import Format
 from app.web.caching import features_tag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
+from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render, wants_fragment

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
-from app.queries.examples import ExampleView, best_examples, get_examples
+from app.queries.examples import best_examples, get_examples
 from app.queries.features import (
     CoactiveFeature,
     FeatureDetail,
@@ -26,9 +26,10 @@ from app.services.inference import InferenceClient
 from app.web.caching import features_tag, raise_if_not_modified
 from app.web.components import figures, glossary, token_text
 from app.web.components.counterparts import counterparts_of
-from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
-from app.web.pages.labels import author_of, panel
-from app.web.pages.lists import lists_panel
+from app.web.components.feature_view import Band, Example
+from app.web.components.label_panel import label_panel
+from app.web.components.list_panel import lists_panel
+from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session, author_of
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
 
@@ -37,24 +38,6 @@ router = APIRouter()
 _SNIPPET = {"before": 5, "after": 3}
 _EMBEDDED = 6
 """Examples in a frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """An example with its line."""
-
-    view: ExampleView
-    line: token_text.Line
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """A fifth of a feature's activations, from `low` to `high`, with examples drawn from it."""
-
-    name: str
-    low: float
-    high: float
-    examples: list[Example]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +84,7 @@ async def feature(
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail)
-    context |= await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params)
+    context |= await label_panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params)
     if text:
         context |= await _tried(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -125,7 +108,7 @@ async def try_texts(
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
     context = await _page(session, sae, detail) | tried
-    context |= await panel(session, sae, index, detail.labels, author_of(request, settings))
+    context |= await label_panel(session, sae, index, detail.labels, author_of(request, settings))
     return render(request, "features/page.html", context, status=status)
 
 

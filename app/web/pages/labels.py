@@ -1,9 +1,7 @@
 """Labels: the panel on a feature's page with its form, and the queue of features that nobody has labelled."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -12,88 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import UserError
 from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
-from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_history, list_labels
+from app.queries.labels import LabelText, list_labels
 from app.queries.saes import SaeDetail, list_saes
-from app.services.labels import LabelConflict, save_label
-from app.settings import Settings
+from app.services.labels import MAX_NAME, LabelConflict, save_label
 from app.web.components import glossary, token_text
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.components.label_panel import LabelForm, label_panel
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session, remember_author
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
-
-_COOKIE = "author"
-_YEAR = 365 * 24 * 3600
-_LONGEST_NAME = 80
-
-
-@dataclass(frozen=True, slots=True)
-class ShownLabel:
-    """A label with all its versions, newest first."""
-
-    view: LabelView
-    history: list[LabelRevisionView]
-
-
-@dataclass(frozen=True, slots=True)
-class LabelForm:
-    """What the form holds. `version` is that of the label by `version_author` which it changes, None for a new one.
-
-    `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
-    """
-
-    author: str
-    version: int | None = None
-    version_author: str = ""
-    explanation: str = ""
-    categories: str = ""
-    confidence: int | None = None
-    error: str = ""
-    conflict: bool = False
-    theirs: LabelView | None = None
-    is_open: bool = False
-
-
-def author_of(request: Request, settings: Settings) -> str:
-    """Who is labelling: the name last used in this browser, else the setting."""
-    return unquote(request.cookies.get(_COOKIE, ""))[:_LONGEST_NAME].strip() or settings.author
-
-
-def remember_author(response: Response, name: str) -> None:
-    """Let `author_of` find this name at the next request."""
-    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
-
-
-async def panel(
-    session: AsyncSession,
-    sae: SaeDetail,
-    index: int,
-    labels: Sequence[LabelView],
-    author: str,
-    *,
-    is_open: bool = False,
-) -> dict[str, Any]:
-    """What the template of the panel needs, with the form as `author` finds it."""
-    mine = next((label for label in labels if label.author == author and label.label_set == "default"), None)
-    form = LabelForm(author=author, version_author=author, is_open=is_open)
-    if mine:
-        form = LabelForm(
-            author=author,
-            version=mine.version,
-            version_author=author,
-            explanation=mine.explanation,
-            categories=", ".join(mine.categories),
-            confidence=mine.confidence,
-            is_open=is_open,
-        )
-    return {
-        "sae": sae,
-        "index": index,
-        "labels": [ShownLabel(label, await label_history(session, label.id)) for label in labels],
-        "form": form,
-        "confidence": glossary.CONFIDENCE,
-        "saved": False,
-    }
 
 
 @router.post("/saes/{sae}/features/{index}/labels")
@@ -111,7 +36,7 @@ async def save(
     version_author: Annotated[str, Form()] = "",
 ) -> Response:
     """Save one's label. On any error the answer is the form again, with everything that was written."""
-    name = author.strip()[:_LONGEST_NAME] or settings.author
+    name = author.strip()[:MAX_NAME] or settings.author
     # The version was read for one author: under another name the label is a new one.
     expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == name else None
     text = LabelText(
@@ -133,7 +58,7 @@ async def save(
         return await _again(request, sae, index, session, written, error)
     if wants_fragment(request):
         detail = await get_feature(session, sae, index)
-        context = await panel(session, sae, index, await list_labels(session, sae.id, index), name)
+        context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), name)
         context |= {"saved": True, "detail": detail, "health": glossary.health(sae)}
         response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
@@ -146,7 +71,7 @@ async def _again(
     request: Request, sae: SaeDetail, index: int, session: AsyncSession, written: LabelForm, error: UserError
 ) -> HTMLResponse:
     """The form as it was sent, with what was wrong; after a conflict it is based on the newer version."""
-    context = await panel(session, sae, index, await list_labels(session, sae.id, index), written.author)
+    context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), written.author)
     form = replace(written, error=str(error), is_open=True)
     if isinstance(error, LabelConflict):
         theirs = error.current

@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, Unprocessable, UserError
 from app.queries import lists as queries
-from app.queries.lists import FeatureLists, ListedFeature, ListItem, ListView
-from app.queries.saes import SaeDetail
+from app.queries.lists import ListedFeature, ListItem, ListView
 from app.services.lists import (
     MAX_ITEMS,
     ListConflict,
@@ -32,10 +31,10 @@ from app.services.lists import (
     remove_item,
     write_note,
 )
-from app.web.api.export import Format
 from app.web.components import glossary, token_text
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
-from app.web.pages.labels import author_of, remember_author
+from app.web.components.export_formats import Format
+from app.web.components.list_panel import AddForm, lists_panel
+from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session, author_of, remember_author
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -95,25 +94,6 @@ class ShownFeature:
     def item(self) -> ListItem:
         """What the list says of it."""
         return self.listed.item
-
-
-@dataclass(frozen=True, slots=True)
-class AddForm:
-    """What the form on a feature's page holds: the list that is chosen, or none and the name of a new one."""
-
-    chosen: str
-    name: str = ""
-    note: str = ""
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListsPanel:
-    """Lists on a feature's page; `added` is the name of the one that it was just added to."""
-
-    lists: FeatureLists
-    form: AddForm
-    added: str = ""
 
 
 # --- all lists ---------------------------------------------------------------------------------------------------
@@ -411,12 +391,6 @@ def _address(found: ListView, after: int = 0, sae: str = "", feature: int = 0) -
 
 
 # --- on a feature's page -----------------------------------------------------------------------------------------
-
-
-async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int) -> ListsPanel:
-    """What the control of a feature's page needs: its form offers the list that changed last."""
-    found = await queries.lists_of_feature(session, sae.id, index)
-    return ListsPanel(found, AddForm(found.others[0].public_id if found.others else ""))
 
 
 @router.post("/saes/{sae}/features/{index}/lists")
