@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
 from app.errors import NotFound
-from app.queries.saes import SaeDetail, get_sae
+from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient
 from app.services.labels import MAX_NAME
+from app.services.saes import find_sae
 from app.settings import Settings
 
 _COOKIE = "author"
@@ -38,10 +39,7 @@ async def _sae(
     session: Session,
     sae: Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])],
 ) -> SaeDetail:
-    found = await get_sae(session, sae)
-    if found is None:
-        raise NotFound(f"There is no SAE “{sae[:80]}”. The list of all SAEs is on the first page and at /api/v1/saes.")
-    return found
+    return await find_sae(session, sae)
 
 
 Sae = Annotated[SaeDetail, Depends(_sae)]

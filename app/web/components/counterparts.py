@@ -5,7 +5,6 @@ from urllib.parse import urlencode
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable
 from app.queries.comparisons import ComparisonView, Counterpart, counterparts_everywhere, list_comparisons
 from app.queries.examples import best_examples
 from app.queries.feature_list import FeatureRow, feature_rows
@@ -32,21 +31,6 @@ class CounterpartView:
 def address(this: SaeDetail, other: SaeDetail, **query: object) -> str:
     """The page that compares two SAEs; `feature` is one of `this` one."""
     return "/compare?" + urlencode({"a": this.slug, "b": other.slug, **query})
-
-
-def check_pair(a: SaeDetail, b: SaeDetail) -> None:
-    """Refuse two that cannot be compared.
-
-    Raises:
-        Unprocessable: they are one, or SAEs of different models.
-    """
-    if a.id == b.id:
-        raise Unprocessable("An SAE is the same as itself: choose two.")
-    if a.model.id != b.model.id:
-        raise Unprocessable(
-            f"{a.slug} is an SAE of {a.model.name}, {b.slug} one of {b.model.name}: "
-            "only SAEs of one model are compared."
-        )
 
 
 async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -> list[CounterpartView]:

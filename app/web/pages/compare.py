@@ -25,8 +25,9 @@ from app.queries.comparisons import (
 from app.queries.examples import best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
+from app.services.saes import check_comparable, pick_sae
 from app.web.components import figures, glossary, token_text
-from app.web.components.counterparts import address, check_pair
+from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
 from app.web.dependencies import Session, check_feature
@@ -123,12 +124,12 @@ async def compare(request: Request, session: Session, query: Annotated[CompareQu
 async def _answer(session: AsyncSession, query: CompareQuery, context: dict[str, Any]) -> str:
     """Fill the context as far as it goes; the template that shows it."""
     saes: list[SaeDetail] = context["saes"]
-    a = context["a"] = context["sae"] = _named(saes, query.a)
-    b = context["b"] = _named(saes, query.b)
+    a = context["a"] = context["sae"] = pick_sae(saes, query.a) if query.a else None
+    b = context["b"] = pick_sae(saes, query.b) if query.b else None
     if a is None or b is None:
         context["known"] = await _known(session, saes, a)
         return "compare/choose.html"
-    check_pair(a, b)
+    check_comparable(a, b)
     context |= _measures(a, b)
     comparison = await get_comparison(session, a, b)
     if comparison is None:
@@ -168,15 +169,6 @@ class _Pair:
 class _Summaries:
     own: Mapping[int, FeatureRow]
     others: Mapping[int, FeatureRow]
-
-
-def _named(saes: Iterable[SaeDetail], slug: str) -> SaeDetail | None:
-    if not slug:
-        return None
-    found = next((sae for sae in saes if sae.slug == slug), None)
-    if found is None:
-        raise NotFound(f"There is no SAE “{slug[:80]}”: choose two of those below.")
-    return found
 
 
 def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:

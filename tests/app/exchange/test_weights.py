@@ -67,7 +67,7 @@ async def test_a_folder_is_not_written_over(ctx: JobContext, slug: str, tmp_path
 
 
 async def test_what_cannot_be_exported(ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"There is no SAE none\. There are: topk"):
+    with pytest.raises(NotFound, match=r"There is no SAE “none”\. There are: topk"):
         await export_sae(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
         await export_sae(ctx, slug, "gemma_scope", tmp_path / "shared")
