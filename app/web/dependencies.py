@@ -1,20 +1,21 @@
-"""What routes ask for by type: a database session, the settings, the SAE and the feature that the address names."""
+"""Dependencies of routes, by type: session, settings, who acts, and the SAE and the feature that the address names."""
 
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from fastapi import Depends, Path, Request, Response
+from fastapi import Depends, Form, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
 from app.errors import NotFound
 from app.queries.saes import SaeDetail
+from app.services import actors
 from app.services.inference import InferenceClient
 from app.services.labels import MAX_NAME
 from app.services.saes import find_sae
 from app.settings import Settings
 
-_COOKIE = "author"
+_ACTOR_COOKIE = "author"
 _YEAR = 365 * 24 * 3600
 
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
@@ -33,6 +34,33 @@ def _inference(request: Request) -> InferenceClient:
 
 AppSettings = Annotated[Settings, Depends(_settings)]
 Inference = Annotated[InferenceClient, Depends(_inference)]
+
+
+def _actor(request: Request, settings: AppSettings) -> actors.Actor:
+    """Return who acts: on a page the name that this browser remembers, else who runs the installation.
+
+    A program says with each request who acts, so the API does not look at cookies.
+    """
+    local = actors.local_actor(settings)
+    if request.url.path.startswith("/api/"):
+        return local
+    return local.named(unquote(request.cookies.get(_ACTOR_COOKIE, ""))[:MAX_NAME].strip())
+
+
+Actor = Annotated[actors.Actor, Depends(_actor)]
+
+
+def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
+    """Return who the form's field `author` names; left empty, it is who acts otherwise."""
+    return actor.named(author.strip())
+
+
+FormActor = Annotated[actors.Actor, Depends(_form_actor)]
+
+
+def remember_actor(response: Response, actor: actors.Actor) -> None:
+    """Let this browser name the actor at its next request."""
+    response.set_cookie(_ACTOR_COOKIE, quote(actor.name), max_age=_YEAR, httponly=True, samesite="lax")
 
 
 async def _sae(
@@ -72,13 +100,3 @@ def check_feature(sae: SaeDetail, text: str) -> int:
 
 def _printable_number(number: int) -> str:
     return str(number) if abs(number) < 10**12 else "of that number"
-
-
-def author_of(request: Request, settings: Settings) -> str:
-    """Who is labelling: the name last used in this browser, else the setting."""
-    return unquote(request.cookies.get(_COOKIE, ""))[:MAX_NAME].strip() or settings.author
-
-
-def remember_author(response: Response, name: str) -> None:
-    """Let `author_of` find this name at the next request."""
-    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")

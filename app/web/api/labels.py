@@ -13,7 +13,7 @@ from app.queries import labels as queries
 from app.queries.labels import LabelText
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
 from app.web.components.label_models import LabelOut
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.dependencies import Actor, FeatureIndex, Sae, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
 
@@ -76,7 +76,7 @@ async def put_my_label(
     index: FeatureIndex,
     label: LabelIn,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     response: Response,
     if_match: Annotated[
         str | None,
@@ -92,7 +92,7 @@ async def put_my_label(
         session,
         sae,
         index,
-        author=label.author or settings.author,
+        actor=actor.named(label.author),
         text=LabelText(
             explanation=label.explanation,
             categories=tuple(label.categories),

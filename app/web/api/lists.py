@@ -29,7 +29,7 @@ from app.services.lists import (
 )
 from app.web.components.export_formats import MEDIA_TYPES, Format, written
 from app.web.components.token_models import TopTokenOut
-from app.web.dependencies import AppSettings, Session
+from app.web.dependencies import Actor, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
 
@@ -149,9 +149,9 @@ async def get_lists(
 
 
 @router.post("", summary="Make a list", status_code=201, responses=documented())
-async def post_list(body: NewListIn, session: Session, settings: AppSettings, response: Response) -> ListDetailOut:
+async def post_list(body: NewListIn, session: Session, actor: Actor, response: Response) -> ListDetailOut:
     """Make a list. `Location` is its address."""
-    made = await create_list(session, _text(body), _items(body), author=body.author or settings.author)
+    made = await create_list(session, _text(body), _items(body), actor=actor.named(body.author))
     response.headers["Location"] = f"{router.prefix}/{made.public_id}"
     return await _detail(session, made, response)
 

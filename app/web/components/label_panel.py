@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.labels import LabelRevisionView, LabelView, label_history
 from app.queries.saes import SaeDetail
+from app.services.actors import Actor
 from app.web.components import glossary
 
 
@@ -43,18 +44,18 @@ async def label_panel(
     sae: SaeDetail,
     index: int,
     labels: Sequence[LabelView],
-    author: str,
+    actor: Actor,
     *,
     is_open: bool = False,
 ) -> dict[str, Any]:
-    """What the template of the panel needs, with the form as `author` finds it."""
-    mine = next((label for label in labels if label.author == author and label.label_set == "default"), None)
-    form = LabelForm(author=author, version_author=author, is_open=is_open)
+    """What the template of the panel needs, with the form as `actor` finds it."""
+    mine = next((label for label in labels if label.author == actor.name and label.label_set == "default"), None)
+    form = LabelForm(author=actor.name, version_author=actor.name, is_open=is_open)
     if mine:
         form = LabelForm(
-            author=author,
+            author=actor.name,
             version=mine.version,
-            version_author=author,
+            version_author=actor.name,
             explanation=mine.explanation,
             categories=", ".join(mine.categories),
             confidence=mine.confidence,

@@ -29,7 +29,7 @@ from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import Band, Example
 from app.web.components.label_panel import label_panel
 from app.web.components.list_panel import lists_panel
-from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session, author_of
+from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
 
@@ -65,17 +65,16 @@ async def feature(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     inference: Inference,
     text: str = "",
     embed: bool = False,
 ) -> HTMLResponse:
     """Everything about one feature; with `text`, also how it sees these lines; with `embed`, what fits in a frame."""
-    author = author_of(request, settings)
     etag = None  # what is tried out depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
-        etag = features_tag(request, sae, author, *parts)
+        etag = features_tag(request, sae, actor.name, *parts)
         raise_if_not_modified(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
@@ -84,7 +83,7 @@ async def feature(
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail)
-    context |= await label_panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params)
+    context |= await label_panel(session, sae, index, detail.labels, actor, is_open="label" in request.query_params)
     if text:
         context |= await _tried(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -96,7 +95,7 @@ async def try_texts(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     inference: Inference,
     text: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
@@ -108,7 +107,7 @@ async def try_texts(
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
     context = await _page(session, sae, detail) | tried
-    context |= await label_panel(session, sae, index, detail.labels, author_of(request, settings))
+    context |= await label_panel(session, sae, index, detail.labels, actor)
     return render(request, "features/page.html", context, status=status)
 
 

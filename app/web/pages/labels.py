@@ -12,10 +12,11 @@ from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
 from app.queries.labels import LabelText, list_labels
 from app.queries.saes import SaeDetail, list_saes
-from app.services.labels import MAX_NAME, LabelConflict, save_label
+from app.services.actors import Actor
+from app.services.labels import LabelConflict, save_label
 from app.web.components import glossary, token_text
 from app.web.components.label_panel import LabelForm, label_panel
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session, remember_author
+from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -27,51 +28,55 @@ async def save(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: FormActor,
     explanation: Annotated[str, Form()] = "",
     categories: Annotated[str, Form()] = "",
     confidence: Annotated[str, Form()] = "",
-    author: Annotated[str, Form()] = "",
     version: Annotated[str, Form()] = "",
     version_author: Annotated[str, Form()] = "",
 ) -> Response:
     """Save one's label. On any error the answer is the form again, with everything that was written."""
-    name = author.strip()[:MAX_NAME] or settings.author
     # The version was read for one author: under another name the label is a new one.
-    expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == name else None
+    expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == actor.name else None
     text = LabelText(
         explanation=explanation,
         categories=tuple(categories.split(",")),
         confidence=int(confidence) if confidence in {str(value) for value in glossary.CONFIDENCE} else None,
     )
     written = LabelForm(
-        author=name,
+        author=actor.name,
         version=expected,
-        version_author=name,
+        version_author=actor.name,
         explanation=explanation,
         categories=categories,
         confidence=text.confidence,
     )
     try:
-        await save_label(session, sae, index, author=name, text=text, expected_version=expected)
+        await save_label(session, sae, index, actor=actor, text=text, expected_version=expected)
     except UserError as error:
-        return await _again(request, sae, index, session, written, error)
+        return await _again(request, sae, index, session, actor, written, error)
     if wants_fragment(request):
         detail = await get_feature(session, sae, index)
-        context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), name)
+        context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), actor)
         context |= {"saved": True, "detail": detail, "health": glossary.health(sae)}
         response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
-    remember_author(response, name)
+    remember_actor(response, actor)
     return response
 
 
 async def _again(
-    request: Request, sae: SaeDetail, index: int, session: AsyncSession, written: LabelForm, error: UserError
+    request: Request,
+    sae: SaeDetail,
+    index: int,
+    session: AsyncSession,
+    actor: Actor,
+    written: LabelForm,
+    error: UserError,
 ) -> HTMLResponse:
     """The form as it was sent, with what was wrong; after a conflict it is based on the newer version."""
-    context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), written.author)
+    context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), actor)
     form = replace(written, error=str(error), is_open=True)
     if isinstance(error, LabelConflict):
         theirs = error.current

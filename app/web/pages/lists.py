@@ -34,7 +34,7 @@ from app.services.lists import (
 from app.web.components import glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.list_panel import AddForm, lists_panel
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session, author_of, remember_author
+from app.web.dependencies import Actor, FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -100,34 +100,30 @@ class ShownFeature:
 
 
 @router.get("/lists")
-async def all_lists(
-    request: Request, session: Session, settings: AppSettings, before: int | None = None
-) -> HTMLResponse:
+async def all_lists(request: Request, session: Session, actor: Actor, before: int | None = None) -> HTMLResponse:
     """All lists, newest first, and the form of a new one."""
-    return await _all(request, session, NewListForm(author_of(request, settings)), before=before)
+    return await _all(request, session, NewListForm(actor.name), before=before)
 
 
 @router.post("/lists")
 async def make(
     request: Request,
     session: Session,
-    settings: AppSettings,
+    actor: FormActor,
     name: Text = "",
     description: Text = "",
-    author: Text = "",
     sae: Text = "",
     features: Text = "",
 ) -> Response:
     """Make a list, of some features of an SAE if there are any. On an error the answer is the form with all of it."""
-    author = author.strip() or author_of(request, settings)
     try:
         items = [NewItem(sae, number) for number in _numbers(features)]
-        made = await create_list(session, ListText(name, description), items, author=author)
+        made = await create_list(session, ListText(name, description), items, actor=actor)
     except UserError as error:
-        form = NewListForm(author, name, description, sae, features, str(error))
+        form = NewListForm(actor.name, name, description, sae, features, str(error))
         return await _all(request, session, form, status=error.status)
     response = RedirectResponse(f"/lists/{made.public_id}", status_code=303)
-    remember_author(response, author)
+    remember_actor(response, actor)
     return response
 
 
@@ -399,7 +395,7 @@ async def add(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     list: Text = "",
     name: Text = "",
     note: Text = "",
@@ -411,7 +407,7 @@ async def add(
         if list:
             changed = await add_item(session, list, item)
         else:
-            changed = await create_list(session, ListText(name), [item], author=author_of(request, settings))
+            changed = await create_list(session, ListText(name), [item], actor=actor)
     except UserError as error:
         panel = await lists_panel(session, sae, index)
         context["lists"] = replace(panel, form=AddForm(list, name, note, str(error)))
