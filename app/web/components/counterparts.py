@@ -10,8 +10,7 @@ from app.queries.examples import best_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, get_saes
 from app.web.components import token_text
-
-_SNIPPET = {"before": 5, "after": 3}
+from app.web.components.feature_view import SNIPPET
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -
         )
         snippet = None
         if brief is not None and brief.label is None:
-            view = (await best_examples(session, other, [brief.index], **_SNIPPET)).get(brief.index)
+            view = (await best_examples(session, other, [brief.index], **SNIPPET)).get(brief.index)
             snippet = token_text.line(view, view.activation) if view else None
         here = address(sae, other, feature=feature)
         shown.append(CounterpartView(other, comparison, counterpart, brief, snippet, here))

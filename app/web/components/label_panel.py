@@ -17,7 +17,13 @@ class ShownLabel:
     """A label with all its versions, newest first."""
 
     view: LabelView
-    history: list[LabelRevisionView]
+    history: Sequence[LabelRevisionView] = ()
+
+    @property
+    def facts(self) -> list[str]:
+        """Return what stands beside its author: how sure they are, and that it is a draft."""
+        sure = [glossary.CONFIDENCE[self.view.confidence]] if self.view.confidence else []
+        return [*sure, *(["draft"] if self.view.status == "draft" else [])]
 
 
 @dataclass(frozen=True, slots=True)

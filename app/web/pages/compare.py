@@ -348,7 +348,7 @@ async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column |
     if brief is None:
         return None
     views = await get_examples(session, sae, index, band=0, limit=_EXAMPLES, with_documents=False)
-    examples = [Example(view, token_text.line(view, brief.max)) for view in views]
+    examples = [Example.of(view, brief.max) for view in views]
     return Column(sae, brief, examples, f"/saes/{sae.slug}/features/{index}")
 
 

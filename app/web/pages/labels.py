@@ -15,6 +15,7 @@ from app.queries.saes import SaeDetail, list_saes
 from app.services.actors import Actor
 from app.services.labels import LabelConflict, save_label
 from app.web.components import glossary, token_text
+from app.web.components.feature_view import heading
 from app.web.components.label_panel import LabelForm, label_panel
 from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
@@ -58,7 +59,7 @@ async def save(
     if wants_fragment(request):
         detail = await get_feature(session, sae, index)
         context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), actor)
-        context |= {"saved": True, "detail": detail, "health": glossary.health(sae)}
+        context |= {"saved": True, "heading": heading(sae, detail) if detail else None}
         response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
