@@ -32,7 +32,7 @@ from app.web.components.feature_view import (
     neighbour_snippets,
     neighbours,
 )
-from app.web.components.label_panel import label_panel
+from app.web.components.label_panel import LabelForm, label_panel
 from app.web.components.list_panel import lists_panel
 from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
@@ -87,7 +87,8 @@ async def feature(
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail)
-    context |= await label_panel(session, sae, index, detail.labels, actor, is_open="label" in request.query_params)
+    form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
+    context["panel"] = await label_panel(session, detail.labels, form)
     if text:
         context |= await _tried(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -111,7 +112,7 @@ async def try_texts(
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
     context = await _page(session, sae, detail) | tried
-    context |= await label_panel(session, sae, index, detail.labels, actor)
+    context["panel"] = await label_panel(session, detail.labels, LabelForm.of(actor, detail.labels))
     return render(request, "features/page.html", context, status=status)
 
 

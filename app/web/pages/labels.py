@@ -1,22 +1,21 @@
 """Labels: the panel on a feature's page with its form, and the queue of features that nobody has labelled."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
 from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
-from app.queries.labels import LabelText, list_labels
+from app.queries.labels import list_labels
 from app.queries.saes import SaeDetail, list_saes
 from app.services.actors import Actor
-from app.services.labels import LabelConflict, save_label
+from app.services.labels import save_label
 from app.web.components import glossary, token_text
 from app.web.components.feature_view import heading
-from app.web.components.label_panel import LabelForm, label_panel
+from app.web.components.label_panel import LabelFields, LabelForm, label_panel
 from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
@@ -30,60 +29,34 @@ async def save(
     index: FeatureIndex,
     session: Session,
     actor: FormActor,
-    explanation: Annotated[str, Form()] = "",
-    categories: Annotated[str, Form()] = "",
-    confidence: Annotated[str, Form()] = "",
-    version: Annotated[str, Form()] = "",
-    version_author: Annotated[str, Form()] = "",
+    fields: Annotated[LabelFields, Depends()],
 ) -> Response:
-    """Save one's label. On any error the answer is the form again, with everything that was written."""
-    # The version was read for one author: under another name the label is a new one.
-    expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == actor.name else None
-    text = LabelText(
-        explanation=explanation,
-        categories=tuple(categories.split(",")),
-        confidence=int(confidence) if confidence in {str(value) for value in glossary.CONFIDENCE} else None,
-    )
-    written = LabelForm(
-        author=actor.name,
-        version=expected,
-        version_author=actor.name,
-        explanation=explanation,
-        categories=categories,
-        confidence=text.confidence,
-    )
+    """Save the actor's label. On any error the answer is the form again, with everything that was written."""
+    version = fields.version_read_by(actor)
     try:
-        await save_label(session, sae, index, actor=actor, text=text, expected_version=expected)
+        await save_label(session, sae, index, actor=actor, text=fields.text(), expected_version=version)
     except UserError as error:
-        return await _again(request, sae, index, session, actor, written, error)
+        labels = await list_labels(session, sae.id, index)
+        panel = await label_panel(session, labels, LabelForm.refused(actor, fields, error))
+        template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
+        return render(request, template, {"sae": sae, "index": index, "panel": panel}, status=error.status)
     if wants_fragment(request):
-        detail = await get_feature(session, sae, index)
-        context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), actor)
-        context |= {"saved": True, "heading": heading(sae, detail) if detail else None}
-        response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
+        response: Response = await _saved(request, sae, index, session, actor)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
     remember_actor(response, actor)
     return response
 
 
-async def _again(
-    request: Request,
-    sae: SaeDetail,
-    index: int,
-    session: AsyncSession,
-    actor: Actor,
-    written: LabelForm,
-    error: UserError,
-) -> HTMLResponse:
-    """The form as it was sent, with what was wrong; after a conflict it is based on the newer version."""
-    context = await label_panel(session, sae, index, await list_labels(session, sae.id, index), actor)
-    form = replace(written, error=str(error), is_open=True)
-    if isinstance(error, LabelConflict):
-        theirs = error.current
-        form = replace(form, conflict=True, theirs=theirs, version=theirs.version if theirs else None)
-    template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
-    return render(request, template, {**context, "form": form}, status=error.status)
+async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSession, actor: Actor) -> HTMLResponse:
+    """Return the panel after a label was saved, with the heading of a feature that has one."""
+    detail = await get_feature(session, sae, index)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index)
+    panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True)
+    context = {"sae": sae, "index": index, "panel": panel}
+    if detail is None:
+        return render(request, "labels/_panel.html", context)
+    return render(request, "labels/_saved.html", {**context, "heading": heading(sae, detail)})
 
 
 @router.get("/label")
