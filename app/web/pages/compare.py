@@ -26,7 +26,7 @@ from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
 from app.services.saes import check_comparable, pick_sae
-from app.web.components import figures, glossary, token_text
+from app.web.components import comparison_text, figures, glossary, token_text
 from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
@@ -286,7 +286,8 @@ async def _overview(pair: _Pair) -> dict[str, Any]:
     lists = [await _list(pair, name, limit=_FIRST) for name in LISTS]
     # The direction in which there is more splitting first: from the narrower to the wider SAE.
     lists[:2] = sorted(lists[:2], key=lambda shown: -shown.total)
-    return {"charts": charts, "lists": [shown for shown in lists if shown.rows], "thresholds": thresholds}
+    lead = comparison_text.overview(pair.a, pair.b, pair.comparison)
+    return {"lead": lead, "charts": charts, "lists": [shown for shown in lists if shown.rows], "thresholds": thresholds}
 
 
 async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ShownList:
@@ -356,17 +357,18 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
     found = (await get_counterparts(pair.session, pair.comparison, [index])).get(index)
     if found is None or pair.a.index is None:
         raise NotFound(f"{pair.a.slug} has no index yet, so feature {index} cannot be shown.")
-    best = found.best
+    best, names = found.best, glossary.apart(pair.a, pair.b)
     other = await _column(pair.session, pair.b, best.index) if best else None
     parts = await get_parts(pair.session, pair.comparison, index)
     return {
         "index": index,
         "counterpart": found,
+        "verdict": comparison_text.verdict(found, names[1], by_activity=pair.comparison.tokens > 0),
         "this": await _column(pair.session, pair.a, index),
         "other": other,
         "nearer": await _nearer(pair, found),
         "parts": await _related(pair, [(part.feature, part.parent) for part in parts]),
-        "names": glossary.apart(pair.a, pair.b),
+        "names": names,
         "parents": await _related(pair, [(found.parent.index, found.parent)] if found.parent else []),
         "turned": address(pair.b, pair.a, feature=best.index) if best else None,
         "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
