@@ -34,6 +34,7 @@ from app.queries.runs import (
 )
 from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.schema import upgrade
+from app.services.actors import Actor
 from app.services.labels import save_label
 from app.supervision.embedded_postgres import database
 from app.tables import Sae
@@ -164,7 +165,7 @@ async def add_label(
 ) -> LabelView:
     """A first label by `author`."""
     text = LabelText(explanation, categories=categories, interpretability=4, confidence=3, status=status)
-    return await save_label(session, sae, feature, author=author, text=text, expected_version=None)
+    return await save_label(session, sae, feature, actor=Actor(author), text=text, expected_version=None)
 
 
 async def add_run(

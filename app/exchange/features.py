@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.errors import Conflict, NotFound, Unprocessable, UserError
+from app.errors import Conflict, Unprocessable, UserError
 from app.queries.examples import ExampleView, get_examples
 from app.queries.features import FeatureDetail, feature_numbers, get_feature
-from app.queries.saes import IndexInfo, SaeDetail, get_sae, list_saes
+from app.queries.saes import IndexInfo, SaeDetail
+from app.services.saes import find_sae
 
 Progress = Callable[[int, int], None]
 """Called with the number of written features and the total."""
@@ -117,10 +118,7 @@ async def _source(
 ) -> AsyncIterator[Source]:
     """Return the SAE; reading it keeps its index from being dropped until the transaction ends."""
     async with sessions() as session:
-        sae = await get_sae(session, slug)
-        if sae is None:
-            known = ", ".join(other.slug for other in await list_saes(session))
-            raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
+        sae = await find_sae(session, slug)
         if sae.index is None:
             raise Conflict(f"{slug} has no index, so nothing is known of its features yet: seesae index {slug}.")
         numbers = [each for each in await feature_numbers(session, sae) if selection is None or each in selection]

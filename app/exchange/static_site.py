@@ -21,11 +21,13 @@ from markupsafe import Markup
 from app.exchange.drawings import draw_activations, draw_densities
 from app.exchange.features import Progress, Source
 from app.paths import STATIC
-from app.queries.examples import ExampleView, active_places, best_examples
+from app.queries.examples import ExampleView, active_places
 from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_features
-from app.queries.features import CoactiveFeature, FeatureDetail, NearFeature
+from app.queries.features import FeatureDetail
 from app.services.tokens import plain
 from app.web.components import glossary, token_html, token_text
+from app.web.components.feature_view import Example, feature_view, histogram, neighbour_snippets
+from app.web.components.label_panel import ShownLabel
 from app.web.components.sparklines import path as sparkline
 from app.web.rendering import environment
 from app.web.static import classic_script
@@ -36,7 +38,6 @@ ROWS = 50
 _STYLES = ("tokens", "base", "parts", "strips", "features", "labels", "saes", "export")
 _FONT = "inter-5.3.0.latin-wght.woff2"
 _FONT_LICENCE = "inter-5.3.0.LICENSE.txt"
-_SNIPPET = {"before": 5, "after": 3}
 _MOST_SNIPPETS = 20_000
 """Snippets of neighbours that are kept: a feature is the neighbour of a dozen others."""
 
@@ -63,31 +64,35 @@ async def _rows(source: Source) -> list[FeatureRow]:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """An example as its page shows it: on one line, and whole."""
-
-    view: ExampleView
-    line: token_text.Line
-    text: Markup
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """A part of a feature's activations, from `low` to `high`, with examples drawn from it."""
-
-    name: str
-    low: float
-    high: float
-    examples: list[Example]
-
-
-@dataclass(frozen=True, slots=True)
 class Flag:
     """A health flag, and how many features carry it."""
 
     name: str
     meaning: str
     count: int
+
+
+class _Links:
+    """Addresses on a feature's page, from its folder; what was not exported has none."""
+
+    here: str | None = None
+    json: str | None = None
+    probe: str | None = None
+    origin = "../index.html#origin"
+    lacking = "../index.html"
+
+    def __init__(self, exported: frozenset[int]) -> None:
+        self._exported = exported
+
+    def feature(self, number: int) -> str | None:
+        """Return the address of another feature."""
+        return f"{number}.html" if number in self._exported else None
+
+    def token(self, text: str) -> None:
+        """Return nothing: no page lists the features of a token."""
+
+    def topic(self, topic: str) -> None:
+        """Return nothing: no page lists the features of a topic."""
 
 
 @dataclass(slots=True)
@@ -142,43 +147,31 @@ class _Site:
         (self.folder / "assets" / "data.js").write_text(f"window.SEESAE = {text};\n", encoding="utf-8")
 
     async def write_feature(self, detail: FeatureDetail) -> None:
-        """The page of one feature."""
+        """Write the page of one feature."""
         sae, numbers = self.source.sae, self.source.numbers
         place = bisect_left(numbers, detail.index)
         await self._find_snippets(detail)
-        examples: dict[int, list[Example]] = {}
-        for view in await self.source.examples(detail.index):
-            shown = Example(view, token_text.line(view, detail.max), self.texts.whole(view, detail.max))
-            examples.setdefault(view.band, []).append(shown)
-        divided = "the export's intervals" if glossary.is_imported_index(sae) else "fifths"
-        edges = detail.band_edges
-        context = {
-            "detail": detail,
-            "label": next((label for label in detail.labels if label.status == "submitted"), None),
-            "labels": [label for label in detail.labels if label.status == "submitted"],
-            "previous": numbers[place - 1] if place else None,
-            "next": numbers[place + 1] if place + 1 < len(numbers) else None,
-            "histogram": draw_activations(detail.histogram, edges, divided) if any(detail.histogram.counts) else None,
-            "top": examples.get(0, []),
-            "bands": [
-                Band(name, edges[band - 1], edges[band], examples[band])
-                for band, name in glossary.BANDS.items()
-                if band in examples
+        view = feature_view(
+            sae,
+            detail,
+            [
+                Example.of(view, detail.max, self.texts.whole(view, detail.max))
+                for view in await self.source.examples(detail.index)
             ],
-            "snippets": self.snippets,
-            "exported": self.exported,
-            "not_counted": glossary.not_counted(sae),
-        }
-        self._write(f"features/{detail.index}.html", "export/feature.html", context)
+            links=_Links(self.exported),
+            previous=numbers[place - 1] if place else None,
+            next=numbers[place + 1] if place + 1 < len(numbers) else None,
+            histogram=histogram(sae, detail, draw_activations),
+            snippets=self.snippets,
+        )
+        labels = [ShownLabel(label) for label in detail.labels if label.status == "submitted"]
+        self._write(f"features/{detail.index}.html", "export/feature.html", {"view": view, "labels": labels})
 
     async def _find_snippets(self, detail: FeatureDetail) -> None:
-        """A few words around the strongest token of each neighbour that has no label to be known by."""
-        neighbours: list[CoactiveFeature | NearFeature] = [*detail.coactive, *detail.near]
+        """Find snippets of the feature's neighbours, and forget others where there are too many."""
         if len(self.snippets) > _MOST_SNIPPETS:
             self.snippets.clear()
-        wanted = {other.index for other in neighbours if other.label is None} - self.snippets.keys()
-        views = await best_examples(self.source.session, self.source.sae, sorted(wanted), **_SNIPPET)
-        self.snippets |= {index: token_text.line(view, view.activation) for index, view in views.items()}
+        self.snippets |= await neighbour_snippets(self.source.session, self.source.sae, detail, self.snippets)
 
     def _write(self, name: str, template: str, context: dict[str, Any]) -> None:
         path = self.folder / name

@@ -18,6 +18,7 @@ from app.queries.comparisons import FeatureMatchRow
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.services.saes import check_comparable
 from sae_core.checkpoints import load_sae
 from sae_core.errors import SAEError
 from sae_core.matching import Counterparts, Matching, match_features, provenance
@@ -44,7 +45,7 @@ async def compare_saes(run: RunContext, ctx: JobContext, a: str, b: str) -> dict
         ArtifactError: an activation store is damaged.
     """
     this, other = await registered_sae(ctx, a), await registered_sae(ctx, b)
-    _check(this, other)
+    check_comparable(this, other)
     async with ctx.sessions.begin() as session:
         await runs.set_sae(session, run.run_id, this.id)
     async with run.stage("compare") as progress:
@@ -95,16 +96,6 @@ def _comparable(this: SaeDetail, other: SaeDetail) -> bool:
         other.hook_out,
         other.index.sequence_set.id,
     )
-
-
-def _check(this: SaeDetail, other: SaeDetail) -> None:
-    if this.id == other.id:
-        raise Unprocessable(f"{this.slug} cannot be compared with itself: name two SAEs.")
-    if this.model.id != other.model.id:
-        raise Unprocessable(
-            f"{this.slug} is an SAE of {this.model.name}, {other.slug} one of {other.model.name}: "
-            "only SAEs of one model are compared."
-        )
 
 
 @dataclass(frozen=True, slots=True)

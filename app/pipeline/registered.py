@@ -1,12 +1,13 @@
 """SAEs that are registered: their rows, their weights, and what they were trained on."""
 
-from app.errors import NotFound, NoWeights
+from app.errors import NoWeights
 from app.pipeline.prepared_inputs import HookPair
 from app.pipeline.sources import MODELS
 from app.queries import runs, saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.services import saes as services
 from sae_core.checkpoints import load_sae
 from sae_core.saes import SAE
 
@@ -35,11 +36,8 @@ async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
         NotFound: there is no such SAE.
         NoWeights: it was imported without any.
     """
-    detail = await find_sae(ctx, slug)
-    if detail is None:
-        async with ctx.sessions() as session:
-            known = ", ".join(other.slug for other in await saes.list_saes(session))
-        raise NotFound(f"There is no SAE {slug}. " + (f"There are: {known}." if known else "Train one first."))
+    async with ctx.sessions() as session:
+        detail = await services.find_sae(session, slug)
     if not detail.has_weights:
         raise NoWeights(slug)
     return detail

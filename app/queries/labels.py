@@ -196,21 +196,36 @@ async def label_history(session: AsyncSession, label_id: int) -> list[LabelRevis
     """Return all versions of a label, newest first; empty if the label does not exist."""
     if not is_id(label_id):
         return []
-    revisions = await session.scalars(
-        select(LabelRevision).where(LabelRevision.label_id == label_id).order_by(LabelRevision.version.desc())
+    return (await label_histories(session, [label_id])).get(label_id, [])
+
+
+async def label_histories(session: AsyncSession, label_ids: Collection[int]) -> dict[int, list[LabelRevisionView]]:
+    """Return all versions of many labels, newest first."""
+    histories: dict[int, list[LabelRevisionView]] = {}
+    if not label_ids:
+        return histories
+    for revision in await session.scalars(_HISTORIES, {"labels": list(label_ids)}):
+        histories.setdefault(revision.label_id, []).append(_revision(revision))
+    return histories
+
+
+_HISTORIES = (
+    select(LabelRevision)
+    .where(in_array(LabelRevision.label_id, "labels"))
+    .order_by(LabelRevision.label_id, LabelRevision.version.desc())
+)
+
+
+def _revision(revision: LabelRevision) -> LabelRevisionView:
+    return LabelRevisionView(
+        version=revision.version,
+        status=revision.status,
+        explanation=revision.explanation,
+        categories=tuple(revision.categories),
+        interpretability=revision.interpretability,
+        confidence=revision.confidence,
+        changed_at=revision.changed_at,
     )
-    return [
-        LabelRevisionView(
-            version=revision.version,
-            status=revision.status,
-            explanation=revision.explanation,
-            categories=tuple(revision.categories),
-            interpretability=revision.interpretability,
-            confidence=revision.confidence,
-            changed_at=revision.changed_at,
-        )
-        for revision in revisions
-    ]
 
 
 def _view(label: Label) -> LabelView:

@@ -8,6 +8,7 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.queries.labels import LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
+from app.services.actors import Actor
 
 MAX_EXPLANATION = 2_000
 MAX_CATEGORIES = 10
@@ -33,7 +34,7 @@ async def save_label(
     sae: SaeDetail,
     feature: int,
     *,
-    author: str,
+    actor: Actor,
     text: LabelText,
     expected_version: int | None,
     label_set: str = "default",
@@ -47,7 +48,7 @@ async def save_label(
     """
     if feature not in range(sae.d_sae):
         raise NotFound(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
-    check_name("author", author)
+    check_name("author", actor.name)
     check_name("label set", label_set)
     tidy = _tidy(text)
     _check(tidy)
@@ -58,13 +59,13 @@ async def save_label(
             session,
             sae_id=sae.id,
             feature=feature,
-            author=author,
+            author=actor.name,
             label_set=label_set,
             text=tidy,
             expected_version=expected_version,
         )
     if label is None:
-        raise LabelConflict(await find_label(session, sae.id, feature, author, label_set), tidy)
+        raise LabelConflict(await find_label(session, sae.id, feature, actor.name, label_set), tidy)
     return label
 
 

@@ -16,6 +16,7 @@ from app.queries import lists as queries
 from app.queries.lists import ListItem, ListView, get_list
 from app.queries.saes import sae_sizes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
+from app.services.actors import Actor
 from app.services.labels import check_name
 
 MAX_NAME = 80
@@ -65,17 +66,19 @@ async def find_list(session: AsyncSession, public_id: str) -> ListView:
     return _found(await get_list(session, public_id))
 
 
-async def create_list(session: AsyncSession, text: ListText, items: Sequence[NewItem] = (), *, author: str) -> ListView:
+async def create_list(
+    session: AsyncSession, text: ListText, items: Sequence[NewItem] = (), *, actor: Actor
+) -> ListView:
     """A new list, at a new address.
 
     Raises:
         Unprocessable: name, description, author or items are not as a list can hold them.
     """
-    check_name("author", author)
+    check_name("author", actor.name)
     text = _tidy(text)
     rows = await _rows(session, items)
     new = await queries.insert_list(
-        session, public_id=token_urlsafe(_ID_BYTES), name=text.name, description=text.description, author=author
+        session, public_id=token_urlsafe(_ID_BYTES), name=text.name, description=text.description, author=actor.name
     )
     await queries.replace_items(session, new.id, rows, version=new.version)
     return new

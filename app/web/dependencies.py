@@ -1,15 +1,22 @@
-"""What routes ask for by type: a database session, the settings, the SAE and the feature that the address names."""
+"""Dependencies of routes, by type: session, settings, who acts, and the SAE and the feature that the address names."""
 
 from typing import Annotated
+from urllib.parse import quote, unquote
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Form, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
 from app.errors import NotFound
-from app.queries.saes import SaeDetail, get_sae
+from app.queries.saes import SaeDetail
+from app.services import actors
 from app.services.inference import InferenceClient
+from app.services.labels import MAX_NAME
+from app.services.saes import find_sae
 from app.settings import Settings
+
+_ACTOR_COOKIE = "author"
+_YEAR = 365 * 24 * 3600
 
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
@@ -29,14 +36,38 @@ AppSettings = Annotated[Settings, Depends(_settings)]
 Inference = Annotated[InferenceClient, Depends(_inference)]
 
 
+def _actor(request: Request, settings: AppSettings) -> actors.Actor:
+    """Return who acts: on a page the name that this browser remembers, else who runs the installation.
+
+    A program says with each request who acts, so the API does not look at cookies.
+    """
+    local = actors.local_actor(settings)
+    if request.url.path.startswith("/api/"):
+        return local
+    return local.named(unquote(request.cookies.get(_ACTOR_COOKIE, ""))[:MAX_NAME].strip())
+
+
+Actor = Annotated[actors.Actor, Depends(_actor)]
+
+
+def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
+    """Return who the form's field `author` names; left empty, it is who acts otherwise."""
+    return actor.named(author.strip())
+
+
+FormActor = Annotated[actors.Actor, Depends(_form_actor)]
+
+
+def remember_actor(response: Response, actor: actors.Actor) -> None:
+    """Let this browser name the actor at its next request."""
+    response.set_cookie(_ACTOR_COOKIE, quote(actor.name), max_age=_YEAR, httponly=True, samesite="lax")
+
+
 async def _sae(
     session: Session,
     sae: Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])],
 ) -> SaeDetail:
-    found = await get_sae(session, sae)
-    if found is None:
-        raise NotFound(f"There is no SAE “{sae[:80]}”. The list of all SAEs is on the first page and at /api/v1/saes.")
-    return found
+    return await find_sae(session, sae)
 
 
 Sae = Annotated[SaeDetail, Depends(_sae)]

@@ -22,6 +22,7 @@ from app.db import transaction
 from app.inference import server
 from app.main import create_app
 from app.queries.examples import get_examples
+from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import make_dictionary, publish
@@ -177,7 +178,7 @@ async def site(
         running = await add_run(session, ends="running")
         examples = await get_examples(session, made.sae, 1)
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
-        kept = await create_list(session, ListText("Music", "What belongs to an orchestra."), items, author="ada")
+        kept = await create_list(session, ListText("Music", "What belongs to an orchestra."), items, actor=Actor("ada"))
     secret = SecretStr("a secret of this test")
     inference = dictionary.settings.model_copy(
         update={"database_url": settings.database_url, "inference_secret": secret}

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
+from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
 from tests.e2e.conftest import Problems
 from tests.e2e.pages import DRAWN
@@ -43,7 +44,7 @@ async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_se
             for each in (made.sae, bare.sae)
             for number in (1, 2)
         ]
-        kept = await create_list(session, ListText("x" * 80, "so " * 200), items, author="ada")
+        kept = await create_list(session, ListText("x" * 80, "so " * 200), items, actor=Actor("ada"))
     base = f"/saes/{made.sae.slug}"
     return [
         "/",

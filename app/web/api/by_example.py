@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.problems import documented
 from app.queries.feature_list import MAX_LIMIT, feature_rows
 from app.services import by_example as service
-from app.web.api.tokens import TokenText
+from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/features/by-example", tags=["Features"])

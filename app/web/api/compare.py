@@ -10,8 +10,8 @@ from app.errors import NotFound
 from app.problems import documented
 from app.queries import comparisons as queries
 from app.queries.comparisons import MAX_LIMIT, ComparisonView, Counterpart, Listing, Partner
-from app.queries.saes import SaeDetail, get_sae, get_saes
-from app.web.components.counterparts import check_pair
+from app.queries.saes import get_saes
+from app.services.saes import check_comparable, find_sae
 from app.web.dependencies import FeatureIndex, Sae, Session
 
 router = APIRouter(prefix="/api/v1", tags=["Comparisons"])
@@ -99,8 +99,8 @@ async def compare(
     cursor: str | None = None,
 ) -> ComparisonOut:
     """How the features of two SAEs match, and those of `a` that have a partner, have none, or are split by `b`."""
-    this, other = await _named(session, a), await _named(session, b)
-    check_pair(this, other)
+    this, other = await find_sae(session, a), await find_sae(session, b)
+    check_comparable(this, other)
     comparison = await queries.get_comparison(session, this, other)
     if comparison is None:
         raise NotFound(f"These two have not been compared: run seesae compare {this.slug} {other.slug}.")
@@ -136,13 +136,6 @@ async def counterparts(sae: Sae, index: FeatureIndex, session: Session) -> Count
             if comparison.id in found
         ]
     )
-
-
-async def _named(session: Session, slug: str) -> SaeDetail:
-    sae = await get_sae(session, slug)
-    if sae is None:
-        raise NotFound(f"There is no SAE “{slug[:80]}”: /api/v1/saes lists them.")
-    return sae
 
 
 async def _parts(session: Session, comparison: ComparisonView, index: int) -> list[PartnerOut]:

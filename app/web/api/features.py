@@ -15,9 +15,9 @@ from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, Featur
 from app.queries.features import EXTRA, FeatureDetail
 from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
-from app.web.api.export import MEDIA_TYPES, Format, written
-from app.web.api.labels import LabelOut
-from app.web.api.tokens import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
+from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.label_models import LabelOut
+from app.web.components.token_models import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Inference, Sae, Session
 from sae_core.statistics.spec import BANDS, BY_NAME, HealthFlag, SqlType
 
@@ -332,10 +332,7 @@ def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
         "count": feature.count,
         "max": feature.max,
         "mean": feature.mean,
-        "top_tokens": [
-            TopTokenOut(id=token.id, text=lone_text(token), count=token.count, share=token.share, mean=token.mean)
-            for token in feature.top_tokens
-        ],
+        "top_tokens": [TopTokenOut.of(token) for token in feature.top_tokens],
         "health": list(feature.health),
     }
 

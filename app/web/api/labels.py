@@ -10,48 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
-from app.queries.labels import LabelText, LabelView
+from app.queries.labels import LabelText
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
-from app.web.api.versions import etag, read_version
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.components.label_models import LabelOut
+from app.web.dependencies import Actor, FeatureIndex, Sae, Session
 from app.web.errors import answer
+from app.web.versions import etag, read_version
 
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
 
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
-
-
-class LabelOut(BaseModel):
-    """What one person says a feature means."""
-
-    id: int
-    author: str
-    set: str
-    status: str
-    version: int
-    explanation: str
-    categories: list[str]
-    interpretability: int | None
-    confidence: int | None
-    created_at: datetime
-    updated_at: datetime
-
-    @classmethod
-    def of(cls, label: LabelView) -> "LabelOut":
-        """From the query's view."""
-        return cls(
-            id=label.id,
-            author=label.author,
-            set=label.label_set,
-            status=label.status,
-            version=label.version,
-            explanation=label.explanation,
-            categories=list(label.categories),
-            interpretability=label.interpretability,
-            confidence=label.confidence,
-            created_at=label.created_at,
-            updated_at=label.updated_at,
-        )
 
 
 class LabelList(BaseModel):
@@ -108,7 +76,7 @@ async def put_my_label(
     index: FeatureIndex,
     label: LabelIn,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     response: Response,
     if_match: Annotated[
         str | None,
@@ -124,7 +92,7 @@ async def put_my_label(
         session,
         sae,
         index,
-        author=label.author or settings.author,
+        actor=actor.named(label.author),
         text=LabelText(
             explanation=label.explanation,
             categories=tuple(label.categories),

@@ -27,12 +27,11 @@ from app.services.lists import (
     find_list,
     replace_list,
 )
-from app.web.api.export import MEDIA_TYPES, Format, written
-from app.web.api.features import summary
-from app.web.api.tokens import TopTokenOut
-from app.web.api.versions import etag, read_version
-from app.web.dependencies import AppSettings, Session
+from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.token_models import TopTokenOut
+from app.web.dependencies import Actor, Session
 from app.web.errors import answer
+from app.web.versions import etag, read_version
 
 router = APIRouter(prefix="/api/v1/lists", tags=["Lists"])
 
@@ -150,9 +149,9 @@ async def get_lists(
 
 
 @router.post("", summary="Make a list", status_code=201, responses=documented())
-async def post_list(body: NewListIn, session: Session, settings: AppSettings, response: Response) -> ListDetailOut:
+async def post_list(body: NewListIn, session: Session, actor: Actor, response: Response) -> ListDetailOut:
     """Make a list. `Location` is its address."""
-    made = await create_list(session, _text(body), _items(body), author=body.author or settings.author)
+    made = await create_list(session, _text(body), _items(body), actor=actor.named(body.author))
     response.headers["Location"] = f"{router.prefix}/{made.public_id}"
     return await _detail(session, made, response)
 
@@ -224,13 +223,21 @@ async def _batches(sessions: async_sessionmaker[AsyncSession], of: ListView) -> 
 
 
 def _listed(feature: ListedFeature) -> ListedFeatureOut:
-    known = summary(feature.row).model_dump(exclude={"index", "label", "histogram"}) if feature.row else {}
+    item, row = feature.item, feature.row
+    label = feature.label.explanation if feature.label else None
+    if row is None:
+        return ListedFeatureOut(sae=feature.sae.slug, feature=item.feature, note=item.note, label=label)
     return ListedFeatureOut(
         sae=feature.sae.slug,
-        feature=feature.item.feature,
-        note=feature.item.note,
-        label=feature.label.explanation if feature.label else None,
-        **known,
+        feature=item.feature,
+        note=item.note,
+        label=label,
+        density=row.density,
+        count=row.count,
+        max=row.max,
+        mean=row.mean,
+        top_tokens=[TopTokenOut.of(token) for token in row.top_tokens],
+        health=list(row.health),
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.problems import documented
 from app.services import probe as service
-from app.web.api.tokens import TokenText
+from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/probe", tags=["Probe"])

@@ -5,14 +5,12 @@ from urllib.parse import urlencode
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable
 from app.queries.comparisons import ComparisonView, Counterpart, counterparts_everywhere, list_comparisons
 from app.queries.examples import best_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, get_saes
 from app.web.components import token_text
-
-_SNIPPET = {"before": 5, "after": 3}
+from app.web.components.feature_view import SNIPPET
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +32,6 @@ def address(this: SaeDetail, other: SaeDetail, **query: object) -> str:
     return "/compare?" + urlencode({"a": this.slug, "b": other.slug, **query})
 
 
-def check_pair(a: SaeDetail, b: SaeDetail) -> None:
-    """Refuse two that cannot be compared.
-
-    Raises:
-        Unprocessable: they are one, or SAEs of different models.
-    """
-    if a.id == b.id:
-        raise Unprocessable("An SAE is the same as itself: choose two.")
-    if a.model.id != b.model.id:
-        raise Unprocessable(
-            f"{a.slug} is an SAE of {a.model.name}, {b.slug} one of {b.model.name}: "
-            "only SAEs of one model are compared."
-        )
-
-
 async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -> list[CounterpartView]:
     """The feature's counterparts, those in the newest SAEs first."""
     comparisons = await list_comparisons(session, sae)
@@ -65,7 +48,7 @@ async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -
         )
         snippet = None
         if brief is not None and brief.label is None:
-            view = (await best_examples(session, other, [brief.index], **_SNIPPET)).get(brief.index)
+            view = (await best_examples(session, other, [brief.index], **SNIPPET)).get(brief.index)
             snippet = token_text.line(view, view.activation) if view else None
         here = address(sae, other, feature=feature)
         shown.append(CounterpartView(other, comparison, counterpart, brief, snippet, here))

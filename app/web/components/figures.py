@@ -49,7 +49,7 @@ class Chart:
     series: tuple[Series, ...] = ()
 
 
-def activation_histogram(histogram: Histogram, band_edges: Sequence[float], *, divided: str = "fifths") -> Chart:
+def activation_histogram(histogram: Histogram, band_edges: Sequence[float], divided: str = "fifths") -> Chart:
     """How often a feature is how active, on a logarithmic count, with the edges of the bands, called `divided`."""
     bins = list(pairwise(histogram.edges))
     maximum = histogram.edges[-1]

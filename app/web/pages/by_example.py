@@ -1,6 +1,7 @@
 """Features by example: paste text, choose tokens, see what is unusually active on them.
 
-The text comes by POST and is not kept. Who wants a link to a result asks for it: the text then stands in the address.
+The text comes by POST and is not kept. A reader who wants a link to a result asks for it: the text then stands in the
+address.
 """
 
 import hashlib
@@ -19,8 +20,9 @@ from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
 from app.web.components import forms, glossary, token_text
+from app.web.components.formatting import count
+from app.web.components.prompts import EXAMPLE_PROMPTS
 from app.web.dependencies import AppSettings, Inference, Sae, Session
-from app.web.pages.probe import EXAMPLES
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -30,10 +32,13 @@ _LONGEST_IN_ADDRESS = 4_000
 """Characters: percent-encoded, they still fit into what servers read of an address."""
 _MOST_CHOSEN = 10_000
 
+Sent = ImmutableMultiDict[str, Any]
+"""Fields of a form or of a query string."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExampleQuery:
-    """What the form or the address asks for."""
+    """A text, the tokens chosen in it, and the density range to look in."""
 
     text: str
     chosen: tuple[int, ...]
@@ -42,13 +47,36 @@ class ExampleQuery:
     in_address: bool
 
     def address(self, sae: SaeDetail) -> str:
-        """A link that gives the same result."""
-        query: list[tuple[str, object]] = [("run", 1), ("text", self.text), *(("token", each) for each in self.chosen)]
+        """Return a link that gives the same result."""
+        tokens = [("token", position) for position in self.chosen]
+        query: list[tuple[str, object]] = [("run", 1), ("text", self.text), *tokens]
         if self.min_density is not None:
             query.append(("min_density", self.min_density))
         if self.max_density != MAX_DENSITY:
             query.append(("max_density", "" if self.max_density is None else self.max_density))
         return f"{_base(sae)}?{urlencode(query)}"
+
+    def check_address(self) -> None:
+        """Refuse a text that is too long for the address that it is to stand in.
+
+        Raises:
+            Unprocessable: it is too long.
+        """
+        if self.in_address and len(self.text) > _LONGEST_IN_ADDRESS:
+            raise Unprocessable(
+                f"A text in the address has at most {_LONGEST_IN_ADDRESS:,} characters; this one has "
+                f"{len(self.text):,}. Shorten it, or keep it out of the address."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleForm:
+    """The form with what it holds."""
+
+    text: str
+    in_address: bool
+    min_density: float | None = None
+    max_density: float | None = MAX_DENSITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +85,53 @@ class Listed:
 
     row: FeatureRow
     found: FoundFeature
+    line: token_text.Line | None
     strongest: float
     cells: list[tuple[int, int]]
     """Place among the chosen tokens, and shade, of each that it is active on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found: the text's tokens, to choose among, and the features."""
+
+    found: ByExample
+    runs: tuple[token_text.Run, ...]
+    chosen: frozenset[int]
+    """Positions that were chosen; none where all tokens count."""
+    chosen_in: str
+    """The mark of the text that they were chosen in."""
+    features: list[Listed]
+
+    @property
+    def tokens_note(self) -> str:
+        """Return how many tokens the features are ranked by."""
+        if not self.chosen:
+            return f"none chosen, so all {count(len(self.found.chosen))} count; choose those that matter"
+        selectable = sum(not token.special for token in self.found.tokens)
+        return f"{count(len(self.found.chosen))} of {count(selectable)} chosen"
+
+    @property
+    def features_note(self) -> str:
+        """Return how many features were found, of how many."""
+        within = f"{count(self.found.within)} within the density range"
+        if self.found.within > len(self.features):
+            within = f"{len(self.features)} of {within}"
+        tokens = "any of these tokens" if not self.chosen or len(self.found.chosen) > 1 else "this token"
+        return f"{within}, of {count(self.found.active)} active on {tokens}"
+
+    @property
+    def columns_note(self) -> str:
+        """Return what the columns of the list mean."""
+        several = len(self.found.chosen) > 1
+        where = "the chosen tokens, and where among them it is active" if several else "the chosen token"
+        mean = (
+            ", as a mean over the chosen tokens, where 0 stands for those that it is not active on" if several else ""
+        )
+        return (
+            f"Here: the strongest activation on {where}. Percentile: the share of a feature's activations in the "
+            f"corpus that are weaker than this one{mean}."
+        )
 
 
 @router.get("/saes/{sae}/features/by-example")
@@ -67,8 +139,11 @@ async def example_form(
     request: Request, sae: Sae, session: Session, inference: Inference, settings: AppSettings
 ) -> HTMLResponse:
     """The form, filled in with `text` if that is given; with `run=1` the result too."""
-    query = request.query_params
-    return await _answer(request, sae, session, inference, settings.probe_max_tokens, query, run="run" in query)
+    sent = request.query_params
+    view = _View(request, sae, settings.probe_max_tokens)
+    if "run" not in sent:
+        return _filled_in(view, sent)
+    return await _searched(view, session, inference, sent, in_address=True)
 
 
 @router.post("/saes/{sae}/features/by-example")
@@ -80,68 +155,83 @@ async def find_by_example(
     if "in_address" in form:
         try:
             wanted = _read(form)
+            wanted.check_address()
         except Unprocessable:
-            pass  # said below, where the form is filled in with what was sent
+            pass  # answered below, where the form is filled in with what was sent
         else:
-            if len(wanted.text) <= _LONGEST_IN_ADDRESS:
-                return RedirectResponse(wanted.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
-    return await _answer(request, sae, session, inference, settings.probe_max_tokens, form, run=True)
+            return RedirectResponse(wanted.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
+    return await _searched(_View(request, sae, settings.probe_max_tokens), session, inference, form, in_address=False)
 
 
-async def _answer(
-    request: Request,
-    sae: SaeDetail,
-    session: AsyncSession,
-    inference: InferenceClient,
-    limit: int,
-    sent: "ImmutableMultiDict[str, Any]",
-    *,
-    run: bool,
-) -> HTMLResponse:
-    template = "by_example/_result.html" if wants_fragment(request) else "by_example/page.html"
-    context: dict[str, Any] = {
-        "sae": sae,
-        "text": _text(sent),
-        "limit": limit,
-        "examples": EXAMPLES,
-        "bounds_of": forms.densities,
-        "min_density": None,
-        "max_density": MAX_DENSITY,
-        "in_address": run and request.method == "GET",
-        "result": None,
-        "error": None,
-    }
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The page, or for htmx the part below the form."""
+
+    request: Request
+    sae: SaeDetail
+    limit: int
+    """Tokens of the longest text."""
+
+    def render(
+        self, form: ExampleForm, *, result: Result | None = None, error: UserError | None = None
+    ) -> HTMLResponse:
+        """Return the form, with the result or the error below it."""
+        template = "by_example/_result.html" if wants_fragment(self.request) else "by_example/page.html"
+        context = {
+            "sae": self.sae,
+            "form": form,
+            "limit": self.limit,
+            "examples": EXAMPLE_PROMPTS,
+            "bounds_of": forms.densities,
+            "health": glossary.health(self.sae),
+            "result": result,
+            "error": error,
+        }
+        return render(self.request, template, context, status=error.status if error else 200)
+
+
+def _filled_in(view: _View, sent: Sent) -> HTMLResponse:
+    """Return the form as the address fills it in, without a result."""
+    form = ExampleForm(_text(sent), in_address=False)
     try:
         wanted = _read(sent)
-        context |= {"min_density": wanted.min_density, "max_density": wanted.max_density}
-        context["in_address"] |= wanted.in_address
-        if wanted.in_address and len(wanted.text) > _LONGEST_IN_ADDRESS:
-            raise Unprocessable(
-                f"A text in the address has at most {_LONGEST_IN_ADDRESS:,} characters; this one has "
-                f"{len(wanted.text):,}. Shorten it, or keep it out of the address."
-            )
-        if run and sae.index is not None:
-            result = await by_example(
-                session,
-                inference,
-                sae,
-                wanted.text,
-                chosen=wanted.chosen,
-                min_density=wanted.min_density,
-                max_density=wanted.max_density,
-                limit=_SHOWN,
-            )
-            context |= await _shown(session, sae, wanted, result)
+        form = _form(wanted, in_address=False)
+        wanted.check_address()
     except UserError as error:
-        return render(request, template, context | {"error": error}, status=error.status)
-    response = render(request, template, context)
-    if wants_fragment(request):
-        response.headers["HX-Replace-Url"] = wanted.address(sae) if request.method == "GET" else _base(sae)
+        return view.render(form, error=error)
+    return _addressed(view, view.render(form), wanted)
+
+
+async def _searched(
+    view: _View, session: AsyncSession, inference: InferenceClient, sent: Sent, *, in_address: bool
+) -> HTMLResponse:
+    """Return the form as it was sent, with what was found or why nothing could be."""
+    form, result = ExampleForm(_text(sent), in_address), None
+    try:
+        wanted = _read(sent)
+        form = _form(wanted, in_address=in_address)
+        wanted.check_address()
+        if view.sae.index is not None:
+            result = await _find(session, inference, view.sae, wanted)
+    except UserError as error:
+        return view.render(form, error=error)
+    return _addressed(view, view.render(form, result=result), wanted)
+
+
+def _form(wanted: ExampleQuery, *, in_address: bool) -> ExampleForm:
+    return ExampleForm(wanted.text, in_address or wanted.in_address, wanted.min_density, wanted.max_density)
+
+
+def _addressed(view: _View, response: HTMLResponse, wanted: ExampleQuery) -> HTMLResponse:
+    """Let htmx show the address that gives this answer; a text that came by POST does not stand in it."""
+    if wants_fragment(view.request):
+        shown = wanted.address(view.sae) if view.request.method == "GET" else _base(view.sae)
+        response.headers["HX-Replace-Url"] = shown
     return response
 
 
-def _read(sent: "ImmutableMultiDict[str, Any]") -> ExampleQuery:
-    """What was sent. Tokens that were chosen in another text than this one are forgotten.
+def _read(sent: Sent) -> ExampleQuery:
+    """Return what was sent, without tokens that were chosen in another text.
 
     Raises:
         Unprocessable: it cannot be read.
@@ -159,7 +249,7 @@ def _read(sent: "ImmutableMultiDict[str, Any]") -> ExampleQuery:
     )
 
 
-def _text(sent: "ImmutableMultiDict[str, Any]") -> str:
+def _text(sent: Sent) -> str:
     text = sent.get("text", "")
     return text.replace("\r\n", "\n") if isinstance(text, str) else ""  # a form may send a file
 
@@ -168,13 +258,13 @@ def _positions(chosen: list[Any]) -> tuple[int, ...]:
     if len(chosen) > _MOST_CHOSEN:
         raise Unprocessable(f"At most {_MOST_CHOSEN:,} tokens can be chosen.")
     try:
-        return tuple(sorted({int(each) for each in chosen}))
+        return tuple(sorted({int(position) for position in chosen}))
     except (TypeError, ValueError):
         raise Unprocessable("A token is chosen by its position in the text, a whole number from 0 up.") from None
 
 
 def _mark(text: str) -> str:
-    """Tells whether a text has changed, without being the text."""
+    """Return a hash that tells whether a text has changed."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -182,26 +272,30 @@ def _base(sae: SaeDetail) -> str:
     return f"/saes/{sae.slug}/features/by-example"
 
 
-async def _shown(session: AsyncSession, sae: SaeDetail, wanted: ExampleQuery, result: ByExample) -> dict[str, Any]:
-    """What the result's template needs."""
-    found = {feature.index: feature for feature in result.features}
-    known = await feature_rows(session, sae, found)
-    rows = [known[number] for number in found if number in known]
-    tokens = [(token.id, token.bytes, token.special) for token in result.tokens]
-    return {
-        "result": result,
-        "all_chosen": not wanted.chosen,
-        "chosen": frozenset(wanted.chosen),
-        "chosen_in": _mark(wanted.text),
-        "runs": token_text.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
-        "listed": [_listed(row, found[row.index]) for row in rows],
-        "lines": {row.index: token_text.line(row.example, row.max) for row in rows if row.example},
-        "health": glossary.health(sae),
-    }
+async def _find(session: AsyncSession, inference: InferenceClient, sae: SaeDetail, wanted: ExampleQuery) -> Result:
+    found = await by_example(
+        session,
+        inference,
+        sae,
+        wanted.text,
+        chosen=wanted.chosen,
+        min_density=wanted.min_density,
+        max_density=wanted.max_density,
+        limit=_SHOWN,
+    )
+    rows = await feature_rows(session, sae, [feature.index for feature in found.features])
+    tokens = [(token.id, token.bytes, token.special) for token in found.tokens]
+    return Result(
+        found=found,
+        runs=token_text.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
+        chosen=frozenset(wanted.chosen),
+        chosen_in=_mark(wanted.text),
+        features=[_listed(rows[feature.index], feature) for feature in found.features if feature.index in rows],
+    )
 
 
 def _listed(row: FeatureRow, found: FoundFeature) -> Listed:
     strongest = max(found.activations)
     scale = max(row.max, strongest)
     cells = [(at, token_text.step(value, scale)) for at, value in enumerate(found.activations) if value > 0]
-    return Listed(row, found, strongest, cells)
+    return Listed(row, found, token_text.line(row.example, row.max) if row.example else None, strongest, cells)

@@ -1,7 +1,7 @@
 """Two SAEs side by side, and one feature beside its counterpart and its parts."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -22,29 +22,30 @@ from app.queries.comparisons import (
     list_comparisons,
     list_counterparts,
 )
-from app.queries.examples import best_examples, get_examples
+from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
-from app.web.components import figures, glossary, token_text
-from app.web.components.counterparts import address, check_pair
+from app.services.saes import check_comparable, pick_sae
+from app.web.components import comparison_text, figures, glossary, token_text
+from app.web.components.counterparts import address
+from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
 from app.web.dependencies import Session, check_feature
-from app.web.pages.features import Example
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
 _FIRST = 8
-"""Features of each list that the overview shows; the list by itself shows all."""
+"""Features of each list on the overview; a list's own page shows all."""
 _PAGE = 50
 _EXAMPLES = 10
 _KNOWN = 20
-"""Comparisons to choose from where nothing is chosen."""
+"""Comparisons to choose from where no SAE is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """One of the lists of a comparison: of whose features, and what it says of them."""
+    """A list of a comparison: the SAE whose features it has, and what it says of them."""
 
     listing: Listing
     of_other: bool
@@ -57,20 +58,20 @@ LISTS = {
     "split-a": _Lists("split", False, "Split by {b}", "features of {a} that have two parts or more in {b}"),
     "split-b": _Lists("split", True, "Split by {a}", "features of {b} that have two parts or more in {a}"),
     "matched": _Lists("matched", False, "In both", "features that match one to one, the best first"),
-    "only-a": _Lists("unmatched", False, "Only in {a}", "no feature of {b} matches; the commonest first"),
-    "only-b": _Lists("unmatched", True, "Only in {b}", "no feature of {a} matches; the commonest first"),
+    "only-a": _Lists("unmatched", False, "Only in {a}", "no feature of {b} matches; the most frequent first"),
+    "only-b": _Lists("unmatched", True, "Only in {b}", "no feature of {a} matches; the most frequent first"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A feature in a list, beside the best there is in the other SAE."""
+    """A feature in a list, beside its best match in the other SAE."""
 
     counterpart: Counterpart
     own: FeatureRow | None
     others: FeatureRow | None
     line: token_text.Line | None
-    """Where a feature that is split is most active."""
+    """The strongest example of a feature that is split."""
     address: str
 
 
@@ -92,7 +93,7 @@ class ShownList:
 
 @dataclass(frozen=True, slots=True)
 class CompareQuery:
-    """What the address asks for, as it stands there; empty for nothing."""
+    """Parameters of the address; empty where they are not given."""
 
     a: str = ""
     b: str = ""
@@ -101,48 +102,75 @@ class CompareQuery:
     cursor: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The SAEs to choose from, and those that the address names."""
+
+    saes: list[SaeDetail]
+    a: SaeDetail | None = None
+    b: SaeDetail | None = None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """Return what the templates need to offer the choice."""
+        chosen = {"saes": self.saes, "a": self.a, "b": self.b, "sae": self.a}
+        return {**chosen, "known": [], "comparison": None, "error": None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A template, and what it needs beside the choice."""
+
+    template: str
+    context: dict[str, Any]
+
+
 @router.get("/compare")
 async def compare(request: Request, session: Session, query: Annotated[CompareQuery, Depends()]) -> HTMLResponse:
     """The choice of two SAEs, their comparison, one of its lists, or with `feature` that feature of `a`."""
-    context: dict[str, Any] = {"saes": await list_saes(session), "a": None, "b": None, "sae": None, "error": None}
-    context |= {"comparison": None, "known": []}
-    status = 200
+    choice, status = _Choice(await list_saes(session)), 200
     try:
-        template = await _answer(session, query, context)
+        choice = replace(choice, a=_chosen(choice.saes, query.a))
+        choice = replace(choice, b=_chosen(choice.saes, query.b))
+        answer = await _answer(session, query, choice)
     except UserError as error:
         if wants_fragment(request):
             raise
-        context["error"], status = error, error.status  # shown below the choice, which is there to be mended
-        measured = "measures" in context and not (query.feature or query.show)
-        template = "compare/page.html" if measured else "compare/choose.html"
+        answer, status = _refused(query, choice, error), error.status
+    template = answer.template
     if template == "compare/list.html" and wants_fragment(request):
         template = "compare/_rows.html"
-    return render(request, template, context, status=status)
+    return render(request, template, choice.context | answer.context, status=status)
 
 
-async def _answer(session: AsyncSession, query: CompareQuery, context: dict[str, Any]) -> str:
-    """Fill the context as far as it goes; the template that shows it."""
-    saes: list[SaeDetail] = context["saes"]
-    a = context["a"] = context["sae"] = _named(saes, query.a)
-    b = context["b"] = _named(saes, query.b)
+def _chosen(saes: Sequence[SaeDetail], slug: str) -> SaeDetail | None:
+    return pick_sae(saes, slug) if slug else None
+
+
+async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -> _Answer:
+    a, b = choice.a, choice.b
     if a is None or b is None:
-        context["known"] = await _known(session, saes, a)
-        return "compare/choose.html"
-    check_pair(a, b)
-    context |= _measures(a, b)
+        return _Answer("compare/choose.html", {"known": await _known(session, choice.saes, a)})
+    check_comparable(a, b)
     comparison = await get_comparison(session, a, b)
     if comparison is None:
         raise _not_compared(a, b)
-    context |= {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
     pair = _Pair(session, a, b, comparison)
+    shared = {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
     if query.feature:
-        context |= await _feature(pair, check_feature(a, query.feature))
-        return "compare/feature.html"
+        return _Answer("compare/feature.html", shared | await _feature(pair, check_feature(a, query.feature)))
     if query.show:
-        context["list"] = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
-        return "compare/list.html"
-    context |= await _overview(pair)
-    return "compare/page.html"
+        shown = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
+        return _Answer("compare/list.html", {**shared, "list": shown})
+    return _Answer("compare/page.html", {**shared, **_measures(a, b), **await _overview(pair)})
+
+
+def _refused(query: CompareQuery, choice: _Choice, error: UserError) -> _Answer:
+    """Return the choice, to be corrected, with the error below it; two SAEs not yet compared are shown side by side."""
+    a, b = choice.a, choice.b
+    if a and b and isinstance(error, NotFound) and not (query.feature or query.show):
+        return _Answer("compare/page.html", {"error": error, **_measures(a, b)})
+    return _Answer("compare/choose.html", {"error": error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +183,13 @@ class _Pair:
     comparison: ComparisonView
 
     async def summaries(self, *counterparts: Counterpart, of_other: bool = False) -> "_Summaries":
-        """What these features, and the best that they have in the other SAE, are known by."""
+        """Return the rows of these features, and of the best that they have in the other SAE."""
         own, others = (self.b, self.a) if of_other else (self.a, self.b)
-        best = {each.best.index for each in counterparts if each.best}
+        best = {counterpart.best.index for counterpart in counterparts if counterpart.best}
         return _Summaries(
-            await feature_rows(self.session, own, {each.feature for each in counterparts}, with_examples=False),
+            await feature_rows(
+                self.session, own, {counterpart.feature for counterpart in counterparts}, with_examples=False
+            ),
             await feature_rows(self.session, others, best, with_examples=False),
         )
 
@@ -168,15 +198,6 @@ class _Pair:
 class _Summaries:
     own: Mapping[int, FeatureRow]
     others: Mapping[int, FeatureRow]
-
-
-def _named(saes: Iterable[SaeDetail], slug: str) -> SaeDetail | None:
-    if not slug:
-        return None
-    found = next((sae for sae in saes if sae.slug == slug), None)
-    if found is None:
-        raise NotFound(f"There is no SAE “{slug[:80]}”: choose two of those below.")
-    return found
 
 
 def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
@@ -190,7 +211,7 @@ def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
 
 
 def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:
-    """Whether another comparison would say more, or is about the text that the SAEs' pages are about."""
+    """True if another comparison would say more, or is about the text that the SAEs' pages are about."""
     if comparison.tokens:
         return not comparison.is_of(a, b)
     return bool(a.index and b.index and a.index.sequence_set.id == b.index.sequence_set.id)
@@ -199,10 +220,10 @@ def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:
 async def _known(
     session: AsyncSession, saes: Iterable[SaeDetail], chosen: SaeDetail | None
 ) -> list[tuple[SaeDetail, SaeDetail]]:
-    """Pairs that have been compared, of the chosen SAE if there is one; the narrower first where none is chosen."""
+    """Return pairs that have been compared: those of the chosen SAE, or any, with the narrower SAE first."""
     by_id = {sae.id: sae for sae in saes}
     if chosen is not None:
-        return [(chosen, by_id[each.other_id]) for each in await list_comparisons(session, chosen)]
+        return [(chosen, by_id[comparison.other_id]) for comparison in await list_comparisons(session, chosen)]
     pairs = [(by_id[a], by_id[b]) for a, b in await list_compared(session, limit=_KNOWN)]
     return [(a, b) if a.d_sae <= b.d_sae else (b, a) for a, b in pairs]
 
@@ -220,23 +241,23 @@ class _SideBySide:
 
 
 def _measures(a: SaeDetail, b: SaeDetail) -> dict[str, list[_SideBySide]]:
-    """What both SAEs are and how well they work: the main measures, and the others."""
+    """Return what both SAEs are and how well they work: the main measures, and the others."""
     sides = [glossary.measures(sae.metrics) for sae in (a, b)]
     main = _beside(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
     return {"measures": main, "more_measures": _beside(*(measured[1] for measured in sides))}
 
 
 def _beside(ours: list[glossary.Measure], theirs: list[glossary.Measure]) -> list[_SideBySide]:
-    """Measures of the same name beside each other, in the order of the lists."""
-    left, right = ({each.name: each for each in side} for side in (ours, theirs))
+    """Return measures of the same name beside each other, in the order of the lists."""
+    left, right = ({measure.name: measure for measure in side} for side in (ours, theirs))
     return [
-        _SideBySide(each.name, each.meaning, (left.get(each.name), right.get(each.name)))
-        for each in (left | right).values()
+        _SideBySide(measure.name, measure.meaning, (left.get(measure.name), right.get(measure.name)))
+        for measure in (left | right).values()
     ]
 
 
 def _facts(sae: SaeDetail) -> list[glossary.Measure]:
-    """What an SAE is, as its metrics are shown."""
+    """Return what an SAE is, in the form of its metrics."""
     facts = [
         glossary.Measure("Features", count(sae.d_sae), "width of the dictionary"),
         glossary.Measure("Hook point", glossary.place(sae), "where it reads the model"),
@@ -264,8 +285,9 @@ async def _overview(pair: _Pair) -> dict[str, Any]:
         charts.append(figures.match_quality("correlation", "activations", counts, floor))
     lists = [await _list(pair, name, limit=_FIRST) for name in LISTS]
     # The direction in which there is more splitting first: from the narrower to the wider SAE.
-    lists[:2] = sorted(lists[:2], key=lambda each: -each.total)
-    return {"charts": charts, "lists": [each for each in lists if each.rows], "thresholds": thresholds}
+    lists[:2] = sorted(lists[:2], key=lambda shown: -shown.total)
+    lead = comparison_text.overview(pair.a, pair.b, pair.comparison)
+    return {"lead": lead, "charts": charts, "lists": [shown for shown in lists if shown.rows], "thresholds": thresholds}
 
 
 async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ShownList:
@@ -281,19 +303,19 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
     views = await best_examples(pair.session, own, list(summaries.own)) if is_split else {}
     rows = [
         Row(
-            each,
-            summaries.own.get(each.feature),
-            summaries.others.get(each.best.index) if each.best else None,
-            token_text.line(views[each.feature], views[each.feature].activation) if each.feature in views else None,
-            address(own, others, feature=each.feature),
+            counterpart,
+            summaries.own.get(counterpart.feature),
+            summaries.others.get(counterpart.best.index) if counterpart.best else None,
+            _strongest_line(views.get(counterpart.feature)),
+            address(own, others, feature=counterpart.feature),
         )
-        for each in page.rows
+        for counterpart in page.rows
     ]
-    said = dict(zip("ab", glossary.apart(pair.a, pair.b), strict=True))
+    names = dict(zip("ab", glossary.apart(pair.a, pair.b), strict=True))
     return ShownList(
         name=name,
-        title=shown.title.format(**said),
-        meaning=shown.meaning.format(**said),
+        title=shown.title.format(**names),
+        meaning=shown.meaning.format(**names),
         is_split=is_split,
         names=glossary.apart(own, others),
         rows=rows,
@@ -301,6 +323,10 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
         more=address(pair.a, pair.b, show=name, cursor=page.next_cursor) if page.next_cursor else None,
         all=address(pair.a, pair.b, show=name),
     )
+
+
+def _strongest_line(view: ExampleView | None) -> token_text.Line | None:
+    return token_text.line(view, view.activation) if view else None
 
 
 # --- one feature
@@ -331,18 +357,19 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
     found = (await get_counterparts(pair.session, pair.comparison, [index])).get(index)
     if found is None or pair.a.index is None:
         raise NotFound(f"{pair.a.slug} has no index yet, so feature {index} cannot be shown.")
-    best = found.best
+    best, names = found.best, glossary.apart(pair.a, pair.b)
     other = await _column(pair.session, pair.b, best.index) if best else None
     parts = await get_parts(pair.session, pair.comparison, index)
     return {
         "index": index,
         "counterpart": found,
+        "verdict": comparison_text.verdict(found, names[1], by_activity=pair.comparison.tokens > 0),
         "this": await _column(pair.session, pair.a, index),
         "other": other,
         "nearer": await _nearer(pair, found),
-        "parts": await _relatives(pair, [(each.feature, each.parent) for each in parts]),
-        "names": glossary.apart(pair.a, pair.b),
-        "parents": await _relatives(pair, [(found.parent.index, found.parent)] if found.parent else []),
+        "parts": await _related(pair, [(part.feature, part.parent) for part in parts]),
+        "names": names,
+        "parents": await _related(pair, [(found.parent.index, found.parent)] if found.parent else []),
         "turned": address(pair.b, pair.a, feature=best.index) if best else None,
         "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
         "next": address(pair.a, pair.b, feature=index + 1) if index + 1 < pair.a.d_sae else None,
@@ -351,24 +378,24 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
 
 
 async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column | None:
-    """A feature with its top examples; None where the SAE has no index to take them from."""
+    """Return a feature with its top examples; None where the SAE has no index to take them from."""
     brief = (await feature_rows(session, sae, [index], with_examples=False)).get(index)
     if brief is None:
         return None
     views = await get_examples(session, sae, index, band=0, limit=_EXAMPLES, with_documents=False)
-    examples = [Example(view, token_text.line(view, brief.max)) for view in views]
+    examples = [Example.of(view, brief.max) for view in views]
     return Column(sae, brief, examples, f"/saes/{sae.slug}/features/{index}")
 
 
 async def _nearer(pair: _Pair, counterpart: Counterpart) -> RelatedFeature | None:
-    """The nearest in direction, where another feature is the nearest in activity."""
+    """Return the nearest in direction, where another feature is the nearest in activity."""
     near, best = counterpart.near, counterpart.best
     if near is None or best is None or near.index == best.index:
         return None
-    return next(iter(await _relatives(pair, [(near.index, near)])), None)
+    return next(iter(await _related(pair, [(near.index, near)])), None)
 
 
-async def _relatives(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[RelatedFeature]:
+async def _related(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list[RelatedFeature]:
     numbers = [number for number, _ in pairs]
     summaries = await feature_rows(pair.session, pair.b, numbers, with_examples=False)
     views = await best_examples(pair.session, pair.b, numbers)

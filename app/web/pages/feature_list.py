@@ -20,9 +20,9 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web.api.export import Format
 from app.web.caching import features_tag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
+from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
 from app.web.rendering import render, wants_fragment
@@ -50,55 +50,9 @@ _LONGEST_CHIP = 80
 """Characters of a filter's value above the list."""
 
 
-@router.get("/saes/{sae}/features")
-async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
-    """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
-    wanted = _read(request)
-    etag = features_tag(request, sae)
-    raise_if_not_modified(request, etag)
-    page, error = FeaturePage((), None, 0), wanted.error
-    if error is None:
-        try:
-            page = await list_features(session, sae, wanted.filter, with_examples=wanted.view == "table")
-        except Unprocessable as refused:
-            error = refused  # shown below the filters, which are there to be mended
-    found = replace(wanted, filter=replace(wanted.filter, q=page.corrected or wanted.filter.q))
-    context = {
-        "sae": sae,
-        "page": page,
-        "error": error,
-        "lines": await _lines(session, sae, wanted.view, page.rows),
-        "health": glossary.health(sae),
-        "corrected_address": _address(sae, found),
-        "more": _address(sae, found, cursor=page.next_cursor) if page.next_cursor else None,
-        "filter": wanted.filter,
-        "sort": wanted.sort,
-        "sorts": [(value, name) for value, (name, _) in SORTS.items()],
-        "view": wanted.view,
-        "views": [(view, _address(sae, replace(wanted, view=view), cursor=None)) for view in get_args(View)],
-        "bounds_of": forms.densities,
-        "chips": _chips(sae, wanted),
-        "downloads": _downloads(sae, found.filter),
-        "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
-        "more_filters": any(getattr(wanted.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
-    }
-    status = error.status if error else 200
-    if not wants_fragment(request):
-        return render(request, "features/list.html", context, status=status, etag=etag)
-    if wanted.filter.cursor and not error:
-        return render(request, "features/_rows.html", context, etag=etag)
-    response = render(request, "features/_results.html", context, status=status, etag=etag)
-    if wanted.filter.cursor:  # the rows are no longer to be had: say so in place of all of them
-        response.headers["HX-Retarget"] = "#results"
-        response.headers["HX-Reswap"] = "innerHTML"
-    else:
-        response.headers["HX-Push-Url"] = _address(sae, wanted)
-    return response
-
-
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """What the query string asks for. What it has wrong is left out of the filter; `error` is the first of that."""
+    """A query string. What it has wrong is left out of the filter; `error` is the first of that."""
 
     sort: str
     view: View
@@ -106,8 +60,83 @@ class FeatureQuery:
     error: Unprocessable | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The features that pass the filters, or why there are none."""
+
+    page: FeaturePage
+    error: Unprocessable | None = None
+
+    @property
+    def status(self) -> int:
+        """Return the answer's status."""
+        return self.error.status if self.error else 200
+
+
+@router.get("/saes/{sae}/features")
+async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
+    """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
+    wanted = _read(request)
+    etag = features_tag(request, sae)
+    raise_if_not_modified(request, etag)
+    found = await _find(session, sae, wanted)
+    context = {**_filters(sae, wanted), **_results(sae, wanted, found)}
+    context["lines"] = await _lines(session, sae, wanted.view, found.page.rows)
+    if not wants_fragment(request):
+        return render(request, "features/list.html", context, status=found.status, etag=etag)
+    if wanted.filter.cursor and not found.error:
+        return render(request, "features/_rows.html", context, etag=etag)
+    response = render(request, "features/_results.html", context, status=found.status, etag=etag)
+    if wanted.filter.cursor:  # the rows are no longer to be had: the answer replaces all of them
+        response.headers["HX-Retarget"] = "#results"
+        response.headers["HX-Reswap"] = "innerHTML"
+    else:
+        response.headers["HX-Push-Url"] = _address(sae, wanted)
+    return response
+
+
+async def _find(session: AsyncSession, sae: SaeDetail, wanted: FeatureQuery) -> _Found:
+    nothing = FeaturePage((), None, 0)
+    if wanted.error:
+        return _Found(nothing, wanted.error)
+    try:
+        return _Found(await list_features(session, sae, wanted.filter, with_examples=wanted.view == "table"))
+    except Unprocessable as error:
+        return _Found(nothing, error)
+
+
+def _filters(sae: SaeDetail, wanted: FeatureQuery) -> dict[str, Any]:
+    """Return what the form above the list shows."""
+    return {
+        "sae": sae,
+        "filter": wanted.filter,
+        "sort": wanted.sort,
+        "sorts": [(value, name) for value, (name, _) in SORTS.items()],
+        "bounds_of": forms.densities,
+        "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
+        "more_filters": any(getattr(wanted.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
+    }
+
+
+def _results(sae: SaeDetail, wanted: FeatureQuery, found: _Found) -> dict[str, Any]:
+    """Return what the list shows, but for the lines of its examples."""
+    page = found.page
+    shown = replace(wanted, filter=replace(wanted.filter, q=page.corrected or wanted.filter.q))
+    return {
+        "page": page,
+        "error": found.error,
+        "health": glossary.health(sae),
+        "corrected_address": _address(sae, shown),
+        "more": _address(sae, shown, cursor=page.next_cursor) if page.next_cursor else None,
+        "view": wanted.view,
+        "views": [(view, _address(sae, replace(wanted, view=view), cursor=None)) for view in get_args(View)],
+        "chips": _chips(sae, wanted),
+        "downloads": _downloads(sae, shown.filter),
+    }
+
+
 def _read(request: Request) -> FeatureQuery:
-    """The filters of the query string; empty ones count as absent, as a form sends them."""
+    """Return the filters of the query string; empty ones count as absent, as a form sends them."""
     query, errors = request.query_params, []
 
     def read(reader: Callable[..., Any], name: str, *arguments: Any) -> Any:
@@ -141,7 +170,7 @@ def _read(request: Request) -> FeatureQuery:
 async def _lines(
     session: AsyncSession, sae: SaeDetail, view: View, rows: Sequence[FeatureRow]
 ) -> dict[int, list[token_text.Line]]:
-    """Lines of examples by feature: one for the table, some for cards."""
+    """Return lines of examples by feature: one for the table, some for cards."""
     if view == "table":
         examples = {row.index: [row.example] for row in rows if row.example}
     else:
@@ -195,14 +224,14 @@ def _shorten_chip(text: str) -> str:
 
 
 def _query(filter: FeatureFilter, **others: str) -> str:
-    """The shortest query string of a list: what is as by default is left out."""
+    """Return the shortest query string of a list, without what is as by default."""
     query: dict[str, Any] = {"q": filter.q, **others}
     query |= {field: getattr(filter, field) for field in [*_NAMES, "cursor"]}
     return urlencode({name: value for name, value in query.items() if value not in (None, "")})
 
 
 def _address(sae: SaeDetail, wanted: FeatureQuery, **changed: Any) -> str:
-    """The address of the list that is asked for, with these fields of its filter changed."""
+    """Return the address of the list, with these fields of its filter changed."""
     sort = wanted.sort if wanted.sort != "density" else ""
     view = wanted.view if wanted.view != "table" else ""
     query = _query(replace(wanted.filter, **changed), sort=sort, view=view)
@@ -210,7 +239,7 @@ def _address(sae: SaeDetail, wanted: FeatureQuery, **changed: Any) -> str:
 
 
 def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
-    """Formats, and where the list can be had in them."""
+    """Return formats, and the addresses of the list in them."""
     query = _query(replace(filter, cursor=None))
     order = urlencode({"sort": filter.sort, "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"

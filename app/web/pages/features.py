@@ -10,11 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
-from app.queries.examples import ExampleView, best_examples, get_examples
+from app.queries.examples import get_examples
 from app.queries.features import (
-    CoactiveFeature,
     FeatureDetail,
-    NearFeature,
     feature_histograms,
     features_around,
     get_feature,
@@ -24,37 +22,26 @@ from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
 from app.web.caching import features_tag, raise_if_not_modified
-from app.web.components import figures, glossary, token_text
+from app.web.components import figures, token_text
 from app.web.components.counterparts import counterparts_of
-from app.web.dependencies import AppSettings, FeatureIndex, Inference, Sae, Session
-from app.web.pages.labels import author_of, panel
-from app.web.pages.lists import lists_panel
+from app.web.components.feature_view import (
+    Example,
+    SiteLinks,
+    feature_view,
+    histogram,
+    neighbour_snippets,
+    neighbours,
+)
+from app.web.components.label_panel import LabelForm, label_panel
+from app.web.components.list_panel import lists_panel
+from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
 
 router = APIRouter()
 
-_SNIPPET = {"before": 5, "after": 3}
 _EMBEDDED = 6
 """Examples in a frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """An example with its line."""
-
-    view: ExampleView
-    line: token_text.Line
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """A fifth of a feature's activations, from `low` to `high`, with examples drawn from it."""
-
-    name: str
-    low: float
-    high: float
-    examples: list[Example]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +69,16 @@ async def feature(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     inference: Inference,
     text: str = "",
     embed: bool = False,
 ) -> HTMLResponse:
     """Everything about one feature; with `text`, also how it sees these lines; with `embed`, what fits in a frame."""
-    author = author_of(request, settings)
     etag = None  # what is tried out depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
-        etag = features_tag(request, sae, author, *parts)
+        etag = features_tag(request, sae, actor.name, *parts)
         raise_if_not_modified(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
@@ -101,7 +87,8 @@ async def feature(
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail)
-    context |= await panel(session, sae, index, detail.labels, author, is_open="label" in request.query_params)
+    form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
+    context["panel"] = await label_panel(session, detail.labels, form)
     if text:
         context |= await _tried(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -113,7 +100,7 @@ async def try_texts(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     inference: Inference,
     text: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
@@ -125,7 +112,7 @@ async def try_texts(
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
     context = await _page(session, sae, detail) | tried
-    context |= await panel(session, sae, index, detail.labels, author_of(request, settings))
+    context["panel"] = await label_panel(session, detail.labels, LabelForm.of(actor, detail.labels))
     return render(request, "features/page.html", context, status=status)
 
 
@@ -145,7 +132,7 @@ async def drawn(
     context: dict[str, Any] = {"sae": sae, "detail": detail, "low": low, "high": high, "drawn": None, "error": None}
     try:
         found = await draw_examples(session, inference, sae, detail, low=low, high=high, seed=seed)
-        lines = [Example(view, token_text.line(view, detail.max)) for view in found.examples]
+        lines = [Example.of(view, detail.max) for view in found.examples]
         context |= {"drawn": found, "examples": lines}
     except UserError as error:
         context["error"] = error
@@ -178,40 +165,39 @@ def _shaded(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
 
 async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
     views = await get_examples(session, sae, detail.index, band=0, limit=_EMBEDDED, with_documents=False)
-    return {
-        "sae": sae,
-        "detail": detail,
-        "health": glossary.health(sae),
-        "top": [Example(view, token_text.line(view, detail.max)) for view in views],
-    }
+    view = feature_view(
+        sae, detail, [Example.of(view, detail.max) for view in views], links=SiteLinks(sae, detail.index)
+    )
+    return {"sae": sae, "view": view}
 
 
 async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
     """What the page of a feature shows, but for its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
-    examples: dict[int, list[Example]] = {}
-    for view in await get_examples(session, sae, index, with_documents=False):
-        examples.setdefault(view.band, []).append(Example(view, token_text.line(view, detail.max)))
-    histograms = await feature_histograms(session, sae, sorted({other.index for other in _neighbours(detail)}))
+    views = await get_examples(session, sae, index, with_documents=False)
+    histograms = await feature_histograms(session, sae, sorted({other.index for other in neighbours(detail)}))
+    view = feature_view(
+        sae,
+        detail,
+        [Example.of(view, detail.max) for view in views],
+        links=SiteLinks(sae, index),
+        previous=previous,
+        next=following,
+        histogram=histogram(sae, detail, figures.activation_histogram),
+        snippets=await neighbour_snippets(session, sae, detail),
+        sparks={other: histogram.counts for other, histogram in histograms.items()},
+    )
     return {
         "sae": sae,
         "index": index,
         "detail": detail,
-        "sparks": {other: histogram.counts for other, histogram in histograms.items()},
+        "view": view,
         "tried": None,
         "tried_error": None,
         "texts": "",
-        "previous": previous,
-        "next": following,
-        "histogram": _histogram(sae, detail),
-        "top": examples.get(0, []),
-        "bands": _bands(detail, examples),
-        "snippets": await _snippets(session, sae, detail),
         "in_others": await counterparts_of(session, sae, index),
-        "health": glossary.health(sae),
         "lists": await lists_panel(session, sae, index),
-        "not_counted": glossary.not_counted(sae),
     }
 
 
@@ -257,31 +243,3 @@ async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureD
             f"{sae.slug} has no index yet, so feature {index} cannot be shown. Runs shows if one is being made."
         )
     return detail
-
-
-def _neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
-    return [*detail.coactive, *detail.near]
-
-
-async def _snippets(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[int, token_text.Line]:
-    """A few words around the strongest token of each neighbour that has no label to be known by."""
-    unlabelled = {other.index for other in _neighbours(detail) if other.label is None}
-    views = await best_examples(session, sae, sorted(unlabelled), **_SNIPPET)
-    return {index: token_text.line(view, view.activation) for index, view in views.items()}
-
-
-def _histogram(sae: SaeDetail, detail: FeatureDetail) -> figures.Chart | None:
-    """The chart of its activations; None where there is nothing to draw."""
-    if not any(detail.histogram.counts):
-        return None
-    divided = "the export's intervals" if glossary.is_imported_index(sae) else "fifths"
-    return figures.activation_histogram(detail.histogram, detail.band_edges, divided=divided)
-
-
-def _bands(detail: FeatureDetail, examples: dict[int, list[Example]]) -> list[Band]:
-    edges = detail.band_edges
-    return [
-        Band(name, edges[number - 1], edges[number], examples[number])
-        for number, name in glossary.BANDS.items()
-        if number in examples
-    ]

@@ -8,8 +8,8 @@ from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
 from app.queries.runs import list_runs
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import glossary, token_text
+from app.web.components.run_card import ACTIVE, MOST_LIVE, card
 from app.web.dependencies import Session
-from app.web.pages.runs import ACTIVE, MOST_LIVE, card
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()

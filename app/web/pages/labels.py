@@ -1,99 +1,25 @@
 """Labels: the panel on a feature's page with its form, and the queue of features that nobody has labelled."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
 from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import get_feature
-from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_history, list_labels
+from app.queries.labels import list_labels
 from app.queries.saes import SaeDetail, list_saes
-from app.services.labels import LabelConflict, save_label
-from app.settings import Settings
+from app.services.actors import Actor
+from app.services.labels import save_label
 from app.web.components import glossary, token_text
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
+from app.web.components.feature_view import heading
+from app.web.components.label_panel import LabelFields, LabelForm, label_panel
+from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
-
-_COOKIE = "author"
-_YEAR = 365 * 24 * 3600
-_LONGEST_NAME = 80
-
-
-@dataclass(frozen=True, slots=True)
-class ShownLabel:
-    """A label with all its versions, newest first."""
-
-    view: LabelView
-    history: list[LabelRevisionView]
-
-
-@dataclass(frozen=True, slots=True)
-class LabelForm:
-    """What the form holds. `version` is that of the label by `version_author` which it changes, None for a new one.
-
-    `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
-    """
-
-    author: str
-    version: int | None = None
-    version_author: str = ""
-    explanation: str = ""
-    categories: str = ""
-    confidence: int | None = None
-    error: str = ""
-    conflict: bool = False
-    theirs: LabelView | None = None
-    is_open: bool = False
-
-
-def author_of(request: Request, settings: Settings) -> str:
-    """Who is labelling: the name last used in this browser, else the setting."""
-    return unquote(request.cookies.get(_COOKIE, ""))[:_LONGEST_NAME].strip() or settings.author
-
-
-def remember_author(response: Response, name: str) -> None:
-    """Let `author_of` find this name at the next request."""
-    response.set_cookie(_COOKIE, quote(name), max_age=_YEAR, httponly=True, samesite="lax")
-
-
-async def panel(
-    session: AsyncSession,
-    sae: SaeDetail,
-    index: int,
-    labels: Sequence[LabelView],
-    author: str,
-    *,
-    is_open: bool = False,
-) -> dict[str, Any]:
-    """What the template of the panel needs, with the form as `author` finds it."""
-    mine = next((label for label in labels if label.author == author and label.label_set == "default"), None)
-    form = LabelForm(author=author, version_author=author, is_open=is_open)
-    if mine:
-        form = LabelForm(
-            author=author,
-            version=mine.version,
-            version_author=author,
-            explanation=mine.explanation,
-            categories=", ".join(mine.categories),
-            confidence=mine.confidence,
-            is_open=is_open,
-        )
-    return {
-        "sae": sae,
-        "index": index,
-        "labels": [ShownLabel(label, await label_history(session, label.id)) for label in labels],
-        "form": form,
-        "confidence": glossary.CONFIDENCE,
-        "saved": False,
-    }
 
 
 @router.post("/saes/{sae}/features/{index}/labels")
@@ -102,57 +28,35 @@ async def save(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
-    explanation: Annotated[str, Form()] = "",
-    categories: Annotated[str, Form()] = "",
-    confidence: Annotated[str, Form()] = "",
-    author: Annotated[str, Form()] = "",
-    version: Annotated[str, Form()] = "",
-    version_author: Annotated[str, Form()] = "",
+    actor: FormActor,
+    fields: Annotated[LabelFields, Depends()],
 ) -> Response:
-    """Save one's label. On any error the answer is the form again, with everything that was written."""
-    name = author.strip()[:_LONGEST_NAME] or settings.author
-    # The version was read for one author: under another name the label is a new one.
-    expected = int(version) if version.isdecimal() and len(version) < 10 and version_author == name else None
-    text = LabelText(
-        explanation=explanation,
-        categories=tuple(categories.split(",")),
-        confidence=int(confidence) if confidence in {str(value) for value in glossary.CONFIDENCE} else None,
-    )
-    written = LabelForm(
-        author=name,
-        version=expected,
-        version_author=name,
-        explanation=explanation,
-        categories=categories,
-        confidence=text.confidence,
-    )
+    """Save the actor's label. On any error the answer is the form again, with everything that was written."""
+    version = fields.version_read_by(actor)
     try:
-        await save_label(session, sae, index, author=name, text=text, expected_version=expected)
+        await save_label(session, sae, index, actor=actor, text=fields.text(), expected_version=version)
     except UserError as error:
-        return await _again(request, sae, index, session, written, error)
+        labels = await list_labels(session, sae.id, index)
+        panel = await label_panel(session, labels, LabelForm.refused(actor, fields, error))
+        template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
+        return render(request, template, {"sae": sae, "index": index, "panel": panel}, status=error.status)
     if wants_fragment(request):
-        detail = await get_feature(session, sae, index)
-        context = await panel(session, sae, index, await list_labels(session, sae.id, index), name)
-        context |= {"saved": True, "detail": detail, "health": glossary.health(sae)}
-        response: Response = render(request, "labels/_saved.html" if detail else "labels/_panel.html", context)
+        response: Response = await _saved(request, sae, index, session, actor)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
-    remember_author(response, name)
+    remember_actor(response, actor)
     return response
 
 
-async def _again(
-    request: Request, sae: SaeDetail, index: int, session: AsyncSession, written: LabelForm, error: UserError
-) -> HTMLResponse:
-    """The form as it was sent, with what was wrong; after a conflict it is based on the newer version."""
-    context = await panel(session, sae, index, await list_labels(session, sae.id, index), written.author)
-    form = replace(written, error=str(error), is_open=True)
-    if isinstance(error, LabelConflict):
-        theirs = error.current
-        form = replace(form, conflict=True, theirs=theirs, version=theirs.version if theirs else None)
-    template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
-    return render(request, template, {**context, "form": form}, status=error.status)
+async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSession, actor: Actor) -> HTMLResponse:
+    """Return the panel after a label was saved, with the heading of a feature that has one."""
+    detail = await get_feature(session, sae, index)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index)
+    panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True)
+    context = {"sae": sae, "index": index, "panel": panel}
+    if detail is None:
+        return render(request, "labels/_panel.html", context)
+    return render(request, "labels/_saved.html", {**context, "heading": heading(sae, detail)})
 
 
 @router.get("/label")

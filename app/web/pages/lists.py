@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, Unprocessable, UserError
 from app.queries import lists as queries
-from app.queries.lists import FeatureLists, ListedFeature, ListItem, ListView
-from app.queries.saes import SaeDetail
+from app.queries.lists import ListedFeature, ListItem, ListView
 from app.services.lists import (
     MAX_ITEMS,
     ListConflict,
@@ -32,10 +31,10 @@ from app.services.lists import (
     remove_item,
     write_note,
 )
-from app.web.api.export import Format
 from app.web.components import glossary, token_text
-from app.web.dependencies import AppSettings, FeatureIndex, Sae, Session
-from app.web.pages.labels import author_of, remember_author
+from app.web.components.export_formats import Format
+from app.web.components.list_panel import AddForm, lists_panel
+from app.web.dependencies import Actor, FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -97,57 +96,34 @@ class ShownFeature:
         return self.listed.item
 
 
-@dataclass(frozen=True, slots=True)
-class AddForm:
-    """What the form on a feature's page holds: the list that is chosen, or none and the name of a new one."""
-
-    chosen: str
-    name: str = ""
-    note: str = ""
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListsPanel:
-    """Lists on a feature's page; `added` is the name of the one that it was just added to."""
-
-    lists: FeatureLists
-    form: AddForm
-    added: str = ""
-
-
 # --- all lists ---------------------------------------------------------------------------------------------------
 
 
 @router.get("/lists")
-async def all_lists(
-    request: Request, session: Session, settings: AppSettings, before: int | None = None
-) -> HTMLResponse:
+async def all_lists(request: Request, session: Session, actor: Actor, before: int | None = None) -> HTMLResponse:
     """All lists, newest first, and the form of a new one."""
-    return await _all(request, session, NewListForm(author_of(request, settings)), before=before)
+    return await _all(request, session, NewListForm(actor.name), before=before)
 
 
 @router.post("/lists")
 async def make(
     request: Request,
     session: Session,
-    settings: AppSettings,
+    actor: FormActor,
     name: Text = "",
     description: Text = "",
-    author: Text = "",
     sae: Text = "",
     features: Text = "",
 ) -> Response:
     """Make a list, of some features of an SAE if there are any. On an error the answer is the form with all of it."""
-    author = author.strip() or author_of(request, settings)
     try:
         items = [NewItem(sae, number) for number in _numbers(features)]
-        made = await create_list(session, ListText(name, description), items, author=author)
+        made = await create_list(session, ListText(name, description), items, actor=actor)
     except UserError as error:
-        form = NewListForm(author, name, description, sae, features, str(error))
+        form = NewListForm(actor.name, name, description, sae, features, str(error))
         return await _all(request, session, form, status=error.status)
     response = RedirectResponse(f"/lists/{made.public_id}", status_code=303)
-    remember_author(response, author)
+    remember_actor(response, actor)
     return response
 
 
@@ -413,19 +389,13 @@ def _address(found: ListView, after: int = 0, sae: str = "", feature: int = 0) -
 # --- on a feature's page -----------------------------------------------------------------------------------------
 
 
-async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int) -> ListsPanel:
-    """What the control of a feature's page needs: its form offers the list that changed last."""
-    found = await queries.lists_of_feature(session, sae.id, index)
-    return ListsPanel(found, AddForm(found.others[0].public_id if found.others else ""))
-
-
 @router.post("/saes/{sae}/features/{index}/lists")
 async def add(
     request: Request,
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    settings: AppSettings,
+    actor: Actor,
     list: Text = "",
     name: Text = "",
     note: Text = "",
@@ -437,7 +407,7 @@ async def add(
         if list:
             changed = await add_item(session, list, item)
         else:
-            changed = await create_list(session, ListText(name), [item], author=author_of(request, settings))
+            changed = await create_list(session, ListText(name), [item], actor=actor)
     except UserError as error:
         panel = await lists_panel(session, sae, index)
         context["lists"] = replace(panel, form=AddForm(list, name, note, str(error)))

@@ -14,17 +14,12 @@ from app.services.probe import ProbeFeature, ProbeResult, probe
 from app.services.tokens import plain
 from app.web.components import token_text
 from app.web.components.formatting import significant
+from app.web.components.prompts import EXAMPLE_PROMPTS
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-EXAMPLES = (
-    "The footballer suffered a concussion and was taken to hospital in Manchester.",
-    "He was one of the two sons of a duke, born in 1874 in Kent.",
-    "The species is found in tropical forests of Brazil, Peru and Ecuador.",
-    "def add(a, b):\n    return a + b",
-)
 _TOP = 50
 _PER_TOKEN = 8
 _MOST_SNIPPETS = 400
@@ -82,7 +77,7 @@ async def run_probe(
 
 
 def _context(sae: SaeDetail, limit: int, text: str) -> dict[str, Any]:
-    return {"sae": sae, "text": text, "limit": limit, "examples": EXAMPLES, "error": None, "result": None}
+    return {"sae": sae, "text": text, "limit": limit, "examples": EXAMPLE_PROMPTS, "error": None, "result": None}
 
 
 def _ranked(result: ProbeResult, best: dict[int, ExampleView]) -> list[Ranked]:

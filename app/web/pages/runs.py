@@ -7,7 +7,6 @@ once there are points to draw; `metrics`, further points as JSON; `end`, after w
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -17,19 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.errors import NotFound, Unavailable
-from app.queries.runs import MetricPoint, RunView, Stage, get_run, list_runs, metrics
+from app.queries.runs import MetricPoint, RunView, get_run, list_runs, metrics
 from app.runs.spec import is_known, spec_of
 from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
+from app.web.components.run_card import ACTIVE, MOST_LIVE, card, stage_view
 from app.web.dependencies import Session
 from app.web.rendering import render
 
 router = APIRouter()
-
-ACTIVE = ("queued", "running")
-MOST_LIVE = 3
-"""Runs shown live on one page: each holds a connection, and a browser opens six to a site."""
 
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -38,45 +34,6 @@ _SHOWN_APART = {"seconds", "saes", "notes", "intervals"}
 
 View = Literal["progress", "card"]
 RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
-
-
-@dataclass(frozen=True, slots=True)
-class StageView:
-    """A stage with its rate and the time left at that rate; None while neither can be known."""
-
-    stage: Stage
-    rate: float | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A run in a few lines: its current stage, and how many there are."""
-
-    run: RunView
-    current: StageView | None
-    number: int
-
-    @property
-    def id(self) -> int:
-        """The run's id."""
-        return self.run.id
-
-
-def stage_view(stage: Stage) -> StageView:
-    """Rate and time left of a stage, from what it has done and the seconds it took."""
-    rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
-    left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
-    return StageView(stage, rate, left)
-
-
-def card(run: RunView) -> Card:
-    """The run's current stage: the one that runs, else the last that has begun."""
-    begun = [(i, stage) for i, stage in enumerate(run.stages, 1) if stage.state != "waiting"]
-    number, current = next(
-        ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)
-    )
-    return Card(run, stage_view(current) if current else None, number)
 
 
 @router.get("/runs")

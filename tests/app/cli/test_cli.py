@@ -165,9 +165,8 @@ def test_train_index_and_evaluate_end_with_one_json_object(
 
     unknown = seesae("index", "no-such-sae", "--corpus", str(CORPUS_FILE))
     assert unknown.exit_code == 1
-    assert (
-        unknown.stderr.splitlines()[-1] == f"Error: There is no SAE no-such-sae. There are: {other}, {result['sae']}."
-    )
+    said = f"Error: There is no SAE “no-such-sae”. There are: {other}, {result['sae']}."
+    assert unknown.stderr.splitlines()[-1] == said
     assert unknown.stdout == ""
 
 

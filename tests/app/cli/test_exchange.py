@@ -162,7 +162,7 @@ def test_what_fails_is_one_line(
 
     none = seesae("export", "none", "shared", "--format", "saelens")
     assert (none.exit_code, none.stdout) == (1, "")
-    assert none.stderr == "Error: There is no SAE none. Train one first.\n"
+    assert none.stderr == "Error: There is no SAE “none”. Train one first.\n"
     assert not (tmp_path / "shared").exists()
 
 

@@ -13,9 +13,11 @@ from app.exchange.drawings import draw_densities
 from app.exchange.features import Selection, export_features
 from app.exchange.static_site import write_site
 from app.queries.saes import DensityHistogram
+from app.settings import Settings
 from tests.app.exchange.test_features import silent
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
+from tests.web.site import site
 
 Sessions = async_sessionmaker[AsyncSession]
 LABEL = 'rivers </script><b> "wide" &'
@@ -101,6 +103,18 @@ def test_a_feature_is_what_its_page_on_the_site_says(folder: Path, made: Synthet
     assert feature.one("figure").one("svg").one("path")["d"].startswith("M")
     assert f"{row.count:,} token" in feature.one("aside", cls="rail-first").text
     assert "a draft of mine" not in (folder / "features" / "4.html").read_text("utf-8")
+
+
+async def test_a_page_has_the_sections_of_the_sites_page(folder: Path, made: Synthetic, settings: Settings) -> None:
+    def titles(page: Element) -> list[str]:
+        return [title.text for title in page.one("main").all("h2")]
+
+    async with site(settings) as client:
+        answer = await client.get(f"/saes/{made.sae.slug}/features/3")
+    needs_a_server = {"Lists", "Try it on your own sentences"}
+    assert titles(page(folder, "features/3.html")) == [
+        each for each in titles(parse(answer.text)) if each not in needs_a_server
+    ]
 
 
 def test_hostile_tokens_and_labels_are_text(folder: Path) -> None:

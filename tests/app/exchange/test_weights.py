@@ -75,7 +75,7 @@ async def test_existing_files_are_not_overwritten(ctx: JobContext, slug: str, tm
 async def test_exports_that_are_not_possible_are_refused(
     ctx: JobContext, slug: str, training: TrainParams, tmp_path: Path
 ) -> None:
-    with pytest.raises(NotFound, match=r"There is no SAE none\. There are: topk"):
+    with pytest.raises(NotFound, match=r"There is no SAE “none”\. There are: topk"):
         await export(ctx, "none", "saelens", tmp_path / "shared")
     with pytest.raises(UserError, match="Give one of saelens, dictionary_learning, sparsify"):
         await export(ctx, slug, "gemma_scope", tmp_path / "shared")

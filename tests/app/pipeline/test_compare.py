@@ -201,7 +201,7 @@ async def rows(ctx: JobContext) -> list[object]:
 async def test_saes_that_cannot_be_compared_are_refused(
     trained: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
-    with pytest.raises(NotFound, match=r"There is no SAE nobody\. There are: "):
+    with pytest.raises(NotFound, match=r"There is no SAE “nobody”\. There are: "):
         await run_to_end(trained, "compare", CompareParams(a=WIDE, b="nobody"))
     with pytest.raises(Unprocessable, match="with itself"):
         await run_to_end(trained, "compare", CompareParams(a=WIDE, b=WIDE))

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.queries import lists
 from app.queries.lists import list_items, list_lists, listed, lists_of_feature
 from app.queries.saes import get_sae
+from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, add_item, create_list
 from tests.factories import Synthetic, add_label, make_sae
 
@@ -25,7 +26,7 @@ async def bare(engine: AsyncEngine) -> Synthetic:
 
 async def test_items_come_in_pages(session: AsyncSession, made: Synthetic) -> None:
     order = [7, 3, 12, 0, 5]
-    kept = await create_list(session, ListText("x"), [NewItem("one", each) for each in order], author="ada")
+    kept = await create_list(session, ListText("x"), [NewItem("one", each) for each in order], actor=Actor("ada"))
     pages, after = [], 0
     while page := await list_items(session, kept.id, after=after, limit=2):
         pages.append([item.feature for item in page])
@@ -39,7 +40,7 @@ async def test_rows_are_those_of_the_list_of_features(session: AsyncSession, mad
     await add_label(session, made.sae, 3, "law")
     await add_label(session, bare.sae, 3, "music")
     items = [NewItem("two", 3), NewItem("one", 3, "look"), NewItem("one", 23), NewItem("two", 4)]
-    kept = await create_list(session, ListText("x"), items, author="ada")
+    kept = await create_list(session, ListText("x"), items, actor=Actor("ada"))
     unknown, known, dead, unlabelled = await listed(session, await list_items(session, kept.id))
     assert known.row
     truth = made.features.rows()[3]
@@ -58,7 +59,7 @@ async def test_rows_are_those_of_the_list_of_features(session: AsyncSession, mad
 async def test_queries_do_not_grow_with_features(engine: AsyncEngine, session: AsyncSession, made: Synthetic) -> None:
     async def asked(features: int) -> int:
         items = [NewItem("one", feature) for feature in range(features)]
-        kept = await create_list(session, ListText("x"), items, author="ada")
+        kept = await create_list(session, ListText("x"), items, actor=Actor("ada"))
         found = await list_items(session, kept.id)
         statements: list[str] = []
 
@@ -77,7 +78,7 @@ async def test_queries_do_not_grow_with_features(engine: AsyncEngine, session: A
 async def test_lists_come_newest_first_in_pages(session: AsyncSession, made: Synthetic) -> None:
     names = ["a", "b", "c", "d", "e"]
     for name in names:
-        await create_list(session, ListText(name), [NewItem("one", 1)] * (name != "c"), author="ada")
+        await create_list(session, ListText(name), [NewItem("one", 1)] * (name != "c"), actor=Actor("ada"))
     first = await list_lists(session, limit=2)
     second = await list_lists(session, limit=3, before=first[-1].list.id)
     assert [each.list.name for each in (*first, *second)] == ["e", "d", "c", "b", "a"]
@@ -89,12 +90,12 @@ async def test_lists_come_newest_first_in_pages(session: AsyncSession, made: Syn
 async def test_a_feature_knows_its_lists(
     session: AsyncSession, made: Synthetic, bare: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a = await create_list(session, ListText("a"), [NewItem("one", 1, "here"), NewItem("two", 2)], author="ada")
-    b = await create_list(session, ListText("b"), [NewItem("one", 2)], author="ada")
+    a = await create_list(session, ListText("a"), [NewItem("one", 1, "here"), NewItem("two", 2)], actor=Actor("ada"))
+    b = await create_list(session, ListText("b"), [NewItem("one", 2)], actor=Actor("ada"))
     await session.commit()  # a transaction has one time
     await add_item(session, b.public_id, NewItem("one", 3))
     await session.commit()
-    c = await create_list(session, ListText("c"), author="ada")
+    c = await create_list(session, ListText("c"), actor=Actor("ada"))
 
     found = await lists_of_feature(session, made.sae.id, 1)
     assert [(each.public_id, each.name, each.note) for each in found.holding] == [(a.public_id, "a", "here")]

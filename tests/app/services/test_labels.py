@@ -8,6 +8,7 @@ from app.db import transaction
 from app.errors import NotFound, Unprocessable
 from app.queries.labels import LabelText, LabelView, get_label, label_history, label_summaries, list_labels
 from app.queries.saes import SaeDetail
+from app.services.actors import Actor
 from app.services.labels import LabelConflict, save_label
 from tests.factories import make_sae
 
@@ -22,7 +23,7 @@ async def sae(engine: AsyncEngine) -> SaeDetail:
 @pytest.fixture
 def save(session: AsyncSession, sae: SaeDetail) -> Save:
     async def save(text: LabelText, version: int | None = None, *, author: str = "ada", feature: int = 3) -> LabelView:
-        return await save_label(session, sae, feature, author=author, text=text, expected_version=version)
+        return await save_label(session, sae, feature, actor=Actor(author), text=text, expected_version=version)
 
     return save
 
@@ -65,7 +66,9 @@ async def test_of_two_at_once_one_wins(sae: SaeDetail, engine: AsyncEngine) -> N
 
     async def attempt(explanation: str) -> LabelView:
         async with transaction(sessions) as session:
-            return await save_label(session, sae, 3, author="ada", text=LabelText(explanation), expected_version=None)
+            return await save_label(
+                session, sae, 3, actor=Actor("ada"), text=LabelText(explanation), expected_version=None
+            )
 
     outcomes = await asyncio.gather(attempt("one"), attempt("two"), return_exceptions=True)
     assert sorted(type(outcome) for outcome in outcomes if isinstance(outcome, Exception)) == [LabelConflict]

@@ -12,6 +12,7 @@ from app.db import transaction
 from app.errors import NotFound, Unprocessable
 from app.queries.lists import ListView, list_items, summaries
 from app.queries.saes import SaeDetail
+from app.services.actors import Actor
 from app.services.lists import (
     MAX_DESCRIPTION,
     MAX_ITEMS,
@@ -50,7 +51,7 @@ async def other(engine: AsyncEngine) -> SaeDetail:
 def create(session: AsyncSession, sae: SaeDetail) -> Create:
     async def create(*features: int, name: str = "Rivers", description: str = "") -> ListView:
         items = [NewItem("one", feature, f"note {feature}") for feature in features]
-        return await create_list(session, ListText(name, description), items, author="ada")
+        return await create_list(session, ListText(name, description), items, actor=Actor("ada"))
 
     return create
 
@@ -63,7 +64,7 @@ async def test_a_list_holds_features_of_several_saes_in_order(
     session: AsyncSession, sae: SaeDetail, other: SaeDetail
 ) -> None:
     items = [NewItem("two", 29, " first "), NewItem("one", 3), NewItem("two", 0, "line\r\nline")]
-    made = await create_list(session, ListText("  Rivers\tand  lakes ", " why \r\n so "), items, author="ada")
+    made = await create_list(session, ListText("  Rivers\tand  lakes ", " why \r\n so "), items, actor=Actor("ada"))
     assert (made.name, made.description, made.author, made.version) == ("Rivers and lakes", "why \n so", "ada", 1)
     assert await find_list(session, made.public_id) == made
     found = await list_items(session, made.id)
@@ -197,7 +198,7 @@ async def test_what_was_taken_out_cannot_be_changed(session: AsyncSession, creat
 async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     async with transaction(sessions) as session:
-        made = await create_list(session, ListText("Rivers"), author="ada")
+        made = await create_list(session, ListText("Rivers"), actor=Actor("ada"))
 
     async def add(feature: int) -> None:
         async with transaction(sessions) as session:
@@ -212,7 +213,7 @@ async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) ->
 async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     async with transaction(sessions) as session:
-        made = await create_list(session, ListText("Rivers"), [NewItem("one", 1)], author="ada")
+        made = await create_list(session, ListText("Rivers"), [NewItem("one", 1)], actor=Actor("ada"))
 
     connected = asyncio.Barrier(4)
 
@@ -245,7 +246,7 @@ async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: Async
 async def test_a_text_that_no_list_can_hold(session: AsyncSession, create: Create, text: ListText) -> None:
     made = await create(1)
     for change in (
-        create_list(session, text, author="ada"),
+        create_list(session, text, actor=Actor("ada")),
         describe_list(session, made.public_id, text, read_version=1),
         replace_list(session, made.public_id, text, [], expected_version=1),
     ):
@@ -274,7 +275,7 @@ async def test_items_that_no_list_can_hold(
 ) -> None:
     made = await create(5)
     with pytest.raises(Unprocessable, match=said):
-        await create_list(session, ListText("x"), items, author="ada")
+        await create_list(session, ListText("x"), items, actor=Actor("ada"))
     with pytest.raises(Unprocessable, match=said):
         await replace_list(session, made.public_id, ListText("x"), items, expected_version=1)
     assert await held(session, made) == [("one", 5)]
@@ -282,7 +283,7 @@ async def test_items_that_no_list_can_hold(
 
 async def test_the_limits_themselves_are_allowed(session: AsyncSession, sae: SaeDetail) -> None:
     text = ListText("é" * MAX_NAME, "é" * MAX_DESCRIPTION)
-    made = await create_list(session, text, [NewItem("one", 23, "é" * MAX_NOTE)], author="a" * 80)
+    made = await create_list(session, text, [NewItem("one", 23, "é" * MAX_NOTE)], actor=Actor("a" * 80))
     assert (made.name, made.description) == (text.name, text.description)
 
 
@@ -306,7 +307,7 @@ async def test_a_list_goes_with_its_items_and_items_with_their_sae(
     session: AsyncSession, sae: SaeDetail, other: SaeDetail
 ) -> None:
     items = [NewItem("one", 1), NewItem("two", 2), NewItem("one", 3)]
-    made = await create_list(session, ListText("Rivers"), items, author="ada")
+    made = await create_list(session, ListText("Rivers"), items, actor=Actor("ada"))
     await session.execute(delete(Sae).where(Sae.id == sae.id))
     assert await held(session, made) == [("two", 2)]
     await move_item(session, made.public_id, "two", 2, up=True)
@@ -331,4 +332,4 @@ async def test_there_is_no_other_list(session: AsyncSession, sae: SaeDetail, add
 @pytest.mark.parametrize("author", ["", " ", "a" * 81, "nul\0"])
 async def test_an_author_has_a_name(session: AsyncSession, author: str) -> None:
     with pytest.raises(Unprocessable, match="author"):
-        await create_list(session, ListText("x"), author=author)
+        await create_list(session, ListText("x"), actor=Actor(author))

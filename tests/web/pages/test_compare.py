@@ -188,7 +188,7 @@ async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncC
     [
         ({"a": "nobody"}, 404, "There is no SAE “nobody”"),
         ({"a": NARROW, "b": "no\0body"}, 404, "There is no SAE"),
-        ({"a": NARROW, "b": NARROW}, 422, "the same as itself"),
+        ({"a": NARROW, "b": NARROW}, 422, "compared with itself"),
         ({**BOTH, "feature": "24"}, 404, "numbered 0 to 23"),
         ({**BOTH, "feature": "-1"}, 404, "numbered 0 to 23"),
         ({**BOTH, "feature": "٣"}, 404, "numbered 0 to 23"),

@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
-from app.web.pages.runs import card, run_events, stage_view
+from app.web.components.run_card import card, stage_view
+from app.web.pages.runs import run_events
 from tests.factories import Synthetic, add_run
 from tests.web.html import parse
 

@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, Field
 
+from app.queries.features import TopToken
 from app.services.tokens import api_texts
 
 TokenText = Annotated[
@@ -32,6 +33,11 @@ class TopTokenOut(BaseModel):
     count: Annotated[int, Field(description="Counted tokens of this id on which the feature is active.")]
     share: Annotated[float, Field(description="Share of the feature's activation mass.")]
     mean: Annotated[float, Field(description="Mean activation on those tokens.")]
+
+    @classmethod
+    def of(cls, token: TopToken) -> "TopTokenOut":
+        """Return the query's token with its text."""
+        return cls(id=token.id, text=lone_text(token), count=token.count, share=token.share, mean=token.mean)
 
 
 class OutputTokenOut(BaseModel):

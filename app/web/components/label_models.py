@@ -1,0 +1,40 @@
+"""Labels as the API writes them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from app.queries.labels import LabelView
+
+
+class LabelOut(BaseModel):
+    """What one person says a feature means."""
+
+    id: int
+    author: str
+    set: str
+    status: str
+    version: int
+    explanation: str
+    categories: list[str]
+    interpretability: int | None
+    confidence: int | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, label: LabelView) -> "LabelOut":
+        """From the query's view."""
+        return cls(
+            id=label.id,
+            author=label.author,
+            set=label.label_set,
+            status=label.status,
+            version=label.version,
+            explanation=label.explanation,
+            categories=list(label.categories),
+            interpretability=label.interpretability,
+            confidence=label.confidence,
+            created_at=label.created_at,
+            updated_at=label.updated_at,
+        )

@@ -1,0 +1,128 @@
+"""The labels of a feature with the form to write one, as the feature's page shows them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import Form
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import UserError
+from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_histories
+from app.services.actors import Actor
+from app.services.labels import LabelConflict
+from app.web.components import glossary
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLabel:
+    """A label with all its versions, newest first."""
+
+    view: LabelView
+    history: Sequence[LabelRevisionView] = ()
+
+    @property
+    def facts(self) -> list[str]:
+        """Return what stands beside its author: how sure they are, and that it is a draft."""
+        sure = [glossary.CONFIDENCE[self.view.confidence]] if self.view.confidence else []
+        return [*sure, *(["draft"] if self.view.status == "draft" else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFields:
+    """Fields of the form, as a browser sends them."""
+
+    explanation: Annotated[str, Form()] = ""
+    categories: Annotated[str, Form()] = ""
+    confidence: Annotated[str, Form()] = ""
+    version: Annotated[str, Form()] = ""
+    version_author: Annotated[str, Form()] = ""
+
+    def text(self) -> LabelText:
+        """Return what was written."""
+        known = {str(value) for value in glossary.CONFIDENCE}
+        return LabelText(
+            explanation=self.explanation,
+            categories=tuple(self.categories.split(",")),
+            confidence=int(self.confidence) if self.confidence in known else None,
+        )
+
+    def version_read_by(self, actor: Actor) -> int | None:
+        """Return the version that was read, None for a new label.
+
+        It was read for one author: under another name the label is a new one.
+        """
+        is_number = self.version.isdecimal() and len(self.version) < 10
+        return int(self.version) if is_number and self.version_author == actor.name else None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelForm:
+    """The form with what it holds. `version` is that of the label by `author` which it changes, None for a new one.
+
+    `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
+    """
+
+    author: str
+    version: int | None = None
+    explanation: str = ""
+    categories: str = ""
+    confidence: int | None = None
+    error: str = ""
+    conflict: bool = False
+    theirs: LabelView | None = None
+    is_open: bool = False
+
+    @classmethod
+    def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
+        """Return the form as the actor finds it: with their own label, if there is one."""
+        mine = next((label for label in labels if label.author == actor.name and label.label_set == "default"), None)
+        if mine is None:
+            return cls(author=actor.name, is_open=is_open)
+        return cls(
+            author=actor.name,
+            version=mine.version,
+            explanation=mine.explanation,
+            categories=", ".join(mine.categories),
+            confidence=mine.confidence,
+            is_open=is_open,
+        )
+
+    @classmethod
+    def refused(cls, actor: Actor, fields: LabelFields, error: UserError) -> "LabelForm":
+        """Return the form as it was sent, with the error. After a conflict it changes the newer version."""
+        form = cls(
+            author=actor.name,
+            version=fields.version_read_by(actor),
+            explanation=fields.explanation,
+            categories=fields.categories,
+            confidence=fields.text().confidence,
+            error=str(error),
+            is_open=True,
+        )
+        if not isinstance(error, LabelConflict):
+            return form
+        theirs = error.current
+        return replace(form, conflict=True, theirs=theirs, version=theirs.version if theirs else None)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPanel:
+    """The labels of a feature and the form."""
+
+    labels: list[ShownLabel]
+    form: LabelForm
+    saved: bool = False
+
+    @property
+    def confidence(self) -> Mapping[int, str]:
+        """Return the answers to how sure somebody is."""
+        return glossary.CONFIDENCE
+
+
+async def label_panel(
+    session: AsyncSession, labels: Sequence[LabelView], form: LabelForm, *, saved: bool = False
+) -> LabelPanel:
+    """Return the panel of these labels, each with its history."""
+    histories = await label_histories(session, [label.id for label in labels])
+    return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved)

@@ -1,0 +1,8 @@
+"""Prompts to try where nothing has been written yet."""
+
+EXAMPLE_PROMPTS = (
+    "The footballer suffered a concussion and was taken to hospital in Manchester.",
+    "He was one of the two sons of a duke, born in 1874 in Kent.",
+    "The species is found in tropical forests of Brazil, Peru and Ecuador.",
+    "def add(a, b):\n    return a + b",
+)

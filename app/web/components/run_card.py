@@ -1,0 +1,48 @@
+"""A run in a few lines, as the first page and the list of runs show it."""
+
+from dataclasses import dataclass
+
+from app.queries.runs import RunView, Stage
+
+ACTIVE = ("queued", "running")
+MOST_LIVE = 3
+"""Runs shown live on one page: each holds a connection, and a browser opens six to a site."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage with its rate and the time left at that rate; None while neither can be known."""
+
+    stage: Stage
+    rate: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """A run in a few lines: its current stage, and that stage's number."""
+
+    run: RunView
+    current: StageView | None
+    number: int
+
+    @property
+    def id(self) -> int:
+        """The run's id."""
+        return self.run.id
+
+
+def stage_view(stage: Stage) -> StageView:
+    """Rate and time left of a stage, from what it has done and the seconds it took."""
+    rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
+    left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
+    return StageView(stage, rate, left)
+
+
+def card(run: RunView) -> RunCard:
+    """The run's current stage: the one that runs, else the last that has begun."""
+    begun = [(i, stage) for i, stage in enumerate(run.stages, 1) if stage.state != "waiting"]
+    number, current = next(
+        ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)
+    )
+    return RunCard(run, stage_view(current) if current else None, number)

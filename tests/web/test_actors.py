@@ -1,0 +1,46 @@
+"""One place says who acts: no route looks at the setting, the cookie or a form's field itself."""
+
+import ast
+from pathlib import Path
+
+import httpx
+import pytest
+
+import app.services
+import app.web
+from tests.factories import Synthetic
+
+WEB, SERVICES = Path(app.web.__file__).parent, Path(app.services.__file__).parent
+ROUTES = [path for path in sorted(WEB.rglob("*.py")) if path != WEB / "dependencies.py"]
+
+
+def attributes(path: Path) -> set[str]:
+    """Attributes that a module reads, those of settings as `settings.name`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute):
+            of_settings = ast.unparse(node.value).rpartition(".")[2].strip("_") == "settings"
+            found.add(f"settings.{node.attr}" if of_settings else node.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", ROUTES, ids=lambda path: str(path.relative_to(WEB)))
+def test_routes_ask_the_dependency_who_acts(path: Path) -> None:
+    assert not attributes(path) & {"settings.author", "cookies", "set_cookie", "delete_cookie"}
+
+
+def test_the_check_sees_what_it_looks_for() -> None:
+    assert {"cookies", "set_cookie"} <= attributes(WEB / "dependencies.py")
+    assert [path.name for path in sorted(SERVICES.glob("*.py")) if "settings.author" in attributes(path)] == [
+        "actors.py"
+    ]
+
+
+async def test_a_name_in_the_form_wins_and_is_remembered(client: httpx.AsyncClient, made: Synthetic) -> None:
+    url = f"/saes/{made.sae.slug}/features"
+    await client.post(f"{url}/1/labels", data={"explanation": "x", "author": " grace "})
+    await client.post(f"{url}/2/labels", data={"explanation": "x"})
+    await client.put(f"/api/v1{url}/3/labels/mine", json={"explanation": "x"})
+    await client.put(f"/api/v1{url}/4/labels/mine", json={"explanation": "x", "author": "kay"})
+    pages = [(await client.get(f"/api/v1{url}/{feature}/labels")).json() for feature in (1, 2, 3, 4)]
+    assert [page["labels"][0]["author"] for page in pages] == ["grace", "grace", "ada", "kay"]
