@@ -14,7 +14,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.e2e.pages import EMPTY, PAGES, Site, Visit, visit
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 VENDOR = Path(__file__).parent / "vendor"
 (AXE,) = json.loads((VENDOR / "manifest.json").read_text())
@@ -238,7 +238,9 @@ async def test_features_that_share_a_prompt_differ_in_more_than_hue(page: Page, 
     assert set(shared) <= set(drawn)
 
 
-@pytest.mark.parametrize("name", ["features", "probe", "feature, label form"])
+@pytest.mark.parametrize(
+    "name", ["features", "probe", pytest.param("feature, label form", marks=pytest.mark.own_database)]
+)
 async def test_long_work_says_what_it_does_without_moving_the_page(page: Page, site: Site, name: str) -> None:
     await visit(page, site, next(each for each in PAGES if each.name == name))
     go = asyncio.Event()

@@ -1,22 +1,15 @@
 """Features by example in a real browser, over a real tiny model, SAE and inference service."""
 
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from fastapi import FastAPI
 from playwright.async_api import Browser, Page, expect
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.inference import server
-from app.main import create_app
 from app.settings import Settings
-from tests.app.inference.dictionaries import make_dictionary, publish
-from tests.e2e.conftest import Problems, serving
+from tests.app.inference.dictionaries import Dictionary, publish
+from tests.e2e.conftest import Problems, serving_with_inference
 from tests.factories import make_sae
 
 pytestmark = pytest.mark.browser
@@ -30,18 +23,10 @@ async def test_paste_choose_tokens_and_open_a_feature(
     browser: Browser,
     engine: AsyncEngine,
     settings: Settings,
-    serve: Callable[[FastAPI], str],
-    tmp_path: Path,
+    dictionary: Dictionary,
 ) -> None:
-    dictionary = make_dictionary(tmp_path)
     sae = await publish(engine, dictionary)
-    secret = SecretStr("a secret of this test")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with ExitStack() as running:
-        url = running.enter_context(serving(server.create_app(inference)))
-        site = serve(create_app(settings.model_copy(update={"inference_url": url, "inference_secret": secret})))
+    with serving_with_inference(settings, dictionary) as site:
         address = f"{site}/saes/{sae.slug}/features/by-example"
 
         await page.goto(f"{site}/saes/{sae.slug}/features")

@@ -8,12 +8,12 @@ from tests.comparing import NARROW, WIDE, make_pair
 from tests.e2e.conftest import Problems
 from tests.e2e.test_pages import DRAWN, OVERFLOW, SHIFT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 
-@pytest.fixture(autouse=True)
-async def _pair(engine: AsyncEngine) -> None:
-    await make_pair(engine)
+@pytest.fixture(scope="module", autouse=True)
+async def _pair(module_engine: AsyncEngine) -> None:
+    await make_pair(module_engine)
 
 
 async def test_which_features_of_the_wider_sae_split_this_one(page: Page, live: str) -> None:

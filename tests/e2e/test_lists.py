@@ -4,17 +4,11 @@ import re
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.e2e.conftest import Problems
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
 
 
 def numbers(page: Page) -> Locator:

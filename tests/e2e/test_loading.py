@@ -12,7 +12,7 @@ from playwright.async_api import Browser
 
 from tests.e2e.pages import DRAWN, PAGES, Site, Visit, visit
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 MOST_BYTES = 600_000
 LONGEST_PAINT_MS = 1_000

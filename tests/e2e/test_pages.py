@@ -6,14 +6,14 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import transaction
+from app.db import create_sessionmaker, transaction
 from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
 from app.services.lists import ListText, NewItem, create_list
 from tests.e2e.conftest import Problems
 from tests.e2e.pages import DRAWN
 from tests.factories import Synthetic, add_label, add_run, make_sae
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 SHIFT = """() => new Promise((resolve) => {
   let sum = 0;
@@ -25,16 +25,11 @@ SHIFT = """() => new Promise((resolve) => {
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
-
-
-@pytest.fixture
-async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> list[str]:
+@pytest.fixture(scope="module")
+async def addresses(module_made: Synthetic, module_engine: AsyncEngine) -> list[str]:
     """Every page there is, in each of its states."""
-    bare = await make_sae(engine, slug="bare", publish=False)
-    async with transaction(sessionmaker) as session:
+    made, bare = module_made, await make_sae(module_engine, slug="bare", publish=False)
+    async with transaction(create_sessionmaker(module_engine)) as session:
         await add_label(session, made.sae, 1, "words about " + "a very long thing of which there is much to say " * 6)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
@@ -83,6 +78,7 @@ async def test_no_page_complains_shifts_or_scrolls_sideways(
         assert await page.evaluate("document.documentElement.dataset.theme") == theme
 
 
+@pytest.mark.own_database
 async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
     base = f"{live}/saes/{made.sae.slug}"
     await page.goto(f"{base}/features")
@@ -196,6 +192,7 @@ async def test_probe_says_that_inference_is_down_and_keeps_the_text(
     problems.forgive("503")
 
 
+@pytest.mark.own_database
 async def test_a_run_is_live(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
@@ -216,6 +213,7 @@ async def test_a_run_is_live(
     await expect(page.locator("[data-after-end]")).to_contain_text("0.830")
 
 
+@pytest.mark.own_database
 async def test_the_first_page_follows_a_run_to_its_end(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
@@ -230,6 +228,7 @@ async def test_the_first_page_follows_a_run_to_its_end(
     await expect(page.locator(".sae-row")).to_contain_text("1")
 
 
+@pytest.mark.own_database
 async def test_without_javascript_everything_is_there(
     browser: Browser, live: str, made: Synthetic, problems: Problems
 ) -> None:

@@ -5,31 +5,28 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, Request, expect
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db import create_sessionmaker
 from app.exchange import static_site
 from app.exchange.features import export_features
 from app.exchange.static_site import write_site
 from tests.e2e.conftest import Problems
 from tests.e2e.test_pages import OVERFLOW
-from tests.factories import make_sae
+from tests.factories import Synthetic
 
 pytestmark = pytest.mark.browser
 
 PAGES = ("index.html", "list/2.html", "features/1.html", "features/2.html")
 
 
-@pytest.fixture
-async def folder(
-    engine: AsyncEngine,
-    sessionmaker: async_sessionmaker[AsyncSession],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    monkeypatch.setattr(static_site, "ROWS", 30)
-    made = await make_sae(engine, features=60, sequences=80, length=48)
-    folder = tmp_path / "site"
-    await export_features(sessionmaker, made.sae.slug, write_site, folder, progress=lambda done, total: None)
+@pytest.fixture(scope="module")
+async def folder(module_made: Synthetic, module_engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("static") / "site"
+    sessionmaker = create_sessionmaker(module_engine)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(static_site, "ROWS", 30)
+        await export_features(sessionmaker, module_made.sae.slug, write_site, folder, progress=lambda done, total: None)
     return folder
 
 

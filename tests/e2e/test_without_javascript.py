@@ -8,7 +8,7 @@ from playwright.async_api import Browser, Locator, Page, Response, expect
 
 from tests.e2e.pages import EMPTY, PAGES, Site, Visit, visit
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 NEVER_ENDS = re.compile(r"\b(loading|please wait|one moment)\b|…\s*$", re.IGNORECASE)
 READ = [each for each in PAGES if not each.scripts]
@@ -50,6 +50,7 @@ async def reads(page: Page, each: Visit) -> None:
         )
 
 
+@pytest.mark.own_database
 async def test_every_form_leads_somewhere(page: Page, site: Site) -> None:
     tried = set()
     for each in READ:

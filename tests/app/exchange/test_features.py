@@ -14,16 +14,13 @@ from app.settings import Settings
 from tests.factories import Synthetic, make_sae
 from tests.web.site import site
 
+pytestmark = pytest.mark.read_only
+
 Sessions = async_sessionmaker[AsyncSession]
 
 
 def silent(done: int, total: int) -> None:
     """Nobody listens."""
-
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
 
 
 async def lines(sessions: Sessions, folder: Path, **options: Any) -> list[dict[str, Any]]:
@@ -91,6 +88,7 @@ async def test_what_stops_half_way_leaves_nothing(made: Synthetic, sessionmaker:
     assert names(tmp_path) == []
 
 
+@pytest.mark.own_database
 async def test_without_an_sae_or_an_index_nothing_leaves(
     engine: AsyncEngine, sessionmaker: Sessions, tmp_path: Path
 ) -> None:

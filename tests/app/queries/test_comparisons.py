@@ -19,13 +19,27 @@ from app.queries.comparisons import (
     list_counterparts,
 )
 from tests.comparing import compare, make_pair
+from tests.conftest import only_reads
 from tests.factories import Synthetic, add_label, make_sae
+
+pytestmark = pytest.mark.read_only
 
 Pair = tuple[Synthetic, Synthetic]
 
 
 @pytest.fixture
-async def pair(engine: AsyncEngine) -> Pair:
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Two compared SAEs."""
+    return request.getfixturevalue("module_pair" if only_reads(request) else "own_pair")
+
+
+@pytest.fixture(scope="module")
+async def module_pair(module_engine: AsyncEngine) -> Pair:
+    return await make_pair(module_engine)
+
+
+@pytest.fixture
+async def own_pair(engine: AsyncEngine) -> Pair:
     return await make_pair(engine)
 
 
@@ -122,6 +136,7 @@ async def test_lists_agree_with_a_plain_filter_and_are_paged(
     assert found == expected
 
 
+@pytest.mark.own_database
 async def test_directions_alone_say_nothing_of_activity(session: AsyncSession, engine: AsyncEngine) -> None:
     narrow, wide = await make_pair(engine, activity=False)
     view = await seen(session, narrow, wide)
@@ -137,6 +152,7 @@ async def test_directions_alone_say_nothing_of_activity(session: AsyncSession, e
     assert (await list_counterparts(session, view, "unmatched")).total == view.this["unmatched"]
 
 
+@pytest.mark.own_database
 async def test_a_new_comparison_takes_the_place_of_the_old(
     session: AsyncSession, engine: AsyncEngine, pair: Pair
 ) -> None:
@@ -149,12 +165,14 @@ async def test_a_new_comparison_takes_the_place_of_the_old(
     assert await comparisons_tag(session, pair[0].sae.id) != tag
 
 
+@pytest.mark.own_database
 async def test_a_label_of_the_other_sae_changes_the_tag(session: AsyncSession, pair: Pair) -> None:
     tag = await comparisons_tag(session, pair[0].sae.id)
     await add_label(session, pair[1].sae, 3, "rivers")
     assert await comparisons_tag(session, pair[0].sae.id) != tag
 
 
+@pytest.mark.own_database
 async def test_a_feature_is_found_in_every_other_sae(session: AsyncSession, engine: AsyncEngine, pair: Pair) -> None:
     third = await make_sae(engine, slug="third", features=40, sequences=80)
     assert await counterparts_everywhere(session, await list_comparisons(session, third.sae), 3) == {}
@@ -167,6 +185,7 @@ async def test_a_feature_is_found_in_every_other_sae(session: AsyncSession, engi
     assert await counterparts_everywhere(session, views, 10**6) == {}
 
 
+@pytest.mark.own_database
 async def test_it_goes_with_either_sae(session: AsyncSession, pair: Pair) -> None:
     await session.execute(text("UPDATE sae SET current_index_id = NULL"))
     await session.execute(text("DELETE FROM sae WHERE id = :id").bindparams(id=pair[0].sae.id))

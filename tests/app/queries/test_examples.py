@@ -1,16 +1,13 @@
 from dataclasses import replace
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
 from app.queries.examples import best_examples, get_examples, top_examples
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
 async def test_examples_show_whole_sequences_as_they_were(session: AsyncSession, made: Synthetic) -> None:

@@ -16,10 +16,7 @@ from app.queries.saes import SaeDetail
 from tests.factories import Synthetic, add_label, make_sae, publish_features
 from tests.synthetic import make_features
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
 async def all_pages(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[int]:
@@ -47,6 +44,7 @@ async def test_pages_hold_every_feature_once_in_order(
     assert numbers == sorted(keys, key=keys.__getitem__, reverse=descending)
 
 
+@pytest.mark.own_database
 async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -> None:
     """With one sequence many features are dead, and all dead ones have the same density."""
     made = await make_sae(engine, features=60, sequences=1)
@@ -55,6 +53,7 @@ async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -
     assert sorted(numbers) == list(range(60))
 
 
+@pytest.mark.own_database
 async def test_a_row_says_what_the_feature_is(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 0, "music", author="ada")
     await add_label(session, made.sae, 0, "instruments", author="grace")
@@ -81,6 +80,7 @@ async def test_densities_bound_the_list(session: AsyncSession, made: Synthetic) 
     assert numbers
 
 
+@pytest.mark.own_database
 async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 3, "law")
     await add_label(session, made.sae, 5, "physics")
@@ -111,6 +111,7 @@ async def test_top_tokens_are_searched(session: AsyncSession, made: Synthetic, q
     }
 
 
+@pytest.mark.own_database
 async def test_labels_are_searched_by_word_stem_and_category(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 4, "Naming conventions of ships", categories=("Maritime",))
     await add_label(session, made.sae, 6, "Naming of drafts", status="draft")
@@ -233,6 +234,7 @@ def some_filter(made: Synthetic, drawn: random.Random) -> FeatureFilter:
     )
 
 
+@pytest.mark.own_database
 async def test_any_filter_gives_what_a_plain_one_in_memory_gives(session: AsyncSession, made: Synthetic) -> None:
     for feature, author, category, status in LABELS:
         await add_label(session, made.sae, feature, "a label", author=author, categories=(category,), status=status)
@@ -259,6 +261,7 @@ async def test_a_token_is_found_as_it_is_or_after_a_space(session: AsyncSession,
     assert await all_pages(session, made.sae, FeatureFilter(token="rhyth")) == []
 
 
+@pytest.mark.own_database
 async def test_pages_of_an_index_that_was_replaced_are_not_mixed_with_those_of_the_new_one(
     engine: AsyncEngine, session: AsyncSession, made: Synthetic
 ) -> None:

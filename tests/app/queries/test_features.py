@@ -5,12 +5,10 @@ from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import feature_histograms, get_feature
 from tests.factories import Synthetic, add_label, make_sae
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
+@pytest.mark.own_database
 async def test_a_feature_says_everything(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 1, "itself")
     truth = made.features.rows()[1]
@@ -40,6 +38,7 @@ async def test_a_feature_says_everything(session: AsyncSession, made: Synthetic)
     assert [label.explanation for label in feature.labels] == ["itself"]
 
 
+@pytest.mark.own_database
 async def test_there_is_no_other_feature(engine: AsyncEngine, session: AsyncSession, made: Synthetic) -> None:
     for number in (-1, 24, 2**40):
         assert await get_feature(session, made.sae, number) is None

@@ -19,11 +19,6 @@ from tests.synthetic import make_features
 Sessions = async_sessionmaker[AsyncSession]
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
-
-
 async def tables(engine: AsyncEngine) -> set[str]:
     async with engine.connect() as connection:
         rows = await connection.execute(

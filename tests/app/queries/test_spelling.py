@@ -11,13 +11,10 @@ from app.queries.feature_list import FeatureFilter, list_features, pages
 from app.queries.publish import FeatureStatisticsRow
 from app.queries.saes import get_sae
 from app.queries.spelling import corrected
-from tests.factories import Synthetic, add_label, make_sae, publish_features
+from tests.factories import Synthetic, add_label, publish_features
 from tests.synthetic import make_features
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
 def having(made: Synthetic, token: bytes) -> set[int]:
@@ -57,6 +54,7 @@ async def test_a_word_that_matches_nothing_gives_way_to_the_nearest(
     assert await corrected(session, made.sae, query) == meant
 
 
+@pytest.mark.own_database
 async def test_words_of_labels_are_preferred_and_drafts_do_not_count(session: AsyncSession, made: Synthetic) -> None:
     assert await corrected(session, made.sae, "orbix") == "orbit"
     await add_label(session, made.sae, 2, "Orbix-like objects; see foo.com", status="draft")
@@ -70,6 +68,7 @@ async def test_words_of_labels_are_preferred_and_drafts_do_not_count(session: As
     assert await corrected(session, sae, "harbouing") == "harbouring"
 
 
+@pytest.mark.own_database
 async def test_a_word_that_only_the_filters_leave_out_is_no_mistake(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 4, "naming of ships")
     page = await list_features(session, made.sae, FeatureFilter(q="named", health="dead"))
@@ -93,6 +92,7 @@ async def test_pages_and_downloads_go_on_with_what_was_meant(
     assert (len(numbers), set(numbers)) == (len(expected), expected)
 
 
+@pytest.mark.own_database
 async def test_words_are_read_once_an_index(
     engine: AsyncEngine, session: AsyncSession, made: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
