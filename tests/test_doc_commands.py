@@ -33,7 +33,7 @@ BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n\n?)?```(\w*)\n(.*?)^```$",
 INLINE = re.compile(r"`((?:seesae|make) [^`]+)`")
 SHELL = ("sh", "console", "bash")
 PROGRAMS = ("seesae", "make", "curl", "torchrun", "docker", "git", "pip", "python3", "export")
-"""What begins a command in a block that names no language."""
+"""The first words of commands in blocks that name no language."""
 
 RUN_HERE = ("train", "index", "evaluate", "import", "export", "compare", "doctor", "db")
 STARTED_BY = {
@@ -161,7 +161,7 @@ SMALL = {
     "hf:google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82": "downloads/my-sae",
     "downloads/gpt2-small/9-res-jb": str(CHECKOUT / "tests" / "fixtures" / "neuronpedia" / "release"),
 }
-"""What takes the place of the large models, texts and dictionaries of the pages."""
+"""Replacements for the large models, texts and dictionaries of the pages."""
 MODELS = ("HuggingFaceTB/SmolLM2-135M", "smollm2-135m", "org/model")
 ADDED = {
     "train": ("--samples", "2000", "--batch-size", "256", "--length", "32"),

@@ -51,7 +51,7 @@ _PLACES = (
 
 
 def chromium() -> str | None:
-    """Where Chromium is, or None."""
+    """Path of Chromium, or None."""
     named = os.environ.get("SEESAE_TEST_CHROMIUM")
     return next((found for place in ([named] if named else _PLACES) if (found := shutil.which(place))), None)
 
@@ -77,7 +77,7 @@ async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
 
 
 class Problems(list[str]):
-    """What a page complained about: script errors, policy violations, files that did not load."""
+    """Complaints of a page: script errors, policy violations, files that did not load."""
 
     def watch(self, page: Page) -> None:
         page.on("console", self._message)
@@ -88,7 +88,7 @@ class Problems(list[str]):
             self.append(f"{message.text} ({message.location.get('url', '')})")
 
     def forgive(self, text: str) -> None:
-        """Take back complaints with `text` in them, of which there must be at least one."""
+        """Drop the complaints that contain `text`; there must be at least one."""
         kept = [each for each in self if text not in each]
         assert len(kept) < len(self), f"nothing to forgive: {list(self)}"
         self[:] = kept

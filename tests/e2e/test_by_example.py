@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 TEXT = "It was the best of times, it was the worst of times."
 
 
-async def test_paste_choose_tokens_and_open_a_feature(
+async def test_paste_text_choose_tokens_and_open_a_feature(
     page: Page,
     problems: Problems,
     browser: Browser,
@@ -34,7 +34,7 @@ async def test_paste_choose_tokens_and_open_a_feature(
         await expect(page).to_have_url(address)
         assert await page.input_value("#max_density") == "0.01"
 
-        # The default range leaves nothing of this dense little SAE; widening it asks again by itself.
+        # The default range leaves nothing of this dense little SAE; widening it searches again automatically.
         await page.keyboard.press("/")
         await page.keyboard.type(TEXT)
         await page.keyboard.press("Control+Enter")
@@ -94,7 +94,7 @@ async def test_paste_choose_tokens_and_open_a_feature(
         await expect(page).to_have_url(f"{site}/saes/{sae.slug}/features/{number}")
 
 
-async def test_cards_are_moved_over_and_a_contradiction_stands_in_their_place(
+async def test_keys_move_over_cards_and_a_contradictory_filter_replaces_them_with_an_error(
     page: Page, problems: Problems, live: str, engine: AsyncEngine
 ) -> None:
     await make_sae(engine, slug="wide", features=70)

@@ -22,7 +22,9 @@ async def address(engine: AsyncEngine, settings: Settings, dictionary: Dictionar
         yield f"{site}/saes/{sae.slug}/features/{number}"
 
 
-async def test_a_click_on_a_bar_draws_from_its_range(page: Page, problems: Problems, address: str) -> None:
+async def test_click_on_a_histogram_bar_samples_examples_of_its_range(
+    page: Page, problems: Problems, address: str
+) -> None:
     await page.goto(address)
     chart = page.locator("[data-pick]")
     await chart.scroll_into_view_if_needed()
@@ -51,9 +53,7 @@ async def test_a_click_on_a_bar_draws_from_its_range(page: Page, problems: Probl
     assert problems == []
 
 
-async def test_sentences_are_tried_and_kept_in_the_address_only_on_request(
-    page: Page, problems: Problems, address: str
-) -> None:
+async def test_own_sentences_enter_the_address_only_on_request(page: Page, problems: Problems, address: str) -> None:
     await page.goto(address)
     await page.fill("#try-text", "It was the best of times,\n<b>it</b> was the worst of times.")
     await page.locator("#try-text").press("Control+Enter")

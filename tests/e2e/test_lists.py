@@ -15,7 +15,7 @@ def numbers(page: Page) -> Locator:
     return page.locator("#items .feature-number")
 
 
-async def test_from_a_feature_to_a_list_that_others_see(
+async def test_make_fill_order_and_share_a_list(
     page: Page, live: str, made: Synthetic, browser: Browser, problems: Problems
 ) -> None:
     base = f"{live}/saes/{made.sae.slug}/features"
@@ -78,7 +78,9 @@ async def test_from_a_feature_to_a_list_that_others_see(
     await expect(elsewhere.locator(".item-text")).to_have_text(["the first", "wide\nand slow"])
 
 
-async def test_two_tabs_lose_no_note(page: Page, live: str, made: Synthetic, problems: Problems) -> None:
+async def test_conflicting_edits_in_two_tabs_show_both_notes(
+    page: Page, live: str, made: Synthetic, problems: Problems
+) -> None:
     await page.request.post(f"{live}/lists", form={"name": "Rivers", "sae": made.sae.slug, "features": "1,2"})
     await page.goto(f"{live}/lists")
     await page.locator(".list-row").click()
@@ -101,7 +103,7 @@ async def test_two_tabs_lose_no_note(page: Page, live: str, made: Synthetic, pro
     problems.forgive("409")
 
 
-async def test_the_place_on_the_page_is_kept(page: Page, live: str, made: Synthetic) -> None:
+async def test_scroll_position_is_kept_after_an_edit(page: Page, live: str, made: Synthetic) -> None:
     features = ",".join(map(str, range(60)))
     await page.request.post(f"{live}/lists", form={"name": "All", "sae": made.sae.slug, "features": features})
     await page.goto(f"{live}/lists")
@@ -120,9 +122,7 @@ async def test_the_place_on_the_page_is_kept(page: Page, live: str, made: Synthe
     assert await page.evaluate("scrollY") == before
 
 
-async def test_without_javascript_a_list_is_kept(
-    browser: Browser, live: str, made: Synthetic, problems: Problems
-) -> None:
+async def test_lists_work_without_javascript(browser: Browser, live: str, made: Synthetic, problems: Problems) -> None:
     page = await (await browser.new_context(java_script_enabled=False)).new_page()
     await page.goto(f"{live}/lists")
     await page.fill("#name", "Rivers")

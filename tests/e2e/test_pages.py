@@ -62,7 +62,7 @@ async def addresses(module_made: Synthetic, module_engine: AsyncEngine) -> list[
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-async def test_no_page_complains_shifts_or_scrolls_sideways(
+async def test_pages_have_no_console_errors_shifts_or_horizontal_scroll(
     browser: Browser, live: str, addresses: list[str], problems: Problems, width: int, theme: str
 ) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -79,7 +79,7 @@ async def test_no_page_complains_shifts_or_scrolls_sideways(
 
 
 @pytest.mark.own_database
-async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
+async def test_search_open_and_label_a_feature_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
     base = f"{live}/saes/{made.sae.slug}"
     await page.goto(f"{base}/features")
     await page.keyboard.press("/")
@@ -124,7 +124,7 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await expect(page.locator(".feature-label")).to_have_text(["strings"])
 
 
-async def test_examples_open_in_place_and_say_what_is_under_the_pointer(page: Page, live: str, made: Synthetic) -> None:
+async def test_examples_open_in_place_with_a_tooltip_per_token(page: Page, live: str, made: Synthetic) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}/features/1")
     line = page.locator(".example-line").first
     await line.click()
@@ -146,7 +146,7 @@ async def test_examples_open_in_place_and_say_what_is_under_the_pointer(page: Pa
     await expect(strip).to_be_visible()
 
 
-async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: Synthetic) -> None:
+async def test_more_button_and_bracket_keys_page_through_features(page: Page, live: str, made: Synthetic) -> None:
     base = f"{live}/saes/{made.sae.slug}"
     await page.goto(f"{base}/features?sort=index")
     await expect(page.locator(".feature-row")).to_have_count(50)
@@ -167,7 +167,7 @@ async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: 
     await expect(page.locator("#keys")).to_be_hidden()
 
 
-async def test_theme_is_remembered_and_charts_follow(page: Page, live: str, made: Synthetic) -> None:
+async def test_theme_is_remembered_and_applies_to_charts(page: Page, live: str, made: Synthetic) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}")
     await page.wait_for_function(DRAWN)
     bar = page.locator(".chart-box .point path").first
@@ -179,7 +179,7 @@ async def test_theme_is_remembered_and_charts_follow(page: Page, live: str, made
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-async def test_probe_says_that_inference_is_down_and_keeps_the_text(
+async def test_probe_reports_that_inference_is_down_and_keeps_the_text(
     page: Page, live: str, made: Synthetic, problems: Problems
 ) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}/probe")
@@ -193,7 +193,7 @@ async def test_probe_says_that_inference_is_down_and_keeps_the_text(
 
 
 @pytest.mark.own_database
-async def test_a_run_is_live(
+async def test_run_page_updates_while_the_run_continues(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     async with transaction(sessionmaker) as session:
@@ -214,7 +214,7 @@ async def test_a_run_is_live(
 
 
 @pytest.mark.own_database
-async def test_the_first_page_follows_a_run_to_its_end(
+async def test_home_page_follows_a_run_until_it_ends(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     async with transaction(sessionmaker) as session:
@@ -229,7 +229,7 @@ async def test_the_first_page_follows_a_run_to_its_end(
 
 
 @pytest.mark.own_database
-async def test_without_javascript_everything_is_there(
+async def test_browse_label_and_probe_without_javascript(
     browser: Browser, live: str, made: Synthetic, problems: Problems
 ) -> None:
     context = await browser.new_context(java_script_enabled=False)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 PROMPT = "It was the best of times,\nit was the worst of times — and <b>nothing</b> more."
 
 
-async def test_probe_shade_compare_and_look_at_a_token(
+async def test_probe_pin_features_inspect_a_token_and_lose_inference(
     page: Page,
     problems: Problems,
     engine: AsyncEngine,

@@ -22,13 +22,13 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     await context.close()
 
 
-async def test_every_page_reads(page: Page, site: Site) -> None:
+async def test_every_page_is_readable(page: Page, site: Site) -> None:
     for each in READ:
         await visit(page, site, each)
         await reads(page, each)
 
 
-async def test_a_site_without_anything_reads(page: Page, live: str) -> None:
+async def test_an_empty_site_is_readable(page: Page, live: str) -> None:
     for each in EMPTY:
         await visit(page, Site(live, {}), each)
         await reads(page, each)
@@ -51,7 +51,7 @@ async def reads(page: Page, each: Visit) -> None:
 
 
 @pytest.mark.own_database
-async def test_every_form_leads_somewhere(page: Page, site: Site) -> None:
+async def test_every_form_is_answered(page: Page, site: Site) -> None:
     tried = set()
     for each in READ:
         if each.status != 200:

@@ -92,7 +92,7 @@ async def compared(module_engine: AsyncEngine, sae: SaeDetail) -> None:
 
 @pytest.fixture
 async def plans(engine: AsyncEngine, session: AsyncSession) -> AsyncIterator[Callable[[Awaitable[Any]], Any]]:
-    """What Postgres plans for each statement of a query."""
+    """A function that returns the plan of each statement of a query."""
     statements: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -162,14 +162,14 @@ SEARCHES = [
 ]
 
 
-async def test_lists_and_searches_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_feature_lists_and_searches_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     await corrected(session, sae, "zzzz")  # the words that can be found are read from end to end, once an index
     for filter in (*LISTS, *NARROWED, *SEARCHES):
         for plan in await plans(list_features(session, sae, filter)):
             assert not read_whole(plan), (filter, json.dumps(plan, indent=1))
 
 
-async def test_later_pages_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_later_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     for filter in LISTS:
         page = await list_features(session, sae, filter)
         if page.next_cursor is not None:
@@ -184,7 +184,7 @@ async def test_later_pages_go_by_an_index(session: AsyncSession, sae: SaeDetail,
                 assert not read_whole(plan), (following, json.dumps(plan, indent=1))
 
 
-async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     (label, *_) = await list_labels(session, sae.id, next(iter(await label_summaries(session, sae.id, range(99)))))
     for query in (
         get_sae(session, sae.slug),
@@ -218,7 +218,7 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
 
 
 @pytest.mark.usefixtures("compared")
-async def test_comparisons_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_comparison_queries_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     others = [other for other in await list_saes(session) if other.id != sae.id]
     comparison = await get_comparison(session, sae, others[0])
     assert comparison
