@@ -27,17 +27,26 @@ if not torch.cuda.is_available():
 
 SLOW = (
     "app/bench/",
+    "app/cli/test_exchange.py",
+    "app/pipeline/",
     "app/queries/test_plans.py",
     "app/runs/test_worker.py",
     "app/supervision/test_supervisor.py",
     "core/kernels/",
+    "core/statistics/test_map.py",
     "core/test_parallel.py",
     "core/training/test_gpu_step.py",
     "e2e/",
     "test_wheel.py",
 )
 """Folders and files that `make test-quick` leaves out; single tests elsewhere are marked `slow`."""
-APART = ("core/kernels/", "core/training/test_gpu_step.py", "e2e/test_accessibility.py", "e2e/test_loading.py")
+APART = (
+    "core/kernels/",
+    "core/training/test_gpu_step.py",
+    "e2e/test_accessibility.py",
+    "e2e/test_loading.py",
+    "e2e/test_without_javascript.py",
+)
 """Slow tests of these run in any process, one by one; the tests of every other file share their file's fixtures."""
 TESTS = Path(__file__).parent
 TEMPLATE = "template_seesae"

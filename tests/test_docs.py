@@ -43,6 +43,7 @@ def test_api_page_lists_every_route() -> None:
     assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
+@pytest.mark.slow
 def test_code_of_the_library_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its code, with a tiny model and a small corpus instead of the large ones."""
     page = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")

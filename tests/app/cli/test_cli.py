@@ -130,6 +130,7 @@ def test_an_unreachable_database_is_reported_in_one_line(monkeypatch: pytest.Mon
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_train_index_and_evaluate_end_with_one_json_object(
     database_url: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
