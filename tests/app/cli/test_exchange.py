@@ -132,7 +132,7 @@ def test_notes_of_an_import_are_printed_one_per_line(
     result = seesae("import", "sae", "--model", model, "--hook", "resid_post.2")
     assert result.exit_code == 0, result.stderr
     *facts, note, hint = result.stdout.splitlines()
-    assert note == "It is used at resid_post.2, as asked; the checkpoint says blocks.1.hook_resid_post."
+    assert note == "It is used at resid_post.2, as given; the checkpoint says blocks.1.hook_resid_post."
     assert hint == ("Count its features on a corpus next: seesae index tiny-llama-l2-topk-64-k4 --corpus CORPUS")
     assert not any("notes" in fact for fact in facts)
     assert asked_for(database)["model"] == str(model_folder)
