@@ -181,7 +181,7 @@ def create_database(server: str, template: str = TEMPLATE) -> Iterator[str]:
     """Yield the URL of a new database, and drop it afterwards."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(libpq_url(_named(server, "postgres")), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         yield _named(server, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
