@@ -31,7 +31,7 @@ SLOW = (
     "app/pipeline/",
     "app/queries/test_plans.py",
     "app/runs/test_worker.py",
-    "app/supervision/test_supervisor.py",
+    "app/supervision/",
     "core/kernels/",
     "core/statistics/test_map.py",
     "core/test_parallel.py",

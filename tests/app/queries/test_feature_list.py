@@ -234,6 +234,7 @@ def some_filter(made: Synthetic, drawn: random.Random) -> FeatureFilter:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_any_filter_agrees_with_a_filter_in_memory(session: AsyncSession, made: Synthetic) -> None:
     for feature, author, category, status in LABELS:

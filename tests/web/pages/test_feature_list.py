@@ -264,6 +264,7 @@ async def labelled(session: AsyncSession, made: Synthetic) -> Synthetic:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=FILTERS, limit=st.integers(1, 7))
