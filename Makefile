@@ -1,5 +1,8 @@
-# make demo   set everything up and do the main job
-# make test   set everything up and pass the tests
+# make demo        set everything up and do the main job
+# make test        set everything up and pass the tests, on all cores: some minutes
+# make test-quick  the tests without browser, demo, Triton and real signals, while you work: about a minute
+# make lint        formatting, types and the direction of imports
+# make check       lint and test: what a change must pass
 #
 # TORCH_INDEX=URL  take PyTorch from another package index (README: "A machine without a GPU")
 # PYTHON=python3.12  make the environment with another Python, 3.11 to 3.13
@@ -7,9 +10,11 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
+# Slow tests first, and the tests of one file in one process, because they share what takes long to make.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint check bench bench-curves bench-peers bench-gpu screenshots clean
+.PHONY: setup demo test test-quick lint check bench bench-curves bench-peers bench-gpu screenshots clean
 
 setup: .venv/.demo
 
@@ -36,7 +41,10 @@ demo: setup
 	$(BIN)/seesae demo
 
 test: .venv/.check
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-quick: .venv/.check
+	$(PYTEST) -m "not slow"
 
 lint: .venv/.check
 	$(BIN)/ruff format --check .

@@ -1,4 +1,8 @@
-"""Fixtures for everybody: a real Postgres, a migrated database of its own for each test."""
+"""Fixtures for everybody: a real Postgres, and a migrated database for each test or for each module that only reads.
+
+A module marked `read_only` shares one database, and its tests connect to it as a role that cannot write. A test of such
+a module that writes, or needs other rows, is marked `own_database`: it gets a new one, like tests of all other modules.
+"""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -6,6 +10,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,12 +20,51 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from app.db import create_engine, create_sessionmaker, libpq_url, sqlalchemy_url
 from app.schema import upgrade
 from app.supervision.embedded_postgres import DATABASE, embedded_postgres
+from tests.factories import Synthetic, make_sae
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, as torch's compiler does
 
+SLOW = (
+    "app/bench/",
+    "app/cli/test_exchange.py",
+    "app/pipeline/",
+    "app/queries/test_plans.py",
+    "app/runs/test_worker.py",
+    "app/supervision/",
+    "core/kernels/",
+    "core/statistics/test_map.py",
+    "core/test_parallel.py",
+    "core/training/test_gpu_step.py",
+    "e2e/",
+    "test_wheel.py",
+)
+"""Folders and files that `make test-quick` leaves out; single tests elsewhere are marked `slow`."""
+APART = (
+    "core/kernels/",
+    "core/training/test_gpu_step.py",
+    "e2e/test_accessibility.py",
+    "e2e/test_loading.py",
+    "e2e/test_without_javascript.py",
+)
+"""Slow tests of these run in any process, one by one; the tests of every other file share their file's fixtures."""
+TESTS = Path(__file__).parent
 TEMPLATE = "template_seesae"
+READER = "reader"
+"""A role whose transactions are read-only, for databases that tests share."""
 _numbers = count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is slow. Under xdist, keep a file's tests in one process, and begin with the slow ones."""
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        if path.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+        if not path.startswith(APART):
+            item.add_marker(pytest.mark.xdist_group(path))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +75,8 @@ def postgres_url() -> Iterator[str]:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
             connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"CREATE ROLE {READER} SUPERUSER LOGIN")
+            connection.execute(f"ALTER ROLE {READER} SET default_transaction_read_only = on")
             connection.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE {DATABASE}")
         upgrade(_named(url, TEMPLATE))
         yield url
@@ -39,13 +85,36 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     """A new database without tables."""
-    yield from _database(postgres_url, template=DATABASE)
+    yield from create_database(postgres_url, template=DATABASE)
 
 
 @pytest.fixture
-def database_url(postgres_url: str) -> Iterator[str]:
-    """A new database with all tables, and nothing in them."""
-    yield from _database(postgres_url, template=TEMPLATE)
+def database_url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
+    """A new database with all tables and no rows; for a test that only reads, the database of its module."""
+    if only_reads(request):
+        yield as_reader(request.getfixturevalue("module_database_url"))
+    else:
+        yield from create_database(postgres_url)
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str) -> Iterator[str]:
+    """The database that the tests of a `read_only` module share; its module-scoped fixtures fill it."""
+    yield from create_database(postgres_url)
+
+
+@pytest.fixture(scope="module")
+async def module_engine(module_database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine that may write to `module_database_url`."""
+    engine = create_engine(module_database_url)
+    yield engine
+    await engine.dispose()
+
+
+def only_reads(request: pytest.FixtureRequest) -> bool:
+    """True for a test of a `read_only` module that is not marked `own_database`."""
+    marker = request.node.get_closest_marker
+    return marker("read_only") is not None and marker("own_database") is None
 
 
 @pytest.fixture
@@ -70,6 +139,30 @@ async def session(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterat
 
 
 @pytest.fixture
+def made(request: pytest.FixtureRequest) -> Synthetic:
+    """A published SAE of made-up features."""
+    return request.getfixturevalue("module_made" if only_reads(request) else "own_made")
+
+
+@pytest.fixture(scope="session")
+def made_options() -> dict[str, Any]:
+    """Arguments of `make_sae` for `made`; a folder whose tests need a larger SAE overrides them."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+async def module_made(module_engine: AsyncEngine, made_options: dict[str, Any]) -> Synthetic:
+    """The SAE that the tests of a `read_only` module share."""
+    return await make_sae(module_engine, **made_options)
+
+
+@pytest.fixture
+async def own_made(engine: AsyncEngine, made_options: dict[str, Any]) -> Synthetic:
+    """An SAE in the database of one test."""
+    return await make_sae(engine, **made_options)
+
+
+@pytest.fixture
 def home() -> Iterator[Path]:
     """A folder that an embedded Postgres can keep its data in."""
     with temporary_home() as home:
@@ -84,12 +177,18 @@ def temporary_home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _database(server: str, template: str) -> Iterator[str]:
+def create_database(server: str, template: str = TEMPLATE) -> Iterator[str]:
+    """Yield the URL of a new database, and drop it afterwards."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(libpq_url(_named(server, "postgres")), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         yield _named(server, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def as_reader(database_url: str) -> str:
+    """Return `database_url` for a role that cannot write."""
+    return sqlalchemy_url(database_url).set(username=READER).render_as_string(hide_password=False)
 
 
 def _named(server: str, database: str) -> str:

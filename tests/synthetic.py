@@ -5,7 +5,7 @@ that queries are held to.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ PARTIAL = (b"\xf0\x9f", b"\x8e\xbb", b" caf", b"\xc3", b"\xa9")  # ðŸŽ» and cafÃ
 END = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Sequences of made-up sentences; each document has one topic."""
 
@@ -53,6 +53,7 @@ class Corpus:
         return [self.vocabulary.index(f" {text}".encode()) for text in texts]
 
 
+@cache
 def make_corpus(*, sequences: int = 40, length: int = 32, seed: int = 0) -> Corpus:
     """Documents about one topic each, packed into sequences of equal length."""
     random = np.random.default_rng(seed)
@@ -108,7 +109,7 @@ def make_corpus(*, sequences: int = 40, length: int = 32, seed: int = 0) -> Corp
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """Activations of made-up features, each of which likes some tokens, and their statistics."""
 
@@ -129,6 +130,7 @@ class Features:
         """The topics that rows refer to by place."""
         return sorted(set(self.corpus.topics))
 
+    @cache  # noqa: B019 - the tests use a handful of corpora, again and again
     def rows(self) -> list[FeatureStatisticsRow]:
         """Statistics of every feature."""
         active = self.activations.reshape(len(self.weights), -1) > 0
@@ -215,6 +217,7 @@ class Features:
         flags = {"dead": density == 0, "dense": density > 0.1, "single_token": top_tokens == 1}
         return [name for name, holds in flags.items() if holds]
 
+    @cache  # noqa: B019
     def examples(self) -> list[ExampleRow]:
         """The 20 best sequences of every feature, and 5 of each fifth of its activations."""
         return [example for number in range(len(self.weights)) for example in self._examples(number)]
@@ -258,6 +261,7 @@ def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [[row[place] for row in rows] for place in range(width)]
 
 
+@cache
 def make_features(corpus: Corpus, *, n: int = 24, seed: int = 0) -> Features:
     """`n` features: of single words, of a topic's words, of names, digits, white space, markup, dense and dead ones.
 

@@ -22,26 +22,26 @@ OURS = sorted(name for name, service in SERVICES.items() if service["image"] == 
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)(/\w+)")
 
 
-def test_has_each_process() -> None:
+def test_compose_has_a_service_per_process() -> None:
     assert set(SERVICES) == {"postgres", "migrate", "web", "worker", "inference", "worker-gpu", "inference-gpu"}
     assert SERVICES["postgres"]["image"].startswith("pgvector/pgvector:")
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_commands_exist(name: str) -> None:
+def test_each_service_runs_a_command_that_exists(name: str) -> None:
     """Typer parses each command with --help added, so a command or an option that is gone exits with 2."""
     result = CliRunner().invoke(cli, [*SERVICES[name]["command"], "--help"])
     assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_settings_exist(name: str) -> None:
+def test_services_set_only_settings_that_exist(name: str) -> None:
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     assert set(SERVICES[name]["environment"]) <= known
     assert {"SEESAE_HOME", "SEESAE_DATABASE_URL", "SEESAE_INFERENCE_SECRET"} <= set(SERVICES[name]["environment"])
 
 
-def test_settings_have_usable_values() -> None:
+def test_settings_of_the_gpu_worker_are_valid() -> None:
     values = SERVICES["worker-gpu"]["environment"]
     assert Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in values.items()}).device == "cuda"
 
@@ -72,7 +72,7 @@ def test_profiles_choose_cpu_or_gpu() -> None:
         assert "deploy" not in SERVICES[name]
 
 
-def test_nothing_runs_before_the_tables_are_there() -> None:
+def test_services_wait_for_the_migrations() -> None:
     assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     for name in OURS:
         if name != "migrate":

@@ -57,7 +57,7 @@ def run(seesae: Path, *arguments: str, home: Path) -> subprocess.CompletedProces
     )
 
 
-def test_carries_what_is_not_python(wheel: Path) -> None:
+def test_wheel_holds_templates_static_files_and_migrations(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("templates", "static", "migrations"):
         for path in (CHECKOUT / folder).rglob("*"):
@@ -65,7 +65,7 @@ def test_carries_what_is_not_python(wheel: Path) -> None:
                 assert f"app/{path.relative_to(CHECKOUT)}" in names
 
 
-def test_works_outside_the_checkout(seesae: Path, tmp_path: Path) -> None:
+def test_installed_wheel_works_outside_the_checkout(seesae: Path, tmp_path: Path) -> None:
     where = subprocess.run(
         [seesae.parent / "python", "-c", "import app.paths; print(app.paths.TEMPLATES)"],
         cwd=tmp_path, capture_output=True, text=True, check=True,

@@ -21,8 +21,7 @@ from sae_core.kernels.gpu.targets import centre, take_in
 from sae_core.saes.batch import Losses
 from sae_core.saes.batchtopk import THRESHOLD_MEMORY, BatchTopK
 from sae_core.saes.topk import TopK
-from sae_core.training.state import TrainingState
-from sae_core.training.step import diverged
+from sae_core.training.state import TrainingState, diverged
 
 WARM_UP = 2
 """Steps before the graph is captured, in which kernels are compiled and libraries take their workspace."""

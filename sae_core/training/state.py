@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sae_core.errors import CheckpointError, SAEError
+from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
 from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
@@ -261,3 +261,21 @@ def _identity(config: TrainingConfig) -> dict[str, Any]:
 
 def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.safetensors"
+
+
+def diverged(state: TrainingState, when: str, *, by_data: bool) -> TrainingDiverged:
+    """Return the error for a step whose loss or gradient is not a number.
+
+    Args:
+        state: at that step.
+        when: such as "at step 3".
+        by_data: True if the activations themselves are not numbers.
+    """
+    where = f"Training stopped {when} of {state.config.steps}:"
+    steps = saved_steps(state.folder)
+    kept = f"The checkpoint of step {steps[-1]} in {state.folder} is kept." if steps else "There was no checkpoint yet."
+    if by_data:
+        return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
+    return TrainingDiverged(
+        f"{where} the loss is no longer a number. {kept} Train again with a learning rate below {state.config.lr:.1e}."
+    )

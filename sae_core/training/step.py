@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from sae_core.errors import TrainingDiverged
 from sae_core.saes import Batch, Losses
 from sae_core.saes.batch import variance_of
 from sae_core.training.config import TrainingConfig
-from sae_core.training.state import TrainingState, saved_steps
+from sae_core.training.state import TrainingState, diverged
 
 
 class Step(Protocol):
@@ -116,21 +115,3 @@ def _mean(parts: Sequence[Losses]) -> Losses:
 
 def _autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
-
-
-def diverged(state: TrainingState, when: str, *, by_data: bool) -> TrainingDiverged:
-    """Return the error for a step whose loss or gradient is not a number.
-
-    Args:
-        state: at that step.
-        when: such as "at step 3".
-        by_data: True if the activations themselves are not numbers.
-    """
-    where = f"Training stopped {when} of {state.config.steps}:"
-    steps = saved_steps(state.folder)
-    kept = f"The checkpoint of step {steps[-1]} in {state.folder} is kept." if steps else "There was no checkpoint yet."
-    if by_data:
-        return TrainingDiverged(f"{where} the activations hold NaN or infinite values. {kept} Check the model.")
-    return TrainingDiverged(
-        f"{where} the loss is no longer a number. {kept} Train again with a learning rate below {state.config.lr:.1e}."
-    )

@@ -18,7 +18,7 @@ Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])
-def test_every_spelling_of_a_postgres_url_is_read(scheme: str) -> None:
+def test_every_form_of_a_postgres_url_is_accepted(scheme: str) -> None:
     url = sqlalchemy_url(f"{scheme}://ada:p%40ss@db:5433/sae")
     assert url.render_as_string(hide_password=False) == "postgresql+psycopg://ada:p%40ss@db:5433/sae"
 
@@ -26,7 +26,7 @@ def test_every_spelling_of_a_postgres_url_is_read(scheme: str) -> None:
 @pytest.mark.parametrize(
     "url", ["mysql://ada:hunter2@db/sae", "sqlite:///x.db", "hunter2", "postgresql://a:b@h:port/d"]
 )
-def test_another_url_is_refused_without_its_password(url: str) -> None:
+def test_other_urls_are_refused_without_showing_the_password(url: str) -> None:
     with pytest.raises(UserError, match="postgresql://user:password@host:5432/database") as caught:
         sqlalchemy_url(url)
     assert "hunter2" not in str(caught.value)
@@ -49,7 +49,7 @@ async def test_a_transaction_commits_at_its_end(sessionmaker: Sessions) -> None:
     assert await count_corpora(sessionmaker) == 1
 
 
-async def test_an_error_takes_everything_back(sessionmaker: Sessions) -> None:
+async def test_an_error_rolls_the_transaction_back(sessionmaker: Sessions) -> None:
     with pytest.raises(IntegrityError):
         async with transaction(sessionmaker) as session:
             await session.execute(INSERT)
@@ -67,7 +67,7 @@ async def test_the_pool_survives_a_restart_of_the_database(database_url: str, se
     assert await count_corpora(sessionmaker) == 0
 
 
-async def test_a_connection_lost_on_the_way_is_unavailable(database_url: str, sessionmaker: Sessions) -> None:
+async def test_a_connection_lost_in_a_transaction_is_unavailable(database_url: str, sessionmaker: Sessions) -> None:
     with pytest.raises(Unavailable, match="as soon as it is back"):
         async with transaction(sessionmaker) as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
@@ -77,13 +77,13 @@ async def test_a_connection_lost_on_the_way_is_unavailable(database_url: str, se
     assert await count_corpora(sessionmaker) == 0
 
 
-async def test_no_database_is_unavailable(tmp_path: Path) -> None:
+async def test_an_unreachable_database_is_unavailable(tmp_path: Path) -> None:
     engine = create_engine(f"postgresql:///nothing?host={tmp_path}")
     with pytest.raises(Unavailable, match="cannot be reached"):
         await count_corpora(create_sessionmaker(engine))
 
 
-async def test_a_statement_has_its_time(database_url: str) -> None:
+async def test_a_slow_statement_times_out(database_url: str) -> None:
     engine = create_engine(database_url, statement_timeout=0.05)
     with pytest.raises(Unavailable, match="too long"):
         async with transaction(create_sessionmaker(engine)) as session:
@@ -91,7 +91,7 @@ async def test_a_statement_has_its_time(database_url: str) -> None:
     await engine.dispose()
 
 
-async def test_a_commit_that_fails_is_not_answered_with_success(engine: AsyncEngine, sessionmaker: Sessions) -> None:
+async def test_a_failed_commit_is_an_error_response(engine: AsyncEngine, sessionmaker: Sessions) -> None:
     async with engine.begin() as connection:
         await connection.execute(
             text("CREATE TABLE late (id int PRIMARY KEY, other int REFERENCES late DEFERRABLE INITIALLY DEFERRED)")
@@ -108,7 +108,7 @@ async def test_a_commit_that_fails_is_not_answered_with_success(engine: AsyncEng
         assert (await client.post("/")).status_code == 500
 
 
-async def test_an_endpoint_hears_that_the_database_is_away(tmp_path: Path) -> None:
+async def test_an_endpoint_receives_unavailable_from_its_session(tmp_path: Path) -> None:
     app = FastAPI()
     app.state.sessionmaker = create_sessionmaker(create_engine(f"postgresql:///nothing?host={tmp_path}"))
 

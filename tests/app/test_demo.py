@@ -1,4 +1,4 @@
-"""What the demo is called, and when it is asked for again."""
+"""Names of the demo, and requests for a demo that exists."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -11,7 +11,7 @@ from app.runs.job_context import JobContext
 from app.settings import Settings
 
 
-def test_slugs_name_what_is_not_the_default() -> None:
+def test_slugs_name_parameters_that_differ_from_the_default() -> None:
     assert demo_slug(DemoParams()) == "smollm2-135m-l9-batchtopk-4096"
     assert demo_slug(DemoParams(width=8192, layer=4)) == "smollm2-135m-l4-batchtopk-8192"
     assert demo_slug(DemoParams(k=16, tokens=65536)) == "smollm2-135m-l9-batchtopk-4096-k16-t65536"
@@ -39,7 +39,7 @@ async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
     assert again.id != first.id
 
 
-async def test_a_failed_demo_goes_on_as_the_same_run(
+async def test_a_failed_demo_continues_as_the_same_run(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     ctx = shop_of(engine, sessionmaker)
@@ -54,7 +54,7 @@ async def test_a_failed_demo_goes_on_as_the_same_run(
     assert (run.state, run.error) == ("running", None)
 
 
-async def test_a_demo_that_another_process_does_is_not_queued(
+async def test_a_demo_that_another_process_runs_is_not_queued(
     engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     ctx = shop_of(engine, sessionmaker)

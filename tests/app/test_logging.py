@@ -24,7 +24,7 @@ def caught(error: Exception, cause: Exception | None = None) -> Exception:
         return raised
 
 
-def test_one_json_line_an_event(capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_event_is_one_json_line(capfd: pytest.CaptureFixture[str]) -> None:
     configure("info", as_json=True)
     structlog.get_logger("web").info("request", route="/saes/{sae}", status=200)
     logging.getLogger("some.library").warning("watch %s", "out")
@@ -37,7 +37,7 @@ def test_one_json_line_an_event(capfd: pytest.CaptureFixture[str]) -> None:
     assert lines[0]["route"] == "/saes/{sae}"
 
 
-def test_an_exception_keeps_its_place_and_loses_its_message(capfd: pytest.CaptureFixture[str]) -> None:
+def test_exceptions_are_logged_with_traceback_but_without_message(capfd: pytest.CaptureFixture[str]) -> None:
     configure("info", as_json=True)
     structlog.get_logger("web").error("oops", exc_info=caught(KeyError("what somebody typed")))
     error = caught(ValueError("what somebody typed"))
@@ -50,7 +50,7 @@ def test_an_exception_keeps_its_place_and_loses_its_message(capfd: pytest.Captur
     assert second["error"] == "ValueError"
 
 
-def test_messages_of_the_machine_are_kept() -> None:
+def test_messages_of_system_errors_are_logged() -> None:
     assert describe(caught(OSError("disk full")))["message"] == "disk full"
     wrapped = caught(RuntimeError("what somebody typed"), cause=caught(FileNotFoundError("no such file")))
     assert describe(wrapped)["error"] == "RuntimeError from FileNotFoundError"

@@ -26,19 +26,19 @@ from app.tables import Base
 from tests.factories import make_sae
 
 
-def test_an_empty_database_gets_all_tables(empty_database_url: str) -> None:
+def test_migrating_an_empty_database_creates_all_tables(empty_database_url: str) -> None:
     assert current(empty_database_url) is None
     assert upgrade(empty_database_url)
     assert is_current(empty_database_url)
 
 
-def test_nothing_to_do_is_quick(database_url: str) -> None:
+def test_upgrading_a_current_database_is_quick(database_url: str) -> None:
     start = time.perf_counter()
     assert not upgrade(database_url)
     assert time.perf_counter() - start < 0.3
 
 
-def test_the_migrations_make_the_tables_that_the_code_describes(database_url: str) -> None:
+def test_migrated_tables_match_the_models(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -79,7 +79,7 @@ def test_a_newer_database_is_refused(database_url: str) -> None:
         upgrade(database_url)
 
 
-def test_a_user_without_the_right_is_told_which(empty_database_url: str) -> None:
+def test_a_missing_privilege_is_named(empty_database_url: str) -> None:
     with psycopg.connect(libpq_url(empty_database_url), autocommit=True) as connection:
         connection.execute("CREATE ROLE visitor LOGIN")
     url = sqlalchemy_url(empty_database_url).set(username="visitor").render_as_string(hide_password=False)
@@ -87,7 +87,7 @@ def test_a_user_without_the_right_is_told_which(empty_database_url: str) -> None
         upgrade(url)
 
 
-async def test_the_queue_works_in_it(database_url: str) -> None:
+async def test_the_queue_works_in_a_migrated_database(database_url: str) -> None:
     app = procrastinate.App(connector=PsycopgConnector(conninfo=libpq_url(database_url)))
 
     @app.task(name="count")
@@ -100,13 +100,13 @@ async def test_the_queue_works_in_it(database_url: str) -> None:
         assert await app.job_manager.get_job_status_async(job) == procrastinate.jobs.Status.SUCCEEDED
 
 
-def test_the_queue_says_its_version(database_url: str) -> None:
+def test_the_schema_of_the_queue_has_the_installed_version(database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url)) as connection:
         row = connection.execute("SELECT obj_description('procrastinate_jobs'::regclass)").fetchone()
     assert row == (f"procrastinate {procrastinate.__version__}",)
 
 
-async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engine: AsyncEngine) -> None:
+async def test_counts_migrated_from_an_older_index_equal_published_counts(engine: AsyncEngine) -> None:
     made = await make_sae(engine, features=80)
     assert made.sae.index
     forgotten = "UPDATE feature_index SET density_counts = '{}', dead = 0, health = '{}'"
@@ -124,9 +124,7 @@ async def test_what_is_counted_of_an_older_index_is_what_publishing_counts(engin
 
 
 @pytest.mark.parametrize(("number", "stage"), [("0005", INDEXING[-1]), ("0006", COMPARISON[0])])
-async def test_a_run_of_before_finds_the_stages_that_were_added(
-    engine: AsyncEngine, number: str, stage: StageSpec
-) -> None:
+async def test_runs_from_before_a_new_stage_receive_it(engine: AsyncEngine, number: str, stage: StageSpec) -> None:
     *indexing, added = (Stage(entry.name, entry.title, unit=entry.unit) for entry in (*INDEXING, stage))
     sessions = create_sessionmaker(engine)
     async with transaction(sessions) as session:

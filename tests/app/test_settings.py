@@ -22,7 +22,7 @@ def test_a_bare_environment_gives_the_defaults() -> None:
     assert settings.author
 
 
-def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_overrides_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SEESAE_HOME", str(tmp_path))
     monkeypatch.setenv("SEESAE_PORT", "9001")
     monkeypatch.setenv("SEESAE_LOG_LEVEL", "WARNING")
@@ -33,7 +33,7 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert settings.author
 
 
-def test_paths_hold_in_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEESAE_HOME", "~/sae")
     monkeypatch.setenv("SEESAE_ARTIFACTS", "weights")
@@ -52,7 +52,7 @@ def test_paths_hold_in_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("SEESAE_PROBE_MAX_TOKENS", "0"),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_its_variable(
+def test_an_invalid_value_is_reported_in_one_line_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -69,5 +69,5 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(load_settings())
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from app.paths import STATIC, TEMPLATES
 from app.queries.saes import list_saes
-from app.web import rendering
+from app.web import rendering, static
 from app.web.dependencies import Session
 from app.web.rendering import render
 from tests.factories import Synthetic
@@ -51,9 +51,9 @@ SHEET = ".widths { list-style: none; }\n"
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Templates and static files with the new ones among them."""
-    for folder, name in ((TEMPLATES, "TEMPLATES"), (STATIC, "STATIC")):
+    for folder, module, name in ((TEMPLATES, rendering, "TEMPLATES"), (STATIC, static, "STATIC")):
         copy = shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("vendor"))
-        monkeypatch.setattr(rendering, name, copy)
+        monkeypatch.setattr(module, name, copy)
         (copy / "vendor").symlink_to(folder / "vendor") if (folder / "vendor").exists() else None
     page, sheet = tmp_path / "templates" / "widths" / "page.html", tmp_path / "static" / "css" / "widths.css"
     page.parent.mkdir()
@@ -66,7 +66,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     rendering.environment.cache_clear()
-    rendering.static_url.cache_clear()
+    static.static_url.cache_clear()
 
 
 async def test_a_new_page_is_served_with_its_stylesheet(client: httpx.AsyncClient, made: Synthetic) -> None:

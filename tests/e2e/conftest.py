@@ -10,23 +10,25 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import transaction
+from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.main import create_app
 from app.queries.examples import get_examples
 from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
-from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish
 from tests.comparing import compare
+from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
 from tests.factories import add_label, add_run, make_sae
 
@@ -50,14 +52,14 @@ _PLACES = (
 
 
 def chromium() -> str | None:
-    """Where Chromium is, or None."""
+    """Path of Chromium, or None."""
     named = os.environ.get("SEESAE_TEST_CHROMIUM")
     return next((found for place in ([named] if named else _PLACES) if (found := shutil.which(place))), None)
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A Chromium of its own for each test, with a fresh profile."""
+@pytest.fixture(scope="session")
+async def shared_browser() -> AsyncIterator[Browser]:
+    """One Chromium for the whole session."""
     executable = chromium()
     if executable is None:
         pytest.skip("no Chromium: install Debian's chromium, or name one in SEESAE_TEST_CHROMIUM")
@@ -67,8 +69,16 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture
+async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
+    """The browser of the session; a test's contexts, each of which is a fresh profile, are closed after it."""
+    yield shared_browser
+    for context in shared_browser.contexts:
+        await context.close()
+
+
 class Problems(list[str]):
-    """What a page complained about: script errors, policy violations, files that did not load."""
+    """Complaints of a page: script errors, policy violations, files that did not load."""
 
     def watch(self, page: Page) -> None:
         page.on("console", self._message)
@@ -79,7 +89,7 @@ class Problems(list[str]):
             self.append(f"{message.text} ({message.location.get('url', '')})")
 
     def forgive(self, text: str) -> None:
-        """Take back complaints with `text` in them, of which there must be at least one."""
+        """Drop the complaints that contain `text`; there must be at least one."""
         kept = [each for each in self if text not in each]
         assert len(kept) < len(self), f"nothing to forgive: {list(self)}"
         self[:] = kept
@@ -154,23 +164,70 @@ def live(settings: Settings, serve: Callable[[FastAPI], str]) -> str:
     return serve(create_app(settings))
 
 
+@pytest.fixture(scope="session")
+def made_options() -> dict[str, Any]:
+    return {"slug": "tiny-l1-batchtopk-60", "features": 60, "sequences": 80, "length": 48}
+
+
+@pytest.fixture(scope="session")
+def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
+    """A tiny model with an SAE, which the inference service loads."""
+    return make_dictionary(tmp_path_factory.mktemp("dictionary"))
+
+
+@contextmanager
+def serving_inference(settings: Settings, dictionary: Dictionary) -> Iterator[Settings]:
+    """Serve inference from `dictionary`; yields the settings of a site that asks it."""
+    secret = SecretStr("a secret of tests")
+    inference = dictionary.settings.model_copy(
+        update={"database_url": settings.database_url, "inference_secret": secret}
+    )
+    with serving(server.create_app(inference)) as url:
+        yield settings.model_copy(update={"inference_url": url, "inference_secret": secret})
+
+
+@contextmanager
+def serving_with_inference(settings: Settings, dictionary: Dictionary) -> Iterator[str]:
+    """Serve the site of `settings` and the inference service that answers its probes; yields the site's address."""
+    with serving_inference(settings, dictionary) as answering, serving(create_app(answering)) as address:
+        yield address
+
+
 @pytest.fixture
-async def site(
-    engine: AsyncEngine,
-    sessionmaker: async_sessionmaker[AsyncSession],
-    settings: Settings,
-    tmp_path: Path,
+def site(request: pytest.FixtureRequest) -> Site:
+    """The site that `tests.e2e.pages` visits: shared by the tests that only read, and otherwise the test's own."""
+    return request.getfixturevalue("shared_site" if only_reads(request) else "own_site")
+
+
+@pytest.fixture(scope="session")
+async def shared_site(
+    postgres_url: str, dictionary: Dictionary, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Site]:
-    """The site with something in every corner of it, and inference over a tiny model: what `tests.e2e.pages` visits."""
-    dictionary = make_dictionary(tmp_path)
+    with contextmanager(create_database)(postgres_url) as url:
+        engine = create_engine(url)
+        names = await fill_site(engine, dictionary)
+        await engine.dispose()
+        settings = Settings(database_url=as_reader(url), home=tmp_path_factory.mktemp("site"), author="ada")
+        with serving_with_inference(settings, dictionary) as address:
+            yield Site(address, names)
+
+
+@pytest.fixture
+async def own_site(engine: AsyncEngine, settings: Settings, dictionary: Dictionary) -> AsyncIterator[Site]:
+    names = await fill_site(engine, dictionary)
+    with serving_with_inference(settings, dictionary) as address:
+        yield Site(address, names)
+
+
+async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, str]:
+    """Put something into every corner of a site; return what the `{names}` in the addresses of its pages stand for."""
     model = replace(dictionary.row.model, name="tiny-live")  # another than the made-up one that is called tiny
-    dictionary = replace(dictionary, row=replace(dictionary.row, model=model))
-    live = await publish(engine, dictionary)
+    live = await publish(engine, replace(dictionary, row=replace(dictionary.row, model=model)))
     bare = await make_sae(engine, slug="bare", publish=False)
     made = await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
     narrow = await make_sae(engine, slug="tiny-l1-batchtopk-24", features=24, sequences=80, length=48)
     await compare(engine, narrow, made)
-    async with transaction(sessionmaker) as session:
+    async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
         await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
         done = await add_run(session, made.sae)
@@ -179,25 +236,15 @@ async def site(
         examples = await get_examples(session, made.sae, 1)
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
         kept = await create_list(session, ListText("Music", "What belongs to an orchestra."), items, actor=Actor("ada"))
-    secret = SecretStr("a secret of this test")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with ExitStack() as running_servers:
-        url = running_servers.enter_context(serving(server.create_app(inference)))
-        answering = settings.model_copy(update={"inference_url": url, "inference_secret": secret})
-        yield Site(
-            running_servers.enter_context(serving(create_app(answering))),
-            {
-                "sae": made.sae.slug,
-                "narrow": narrow.sae.slug,
-                "list": kept.public_id,
-                "bare": bare.sae.slug,
-                "live": live.slug,
-                "done": str(done.id),
-                "failed": str(failed.id),
-                "running": str(running.id),
-                "sequence": str(examples[0].sequence),
-                "dead": str(made.sae.d_sae - 1),
-            },
-        )
+    return {
+        "sae": made.sae.slug,
+        "narrow": narrow.sae.slug,
+        "list": kept.public_id,
+        "bare": bare.sae.slug,
+        "live": live.slug,
+        "done": str(done.id),
+        "failed": str(failed.id),
+        "running": str(running.id),
+        "sequence": str(examples[0].sequence),
+        "dead": str(made.sae.d_sae - 1),
+    }

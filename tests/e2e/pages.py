@@ -12,7 +12,7 @@ from playwright.async_api import Page, Response, expect
 DRAWN = """() => [...document.querySelectorAll("[data-chart]")]
   .filter((box) => { const { top, bottom } = box.getBoundingClientRect(); return top < innerHeight && bottom > 0; })
   .every((box) => box.querySelector(".main-svg"))"""
-"""Whether every chart within the window is drawn; others wait until somebody comes near."""
+"""True once every chart within the window is drawn; the others wait until they are scrolled near."""
 PROMPT = "It was the best of times,\nit was the worst of times."
 
 
@@ -33,11 +33,11 @@ class Visit:
     """`{sae}` has an index, `{bare}` none, `{live}` answers probes; `{done}`, `{failed}` and `{running}` are runs."""
     status: int = 200
     then: Callable[[Page], Awaitable[None]] | None = None
-    """What to do there, for a state that has no address of its own."""
+    """Steps on the page, for a state that has no address of its own."""
     scripts: bool = False
-    """Whether the state needs JavaScript."""
+    """True for a state that needs JavaScript."""
     ready: str = ""
-    """What a script puts there last, as a selector."""
+    """Selector of the element that a script adds last."""
 
 
 async def _probe(page: Page) -> None:
@@ -129,7 +129,7 @@ EMPTY = [
     Visit("lists, before the first", "/lists"),
     Visit("compare, before the first SAE", "/compare"),
 ]
-"""What a site shows in which nothing has been made yet."""
+"""Pages of a site without any content."""
 
 
 async def visit(page: Page, site: Site, to: Visit) -> Response:

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.e2e.pages import EMPTY, PAGES, Site, Visit, visit
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 VENDOR = Path(__file__).parent / "vendor"
 (AXE,) = json.loads((VENDOR / "manifest.json").read_text())
@@ -55,7 +55,7 @@ WATCH_SHIFT = """() => {
 }"""
 
 
-def test_axe_is_what_its_manifest_says() -> None:
+def test_vendored_axe_matches_its_manifest() -> None:
     content = (VENDOR / AXE["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == AXE["sha256"]
     assert AXE["version"] in AXE["file"]
@@ -63,11 +63,11 @@ def test_axe_is_what_its_manifest_says() -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-async def test_axe_finds_nothing_on_any_page(browser: Browser, site: Site, width: int) -> None:
+async def test_axe_finds_no_violation_on_any_page(browser: Browser, site: Site, width: int) -> None:
     refuse(await violations(browser, site, PAGES, width))
 
 
-async def test_axe_finds_nothing_before_anything_is_made(browser: Browser, live: str) -> None:
+async def test_axe_finds_no_violation_on_an_empty_site(browser: Browser, live: str) -> None:
     refuse([each for width in WIDTHS for each in await violations(browser, Site(live, {}), EMPTY, width)])
 
 
@@ -77,7 +77,7 @@ def refuse(found: Sequence[str]) -> None:
 
 
 async def violations(browser: Browser, site: Site, visits: Sequence[Visit], width: int) -> list[str]:
-    """What axe-core finds, a line for each element, in both themes."""
+    """Violations that axe-core finds in both themes, one line per element."""
     context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page = await context.new_page()
     axe = (VENDOR / AXE["file"]).read_text()
@@ -110,7 +110,7 @@ def lines(broken: Sequence[dict[str, Any]]) -> list[str]:
 # --- keyboard
 
 
-async def test_the_skip_link_comes_first_and_leads_past_the_header(page: Page, site: Site) -> None:
+async def test_skip_link_is_first_and_moves_focus_past_the_header(page: Page, site: Site) -> None:
     await page.goto(f"{site.url}/saes/{site.names['sae']}/features")
     await page.keyboard.press("Tab")
     skip = page.locator(".skip")
@@ -122,7 +122,9 @@ async def test_the_skip_link_comes_first_and_leads_past_the_header(page: Page, s
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-async def test_focus_goes_down_the_feature_page_and_is_always_seen(browser: Browser, site: Site, width: int) -> None:
+async def test_focus_order_of_the_feature_page_goes_down_and_focus_is_visible(
+    browser: Browser, site: Site, width: int
+) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page = await context.new_page()
     await page.goto(f"{site.url}/saes/{site.names['sae']}/features/1?label=1")
@@ -143,7 +145,7 @@ async def test_focus_goes_down_the_feature_page_and_is_always_seen(browser: Brow
         assert not rises, column
 
 
-async def test_the_dialog_of_keys_gives_focus_back(page: Page, site: Site) -> None:
+async def test_closing_the_keys_dialog_restores_focus(page: Page, site: Site) -> None:
     await page.goto(site.url)
     opener = page.locator("[data-open-keys]")
     await opener.focus()
@@ -159,7 +161,7 @@ async def test_the_dialog_of_keys_gives_focus_back(page: Page, site: Site) -> No
     await expect(row).to_be_focused()
 
 
-async def test_single_keys_can_be_switched_off_in_every_tab(page: Page, context: BrowserContext, site: Site) -> None:
+async def test_switching_off_single_keys_applies_to_all_tabs(page: Page, context: BrowserContext, site: Site) -> None:
     other = await context.new_page()
     for tab in (page, other):
         await tab.goto(f"{site.url}/saes/{site.names['sae']}/features/2")
@@ -182,7 +184,7 @@ async def test_single_keys_can_be_switched_off_in_every_tab(page: Page, context:
     await expect(other.locator("#explanation")).to_be_focused()
 
 
-async def test_the_note_on_a_token_can_be_pointed_at_and_put_away(page: Page, site: Site) -> None:
+async def test_token_tooltip_is_hoverable_and_dismissible(page: Page, site: Site) -> None:
     await page.goto(site.url + "/saes/{sae}/features/1/examples/{sequence}".format_map(site.names))
     token, tip = page.locator(".strip .t.top").first, page.locator("#tip")
     await token.hover()
@@ -198,7 +200,7 @@ async def test_the_note_on_a_token_can_be_pointed_at_and_put_away(page: Page, si
 # --- motion, colours, long work
 
 
-async def test_nothing_moves_for_people_who_want_that(browser: Browser, site: Site) -> None:
+async def test_reduced_motion_disables_all_animation(browser: Browser, site: Site) -> None:
     context = await browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     page = await context.new_page()
     for each in PAGES:
@@ -210,7 +212,7 @@ async def test_nothing_moves_for_people_who_want_that(browser: Browser, site: Si
     assert await moving.evaluate(MOVING), "the check would see what does move"
 
 
-async def test_shades_are_told_apart_without_colours(browser: Browser, site: Site) -> None:
+async def test_shades_differ_in_forced_colours_mode(browser: Browser, site: Site) -> None:
     context = await browser.new_context(forced_colors="active")
     page = await context.new_page()
     await page.goto(site.url + "/saes/{sae}/features/1/examples/{sequence}".format_map(site.names))
@@ -225,7 +227,7 @@ async def test_shades_are_told_apart_without_colours(browser: Browser, site: Sit
     assert lines == ["underline dotted 1px", "underline solid 1px", "underline solid 3px"]
 
 
-async def test_features_that_share_a_prompt_differ_in_more_than_hue(page: Page, site: Site) -> None:
+async def test_pinned_features_differ_in_more_than_hue(page: Page, site: Site) -> None:
     await visit(page, site, next(each for each in PAGES if each.name == "probe, result"))
     for i in range(1, 6):
         await page.locator(".ranks [data-pin]").nth(i).click()
@@ -238,8 +240,10 @@ async def test_features_that_share_a_prompt_differ_in_more_than_hue(page: Page, 
     assert set(shared) <= set(drawn)
 
 
-@pytest.mark.parametrize("name", ["features", "probe", "feature, label form"])
-async def test_long_work_says_what_it_does_without_moving_the_page(page: Page, site: Site, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["features", "probe", pytest.param("feature, label form", marks=pytest.mark.own_database)]
+)
+async def test_slow_requests_report_progress_without_layout_shift(page: Page, site: Site, name: str) -> None:
     await visit(page, site, next(each for each in PAGES if each.name == name))
     go = asyncio.Event()
 

@@ -1,22 +1,15 @@
 """Features by example in a real browser, over a real tiny model, SAE and inference service."""
 
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from fastapi import FastAPI
 from playwright.async_api import Browser, Page, expect
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.inference import server
-from app.main import create_app
 from app.settings import Settings
-from tests.app.inference.dictionaries import make_dictionary, publish
-from tests.e2e.conftest import Problems, serving
+from tests.app.inference.dictionaries import Dictionary, publish
+from tests.e2e.conftest import Problems, serving_with_inference
 from tests.factories import make_sae
 
 pytestmark = pytest.mark.browser
@@ -24,24 +17,16 @@ pytestmark = pytest.mark.browser
 TEXT = "It was the best of times, it was the worst of times."
 
 
-async def test_paste_choose_tokens_and_open_a_feature(
+async def test_paste_text_choose_tokens_and_open_a_feature(
     page: Page,
     problems: Problems,
     browser: Browser,
     engine: AsyncEngine,
     settings: Settings,
-    serve: Callable[[FastAPI], str],
-    tmp_path: Path,
+    dictionary: Dictionary,
 ) -> None:
-    dictionary = make_dictionary(tmp_path)
     sae = await publish(engine, dictionary)
-    secret = SecretStr("a secret of this test")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with ExitStack() as running:
-        url = running.enter_context(serving(server.create_app(inference)))
-        site = serve(create_app(settings.model_copy(update={"inference_url": url, "inference_secret": secret})))
+    with serving_with_inference(settings, dictionary) as site:
         address = f"{site}/saes/{sae.slug}/features/by-example"
 
         await page.goto(f"{site}/saes/{sae.slug}/features")
@@ -49,7 +34,7 @@ async def test_paste_choose_tokens_and_open_a_feature(
         await expect(page).to_have_url(address)
         assert await page.input_value("#max_density") == "0.01"
 
-        # The default range leaves nothing of this dense little SAE; widening it asks again by itself.
+        # The default range leaves nothing of this dense little SAE; widening it searches again automatically.
         await page.keyboard.press("/")
         await page.keyboard.type(TEXT)
         await page.keyboard.press("Control+Enter")
@@ -109,7 +94,7 @@ async def test_paste_choose_tokens_and_open_a_feature(
         await expect(page).to_have_url(f"{site}/saes/{sae.slug}/features/{number}")
 
 
-async def test_cards_are_moved_over_and_a_contradiction_stands_in_their_place(
+async def test_keys_move_over_cards_and_a_contradictory_filter_replaces_them_with_an_error(
     page: Page, problems: Problems, live: str, engine: AsyncEngine
 ) -> None:
     await make_sae(engine, slug="wide", features=70)

@@ -8,15 +8,15 @@ from tests.comparing import NARROW, WIDE, make_pair
 from tests.e2e.conftest import Problems
 from tests.e2e.test_pages import DRAWN, OVERFLOW, SHIFT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 
-@pytest.fixture(autouse=True)
-async def _pair(engine: AsyncEngine) -> None:
-    await make_pair(engine)
+@pytest.fixture(scope="module", autouse=True)
+async def _pair(module_engine: AsyncEngine) -> None:
+    await make_pair(module_engine)
 
 
-async def test_which_features_of_the_wider_sae_split_this_one(page: Page, live: str) -> None:
+async def test_feature_page_leads_to_the_features_that_split_it_and_back(page: Page, live: str) -> None:
     await page.goto(f"{live}/saes/{NARROW}/features/12")
     others = page.get_by_role("region", name="In other SAEs of this model")
     await expect(others).to_contain_text("split into")
@@ -37,7 +37,7 @@ async def test_which_features_of_the_wider_sae_split_this_one(page: Page, live: 
     await page.wait_for_url(f"{live}/compare?a={NARROW}&b={WIDE}&feature=12")
 
 
-async def test_from_an_sae_to_what_another_splits(page: Page, live: str) -> None:
+async def test_overview_leads_to_the_features_that_another_sae_splits(page: Page, live: str) -> None:
     await page.goto(f"{live}/saes/{NARROW}")
     await page.get_by_role("navigation", name="This SAE").get_by_role("link", name="Compare").click()
     await page.select_option("#b", WIDE)
@@ -58,7 +58,7 @@ async def test_from_an_sae_to_what_another_splits(page: Page, live: str) -> None
     await page.wait_for_url(first)
 
 
-async def test_a_long_list_goes_on_in_place(page: Page, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_button_extends_a_long_list_in_place(page: Page, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.web.pages.compare._PAGE", 20)
     address = f"{live}/compare?a={NARROW}&b={WIDE}&show=only-b"
     await page.goto(address)
@@ -69,7 +69,7 @@ async def test_a_long_list_goes_on_in_place(page: Page, live: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-async def test_no_page_complains_shifts_or_scrolls_sideways(
+async def test_compare_pages_have_no_console_errors_shifts_or_horizontal_scroll(
     browser: Browser, live: str, problems: Problems, width: int, theme: str
 ) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -87,7 +87,7 @@ async def test_no_page_complains_shifts_or_scrolls_sideways(
         assert await page.evaluate(OVERFLOW) == 0, address
 
 
-async def test_without_javascript_everything_is_there(browser: Browser, live: str) -> None:
+async def test_compare_works_without_javascript(browser: Browser, live: str) -> None:
     context = await browser.new_context(java_script_enabled=False)
     page = await context.new_page()
     await page.goto(f"{live}/compare")

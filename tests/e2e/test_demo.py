@@ -74,7 +74,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def result(environment: dict[str, str]) -> dict[str, Any]:
-    """What `seesae demo --no-serve --json` ends with."""
+    """The JSON line that `seesae demo --no-serve --json` ends with."""
     command = [sys.executable, "-m", "app.cli", "demo", *OPTIONS, "--no-serve", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def brute(result: dict[str, Any], home: Path, model: LanguageModel, sequences: S
     return np.where(sequences.counted[:, :, None], np.concatenate(rows), 0)
 
 
-def test_the_demo_ends_with_what_it_made(result: dict[str, Any]) -> None:
+def test_demo_prints_a_summary_of_its_sae(result: dict[str, Any]) -> None:
     assert list(result) == ["sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "seconds"]
     assert result["sae"] == SLUG
     assert (result["features"], result["tokens"]) == (512, 8192)
@@ -147,21 +147,23 @@ def test_the_demo_ends_with_what_it_made(result: dict[str, Any]) -> None:
     assert list(result["seconds"]) == STAGES
 
 
-def test_the_second_demo_is_up_in_seconds(demo: Demo) -> None:
+def test_second_demo_serves_within_seconds(demo: Demo) -> None:
     assert demo.seconds < 20
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/saes/{sae}", "/saes/{sae}/features", "/saes/{sae}/features/3", "/saes/{sae}/probe", "/runs"]
 )
-def test_pages_answer(demo: Demo, path: str) -> None:
+def test_demo_pages_return_200(demo: Demo, path: str) -> None:
     answer = httpx.get(demo.url + path.format(sae=SLUG), timeout=30)
     assert answer.status_code == 200
     assert (SLUG if "{sae}" in path or path == "/" else "Demo: 512 features") in answer.text
 
 
 @pytest.mark.parametrize("feature", [0, 7, 101, 511])
-def test_a_feature_agrees_with_brute_force(demo: Demo, brute: np.ndarray, sequences: Sequences, feature: int) -> None:
+def test_feature_statistics_agree_with_brute_force(
+    demo: Demo, brute: np.ndarray, sequences: Sequences, feature: int
+) -> None:
     shown = httpx.get(f"{demo.api}/features/{feature}", timeout=30).json()
     values = brute[:, :, feature]
     active = values[values > 0]
@@ -179,7 +181,7 @@ def test_a_feature_agrees_with_brute_force(demo: Demo, brute: np.ndarray, sequen
     assert stored == pytest.approx(values[top["sequence"], : len(stored)].tolist(), rel=1e-3, abs=1e-3)
 
 
-def test_a_probe_of_a_sequence_gives_what_the_index_stored(demo: Demo) -> None:
+def test_live_probe_agrees_with_the_stored_activations(demo: Demo) -> None:
     """Live inference against the index, for the strongest sequence of several features."""
     compared = 0
     for feature in range(0, 512, 32):

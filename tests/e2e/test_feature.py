@@ -1,41 +1,30 @@
 """One feature in a real browser, over a real model, SAE and activation store: drawing by a click, trying sentences."""
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.inference import server
-from app.main import create_app
 from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, activations, make_dictionary, publish
-from tests.e2e.conftest import Problems, serving
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
+from tests.e2e.conftest import Problems, serving_with_inference
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-async def address(engine: AsyncEngine, settings: Settings, tmp_path: Path) -> AsyncIterator[str]:
-    """Of the feature that fires most often."""
-    dictionary = make_dictionary(tmp_path)
+async def address(engine: AsyncEngine, settings: Settings, dictionary: Dictionary) -> AsyncIterator[str]:
+    """Address of the feature that is active most often."""
     sae = await publish(engine, dictionary, with_store=True)
     number = int(sum((activations(dictionary, text) > 0).sum(dim=0) for text in CORPUS).argmax())
-    secret = SecretStr("a secret of this test")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with ExitStack() as running:
-        url = running.enter_context(serving(server.create_app(inference)))
-        answering = settings.model_copy(update={"inference_url": url, "inference_secret": secret})
-        site = running.enter_context(serving(create_app(answering)))
+    with serving_with_inference(settings, dictionary) as site:
         yield f"{site}/saes/{sae.slug}/features/{number}"
 
 
-async def test_a_click_on_a_bar_draws_from_its_range(page: Page, problems: Problems, address: str) -> None:
+async def test_click_on_a_histogram_bar_samples_examples_of_its_range(
+    page: Page, problems: Problems, address: str
+) -> None:
     await page.goto(address)
     chart = page.locator("[data-pick]")
     await chart.scroll_into_view_if_needed()
@@ -64,9 +53,7 @@ async def test_a_click_on_a_bar_draws_from_its_range(page: Page, problems: Probl
     assert problems == []
 
 
-async def test_sentences_are_tried_and_kept_in_the_address_only_on_request(
-    page: Page, problems: Problems, address: str
-) -> None:
+async def test_own_sentences_enter_the_address_only_on_request(page: Page, problems: Problems, address: str) -> None:
     await page.goto(address)
     await page.fill("#try-text", "It was the best of times,\n<b>it</b> was the worst of times.")
     await page.locator("#try-text").press("Control+Enter")

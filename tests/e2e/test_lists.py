@@ -4,24 +4,18 @@ import re
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.e2e.conftest import Problems
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
 
 
 def numbers(page: Page) -> Locator:
     return page.locator("#items .feature-number")
 
 
-async def test_from_a_feature_to_a_list_that_others_see(
+async def test_make_fill_order_and_share_a_list(
     page: Page, live: str, made: Synthetic, browser: Browser, problems: Problems
 ) -> None:
     base = f"{live}/saes/{made.sae.slug}/features"
@@ -84,7 +78,9 @@ async def test_from_a_feature_to_a_list_that_others_see(
     await expect(elsewhere.locator(".item-text")).to_have_text(["the first", "wide\nand slow"])
 
 
-async def test_two_tabs_lose_no_note(page: Page, live: str, made: Synthetic, problems: Problems) -> None:
+async def test_conflicting_edits_in_two_tabs_show_both_notes(
+    page: Page, live: str, made: Synthetic, problems: Problems
+) -> None:
     await page.request.post(f"{live}/lists", form={"name": "Rivers", "sae": made.sae.slug, "features": "1,2"})
     await page.goto(f"{live}/lists")
     await page.locator(".list-row").click()
@@ -107,7 +103,7 @@ async def test_two_tabs_lose_no_note(page: Page, live: str, made: Synthetic, pro
     problems.forgive("409")
 
 
-async def test_the_place_on_the_page_is_kept(page: Page, live: str, made: Synthetic) -> None:
+async def test_scroll_position_is_kept_after_an_edit(page: Page, live: str, made: Synthetic) -> None:
     features = ",".join(map(str, range(60)))
     await page.request.post(f"{live}/lists", form={"name": "All", "sae": made.sae.slug, "features": features})
     await page.goto(f"{live}/lists")
@@ -126,9 +122,7 @@ async def test_the_place_on_the_page_is_kept(page: Page, live: str, made: Synthe
     assert await page.evaluate("scrollY") == before
 
 
-async def test_without_javascript_a_list_is_kept(
-    browser: Browser, live: str, made: Synthetic, problems: Problems
-) -> None:
+async def test_lists_work_without_javascript(browser: Browser, live: str, made: Synthetic, problems: Problems) -> None:
     page = await (await browser.new_context(java_script_enabled=False)).new_page()
     await page.goto(f"{live}/lists")
     await page.fill("#name", "Rivers")

@@ -2,16 +2,10 @@
 
 import pytest
 from playwright.async_api import Page, expect
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic
 
-pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 
 @pytest.fixture
@@ -21,7 +15,7 @@ async def map_page(page: Page, live: str, made: Synthetic) -> Page:
     return page
 
 
-async def test_keys_go_from_point_to_point_and_open_one(map_page: Page, made: Synthetic) -> None:
+async def test_arrow_keys_move_between_points_and_enter_opens_one(map_page: Page, made: Synthetic) -> None:
     await map_page.focus("canvas")
     await map_page.keyboard.press("ArrowRight")
     tip = map_page.locator("[data-map-tip]")
@@ -35,7 +29,7 @@ async def test_keys_go_from_point_to_point_and_open_one(map_page: Page, made: Sy
     await map_page.wait_for_url(f"**/saes/{made.sae.slug}/features/{named}")
 
 
-async def test_the_lasso_gathers_what_it_surrounds(map_page: Page) -> None:
+async def test_lasso_selects_the_points_inside_it(map_page: Page) -> None:
     await map_page.click("[data-map-lasso]")
     box = await map_page.locator("canvas").bounding_box()
     assert box
@@ -53,7 +47,7 @@ async def test_the_lasso_gathers_what_it_surrounds(map_page: Page) -> None:
     await expect(map_page.locator("[data-map-chosen]")).to_be_hidden()
 
 
-async def test_the_address_says_what_is_shown(map_page: Page) -> None:
+async def test_axes_and_colour_are_kept_in_the_address(map_page: Page) -> None:
     await map_page.check("[data-map-axes][value=rate]")
     await map_page.select_option("[data-map-colour]", "topic")
     await map_page.wait_for_url("**/map?axes=rate&colour=topic")
@@ -64,7 +58,7 @@ async def test_the_address_says_what_is_shown(map_page: Page) -> None:
     await expect(map_page.locator("[data-map-note]")).to_contain_text("dead feature")
 
 
-async def test_the_overview_shows_points_once_they_are_in_sight(page: Page, live: str, made: Synthetic) -> None:
+async def test_overview_draws_maps_when_scrolled_into_view(page: Page, live: str, made: Synthetic) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}")
     await page.locator("#rate").scroll_into_view_if_needed()
     await expect(page.locator("[data-map][data-ready]")).to_have_count(2)

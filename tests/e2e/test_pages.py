@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import transaction
+from app.db import create_sessionmaker, transaction
 from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
 from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
@@ -14,7 +14,7 @@ from tests.e2e.conftest import Problems
 from tests.e2e.pages import DRAWN
 from tests.factories import Synthetic, add_label, add_run, make_sae
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 SHIFT = """() => new Promise((resolve) => {
   let sum = 0;
@@ -26,16 +26,11 @@ SHIFT = """() => new Promise((resolve) => {
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
-
-
-@pytest.fixture
-async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> list[str]:
+@pytest.fixture(scope="module")
+async def addresses(module_made: Synthetic, module_engine: AsyncEngine) -> list[str]:
     """Every page there is, in each of its states."""
-    bare = await make_sae(engine, slug="bare", publish=False)
-    async with transaction(sessionmaker) as session:
+    made, bare = module_made, await make_sae(module_engine, slug="bare", publish=False)
+    async with transaction(create_sessionmaker(module_engine)) as session:
         await add_label(session, made.sae, 1, "words about " + "a very long thing of which there is much to say " * 6)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
@@ -68,7 +63,7 @@ async def addresses(made: Synthetic, engine: AsyncEngine, sessionmaker: async_se
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-async def test_no_page_complains_shifts_or_scrolls_sideways(
+async def test_pages_have_no_console_errors_shifts_or_horizontal_scroll(
     browser: Browser, live: str, addresses: list[str], problems: Problems, width: int, theme: str
 ) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -84,7 +79,8 @@ async def test_no_page_complains_shifts_or_scrolls_sideways(
         assert await page.evaluate("document.documentElement.dataset.theme") == theme
 
 
-async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_search_open_and_label_a_feature_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
     base = f"{live}/saes/{made.sae.slug}"
     await page.goto(f"{base}/features")
     await page.keyboard.press("/")
@@ -129,7 +125,7 @@ async def test_search_open_and_label_by_keyboard(page: Page, live: str, made: Sy
     await expect(page.locator(".feature-label")).to_have_text(["strings"])
 
 
-async def test_examples_open_in_place_and_say_what_is_under_the_pointer(page: Page, live: str, made: Synthetic) -> None:
+async def test_examples_open_in_place_with_a_tooltip_per_token(page: Page, live: str, made: Synthetic) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}/features/1")
     line = page.locator(".example-line").first
     await line.click()
@@ -151,7 +147,7 @@ async def test_examples_open_in_place_and_say_what_is_under_the_pointer(page: Pa
     await expect(strip).to_be_visible()
 
 
-async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: Synthetic) -> None:
+async def test_more_button_and_bracket_keys_page_through_features(page: Page, live: str, made: Synthetic) -> None:
     base = f"{live}/saes/{made.sae.slug}"
     await page.goto(f"{base}/features?sort=index")
     await expect(page.locator(".feature-row")).to_have_count(50)
@@ -172,7 +168,7 @@ async def test_features_are_paged_by_keys_and_more(page: Page, live: str, made: 
     await expect(page.locator("#keys")).to_be_hidden()
 
 
-async def test_theme_is_remembered_and_charts_follow(page: Page, live: str, made: Synthetic) -> None:
+async def test_theme_is_remembered_and_applies_to_charts(page: Page, live: str, made: Synthetic) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}")
     await page.wait_for_function(DRAWN)
     bar = page.locator(".chart-box .point path").first
@@ -184,7 +180,7 @@ async def test_theme_is_remembered_and_charts_follow(page: Page, live: str, made
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-async def test_probe_says_that_inference_is_down_and_keeps_the_text(
+async def test_probe_reports_that_inference_is_down_and_keeps_the_text(
     page: Page, live: str, made: Synthetic, problems: Problems
 ) -> None:
     await page.goto(f"{live}/saes/{made.sae.slug}/probe")
@@ -197,7 +193,8 @@ async def test_probe_says_that_inference_is_down_and_keeps_the_text(
     problems.forgive("503")
 
 
-async def test_a_run_is_live(
+@pytest.mark.own_database
+async def test_run_page_updates_while_the_run_continues(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     async with transaction(sessionmaker) as session:
@@ -217,7 +214,8 @@ async def test_a_run_is_live(
     await expect(page.locator("[data-after-end]")).to_contain_text("0.830")
 
 
-async def test_the_first_page_follows_a_run_to_its_end(
+@pytest.mark.own_database
+async def test_home_page_follows_a_run_until_it_ends(
     page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
     async with transaction(sessionmaker) as session:
@@ -231,7 +229,8 @@ async def test_the_first_page_follows_a_run_to_its_end(
     await expect(page.locator(".sae-row")).to_contain_text("1")
 
 
-async def test_without_javascript_everything_is_there(
+@pytest.mark.own_database
+async def test_browse_label_and_probe_without_javascript(
     browser: Browser, live: str, made: Synthetic, problems: Problems
 ) -> None:
     context = await browser.new_context(java_script_enabled=False)

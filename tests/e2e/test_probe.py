@@ -1,43 +1,33 @@
 """The probe in a real browser, over a real tiny model, SAE and inference service; then with that service gone."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from playwright.async_api import Page, expect
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.inference import server
 from app.main import create_app
 from app.settings import Settings
-from tests.app.inference.dictionaries import make_dictionary, publish
-from tests.e2e.conftest import Problems, serving
+from tests.app.inference.dictionaries import Dictionary, publish
+from tests.e2e.conftest import Problems, serving_inference
 
 pytestmark = pytest.mark.browser
 
 PROMPT = "It was the best of times,\nit was the worst of times — and <b>nothing</b> more."
 
 
-async def test_probe_shade_compare_and_look_at_a_token(
+async def test_probe_pin_features_inspect_a_token_and_lose_inference(
     page: Page,
     problems: Problems,
     engine: AsyncEngine,
     settings: Settings,
     serve: Callable[[FastAPI], str],
-    tmp_path: Path,
+    dictionary: Dictionary,
 ) -> None:
-    dictionary = make_dictionary(tmp_path)
     sae = await publish(engine, dictionary)
-    secret = SecretStr("a secret of this test")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with ExitStack() as running:
-        url = running.enter_context(serving(server.create_app(inference)))
-        site = serve(create_app(settings.model_copy(update={"inference_url": url, "inference_secret": secret})))
+    with serving_inference(settings, dictionary) as answering:
+        site = serve(create_app(answering))
 
         await page.goto(f"{site}/saes/{sae.slug}/probe")
         await page.locator("[data-fill]").first.click()

@@ -5,31 +5,28 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, Request, expect
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db import create_sessionmaker
 from app.exchange import static_site
 from app.exchange.features import export_features
 from app.exchange.static_site import write_site
 from tests.e2e.conftest import Problems
 from tests.e2e.test_pages import OVERFLOW
-from tests.factories import make_sae
+from tests.factories import Synthetic
 
 pytestmark = pytest.mark.browser
 
 PAGES = ("index.html", "list/2.html", "features/1.html", "features/2.html")
 
 
-@pytest.fixture
-async def folder(
-    engine: AsyncEngine,
-    sessionmaker: async_sessionmaker[AsyncSession],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    monkeypatch.setattr(static_site, "ROWS", 30)
-    made = await make_sae(engine, features=60, sequences=80, length=48)
-    folder = tmp_path / "site"
-    await export_features(sessionmaker, made.sae.slug, write_site, folder, progress=lambda done, total: None)
+@pytest.fixture(scope="module")
+async def folder(module_made: Synthetic, module_engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("static") / "site"
+    sessionmaker = create_sessionmaker(module_engine)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(static_site, "ROWS", 30)
+        await export_features(sessionmaker, module_made.sae.slug, write_site, folder, progress=lambda done, total: None)
     return folder
 
 
@@ -45,7 +42,7 @@ async def asked(page: Page) -> AsyncIterator[list[str]]:
     yield found
 
 
-async def test_it_opens_from_a_disk_and_asks_for_nothing_else(page: Page, folder: Path, asked: list[str]) -> None:
+async def test_static_site_requests_nothing_outside_its_folder(page: Page, folder: Path, asked: list[str]) -> None:
     for name in PAGES:
         await page.goto((folder / name).as_uri())
     fonts = await page.evaluate(
@@ -57,7 +54,7 @@ async def test_it_opens_from_a_disk_and_asks_for_nothing_else(page: Page, folder
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-async def test_no_page_scrolls_sideways(
+async def test_static_pages_have_no_horizontal_scroll(
     browser: Browser, folder: Path, problems: Problems, width: int, theme: str
 ) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -69,7 +66,7 @@ async def test_no_page_scrolls_sideways(
         assert await page.evaluate("document.documentElement.dataset.theme") == theme
 
 
-async def test_the_list_is_searched_and_sorted(page: Page, folder: Path) -> None:
+async def test_static_list_can_be_searched_and_sorted(page: Page, folder: Path) -> None:
     await page.goto((folder / "index.html").as_uri())
     rows, note = page.locator(".feature-row"), page.locator("#list-note")
     await expect(rows).to_have_count(30)
@@ -101,7 +98,7 @@ async def test_the_list_is_searched_and_sorted(page: Page, folder: Path) -> None
     await expect(page.locator("#filters")).to_be_visible()
 
 
-async def test_an_example_opens_where_it_stands(page: Page, folder: Path) -> None:
+async def test_static_example_opens_in_place(page: Page, folder: Path) -> None:
     await page.goto((folder / "features" / "1.html").as_uri())
     whole = page.locator(".example .strip").first
     await expect(whole).to_be_hidden()
@@ -110,7 +107,7 @@ async def test_an_example_opens_where_it_stands(page: Page, folder: Path) -> Non
     await expect(whole.locator(".top").first).to_be_visible()
 
 
-async def test_it_reads_without_javascript(browser: Browser, folder: Path) -> None:
+async def test_static_site_works_without_javascript(browser: Browser, folder: Path) -> None:
     context = await browser.new_context(java_script_enabled=False)
     page = await context.new_page()
     await page.goto((folder / "index.html").as_uri())

@@ -10,6 +10,8 @@ from tests.factories import Synthetic, add_label, publish_features
 from tests.synthetic import make_features
 from tests.web.site import app_of
 
+pytestmark = pytest.mark.read_only
+
 PAGES = ["", "/features", "/features?sort=max&label=unlabelled", "/features/1", "/features/1?label=1"]
 
 
@@ -50,6 +52,7 @@ async def test_an_unchanged_page_of_features_reads_no_feature(
     assert not any("feature_match" in statement for statement in statements)
 
 
+@pytest.mark.own_database
 async def test_a_label_of_any_feature_changes_the_pages(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
 ) -> None:
@@ -59,6 +62,7 @@ async def test_a_label_of_any_feature_changes_the_pages(
     assert not {await tag(client, base + page) for page in PAGES[1:]} & set(before)
 
 
+@pytest.mark.own_database
 async def test_a_new_index_changes_the_pages(
     client: httpx.AsyncClient, made: Synthetic, base: str, engine: AsyncEngine
 ) -> None:

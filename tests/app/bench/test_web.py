@@ -33,8 +33,8 @@ def scratch_databases(server: str) -> set[str]:
         return {name for (name,) in rows}
 
 
-async def test_a_made_up_index_is_as_a_real_one(postgres_url: str) -> None:
-    """What numpy encoded is what Postgres read, and no array of a feature contradicts another."""
+async def test_synthetic_index_is_consistent(postgres_url: str) -> None:
+    """Postgres reads back what numpy encoded, and no array of a feature contradicts another."""
     with scratch_database(postgres_url, notify=lambda line: None) as url:
         await asyncio.to_thread(upgrade, url)
         engine = create_engine(url)
@@ -68,7 +68,7 @@ async def test_a_made_up_index_is_as_a_real_one(postgres_url: str) -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_the_command_answers_in_json_and_leaves_nothing() -> None:
+def test_bench_web_prints_json_and_drops_its_database() -> None:
     done = subprocess.run(
         [*COMMAND, "--seconds", "3", "--pause", "0.2", "--json"],
         capture_output=True,
@@ -86,7 +86,7 @@ def test_the_command_answers_in_json_and_leaves_nothing() -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_ctrl_c_leaves_nothing(postgres_url: str) -> None:
+def test_ctrl_c_drops_the_scratch_database(postgres_url: str) -> None:
     with subprocess.Popen([*COMMAND, "--seconds", "60"], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr
         for line in running.stderr:
@@ -96,12 +96,12 @@ def test_ctrl_c_leaves_nothing(postgres_url: str) -> None:
         assert running.wait(30) == 130
 
 
-def test_what_does_not_fit_is_refused(postgres_url: str) -> None:
+def test_a_plan_larger_than_the_disk_is_refused(postgres_url: str) -> None:
     with pytest.raises(UserError, match=r"features need .* GB .* are free"):
         check_disk(postgres_url, Plan(saes=1000, features=1_000_000_000))
 
 
-def test_what_a_killed_bench_left_is_dropped_and_what_is_in_use_is_not(postgres_url: str) -> None:
+def test_only_abandoned_scratch_databases_are_dropped(postgres_url: str) -> None:
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
         connection.execute("CREATE DATABASE seesae_bench_1")
     with scratch_database(postgres_url, notify=lambda line: None):

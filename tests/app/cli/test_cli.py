@@ -61,7 +61,7 @@ def test_help_of_a_command_has_an_example(command: str) -> None:
     assert re.search(rf"Examples?:\s+seesae {command}", shown.stdout)
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys; from app.cli import app; "
         "from typer.testing import CliRunner; CliRunner().invoke(app, ['--help']); "
@@ -71,7 +71,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-def test_following_a_run_does_not_load_torch() -> None:
+def test_following_a_run_does_not_import_torch() -> None:
     code = (
         "import sys, app.supervision.supervisor, app.cli.local_runs, app.pipeline, app.cli.run_display; "
         "print('torch' in sys.modules)"
@@ -104,7 +104,7 @@ def test_bad_usage_names_the_option() -> None:
     assert "--model" in plain(seesae("train", "--hook", "resid_post.1", "--corpus", "texts.txt").stderr)
 
 
-def test_a_setting_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_PORT", "eight thousand")
     result = seesae("doctor")
     assert result.exit_code == 1
@@ -113,7 +113,7 @@ def test_a_setting_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("process", ["web", "worker", "inference"])
-def test_a_process_alone_says_that_it_needs_a_database(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_reports_that_it_needs_a_database(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_INFERENCE_SECRET", "secret")
     result = seesae(process)
     assert result.exit_code == 1
@@ -121,7 +121,7 @@ def test_a_process_alone_says_that_it_needs_a_database(process: str, monkeypatch
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_an_unreachable_database_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_DATABASE_URL", "postgresql://somebody:hidden@127.0.0.1:9/none")
     result = seesae("db", "upgrade")
     assert result.exit_code == 1
@@ -130,6 +130,7 @@ def test_an_unreachable_database_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_train_index_and_evaluate_end_with_one_json_object(
     database_url: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +189,7 @@ def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, mon
         assert connection.execute("SELECT slug FROM corpus").fetchall() == [("kept",)]
 
 
-def test_a_file_that_is_no_backup_changes_nothing(
+def test_restoring_an_invalid_backup_changes_nothing(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
@@ -200,7 +201,7 @@ def test_a_file_that_is_no_backup_changes_nothing(
     assert seesae("db", "upgrade").stdout == "The database was up to date.\n"
 
 
-def test_doctor_looks_at_everything(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_everything(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
     result = seesae("doctor", "--json")
     assert result.exit_code == 0, result.stderr
@@ -210,7 +211,7 @@ def test_doctor_looks_at_everything(database_url: str, monkeypatch: pytest.Monke
     assert levels["PyTorch"] == levels["Database"] == levels["Home"] == "ok"
 
 
-def test_doctor_fails_where_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_fails_if_the_database_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_DATABASE_URL", "postgresql://somebody@127.0.0.1:9/none")
     result = seesae("doctor", "--json")
     assert result.exit_code == 1

@@ -51,7 +51,7 @@ def asked_for(database_url: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", ["import", "export"])
-def test_help_teaches(command: str) -> None:
+def test_help_has_examples(command: str) -> None:
     assert command in seesae("--help").stdout
     shown = seesae(command, "--help")
     assert shown.exit_code == 0
@@ -84,7 +84,7 @@ def test_bad_usage_exits_with_2_before_anything_is_done(arguments: tuple[str, ..
     assert not (tmp_path / "home").exists()
 
 
-def test_an_sae_goes_out_and_comes_back(
+def test_an_exported_sae_can_be_imported_and_indexed(
     database: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -119,7 +119,7 @@ def test_an_sae_goes_out_and_comes_back(
     assert indexed.exit_code == 0, indexed.stderr
 
 
-def test_notes_are_said_one_a_line(
+def test_notes_of_an_import_are_printed_one_per_line(
     database: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -141,7 +141,7 @@ def test_notes_are_said_one_a_line(
     assert asked_for(database)["model"] == str(model_folder)
 
 
-def test_what_fails_is_one_line(
+def test_failures_are_reported_in_one_line(
     database: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -169,7 +169,7 @@ def test_what_fails_is_one_line(
 EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 
 
-def test_an_export_of_statistics_comes_in_and_goes_out(
+def test_statistics_can_be_imported_and_exported(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -198,7 +198,7 @@ def test_an_export_of_statistics_comes_in_and_goes_out(
         assert "imported as statistics only" in refused.stderr.splitlines()[-1]
 
 
-def test_a_damaged_export_of_statistics_is_one_line(database: str, tmp_path: Path) -> None:
+def test_damaged_statistics_are_reported_in_one_line(database: str, tmp_path: Path) -> None:
     (tmp_path / "batch-0.json").write_text('{"model_id": "a", "features": [{"feature_index": 0, "pos_str": [1')
     refused = seesae("import", str(tmp_path))
     assert (refused.exit_code, refused.stdout) == (1, "")

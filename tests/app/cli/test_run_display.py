@@ -20,7 +20,7 @@ def shown(console: Console, *moments: tuple[Stage, ...]) -> str:
     return console.file.getvalue()
 
 
-def test_piped_output_has_a_line_for_each_start_and_end_and_none_for_what_was_done_before() -> None:
+def test_piped_output_has_a_line_per_start_and_end_of_new_stages() -> None:
     done = replace(FETCH, state="done", done=10, total=10, seconds=3.0)
     text = shown(
         Console(file=StringIO()),

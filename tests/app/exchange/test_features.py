@@ -14,16 +14,13 @@ from app.settings import Settings
 from tests.factories import Synthetic, make_sae
 from tests.web.site import site
 
+pytestmark = pytest.mark.read_only
+
 Sessions = async_sessionmaker[AsyncSession]
 
 
 def silent(done: int, total: int) -> None:
     """Nobody listens."""
-
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
 
 
 async def lines(sessions: Sessions, folder: Path, **options: Any) -> list[dict[str, Any]]:
@@ -91,6 +88,7 @@ async def test_a_failed_export_leaves_no_files(made: Synthetic, sessionmaker: Se
     assert names(tmp_path) == []
 
 
+@pytest.mark.own_database
 async def test_an_export_needs_an_sae_with_an_index(
     engine: AsyncEngine, sessionmaker: Sessions, tmp_path: Path
 ) -> None:

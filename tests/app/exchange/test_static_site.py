@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import transaction
+from app.db import create_sessionmaker, transaction
 from app.exchange import static_site
 from app.exchange.drawings import draw_densities
 from app.exchange.features import Selection, export_features
@@ -19,24 +19,29 @@ from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.site import site
 
+pytestmark = pytest.mark.read_only
+
 Sessions = async_sessionmaker[AsyncSession]
 LABEL = 'rivers </script><b> "wide" &'
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine, sessionmaker: Sessions) -> Synthetic:
-    made = await make_sae(engine, features=24, sequences=60)
-    async with transaction(sessionmaker) as session:
+@pytest.fixture(scope="module")
+async def made(module_engine: AsyncEngine) -> Synthetic:
+    made = await make_sae(module_engine, features=24, sequences=60)
+    async with transaction(create_sessionmaker(module_engine)) as session:
         await add_label(session, made.sae, 3, LABEL)
         await add_label(session, made.sae, 4, "a draft of mine", status="draft")
     return made
 
 
-@pytest.fixture
-async def folder(made: Synthetic, sessionmaker: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(static_site, "ROWS", 10)
-    await export_features(sessionmaker, made.sae.slug, write_site, tmp_path / "site", progress=silent)
-    return tmp_path / "site"
+@pytest.fixture(scope="module")
+async def folder(made: Synthetic, module_engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("static") / "site"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(static_site, "ROWS", 10)
+        sessions = create_sessionmaker(module_engine)
+        await export_features(sessions, made.sae.slug, write_site, folder, progress=silent)
+    return folder
 
 
 def page(folder: Path, name: str) -> Element:

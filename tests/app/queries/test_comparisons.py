@@ -19,13 +19,27 @@ from app.queries.comparisons import (
     list_counterparts,
 )
 from tests.comparing import compare, make_pair
+from tests.conftest import only_reads
 from tests.factories import Synthetic, add_label, make_sae
+
+pytestmark = pytest.mark.read_only
 
 Pair = tuple[Synthetic, Synthetic]
 
 
 @pytest.fixture
-async def pair(engine: AsyncEngine) -> Pair:
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Two compared SAEs."""
+    return request.getfixturevalue("module_pair" if only_reads(request) else "own_pair")
+
+
+@pytest.fixture(scope="module")
+async def module_pair(module_engine: AsyncEngine) -> Pair:
+    return await make_pair(module_engine)
+
+
+@pytest.fixture
+async def own_pair(engine: AsyncEngine) -> Pair:
     return await make_pair(engine)
 
 
@@ -39,7 +53,7 @@ async def everything(session: AsyncSession, view: ComparisonView, of_other: bool
     return await get_counterparts(session, view, range(60), of_other=of_other)
 
 
-async def test_both_sides_see_the_same(session: AsyncSession, pair: Pair) -> None:
+async def test_both_directions_return_the_same_comparison(session: AsyncSession, pair: Pair) -> None:
     narrow, wide = pair
     ours, theirs = await seen(session, narrow, wide), await seen(session, wide, narrow)
     assert (ours.id, ours.this, ours.other) == (theirs.id, theirs.other, theirs.this)
@@ -51,7 +65,7 @@ async def test_both_sides_see_the_same(session: AsyncSession, pair: Pair) -> Non
     assert await list_compared(session, limit=5) == [(narrow.sae.id, wide.sae.id)]
 
 
-async def test_shares_are_of_each_features_own_tokens(session: AsyncSession, pair: Pair) -> None:
+async def test_conditional_shares_agree_with_dense_activations(session: AsyncSession, pair: Pair) -> None:
     narrow, wide = pair
     on, others = (each.features.activations.reshape(len(each.features.weights), -1) > 0 for each in pair)
     for feature, own in (await everything(session, await seen(session, narrow, wide), False)).items():
@@ -66,7 +80,7 @@ async def test_shares_are_of_each_features_own_tokens(session: AsyncSession, pai
     assert own.coactive is None
 
 
-async def test_parts_are_those_whose_parent_the_feature_is(session: AsyncSession, pair: Pair) -> None:
+async def test_parts_of_a_feature_name_it_as_their_parent(session: AsyncSession, pair: Pair) -> None:
     view = await seen(session, *pair)
     wide = await everything(session, view, True)
     for feature, own in (await everything(session, view, False)).items():
@@ -83,7 +97,7 @@ async def test_parts_are_those_whose_parent_the_feature_is(session: AsyncSession
 
 @pytest.mark.parametrize("of_other", [False, True])
 @pytest.mark.parametrize("listing", get_args(Listing))
-async def test_lists_agree_with_a_plain_filter_and_are_paged(
+async def test_lists_agree_with_a_filter_in_memory_on_every_page(
     session: AsyncSession, pair: Pair, listing: Listing, of_other: bool
 ) -> None:
     view = await seen(session, *pair)
@@ -122,7 +136,8 @@ async def test_lists_agree_with_a_plain_filter_and_are_paged(
     assert found == expected
 
 
-async def test_directions_alone_say_nothing_of_activity(session: AsyncSession, engine: AsyncEngine) -> None:
+@pytest.mark.own_database
+async def test_comparison_by_direction_alone_has_no_activity(session: AsyncSession, engine: AsyncEngine) -> None:
     narrow, wide = await make_pair(engine, activity=False)
     view = await seen(session, narrow, wide)
     assert (view.tokens, view.sequence_set_id) == (0, None)
@@ -137,9 +152,8 @@ async def test_directions_alone_say_nothing_of_activity(session: AsyncSession, e
     assert (await list_counterparts(session, view, "unmatched")).total == view.this["unmatched"]
 
 
-async def test_a_new_comparison_takes_the_place_of_the_old(
-    session: AsyncSession, engine: AsyncEngine, pair: Pair
-) -> None:
+@pytest.mark.own_database
+async def test_a_new_comparison_replaces_the_old_one(session: AsyncSession, engine: AsyncEngine, pair: Pair) -> None:
     before, tag = await seen(session, *pair), await comparisons_tag(session, pair[0].sae.id)
     await session.commit()
     await compare(engine, *pair, activity=False)
@@ -149,13 +163,17 @@ async def test_a_new_comparison_takes_the_place_of_the_old(
     assert await comparisons_tag(session, pair[0].sae.id) != tag
 
 
-async def test_a_label_of_the_other_sae_changes_the_tag(session: AsyncSession, pair: Pair) -> None:
+@pytest.mark.own_database
+async def test_a_label_on_the_other_sae_changes_the_tag(session: AsyncSession, pair: Pair) -> None:
     tag = await comparisons_tag(session, pair[0].sae.id)
     await add_label(session, pair[1].sae, 3, "rivers")
     assert await comparisons_tag(session, pair[0].sae.id) != tag
 
 
-async def test_a_feature_is_found_in_every_other_sae(session: AsyncSession, engine: AsyncEngine, pair: Pair) -> None:
+@pytest.mark.own_database
+async def test_counterparts_are_found_in_every_compared_sae(
+    session: AsyncSession, engine: AsyncEngine, pair: Pair
+) -> None:
     third = await make_sae(engine, slug="third", features=40, sequences=80)
     assert await counterparts_everywhere(session, await list_comparisons(session, third.sae), 3) == {}
     await compare(engine, pair[0], third)
@@ -167,14 +185,15 @@ async def test_a_feature_is_found_in_every_other_sae(session: AsyncSession, engi
     assert await counterparts_everywhere(session, views, 10**6) == {}
 
 
-async def test_it_goes_with_either_sae(session: AsyncSession, pair: Pair) -> None:
+@pytest.mark.own_database
+async def test_deleting_either_sae_deletes_the_comparison(session: AsyncSession, pair: Pair) -> None:
     await session.execute(text("UPDATE sae SET current_index_id = NULL"))
     await session.execute(text("DELETE FROM sae WHERE id = :id").bindparams(id=pair[0].sae.id))
     assert await session.scalar(text("SELECT count(*) FROM comparison")) == 0
     assert await session.scalar(text("SELECT count(*) FROM feature_match")) == 0
 
 
-async def test_bad_lists_are_refused(session: AsyncSession, pair: Pair) -> None:
+async def test_invalid_kinds_limits_and_cursors_are_refused(session: AsyncSession, pair: Pair) -> None:
     view = await seen(session, *pair)
     with pytest.raises(Unprocessable, match="matched, unmatched, split"):
         await list_counterparts(session, view, "lost")  # type: ignore[arg-type]

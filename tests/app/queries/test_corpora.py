@@ -57,7 +57,7 @@ async def test_a_model_is_registered_once(session: AsyncSession) -> None:
             await model(session, **changes)
 
 
-async def test_tokens_keep_their_bytes(session: AsyncSession) -> None:
+async def test_tokens_are_stored_as_bytes(session: AsyncSession) -> None:
     registered = await model(session)
     tokens = await get_tokens(session, registered.id, [0, 1, 2, 99])
     assert [tokens[number].bytes for number in (0, 1, 2)] == [b"<s>", b"\xf0\x9f", b"\0"]
@@ -100,6 +100,6 @@ async def test_sequences_are_registered_once_with_their_documents(session: Async
     ]
 
 
-def test_runs_of_documents() -> None:
+def test_run_lengths_of_document_numbers() -> None:
     assert run_lengths([-1, 4, 4, 7]) == ([0, 1, 3], [-1, 4, 7])
     assert run_lengths([]) == ([], [])

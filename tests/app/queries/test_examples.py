@@ -1,19 +1,16 @@
 from dataclasses import replace
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
 from app.queries.examples import best_examples, get_examples, top_examples
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic
+
+pytestmark = pytest.mark.read_only
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
-
-
-async def test_examples_show_whole_sequences_as_they_were(session: AsyncSession, made: Synthetic) -> None:
+async def test_examples_hold_whole_sequences_with_their_activations(session: AsyncSession, made: Synthetic) -> None:
     for feature in (0, 6, 10, 22):
         expected = [row for row in made.features.examples() if row.feature == feature]
         examples = await get_examples(session, made.sae, feature)
@@ -31,7 +28,7 @@ async def test_examples_show_whole_sequences_as_they_were(session: AsyncSession,
             assert example.tokens[0].special
 
 
-async def test_an_example_names_the_document_of_its_own_token(session: AsyncSession, made: Synthetic) -> None:
+async def test_an_example_names_the_document_of_its_token(session: AsyncSession, made: Synthetic) -> None:
     examples = await get_examples(session, made.sae, 22)
     assert len({example.document for example in examples}) > 5
     for example in examples:
@@ -44,7 +41,7 @@ async def test_an_example_names_the_document_of_its_own_token(session: AsyncSess
         )
 
 
-async def test_band_and_limit(session: AsyncSession, made: Synthetic) -> None:
+async def test_examples_are_filtered_by_band_and_limit(session: AsyncSession, made: Synthetic) -> None:
     assert {example.band for example in await get_examples(session, made.sae, 0, band=5)} == {5}
     limited = await get_examples(session, made.sae, 0, limit=2)
     assert [(example.band, example.rank) for example in limited] == [(b, r) for b in range(6) for r in range(2)]
@@ -53,12 +50,12 @@ async def test_band_and_limit(session: AsyncSession, made: Synthetic) -> None:
             await get_examples(session, made.sae, 0, band=band, limit=limit)
 
 
-async def test_no_examples_without_activations_or_feature(session: AsyncSession, made: Synthetic) -> None:
+async def test_dead_and_unknown_features_have_no_examples(session: AsyncSession, made: Synthetic) -> None:
     assert await get_examples(session, made.sae, 23) == []
     assert await get_examples(session, made.sae, 2**40) == []
 
 
-async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made: Synthetic) -> None:
+async def test_best_examples_are_windows_around_the_strongest_token(session: AsyncSession, made: Synthetic) -> None:
     windows = await best_examples(session, made.sae, [*range(24)], before=3, after=2)
     assert windows.keys() == {*range(23)}
     for feature, example in windows.items():
@@ -71,7 +68,7 @@ async def test_windows_are_cut_around_the_best_token(session: AsyncSession, made
         assert example.tokens[example.position - first].activation == pytest.approx(truth.max())
 
 
-async def test_some_top_examples_of_many_features(session: AsyncSession, made: Synthetic) -> None:
+async def test_top_examples_of_many_features_equal_those_of_each(session: AsyncSession, made: Synthetic) -> None:
     found = await top_examples(session, made.sae, [*range(24)], 3)
     assert found.keys() == {*range(23)}
     for feature, views in found.items():

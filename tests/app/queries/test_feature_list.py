@@ -16,10 +16,7 @@ from app.queries.saes import SaeDetail
 from tests.factories import Synthetic, add_label, make_sae, publish_features
 from tests.synthetic import make_features
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
 async def all_pages(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter) -> list[int]:
@@ -47,7 +44,8 @@ async def test_pages_hold_every_feature_once_in_order(
     assert numbers == sorted(keys, key=keys.__getitem__, reverse=descending)
 
 
-async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -> None:
+@pytest.mark.own_database
+async def test_paging_continues_across_ties(engine: AsyncEngine, session: AsyncSession) -> None:
     """With one sequence many features are dead, and all dead ones have the same density."""
     made = await make_sae(engine, features=60, sequences=1)
     assert sum(row.count == 0 for row in made.features.rows()) > 10
@@ -55,7 +53,8 @@ async def test_ties_are_paged_over(engine: AsyncEngine, session: AsyncSession) -
     assert sorted(numbers) == list(range(60))
 
 
-async def test_a_row_says_what_the_feature_is(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_a_row_summarises_its_feature(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 0, "music", author="ada")
     await add_label(session, made.sae, 0, "instruments", author="grace")
     await add_label(session, made.sae, 0, "not yet", author="kay", status="draft")
@@ -74,13 +73,14 @@ async def test_a_row_says_what_the_feature_is(session: AsyncSession, made: Synth
     assert page.rows[-1].example is None
 
 
-async def test_densities_bound_the_list(session: AsyncSession, made: Synthetic) -> None:
+async def test_density_bounds_filter_the_list(session: AsyncSession, made: Synthetic) -> None:
     low, high = 0.02, 0.08
     numbers = await all_pages(session, made.sae, FeatureFilter(min_density=low, max_density=high, limit=4))
     assert set(numbers) == {row.number for row in made.features.rows() if low <= row.density <= high}
     assert numbers
 
 
+@pytest.mark.own_database
 async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 3, "law")
     await add_label(session, made.sae, 5, "physics")
@@ -102,7 +102,7 @@ async def test_labels_filter_the_list(session: AsyncSession, made: Synthetic) ->
         ("nothing like it", lambda tokens: False),
     ],
 )
-async def test_top_tokens_are_searched(session: AsyncSession, made: Synthetic, query: str, expected: object) -> None:
+async def test_search_finds_top_tokens(session: AsyncSession, made: Synthetic, query: str, expected: object) -> None:
     numbers = await all_pages(session, made.sae, FeatureFilter(q=query))
     assert set(numbers) == {
         row.number
@@ -111,7 +111,8 @@ async def test_top_tokens_are_searched(session: AsyncSession, made: Synthetic, q
     }
 
 
-async def test_labels_are_searched_by_word_stem_and_category(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_search_finds_labels_by_word_stem_and_category(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 4, "Naming conventions of ships", categories=("Maritime",))
     await add_label(session, made.sae, 6, "Naming of drafts", status="draft")
     for query in ("ship", "SHIPS", "named ship", "convent", "maritime"):
@@ -148,7 +149,7 @@ async def test_labels_are_searched_by_word_stem_and_category(session: AsyncSessi
         FeatureFilter(cursor="eyJzb3J0IjoiZGVuc2l0eSIsImRlc2NlbmRpbmciOnRydWUsInZhbHVlIjoieCIsIm51bWJlciI6MH0"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(session: AsyncSession, made: Synthetic, filter: FeatureFilter) -> None:
+async def test_invalid_filters_are_refused(session: AsyncSession, made: Synthetic, filter: FeatureFilter) -> None:
     with pytest.raises(Unprocessable):
         await list_features(session, made.sae, filter)
 
@@ -170,7 +171,7 @@ LABELS = [  # feature, author, category, status
 
 
 def passes(made: Synthetic, row: FeatureStatisticsRow, filter: FeatureFilter) -> bool:
-    """Whether a feature passes, by looking at each condition."""
+    """True if a feature meets every condition."""
 
     def spelled(tokens: list[int], text: str) -> bool:
         return bool({made.corpus.vocabulary[token] for token in tokens} & {text.encode(), f" {text}".encode()})
@@ -233,7 +234,9 @@ def some_filter(made: Synthetic, drawn: random.Random) -> FeatureFilter:
     )
 
 
-async def test_any_filter_gives_what_a_plain_one_in_memory_gives(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.slow
+@pytest.mark.own_database
+async def test_any_filter_agrees_with_a_filter_in_memory(session: AsyncSession, made: Synthetic) -> None:
     for feature, author, category, status in LABELS:
         await add_label(session, made.sae, feature, "a label", author=author, categories=(category,), status=status)
     rows = {row.number: row for row in made.features.rows()}
@@ -249,7 +252,7 @@ async def test_any_filter_gives_what_a_plain_one_in_memory_gives(session: AsyncS
     assert found_some > 60
 
 
-async def test_a_token_is_found_as_it_is_or_after_a_space(session: AsyncSession, made: Synthetic) -> None:
+async def test_search_finds_a_token_with_or_without_its_leading_space(session: AsyncSession, made: Synthetic) -> None:
     having = {
         row.number for row in made.features.rows() if made.corpus.vocabulary.index(b" rhythm") in row.top_token_ids
     }
@@ -259,7 +262,8 @@ async def test_a_token_is_found_as_it_is_or_after_a_space(session: AsyncSession,
     assert await all_pages(session, made.sae, FeatureFilter(token="rhyth")) == []
 
 
-async def test_pages_of_an_index_that_was_replaced_are_not_mixed_with_those_of_the_new_one(
+@pytest.mark.own_database
+async def test_pages_of_a_replaced_index_are_refused(
     engine: AsyncEngine, session: AsyncSession, made: Synthetic
 ) -> None:
     filter = FeatureFilter(limit=10)

@@ -5,13 +5,11 @@ from app.queries.feature_list import FeatureFilter, list_features
 from app.queries.features import feature_histograms, get_feature
 from tests.factories import Synthetic, add_label, make_sae
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
-async def test_a_feature_says_everything(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_a_feature_has_all_its_statistics(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 1, "itself")
     truth = made.features.rows()[1]
     neighbour = truth.coactive[0]
@@ -40,7 +38,8 @@ async def test_a_feature_says_everything(session: AsyncSession, made: Synthetic)
     assert [label.explanation for label in feature.labels] == ["itself"]
 
 
-async def test_there_is_no_other_feature(engine: AsyncEngine, session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_an_unknown_feature_is_none(engine: AsyncEngine, session: AsyncSession, made: Synthetic) -> None:
     for number in (-1, 24, 2**40):
         assert await get_feature(session, made.sae, number) is None
     bare = await make_sae(engine, slug="bare", publish=False)
@@ -48,7 +47,7 @@ async def test_there_is_no_other_feature(engine: AsyncEngine, session: AsyncSess
     assert (await list_features(session, bare.sae, FeatureFilter())).rows == ()
 
 
-async def test_histograms_of_many_features(session: AsyncSession, made: Synthetic) -> None:
+async def test_histograms_of_many_features_equal_those_of_each(session: AsyncSession, made: Synthetic) -> None:
     rows = made.features.rows()
     found = await feature_histograms(session, made.sae, [2, 5, 99])
     assert {number: histogram.counts for number, histogram in found.items()} == {

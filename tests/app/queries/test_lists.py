@@ -1,4 +1,4 @@
-"""What is read of lists, with features of several SAEs, in a number of queries that does not grow with them."""
+"""Lists of features of several SAEs, read in a number of queries that does not grow with them."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ async def bare(engine: AsyncEngine) -> Synthetic:
     return await make_sae(engine, slug="two", publish=False)
 
 
-async def test_items_come_in_pages(session: AsyncSession, made: Synthetic) -> None:
+async def test_items_are_paged(session: AsyncSession, made: Synthetic) -> None:
     order = [7, 3, 12, 0, 5]
     kept = await create_list(session, ListText("x"), [NewItem("one", each) for each in order], actor=Actor("ada"))
     pages, after = [], 0
@@ -36,7 +36,7 @@ async def test_items_come_in_pages(session: AsyncSession, made: Synthetic) -> No
     assert len(await list_items(session, kept.id, after=-(2**70))) == 5
 
 
-async def test_rows_are_those_of_the_list_of_features(session: AsyncSession, made: Synthetic, bare: Synthetic) -> None:
+async def test_rows_equal_those_of_the_feature_list(session: AsyncSession, made: Synthetic, bare: Synthetic) -> None:
     await add_label(session, made.sae, 3, "law")
     await add_label(session, bare.sae, 3, "music")
     items = [NewItem("two", 3), NewItem("one", 3, "look"), NewItem("one", 23), NewItem("two", 4)]
@@ -56,7 +56,9 @@ async def test_rows_are_those_of_the_list_of_features(session: AsyncSession, mad
     assert (unlabelled.row, unlabelled.label) == (None, None)
 
 
-async def test_queries_do_not_grow_with_features(engine: AsyncEngine, session: AsyncSession, made: Synthetic) -> None:
+async def test_number_of_queries_is_independent_of_the_number_of_features(
+    engine: AsyncEngine, session: AsyncSession, made: Synthetic
+) -> None:
     async def asked(features: int) -> int:
         items = [NewItem("one", feature) for feature in range(features)]
         kept = await create_list(session, ListText("x"), items, actor=Actor("ada"))
@@ -75,7 +77,7 @@ async def test_queries_do_not_grow_with_features(engine: AsyncEngine, session: A
     assert await asked(24) == await asked(2) <= 5
 
 
-async def test_lists_come_newest_first_in_pages(session: AsyncSession, made: Synthetic) -> None:
+async def test_lists_are_paged_newest_first(session: AsyncSession, made: Synthetic) -> None:
     names = ["a", "b", "c", "d", "e"]
     for name in names:
         await create_list(session, ListText(name), [NewItem("one", 1)] * (name != "c"), actor=Actor("ada"))
@@ -87,7 +89,7 @@ async def test_lists_come_newest_first_in_pages(session: AsyncSession, made: Syn
     assert len(await list_lists(session, limit=3, before=2**70)) == 3
 
 
-async def test_a_feature_knows_its_lists(
+async def test_lists_of_a_feature_are_found(
     session: AsyncSession, made: Synthetic, bare: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = await create_list(session, ListText("a"), [NewItem("one", 1, "here"), NewItem("two", 2)], actor=Actor("ada"))

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.scratch_database import Plan, fill, slug
+from app.db import create_sessionmaker
 from app.queries.comparisons import (
     Listing,
     comparisons_tag,
@@ -29,6 +30,8 @@ from app.queries.lists import find_item, get_list, list_items, list_lists, lists
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
+
+pytestmark = pytest.mark.read_only
 
 SMALL = {"sae", "feature_index", "language_model", "corpus", "sequence_set", "comparison"}
 """Tables of a row an SAE, or less: reading them whole is the quickest."""
@@ -64,22 +67,32 @@ ITEMS = """
 KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
 
 
-@pytest.fixture
-async def sae(engine: AsyncEngine, session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> SaeDetail:
+@pytest.fixture(scope="module")
+async def sae(module_engine: AsyncEngine) -> SaeDetail:
     """One of four SAEs, many of whose features are labelled; their tables know how they are spread."""
-    monkeypatch.setattr(synthetic, "LABELLED", 0.6)
-    await fill(engine, Plan(saes=4, features=2048), notify=lambda line: None)
-    async with engine.begin() as connection:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(synthetic, "LABELLED", 0.6)
+        await fill(module_engine, Plan(saes=4, features=2048), notify=lambda line: None)
+    async with module_engine.begin() as connection:
         for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, *(f"ANALYZE {table}" for table in KNOWN)):
             await connection.execute(text(statement))
-    found = await get_sae(session, slug(1))
+    async with create_sessionmaker(module_engine)() as session:
+        found = await get_sae(session, slug(1))
     assert found
     return found
 
 
+@pytest.fixture(scope="module")
+async def compared(module_engine: AsyncEngine, sae: SaeDetail) -> None:
+    """Comparisons of all SAEs with each other."""
+    async with module_engine.begin() as connection:
+        for statement in (COMPARISONS, MATCHES, "ANALYZE comparison", "ANALYZE feature_match"):
+            await connection.execute(text(statement))
+
+
 @pytest.fixture
 async def plans(engine: AsyncEngine, session: AsyncSession) -> AsyncIterator[Callable[[Awaitable[Any]], Any]]:
-    """What Postgres plans for each statement of a query."""
+    """A function that returns the plan of each statement of a query."""
     statements: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -149,14 +162,14 @@ SEARCHES = [
 ]
 
 
-async def test_lists_and_searches_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_feature_lists_and_searches_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     await corrected(session, sae, "zzzz")  # the words that can be found are read from end to end, once an index
     for filter in (*LISTS, *NARROWED, *SEARCHES):
         for plan in await plans(list_features(session, sae, filter)):
             assert not read_whole(plan), (filter, json.dumps(plan, indent=1))
 
 
-async def test_later_pages_go_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_later_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     for filter in LISTS:
         page = await list_features(session, sae, filter)
         if page.next_cursor is not None:
@@ -171,7 +184,7 @@ async def test_later_pages_go_by_an_index(session: AsyncSession, sae: SaeDetail,
                 assert not read_whole(plan), (following, json.dumps(plan, indent=1))
 
 
-async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
+async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     (label, *_) = await list_labels(session, sae.id, next(iter(await label_summaries(session, sae.id, range(99)))))
     for query in (
         get_sae(session, sae.slug),
@@ -204,12 +217,8 @@ async def test_everything_else_a_page_asks_goes_by_an_index(session: AsyncSessio
             assert not read_whole(plan), (query, json.dumps(plan, indent=1))
 
 
-async def test_comparisons_go_by_an_index(
-    session: AsyncSession, engine: AsyncEngine, sae: SaeDetail, plans: Any
-) -> None:
-    async with engine.begin() as connection:
-        for statement in (COMPARISONS, MATCHES, "ANALYZE comparison", "ANALYZE feature_match"):
-            await connection.execute(text(statement))
+@pytest.mark.usefixtures("compared")
+async def test_comparison_queries_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
     others = [other for other in await list_saes(session) if other.id != sae.id]
     comparison = await get_comparison(session, sae, others[0])
     assert comparison

@@ -20,11 +20,6 @@ from tests.synthetic import make_features
 Sessions = async_sessionmaker[AsyncSession]
 
 
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
-
-
 async def tables(engine: AsyncEngine) -> set[str]:
     async with engine.connect() as connection:
         rows = await connection.execute(
@@ -67,9 +62,7 @@ async def test_a_statistic_that_is_not_declared_is_refused(engine: AsyncEngine, 
         )
 
 
-async def test_a_new_index_takes_the_place_of_the_old(
-    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
-) -> None:
+async def test_a_new_index_replaces_the_old_one(engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic) -> None:
     async with transaction(sessionmaker) as session:
         await add_label(session, made.sae, 0, "stays")
     old = await index_of(sessionmaker, made)
@@ -87,18 +80,18 @@ async def test_a_new_index_takes_the_place_of_the_old(
         assert [tuple(row) for row in states] == [(old, "retired", False), (new, "published", True)]
 
 
-async def test_the_same_index_again_is_left_as_it_is(
+async def test_publishing_the_same_index_again_changes_nothing(
     engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
 ) -> None:
     assert await republish(engine, made, seed=0) == await index_of(sessionmaker, made)
 
 
-async def test_publishes_of_one_sae_come_one_after_the_other(engine: AsyncEngine, made: Synthetic) -> None:
+async def test_concurrent_publishes_of_one_sae_are_serialised(engine: AsyncEngine, made: Synthetic) -> None:
     first, second = await asyncio.gather(republish(engine, made, seed=5), republish(engine, made, seed=5))
     assert first == second
 
 
-async def test_indices_of_different_saes_do_not_touch(engine: AsyncEngine, made: Synthetic) -> None:
+async def test_indexes_of_different_saes_are_independent(engine: AsyncEngine, made: Synthetic) -> None:
     other = await make_sae(engine, slug="other")
     await republish(engine, made, seed=1)
     assert other.sae.index
@@ -123,10 +116,10 @@ async def test_partitions_have_every_index_of_their_parent(engine: AsyncEngine, 
     }
 
 
-async def test_a_reader_sees_one_index_to_its_end(
+async def test_a_reader_keeps_the_index_it_began_with(
     engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that goes on and on delays the dropping of the index that it found current, and nothing else."""
+    """A reader that does not end delays the drop of the index that was current when it began, and nothing else."""
     monkeypatch.setattr("app.queries.publish.READERS_TIMEOUT", 0)
     async with sessionmaker() as reader:
         before = await get_sae(reader, made.sae.slug)
@@ -140,7 +133,9 @@ async def test_a_reader_sees_one_index_to_its_end(
     assert await tables(engine) == {f"feature_{newest}", f"example_band_{newest}"}
 
 
-async def test_dropping_waits_for_a_reader_to_end(engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic) -> None:
+async def test_dropping_an_index_waits_for_its_readers(
+    engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
+) -> None:
     old = await index_of(sessionmaker, made)
     async with sessionmaker() as reader:
         await get_sae(reader, made.sae.slug)
@@ -152,7 +147,7 @@ async def test_dropping_waits_for_a_reader_to_end(engine: AsyncEngine, sessionma
     assert await tables(engine) == {f"feature_{new}", f"example_band_{new}"}
 
 
-async def test_rows_out_of_order_are_refused_and_nothing_is_left(
+async def test_rows_out_of_order_are_refused_and_leave_nothing_behind(
     engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic
 ) -> None:
     old = await index_of(sessionmaker, made)
@@ -198,7 +193,7 @@ asyncio.run(publish_features(create_engine(sys.argv[1]), Sae, int(sys.argv[3]), 
 
 
 @pytest.mark.parametrize("at", ["_band_rows", "_make_current"])
-async def test_a_publish_killed_is_done_again_with_nothing_left_over(
+async def test_a_killed_publish_can_be_repeated_and_leaves_nothing_behind(
     database_url: str, engine: AsyncEngine, sessionmaker: Sessions, made: Synthetic, at: str
 ) -> None:
     assert made.sae.index

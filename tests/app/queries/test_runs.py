@@ -37,7 +37,7 @@ async def reread(session: AsyncSession, run: RunView) -> RunView:
     return found
 
 
-async def test_a_run_from_queue_to_end(engine: AsyncEngine, session: AsyncSession, run: RunView) -> None:
+async def test_a_run_goes_from_queued_to_done(engine: AsyncEngine, session: AsyncSession, run: RunView) -> None:
     assert (run.state, run.stages, run.params, run.started_at) == ("queued", STAGES, {"k": 32}, None)
     await set_job(session, run.id, 2**40)
     assert await start_run(session, run.id)
@@ -59,7 +59,7 @@ async def test_a_run_from_queue_to_end(engine: AsyncEngine, session: AsyncSessio
     assert done.finished_at
 
 
-async def test_a_failed_run_says_why_and_can_go_on(session: AsyncSession, run: RunView) -> None:
+async def test_a_failed_run_keeps_its_error_and_can_be_resumed(session: AsyncSession, run: RunView) -> None:
     await start_run(session, run.id)
     first = await reread(session, run)
     await update_progress(session, run.id, [Stage("train", "Train", "running", 10, 1000)])
@@ -74,7 +74,7 @@ async def test_a_failed_run_says_why_and_can_go_on(session: AsyncSession, run: R
     assert again.started_at == first.started_at
 
 
-async def test_a_cancelled_run_stays_so(session: AsyncSession, run: RunView) -> None:
+async def test_a_cancelled_run_stays_cancelled(session: AsyncSession, run: RunView) -> None:
     await start_run(session, run.id)
     assert await cancel_run(session, run.id)
     assert not await update_progress(session, run.id, STAGES), "this is how the worker hears of it"
@@ -86,7 +86,7 @@ async def test_a_cancelled_run_stays_so(session: AsyncSession, run: RunView) -> 
     assert (cancelled.state, cancelled.error, cancelled.result) == ("cancelled", None, None)
 
 
-async def test_a_resumed_run_does_not_double_its_points(session: AsyncSession, run: RunView) -> None:
+async def test_a_resumed_run_does_not_duplicate_metrics(session: AsyncSession, run: RunView) -> None:
     await append_metrics(session, run.id, [MetricPoint(step, {"loss": 1.0}) for step in (0, 50, 100)])
     await append_metrics(session, run.id, [MetricPoint(100, {"loss": 0.5}), MetricPoint(150, {"loss": math.nan})])
     await append_metrics(session, run.id, [])
@@ -109,7 +109,7 @@ async def test_runs_are_listed_newest_first(session: AsyncSession, run: RunView)
     assert [run.id for run in await list_runs(session, before=newest[1])] == [newest[2], run.id]
 
 
-async def test_there_is_no_other_run(session: AsyncSession) -> None:
+async def test_an_unknown_run_is_none(session: AsyncSession) -> None:
     for number in (-1, 0, 7, 2**40):
         assert await get_run(session, number) is None
         assert await metrics(session, min(number, 7)) == []

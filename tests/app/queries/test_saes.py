@@ -9,7 +9,7 @@ from app.queries.saes import SaeRow, get_sae, list_saes, register_sae, set_metri
 from tests.factories import add_label, make_sae
 
 
-async def test_an_sae_says_where_it_is_from(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_an_sae_has_its_provenance(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine)
     sae = await get_sae(session, made.sae.slug)
     assert sae
@@ -21,7 +21,7 @@ async def test_an_sae_says_where_it_is_from(engine: AsyncEngine, session: AsyncS
     assert sae.index.sequence_set.sequences == 40
 
 
-async def test_labelled_features_are_counted_once_and_drafts_not(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_labelled_features_are_counted_once_without_drafts(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine)
     for feature, author, status in ((0, "ada", "submitted"), (0, "kay", "submitted"), (1, "ada", "draft")):
         await add_label(session, made.sae, feature, "something", author=author, status=status)
@@ -39,11 +39,13 @@ async def test_saes_are_listed_newest_first(engine: AsyncEngine, session: AsyncS
 
 
 @pytest.mark.parametrize("slug", ["nothing", "", "nul\0", "half \ud800"])
-async def test_there_is_no_other_sae(session: AsyncSession, slug: str) -> None:
+async def test_an_unknown_sae_is_none(session: AsyncSession, slug: str) -> None:
     assert await get_sae(session, slug) is None
 
 
-async def test_registering_again_brings_up_to_date_and_keeps(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_registering_again_updates_the_sae_and_keeps_id_and_index(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
     made = await make_sae(engine)
 
     async def register(weights: str) -> dict[str, object]:
@@ -73,7 +75,7 @@ async def test_registering_again_brings_up_to_date_and_keeps(engine: AsyncEngine
         await register("2" * 64)
 
 
-async def test_metrics_are_added_to_those_there(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_new_metrics_are_merged_with_the_old_ones(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine, publish=False)
     await set_metrics(session, made.sae.id, {"l0": 5.0, "kl": 0.1})
     sae = await get_sae(session, made.sae.slug)
@@ -81,7 +83,7 @@ async def test_metrics_are_added_to_those_there(engine: AsyncEngine, session: As
     assert sae.metrics == {**made.sae.metrics, "l0": 5.0, "kl": 0.1}
 
 
-async def test_densities_of_all_features(engine: AsyncEngine) -> None:
+async def test_density_histogram_counts_all_features(engine: AsyncEngine) -> None:
     made = await make_sae(engine, features=80)
     densities = [row.density for row in made.features.rows()]
     assert made.sae.index
@@ -95,7 +97,7 @@ async def test_densities_of_all_features(engine: AsyncEngine) -> None:
         assert inside <= count
 
 
-async def test_the_least_and_the_greatest_density_have_their_bins(engine: AsyncEngine, session: AsyncSession) -> None:
+async def test_smallest_and_largest_density_fall_into_a_bin(engine: AsyncEngine, session: AsyncSession) -> None:
     made = await make_sae(engine)
     assert made.sae.index
     rows = [
@@ -119,7 +121,7 @@ async def test_the_least_and_the_greatest_density_have_their_bins(engine: AsyncE
     assert (counts[0], counts[-1], sum(counts)) == (23, 1, 24)
 
 
-async def test_health_of_all_features(engine: AsyncEngine) -> None:
+async def test_health_flags_are_counted_over_all_features(engine: AsyncEngine) -> None:
     made = await make_sae(engine)
     flags = [flag for row in made.features.rows() for flag in row.health]
     assert made.sae.index

@@ -1,4 +1,4 @@
-"""What a misspelt search is taken for."""
+"""Corrections of misspelt searches."""
 
 from dataclasses import replace
 
@@ -11,13 +11,10 @@ from app.queries.feature_list import FeatureFilter, list_features, pages
 from app.queries.publish import FeatureStatisticsRow
 from app.queries.saes import get_sae
 from app.queries.spelling import corrected
-from tests.factories import Synthetic, add_label, make_sae, publish_features
+from tests.factories import Synthetic, add_label, publish_features
 from tests.synthetic import make_features
 
-
-@pytest.fixture
-async def made(engine: AsyncEngine) -> Synthetic:
-    return await make_sae(engine)
+pytestmark = pytest.mark.read_only
 
 
 def having(made: Synthetic, token: bytes) -> set[int]:
@@ -51,13 +48,14 @@ def having(made: Synthetic, token: bytes) -> set[int]:
         ("rhythm symphony", None),  # both are found, if not together
     ],
 )
-async def test_a_word_that_matches_nothing_gives_way_to_the_nearest(
+async def test_an_unknown_word_is_corrected_to_the_nearest_known_one(
     session: AsyncSession, made: Synthetic, query: str, meant: str | None
 ) -> None:
     assert await corrected(session, made.sae, query) == meant
 
 
-async def test_words_of_labels_are_preferred_and_drafts_do_not_count(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_words_of_submitted_labels_are_preferred(session: AsyncSession, made: Synthetic) -> None:
     assert await corrected(session, made.sae, "orbix") == "orbit"
     await add_label(session, made.sae, 2, "Orbix-like objects; see foo.com", status="draft")
     sae = await get_sae(session, made.sae.slug)
@@ -70,13 +68,14 @@ async def test_words_of_labels_are_preferred_and_drafts_do_not_count(session: As
     assert await corrected(session, sae, "harbouing") == "harbouring"
 
 
-async def test_a_word_that_only_the_filters_leave_out_is_no_mistake(session: AsyncSession, made: Synthetic) -> None:
+@pytest.mark.own_database
+async def test_a_word_that_only_the_filters_exclude_is_not_corrected(session: AsyncSession, made: Synthetic) -> None:
     await add_label(session, made.sae, 4, "naming of ships")
     page = await list_features(session, made.sae, FeatureFilter(q="named", health="dead"))
     assert (page.total, page.corrected) == (0, None)  # it is found by its stem, though no label spells it so
 
 
-async def test_pages_and_downloads_go_on_with_what_was_meant(
+async def test_later_pages_and_downloads_use_the_corrected_word(
     engine: AsyncEngine, session: AsyncSession, made: Synthetic
 ) -> None:
     expected = having(made, b" followed")
@@ -93,7 +92,8 @@ async def test_pages_and_downloads_go_on_with_what_was_meant(
     assert (len(numbers), set(numbers)) == (len(expected), expected)
 
 
-async def test_words_are_read_once_an_index(
+@pytest.mark.own_database
+async def test_words_are_read_once_per_index(
     engine: AsyncEngine, session: AsyncSession, made: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries: list[object] = []

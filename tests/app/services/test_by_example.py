@@ -1,4 +1,4 @@
-"""How features are ranked by chosen tokens; tests/web/api/test_by_example.py has the whole way from text to answer."""
+"""Ranking of features by chosen tokens; tests/web/api/test_by_example.py tests it from text to answer."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ def answer(entries: Entries, tokens: int) -> ProbeAnswer:
     )
 
 
-def test_a_feature_on_all_chosen_tokens_leads_one_that_is_strong_on_one() -> None:
+def test_a_feature_active_on_all_chosen_tokens_ranks_above_one_strong_on_one() -> None:
     entries = {(3, 1): (9.0, 99.0), (5, 1): (2.0, 60.0), (5, 4): (1.0, 50.0), (7, 2): (8.0, 100.0)}
     found = ranked(answer(entries, tokens=5), (1, 4))
     assert [(feature.index, feature.percentile, feature.activations) for feature in found] == [
@@ -34,12 +34,12 @@ def test_a_feature_on_all_chosen_tokens_leads_one_that_is_strong_on_one() -> Non
     ]
 
 
-def test_equal_percentiles_come_by_number() -> None:
+def test_equal_percentiles_are_ordered_by_feature_number() -> None:
     entries = {(feature, 0): (1.0, 40.0) for feature in (9, 2, 4)}
     assert [feature.index for feature in ranked(answer(entries, tokens=1), (0,))] == [2, 4, 9]
 
 
-def test_no_token_has_no_feature() -> None:
+def test_no_chosen_token_gives_no_features() -> None:
     assert ranked(answer({(1, 0): (1.0, 40.0)}, tokens=1), ()) == []
 
 

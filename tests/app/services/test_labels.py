@@ -43,7 +43,7 @@ async def test_a_label_keeps_its_history(session: AsyncSession, save: Save) -> N
     ]
 
 
-async def test_a_stale_change_loses_neither_text(session: AsyncSession, save: Save) -> None:
+async def test_a_stale_change_is_refused_with_both_texts(session: AsyncSession, save: Save) -> None:
     label = await save(LabelText("first"))
     await save(LabelText("second"), version=1)
     for version in (1, 3, None, 0, -1, 2**40):
@@ -55,13 +55,13 @@ async def test_a_stale_change_loses_neither_text(session: AsyncSession, save: Sa
     assert len(await label_history(session, label.id)) == 2
 
 
-async def test_a_version_of_no_label_is_stale(save: Save) -> None:
+async def test_a_version_without_a_label_is_stale(save: Save) -> None:
     with pytest.raises(LabelConflict) as caught:
         await save(LabelText("text"), version=1)
     assert caught.value.current is None
 
 
-async def test_of_two_at_once_one_wins(sae: SaeDetail, engine: AsyncEngine) -> None:
+async def test_one_of_two_concurrent_changes_wins(sae: SaeDetail, engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     async def attempt(explanation: str) -> LabelView:
@@ -78,7 +78,7 @@ async def test_of_two_at_once_one_wins(sae: SaeDetail, engine: AsyncEngine) -> N
         assert len(await label_history(session, written.id)) == 1
 
 
-async def test_everybody_has_a_label_of_their_own(session: AsyncSession, sae: SaeDetail, save: Save) -> None:
+async def test_each_author_has_a_separate_label(session: AsyncSession, sae: SaeDetail, save: Save) -> None:
     for author in ("ada", "grace"):
         await save(LabelText(f"by {author}"), author=author)
     await save(LabelText("not yet", status="draft"), author="kay")
@@ -104,7 +104,7 @@ async def test_everybody_has_a_label_of_their_own(session: AsyncSession, sae: Sa
         LabelText("x", status="final"),
     ],
 )
-async def test_what_a_label_cannot_hold_is_refused(
+async def test_invalid_label_texts_are_refused(
     session: AsyncSession, sae: SaeDetail, save: Save, text: LabelText
 ) -> None:
     with pytest.raises(Unprocessable) as caught:
@@ -113,7 +113,7 @@ async def test_what_a_label_cannot_hold_is_refused(
     assert await list_labels(session, sae.id, 3) == []
 
 
-async def test_the_limits_themselves_are_allowed(save: Save) -> None:
+async def test_label_texts_at_the_limits_are_allowed(save: Save) -> None:
     categories = tuple(f"{place:040}" for place in range(10))
     label = await save(LabelText("é" * 2000, categories, 1, 5))
     assert (len(label.explanation), label.categories) == (2000, categories)
@@ -121,18 +121,18 @@ async def test_the_limits_themselves_are_allowed(save: Save) -> None:
 
 
 @pytest.mark.parametrize("author", ["", " ", "a" * 81, "nul\0"])
-async def test_an_author_has_a_name(save: Save, author: str) -> None:
+async def test_an_invalid_author_is_refused(save: Save, author: str) -> None:
     with pytest.raises(Unprocessable, match="author"):
         await save(LabelText("x"), author=author)
 
 
 @pytest.mark.parametrize("feature", [-1, 24, 2**40])
-async def test_a_label_needs_its_feature(save: Save, feature: int) -> None:
+async def test_a_label_on_an_unknown_feature_is_refused(save: Save, feature: int) -> None:
     with pytest.raises(NotFound, match="0 to 23"):
         await save(LabelText("x"), feature=feature)
 
 
-async def test_there_is_no_other_label(session: AsyncSession) -> None:
+async def test_an_unknown_label_is_none(session: AsyncSession) -> None:
     for number in (-1, 0, 5, 2**40):
         assert await get_label(session, number) is None
         assert await label_history(session, number) == []

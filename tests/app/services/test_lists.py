@@ -76,7 +76,7 @@ async def test_a_list_holds_features_of_several_saes_in_order(
     assert [summary.saes for summary in await summaries(session, [made])] == [(("two", 2), ("one", 1))]
 
 
-async def test_addresses_tell_nothing_of_each_other(create: Create) -> None:
+async def test_public_ids_are_random(create: Create) -> None:
     addresses = {(await create()).public_id for _ in range(20)}
     assert len(addresses) == 20
     assert {len(address) for address in addresses} == {12}
@@ -84,7 +84,7 @@ async def test_addresses_tell_nothing_of_each_other(create: Create) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_the_order_is_that_of_a_plain_list(
+async def test_any_sequence_of_changes_agrees_with_a_python_list(
     session: AsyncSession, sae: SaeDetail, other: SaeDetail, create: Create, seed: int
 ) -> None:
     """Any sequence of changes gives what the same changes give in a Python list, notes included."""
@@ -124,7 +124,7 @@ async def test_the_order_is_that_of_a_plain_list(
         assert await held(session, made) == expected, (step, action)
 
 
-async def test_every_change_counts_and_no_idle_one(session: AsyncSession, create: Create) -> None:
+async def test_only_real_changes_increment_the_version(session: AsyncSession, create: Create) -> None:
     made = await create(1, 2)
     address = made.public_id
     assert (await describe_list(session, address, ListText("Lakes", "still"), read_version=1)).version == 2
@@ -141,7 +141,7 @@ async def test_every_change_counts_and_no_idle_one(session: AsyncSession, create
     assert [item.note for item in await list_items(session, now.id)] == ["note 2", "wide"]
 
 
-async def test_only_what_changed_is_stale(session: AsyncSession, create: Create) -> None:
+async def test_only_the_changed_part_is_stale(session: AsyncSession, create: Create) -> None:
     """Two who opened the same version can each change another part."""
     made = await create(1, 2)
     address = made.public_id
@@ -167,7 +167,7 @@ async def test_only_what_changed_is_stale(session: AsyncSession, create: Create)
 
 
 @pytest.mark.parametrize("version", [-1, 0, 1, 4, 2**40])
-async def test_the_whole_is_replaced_only_as_it_was_read(session: AsyncSession, create: Create, version: int) -> None:
+async def test_replacing_a_list_needs_its_current_version(session: AsyncSession, create: Create, version: int) -> None:
     made = await create(1)
     await add_item(session, made.public_id, NewItem("one", 2))
     await add_item(session, made.public_id, NewItem("one", 4))
@@ -179,7 +179,7 @@ async def test_the_whole_is_replaced_only_as_it_was_read(session: AsyncSession, 
     assert await held(session, made) == [("one", 1), ("one", 2), ("one", 4)]
 
 
-async def test_what_was_taken_out_cannot_be_changed(session: AsyncSession, create: Create) -> None:
+async def test_a_removed_item_cannot_be_changed(session: AsyncSession, create: Create) -> None:
     made = await create(1)
     await remove_item(session, made.public_id, "one", 1, read_version=1)
     for change in (
@@ -195,7 +195,7 @@ async def test_what_was_taken_out_cannot_be_changed(session: AsyncSession, creat
         assert gone.value.current.version == 2
 
 
-async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) -> None:
+async def test_concurrent_additions_are_all_kept(sae: SaeDetail, engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     async with transaction(sessions) as session:
         made = await create_list(session, ListText("Rivers"), actor=Actor("ada"))
@@ -210,7 +210,7 @@ async def test_of_two_at_once_both_count(sae: SaeDetail, engine: AsyncEngine) ->
         assert (await find_list(session, made.public_id)).version == 7
 
 
-async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: AsyncEngine) -> None:
+async def test_one_of_two_concurrent_notes_is_refused(sae: SaeDetail, engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     async with transaction(sessions) as session:
         made = await create_list(session, ListText("Rivers"), [NewItem("one", 1)], actor=Actor("ada"))
@@ -243,7 +243,7 @@ async def test_of_two_notes_at_once_one_is_refused(sae: SaeDetail, engine: Async
         ListText("x", "nul\0"),
     ],
 )
-async def test_a_text_that_no_list_can_hold(session: AsyncSession, create: Create, text: ListText) -> None:
+async def test_invalid_list_texts_are_refused(session: AsyncSession, create: Create, text: ListText) -> None:
     made = await create(1)
     for change in (
         create_list(session, text, actor=Actor("ada")),
@@ -270,7 +270,7 @@ async def test_a_text_that_no_list_can_hold(session: AsyncSession, create: Creat
         ([NewItem("one", 1)] * (MAX_ITEMS + 1), "5,000"),
     ],
 )
-async def test_items_that_no_list_can_hold(
+async def test_invalid_items_are_refused(
     session: AsyncSession, create: Create, items: list[NewItem], said: str
 ) -> None:
     made = await create(5)
@@ -281,20 +281,22 @@ async def test_items_that_no_list_can_hold(
     assert await held(session, made) == [("one", 5)]
 
 
-async def test_the_limits_themselves_are_allowed(session: AsyncSession, sae: SaeDetail) -> None:
+async def test_list_texts_at_the_limits_are_allowed(session: AsyncSession, sae: SaeDetail) -> None:
     text = ListText("é" * MAX_NAME, "é" * MAX_DESCRIPTION)
     made = await create_list(session, text, [NewItem("one", 23, "é" * MAX_NOTE)], actor=Actor("a" * 80))
     assert (made.name, made.description) == (text.name, text.description)
 
 
-async def test_a_list_can_be_full(session: AsyncSession, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_adding_to_a_full_list_is_refused(
+    session: AsyncSession, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.services.lists.MAX_ITEMS", 2)
     made = await create(1, 2)
     with pytest.raises(Unprocessable, match="full"):
         await add_item(session, made.public_id, NewItem("one", 3))
 
 
-async def test_a_feature_is_in_a_list_once(session: AsyncSession, create: Create) -> None:
+async def test_a_feature_is_listed_at_most_once(session: AsyncSession, create: Create) -> None:
     made = await create(1, name="Rivers")
     with pytest.raises(Unprocessable, match="Feature 1 of one is in the list “Rivers” already"):
         await add_item(session, made.public_id, NewItem("one", 1))
@@ -303,7 +305,7 @@ async def test_a_feature_is_in_a_list_once(session: AsyncSession, create: Create
             await add_item(session, made.public_id, NewItem("one", 2), position=position)
 
 
-async def test_a_list_goes_with_its_items_and_items_with_their_sae(
+async def test_deleting_a_list_or_an_sae_deletes_its_items(
     session: AsyncSession, sae: SaeDetail, other: SaeDetail
 ) -> None:
     items = [NewItem("one", 1), NewItem("two", 2), NewItem("one", 3)]
@@ -318,7 +320,7 @@ async def test_a_list_goes_with_its_items_and_items_with_their_sae(
 
 
 @pytest.mark.parametrize("address", ["", "nothing", "nul\0", "x" * 10_000, "\ud800"])
-async def test_there_is_no_other_list(session: AsyncSession, sae: SaeDetail, address: str) -> None:
+async def test_an_unknown_list_is_not_found(session: AsyncSession, sae: SaeDetail, address: str) -> None:
     for change in (
         find_list(session, address),
         describe_list(session, address, ListText("x"), read_version=1),
@@ -330,6 +332,6 @@ async def test_there_is_no_other_list(session: AsyncSession, sae: SaeDetail, add
 
 
 @pytest.mark.parametrize("author", ["", " ", "a" * 81, "nul\0"])
-async def test_an_author_has_a_name(session: AsyncSession, author: str) -> None:
+async def test_an_invalid_author_is_refused(session: AsyncSession, author: str) -> None:
     with pytest.raises(Unprocessable, match="author"):
         await create_list(session, ListText("x"), actor=Actor(author))

@@ -1,4 +1,4 @@
-"""What a prompt must be; tests/web/api/test_probe.py has the whole way from text to answer."""
+"""Validation of prompts; tests/web/api/test_probe.py tests a probe from text to answer."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from app.errors import Unprocessable
 from app.services.probe import check_text
 
 
-def test_a_text_must_hold_characters() -> None:
+def test_texts_that_are_empty_or_not_unicode_are_refused() -> None:
     with pytest.raises(Unprocessable, match="empty"):
         check_text("")
     with pytest.raises(Unprocessable, match=r"U\+D83E\) at character 2"):

@@ -23,7 +23,7 @@ from app.services.tokens import Piece, api_texts, display, plain
         (b"", []),
     ],
 )
-def test_a_token_is_shown_so_that_nothing_is_hidden(token: bytes, pieces: list[tuple[str, str]]) -> None:
+def test_invisible_characters_of_a_token_are_shown(token: bytes, pieces: list[tuple[str, str]]) -> None:
     assert [(piece.kind, piece.text) for piece in display(token)] == pieces
 
 

@@ -488,6 +488,7 @@ def test_weights_and_biases_gets_the_points_of_one_run_that_resumes(tmp_path, mo
     assert calls[1:] == [(line["step"], line["loss"]) for line in read_curves(tmp_path)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
 def test_a_compiled_step_learns_the_same(tmp_path):
     """In a process of its own: the compiler minds which modules others have imported (setuptools' distutils)."""

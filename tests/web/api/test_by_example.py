@@ -1,7 +1,6 @@
 """Features by example, whole: site, inference service, model, SAE and index are real."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -10,26 +9,15 @@ import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, transaction
-from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, SLUG, Dictionary, activations, make_dictionary
+from tests.app.inference.dictionaries import CORPUS, SLUG, Dictionary, activations
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.api.problems import problem
-from tests.web.probing import probing_site
+
+pytestmark = pytest.mark.read_only
 
 TEXT = "It was the best of times, it was the worst of times — and <b>nothing</b> more.\n"
 URL = f"/api/v1/saes/{SLUG}/features/by-example"
 CHOSEN = [3, 7, 12]
-
-
-@pytest.fixture(scope="module")
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
-    return make_dictionary(tmp_path_factory.mktemp("by-example"))
-
-
-@pytest.fixture
-async def probing(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with probing_site(dictionary, engine, settings) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +81,7 @@ async def test_only_features_of_up_to_a_hundredth_unless_asked_for(
     assert answer["within"] < answer["active"]
 
 
+@pytest.mark.own_database
 async def test_labels_come_along(probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary) -> None:
     index = (await asked(probing, limit=1))["features"][0]["index"]
     async with transaction(create_sessionmaker(engine)) as session:
@@ -123,6 +112,7 @@ async def test_bad_input_is_explained(probing: httpx.AsyncClient, body: dict[str
     assert says in problem(response, status)["detail"]
 
 
+@pytest.mark.own_database
 async def test_without_an_index_or_inference_it_says_so(
     client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine
 ) -> None:

@@ -3,15 +3,29 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.comparing import NARROW, WIDE, make_pair
+from tests.conftest import only_reads
 from tests.factories import Synthetic, make_sae
 from tests.web.api.problems import problem
+
+pytestmark = pytest.mark.read_only
 
 BOTH = {"a": NARROW, "b": WIDE}
 COMPARE = "/api/v1/compare"
 
 
 @pytest.fixture
-async def pair(engine: AsyncEngine) -> tuple[Synthetic, Synthetic]:
+def pair(request: pytest.FixtureRequest) -> tuple[Synthetic, Synthetic]:
+    """Two compared SAEs."""
+    return request.getfixturevalue("module_pair" if only_reads(request) else "own_pair")
+
+
+@pytest.fixture(scope="module")
+async def module_pair(module_engine: AsyncEngine) -> tuple[Synthetic, Synthetic]:
+    return await make_pair(module_engine)
+
+
+@pytest.fixture
+async def own_pair(engine: AsyncEngine) -> tuple[Synthetic, Synthetic]:
     return await make_pair(engine)
 
 
@@ -52,11 +66,13 @@ async def test_a_feature_in_other_saes(client: httpx.AsyncClient, pair: tuple[Sy
         assert back["parent"]["given_other"] == part["given_this"]
 
 
+@pytest.mark.own_database
 async def test_what_was_not_compared_has_none(client: httpx.AsyncClient, made: Synthetic) -> None:
     answer = await client.get(f"/api/v1/saes/{made.sae.slug}/features/3/counterparts")
     assert answer.json() == {"counterparts": []}
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize(
     ("query", "status"),
     [

@@ -11,6 +11,8 @@ from sae_core.statistics.spec import PLAIN, RANKED_LISTS
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.api.problems import problem
 
+pytestmark = pytest.mark.read_only
+
 
 def url(made: Synthetic, path: str = "") -> str:
     return f"/api/v1/saes/{made.sae.slug}/features{path}"
@@ -51,6 +53,7 @@ async def test_a_dead_feature_has_statistics_too(client: httpx.AsyncClient, made
     assert (await client.get(url(made, "/23/examples"))).json() == {"examples": []}
 
 
+@pytest.mark.own_database
 async def test_labels_come_along(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     await add_label(session, made.sae, 3, "words of law")
     await session.commit()
@@ -140,6 +143,7 @@ async def test_a_wrong_filter_is_explained(client: httpx.AsyncClient, made: Synt
     problem(await client.get(url(made), params=params), 422)
 
 
+@pytest.mark.own_database
 async def test_without_an_index_there_is_nothing_to_see_yet(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
     assert (await client.get(url(made))).json() == {
@@ -152,6 +156,7 @@ async def test_without_an_index_there_is_nothing_to_see_yet(client: httpx.AsyncC
         assert "no published index" in problem(await client.get(url(made, path)), 404)["detail"]
 
 
+@pytest.mark.own_database
 async def test_filters_narrow_the_list(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     await add_label(session, made.sae, 3, "words of law", author="ada", categories=("law",))
     await session.commit()
@@ -170,6 +175,7 @@ async def test_filters_narrow_the_list(client: httpx.AsyncClient, made: Syntheti
         problem(await client.get(url(made), params=query), 422)
 
 
+@pytest.mark.own_database
 async def test_a_download_holds_what_all_pages_hold(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, slug="wide", features=250)  # more than one page of 200
     query = {"sort": "index", "min_density": "0.001"}
@@ -199,6 +205,7 @@ async def test_a_download_of_nothing_is_empty(client: httpx.AsyncClient, made: S
     problem(await client.get(url(made, "/export"), params={"min_density": "2"}), 422)
 
 
+@pytest.mark.own_database
 async def test_a_spreadsheet_runs_no_label_as_a_formula(
     client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
 ) -> None:

@@ -2,48 +2,33 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_engine, create_sessionmaker, transaction
+from app.db import create_sessionmaker, transaction
 from app.queries.saes import SaeDetail
 from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
-from tests.conftest import TEMPLATE, _database
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
 from tests.factories import add_label
 from tests.tiny import BOS, EOS
 from tests.web.api.problems import problem
 from tests.web.site import SECRET, app_of, production_logging, site
 
-# One database, one index and one model for all tests here: they are dear to make, and probes change nothing.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-module_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
+# One database, index and model for all tests of this module: they take long to make, and probes change nothing.
+module_fixture = pytest.fixture(scope="module")
 
 TEXT = "It was the best of times, it was the worst of times — and <b>nothing</b> more.\n"
 
 
-@pytest.fixture(scope="module")
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
-    return make_dictionary(tmp_path_factory.mktemp("probe"))
-
-
-@pytest.fixture(scope="module")
-def database_url(postgres_url: str) -> Iterator[str]:
-    yield from _database(postgres_url, template=TEMPLATE)
-
-
 @module_fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
+def engine(module_engine: AsyncEngine) -> AsyncEngine:
+    return module_engine
 
 
 @module_fixture
@@ -52,8 +37,9 @@ async def sae(dictionary: Dictionary, engine: AsyncEngine) -> SaeDetail:
 
 
 @pytest.fixture(scope="module")
-def settings(dictionary: Dictionary, database_url: str) -> Settings:
-    return dictionary.settings.model_copy(update={"database_url": database_url, "inference_secret": SecretStr(SECRET)})
+def settings(dictionary: Dictionary, module_database_url: str) -> Settings:
+    secret = SecretStr(SECRET)
+    return dictionary.settings.model_copy(update={"database_url": module_database_url, "inference_secret": secret})
 
 
 @module_fixture

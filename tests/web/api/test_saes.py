@@ -6,7 +6,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.factories import METRICS, Synthetic, make_sae
 from tests.web.api.problems import problem
 
+pytestmark = pytest.mark.read_only
 
+
+@pytest.mark.own_database
 async def test_no_sae_is_an_empty_list(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/saes")).json() == {"saes": []}
 
@@ -36,6 +39,7 @@ async def test_one_has_an_overview_of_its_features(client: httpx.AsyncClient, ma
     assert one["redundancy_histogram"] == np.histogram(np.clip(nearest, 0, 0.999), bins=40, range=(0, 1))[0].tolist()
 
 
+@pytest.mark.own_database
 async def test_one_without_an_index_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
     one = (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()

@@ -1,35 +1,23 @@
 """The page of features by example, over a real model, SAE and inference service."""
 
-from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.settings import Settings
-from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary
+from tests.app.inference.dictionaries import SLUG, Dictionary
 from tests.factories import make_sae
 from tests.tiny import BOS
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
-from tests.web.probing import probing_site
 from tests.web.site import production_logging
+
+pytestmark = pytest.mark.read_only
 
 TEXT = '\nIt was the best of <script>alert("times")</script>,\nمرحبا é.'
 URL = f"/saes/{SLUG}/features/by-example"
 ANY = {"text": TEXT, "max_density": ""}
-
-
-@pytest.fixture(scope="module")
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
-    return make_dictionary(tmp_path_factory.mktemp("by-example"))
-
-
-@pytest.fixture
-async def probing(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with probing_site(dictionary, engine, settings) as client:
-        yield client
 
 
 def written(page: Element) -> str:
@@ -106,6 +94,7 @@ async def test_the_text_is_in_the_address_only_if_that_is_asked_for(probing: htt
     assert fragment.headers["HX-Replace-Url"] == address
 
 
+@pytest.mark.own_database
 async def test_a_link_fills_the_form_and_runs_nothing_unless_it_says_so(client: httpx.AsyncClient, base: str) -> None:
     url = f"{base}/features/by-example"
     response = await client.get(url, params={"text": TEXT})  # inference is down here, and is not asked
@@ -153,6 +142,7 @@ async def test_what_cannot_be_done_is_said_in_place_and_the_text_stays(
         assert written(page) == changed.get("text", TEXT)
 
 
+@pytest.mark.own_database
 async def test_without_an_index_it_says_how_to_make_one(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug="bare", publish=False)
     for response in (

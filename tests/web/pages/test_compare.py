@@ -7,16 +7,30 @@ from app.queries.comparisons import get_comparison, get_counterparts, get_parts
 from app.queries.models import ModelRow, register_model
 from app.queries.saes import SaeRow, register_sae
 from tests.comparing import NARROW, WIDE, compare, make_pair
+from tests.conftest import only_reads
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
+
+pytestmark = pytest.mark.read_only
 
 Pair = tuple[Synthetic, Synthetic]
 BOTH = {"a": NARROW, "b": WIDE}
 
 
 @pytest.fixture
-async def pair(engine: AsyncEngine) -> Pair:
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Two compared SAEs."""
+    return request.getfixturevalue("module_pair" if only_reads(request) else "own_pair")
+
+
+@pytest.fixture(scope="module")
+async def module_pair(module_engine: AsyncEngine) -> Pair:
+    return await make_pair(module_engine)
+
+
+@pytest.fixture
+async def own_pair(engine: AsyncEngine) -> Pair:
     return await make_pair(engine)
 
 
@@ -34,6 +48,7 @@ def chosen(page: Element, name: str) -> str:
     return next((each["value"] for each in page.one("select", id=name).all("option", selected=None)), "")
 
 
+@pytest.mark.own_database
 async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient) -> None:
     page = await get(client)
     assert "seesae demo" in page.one("code", cls="command").text
@@ -49,6 +64,7 @@ async def test_without_a_choice_what_was_compared_is_offered(client: httpx.Async
     assert link["href"] == f"/compare?a={WIDE}&b={NARROW}"
 
 
+@pytest.mark.own_database
 async def test_an_sae_that_was_compared_with_none_says_how(client: httpx.AsyncClient, made: Synthetic) -> None:
     page = await get(client, a=made.sae.slug)
     assert "seesae demo" in said(page)  # it is the only one
@@ -85,6 +101,7 @@ async def test_swapped_the_wider_comes_first(client: httpx.AsyncClient, pair: Pa
     assert rows[0]["href"].startswith(f"/compare?a={NARROW}&b={WIDE}&feature=")
 
 
+@pytest.mark.own_database
 async def test_the_parts_of_a_feature(client: httpx.AsyncClient, pair: Pair, session: AsyncSession) -> None:
     narrow, wide = pair
     await add_label(session, wide.sae, 12, "a part <b>")
@@ -145,6 +162,7 @@ async def test_more_of_a_list_comes_as_rows(
     assert len(links) == len(set(links)) == 35
 
 
+@pytest.mark.own_database
 async def test_directions_alone_say_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_pair(engine, activity=False)
     page = await get(client, **BOTH)
@@ -159,6 +177,7 @@ async def test_directions_alone_say_so(client: httpx.AsyncClient, engine: AsyncE
         await get(client, **BOTH, show=show)
 
 
+@pytest.mark.own_database
 async def test_an_index_on_other_text_makes_it_stale(
     client: httpx.AsyncClient, pair: Pair, session: AsyncSession
 ) -> None:
@@ -169,6 +188,7 @@ async def test_an_index_on_other_text_makes_it_stale(
     assert f"seesae compare {NARROW} {WIDE}" in page.one("p", cls="notice").text
 
 
+@pytest.mark.own_database
 async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug=NARROW, features=24)
     await make_sae(engine, slug=WIDE, features=60)
@@ -183,6 +203,7 @@ async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncC
     await get(client, 404, a="bare", b=NARROW, show="matched")
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize(
     ("query", "status", "said_of_it"),
     [
@@ -250,6 +271,7 @@ async def elsewhere(session: AsyncSession) -> None:
 # --- on the feature's own page
 
 
+@pytest.mark.own_database
 async def test_a_feature_page_shows_its_counterparts(
     client: httpx.AsyncClient, engine: AsyncEngine, pair: Pair, session: AsyncSession
 ) -> None:
@@ -281,6 +303,7 @@ async def test_a_feature_page_shows_its_counterparts(
     assert [link.one("span", cls="counterpart-sae").text for link in links] == ["third", WIDE]
 
 
+@pytest.mark.own_database
 async def test_a_feature_of_an_sae_that_was_not_compared_has_no_such_section(
     client: httpx.AsyncClient, made: Synthetic
 ) -> None:

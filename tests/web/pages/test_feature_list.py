@@ -19,6 +19,8 @@ from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
+pytestmark = pytest.mark.read_only
+
 
 def numbers(page: Element) -> list[int]:
     rows = page.all("a", data_row=None)
@@ -44,6 +46,7 @@ async def test_a_card_shows_three_examples(client: httpx.AsyncClient, made: Synt
     assert not page.all("a", cls="feature-row")
 
 
+@pytest.mark.own_database
 async def test_the_view_is_kept_by_everything_but_the_link_to_the_other(
     client: httpx.AsyncClient, engine: AsyncEngine
 ) -> None:
@@ -133,6 +136,7 @@ async def test_a_long_search_is_refused_by_the_api_with_its_limit(client: httpx.
         assert "200 characters" in response.json()["detail"]
 
 
+@pytest.mark.own_database
 async def test_a_cursor_of_another_order_is_refused(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug="wide", features=70)
     page = parse((await client.get("/saes/wide/features?sort=max")).text)
@@ -146,6 +150,7 @@ async def test_a_cursor_of_another_order_is_refused(client: httpx.AsyncClient, e
     assert "another order" in (await client.get(f"/api/v1/saes/wide/features?{query}")).json()["detail"]
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("text", ["مرحبا بالعالم", "שלום", "e\u0301\u0302\u0303", "\u202eabc", "👩‍👩‍👧", "\u200b", "ﷺ"])
 async def test_any_script_can_be_searched(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession, text: str
@@ -160,6 +165,7 @@ async def test_any_script_can_be_searched(
     assert page.one("span", cls="feature-label").text == f"what {text} says"
 
 
+@pytest.mark.own_database
 @pytest.mark.parametrize("view", ["table", "cards"])
 async def test_markup_is_text_and_parts_of_characters_are_bytes(
     client: httpx.AsyncClient, engine: AsyncEngine, view: str
@@ -258,6 +264,8 @@ async def labelled(session: AsyncSession, made: Synthetic) -> Synthetic:
     return made
 
 
+@pytest.mark.slow
+@pytest.mark.own_database
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=FILTERS, limit=st.integers(1, 7))
 async def test_page_api_and_download_agree_with_a_filter_in_memory(

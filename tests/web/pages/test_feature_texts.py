@@ -1,6 +1,5 @@
 """Examples drawn from the store, and the reader's own sentences, over a real model, SAE and inference service."""
 
-import shutil
 from collections.abc import AsyncIterator
 
 import httpx
@@ -9,22 +8,25 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.artifacts import Artifacts
+from app.queries.saes import SaeDetail
 from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
 from tests.web.api.problems import problem
 from tests.web.html import parse
 from tests.web.pages.conftest import HTMX
 from tests.web.site import SECRET, site
 
+pytestmark = pytest.mark.read_only
+
+
+@pytest.fixture(scope="module")
+async def stored(module_engine: AsyncEngine, dictionary: Dictionary) -> SaeDetail:
+    """The SAE of `dictionary`, with the activation store that examples are drawn from."""
+    return await publish(module_engine, dictionary, with_store=True)
+
 
 @pytest.fixture
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
-    return make_dictionary(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture
-async def client(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    await publish(engine, dictionary, with_store=True)
+async def client(dictionary: Dictionary, stored: SaeDetail, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     secret = {"inference_secret": SecretStr(SECRET)}
     inference = dictionary.settings.model_copy(update=secret | {"database_url": settings.database_url})
     async with site(settings.model_copy(update=secret), inference=inference) as client:
@@ -73,8 +75,12 @@ async def test_without_the_store_the_page_says_how_to_make_it_again(
     client: httpx.AsyncClient, here: str, dictionary: Dictionary
 ) -> None:
     assert (await client.get(f"{here}/drawn?from=0&to=1000")).status_code == 200
-    shutil.rmtree(Artifacts(dictionary.settings.artifacts).root / "indexes")
-    response = await client.get(f"{here}/drawn?from=0&to=1000")
+    stores = Artifacts(dictionary.settings.artifacts).root / "indexes"
+    away = stores.rename(stores.with_name("away"))
+    try:
+        response = await client.get(f"{here}/drawn?from=0&to=1000")
+    finally:
+        away.rename(stores)
     assert response.status_code == 503
     assert f"seesae index {dictionary.row.slug} --corpus CORPUS" in response.text
     assert (await client.get(here)).status_code == 200

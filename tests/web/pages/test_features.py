@@ -12,6 +12,8 @@ from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
+pytestmark = pytest.mark.read_only
+
 
 def numbers(page: Element) -> list[int]:
     return [int(row.one("span", cls="feature-number").text) for row in page.all("a", cls="feature-row")]
@@ -43,6 +45,7 @@ async def test_list_is_sorted(
         assert got == [row.number for row in expected]
 
 
+@pytest.mark.own_database
 async def test_rows_show_a_line_a_sparkline_and_what_the_feature_is(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
 ) -> None:
@@ -56,6 +59,7 @@ async def test_rows_show_a_line_a_sparkline_and_what_the_feature_is(
     assert rows[1].one("span", cls="feature-density").text.endswith("%")
 
 
+@pytest.mark.own_database
 async def test_filters(client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession) -> None:
     await add_label(session, made.sae, 4, "games and matches")
     await session.commit()
@@ -150,6 +154,7 @@ async def test_a_wrong_filter_is_a_422_that_says_so(client: httpx.AsyncClient, b
     assert parse(response.text).one("h1")
 
 
+@pytest.mark.own_database
 async def test_more_goes_on_where_the_page_ended(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug="wide", features=70)
     page = parse((await client.get("/saes/wide/features?sort=index")).text)
@@ -171,6 +176,7 @@ async def test_htmx_gets_results_and_the_shortest_address(client: httpx.AsyncCli
     assert response.headers["HX-Push-Url"] == f"{base}/features?q=river&max_density=0.1"
 
 
+@pytest.mark.own_database
 async def test_list_without_an_index(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug="bare", publish=False)
     page = parse((await client.get("/saes/bare/features")).text)
@@ -241,6 +247,7 @@ async def test_neighbours_and_doors(client: httpx.AsyncClient, base: str) -> Non
         assert (await client.get(link["href"])).status_code == 200
 
 
+@pytest.mark.own_database
 async def test_a_draft_gives_no_name(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
 ) -> None:

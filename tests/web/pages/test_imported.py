@@ -1,28 +1,36 @@
 """Pages of an SAE that was imported as statistics only: what they say, and what they do not offer."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.db import create_sessionmaker
 from app.runs.job_context import JobContext
 from app.settings import Settings
 from tests.app.pipeline.running import EXPORTS, import_statistics
 from tests.web.html import parse
 
+pytestmark = pytest.mark.read_only
+
 SLUG = "theirs"
 BASE = f"/saes/{SLUG}"
 
 
+@pytest.fixture(scope="module")
+async def imported(
+    module_database_url: str, module_engine: AsyncEngine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = Settings(database_url=module_database_url, home=tmp_path_factory.mktemp("home"), author="ada")
+    ctx = JobContext(settings, module_engine, create_sessionmaker(module_engine))
+    await import_statistics(ctx, EXPORTS / "release", name=SLUG)
+
+
 @pytest.fixture
-async def theirs(
-    client: httpx.AsyncClient, settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
-) -> AsyncIterator[httpx.AsyncClient]:
+def theirs(client: httpx.AsyncClient, imported: None) -> httpx.AsyncClient:
     """The site, with an import."""
-    await import_statistics(JobContext(settings, engine, sessionmaker), EXPORTS / "release", name=SLUG)
-    yield client
+    return client
 
 
 async def test_the_overview_says_what_is_lacking(theirs: httpx.AsyncClient) -> None:
@@ -96,6 +104,7 @@ async def test_an_index_of_our_own_says_none_of_it(client: httpx.AsyncClient, ma
         assert "not in the export" not in (await client.get(base + address)).text
 
 
+@pytest.mark.own_database
 async def test_the_least_has_pages_too(
     client: httpx.AsyncClient,
     settings: Settings,

@@ -1,32 +1,19 @@
 """The probe page over a real model, SAE and inference service."""
 
 import json
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 import torch
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.settings import Settings
-from tests.app.inference.dictionaries import Dictionary, activations, make_dictionary
+from tests.app.inference.dictionaries import Dictionary, activations
 from tests.tiny import BOS
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
-from tests.web.probing import probing_site
+
+pytestmark = pytest.mark.read_only
 
 TEXT = '\nIt was the best of <script>alert("times")</script>,\nit was the worst.'
-
-
-@pytest.fixture(scope="module")
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
-    return make_dictionary(tmp_path_factory.mktemp("probe"))
-
-
-@pytest.fixture
-async def probing(dictionary: Dictionary, engine: AsyncEngine, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with probing_site(dictionary, engine, settings) as client:
-        yield client
 
 
 def written(page: Element) -> str:
@@ -101,6 +88,7 @@ async def test_limits_are_said_and_the_text_stays(
         assert written(page) == text
 
 
+@pytest.mark.own_database
 async def test_without_inference_the_page_says_so(client: httpx.AsyncClient, base: str) -> None:
     response = await client.post(f"{base}/probe", data={"text": TEXT})
     assert response.status_code == 503
@@ -110,6 +98,7 @@ async def test_without_inference_the_page_says_so(client: httpx.AsyncClient, bas
     assert page.one("div", cls="error").one("a")["href"] == f"{base}/features"
 
 
+@pytest.mark.own_database
 async def test_a_link_fills_the_form_and_sends_nothing(client: httpx.AsyncClient, base: str) -> None:
     response = await client.get(f"{base}/probe", params={"text": TEXT})
     assert response.status_code == 200  # inference is down here, and is not asked
