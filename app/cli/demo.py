@@ -104,6 +104,7 @@ async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
     """Return the demo with these parameters: done, in progress, or queued now."""
     from app.queries import saes
     from app.runs.submit import enqueue_run, find_run, submit_run
+    from app.services.actors import local_actor
 
     async with ctx.sessions.begin() as session:
         done = await find_run(session, DEMO, params, "done")
@@ -111,7 +112,7 @@ async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
             detail = await saes.get_sae(session, demo_slug(params))
             if detail is not None and detail.index is not None:
                 return done
-        run = await submit_run(session, DEMO, params, created_by=ctx.settings.author)
+        run = await submit_run(session, DEMO, params, actor=local_actor(ctx.settings))
         await enqueue_run(ctx, session, run)
     return run
 

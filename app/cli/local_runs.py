@@ -15,6 +15,7 @@ from app.runs.job_context import JobContext
 from app.runs.spec import P, RunSpec
 from app.runs.submit import submit_run
 from app.schema import upgrade
+from app.services.actors import local_actor
 from app.settings import Settings
 from app.supervision.embedded_postgres import database
 
@@ -54,7 +55,7 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
     """
     async with local_job_context(settings) as ctx:
         async with ctx.sessions.begin() as session:
-            run = await submit_run(session, spec, params, created_by=settings.author)
+            run = await submit_run(session, spec, params, actor=local_actor(settings))
         try:
             await execute(ctx, run.id, listener=listener)
         except (RunLocked, RunCancelled):

@@ -7,10 +7,8 @@ from fastapi import Depends, Header, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.exceptions import HTTPException
 
-from app.errors import NotFound
 from app.inference.engine import ProbeEngine
 from app.inference.residency import Residency
-from app.queries.saes import SaeDetail, get_sae
 from app.services.inference import SECRET_HEADER
 
 
@@ -38,15 +36,3 @@ async def require_secret(request: Request, secret: Annotated[str, Header(alias=S
     """Refuse a request without the secret; the comparison takes constant time, so timing reveals nothing."""
     if not hmac.compare_digest(secret.encode(), request.app.state.secret):
         raise HTTPException(403, f"The header {SECRET_HEADER} must hold SEESAE_INFERENCE_SECRET.")
-
-
-async def existing_sae(session: AsyncSession, slug: str) -> SaeDetail:
-    """Return the SAE with this slug.
-
-    Raises:
-        NotFound: there is none.
-    """
-    sae = await get_sae(session, slug)
-    if sae is None:
-        raise NotFound("There is no such SAE.")
-    return sae

@@ -20,9 +20,8 @@ from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from sae_core.checkpoints import FORMATS, Checkpoint, load, save_sae
+from sae_core.checkpoints import FORMATS, Checkpoint, load, locate, save_sae
 from sae_core.checkpoints.formats import folder_of
-from sae_core.checkpoints.hub import Address, fetch
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.errors import ModelError
 from sae_core.files import sha256_file
@@ -100,14 +99,11 @@ def _read(params: "ImportParams") -> ReadCheckpoint:
         ArtifactError: the disk is full.
     """
     disable_progress_bars()  # the run has bars of its own
-    path = Path(params.source).expanduser()
-    origin = {"source": path.name}  # without the folders, which are private to whoever imports it
-    address = None if path.exists() else Address.parse(params.source)
-    if address is not None:
-        fetched = fetch(address)
-        path, origin = fetched.path, {"source": fetched.source, "revision": fetched.revision}
-    checkpoint = load(path, params.format)
-    hashes = _sha256_of_files(folder_of(path), checkpoint.format)
+    located = locate(params.source)
+    # Without the folders of a local path, which are private to whoever imports it.
+    origin = located.origin or {"source": located.path.name}
+    checkpoint = load(located.path, params.format)
+    hashes = _sha256_of_files(folder_of(located.path), checkpoint.format)
     return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
 
 

@@ -83,6 +83,12 @@ class TrainParams(CorpusParams, HookParams):
     precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Precision of matrix products.")] = (
         "float32"
     )
+    kernels: Annotated[
+        Literal["torch", "triton"],
+        Field(
+            description="Kernels of the sparse parts of a step. triton needs an NVIDIA GPU; its speed is unmeasured."
+        ),
+    ] = "torch"
     compile: Annotated[
         bool,
         Option(flags="--compile"),

@@ -56,6 +56,7 @@ def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]
             batch_size=params.batch_size,
             accumulate=params.accumulate,
             precision=params.precision,
+            kernels=params.kernels,
             compile=params.compile,
             lr=params.lr,
             clip=params.clip,

@@ -13,9 +13,10 @@ from app.runs import queue
 from app.runs.job_context import JobContext
 from app.runs.params import Params
 from app.runs.spec import P, RunSpec
+from app.services.actors import Actor
 
 
-async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, created_by: str) -> RunView:
+async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, actor: Actor) -> RunView:
     """Return the unfinished run of this kind and these parameters, or a new one."""
     unfinished = await find_run(session, spec, params, "queued", "running", "failed")
     if unfinished is not None:
@@ -26,7 +27,7 @@ async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, crea
         title=spec.title(params),
         params=params.model_dump(mode="json"),
         stages=[Stage(stage.name, stage.title, unit=stage.unit) for stage in spec.stages(params)],
-        created_by=created_by,
+        created_by=actor.name,
     )
 
 

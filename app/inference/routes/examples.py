@@ -5,12 +5,13 @@ from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
 from app.errors import NotFound, Unavailable
-from app.inference.dependencies import Resident, Sessions, existing_sae
+from app.inference.dependencies import Resident, Sessions
 from app.inference.example_sampler import ActivationRange, sample_examples
 from app.inference.residency import Residency
 from app.queries.examples import StoredExample
 from app.queries.saes import IndexInfo, SaeDetail
 from app.services.inference import ExamplesAnswer, ExamplesRequest
+from app.services.saes import find_sae
 from sae_core.errors import ArtifactError
 
 router = APIRouter()
@@ -20,7 +21,7 @@ router = APIRouter()
 async def examples(asked: ExamplesRequest, sessions: Sessions, residency: Resident) -> ExamplesAnswer:
     """Return the number of activations in a range, and a sample of them."""
     async with transaction(sessions) as session:
-        sae = await existing_sae(session, asked.sae)
+        sae = await find_sae(session, asked.sae)
     if sae.index is None or asked.feature not in range(sae.d_sae):
         raise NotFound("There is no such feature.")
     found, sampled = await run_in_threadpool(_sample, residency, sae, sae.index, asked)

@@ -9,13 +9,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.db import transaction
-from app.inference.dependencies import Engine, Resident, Sessions, existing_sae
+from app.inference.dependencies import Engine, Resident, Sessions
 from app.inference.engine import SparseActivations
 from app.inference.ranking import ActivationDistributions, FeatureIds, ranked
 from app.inference.residency import Residency
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail
 from app.services.inference import ProbeAnswer, ProbeRequest
+from app.services.saes import find_sae
 
 log = structlog.get_logger("inference")
 
@@ -30,7 +31,7 @@ async def probe(asked: ProbeRequest, sessions: Sessions, engine: Engine, residen
     """Return the activations on a text, their percentiles, and the active features by rank."""
     started = time.perf_counter()
     async with transaction(sessions) as session:
-        sae = await existing_sae(session, asked.sae)
+        sae = await find_sae(session, asked.sae)
     sparse = await run_in_threadpool(engine.probe, sae, asked.text)
     ran = time.perf_counter()
     features, maxima = sparse.max_per_feature()
@@ -74,7 +75,7 @@ async def _distributions(
     if known is not None and known.unknown(features):
         async with transaction(sessions) as session:
             # Read again: the first probe waits for the model, and the index may have been replaced meanwhile.
-            sae = await existing_sae(session, sae.slug)
+            sae = await find_sae(session, sae.slug)
             known = _of_index(residency, sae)
             if known is not None and (missing := known.unknown(features)):
                 known.add(missing, await feature_histograms(session, sae, missing))

@@ -5,9 +5,10 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
-from app.inference.dependencies import Engine, Sessions, existing_sae
+from app.inference.dependencies import Engine, Sessions
 from app.inference.engine import SparseActivations
 from app.services.inference import TextActivations, TextsAnswer, TextsRequest
+from app.services.saes import find_sae
 
 router = APIRouter()
 
@@ -16,7 +17,7 @@ router = APIRouter()
 async def texts(asked: TextsRequest, sessions: Sessions, engine: Engine) -> TextsAnswer:
     """Return the tokens of each text, with the feature's activation on each token."""
     async with transaction(sessions) as session:
-        sae = await existing_sae(session, asked.sae)
+        sae = await find_sae(session, asked.sae)
     answers = [_of_feature(await run_in_threadpool(engine.probe, sae, text), asked.feature) for text in asked.texts]
     return TextsAnswer(texts=answers)
 

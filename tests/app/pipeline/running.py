@@ -12,6 +12,7 @@ from app.runs.job_context import JobContext
 from app.runs.params import Params
 from app.runs.spec import spec_of
 from app.runs.submit import submit_run
+from app.services.actors import Actor
 
 EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 """Small exports: `saedashboard` and `release`."""
@@ -19,7 +20,7 @@ EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 
 async def submit(ctx: JobContext, kind: str, params: Params) -> int:
     async with ctx.sessions.begin() as session:
-        run = await submit_run(session, spec_of(kind), params, created_by="tester")
+        run = await submit_run(session, spec_of(kind), params, actor=Actor("tester"))
     return run.id
 
 

@@ -20,6 +20,7 @@ from app.queries.sql import locks
 from app.runs import queue
 from app.runs.job_context import JobContext
 from app.runs.submit import submit_run
+from app.services.actors import Actor
 
 SECONDS = 90.0
 
@@ -33,7 +34,7 @@ async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
 
 async def ask(ctx: JobContext, training: TrainParams) -> int:
     async with ctx.sessions.begin() as session:
-        run = await submit_run(session, TRAIN, training, created_by="tester")
+        run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
         await queue.enqueue(session, run.id)
     return run.id
 
@@ -161,7 +162,7 @@ async def test_a_run_submitted_twice_waits_once(ctx: JobContext, training: Train
 
 async def test_run_and_job_are_committed_together(ctx: JobContext, training: TrainParams) -> None:
     async with ctx.sessions() as session:
-        run = await submit_run(session, TRAIN, training, created_by="tester")
+        run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
         await queue.enqueue(session, run.id)
         await session.rollback()
     assert await statuses(ctx) == []
