@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from app.cli import app as cli
 from app.cli.run_display import stderr_console
 from app.settings import Settings, get_settings
+from sae_core.checkpoints import save_sae
 from sae_core.saes import TopK
 from sae_core.saes.topk import TopKConfig
 from tests.app.cli.test_cli import plain
@@ -182,7 +183,7 @@ def test_seesae_commands_run_on_a_tiny_model(
     get_settings.cache_clear()
     sae = TopK(TopKConfig(d_in=32, d_sae=64, k=4))
     sae.initialise(torch.randn(100, 32, generator=torch.Generator().manual_seed(0)), seed=0)
-    sae.save(tmp_path / "downloads" / "my-sae", {"model_name": model, "hook_name": "blocks.1.hook_resid_post"})
+    save_sae(sae, tmp_path / "downloads" / "my-sae", {"model_name": model, "hook_name": "blocks.1.hook_resid_post"})
     (tmp_path / "sweep.toml").write_text(f"model = {model!r}\nhook = 'resid_post.1'\ncorpus = {str(CORPUS_FILE)!r}\n")
     trained = False
     # `seesae db` first: pg_restore cannot drop the partitions of a published index.

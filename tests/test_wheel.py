@@ -68,7 +68,7 @@ def test_wheel_holds_templates_static_files_and_migrations(wheel: Path) -> None:
 def test_installed_wheel_works_outside_the_checkout(seesae: Path, tmp_path: Path) -> None:
     where = subprocess.run(
         [seesae.parent / "python", "-c", "import app.paths; print(app.paths.TEMPLATES)"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert CHECKOUT not in Path(where.stdout.strip()).parents
 

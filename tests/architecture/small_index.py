@@ -18,10 +18,10 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.exchange.features import export_features
 from app.exchange.jsonl import FEATURES, write_jsonl
 from app.pipeline.db_rows import example_rows, feature_rows, unpadded
-from app.queries.corpora import DocumentRow, register_corpus, register_sequences
-from app.queries.models import register_model
+from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
+from app.queries.models import ModelRow, register_model
 from app.queries.publish import publish_index
-from app.queries.saes import register_sae
+from app.queries.saes import SaeRow, register_sae
 from app.schema import upgrade
 from app.settings import Settings
 from sae_core.statistics.compute import compute_statistics
@@ -41,51 +41,59 @@ async def publish_small(engine: AsyncEngine, slug: str, folder: Path) -> None:
     async with transaction(create_sessionmaker(engine)) as session:
         model = await register_model(
             session,
-            name="small",
-            source="tests",
-            n_layers=1,
-            d_model=small.FEATURES,
-            vocab_size=OUTPUT_TOKENS,
-            weights_sha256="0" * 64,
-            tokenizer_sha256=sequences.tokenizer_sha256,
-            bos_token_id=1,
+            ModelRow(
+                name="small",
+                source="tests",
+                n_layers=1,
+                d_model=small.FEATURES,
+                vocab_size=OUTPUT_TOKENS,
+                weights_sha256="0" * 64,
+                tokenizer_sha256=sequences.tokenizer_sha256,
+                bos_token_id=1,
+            ),
             token_bytes=[f" t{number}".encode() for number in range(OUTPUT_TOKENS)],
             special_token_ids={0, 1},
         )
         corpus = await register_corpus(
             session,
-            slug="small",
-            title="Small",
-            source="tests",
-            licence="CC0-1.0",
-            attribution="",
-            sha256=sequences.corpus.sha256,
-            documents=len(sequences.documents),
+            CorpusRow(
+                slug="small",
+                title="Small",
+                source="tests",
+                licence="CC0-1.0",
+                attribution="",
+                sha256=sequences.corpus.sha256,
+                documents=len(sequences.documents),
+            ),
         )
         sequence_set = await register_sequences(
             session,
-            corpus_id=corpus.id,
-            model_id=model.id,
-            length=sequences.length,
-            tokens=sequences.n_counted,
-            sha256=sequences.sha256,
+            SequenceSetRow(
+                corpus_id=corpus.id,
+                model_id=model.id,
+                length=sequences.length,
+                tokens=sequences.n_counted,
+                sha256=sequences.sha256,
+            ),
             documents=[DocumentRow(document.title, document.topic) for document in sequences.documents],
             sequences=list(unpadded(sequences)),
         )
         registered = await register_sae(
             session,
-            slug=slug,
-            model_id=model.id,
-            hook="resid_post.0",
-            architecture="standard",
-            d_in=small.FEATURES,
-            d_sae=small.FEATURES,
-            k=None,
-            artifact=slug,
-            weights_sha256="0" * 64,
-            config={},
-            metrics={},
-            created_by="tester",
+            SaeRow(
+                slug=slug,
+                model_id=model.id,
+                hook="resid_post.0",
+                architecture="standard",
+                d_in=small.FEATURES,
+                d_sae=small.FEATURES,
+                k=None,
+                artifact=slug,
+                weights_sha256="0" * 64,
+                config={},
+                metrics={},
+                created_by="tester",
+            ),
         )
     await publish_index(
         engine,

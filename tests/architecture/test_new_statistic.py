@@ -51,9 +51,9 @@ down_revision = "{before}"
 def upgrade() -> None:
     op.add_column("feature", sa.Column("median", sa.REAL, comment="of the non-zero activations"))
 '''
-MEAN = "<dd>{{ detail.mean"
-FACT = """{% if detail.extra.median is not none %}
-<dt>median</dt><dd>{{ detail.extra.median | significant }}</dd>
+MEAN = "<dd>{{ view.detail.mean"
+FACT = """{% if view.detail.extra.median is not none %}
+<dt>median</dt><dd>{{ view.detail.extra.median | significant }}</dd>
 {% endif %}
 """
 
@@ -77,12 +77,10 @@ def add_median(project: Path) -> set[str]:
     replace(moments, '    "mean": mean,\n', '    "mean": mean,\n    "median": median,\n')
     spec = project / "sae_core" / "statistics" / "spec.py"
     replace(spec, '    _first("histogram",', DECLARATION)
-    templates = [path for path in (project / "templates").rglob("*.html") if MEAN in path.read_text()]
-    assert templates, "no template shows a feature's measures"
-    for template in templates:
-        line = next(line for line in template.read_text().splitlines(keepends=True) if MEAN in line)
-        replace(template, line, line + FACT)
-    return {str(path.relative_to(project)) for path in (migration, moments, spec, *templates)}
+    template = project / "templates" / "features" / "_sections" / "measures.html"
+    line = next(line for line in template.read_text().splitlines(keepends=True) if MEAN in line)
+    replace(template, line, line + FACT)
+    return {str(path.relative_to(project)) for path in (migration, moments, spec, template)}
 
 
 def replace(path: Path, old: str, new: str) -> None:

@@ -18,6 +18,11 @@ class Element:
         return "".join(child if isinstance(child, str) else child.text for child in self.children)
 
     @property
+    def line(self) -> str:
+        """The text with its white space collapsed, as a browser shows it."""
+        return " ".join(self.text.split())
+
+    @property
     def classes(self) -> set[str]:
         return set((self.attributes.get("class") or "").split())
 

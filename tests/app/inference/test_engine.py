@@ -116,7 +116,8 @@ def test_running_out_of_memory_is_reported_and_survived(
 ) -> None:
     engine = probe_engine(dictionary.settings)
     with monkeypatch.context() as patched:
-        patched.setattr("app.inference.engine.load_sae", lambda _folder: Greedy(random_sae(dictionary.row.d_in).config))
+        greedy = Greedy(random_sae(dictionary.row.d_in).config)
+        patched.setattr("app.inference.residency.load_sae", lambda _folder: greedy)
         with pytest.raises(Unavailable, match="not enough memory"):
             engine.probe(dictionary.row, TEXT)
     assert len(engine.probe(dictionary.row, TEXT).features)

@@ -16,6 +16,7 @@ from app.pipeline import import_weights
 from app.pipeline.evaluate import EvaluateParams
 from app.pipeline.import_sae import WEIGHTS_STAGES, ImportParams
 from app.pipeline.index import IndexParams
+from app.pipeline.registered import open_sae
 from app.pipeline.train import TrainParams
 from app.queries import runs, saes
 from app.queries.saes import SaeDetail
@@ -40,6 +41,12 @@ async def bring(ctx: JobContext, source: Path | str, **options: Any) -> Mapping[
     run = await run_to_end(ctx, "import", ImportParams(source=str(source), **options))
     assert run.result is not None
     return run.result
+
+
+async def export(ctx: JobContext, slug: str, format: str, folder: Path) -> None:
+    """Export as `seesae export` does."""
+    sae, _ = await open_sae(ctx, slug)
+    export_sae(sae, format, folder)
 
 
 async def sae_row(ctx: JobContext, slug: str) -> SaeDetail:
@@ -118,7 +125,7 @@ async def test_an_exported_sae_is_the_same_when_imported_again(
 ) -> None:
     trained = await run_to_end(ctx, "train", with_(training, architecture=architecture, name="original"))
     assert trained.state == "done"
-    await export_sae(ctx, "original", format, tmp_path / "shared")
+    await export(ctx, "original", format, tmp_path / "shared")
 
     result = await bring(ctx, tmp_path / "shared", name="again")
     assert (result["sae"], result["features"], result["format"]) == ("again", 64, format)
@@ -138,7 +145,7 @@ async def test_a_transcoder_comes_back_with_both_its_hook_points(
 ) -> None:
     changes = {"architecture": "topk", "hook": "mlp_in.1", "hook_out": "mlp_out.1", "skip": True, "name": "original"}
     await run_to_end(ctx, "train", with_(training, **changes))
-    await export_sae(ctx, "original", format, tmp_path / "shared")
+    await export(ctx, "original", format, tmp_path / "shared")
     result = await bring(ctx, tmp_path / "shared")
     assert result["sae"] == "tiny-llama-l1-mlp-in-to-mlp-out-topk-64-k4"
     assert (result["hook"], result["hook_out"]) == ("mlp_in.1", "mlp_out.1")
@@ -234,7 +241,7 @@ async def test_importing_the_same_sae_again_changes_nothing(
     ctx: JobContext, training: TrainParams, tmp_path: Path
 ) -> None:
     await run_to_end(ctx, "train", with_(training, name="original"))
-    await export_sae(ctx, "original", "saelens", tmp_path / "shared")
+    await export(ctx, "original", "saelens", tmp_path / "shared")
     before = {path.name: path.stat().st_mtime_ns for path in ctx.artifacts.sae("original").iterdir()}
     row = await sae_row(ctx, "original")
 

@@ -68,8 +68,3 @@ def test_counts_and_units() -> None:
     assert f.amount(92_900_000, "bytes") == f"92.9{THIN}MB"
     assert f.rate(3100.4, "tokens") == "3,100 tokens/s"
     assert f.plain(32.0) == "32"
-
-
-def test_folders_of_the_server_are_not_shown() -> None:
-    assert f.without_folder("/home/ada/models/small.gguf") == "small.gguf"
-    assert f.without_folder("org/model") == "org/model"

@@ -76,7 +76,7 @@ async def test_a_misspelt_search_says_what_it_shows(client: httpx.AsyncClient, m
     page = parse((await client.get(f"{base}/features?q=folowwed")).text)
     assert numbers(page) == numbers(meant) != []
     said = page.one("p", cls="corrected")
-    assert said.text == "Nothing matches ‘folowwed’; showing ‘followed’."
+    assert said.line == "Nothing matches ‘folowwed’; showing ‘followed’."
     assert said.one("a")["href"] == f"{base}/features?q=followed"
     assert page.one("input", id="q")["value"] == "folowwed"
     download = page.one("span", cls="downloads").all("a")[1]["href"]
@@ -91,7 +91,7 @@ async def test_a_misspelt_search_says_what_it_shows(client: httpx.AsyncClient, m
 
 async def test_a_misspelt_search_that_the_filters_leave_empty_says_both(client: httpx.AsyncClient, base: str) -> None:
     page = parse((await client.get(f"{base}/features?q=folowwed&health=dead")).text)
-    assert page.one("p", cls="corrected").text == "Nothing matches ‘folowwed’; looked for ‘followed’ instead."
+    assert page.one("p", cls="corrected").line == "Nothing matches ‘folowwed’; looked for ‘followed’ instead."
     assert "No feature passes" in page.one("div", cls="empty").text
 
 

@@ -38,7 +38,7 @@ async def test_the_overview_says_what_is_lacking(theirs: httpx.AsyncClient) -> N
     lacking = page.one("h2", id="lacking")
     assert lacking.text == "What the export lacks"
     text = page.text
-    for words in ("no text can be probed", "5 of its 10 features", "counted in its examples alone", "equal width"):
+    for words in ("no text can be probed", "5 of its 10 features", "counted in its examples only", "equal width"):
         assert words in text
     assert "not stated by the export" in text
     assert not page.all("h2", id="health")
