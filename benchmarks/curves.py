@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from report import HERE, machine, write_table
 
-from app.bench.bench_inputs import HOOK, Material, chosen, load, scratch
+from app.bench.bench_inputs import HOOK, BenchInputs, chosen, load, scratch
 from app.bench.memory import forget_peak, peak_rss_mb, rss_mb
 from app.bench.train import rates
 from app.settings import get_settings
@@ -68,19 +68,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=5, help="how many corpora")
     args = parser.parse_args()
     settings = get_settings()
-    material = load(settings, args.tokens, notify)
+    inputs = load(settings, args.tokens, notify)
     results: dict[str, Any] = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine()}
-    size = 2 * ActivationCache.size(material.sequences, material.model.d_in(HOOK))
+    size = 2 * ActivationCache.size(inputs.sequences, inputs.model.d_in(HOOK))
     with scratch(settings, size, "Activations and their store") as folder:
-        few = chosen(material.sequences, slice(TRAINED_ON // material.sequences.length))
-        cache = ActivationCache.build(material.model, HOOK, few, folder / "few")
+        few = chosen(inputs.sequences, slice(TRAINED_ON // inputs.sequences.length))
+        cache = ActivationCache.build(inputs.model, HOOK, few, folder / "few")
         batches = list(islice(cache.batches(BATCH, seed=0), cache.train_tokens // BATCH))
         results["width"] = [step(batches, folder, width=width) for width in WIDTHS]
         results["k"] = [step(batches, folder, k=k) for k in KS]
         config = TrainingConfig(d_sae=WIDTH, k=K, samples=8 * TRAINED_ON)
         save_sae(train(config, cache, folder / "training"), folder / "sae")
-        notify(f"{material.sequences.n_counted:,} tokens through the model")
-        results["forward"] = forward(material, folder / "activations")
+        notify(f"{inputs.sequences.n_counted:,} tokens through the model")
+        results["forward"] = forward(inputs, folder / "activations")
         results["index"] = [
             alone(indexed, args.tokens >> halvings, args.tokens, folder) for halvings in reversed(range(args.sizes))
         ]
@@ -110,31 +110,31 @@ def stepped(batches: list[torch.Tensor], folder: Path, width: int, k: int) -> di
     return {"width": width, "k": k, "step_ms": of_step, "product_ms": of_product, "peak_rss_mb": peak_rss_mb()}
 
 
-def forward(material: Material, folder: Path) -> dict[str, Any]:
+def forward(inputs: BenchInputs, folder: Path) -> dict[str, Any]:
     """Run the model over everything."""
     before = rss_mb()
     forget_peak()
     began = time.perf_counter()
-    ActivationCache.build(material.model, HOOK, material.sequences, folder, progress=every_minute())
+    ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder, progress=every_minute())
     seconds = time.perf_counter() - began
-    return {"tokens": material.sequences.n_counted, "seconds": seconds, "over_before_mb": peak_rss_mb() - before}
+    return {"tokens": inputs.sequences.n_counted, "seconds": seconds, "over_before_mb": peak_rss_mb() - before}
 
 
 def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     """Encode some tokens and compute their statistics: seconds, and memory above that of the model alone."""
-    material = load(get_settings(), of, lambda _line: None)
-    material.model.activations(torch.from_numpy(material.sequences.token_ids[:16]).long(), HOOK)
+    inputs = load(get_settings(), of, lambda _line: None)
+    inputs.model.activations(torch.from_numpy(inputs.sequences.token_ids[:16]).long(), HOOK)
     of_model = rss_mb()
-    sae, cache = load_sae(folder / "sae"), ActivationCache.open(folder / "activations", material.sequences)
+    sae, cache = load_sae(folder / "sae"), ActivationCache.open(folder / "activations", inputs.sequences)
     shard_sequences = cache.shard(0)[0].stop
-    whole = len(material.sequences) // shard_sequences
-    shards = max(1, round(tokens / material.sequences.n_counted * cache.n_shards))
-    sequences = chosen(material.sequences, np.arange(shards * shard_sequences) % (whole * shard_sequences))
+    whole = len(inputs.sequences) // shard_sequences
+    shards = max(1, round(tokens / inputs.sequences.n_counted * cache.n_shards))
+    sequences = chosen(inputs.sequences, np.arange(shards * shard_sequences) % (whole * shard_sequences))
     forget_peak()
     began = time.perf_counter()
     store = build_store(sae, Repeated(cache, shards, whole), sequences, folder / f"store-{tokens}")
     encoded = time.perf_counter()
-    compute_statistics(store, sequences, sae, material.model.output_directions())
+    compute_statistics(store, sequences, sae, inputs.model.output_directions())
     ended = time.perf_counter()
     answer = {
         "tokens": sequences.n_counted,

@@ -33,7 +33,7 @@ _SYLLABLES = tuple(first + last for first in "bdfghjklmnprstvwxyz" for last in (
 _MARKS = (".", ",", "\n", " (", ")", '"', " -", ":", "...", "</", "\t", " =", "\u2192", "'s", "?", " \u201c")
 
 Ints = NDArray[np.int64]
-Reals = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 def vocabulary() -> list[bytes]:
@@ -179,7 +179,7 @@ def _bands(index_id: int, numbers: Ints, shape: int, random: np.random.Generator
 
 
 def _band(
-    index_id: int, numbers: Ints, band: int, activations: Reals, lengths: Ints, random: np.random.Generator
+    index_id: int, numbers: Ints, band: int, activations: Floats, lengths: Ints, random: np.random.Generator
 ) -> list[bytes]:
     m = len(numbers)
     places, values, own = [], [], []
@@ -206,7 +206,7 @@ def _band(
     )
 
 
-def _falling(random: np.random.Generator, rows: int, columns: int) -> Reals:
+def _falling(random: np.random.Generator, rows: int, columns: int) -> Floats:
     """Sample numbers in (0, 1), largest first in each row."""
     return np.sort(random.random((rows, columns)) ** 2, axis=1)[:, ::-1]
 

@@ -11,6 +11,7 @@ from app.cli.options import Device, Json
 from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.run_options import with_params
+from app.errors import UserError
 from app.pipeline import KINDS
 from app.runs.params import Params
 from app.runs.spec import RunSpec
@@ -43,7 +44,7 @@ def _run(spec: RunSpec[Any], params: Params, device: str | None, as_json: bool) 
     from app.cli.run_display import StageDisplay, stderr_console
     from app.logging import configure
 
-    if spec.assist is not None and int(os.environ.get("RANK", "0")) > 0:
+    if spec.assist is not None and _assists_another():
         spec.assist(params)
         return
     configure("error")
@@ -51,3 +52,17 @@ def _run(spec: RunSpec[Any], params: Params, device: str | None, as_json: bool) 
         run = asyncio.run(run_here(settings_with(device=device), display, spec, params))
     result = ordered_result(spec, run)
     answer(result, as_json=as_json, text=full_text(spec, result))
+
+
+def _assists_another() -> bool:
+    """True for each process that torchrun started but the first. A scheduler may set RANK for one process alone.
+
+    Raises:
+        UserError: these variables of the environment are no numbers.
+    """
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+    except ValueError:
+        raise UserError(
+            "RANK and WORLD_SIZE must be numbers, as torchrun sets them. Unset them, or use torchrun."
+        ) from None

@@ -34,7 +34,7 @@ def with_params(kind: type[P], *, takes_config: bool = False) -> Callable[[Calla
 
         def wrapped(**given: Any) -> None:
             rest = {parameter.name: given.pop(parameter.name) for parameter in own}
-            options = _read_config(given.pop("config", None))
+            options = _read_config(given.pop("config", None), kind)
             options |= {name: value for name, value in given.items() if value is not None}
             command(_validated(kind, _with_absolute_paths(kind, options)), **rest)
 
@@ -56,7 +56,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return the parameter of a command's signature that typer makes an option, or an argument, of."""
     option = _option(field)
     if is_argument(field):
-        argument = typer.Argument(help=field.description, metavar=option.metavar or None, show_default=False)
+        argument = typer.Argument(help=field.description, metavar=option.metavar or name.upper(), show_default=False)
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[_command_type(field), argument])
     low, high = (None, None) if _is_several(field) else _limits(field)
     declared = typer.Option(
@@ -137,9 +137,14 @@ def _with_absolute_paths(kind: type[Params], options: Mapping[str, Any]) -> dict
 
 
 def _absolute(given: str) -> str:
-    path = Path(given).expanduser()
-    # A file's own name is left alone: in the hub's cache it is a link, and its target says nothing.
-    return str(path.parent.resolve() / path.name) if path.exists() else given
+    if not given:  # which would be the working directory
+        return given
+    try:
+        path = Path(given).expanduser()
+        # A file's own name is left alone: in the hub's cache it is a link, and its target says nothing.
+        return str(path.parent.resolve() / path.name) if path.exists() else given
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home folder that there is not
+        raise typer.BadParameter(f"{given[:80]} cannot be found: {getattr(error, 'strerror', error)}") from None
 
 
 def _validated(kind: type[P], options: Mapping[str, Any]) -> P:
@@ -147,21 +152,23 @@ def _validated(kind: type[P], options: Mapping[str, Any]) -> P:
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(first["msg"], param_hint=_hint(kind, first["loc"])) from None
+        name, *inner = error.errors()[0]["loc"] or ("",)
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        if inner and isinstance(inner[0], str):
+            message = f"{inner[0]}: {message}"
+        raise typer.BadParameter(message, param_hint=_hint(kind, str(name))) from None
 
 
-def _hint(kind: type[Params], location: tuple[int | str, ...]) -> str | None:
-    """Name the option that an error is about."""
-    if not location:
+def _hint(kind: type[Params], name: str) -> str | None:
+    """Name the option, or the argument, that an error is about."""
+    field = kind.model_fields.get(name)
+    if field is None:
         return None
-    name, *inner = (str(part) for part in location)
-    option = flags(name, kind.model_fields[name]) if name in kind.model_fields else f"--{name.replace('_', '-')}"
-    return ".".join([option, *inner])
+    return _option(field).metavar or name.upper() if is_argument(field) else flags(name, field)
 
 
-def _read_config(path: Path | None) -> dict[str, Any]:
-    """Read options from a file."""
+def _read_config(path: Path | None, kind: type[Params]) -> dict[str, Any]:
+    """Read parameters from a file that names them as the options of the command, with or without their dashes."""
     if path is None:
         return {}
     try:
@@ -171,4 +178,15 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="--config") from None
     if not isinstance(options, dict):
         raise typer.BadParameter(f"{path} must hold options by name.", param_hint="--config")
-    return options
+    names = {_config_key(flags(name, field).split("/")[0]): name for name, field in kind.model_fields.items()}
+    names |= {name: name for name in kind.model_fields}
+    for given in options:
+        if _config_key(given) not in names:
+            raise typer.BadParameter(
+                f"{path} gives {given!r}, which this command does not take.", param_hint="--config"
+            )
+    return {names[_config_key(given)]: value for given, value in options.items()}
+
+
+def _config_key(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")

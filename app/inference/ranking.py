@@ -43,9 +43,9 @@ class ActivationDistributions:
         missing: list[int] = features[~self._known[features]].tolist()
         return missing
 
-    def add(self, asked: Collection[int], found: Mapping[int, Histogram]) -> None:
+    def add(self, requested: Collection[int], found: Mapping[int, Histogram]) -> None:
         """Add histograms; a feature that was requested but not found counts as never active."""
-        self._known[list(asked)] = True
+        self._known[list(requested)] = True
         for number, histogram in found.items():
             self._maximum[number] = histogram.edges[-1]
             np.cumsum(histogram.counts, out=self._cumulated[number, 1:])

@@ -20,7 +20,7 @@ from app.errors import UserError
 from app.inference.dependencies import require_secret
 from app.inference.engine import ProbeEngine
 from app.inference.residency import Residency
-from app.inference.routes import examples, probe, texts
+from app.inference.routes import ROUTERS
 from app.problems import problem
 from app.settings import Settings
 
@@ -59,8 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_api_route("/healthz", healthz)
-    for operation in (probe, examples, texts):
-        app.include_router(operation.router, dependencies=[Depends(require_secret)])
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(require_secret)])
     return app
 
 

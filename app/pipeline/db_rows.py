@@ -26,14 +26,16 @@ def feature_rows(statistics: FeatureStatistics) -> Iterator[FeatureStatisticsRow
         name: array.tolist() for name, array in statistics.arrays.items() if name not in ranked
     }
     for entry in RANKED_LISTS:
-        columns |= _lists({known.name: statistics[known.name] for known in entry.statistics}, entry.ids.name)
+        columns |= _rows_of_list(
+            {statistic.name: statistics[statistic.name] for statistic in entry.statistics}, entry.ids.name
+        )
     columns["health"] = _flag_names(statistics)
     columns["number"] = range(len(statistics["count"]))
     for values in zip(*columns.values(), strict=True):
         yield FeatureStatisticsRow(**dict(zip(columns, values, strict=True)))
 
 
-def _lists(arrays: dict[str, NDArray[Any]], ids: str) -> dict[str, Iterator[list[Any]]]:
+def _rows_of_list(arrays: dict[str, NDArray[Any]], ids: str) -> dict[str, Iterator[list[Any]]]:
     """Return the arrays of a ranked list as rows, cut where the padding (-1) of the array of ids starts."""
     lengths = (arrays[ids] >= 0).sum(axis=1).tolist()
     return {name: _cut(array, lengths) for name, array in arrays.items()}

@@ -47,8 +47,9 @@ class ImportParams(Params):
         str,
         Option(argument=True, path=True),
         Field(
+            min_length=1,
             description="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
-            "SAEDashboard or Neuronpedia."
+            "SAEDashboard or Neuronpedia.",
         ),
     ]
     format: Annotated[

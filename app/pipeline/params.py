@@ -18,8 +18,9 @@ Corpus = Annotated[
     str,
     Option(path=True),
     Field(
+        min_length=1,
         description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a dataset on the Hugging Face hub, or "
-        f"{DEMO_CORPUS}, which needs no hub."
+        f"{DEMO_CORPUS}, which needs no hub.",
     ),
 ]
 

@@ -85,7 +85,7 @@ def read_model(name: str, *, device: str, cache: Path, converted: Path) -> Langu
 
 
 def read_corpus(name: str, *, cache: Path) -> Corpus:
-    """Read a corpus of `CORPORA`, a local file or a data set of the hub.
+    """Read a corpus of `CORPORA`, a local file or a dataset of the hub.
 
     Raises:
         CorpusError: it cannot be read.

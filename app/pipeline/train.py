@@ -15,20 +15,28 @@ if TYPE_CHECKING:
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
 
+MOST_FEATURES = 2**31 - 1
+"""Indices of features have 32 bits."""
+
 
 def _options_by_name(given: Any) -> Any:
-    """Read `NAME=VALUE` as a number, or as several where there is a comma; a mapping stays as it is."""
-    if isinstance(given, Mapping):
-        return given
-    options: dict[str, float | list[float]] = {}
-    for entry in given:
-        name, _, value = str(entry).partition("=")
-        try:
-            numbers = [float(part) for part in value.split(",")]
-        except ValueError:
-            raise ValueError(f"{entry!r} is not NAME=VALUE with a number.") from None
-        options[name.strip().replace("-", "_")] = numbers if "," in value else numbers[0]
+    """Take options by name, or as `NAME=VALUE`: a number, or several where there is a comma."""
+    if not isinstance(given, Mapping | list | tuple):
+        raise ValueError("Give the options by name.")  # noqa: TRY004 (pydantic reports only this)
+    entries = given.items() if isinstance(given, Mapping) else map(_name_and_value, given)
+    options = {str(name).strip().replace("-", "_"): value for name, value in entries}
+    if "" in options:
+        raise ValueError("An option needs a name: NAME=VALUE.")
     return options
+
+
+def _name_and_value(entry: Any) -> tuple[str, float | list[float]]:
+    name, _, value = str(entry).partition("=")
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise ValueError(f"{entry!r} is not NAME=VALUE with a number.") from None
+    return name, numbers if "," in value else numbers[0]
 
 
 class HookParams(Params):
@@ -37,7 +45,9 @@ class HookParams(Params):
     model: Annotated[
         str,
         Option(path=True),
-        Field(description=f"A GGUF file, a folder, a model of the hub, or {DEMO_MODEL}, which needs no hub."),
+        Field(
+            min_length=1, description=f"A GGUF file, a folder, a model of the hub, or {DEMO_MODEL}, which needs no hub."
+        ),
     ]
     hook: Annotated[str, Field(description="Hook point where activations are read: resid_post.9, mlp_out.3, …")]
     hook_out: Annotated[
@@ -57,10 +67,11 @@ class TrainParams(CorpusParams, HookParams):
         Field(description="batchtopk, matryoshka, topk, jumprelu, gated or standard; several: batchtopk,topk."),
     ] = ("batchtopk",)
     width: Annotated[
-        Several[Annotated[int, Field(ge=2)]], Field(description="Number of features; several: 4096,8192.")
+        Several[Annotated[int, Field(ge=2, le=MOST_FEATURES)]],
+        Field(description="Number of features; several: 4096,8192."),
     ] = (4096,)
     k: Annotated[
-        Several[Annotated[int, Field(ge=1)]],
+        Several[Annotated[int, Field(ge=1, le=MOST_FEATURES)]],
         Field(description="Active features per token (not gated, standard); several: 32,64."),
     ] = (32,)
     options: Annotated[
@@ -102,7 +113,7 @@ class TrainParams(CorpusParams, HookParams):
         Option(default="depends on the number of parameters"),
         Field(gt=0, description="Largest norm of the gradient."),
     ] = None
-    seed: Annotated[int, Field(description="Seed of initialisation and data order.")] = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of initialisation and data order.")] = 0
     stream: Annotated[
         bool,
         Option(flags="--stream/--cache", default="--cache"),

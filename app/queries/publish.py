@@ -292,7 +292,7 @@ async def _make_current(connection: AsyncConnection, sae_id: int, index_id: int)
 
 
 async def _drop_retired(engine: AsyncEngine, sae_id: int) -> None:
-    """Drop the partitions of this SAE's retired indices; if a reader does not end, leave them to the next publish."""
+    """Drop the partitions of this SAE's retired indexes; if a reader does not end, leave them to the next publish."""
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         retired = (await connection.execute(_RETIRED, {"sae": sae_id})).all()
         if not retired or not await _readers_end(connection):
@@ -336,4 +336,4 @@ _RETIRED = text("""
     LEFT JOIN pg_inherits ON pg_inherits.inhrelid = partition.oid
     WHERE feature_index.sae_id = :sae AND feature_index.state = 'retired'
 """)
-"""Partitions left of retired indices; `inhdetachpending` is null if detached, true if detaching was interrupted."""
+"""Partitions left of retired indexes; `inhdetachpending` is null if detached, true if detaching was interrupted."""

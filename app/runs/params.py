@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 
@@ -17,14 +17,35 @@ def _split_commas(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-Several = Annotated[tuple[T, ...], BeforeValidator(_split_commas), Field(min_length=1, max_length=64)]
-"""One or more values."""
+def _without_repetition(values: tuple[T, ...]) -> tuple[T, ...]:
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{repeated[0]} is given twice.")
+    return values
+
+
+Several = Annotated[
+    tuple[T, ...],
+    BeforeValidator(_split_commas),
+    Field(min_length=1, max_length=64),
+    AfterValidator(_without_repetition),
+]
+"""One or more values, all different."""
+
+_LARGEST = 2**63 - 1
+"""Whole numbers of torch and Postgres have 64 bits."""
 
 
 class Params(BaseModel):
     """Base of all parameters. An unknown name is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError("This number is too large.")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

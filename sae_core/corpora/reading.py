@@ -1,4 +1,4 @@
-"""Read text through `datasets`: local files, or a data set of the hub."""
+"""Read text through `datasets`: local files, or a dataset of the hub."""
 
 import hashlib
 import json
@@ -61,16 +61,16 @@ def load_corpus(
     without text are left out. NUL characters are removed, because Postgres cannot hold them.
 
     Args:
-        source: a .json, .jsonl, .parquet, .csv or .txt file (compressed or not), or a data set's hub id. A .json file
+        source: a .json, .jsonl, .parquet, .csv or .txt file (compressed or not), or a hub id. A .json file
             may also be an object of `{title: {"extract": text, "topic": …}}`, as encyclopaedia summaries come.
         slug: name in URLs; by default made from `source`.
         title: name for people; by default the file's name or the hub id.
         licence: of the text, such as `CC BY-SA 4.0`.
         attribution: whom to name wherever the text is shown.
         text_column: column that holds the text; columns `title` and `topic` are used if they are there.
-        config: configuration of a hub data set that has several.
-        split: split of a hub data set.
-        max_documents: read only so many documents; of a hub data set, no more than these are downloaded.
+        config: configuration of a dataset of the hub that has several.
+        split: split of a dataset of the hub.
+        max_documents: read only so many documents; of a dataset of the hub, no more than these are downloaded.
         cache: folder for what `datasets` keeps on disk. None holds the documents in memory.
 
     Raises:
@@ -108,7 +108,7 @@ def _looks_local(path: Path) -> bool:
 
 def _read_file(path: Path, cache: Path, *, keep_in_memory: bool) -> Dataset:
     if not path.is_file():
-        raise CorpusError(f"There is no file {path}. Check the path, or give the hub id of a data set.")
+        raise CorpusError(f"There is no file {path}. Check the path, or give the hub id of a dataset.")
     bare = path.with_suffix("") if path.suffix in _COMPRESSION else path
     builder = _BUILDERS.get(bare.suffix)
     if builder is None:

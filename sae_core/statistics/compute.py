@@ -169,6 +169,7 @@ def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> d
     return {
         "store": store.plan,
         "statistics_version": STATISTICS_VERSION,
+        "statistics": sorted(declared.name for declared in spec.STATISTICS),
         "torch_version": str(torch.__version__),
         "seed": seed,
         "not_counted": "padding, BOS, separators of documents and every other special token of the tokenizer",

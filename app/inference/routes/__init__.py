@@ -1,0 +1,5 @@
+"""Routes of the inference process: one module per operation."""
+
+from app.inference.routes import examples, probe, texts
+
+ROUTERS = (probe.router, examples.router, texts.router)

@@ -18,24 +18,24 @@ router = APIRouter()
 
 
 @router.post("/examples")
-async def examples(asked: ExamplesRequest, sessions: Sessions, residency: Resident) -> ExamplesAnswer:
+async def examples(request: ExamplesRequest, sessions: Sessions, residency: Resident) -> ExamplesAnswer:
     """Return the number of activations in a range, and a sample of them."""
     async with transaction(sessions) as session:
-        sae = await find_sae(session, asked.sae)
-    if sae.index is None or asked.feature not in range(sae.d_sae):
+        sae = await find_sae(session, request.sae)
+    if sae.index is None or request.feature not in range(sae.d_sae):
         raise NotFound("There is no such feature.")
-    found, sampled = await run_in_threadpool(_sample, residency, sae, sae.index, asked)
+    found, sampled = await run_in_threadpool(_sample, residency, sae, sae.index, request)
     return ExamplesAnswer(index=sae.index.id, found=found, examples=sampled)
 
 
 def _sample(
-    residency: Residency, sae: SaeDetail, index: IndexInfo, asked: ExamplesRequest
+    residency: Residency, sae: SaeDetail, index: IndexInfo, request: ExamplesRequest
 ) -> tuple[int, list[StoredExample]]:
-    wanted = ActivationRange(asked.feature, asked.low, asked.high, asked.sequence)
+    wanted = ActivationRange(request.feature, request.low, request.high, request.sequence)
     length = index.sequence_set.length
     try:
         store = residency.store(sae, index)
-        return sample_examples(store, wanted, length=length, limit=asked.limit, seed=asked.seed)
+        return sample_examples(store, wanted, length=length, limit=request.limit, seed=request.seed)
     except (ArtifactError, OSError) as error:
         raise Unavailable(
             f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "

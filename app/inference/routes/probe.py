@@ -27,12 +27,12 @@ router = APIRouter()
 
 
 @router.post("/probe")
-async def probe(asked: ProbeRequest, sessions: Sessions, engine: Engine, residency: Resident) -> Response:
+async def probe(request: ProbeRequest, sessions: Sessions, engine: Engine, residency: Resident) -> Response:
     """Return the activations on a text, their percentiles, and the active features by rank."""
     started = time.perf_counter()
     async with transaction(sessions) as session:
-        sae = await find_sae(session, asked.sae)
-    sparse = await run_in_threadpool(engine.probe, sae, asked.text)
+        sae = await find_sae(session, request.sae)
+    sparse = await run_in_threadpool(engine.probe, sae, request.text)
     ran = time.perf_counter()
     features, maxima = sparse.max_per_feature()
     distributions = await _distributions(sessions, residency, sae, features)

@@ -14,11 +14,11 @@ router = APIRouter()
 
 
 @router.post("/texts")
-async def texts(asked: TextsRequest, sessions: Sessions, engine: Engine) -> TextsAnswer:
+async def texts(request: TextsRequest, sessions: Sessions, engine: Engine) -> TextsAnswer:
     """Return the tokens of each text, with the feature's activation on each token."""
     async with transaction(sessions) as session:
-        sae = await find_sae(session, asked.sae)
-    answers = [_of_feature(await run_in_threadpool(engine.probe, sae, text), asked.feature) for text in asked.texts]
+        sae = await find_sae(session, request.sae)
+    answers = [_of_feature(await run_in_threadpool(engine.probe, sae, text), request.feature) for text in request.texts]
     return TextsAnswer(texts=answers)
 
 

@@ -67,7 +67,7 @@ def test_every_format_is_offered() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("import",), "source"),
+        (("import",), "SOURCE"),
         (("import", "somewhere", "--format", "npz"), "gemma_scope"),
         (("import", "somewhere", "--name", "Not a slug!"), "--name"),
         (("export", "sae", "there"), "--format"),
