@@ -27,7 +27,8 @@ class ByExampleIn(BaseModel):
     tokens: Annotated[
         list[int],
         Field(
-            max_length=10_000, description="Positions of the tokens that were chosen; none for all but special ones."
+            max_length=service.MAX_CHOSEN,
+            description="Positions of the tokens that were chosen; none for all but special ones.",
         ),
     ] = []
     min_density: Density = None

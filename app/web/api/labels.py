@@ -11,6 +11,7 @@ from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
 from app.web.components.label_models import LabelOut
 from app.web.dependencies import Actor, FeatureIndex, Sae, Session
@@ -108,7 +109,7 @@ async def put_my_label(
 
 
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
-async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: Session) -> History:
+async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session) -> History:
     """All versions of a label, newest first."""
     label = await queries.get_label(session, id)
     if label is None:

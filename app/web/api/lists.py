@@ -13,6 +13,7 @@ from app.db import transaction
 from app.problems import documented
 from app.queries import lists as queries
 from app.queries.lists import ListedFeature, ListSummary, ListView
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME as MAX_AUTHOR
 from app.services.lists import (
     MAX_DESCRIPTION,
@@ -140,7 +141,7 @@ IfMatch = Annotated[str, Header(description='The version that was read, as 3 or 
 async def get_lists(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
 ) -> Lists:
     """All lists, newest first."""
     found = await queries.list_lists(session, limit=limit, before=cursor)

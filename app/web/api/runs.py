@@ -10,12 +10,12 @@ from app.errors import NotFound
 from app.problems import documented
 from app.queries import runs as queries
 from app.queries.runs import RunState, RunView, StageState
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import specs
 from app.web.dependencies import Session
 
 router = APIRouter(prefix="/api/v1/runs", tags=["Runs"])
 
-_MAX_ID = 2**31 - 1
 _DEFAULT_LIMIT = 50
 
 
@@ -81,7 +81,7 @@ class RunKinds(BaseModel):
 async def list_runs(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
 ) -> RunList:
     """Runs, newest first."""
     found = await queries.list_runs(session, limit=limit, before=cursor)
@@ -100,7 +100,7 @@ async def list_kinds() -> RunKinds:
 
 
 @router.get("/{id}", summary="One run", responses=documented(404))
-async def get_run(id: Annotated[int, Path(ge=1, le=_MAX_ID)], session: Session) -> RunDetailOut:
+async def get_run(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session) -> RunDetailOut:
     """One run."""
     run = await queries.get_run(session, id)
     if run is None:

@@ -17,7 +17,7 @@ from starlette.datastructures import ImmutableMultiDict
 from app.errors import Unprocessable, UserError
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail
-from app.services.by_example import MAX_DENSITY, ByExample, FoundFeature, by_example
+from app.services.by_example import MAX_CHOSEN, MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
 from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import count
@@ -30,7 +30,6 @@ router = APIRouter()
 _SHOWN = 50
 _LONGEST_IN_ADDRESS = 4_000
 """Characters: percent-encoded, they still fit into what servers read of an address."""
-_MOST_CHOSEN = 10_000
 
 Sent = ImmutableMultiDict[str, Any]
 """Fields of a form or of a query string."""
@@ -255,8 +254,8 @@ def _text(sent: Sent) -> str:
 
 
 def _positions(chosen: list[Any]) -> tuple[int, ...]:
-    if len(chosen) > _MOST_CHOSEN:
-        raise Unprocessable(f"At most {_MOST_CHOSEN:,} tokens can be chosen.")
+    if len(chosen) > MAX_CHOSEN:
+        raise Unprocessable(f"At most {MAX_CHOSEN:,} tokens can be chosen.")
     try:
         return tuple(sorted({int(position) for position in chosen}))
     except (TypeError, ValueError):

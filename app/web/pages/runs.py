@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.errors import NotFound, Unavailable
 from app.queries.runs import MetricPoint, RunView, get_run, list_runs, metrics
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import is_known, spec_of
 from app.web import rendering
 from app.web.components import figures
@@ -33,7 +34,7 @@ _SHOWN_APART = {"seconds", "saes", "notes", "intervals"}
 """Parts of a result that are no numbers with a name: those of stages, tables, sentences, the SAE page's intervals."""
 
 View = Literal["progress", "card"]
-RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 
 
 @router.get("/runs")
