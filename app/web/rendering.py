@@ -91,7 +91,7 @@ def render(
     body = text(template, {"request": request, **context})
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
-    etag = etag or caching.tag(body)
+    etag = etag or caching.make_etag(body)
     caching.raise_if_not_modified(request, etag)
     return HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
 

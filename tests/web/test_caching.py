@@ -90,7 +90,7 @@ async def test_another_build_has_other_tags(
     client: httpx.AsyncClient, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await tag(client, f"{base}/features/1")
-    monkeypatch.setattr(caching, "build", lambda: "another")
+    monkeypatch.setattr(caching, "build_hash", lambda: "another")
     assert await tag(client, f"{base}/features/1") != before
 
 

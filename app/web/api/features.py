@@ -15,7 +15,7 @@ from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, Featur
 from app.queries.features import EXTRA, FeatureDetail
 from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
-from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import LabelOut
 from app.web.components.token_models import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Inference, Sae, Session
@@ -262,7 +262,7 @@ async def export_features(
     pages = feature_list.pages(request.app.state.sessionmaker, sae, wanted, first)
     name = f"{sae.slug}-features.{format}"
     return StreamingResponse(
-        written(format, ([summary(row) for row in page.rows] async for page in pages)),
+        serialise(format, ([summary(row) for row in page.rows] async for page in pages)),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

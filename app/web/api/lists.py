@@ -28,7 +28,7 @@ from app.services.lists import (
     find_list,
     replace_list,
 )
-from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.token_models import TopTokenOut
 from app.web.dependencies import Actor, Session
 from app.web.errors import answer
@@ -197,7 +197,7 @@ async def export_list(id: ListId, session: Session, request: Request, format: Fo
     found = await find_list(session, id)
     batches = _batches(request.app.state.sessionmaker, found)
     return StreamingResponse(
-        written(format, ([_listed(each) for each in batch] async for batch in batches)),
+        serialise(format, ([_listed(each) for each in batch] async for batch in batches)),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="list-{found.public_id}.{format}"'},
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.errors import NotFound
 from app.problems import documented
 from app.queries.feature_maps import FeaturePoints, feature_points, map_settings
-from app.web.caching import PAGE_HEADERS, raise_if_not_modified, tag
+from app.web.caching import PAGE_HEADERS, make_etag, raise_if_not_modified
 from app.web.dependencies import Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
@@ -33,7 +33,7 @@ class PointsOut(BaseModel):
 async def get_map(request: Request, sae: Sae, session: Session) -> Response:
     """Where the features lie on the map (UMAP over the cosines of decoder directions), and what colours them."""
     drawn = await map_settings(session, sae)
-    etag = tag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
+    etag = make_etag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
     raise_if_not_modified(request, etag)
     points = await feature_points(session, sae)
     if points is None:

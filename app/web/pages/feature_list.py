@@ -20,7 +20,7 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web.caching import features_tag, raise_if_not_modified
+from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
@@ -77,7 +77,7 @@ class _Found:
 async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
     """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
     wanted = _read(request)
-    etag = features_tag(request, sae)
+    etag = features_etag(request, sae)
     raise_if_not_modified(request, etag)
     found = await _find(session, sae, wanted)
     context = {**_filters(sae, wanted), **_results(sae, wanted, found)}

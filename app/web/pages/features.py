@@ -21,7 +21,7 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
-from app.web.caching import features_tag, raise_if_not_modified
+from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import (
@@ -78,7 +78,7 @@ async def feature(
     etag = None  # what is tried out depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
-        etag = features_tag(request, sae, actor.name, *parts)
+        etag = features_etag(request, sae, actor.name, *parts)
         raise_if_not_modified(request, etag)
     detail = await _detail(session, sae, index)
     if embed:

@@ -133,7 +133,7 @@ def _progress(run: RunView) -> dict[str, Any]:
 
 
 def _points(points: list[MetricPoint]) -> str:
-    return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.thinned(points)])
+    return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.downsample(points)])
 
 
 def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
