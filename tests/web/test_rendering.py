@@ -188,7 +188,7 @@ def test_vendored_plotly_has_the_version_that_plotly_py_expects() -> None:
     assert plotly.offline.get_plotlyjs_version() == version
 
 
-def test_the_font_is_light() -> None:
+def test_the_font_is_small() -> None:
     assert sum(path.stat().st_size for path in VENDOR.glob("*.woff2")) < 60_000
 
 

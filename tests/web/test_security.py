@@ -1,4 +1,4 @@
-"""What keeps other sites out, and what the browser is told."""
+"""Protection from other sites, and security headers."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -28,5 +28,5 @@ async def test_sentences_say_what_was_compared(engine: AsyncEngine, session: Asy
             if each.best
             else "No feature of …60"
         )
-        assert verdict(each, "…60", by_activity=True).startswith(said)
+        assert verdict(each, "…60", by_activity=True).startswith(sentence)
     assert unmatched
