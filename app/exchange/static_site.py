@@ -201,7 +201,7 @@ class _Texts:
         plain_tokens, runs = self._plain[view.sequence]
         tokens = list(plain_tokens)
         for place in active_places(view):
-            tokens[place] = token_html.wrapped(token_text.shown(view, place, maximum))
+            tokens[place] = token_html.multiline_token(token_text.token_at(view, place, maximum))
         parts = ("".join(tokens[start:end]) for _, start, end in runs)
         return Markup(  # noqa: S704 - each token is escaped
             "".join(
@@ -213,7 +213,7 @@ class _Texts:
     def _prepared(self, view: ExampleView) -> tuple[list[str], list[tuple[bool, int, int]]]:
         """Each token without shading, and the runs of one writing direction: from which token, to which."""
         runs = token_text.sequence(replace(view, tokens=[token._replace(activation=0.0) for token in view.tokens]), 1.0)
-        tokens = [token_html.wrapped(token) for run in runs for token in run.tokens]
+        tokens = [token_html.multiline_token(token) for run in runs for token in run.tokens]
         bounds, start = [], 0
         for run in runs:
             bounds.append((run.right_to_left, start, start + len(run.tokens)))

@@ -20,6 +20,8 @@ from app.services.probe import ProbeToken, check_text, probe_tokens
 
 MAX_DENSITY = 0.01
 """Default bound: a feature that is active on more than a hundredth of all tokens says little about a few."""
+MAX_CHOSEN = 10_000
+"""Positions in one request."""
 
 
 @dataclass(frozen=True, slots=True)

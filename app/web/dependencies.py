@@ -1,4 +1,4 @@
-"""Dependencies of routes, by type: session, settings, who acts, and the SAE and the feature that the address names."""
+"""Dependencies of routes, by type: session, settings, actor, and the SAE and the feature that the address names."""
 
 from typing import Annotated
 from urllib.parse import quote, unquote
@@ -37,9 +37,9 @@ Inference = Annotated[InferenceClient, Depends(_inference)]
 
 
 def _actor(request: Request, settings: AppSettings) -> actors.Actor:
-    """Return who acts: on a page the name that this browser remembers, else who runs the installation.
+    """Return the actor: on a page the name that this browser remembers, else the owner of the installation.
 
-    A program says with each request who acts, so the API does not look at cookies.
+    Programs name the actor in each request, so the API ignores cookies.
     """
     local = actors.local_actor(settings)
     if request.url.path.startswith("/api/"):
@@ -51,7 +51,7 @@ Actor = Annotated[actors.Actor, Depends(_actor)]
 
 
 def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
-    """Return who the form's field `author` names; left empty, it is who acts otherwise."""
+    """Return the actor that the form's field `author` names, or the default actor if it is empty."""
     return actor.named(author.strip())
 
 
@@ -59,7 +59,7 @@ FormActor = Annotated[actors.Actor, Depends(_form_actor)]
 
 
 def remember_actor(response: Response, actor: actors.Actor) -> None:
-    """Let this browser name the actor at its next request."""
+    """Set the cookie that names the actor in later requests."""
     response.set_cookie(_ACTOR_COOKIE, quote(actor.name), max_age=_YEAR, httponly=True, samesite="lax")
 
 
@@ -87,7 +87,7 @@ FeatureIndex = Annotated[int, Depends(_feature_index)]
 
 
 def check_feature(sae: SaeDetail, text: str) -> int:
-    """The number of a feature that a query string names.
+    """Return the number of the feature that a query string names.
 
     Raises:
         NotFound: the SAE has no such feature.

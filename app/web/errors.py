@@ -1,6 +1,6 @@
 """Every error as a person or a program can read it: problem+json under /api/, else the page or fragment of rendering.
 
-Never a traceback and never the input: a person gets one line that says what to do, the log gets types and frames
+Never a traceback and never the input: a person gets one line that says what to do; the log gets types and frames
 (`app.logging.describe`).
 """
 
@@ -33,8 +33,8 @@ _TITLES = {
     503: "Not available right now",
 }
 _UNSTORABLE = "A value in the request is outside what the database can hold, such as a NUL character or a huge number."
-_ERRORS_SHOWN = 5
-_PLACE_SHOWN = 80
+_MAX_ERRORS = 5
+_MAX_LOCATION = 80
 
 
 def install(app: FastAPI) -> None:
@@ -54,7 +54,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
     **extra: Any,
 ) -> Response:
-    """One error, as the one who asked can read it; `extra` are further members of the API's problem."""
+    """Return an error as problem+json, a page or a fragment; `extra` are further members of the API's problem."""
     if request.url.path.startswith("/api/"):
         return problem(status, title, detail, headers=dict(headers or {}), **extra)
     response = render_error(request, status, title, detail)
@@ -63,7 +63,7 @@ def answer(
 
 
 def unexpected(request: Request, error: Exception) -> Response:
-    """A fault of ours: the person gets an id, and the log line under that id gets types and frames."""
+    """Answer a fault of the site: the person gets an id, and the log line under that id has types and frames."""
     error_id = uuid4().hex[:12]
     log.error("unexpected_error", error_id=error_id, exc_info=error)
     detail = f"This is a fault of SeeSAE, not yours. Its log has more under the id {error_id}."
@@ -95,20 +95,20 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [{"where": _place(each["loc"]), "message": each["msg"]} for each in error.errors()[:_ERRORS_SHOWN]]
-    detail = "; ".join(f"{each['where']}: {each['message']}" for each in found) + "."
+    found = [{"where": _location(fault["loc"]), "message": fault["msg"]} for fault in error.errors()[:_MAX_ERRORS]]
+    detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in found) + "."
     return answer(request, 422, _TITLES[422], detail, errors=found)
 
 
-def _place(loc: Sequence[Any]) -> str:
-    """Where in the request, as `text in the body`; the last part may be a name the sender made up, so it is cut."""
+def _location(loc: Sequence[Any]) -> str:
+    """Return the location in the request, as `text in the body`, cut because the sender may choose the last part."""
     source, *names = loc or ("request",)
     where = {"path": "address", "header": "headers"}.get(str(source), str(source))
     if not names or (source == "body" and all(isinstance(name, int) for name in names)):
         return f"the {where}"
-    return f"“{'.'.join(str(name) for name in names)[:_PLACE_SHOWN]}” in the {where}"
+    return f"“{'.'.join(str(name) for name in names)[:_MAX_LOCATION]}” in the {where}"
 
 
 async def _data_error(request: Request, _error: Exception) -> Response:
-    """What Postgres cannot hold; `app.db` translates the other errors of the database."""
+    """Answer a value that Postgres cannot hold; `app.db` translates the other errors of the database."""
     return answer(request, 422, _TITLES[422], _UNSTORABLE)

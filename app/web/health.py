@@ -1,4 +1,4 @@
-"""What machines ask: is the process up, can it serve, what did it do."""
+"""Health checks and metrics, for orchestrators and Prometheus."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -14,13 +14,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/healthz")
 async def healthz() -> PlainTextResponse:
-    """The process is up; it asks nothing of the others."""
+    """Answer 200 while the process runs; other services are not checked."""
     return PlainTextResponse("ok\n")
 
 
 @router.get("/readyz")
 async def readyz(session: Session) -> PlainTextResponse:
-    """The database is reachable and at this version's migration. (503 otherwise.)"""
+    """Answer 200 if the database is reachable and at this version's migration, else 503."""
     applied, needed = await schema_revision(session), head()
     if applied != needed:
         raise Unavailable(
@@ -31,5 +31,5 @@ async def readyz(session: Session) -> PlainTextResponse:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Prometheus' text format, of this one web process."""
+    """Return the metrics of this web process in Prometheus' text format."""
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

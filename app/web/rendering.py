@@ -2,6 +2,7 @@
 
 from functools import cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request
@@ -10,10 +11,26 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.paths import TEMPLATES
+from app.queries import feature_list
+from app.services import feature_texts, labels, lists
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import formatting, glossary, sparklines, token_html
 from app.web.static import imports, static_url
+
+LIMITS = MappingProxyType(
+    {
+        "query": feature_list.MAX_QUERY,
+        "explanation": labels.MAX_EXPLANATION,
+        "categories": labels.MAX_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
+        "author": labels.MAX_NAME,
+        "list_name": lists.MAX_NAME,
+        "list_description": lists.MAX_DESCRIPTION,
+        "list_note": lists.MAX_NOTE,
+        "texts": feature_texts.MAX_TEXTS,
+    }
+)
+"""Characters that a form's field takes, and texts per request: the template global `limits`."""
 
 
 @cache
@@ -47,7 +64,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module}
+    env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
     env.filters |= formatting.FILTERS | glossary.FILTERS | {"sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
@@ -74,7 +91,7 @@ def render(
     body = text(template, {"request": request, **context})
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
-    etag = etag or caching.tag(body)
+    etag = etag or caching.make_etag(body)
     caching.raise_if_not_modified(request, etag)
     return HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
 

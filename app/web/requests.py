@@ -1,6 +1,6 @@
-"""Around every request: one log line, two metrics, and `Server-Timing`, which browsers' own tools show.
+"""One log line, two metrics and a `Server-Timing` header per request.
 
-A line names the route, never the raw address: a query string may hold text that somebody typed.
+A line names the route, never the raw address: a query string may contain a person's text.
 """
 
 import time
@@ -18,7 +18,7 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMetrics:
-    """What /metrics tells of requests, kept for one application."""
+    """Metrics of the requests to one application."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("method", "route")
@@ -42,7 +42,7 @@ class RequestMiddleware:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and record it."""
+        """Handle the request and record it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -72,7 +72,7 @@ class RequestMiddleware:
 
 
 def route_template(scope: Scope) -> str:
-    """`/saes/{sae}` for /saes/smollm2-l9: bounded in number, and free of what people typed.
+    """Return the route, `/saes/{sae}` for /saes/smollm2-l9: bounded in number, and free of people's text.
 
     Routers carry their whole prefix themselves (none is added by `include_router`): Starlette's scope holds the
     route as its own router knows it.

@@ -1,6 +1,6 @@
-"""What keeps other web sites out of this one. Pure ASGI middleware, one rule each.
+"""Protection from other web sites: pure ASGI middleware, one rule per class.
 
-There are no accounts yet, so everything rests on the browser's same-origin policy and on the site being bound to
+There are no accounts yet, so security depends on the browser's same-origin policy and on the site being bound to
 loopback by default. Three ways around that are closed: another page posting to us (`SameSiteMiddleware`), another name
 pointed at 127.0.0.1, "DNS rebinding" (`HostMiddleware`), and another page framing or scripting us (the headers).
 """
@@ -32,13 +32,13 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class SecurityHeadersMiddleware:
-    """Adds the headers above to every answer."""
+    """Add the headers above to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; add the headers to its answer."""
+        """Handle the request and add the headers to the response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -51,7 +51,7 @@ class SecurityHeadersMiddleware:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` is reached from this machine only."""
+    """True if a server bound to `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -59,7 +59,7 @@ def is_loopback(host: str) -> bool:
 
 
 class HostMiddleware:
-    """On loopback, answers only to this machine's own names.
+    """On loopback, answer only requests to this machine's own names.
 
     A page of another site can point its own name at 127.0.0.1 and then read us as its own origin; the Host header
     still has that name. Bound to another address, the site is meant to be reached by names we cannot know.
@@ -70,7 +70,7 @@ class HostMiddleware:
         self.allowed = {*_LOOPBACK_NAMES, bound_to} if is_loopback(bound_to) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, if it is addressed to this machine."""
+        """Handle the request if it is addressed to this machine."""
         if scope["type"] == "http" and not self._is_allowed(Headers(scope=scope)):
             detail = "This site answers only to names of the machine it runs on, such as localhost."
             await answer(Request(scope), 400, "Unknown host name", detail)(scope, receive, send)
@@ -82,7 +82,7 @@ class HostMiddleware:
 
 
 def _hostname(host: str) -> str | None:
-    """The name in a Host header, without its port."""
+    """Return the name in a Host header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
@@ -90,7 +90,7 @@ def _hostname(host: str) -> str | None:
 
 
 class SameSiteMiddleware:
-    """Refuses a request that changes something and comes from a page of another site.
+    """Refuse a request that changes something and comes from a page of another site.
 
     Browsers say where a request comes from in `Sec-Fetch-Site` (only over https and on localhost) or in `Origin`
     (with every request that is not GET or HEAD). Programs send neither, and no browser lends them its credentials.
@@ -100,7 +100,7 @@ class SameSiteMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, if it changes nothing or comes from this site."""
+        """Handle the request if it changes nothing or comes from this site."""
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and _is_foreign(Headers(scope=scope)):
             detail = "This request comes from a page of another site, so nothing was changed."
             await answer(Request(scope), 403, "Refused", detail)(scope, receive, send)

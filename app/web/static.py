@@ -5,7 +5,7 @@ Modules import each other by address, so the server writes hashes into their imp
 directly or not. An import map would do this too, but it is inline: it would be part of every page, and the content
 security policy would need its hash. Unhashed addresses would cost a request per module and page.
 
-Text is compressed once, when it is first requested: plotly.js would take a tenth of a second each time.
+Text is compressed once, when it is first requested: plotly.js would take 0.1 s per request.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ _REVALIDATE = "public, no-cache"
 _NAMED_BY_CONTENT = re.compile(r"(?P<name>.+)\.[0-9a-f]{12}(?P<suffix>\.\w+)")
 _POLICY = "default-src 'none'"
 _PARTS_OF_PAGES = ("css/", "js/")
-"""Sheets and scripts, to which the policy of their page applies; the strictest of their own is also the shortest."""
+"""Sheets and scripts. Their page's policy applies to them, so their own is the strictest and shortest."""
 _COMPRESSIBLE = {".css", ".js", ".svg", ".json", ".txt"}
 _KEPT_HEADERS = ("Cache-Control", "Content-Security-Policy", "ETag")
 _SCRIPTS = "js/"
 _VENDORED = "vendor/"
-"""Files of others carry their version in their name, and a test holds each to its hash."""
+"""Third-party files have their version in their name, and a test checks each hash."""
 _IMPORT = re.compile(r'\b(?P<keyword>from|import) "(?P<address>\.{1,2}/[^"]+\.js)"')
 
 
@@ -61,7 +61,7 @@ def content(path: str) -> bytes:
 
 
 def imports(path: str) -> list[str]:
-    """Return what a module imports, directly or not, each once and after its own imports."""
+    """Return the modules that a module imports, directly or not, each once and after its own imports."""
 
     def visit(module: str) -> Iterator[str]:
         for found in _IMPORT.finditer((STATIC / module).read_text()):
@@ -84,9 +84,9 @@ def _imported(module: str, found: re.Match[str]) -> str:
 
 
 class VersionedStaticFiles(StaticFiles):
-    """Serves the file `<name>.<suffix>` as `/static/<name>.<hash>.<suffix>`, the address that `static_url` gives it.
+    """Serve the file `<name>.<suffix>` as `/static/<name>.<hash>.<suffix>`, the address that `static_url` gives it.
 
-    Under another hash, as a page of another version has it, the answer is the current file, to be revalidated.
+    Another hash, as in a page of another version, gives the current file, to be revalidated.
     """
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -105,7 +105,7 @@ class VersionedStaticFiles(StaticFiles):
         return response
 
     async def _script(self, path: str, media_type: str | None, scope: Scope) -> Response:
-        """Return a script under an ETag of what is served: its file does not change with what it imports."""
+        """Return a script with an ETag of the served content: its file does not change when an import does."""
         body = await asyncio.to_thread(content, path)
         headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
         response = Response(body, media_type=media_type, headers=headers)
@@ -120,7 +120,7 @@ def _accepts_gzip(scope: Scope) -> bool:
 
 
 async def _compressed(response: Response, path: str) -> Response:
-    """Return the same answer with the content compressed."""
+    """Return the same response with the content compressed."""
     kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     body = await asyncio.to_thread(_gzipped, path, response.headers["ETag"])
     headers = {**kept, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}

@@ -1,4 +1,4 @@
-"""Versions of what several people may change, as `If-Match` and `ETag` carry them."""
+"""Versions for optimistic concurrency, in `If-Match` and `ETag`."""
 
 import re
 
@@ -8,10 +8,10 @@ _VERSION = re.compile(r'(?:W/)?("?)(\d{1,9})\1')
 
 
 def read_version(if_match: str, what: str) -> int:
-    """The version that `If-Match` names, as 3 or "3"; `what` says of what.
+    """Return the version in `If-Match`, as 3 or "3"; `what` names the resource in the error.
 
     Raises:
-        Unprocessable: it names none.
+        Unprocessable: the header is not a version.
     """
     match = _VERSION.fullmatch(if_match.strip())
     if match is None:
@@ -20,5 +20,5 @@ def read_version(if_match: str, what: str) -> int:
 
 
 def etag(version: int) -> str:
-    """`ETag` of a version."""
+    """Return the `ETag` of a version."""
     return f'"{version}"'

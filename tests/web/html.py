@@ -32,7 +32,7 @@ class Element:
         return value
 
     def all(self, tag: str = "", *, cls: str = "", **attributes: str | None) -> list["Element"]:
-        """Every element below this one with this tag, class and attributes (None: without a value), in order."""
+        """Return every element below this one with this tag, class and attributes (None: without a value), in order."""
         found = []
         for child in self.children:
             if isinstance(child, str):
@@ -80,7 +80,7 @@ class _Parser(HTMLParser):
 
 
 def parse(html: str) -> Element:
-    """The tree of a page or fragment; tags that do not match fail the test."""
+    """Return the tree of a page or fragment; mismatched tags fail the test."""
     parser = _Parser()
     parser.feed(html)
     parser.close()

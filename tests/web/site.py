@@ -19,9 +19,9 @@ SECRET = "a secret of tests"
 
 @asynccontextmanager
 async def site(settings: Settings, *, inference: Settings | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the site; with `inference`, the real inference service of those settings answers its probes.
+    """Yield a client of the site; with `inference`, the real inference service of those settings answers its probes.
 
-    The application is the client's `app` (`app_of`), for what a test has to break.
+    `app_of` returns its application.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(production_logging())
@@ -40,7 +40,7 @@ async def site(settings: Settings, *, inference: Settings | None = None) -> Asyn
 
 
 def app_of(client: httpx.AsyncClient) -> FastAPI:
-    """The application behind a client that `site` made."""
+    """Return the application of a client that `site` made."""
     transport = client._transport
     assert isinstance(transport, httpx.ASGITransport)
     assert isinstance(transport.app, FastAPI)

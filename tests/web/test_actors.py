@@ -25,11 +25,11 @@ def attributes(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", ROUTES, ids=lambda path: str(path.relative_to(WEB)))
-def test_routes_ask_the_dependency_who_acts(path: Path) -> None:
+def test_routes_take_the_actor_from_the_dependency(path: Path) -> None:
     assert not attributes(path) & {"settings.author", "cookies", "set_cookie", "delete_cookie"}
 
 
-def test_the_check_sees_what_it_looks_for() -> None:
+def test_the_check_finds_a_direct_access() -> None:
     assert {"cookies", "set_cookie"} <= attributes(WEB / "dependencies.py")
     assert [path.name for path in sorted(SERVICES.glob("*.py")) if "settings.author" in attributes(path)] == [
         "actors.py"

@@ -90,16 +90,16 @@ async def test_another_build_has_other_tags(
     client: httpx.AsyncClient, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await tag(client, f"{base}/features/1")
-    monkeypatch.setattr(caching, "build", lambda: "another")
+    monkeypatch.setattr(caching, "build_hash", lambda: "another")
     assert await tag(client, f"{base}/features/1") != before
 
 
-async def test_errors_have_none(client: httpx.AsyncClient, base: str) -> None:
+async def test_errors_have_no_tag(client: httpx.AsyncClient, base: str) -> None:
     for address in (f"{base}/features/99", f"{base}/features?sort=colour", "/nothing"):
         assert "etag" not in (await client.get(address)).headers
 
 
-async def test_the_server_says_how_long_it_took(client: httpx.AsyncClient, base: str) -> None:
+async def test_responses_have_a_server_timing(client: httpx.AsyncClient, base: str) -> None:
     said = (await client.get(base)).headers["server-timing"]
     assert said.startswith("app;dur=")
     assert 0 < float(said.partition("=")[2]) < 60_000

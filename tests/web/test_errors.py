@@ -1,4 +1,4 @@
-"""What goes wrong, as a program, a person and htmx get to see it."""
+"""Errors, as a program, a person and htmx receive them."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,7 +31,7 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def test_needs_a_database() -> None:
+def test_the_site_needs_a_database() -> None:
     with pytest.raises(UserError, match="SEESAE_DATABASE_URL"):
         create_app(Settings(database_url=None))
 
@@ -58,20 +58,20 @@ async def test_htmx_gets_a_fragment(client: httpx.AsyncClient) -> None:
     assert "HX-Request" in response.headers["vary"]
 
 
-async def test_a_method_that_an_address_does_not_take(client: httpx.AsyncClient) -> None:
+async def test_a_method_that_is_not_allowed_is_explained(client: httpx.AsyncClient) -> None:
     response = await client.delete("/api/v1/saes")
     assert "does not take DELETE" in problem(response, 405)["detail"]
     assert response.headers["allow"] == "GET"
 
 
-async def test_input_comes_back_neither_whole_nor_raw(client: httpx.AsyncClient) -> None:
+async def test_errors_cut_and_escape_input(client: httpx.AsyncClient) -> None:
     response = await client.get("/<script>alert(1)</script>")
     assert "<script>alert" not in response.text
     found = problem(await client.get("/api/v1/saes/" + "x" * 50_000), 404)
     assert len(found["detail"]) < 300
 
 
-async def test_the_unexpected_has_an_id_and_no_traceback(
+async def test_an_unexpected_error_has_an_id_and_no_traceback(
     client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     router = APIRouter()
@@ -95,9 +95,7 @@ async def test_the_unexpected_has_an_id_and_no_traceback(
     assert "ZeroDivisionError" in log
 
 
-async def test_the_site_says_that_the_database_is_away_and_comes_back(
-    client: httpx.AsyncClient, database_url: str
-) -> None:
+async def test_the_site_recovers_after_the_database_was_away(client: httpx.AsyncClient, database_url: str) -> None:
     assert (await client.get("/api/v1/saes")).status_code == 200  # the pool has a connection now
     name = database_url.rpartition("/")[2].partition("?")[0]
     with psycopg.connect(libpq_url(database_url.replace(f"/{name}", "/postgres")), autocommit=True) as connection:
@@ -126,7 +124,7 @@ async def test_a_connection_that_was_cut_is_replaced(client: httpx.AsyncClient, 
     assert (await client.get("/api/v1/saes")).status_code == 200
 
 
-async def test_an_answer_that_breaks_off_is_cut_without_a_word(client: httpx.AsyncClient) -> None:
+async def test_a_response_that_fails_midway_is_cut(client: httpx.AsyncClient) -> None:
     router = APIRouter()
 
     @router.get("/api/v1/breaks-off")

@@ -19,7 +19,7 @@ async def test_ready_with_all_migrations(client: httpx.AsyncClient) -> None:
     assert (await client.get("/readyz")).text == "ready\n"
 
 
-async def test_not_ready_without_them(empty_database_url: str, tmp_path: Path) -> None:
+async def test_not_ready_without_all_migrations(empty_database_url: str, tmp_path: Path) -> None:
     async with site(Settings(database_url=empty_database_url, home=tmp_path)) as client:
         response = await client.get("/readyz")
         assert response.status_code == 503
@@ -46,6 +46,6 @@ async def test_requests_are_counted_by_route_and_never_by_address(client: httpx.
     assert {sample.labels["method"]: sample.value for sample in times} == {"GET": 1, "other": 1}
 
 
-async def test_pages_and_api_have_templates_of_their_own(client: httpx.AsyncClient) -> None:
+async def test_pages_and_api_have_their_own_route_templates(client: httpx.AsyncClient) -> None:
     await client.get("/saes/some-sae")
     assert 'route="/saes/{sae}"' in (await client.get("/metrics")).text

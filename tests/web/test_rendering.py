@@ -14,6 +14,8 @@ from jinja2 import UndefinedError
 from jinja2.meta import find_referenced_templates
 
 from app.paths import STATIC, TEMPLATES
+from app.queries.feature_list import MAX_QUERY
+from app.services.lists import MAX_NOTE
 from app.web import rendering
 from app.web.components import sparklines
 
@@ -46,6 +48,16 @@ def test_templates_keep_to_the_content_security_policy(path: Path) -> None:
     for script in re.findall(r"<script([^>]*)>", source):
         assert "src=" in script or 'type="application/json"' in script
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", source), "something from another host"
+
+
+@pytest.mark.parametrize("path", TEMPLATE_FILES, ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_templates_take_lengths_of_fields_from_limits(path: Path) -> None:
+    assert not re.search(r"maxlength=[\"']?\d", path.read_text())
+
+
+def test_limits_are_those_of_the_services() -> None:
+    lengths = rendering.environment().from_string("{{ limits.list_note }} {{ limits.query }}").render()
+    assert lengths == f"{MAX_NOTE} {MAX_QUERY}"
 
 
 def test_an_undefined_variable_is_an_error() -> None:
@@ -176,7 +188,7 @@ def test_vendored_plotly_has_the_version_that_plotly_py_expects() -> None:
     assert plotly.offline.get_plotlyjs_version() == version
 
 
-def test_the_font_is_light() -> None:
+def test_the_font_is_small() -> None:
     assert sum(path.stat().st_size for path in VENDOR.glob("*.woff2")) < 60_000
 
 

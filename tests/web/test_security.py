@@ -1,4 +1,4 @@
-"""What keeps other sites out, and what the browser is told."""
+"""Protection from other sites, and security headers."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,7 +50,7 @@ async def test_another_site_changes_nothing(client: httpx.AsyncClient, headers: 
 @pytest.mark.parametrize(
     "headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "http://localhost"}]
 )
-async def test_this_site_and_programs_may(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_this_site_and_programs_may_change_things(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     response = await client.put("/api/v1/saes/x/features/0/labels/mine", json={"explanation": "x"}, headers=headers)
     assert response.status_code == 503  # let through, to a database that is not there
 
@@ -87,5 +87,5 @@ async def test_on_a_network_any_name_is_answered(tmp_path: Path) -> None:
         ("seesae.example", False),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback

@@ -27,7 +27,8 @@ class ByExampleIn(BaseModel):
     tokens: Annotated[
         list[int],
         Field(
-            max_length=10_000, description="Positions of the tokens that were chosen; none for all but special ones."
+            max_length=service.MAX_CHOSEN,
+            description="Positions of the chosen tokens; none means all but special ones.",
         ),
     ] = []
     min_density: Density = None
@@ -57,7 +58,7 @@ class FoundFeatureOut(BaseModel):
             "own non-zero activations over the index, with 0 where it is not active."
         ),
     ]
-    activations: Annotated[list[float], Field(description="One for each of `chosen`.")]
+    activations: Annotated[list[float], Field(description="One per position of `chosen`.")]
 
 
 class ByExampleOut(BaseModel):
@@ -67,12 +68,12 @@ class ByExampleOut(BaseModel):
     chosen: Annotated[list[int], Field(description="Positions of the tokens that the features are ranked by.")]
     features: Annotated[list[FoundFeatureOut], Field(description="The highest percentile first.")]
     active: Annotated[int, Field(description="Features active on chosen tokens, of any density.")]
-    within: Annotated[int, Field(description="Those of them with a density in the range, listed or not.")]
+    within: Annotated[int, Field(description="Those with a density in the range, listed or not.")]
 
 
 @router.post("", summary="Find features by example", responses=documented(404, 413))
 async def by_example(sae: Sae, request: ByExampleIn, session: Session, inference: Inference) -> ByExampleOut:
-    """Features that are unusually active on chosen tokens of a text, of those within the density range."""
+    """Return the features within a density range that are unusually active on chosen tokens of a text."""
     result = await service.by_example(
         session,
         inference,

@@ -1,4 +1,4 @@
-"""Comparisons: two SAEs, and what one feature has in the others."""
+"""Comparisons of two SAEs, and of one feature with its counterparts."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1", tags=["Comparisons"])
 
 
 class PartnerOut(BaseModel):
-    """A feature of the other SAE. What is said of activity is null where directions alone were compared."""
+    """A feature of the other SAE. Measures of activity are null where directions alone were compared."""
 
     index: int
     cosine: Annotated[float, Field(description="Of the decoder directions.")]
@@ -29,20 +29,20 @@ class PartnerOut(BaseModel):
 
 
 class CounterpartOut(BaseModel):
-    """What one feature has in another SAE."""
+    """Counterpart of one feature in another SAE."""
 
     feature: int
     near: Annotated[PartnerOut | None, Field(description="The nearest in direction.")]
-    near_matched: Annotated[bool, Field(description="Whether each is nearest to the other, and near enough.")]
+    near_matched: Annotated[bool, Field(description="True if each is nearest to the other, and near enough.")]
     coactive: Annotated[PartnerOut | None, Field(description="The one whose activations correlate most.")]
-    coactive_matched: Annotated[bool, Field(description="Whether each correlates most with the other, and enough.")]
-    parent: Annotated[PartnerOut | None, Field(description="The commoner feature that this one is a part of.")]
+    coactive_matched: Annotated[bool, Field(description="True if each correlates most with the other, and enough.")]
+    parent: Annotated[PartnerOut | None, Field(description="The more frequent feature that this one is a part of.")]
     parts: Annotated[int, Field(description="Features of the other SAE that are parts of this one.")]
     covered: Annotated[float | None, Field(description="Share of its tokens on which at least one part is active.")]
 
 
 class SideOut(BaseModel):
-    """One of the two SAEs, and how its features fare in the other."""
+    """One of the two SAEs, with counts of its features by their match in the other."""
 
     sae: str
     features: int
@@ -64,7 +64,7 @@ class ComparisonOut(BaseModel):
     a: SideOut
     b: SideOut
     tokens: Annotated[int, Field(description="Counted tokens that activity was compared on; 0: directions alone were.")]
-    current: Annotated[bool, Field(description="Whether both are still indexed on that text.")]
+    current: Annotated[bool, Field(description="True if both are still indexed on that text.")]
     provenance: Annotated[dict[str, Any], Field(description="Hashes, versions and thresholds.")]
     created_at: datetime
     features: list[CounterpartOut]
@@ -72,8 +72,8 @@ class ComparisonOut(BaseModel):
     next_cursor: str | None
 
 
-class InOtherOut(CounterpartOut):
-    """What a feature has in one other SAE, with its parts there."""
+class CounterpartDetailOut(CounterpartOut):
+    """Counterpart of a feature in one other SAE, with its parts there."""
 
     sae: Annotated[str, Field(description="The other SAE.")]
     tokens: Annotated[int, Field(description="Counted tokens that activity was compared on; 0: directions alone were.")]
@@ -81,15 +81,15 @@ class InOtherOut(CounterpartOut):
 
 
 class CounterpartsOut(BaseModel):
-    """What a feature has in every SAE that its own was compared with."""
+    """Counterparts of a feature in every SAE that its own was compared with."""
 
-    counterparts: list[InOtherOut]
+    counterparts: list[CounterpartDetailOut]
 
 
 Slug = Annotated[str, Query(examples=["smollm2-135m-l9-batchtopk-4096"])]
 
 
-@router.get("/compare", summary="Two SAEs", responses=documented(404))
+@router.get("/compare", summary="Compare two SAEs", responses=documented(404))
 async def compare(
     session: Session,
     a: Slug,
@@ -98,7 +98,7 @@ async def compare(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
 ) -> ComparisonOut:
-    """How the features of two SAEs match, and those of `a` that have a partner, have none, or are split by `b`."""
+    """Return how the features of two SAEs match, and one page of the features of `a` that `show` selects."""
     this, other = await find_sae(session, a), await find_sae(session, b)
     check_comparable(this, other)
     comparison = await queries.get_comparison(session, this, other)
@@ -120,13 +120,13 @@ async def compare(
 
 @router.get("/saes/{sae}/features/{index}/counterparts", summary="A feature in other SAEs", responses=documented(404))
 async def counterparts(sae: Sae, index: FeatureIndex, session: Session) -> CounterpartsOut:
-    """The feature's counterparts in every SAE that its own was compared with, and its parts there."""
+    """Return the feature's counterparts and parts in every SAE that its own was compared with."""
     comparisons = await queries.list_comparisons(session, sae)
     found = await queries.counterparts_everywhere(session, comparisons, index)
     others = await get_saes(session, [comparison.other_id for comparison in comparisons])
     return CounterpartsOut(
         counterparts=[
-            InOtherOut(
+            CounterpartDetailOut(
                 **_fields(found[comparison.id]),
                 sae=others[comparison.other_id].slug,
                 tokens=comparison.tokens,

@@ -10,5 +10,5 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/api/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """The reference, with a form to try each call."""
+    """Return the reference, with a form to try each call."""
     return render(request, "api/docs.html", {"spec": request.app.openapi_url})

@@ -15,7 +15,7 @@ from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, Featur
 from app.queries.features import EXTRA, FeatureDetail
 from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
-from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import LabelOut
 from app.web.components.token_models import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Inference, Sae, Session
@@ -35,7 +35,7 @@ _TYPES: dict[SqlType, Any] = {
 }
 
 
-def _described(name: str) -> Any:
+def _statistic_field(name: str) -> Any:
     """Return a field with the description of the statistic of this name."""
     return Field(description=BY_NAME[name].description)
 
@@ -50,7 +50,7 @@ NeighbourLabel = Annotated[
 
 
 class _View(BaseModel):
-    """A model with the fields of a query's dataclass."""
+    """Base of models that have the fields of a query's dataclass."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -63,17 +63,17 @@ class HistogramOut(_View):
 
 
 class FeatureSummary(BaseModel):
-    """A feature as lists have it."""
+    """A feature in a list."""
 
     index: int
-    density: Annotated[float, _described("density")]
-    count: Annotated[int, _described("count")]
-    max: Annotated[float, _described("max")]
-    mean: Annotated[float, _described("mean")]
+    density: Annotated[float, _statistic_field("density")]
+    count: Annotated[int, _statistic_field("count")]
+    max: Annotated[float, _statistic_field("max")]
+    mean: Annotated[float, _statistic_field("mean")]
     histogram: HistogramOut
     top_tokens: list[TopTokenOut]
     label: NeighbourLabel
-    health: Annotated[list[str], _described("health")]
+    health: Annotated[list[str], _statistic_field("health")]
 
 
 class FeatureList(BaseModel):
@@ -84,7 +84,7 @@ class FeatureList(BaseModel):
     next_cursor: str | None
     corrected: Annotated[
         str | None,
-        Field(description="Where a word of `q` matches no feature: what was searched for, with the nearest spelling."),
+        Field(description="The search with the nearest spelling, if a word of `q` matches no feature."),
     ] = None
 
 
@@ -93,10 +93,10 @@ class CoactiveOut(_View):
 
     index: int
     label: NeighbourLabel
-    pmi: Annotated[float, _described("coactive_pmi")]
-    joint: Annotated[int, _described("coactive_joint")]
-    given_this: Annotated[float, _described("coactive_given_this")]
-    given_other: Annotated[float, _described("coactive_given_other")]
+    pmi: Annotated[float, _statistic_field("coactive_pmi")]
+    joint: Annotated[int, _statistic_field("coactive_joint")]
+    given_this: Annotated[float, _statistic_field("coactive_given_this")]
+    given_other: Annotated[float, _statistic_field("coactive_given_other")]
 
 
 class NearOut(_View):
@@ -104,16 +104,16 @@ class NearOut(_View):
 
     index: int
     label: NeighbourLabel
-    cosine: Annotated[float, _described("near_cosine")]
+    cosine: Annotated[float, _statistic_field("near_cosine")]
 
 
 class TopicOut(_View):
     """A topic of documents in which the feature is over-represented."""
 
     topic: str
-    count: Annotated[int, _described("topic_counts")]
-    share: Annotated[float, _described("topic_shares")]
-    lift: Annotated[float, _described("topic_lifts")]
+    count: Annotated[int, _statistic_field("topic_counts")]
+    share: Annotated[float, _statistic_field("topic_shares")]
+    lift: Annotated[float, _statistic_field("topic_lifts")]
 
 
 class _FeatureOut(BaseModel):
@@ -121,25 +121,25 @@ class _FeatureOut(BaseModel):
 
     index: int
     tokens: Annotated[int, Field(description="Counted tokens of the index.")]
-    density: Annotated[float, _described("density")]
-    count: Annotated[int, _described("count")]
-    max: Annotated[float, _described("max")]
-    mean: Annotated[float, _described("mean")]
+    density: Annotated[float, _statistic_field("density")]
+    count: Annotated[int, _statistic_field("count")]
+    max: Annotated[float, _statistic_field("max")]
+    mean: Annotated[float, _statistic_field("mean")]
     histogram: HistogramOut
-    band_edges: Annotated[list[float], _described("band_edges")]
+    band_edges: Annotated[list[float], _statistic_field("band_edges")]
     top_tokens: list[TopTokenOut]
-    promoted: Annotated[list[OutputTokenOut], Field(description="Direct effect only: later layers are not in it.")]
+    promoted: Annotated[list[OutputTokenOut], Field(description="Direct effect only, without later layers.")]
     suppressed: list[OutputTokenOut]
     coactive: list[CoactiveOut]
     near: list[NearOut]
     topics: list[TopicOut]
-    health: Annotated[list[str], _described("health")]
+    health: Annotated[list[str], _statistic_field("health")]
     labels: list[LabelOut]
 
 
-_extra: dict[str, Any] = {known.name: (_TYPES[known.sql_type] | None, _described(known.name)) for known in EXTRA}
+_extra: dict[str, Any] = {known.name: (_TYPES[known.sql_type] | None, _statistic_field(known.name)) for known in EXTRA}
 FeatureOut = create_model("FeatureOut", __base__=_FeatureOut, __doc__=_FeatureOut.__doc__, **_extra)
-"""With the statistics that need no code of their own, null where the index lacks them."""
+"""With the statistics that need no code of their own; null if the index lacks them."""
 
 
 class DocumentOut(_View):
@@ -183,7 +183,7 @@ Text = Annotated[str, Query(max_length=MAX_QUERY)]
 Bound = Annotated[float | None, Query(ge=0)]
 
 
-def _wanted(
+def _filter(
     sort: Sort = "density",
     descending: bool | None = None,
     min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
@@ -192,16 +192,14 @@ def _wanted(
     max_max: Bound = None,
     q: Annotated[
         Text,
-        Query(
-            description="Words in labels or top tokens; one that matches nothing gives way to the nearest that does."
-        ),
+        Query(description="Words in labels or top tokens; the nearest spelling replaces one that matches nothing."),
     ] = "",
     health: Annotated[HealthFlag | None, Query(description="Features with this flag.")] = None,
-    token: Annotated[Text, Query(description="A token among the top tokens, as it is or after a space.")] = "",
+    token: Annotated[Text, Query(description="A token among the top tokens, alone or after a space.")] = "",
     promotes: Annotated[Text, Query(description="The same among the promoted output tokens.")] = "",
     topic: Annotated[Text, Query(description="A topic in which the feature is over-represented.")] = "",
     label: LabelFilter | None = None,
-    author: Annotated[Text, Query(description="Who wrote one of its submitted labels.")] = "",
+    author: Annotated[Text, Query(description="Author of one of its submitted labels.")] = "",
     category: Annotated[Text, Query(description="A category of one of its submitted labels.")] = "",
 ) -> FeatureFilter:
     return FeatureFilter(
@@ -222,19 +220,19 @@ def _wanted(
     )
 
 
-Wanted = Annotated[FeatureFilter, Depends(_wanted)]
+Filter = Annotated[FeatureFilter, Depends(_filter)]
 
 
 @router.get("", summary="List features", responses=documented(404))
 async def list_features(
     sae: Sae,
     session: Session,
-    wanted: Wanted,
+    filter: Filter,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
 ) -> FeatureList:
-    """One page of the features that pass all filters given. The largest come first, but by index the smallest."""
-    page = await feature_list.list_features(session, sae, replace(wanted, limit=limit, cursor=cursor))
+    """Return one page of the features that pass all filters, the largest first, or by index the smallest."""
+    page = await feature_list.list_features(session, sae, replace(filter, limit=limit, cursor=cursor))
     return FeatureList(
         features=[summary(row) for row in page.rows],
         total=page.total,
@@ -250,19 +248,19 @@ async def list_features(
     responses={200: {"content": {kind.split(";")[0]: {} for kind in MEDIA_TYPES.values()}}, **documented(404)},
 )
 async def export_features(
-    sae: Sae, session: Session, wanted: Wanted, request: Request, format: Format = "csv"
+    sae: Sae, session: Session, filter: Filter, request: Request, format: Format = "csv"
 ) -> StreamingResponse:
-    """All features that pass the filters, in one file that is written as it is read: CSV, a JSON array, or JSON lines.
+    """Stream all features that pass the filters as one file: CSV, a JSON array, or JSON lines.
 
-    Top tokens, of which a token is any text, are a JSON array in CSV too.
+    Top tokens are a JSON array in CSV too.
     """
-    wanted = replace(wanted, limit=MAX_LIMIT)
-    # Read before the answer begins, so that what is refused is refused with a status.
-    first = await feature_list.list_features(session, sae, wanted, with_examples=False)
-    pages = feature_list.pages(request.app.state.sessionmaker, sae, wanted, first)
+    filter = replace(filter, limit=MAX_LIMIT)
+    # The first page is read before the response starts, so that an error still has a status.
+    first = await feature_list.list_features(session, sae, filter, with_examples=False)
+    pages = feature_list.pages(request.app.state.sessionmaker, sae, filter, first)
     name = f"{sae.slug}-features.{format}"
     return StreamingResponse(
-        written(format, ([summary(row) for row in page.rows] async for page in pages)),
+        serialise(format, ([summary(row) for row in page.rows] async for page in pages)),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
@@ -270,12 +268,12 @@ async def export_features(
 
 @router.get("/{index}", summary="One feature", response_model=FeatureOut, responses=documented(404))
 async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> _FeatureOut:
-    """All statistics of one feature, with its labels and neighbours."""
+    """Return all statistics of one feature, with its labels and neighbours."""
     feature = await features.get_feature(session, sae, index)
     if feature is None and sae.index is not None:
         raise NotFound(f"Feature {index} is not in the export that {sae.slug} was imported from.")
     if feature is None:
-        raise NotFound(_not_indexed(sae.slug))
+        raise NotFound(_no_index_message(sae.slug))
     return feature_out(feature)
 
 
@@ -286,18 +284,18 @@ async def get_examples(
     session: Session,
     inference: Inference,
     band: Annotated[int | None, Query(ge=0, le=BANDS, description="Only this band; 0 are the top examples.")] = None,
-    limit: Annotated[int | None, Query(ge=1, le=examples.MAX_LIMIT, description="Examples of each band.")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=examples.MAX_LIMIT, description="Examples per band.")] = None,
     min_activation: Annotated[float | None, Query(description="With `max_activation`: draw from this range.")] = None,
     max_activation: float | None = None,
-    seed: Annotated[int, Query(ge=0, le=MAX_SEED, description="Another one draws others.")] = 0,
+    seed: Annotated[int, Query(ge=0, le=MAX_SEED, description="Another seed draws other examples.")] = 0,
 ) -> Examples:
-    """Sequences in which the feature is active, whole, with its activation on every token.
+    """Return whole sequences in which the feature is active, with its activation on every token.
 
-    They are those that the index keeps, or with `min_activation` and `max_activation` up to 50 that are drawn at
-    random from all activations above the one and up to the other.
+    They are the examples of the index. With `min_activation` and `max_activation`, they are up to 50 sequences drawn at
+    random from all activations above the first and up to the second.
     """
     if sae.index is None:
-        raise NotFound(_not_indexed(sae.slug))
+        raise NotFound(_no_index_message(sae.slug))
     if min_activation is None and max_activation is None:
         limit = examples.MAX_LIMIT if limit is None else limit
         found = await examples.get_examples(session, sae, index, band=band, limit=limit)
@@ -308,7 +306,7 @@ async def get_examples(
         raise Unprocessable("Give a band, or a range of activations, not both.")
     feature = await features.get_feature(session, sae, index)
     if feature is None:
-        raise NotFound(_not_indexed(sae.slug))
+        raise NotFound(_no_index_message(sae.slug))
     limit = 10 if limit is None else limit
     drawn = await draw_examples(
         session, inference, sae, feature, low=min_activation, high=max_activation, limit=limit, seed=seed
@@ -316,7 +314,7 @@ async def get_examples(
     return Examples(examples=[_example(example) for example in drawn.examples])
 
 
-def _not_indexed(slug: str) -> str:
+def _no_index_message(slug: str) -> str:
     return f"{slug} has no published index yet, so there are no statistics: run seesae index {slug}."
 
 
@@ -325,7 +323,7 @@ def _histogram(maximum: float, counts: tuple[int, ...]) -> HistogramOut:
     return HistogramOut(edges=edges, counts=list(counts))
 
 
-def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
+def _common_fields(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
     return {
         "index": feature.index,
         "density": feature.density,
@@ -338,14 +336,16 @@ def _shared(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
 
 
 def summary(row: FeatureRow) -> FeatureSummary:
-    """Return a row of a list as the API writes it."""
-    return FeatureSummary(**_shared(row), histogram=_histogram(row.max, row.histogram), label=_explanation(row.label))
+    """Return a row of a list."""
+    return FeatureSummary(
+        **_common_fields(row), histogram=_histogram(row.max, row.histogram), label=_explanation(row.label)
+    )
 
 
 def feature_out(feature: FeatureDetail) -> _FeatureOut:
-    """Return one feature as the API gives it."""
+    """Return one feature with all its statistics."""
     return FeatureOut(
-        **_shared(feature),
+        **_common_fields(feature),
         **feature.extra,
         tokens=feature.tokens,
         histogram=HistogramOut.model_validate(feature.histogram),

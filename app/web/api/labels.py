@@ -1,4 +1,4 @@
-"""Labels: read all, write one's own, see what changed."""
+"""Labels: read all, write one's own, read the history."""
 
 import dataclasses
 from datetime import datetime
@@ -11,6 +11,7 @@ from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
 from app.web.components.label_models import LabelOut
 from app.web.dependencies import Actor, FeatureIndex, Sae, Session
@@ -34,19 +35,19 @@ class LabelIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     explanation: Annotated[str, Field(examples=["head injuries in sport"])]
-    set: Annotated[str, Field(description="Which set of labels this belongs to.")] = "default"
+    set: Annotated[str, Field(description="The set that the label belongs to.")] = "default"
     categories: Annotated[list[str], Field(examples=[["medicine"]])] = []
     interpretability: Score | None = None
     confidence: Score | None = None
     status: Literal["draft", "submitted"] = "submitted"
     author: Annotated[
         str | None,
-        Field(min_length=1, max_length=MAX_NAME, description="Who says so; by default the setting SEESAE_AUTHOR."),
+        Field(min_length=1, max_length=MAX_NAME, description="The author; by default the setting SEESAE_AUTHOR."),
     ] = None
 
 
 class RevisionOut(BaseModel):
-    """A label as it stood at one version."""
+    """One version of a label."""
 
     version: int
     status: str
@@ -66,7 +67,7 @@ class History(BaseModel):
 
 @router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404))
 async def list_labels(sae: Sae, index: FeatureIndex, session: Session) -> LabelList:
-    """All labels of a feature, newest first, drafts too."""
+    """Return all labels of a feature, including drafts, newest first."""
     return LabelList(labels=[LabelOut.of(label) for label in await queries.list_labels(session, sae.id, index)])
 
 
@@ -80,13 +81,13 @@ async def put_my_label(
     response: Response,
     if_match: Annotated[
         str | None,
-        Header(description='The version that was read, as 3 or "3". Leave it out for a first label.'),
+        Header(description='The version that was read, as 3 or "3". Omit it for a first label.'),
     ] = None,
 ) -> LabelOut:
-    """Write one's own label of a feature; there is one an author a set.
+    """Write one's own label of a feature: one per author and set.
 
-    `If-Match` says which version the change is based on. Left out, it says that there is no label yet. Where that is
-    no longer so, nothing is written and the answer is 409 with both texts: `current` and `submitted`.
+    `If-Match` is the version that the change is based on; without it, the label must be new. If another version is
+    current, nothing is written and the answer is 409 with both texts: `current` and `submitted`.
     """
     written = await save_label(
         session,
@@ -108,11 +109,11 @@ async def put_my_label(
 
 
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
-async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: Session) -> History:
-    """All versions of a label, newest first."""
+async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session) -> History:
+    """Return all versions of a label, newest first."""
     label = await queries.get_label(session, id)
     if label is None:
-        raise NotFound(f"There is no label {id}.")
+        raise NotFound(f"Label {id} does not exist.")
     revisions = await queries.label_history(session, id)
     return History(
         label=LabelOut.of(label),
@@ -121,7 +122,7 @@ async def label_history(id: Annotated[int, Path(ge=1, le=2**31 - 1)], session: S
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:
-    """409 with both texts, so that neither is lost."""
+    """Answer 409 with both texts, so that neither is lost."""
     assert isinstance(error, LabelConflict)
     current = LabelOut.of(error.current).model_dump(mode="json") if error.current else None
     return answer(

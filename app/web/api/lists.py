@@ -1,4 +1,4 @@
-"""Lists of features that people keep: read, write, download."""
+"""People's lists of features: read, write, download."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -13,6 +13,7 @@ from app.db import transaction
 from app.problems import documented
 from app.queries import lists as queries
 from app.queries.lists import ListedFeature, ListSummary, ListView
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME as MAX_AUTHOR
 from app.services.lists import (
     MAX_DESCRIPTION,
@@ -27,7 +28,7 @@ from app.services.lists import (
     find_list,
     replace_list,
 )
-from app.web.components.export_formats import MEDIA_TYPES, Format, written
+from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.token_models import TopTokenOut
 from app.web.dependencies import Actor, Session
 from app.web.errors import answer
@@ -37,9 +38,9 @@ router = APIRouter(prefix="/api/v1/lists", tags=["Lists"])
 
 _DEFAULT_LIMIT = 50
 _BATCH = 200
-"""Features read at once for a file."""
+"""Features per query of a download."""
 
-ListId = Annotated[str, Path(description="What stands in the list's address.", examples=["dGhlIHNlYSA_"])]
+ListId = Annotated[str, Path(description="The id in the list's address.", examples=["dGhlIHNlYSA_"])]
 
 
 class ListItemIn(BaseModel):
@@ -53,7 +54,7 @@ class ListItemIn(BaseModel):
 
 
 class ListIn(BaseModel):
-    """A list, all of it."""
+    """A list with all its features."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,7 +71,7 @@ class NewListIn(ListIn):
 
     author: Annotated[
         str | None,
-        Field(min_length=1, max_length=MAX_AUTHOR, description="Who makes it; by default the setting SEESAE_AUTHOR."),
+        Field(min_length=1, max_length=MAX_AUTHOR, description="The author; by default the setting SEESAE_AUTHOR."),
     ] = None
 
 
@@ -90,8 +91,8 @@ class ListOut(BaseModel):
     description: str
     author: str
     version: Annotated[int, Field(description="Counts the changes of the list and of anything in it.")]
-    features: Annotated[int, Field(description="How many it holds.")]
-    saes: Annotated[list[str], Field(description="Of which SAEs, the one with the most first.")]
+    features: Annotated[int, Field(description="Number of features.")]
+    saes: Annotated[list[str], Field(description="SAEs of the features, most frequent first.")]
     created_at: datetime
     updated_at: datetime
 
@@ -103,7 +104,7 @@ class ListDetailOut(ListOut):
 
 
 class CurrentList(BaseModel):
-    """What a list is by now, in the answer to a stale change."""
+    """Current state of a list, in the answer to a stale change."""
 
     name: str
     description: str
@@ -119,7 +120,7 @@ class Lists(BaseModel):
 
 
 class ListedFeatureOut(BaseModel):
-    """A feature of a list in a file. What its SAE's index would say is null where there is no index."""
+    """A feature of a list in a download. Statistics are null if its SAE has no index."""
 
     sae: str
     feature: int
@@ -136,16 +137,16 @@ class ListedFeatureOut(BaseModel):
 IfMatch = Annotated[str, Header(description='The version that was read, as 3 or "3".')]
 
 
-@router.get("", summary="Lists", responses=documented())
+@router.get("", summary="All lists", responses=documented())
 async def get_lists(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
 ) -> Lists:
-    """All lists, newest first."""
+    """Return all lists, newest first."""
     found = await queries.list_lists(session, limit=limit, before=cursor)
     more = len(found) == limit
-    return Lists(lists=[_out(each) for each in found], next_cursor=str(found[-1].list.id) if more else None)
+    return Lists(lists=[_out(summary) for summary in found], next_cursor=str(found[-1].list.id) if more else None)
 
 
 @router.post("", summary="Make a list", status_code=201, responses=documented())
@@ -158,7 +159,7 @@ async def post_list(body: NewListIn, session: Session, actor: Actor, response: R
 
 @router.get("/{id}", summary="One list", responses=documented(404))
 async def get_list(id: ListId, session: Session, response: Response) -> ListDetailOut:
-    """A list with all its features in order. Its version is the answer's `ETag`, too."""
+    """Return a list with all its features in order; `ETag` is its version."""
     return await _detail(session, await find_list(session, id), response)
 
 
@@ -166,8 +167,8 @@ async def get_list(id: ListId, session: Session, response: Response) -> ListDeta
 async def put_list(id: ListId, body: ListIn, session: Session, response: Response, if_match: IfMatch) -> ListDetailOut:
     """Replace name, description and items, all of them.
 
-    `If-Match` says which version the change is based on. Where the list has another one by now, nothing is written and
-    the answer is 409; its `current` says what the list is by now, without its features.
+    `If-Match` is the version that the change is based on. If another version is current, nothing is written and the
+    answer is 409, with the list as `current`, without its features.
     """
     version = read_version(if_match, "list")
     return await _detail(
@@ -181,7 +182,7 @@ async def remove_list(
     session: Session,
     if_match: Annotated[str | None, Header(description="Delete only this version, such as 3.")] = None,
 ) -> None:
-    """Delete a list, for good; the features themselves stay."""
+    """Delete a list permanently; the features themselves stay."""
     await delete_list(session, id, expected_version=None if if_match is None else read_version(if_match, "list"))
 
 
@@ -192,25 +193,25 @@ async def remove_list(
     responses={200: {"content": {kind.split(";")[0]: {} for kind in MEDIA_TYPES.values()}}, **documented(404)},
 )
 async def export_list(id: ListId, session: Session, request: Request, format: Format = "csv") -> StreamingResponse:
-    """The features of a list in order, with notes, labels and statistics: CSV, a JSON array, or JSON lines."""
+    """Stream the features of a list in order, with notes, labels and statistics: CSV, a JSON array, or JSON lines."""
     found = await find_list(session, id)
     batches = _batches(request.app.state.sessionmaker, found)
     return StreamingResponse(
-        written(format, ([_listed(each) for each in batch] async for batch in batches)),
+        serialise(format, ([_listed(feature) for feature in batch] async for batch in batches)),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="list-{found.public_id}.{format}"'},
     )
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:
-    """409 with what the list is now."""
+    """Answer 409 with the current list."""
     assert isinstance(error, ListConflict)
     current = CurrentList.model_validate(error.current, from_attributes=True)
     return answer(request, error.status, error.title, str(error), current=current.model_dump(mode="json"))
 
 
 async def _batches(sessions: async_sessionmaker[AsyncSession], of: ListView) -> AsyncIterator[list[ListedFeature]]:
-    """The features of a list, some at a time, each time in a transaction of its own."""
+    """Yield the features of a list in batches, each read in its own transaction."""
     after = 0
     while True:
         async with transaction(sessions) as session:

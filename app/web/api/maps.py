@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.errors import NotFound
 from app.problems import documented
 from app.queries.feature_maps import FeaturePoints, feature_points, map_settings
-from app.web.caching import PAGE_HEADERS, raise_if_not_modified, tag
+from app.web.caching import PAGE_HEADERS, make_etag, raise_if_not_modified
 from app.web.dependencies import Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
@@ -20,20 +20,20 @@ class PointsOut(BaseModel):
     """All features of the published index, in columns of equal length."""
 
     index: list[int]
-    x: Annotated[list[float] | None, Field(description="Place on the map; null until the map has been drawn.")]
-    y: Annotated[list[float] | None, Field(description="Its axes mean nothing: near is alike, and that is all.")]
+    x: Annotated[list[float] | None, Field(description="Position on the map; null until the map has been drawn.")]
+    y: Annotated[list[float] | None, Field(description="The axes have no meaning; near features are similar.")]
     density: list[float]
     max: list[float]
-    topic: Annotated[list[int], Field(description="Place in `topics` of the one it prefers; -1 for none.")]
+    topic: Annotated[list[int], Field(description="Index in `topics` of its preferred topic; -1 for none.")]
     topics: list[str]
     labelled: Annotated[list[int], Field(description="Features with a submitted label.")]
 
 
 @router.get("/{sae}/map", summary="All features as points", response_model=PointsOut, responses=documented(404))
 async def get_map(request: Request, sae: Sae, session: Session) -> Response:
-    """Where the features lie on the map (UMAP over the cosines of decoder directions), and what colours them."""
+    """Return the features' positions on the map (UMAP over the cosines of decoder directions) and their colours."""
     drawn = await map_settings(session, sae)
-    etag = tag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
+    etag = make_etag(sae.id, sae.index and sae.index.id, sae.label_changes, drawn)
     raise_if_not_modified(request, etag)
     points = await feature_points(session, sae)
     if points is None:
@@ -56,5 +56,5 @@ def _json(points: FeaturePoints) -> str:
 
 
 def _round_values(values: Iterable[float], form: str) -> list[float]:
-    """As many digits as a point on a screen has use for: a third of the bytes."""
+    """Round to the precision of a screen, which saves two thirds of the bytes."""
     return [float(format(value, form)) for value in values]

@@ -26,9 +26,7 @@ class ProbeIn(BaseModel):
     text: Annotated[
         str, Field(description="Neither kept nor logged.", examples=["He was taken off with a concussion."])
     ]
-    top_k: Annotated[
-        int, Field(ge=1, le=10_000, description="At most so many features overall, and for each token.")
-    ] = 20
+    top_k: Annotated[int, Field(ge=1, le=10_000, description="Most features overall, and per token.")] = 20
 
 
 class ProbeTokenOut(BaseModel):
@@ -36,7 +34,7 @@ class ProbeTokenOut(BaseModel):
 
     id: int
     text: TokenText
-    special: Annotated[bool, Field(description="BOS or another special token: features are not looked for on it.")]
+    special: Annotated[bool, Field(description="BOS or another special token: features are not counted on it.")]
 
 
 class ProbeFeatureOut(BaseModel):
@@ -45,9 +43,9 @@ class ProbeFeatureOut(BaseModel):
     index: int
     label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
     max: Annotated[float, Field(description="Its strongest activation.")]
-    max_position: Annotated[int, Field(description="Where that is, as a place in `tokens`.")]
+    max_position: Annotated[int, Field(description="Position of that activation in `tokens`.")]
     percentile: Percentile
-    activations: Annotated[list[float], Field(description="One for each token; 0 where it does not fire.")]
+    activations: Annotated[list[float], Field(description="One per token; 0 where it does not fire.")]
 
 
 class TokenFeatureOut(BaseModel):
@@ -72,15 +70,15 @@ class ProbeOut(BaseModel):
     ]
     per_token: Annotated[
         list[list[TokenFeatureOut]],
-        Field(description="For each token, its features by percentile of their activation."),
+        Field(description="Features per token, by percentile of their activation."),
     ]
     firing: Annotated[int, Field(description="Features that fire on the text, listed or not.")]
 
 
 @router.post("", summary="Probe a text", response_model=ProbeOut, responses=documented(404, 409, 413))
 async def probe(sae: Sae, request: ProbeIn, session: Session, inference: Inference) -> Response:
-    """Run a text through the model and the SAE. The texts of `tokens`, without special ones, join to the text."""
+    """Run a text through the model and the SAE. The joined texts of `tokens`, without special ones, are the text."""
     result = await service.probe(session, inference, sae, request.text, top_k=request.top_k)
-    # Thousands of entries: FastAPI would go through them twice more.
+    # Thousands of entries: FastAPI would validate and serialise them again.
     answer = ProbeOut.model_validate(result, from_attributes=True)
     return Response(answer.model_dump_json(), media_type="application/json")

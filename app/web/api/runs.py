@@ -10,12 +10,12 @@ from app.errors import NotFound
 from app.problems import documented
 from app.queries import runs as queries
 from app.queries.runs import RunState, RunView, StageState
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import specs
 from app.web.dependencies import Session
 
 router = APIRouter(prefix="/api/v1/runs", tags=["Runs"])
 
-_MAX_ID = 2**31 - 1
 _DEFAULT_LIMIT = 50
 
 
@@ -36,12 +36,12 @@ class RunOut(BaseModel):
     """One piece of long work."""
 
     id: int
-    kind: Annotated[str, Field(description="One of those that GET /api/v1/runs/kinds lists.", examples=["train"])]
+    kind: Annotated[str, Field(description="A kind that GET /api/v1/runs/kinds lists.", examples=["train"])]
     title: str
     state: RunState
-    sae: Annotated[str | None, Field(description="Slug of the SAE this is about, once there is one.")]
+    sae: Annotated[str | None, Field(description="Slug of the run's SAE, once it exists.")]
     stages: list[StageOut]
-    error: Annotated[str | None, Field(description="Why it failed, and what to do.")]
+    error: Annotated[str | None, Field(description="Reason of the failure, and the remedy.")]
     created_by: str
     created_at: datetime
     started_at: datetime | None
@@ -50,7 +50,7 @@ class RunOut(BaseModel):
 
 
 class RunDetailOut(RunOut):
-    """One piece of long work with what it was asked and what came out."""
+    """One piece of long work with its parameters and its result."""
 
     params: dict[str, Any]
     result: dict[str, Any] | None
@@ -81,9 +81,9 @@ class RunKinds(BaseModel):
 async def list_runs(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
 ) -> RunList:
-    """Runs, newest first."""
+    """Return runs, newest first."""
     found = await queries.list_runs(session, limit=limit, before=cursor)
     more = len(found) == limit
     return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(found[-1].id) if more else None)
@@ -91,7 +91,7 @@ async def list_runs(
 
 @router.get("/kinds", summary="Kinds of run", responses=documented())
 async def list_kinds() -> RunKinds:
-    """Every kind of run that workers do, with what it takes."""
+    """Return every kind of run, with its parameters."""
     return RunKinds(
         kinds=[
             RunKindOut(kind=spec.kind, summary=spec.summary, params=spec.params.model_json_schema()) for spec in specs()
@@ -100,11 +100,11 @@ async def list_kinds() -> RunKinds:
 
 
 @router.get("/{id}", summary="One run", responses=documented(404))
-async def get_run(id: Annotated[int, Path(ge=1, le=_MAX_ID)], session: Session) -> RunDetailOut:
-    """One run."""
+async def get_run(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session) -> RunDetailOut:
+    """Return one run."""
     run = await queries.get_run(session, id)
     if run is None:
-        raise NotFound(f"There is no run {id}. GET /api/v1/runs lists them.")
+        raise NotFound(f"Run {id} does not exist. GET /api/v1/runs lists them.")
     return RunDetailOut(**_common(run), params=dict(run.params), result=dict(run.result) if run.result else None)
 
 

@@ -26,7 +26,7 @@ class ModelOut(BaseModel):
 
 
 class CorpusOut(BaseModel):
-    """A corpus, with whom to thank for it."""
+    """A corpus, with its attribution."""
 
     slug: str
     title: str
@@ -37,11 +37,11 @@ class CorpusOut(BaseModel):
 
 
 class IndexOut(BaseModel):
-    """What the statistics were computed on."""
+    """The text that the statistics were computed on."""
 
     tokens: Annotated[int, Field(description="Counted tokens; densities are shares of these.")]
     sequences: int
-    length: Annotated[int, Field(description="Tokens in a sequence.")]
+    length: Annotated[int, Field(description="Tokens per sequence.")]
     corpus: CorpusOut
     topics: list[str]
     provenance: Annotated[dict[str, Any], Field(description="Hashes, seeds, thresholds, and what was not counted.")]
@@ -71,7 +71,7 @@ class SaeOut(BaseModel):
 
 
 class DensityHistogramOut(BaseModel):
-    """Features by log10 of their density; the dead, which have none, apart."""
+    """Features by log10 of their density; dead features are counted separately."""
 
     edges: list[float]
     counts: list[int]
@@ -89,7 +89,7 @@ class SaeDetailOut(SaeOut):
             description="Features by the cosine of the decoder direction nearest to theirs, in equal bins from 0 to 1."
         ),
     ]
-    health: Annotated[dict[str, int], Field(description="How many features carry each health flag.")]
+    health: Annotated[dict[str, int], Field(description="Features per health flag.")]
 
 
 class SaeList(BaseModel):
@@ -100,13 +100,13 @@ class SaeList(BaseModel):
 
 @router.get("", summary="All SAEs", responses=documented())
 async def list_saes(session: Session) -> SaeList:
-    """All SAEs, newest first."""
+    """Return all SAEs, newest first."""
     return SaeList(saes=[SaeOut(**_common(sae)) for sae in await queries.list_saes(session)])
 
 
 @router.get("/{sae}", summary="One SAE", responses=documented(404))
 async def get_sae(sae: Sae) -> SaeDetailOut:
-    """One SAE, with the distribution of its features' densities and counts of their health flags."""
+    """Return one SAE, with the distribution of its features' densities and counts of their health flags."""
     return SaeDetailOut(
         **_common(sae),
         config=dict(sae.config),

@@ -25,7 +25,7 @@ def overview(a: SaeDetail, b: SaeDetail, comparison: ComparisonView) -> str:
 def verdict(counterpart: Counterpart, other: str, *, by_activity: bool) -> str:
     """Return whether a feature has a match in the SAE named `other`."""
     if counterpart.best is None:
-        return f"Nothing in {other} is like it."
+        return f"No feature of {other} is similar."
     if counterpart.matched:
         return f"The two match: each is the other's best{'' if by_activity else ' in direction'}."
     return (

@@ -1,4 +1,4 @@
-"""What one feature has in the other SAEs that its own was compared with."""
+"""Counterparts of a feature in the other SAEs that its own SAE was compared with."""
 
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -22,22 +22,22 @@ class CounterpartView:
     counterpart: Counterpart
     brief: FeatureRow | None
     snippet: token_text.Line | None
-    """Some words around the counterpart's strongest token, where it has no label."""
+    """Some words around the counterpart's strongest token, if it has no label."""
     address: str
-    """Of the page that shows both."""
+    """Address of the page that shows both."""
 
 
 def address(this: SaeDetail, other: SaeDetail, **query: object) -> str:
-    """The page that compares two SAEs; `feature` is one of `this` one."""
+    """Return the address of the comparison of two SAEs; a `feature` belongs to `this`."""
     return "/compare?" + urlencode({"a": this.slug, "b": other.slug, **query})
 
 
 async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -> list[CounterpartView]:
-    """The feature's counterparts, those in the newest SAEs first."""
+    """Return the feature's counterparts, those in the newest SAEs first."""
     comparisons = await list_comparisons(session, sae)
     found = await counterparts_everywhere(session, comparisons, feature)
     others = await get_saes(session, [comparison.other_id for comparison in comparisons]) if found else {}
-    shown = []
+    views = []
     for comparison in comparisons:
         if comparison.id not in found:
             continue
@@ -50,6 +50,6 @@ async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -
         if brief is not None and brief.label is None:
             view = (await best_examples(session, other, [brief.index], **SNIPPET)).get(brief.index)
             snippet = token_text.line(view, view.activation) if view else None
-        here = address(sae, other, feature=feature)
-        shown.append(CounterpartView(other, comparison, counterpart, brief, snippet, here))
-    return shown
+        both = address(sae, other, feature=feature)
+        views.append(CounterpartView(other, comparison, counterpart, brief, snippet, both))
+    return views

@@ -18,8 +18,8 @@ MEDIA_TYPES: dict[Format, str] = {
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-async def written(format: Format, batches: AsyncIterator[Sequence[BaseModel]]) -> AsyncIterator[str]:
-    """The text of a file of this format, a piece for each batch of rows."""
+async def serialise(format: Format, batches: AsyncIterator[Sequence[BaseModel]]) -> AsyncIterator[str]:
+    """Yield a file of this format as text, one piece per batch of rows."""
     started = False
     async for rows in batches:
         values = [row.model_dump(mode="json") for row in rows]
@@ -46,7 +46,7 @@ def _csv(values: Sequence[dict[str, Any]], *, header: bool) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A value as one cell. Lists and objects are JSON; text that a spreadsheet would run as a formula is quoted."""
+    """Return a value as one cell: lists and objects as JSON, formulas of a spreadsheet as quoted text."""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if isinstance(value, str) and value.startswith(_FORMULA):

@@ -51,12 +51,12 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What a feature is called, and how often it fires."""
+    """Title of a feature's page: its name, and how often it fires."""
 
     number: int
     label: str
     tokens: tuple[TopToken, ...]
-    """Its top tokens, in place of a label."""
+    """Its top tokens, which replace a missing label."""
     sentence: str
     flags: tuple[str, ...]
     health: Mapping[str, str]
@@ -64,7 +64,7 @@ class Heading:
 
 
 class Links(Protocol):
-    """Addresses on a feature's page; None where there is nothing to lead to."""
+    """Addresses on a feature's page; None where the page has no target."""
 
     here: str | None
     """The feature's own address, where a server answers."""
@@ -114,9 +114,9 @@ class SiteLinks:
 
 @dataclass(frozen=True, slots=True)
 class FeatureView:
-    """What every page of a feature shows.
+    """Data that every page of a feature shows.
 
-    `histogram` is a chart in the form that the page draws. `sparks` has the histograms of its neighbours, or is None on
+    `histogram` is a chart in the form that the page draws. `sparks` are the histograms of its neighbours, None on
     a page without them.
     """
 
@@ -139,12 +139,12 @@ class FeatureView:
 
     @property
     def not_counted(self) -> str:
-        """Return what the counting left out."""
+        """Return the tokens that were not counted."""
         return glossary.not_counted(self.sae)
 
     @property
     def nothing_to_show(self) -> str:
-        """Return why there is no example."""
+        """Return the reason why there are no examples."""
         if self.detail.count:
             return f"{'The export has' if self.is_imported else 'There is'} no example of this feature."
         tokens = count(self.detail.tokens)
@@ -187,7 +187,7 @@ def feature_view(
     snippets: Mapping[int, token_text.Line] | None = None,
     sparks: Mapping[int, tuple[int, ...]] | None = None,
 ) -> FeatureView:
-    """Return what the page of a feature shows, with its examples sorted into bands."""
+    """Return the data of a feature's page, with its examples grouped by band."""
     by_band: dict[int, list[Example]] = {}
     for example in examples:
         by_band.setdefault(example.view.band, []).append(example)
@@ -247,7 +247,7 @@ def histogram(
 
 
 def neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
-    """Return the features that a feature's page names."""
+    """Return the co-active and the near features, which a feature's page names."""
     return [*detail.coactive, *detail.near]
 
 

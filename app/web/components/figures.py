@@ -1,7 +1,7 @@
 """Charts as plotly figures. Colours are the sheet's custom properties, which `static/js/charts.js` resolves.
 
-They are plain lists and dicts: plotly.py, which knows every name that may be in them, checks them in the tests. Here it
-would take a third of a page's time, and a third of the process' memory.
+They are plain lists and dicts: plotly.py validates them in the tests. Here it would take a
+third of a page's time and a third of the process' memory.
 """
 
 import math
@@ -18,13 +18,13 @@ from app.web.components.token_text import STEPS
 
 T = TypeVar("T")
 
-_LONGEST_CURVE = 400
-"""Points that a curve of a few hundred pixels can show."""
+_MAX_POINTS = 400
+"""Points per curve, which is a few hundred pixels wide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One of several lines that charts share, with how it is drawn."""
+    """Name, colour and dash of one of several lines that charts share."""
 
     name: str
     colour: str
@@ -33,10 +33,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure with its title, what the axes are in words, and the same numbers as a table.
+    """A figure with its title, a note, and the same numbers as a table.
 
-    `metric` names the measurement that a live chart goes on with; `latest` is its last value as text, where it has one
-    line. `series` are its lines where it has several.
+    `metric` names the measurement that a live chart continues with. `latest` is its last value as text, if it has one
+    line; `series` are its lines, if it has several.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Chart:
 
 
 def activation_histogram(histogram: Histogram, band_edges: Sequence[float], divided: str = "fifths") -> Chart:
-    """How often a feature is how active, on a logarithmic count, with the edges of the bands, called `divided`."""
+    """Chart a feature's activations, with logarithmic counts and the edges of the bands; `divided` names the bands."""
     bins = list(pairwise(histogram.edges))
     maximum = histogram.edges[-1]
     bars = _bars(
@@ -80,7 +80,7 @@ def _divider(edge: float) -> dict[str, Any]:
 
 
 def _ramp(maximum: float) -> list[dict[str, Any]]:
-    """The shading of tokens, as a scale under the axis."""
+    """Return the shades of tokens as a scale under the axis."""
     box = {"type": "rect", "yref": "paper", "y0": -0.045, "y1": -0.005, "line": {"width": 0}}
     return [
         box
@@ -94,7 +94,7 @@ def _ramp(maximum: float) -> list[dict[str, Any]]:
 
 
 def density_histogram(histogram: DensityHistogram) -> Chart:
-    """How many features are how dense, over the logarithm of density."""
+    """Chart the features by the logarithm of their density."""
     edges = histogram.edges
     bins = list(pairwise(edges))
     shares = [[percent(10**low), percent(10**high)] for low, high in bins]
@@ -122,7 +122,7 @@ def density_histogram(histogram: DensityHistogram) -> Chart:
 
 
 def redundancy_histogram(counts: Sequence[int]) -> Chart:
-    """How many features have a near double: by the cosine of the decoder direction nearest to theirs."""
+    """Chart the features by the cosine of the decoder direction nearest to theirs."""
     edges = [place / len(counts) for place in range(len(counts) + 1)]
     bins = list(pairwise(edges))
     ends = [[f"{low:.3g}", f"{high:.3g}"] for low, high in bins]
@@ -133,7 +133,7 @@ def redundancy_histogram(counts: Sequence[int]) -> Chart:
     y = {"title": "features (log)", **_log_counts(max(counts, default=1))}
     return Chart(
         title="How redundant directions are",
-        note="near 1, two features say the same",
+        note="near 1, two features are redundant",
         figure=_figure([bars], x, y),
         columns=("cosine from", "to", "features"),
         rows=tuple((*end, count(number)) for end, number in zip(ends, counts, strict=True)),
@@ -141,13 +141,13 @@ def redundancy_histogram(counts: Sequence[int]) -> Chart:
 
 
 def match_quality(measure: str, what: str, counts: Mapping[str, Sequence[int]], floor: float | None) -> Chart:
-    """How near features come to their best partner in another SAE: those that match one to one, and the others.
+    """Chart the features by similarity to their best partner in another SAE: matched one to one, and the others.
 
     Args:
-        measure: what the partner is best by, "cosine" or "correlation".
-        what: of what it is, for the axis.
+        measure: similarity measure, "cosine" or "correlation".
+        what: quantities that it compares, for the title.
         counts: features in equal bins of the measure over 0 to 1, as "matched" and as "others".
-        floor: the least that a match needs.
+        floor: threshold for a match.
     """
     matched, others = counts["matched"], counts["others"]
     edges = [place / len(matched) for place in range(len(matched) + 1)]
@@ -186,7 +186,7 @@ class _Curve:
 _CURVES = (
     _Curve("loss", "Loss", "log", {"type": "log", "dtick": "D2", "tickformat": "~r"}),
     _Curve("explained_variance", "Explained variance", "share of 1", {"range": [0, 1], "tickformat": ".1f"}),
-    _Curve("l0", "L0", "active features a token", {"rangemode": "tozero", "tickformat": "~s"}),
+    _Curve("l0", "L0", "active features per token", {"rangemode": "tozero", "tickformat": "~s"}),
     _Curve(
         "dead_fraction",
         "Dead features",
@@ -202,9 +202,9 @@ _DASHES = ("solid", "dot", "dash", "dashdot")
 
 
 def training_curves(points: Sequence[MetricPoint], only: str | None = None) -> list[Chart]:
-    """Loss, explained variance, L0 and dead features over training, for those that were measured.
+    """Chart loss, explained variance, L0 and dead features over training, where they were measured.
 
-    A run that trains several SAEs measures each under its name, as `name/loss`; `only` names one of them.
+    A run that trains several SAEs logs each under its name, as `name/loss`; `only` selects one of them.
     """
     names = list(dict.fromkeys(key.rpartition("/")[0] for point in points for key in point.values))
     if only in names:
@@ -228,7 +228,7 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
         Series(name, _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)])
         for number, name in enumerate(lines)
     )
-    traces = [_line(curve, each, lines[each.name]) for each in series]
+    traces = [_line(curve, line, lines[line.name]) for line in series]
     x = {"title": "training samples", "tickformat": "~s", "nticks": 5}
     return Chart(
         title=curve.title,
@@ -238,7 +238,7 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
         rows=tuple(
             (*([name] if len(series) > 1 else []), count(step), significant(value, 4))
             for name, measured in lines.items()
-            for step, value in thinned(measured, 40)
+            for step, value in downsample(measured, 40)
         ),
         metric=curve.metric,
         latest=curve.format_value(next(iter(lines.values()))[-1][1]) if len(series) == 1 else "",
@@ -247,49 +247,49 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
 
 
 def _line(curve: _Curve, series: Series, measured: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """A line; its `meta` is the name under which its further points come."""
-    shown = thinned(measured)
-    said = f"{series.name}<br>" if series.name else ""
+    """Return a line; its `meta` is the key of its further points in server-sent events."""
+    points = downsample(measured)
+    prefix = f"{series.name}<br>" if series.name else ""
     return {
         "type": "scatter",
-        "x": [step for step, _ in shown],
-        "y": [value for _, value in shown],
+        "x": [step for step, _ in points],
+        "y": [value for _, value in points],
         "mode": "lines",
         "meta": f"{series.name}/{curve.metric}".lstrip("/"),
         "line": {"color": series.colour, "width": 1.75, "dash": series.dash},
-        "hovertemplate": f"{said}%{{y:.4~r}} after %{{x:,}} samples<extra></extra>",
+        "hovertemplate": f"{prefix}%{{y:.4~r}} after %{{x:,}} samples<extra></extra>",
     }
 
 
-def thinned(values: Sequence[T], most: int = _LONGEST_CURVE) -> list[T]:
-    """At most `most` of `values`, evenly spaced, the first and the last among them."""
-    if len(values) <= most:
+def downsample(values: Sequence[T], limit: int = _MAX_POINTS) -> list[T]:
+    """Return at most `limit` of `values`, evenly spaced, including the first and the last."""
+    if len(values) <= limit:
         return list(values)
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+    return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]
 
 
 def _bars(
     bins: Sequence[tuple[float, float]], counts: Sequence[int], ends: Sequence[Sequence[str]], hover: str
 ) -> dict[str, Any]:
-    """A bar a bin; `ends` are the bins' ends as `hover` says them."""
+    """Return one bar per bin; `ends` are the bins' ends as text for `hover`."""
     return {
         "type": "bar",
         "x": [(low + high) / 2 for low, high in bins],
         "y": list(counts),
         "width": [high - low for low, high in bins],
         "marker": {"color": "var(--chart-bar)"},
-        "customdata": [list(each) for each in ends],
+        "customdata": [list(end) for end in ends],
         "hovertemplate": f"{hover}<extra></extra>",
     }
 
 
 def _log_counts(highest: int) -> dict[str, Any]:
-    """A logarithmic axis of counts that starts below one, so that a bin with one token has a bar."""
+    """Return a logarithmic axis of counts that starts below 1, so that a bin with one token has a bar."""
     return {"type": "log", "dtick": 1, "tickformat": ",", "range": [math.log10(0.6), math.log10(max(highest, 1) * 1.6)]}
 
 
 def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
-    """A figure with the layout that all charts share."""
+    """Return a figure with the layout that all charts share."""
     return {
         "data": traces,
         "layout": {

@@ -15,7 +15,7 @@ def count(value: int) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` with at least `digits` significant digits and no exponent: 12.3, 0.0420, 1,234."""
+    """Return `value` with at least `digits` significant digits and no exponent: 12.3, 0.0420, 1,234."""
     if not math.isfinite(value):
         return NONE
     if value == 0:
@@ -32,12 +32,12 @@ def signed(value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """A number as it was set: 32.0 -> '32', 0.5 -> '0.5'."""
+    """Return a number as it was set: 32.0 -> '32', 0.5 -> '0.5'."""
     return f"{value:g}"
 
 
 def percent(share: float) -> str:
-    """A share of 1 as per cent: 0.0034 -> '0.34 %'. Two significant digits below 10 %, one decimal above."""
+    """Return a share of 1 as per cent: 0.0034 -> '0.34 %'. Two significant digits below 10 %, one decimal above."""
     value = 100 * share
     if not math.isfinite(value):
         return NONE
@@ -53,7 +53,7 @@ def percent(share: float) -> str:
 
 
 def round_percent(share: float) -> str:
-    """A round share as short as it can be: 0.0001 -> '0.01 %'."""
+    """Return a round share in the shortest form: 0.0001 -> '0.01 %'."""
     return f"{100 * share:.10f}".rstrip("0").rstrip(".") + f"{NARROW_SPACE}%"
 
 
@@ -70,13 +70,13 @@ def duration(seconds: float) -> str:
 
 
 def moment(value: datetime) -> str:
-    """A time in UTC, to the minute: '22 Nov 2026, 07:42 UTC'."""
+    """Return a time in UTC, to the minute: '22 Nov 2026, 07:42 UTC'."""
     utc = value.astimezone(UTC)
     return f"{utc.day} {utc:%b %Y, %H:%M} UTC"
 
 
 def short_hash(sha256: str) -> str:
-    """The first twelve hex digits: enough to compare by eye."""
+    """Return the first twelve hex digits, enough to compare by eye."""
     return sha256[:12]
 
 
@@ -86,12 +86,12 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 
 def percentile(value: float) -> str:
-    """99.97 -> '99.9', rounded down: 100 means stronger than all there were, and nothing else does."""
+    """99.97 -> '99.9', rounded down, so that 100 means stronger than every activation of the index."""
     return "100" if value >= 100 else f"{math.floor(10 * value) / 10:.1f}"
 
 
 def amount(value: float, unit: str) -> str:
-    """A count of a run's stage, without its unit; bytes as '92.9 MB'."""
+    """Return a count of a run's stage without its unit; bytes as '92.9 MB'."""
     return f"{significant(value / 1e6)}{NARROW_SPACE}MB" if unit == "bytes" else f"{value:,.0f}"
 
 

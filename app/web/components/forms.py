@@ -1,4 +1,4 @@
-"""What people send by forms and query strings, read as values, and what they may choose among."""
+"""Parse fields of forms and query strings."""
 
 from app.errors import Unprocessable
 from app.web.components.formatting import round_percent
@@ -9,21 +9,21 @@ _DENSITIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def one_of(name: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    """One of the words that are known, or None for nothing.
+    """Return `value` if it is a known word, None if it is empty.
 
     Raises:
-        Unprocessable: it is another word.
+        Unprocessable: it is not a known word.
     """
     if value and value not in known:
-        raise Unprocessable(f"“{value[:40]}” is no {name} to list by: use {', '.join(known)}, or none.")
+        raise Unprocessable(f"“{value[:40]}” is not a valid {name}: use {', '.join(known)}, or none.")
     return value or None
 
 
 def number(name: str, value: str | None, most: float, what: str) -> float | None:
-    """A number from 0 to `most`, or None for nothing.
+    """Return a number from 0 to `most`, None if `value` is empty.
 
     Raises:
-        Unprocessable: it is none; `what` says what it is.
+        Unprocessable: it is not such a number; `what` describes a valid one.
     """
     if not value:
         return None
@@ -37,6 +37,6 @@ def number(name: str, value: str | None, most: float, what: str) -> float | None
 
 
 def densities(selected: float | None) -> list[tuple[float, str]]:
-    """Densities to choose from, and the selected one if it is another."""
+    """Return the densities to choose from, including the selected one."""
     values = sorted({*_DENSITIES, *([] if selected is None else [selected])})
     return [(value, round_percent(value)) for value in values]

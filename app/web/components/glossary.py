@@ -206,8 +206,8 @@ def place_words(sae: SaeDetail) -> str:
     return f"{hook(sae.hook)}, rebuilding {hook(sae.hook_out)}" if sae.hook_out else hook(sae.hook)
 
 
-def apart(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
-    """Return the parts in which the slugs differ: '…1024' and '…4096'; both in full if one has no part left."""
+def differing_parts(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
+    """Return the differing parts of two slugs, '…1024' and '…4096', or both in full if one is a prefix of the other."""
     ours, theirs = a.slug.split("-"), b.slug.split("-")
     shared = 0
     while shared < min(len(ours), len(theirs)) and ours[shared] == theirs[shared]:

@@ -8,7 +8,7 @@ from app.queries.labels import LabelView
 
 
 class LabelOut(BaseModel):
-    """What one person says a feature means."""
+    """One person's label of a feature."""
 
     id: int
     author: str
@@ -24,7 +24,7 @@ class LabelOut(BaseModel):
 
     @classmethod
     def of(cls, label: LabelView) -> "LabelOut":
-        """From the query's view."""
+        """Return the label of a query's view."""
         return cls(
             id=label.id,
             author=label.author,

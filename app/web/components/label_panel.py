@@ -23,7 +23,7 @@ class ShownLabel:
 
     @property
     def facts(self) -> list[str]:
-        """Return what stands beside its author: how sure they are, and that it is a draft."""
+        """Return the facts beside its author: their confidence, and that it is a draft."""
         sure = [glossary.CONFIDENCE[self.view.confidence]] if self.view.confidence else []
         return [*sure, *(["draft"] if self.view.status == "draft" else [])]
 
@@ -39,7 +39,7 @@ class LabelFields:
     version_author: Annotated[str, Form()] = ""
 
     def text(self) -> LabelText:
-        """Return what was written."""
+        """Return the label's text."""
         known = {str(value) for value in glossary.CONFIDENCE}
         return LabelText(
             explanation=self.explanation,
@@ -50,7 +50,7 @@ class LabelFields:
     def version_read_by(self, actor: Actor) -> int | None:
         """Return the version that was read, None for a new label.
 
-        It was read for one author: under another name the label is a new one.
+        It belongs to one author: under another name the label is new.
         """
         is_number = self.version.isdecimal() and len(self.version) < 10
         return int(self.version) if is_number and self.version_author == actor.name else None
@@ -58,9 +58,9 @@ class LabelFields:
 
 @dataclass(frozen=True, slots=True)
 class LabelForm:
-    """The form with what it holds. `version` is that of the label by `author` which it changes, None for a new one.
+    """Values of the form. `version` is the version of the `author`'s label, None for a new one.
 
-    `error` says why it was not saved; with `conflict`, `theirs` is what was saved in the meantime.
+    `error` is the reason why it was not saved; with `conflict`, `theirs` was saved in the meantime.
     """
 
     author: str
@@ -75,7 +75,7 @@ class LabelForm:
 
     @classmethod
     def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
-        """Return the form as the actor finds it: with their own label, if there is one."""
+        """Return the form with the actor's own label, if there is one."""
         mine = next((label for label in labels if label.author == actor.name and label.label_set == "default"), None)
         if mine is None:
             return cls(author=actor.name, is_open=is_open)
@@ -116,7 +116,7 @@ class LabelPanel:
 
     @property
     def confidence(self) -> Mapping[int, str]:
-        """Return the answers to how sure somebody is."""
+        """Return the levels of confidence."""
         return glossary.CONFIDENCE
 
 

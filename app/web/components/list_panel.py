@@ -11,7 +11,7 @@ from app.queries.saes import SaeDetail
 
 @dataclass(frozen=True, slots=True)
 class AddForm:
-    """What the form on a feature's page holds: the list that is chosen, or none and the name of a new one."""
+    """Values of the form on a feature's page: the chosen list, or none and the name of a new one."""
 
     chosen: str
     name: str = ""
@@ -21,7 +21,7 @@ class AddForm:
 
 @dataclass(frozen=True, slots=True)
 class ListsPanel:
-    """Lists on a feature's page; `added` is the name of the one that it was just added to."""
+    """Lists on a feature's page; `added` is the name of the list to which it was just added."""
 
     lists: FeatureLists
     form: AddForm
@@ -29,6 +29,6 @@ class ListsPanel:
 
 
 async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int) -> ListsPanel:
-    """What the control of a feature's page needs: its form offers the list that changed last."""
+    """Return the panel of a feature; its form offers the list that changed last."""
     found = await queries.lists_of_feature(session, sae.id, index)
     return ListsPanel(found, AddForm(found.others[0].public_id if found.others else ""))

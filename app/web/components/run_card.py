@@ -6,7 +6,7 @@ from app.queries.runs import RunView, Stage
 
 ACTIVE = ("queued", "running")
 MOST_LIVE = 3
-"""Runs shown live on one page: each holds a connection, and a browser opens six to a site."""
+"""Runs shown live on one page: each holds a connection, and a browser opens six per site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ class RunCard:
 
     @property
     def id(self) -> int:
-        """The run's id."""
+        """Id of the run."""
         return self.run.id
 
 
 def stage_view(stage: Stage) -> StageView:
-    """Rate and time left of a stage, from what it has done and the seconds it took."""
+    """Return a stage with its rate and the time left."""
     rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
     left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
     return StageView(stage, rate, left)
 
 
 def card(run: RunView) -> RunCard:
-    """The run's current stage: the one that runs, else the last that has begun."""
+    """Return a run with its current stage: the running one, else the last that has begun."""
     begun = [(i, stage) for i, stage in enumerate(run.stages, 1) if stage.state != "waiting"]
     number, current = next(
         ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)

@@ -7,10 +7,10 @@ HEIGHT = 20
 
 
 def path(counts: Sequence[int]) -> str:
-    """The `d` of one filled path that draws a bar a bin in an 80 × 20 box.
+    """Return the `d` of one filled path that draws one bar per bin in an 80 × 20 box.
 
     Heights follow the square root of the count, so that a tail a hundred times rarer than the peak still shows
-    at a tenth of its height; a bin that holds anything is at least one pixel high.
+    at a tenth of its height; a bin that is not empty is at least one pixel high.
     """
     peak = max(counts, default=0)
     if peak == 0:

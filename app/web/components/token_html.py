@@ -1,6 +1,6 @@
-"""Tokens as markup. A page has thousands: made here, they take a tenth of the time that template macros take.
+"""Tokens as markup. A page has thousands, and this takes a tenth of the time of template macros.
 
-Everything that comes from a token is escaped here; nothing else is put in but the numbers of shades.
+All text of tokens is escaped here.
 """
 
 from functools import lru_cache
@@ -13,13 +13,13 @@ from app.web.components.token_text import Line, Run, ShownToken
 
 @lru_cache(maxsize=32_768)
 def token(raw: bytes) -> str:
-    """One token: text as it is, a stand-in for what has no glyph, a byte in hex."""
+    """Return one token: text unchanged, a stand-in for a character without a glyph, a byte in hex."""
     return "".join(map(_piece, display(raw)))
 
 
 @lru_cache(maxsize=4_096)
 def lone(raw: bytes, special: bool) -> Markup:
-    """One token by itself, in a list: spaces by themselves show too."""
+    """Return one token of a list, with visible spaces if it has nothing else."""
     if special:
         return Markup(f'<bdi class="token"><span class="chip">{token(raw)}</span></bdi>')  # noqa: S704 - escaped
     pieces = (
@@ -31,17 +31,17 @@ def lone(raw: bytes, special: bool) -> Markup:
     return Markup(f'<bdi class="token">{"".join(pieces)}</bdi>')  # noqa: S704 - escaped
 
 
-def line(shown: Line, mini: bool = False) -> Markup:
-    """An example on one line, its own token in a fixed column; only what is shaded or special has an element."""
-    before, after = ("".join(map(_light_run, runs)) for runs in (shown.before, shown.after))
+def line(example: Line, mini: bool = False) -> Markup:
+    """Return an example on one line, its own token in a fixed column; plain tokens have no element."""
+    before, after = ("".join(map(_light_run, runs)) for runs in (example.before, example.after))
     return Markup(  # noqa: S704 - escaped
         f'<span class="line{" mini" if mini else ""}"><span class="line-before"><span>{before}</span></span>'
-        f'<span class="line-after"><bdi>{_light_token(shown.token)}</bdi>{after}</span></span>'
+        f'<span class="line-after"><bdi>{_light_token(example.token)}</bdi>{after}</span></span>'
     )
 
 
-def wrapped(shown: ShownToken) -> str:
-    """A token in a whole text, where a line that ends is broken."""
+def multiline_token(shown: ShownToken) -> str:
+    """Return a token of a whole text, with a line break after a newline's mark."""
     return _light_token(shown).replace(_NEWLINE, f"{_NEWLINE}\n")
 
 
@@ -49,7 +49,7 @@ _NEWLINE = '<span class="mark">↵</span>'
 
 
 def classes(shown: ShownToken) -> str:
-    """The sheet's classes of a token."""
+    """Return the CSS classes of a token."""
     shade = f" a{shown.step}" if shown.step else ""
     return f"t{shade}{' top' if shown.strongest else ''}{' chip' if shown.special else ''}"
 

@@ -11,8 +11,8 @@ from app.services.tokens import api_texts
 TokenText = Annotated[
     str,
     Field(
-        description="The token's text. A character that several tokens share stands with the last of them, so that "
-        "the texts of consecutive tokens, joined, are the text."
+        description="The token's text. A character that several tokens share belongs to the last of them, so that "
+        "the joined texts of consecutive tokens are the text."
     ),
 ]
 
@@ -26,7 +26,7 @@ class HasBytes(Protocol):
 
 
 class TopTokenOut(BaseModel):
-    """A token the feature is active on."""
+    """A token on which the feature is active."""
 
     id: int
     text: str
@@ -49,10 +49,10 @@ class OutputTokenOut(BaseModel):
 
 
 def lone_text(token: HasBytes) -> str:
-    """The text of a token that stands by itself; bytes that are no whole character become U+FFFD."""
+    """Return the text of a single token; bytes that are not a whole character become U+FFFD."""
     return api_texts([token.bytes])[0]
 
 
 def texts(tokens: Sequence[HasBytes]) -> list[str]:
-    """The texts of consecutive tokens."""
+    """Return the texts of consecutive tokens."""
     return api_texts([token.bytes for token in tokens])

@@ -1,7 +1,7 @@
 """Tokens as a page shows them: shaded by activation, grouped by writing direction, cut to one line.
 
 `token_html` and the templates in `macros/strips.html` turn these into markup; nothing here knows HTML. A page shows
-thousands of tokens, most of them again and again, so what depends on a token's bytes alone is worked out once.
+thousands of tokens, most of them repeated, so properties of a token's bytes alone are cached.
 """
 
 import math
@@ -22,11 +22,11 @@ STEPS = 6
 
 _BEFORE = 64
 _AFTER = 88
-"""Characters shown on each side of an example's own token: what a wide screen can hold on one line."""
+"""Characters on each side of an example's own token, which fill one line of a wide screen."""
 
 
 class ShownToken(NamedTuple):
-    """One token: what to draw, how strongly to shade it (0 for not at all), and the note that hover and focus show."""
+    """A token with its shade (0 for none) and the note that hover and focus show."""
 
     raw: bytes
     special: bool
@@ -37,7 +37,7 @@ class ShownToken(NamedTuple):
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """What to draw."""
+        """Return the pieces to draw."""
         return display(self.raw)
 
 
@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An example on one line: what comes before its own token, that token, and what comes after."""
+    """An example on one line: its own token, and the runs before and after it."""
 
     before: tuple[Run, ...]
     token: ShownToken
@@ -59,31 +59,31 @@ class Line:
 
 
 def step(activation: float, maximum: float) -> int:
-    """The shade of an activation relative to the feature's maximum: 0 at zero, else 1 to `STEPS`."""
+    """Return the shade of an activation relative to the feature's maximum: 0 at zero, else 1 to `STEPS`."""
     if activation <= 0 or maximum <= 0:
         return 0
     return min(STEPS, max(1, math.ceil(STEPS * activation / maximum)))
 
 
 def note(token_id: int, position: int, activation: float, maximum: float) -> str:
-    """What hover and focus say of a token."""
+    """Return the note of a token, which hover and focus show."""
     place = f"token {token_id} · position {position}"
     return f"{strength(activation, maximum)}\n{place}" if activation > 0 else f"not active\n{place}"
 
 
 def strength(activation: float, maximum: float) -> str:
-    """How active a feature is on a token, in a note."""
+    """Return an activation in the words of a note."""
     return f"{significant(activation)} · {percent(activation / maximum)} of the maximum"
 
 
 def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
-    """All tokens of an example, each with its note."""
-    shown = _TokenView(example, maximum)
-    return _runs(shown(place, always_noted=True) for place in range(len(example.tokens)))
+    """Return all tokens of an example, each with its note."""
+    view = _TokenView(example, maximum)
+    return _runs(view.token(place, always_noted=True) for place in range(len(example.tokens)))
 
 
-def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
-    """One active token of an example, by its place among those that the example has; its note says how active it is."""
+def token_at(example: ExampleView, place: int, maximum: float) -> ShownToken:
+    """Return one active token of an example, by its place in the example; its note is its activation."""
     token = example.tokens[place]
     return ShownToken(
         raw=token.bytes,
@@ -96,12 +96,12 @@ def shown(example: ExampleView, place: int, maximum: float) -> ShownToken:
 
 
 def line(example: ExampleView, maximum: float) -> Line:
-    """An example cut to one line around its own token. A page has dozens: only what the line holds is prepared."""
-    shown = _TokenView(example, maximum)
+    """Return an example cut to one line around its own token. Only tokens on the line are prepared."""
+    view = _TokenView(example, maximum)
     here = example.position - example.start
-    before = _side(shown, range(here - 1, -1, -1), _BEFORE)
-    after = _side(shown, range(here + 1, len(example.tokens)), _AFTER)
-    return Line(before=_runs(before[::-1]), token=shown(here), after=_runs(after))
+    before = _side(view, range(here - 1, -1, -1), _BEFORE)
+    after = _side(view, range(here + 1, len(example.tokens)), _AFTER)
+    return Line(before=_runs(before[::-1]), token=view.token(here), after=_runs(after))
 
 
 def plain_runs(
@@ -110,7 +110,7 @@ def plain_runs(
     step_of: Callable[[int], int],
     strongest: int,
 ) -> tuple[Run, ...]:
-    """Tokens (id, bytes, special) that are no example, such as a prompt's; `strongest` is a position, -1 for none."""
+    """Return tokens (id, bytes, special) of any text, such as a prompt; `strongest` is a position, -1 for none."""
     return _runs(
         ShownToken(
             raw=raw,
@@ -125,7 +125,7 @@ def plain_runs(
 
 
 class _TokenView:
-    """Shows the tokens of one example by their place in it."""
+    """Tokens of one example as a page shows them, by their place in it."""
 
     def __init__(self, example: ExampleView, maximum: float) -> None:
         self.tokens = example.tokens
@@ -133,7 +133,8 @@ class _TokenView:
         self.maximum = maximum
         self.peak = example.peak
 
-    def __call__(self, place: int, *, always_noted: bool = False) -> ShownToken:
+    def token(self, place: int, *, always_noted: bool = False) -> ShownToken:
+        """Return a token; an inactive one has a note only if `always_noted`."""
         token = self.tokens[place]
         position = self.start + place
         shade = step(token.activation, self.maximum)
@@ -149,7 +150,7 @@ class _TokenView:
 
 
 class _Shape(NamedTuple):
-    """What a line must know of a token; `right_to_left` is None where no character has a direction."""
+    """Width and direction of a token; `right_to_left` is None if no character has a direction."""
 
     width: int
     right_to_left: bool | None
@@ -161,24 +162,24 @@ def _shape(raw: bytes) -> _Shape:
     return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
 
 
-def _side(shown: _TokenView, places: Iterable[int], characters: int) -> list[ShownToken]:
-    """The tokens at `places` that fit into so many characters."""
+def _side(view: _TokenView, places: Iterable[int], characters: int) -> list[ShownToken]:
+    """Return the tokens at `places` that fit into so many characters."""
     kept: list[ShownToken] = []
-    tokens, start = shown.tokens, shown.start
+    tokens, start = view.tokens, view.start
     for place in places:
         if characters <= 0:
             break
         token = tokens[place]
         if token.activation > 0:
-            kept.append(shown(place))
-        else:  # most of them; a call for each would take as long as all the rest
+            kept.append(view.token(place))
+        else:  # most tokens; a call per token would take as long as all the rest
             kept.append(ShownToken(token.bytes, token.special, 0, False, "", start + place))
         characters -= _shape(token.bytes).width
     return kept
 
 
 def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
-    """Group tokens by direction. One without, such as a space, is right-to-left only between two that are."""
+    """Group tokens by direction. A token without one, such as a space, is right-to-left only between two that are."""
     shown = list(tokens)
     strong = [_shape(token.raw).right_to_left for token in shown]
     if True not in strong:
@@ -196,7 +197,7 @@ def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
 
 
 def _right_to_left(pieces: Iterable[Piece]) -> bool | None:
-    """The direction of the first character that has a strong one; None if none has."""
+    """True if the first character with a strong direction is right-to-left, None if there is none."""
     for piece in pieces:
         if piece.kind != "text":
             continue

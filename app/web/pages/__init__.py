@@ -1,4 +1,4 @@
-"""Pages for people, one module a noun; every route carries its whole path."""
+"""Pages for people, one module per noun; every route has its full path."""
 
 from fastapi import APIRouter
 

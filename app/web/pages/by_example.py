@@ -1,7 +1,6 @@
-"""Features by example: paste text, choose tokens, see what is unusually active on them.
+"""Features by example: paste text, choose tokens, see the features that are unusually active on them.
 
-The text comes by POST and is not kept. A reader who wants a link to a result asks for it: the text then stands in the
-address.
+The text comes by POST and is not kept. If the reader chooses a link to the result, the text is in the address.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from starlette.datastructures import ImmutableMultiDict
 from app.errors import Unprocessable, UserError
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail
-from app.services.by_example import MAX_DENSITY, ByExample, FoundFeature, by_example
+from app.services.by_example import MAX_CHOSEN, MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
 from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import count
@@ -27,10 +26,9 @@ from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-_SHOWN = 50
-_LONGEST_IN_ADDRESS = 4_000
-"""Characters: percent-encoded, they still fit into what servers read of an address."""
-_MOST_CHOSEN = 10_000
+_LIMIT = 50
+_MAX_IN_ADDRESS = 4_000
+"""Characters that fit, percent-encoded, into the addresses that servers accept."""
 
 Sent = ImmutableMultiDict[str, Any]
 """Fields of a form or of a query string."""
@@ -49,29 +47,29 @@ class ExampleQuery:
     def address(self, sae: SaeDetail) -> str:
         """Return a link that gives the same result."""
         tokens = [("token", position) for position in self.chosen]
-        query: list[tuple[str, object]] = [("run", 1), ("text", self.text), *tokens]
+        pairs: list[tuple[str, object]] = [("run", 1), ("text", self.text), *tokens]
         if self.min_density is not None:
-            query.append(("min_density", self.min_density))
+            pairs.append(("min_density", self.min_density))
         if self.max_density != MAX_DENSITY:
-            query.append(("max_density", "" if self.max_density is None else self.max_density))
-        return f"{_base(sae)}?{urlencode(query)}"
+            pairs.append(("max_density", "" if self.max_density is None else self.max_density))
+        return f"{_base(sae)}?{urlencode(pairs)}"
 
     def check_address(self) -> None:
-        """Refuse a text that is too long for the address that it is to stand in.
+        """Raise if the text is too long for the address that would contain it.
 
         Raises:
             Unprocessable: it is too long.
         """
-        if self.in_address and len(self.text) > _LONGEST_IN_ADDRESS:
+        if self.in_address and len(self.text) > _MAX_IN_ADDRESS:
             raise Unprocessable(
-                f"A text in the address has at most {_LONGEST_IN_ADDRESS:,} characters; this one has "
+                f"A text in the address has at most {_MAX_IN_ADDRESS:,} characters; this one has "
                 f"{len(self.text):,}. Shorten it, or keep it out of the address."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleForm:
-    """The form with what it holds."""
+    """Values of the form."""
 
     text: str
     in_address: bool
@@ -80,28 +78,28 @@ class ExampleForm:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A feature that was found, as the list shows it."""
+class FoundRow:
+    """A row of the list of found features."""
 
     row: FeatureRow
     found: FoundFeature
     line: token_text.Line | None
     strongest: float
     cells: list[tuple[int, int]]
-    """Place among the chosen tokens, and shade, of each that it is active on."""
+    """Index among the chosen tokens, and shade, of each token on which it is active."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found: the text's tokens, to choose among, and the features."""
+    """The text's tokens, from which the reader chooses, and the found features."""
 
     found: ByExample
     runs: tuple[token_text.Run, ...]
     chosen: frozenset[int]
-    """Positions that were chosen; none where all tokens count."""
+    """Chosen positions; empty if all tokens count."""
     chosen_in: str
-    """The mark of the text that they were chosen in."""
-    features: list[Listed]
+    """Hash of the text in which they were chosen."""
+    features: list[FoundRow]
 
     @property
     def tokens_note(self) -> str:
@@ -122,7 +120,7 @@ class Result:
 
     @property
     def columns_note(self) -> str:
-        """Return what the columns of the list mean."""
+        """Return the meaning of the list's columns."""
         several = len(self.found.chosen) > 1
         where = "the chosen tokens, and where among them it is active" if several else "the chosen token"
         mean = (
@@ -138,29 +136,29 @@ class Result:
 async def example_form(
     request: Request, sae: Sae, session: Session, inference: Inference, settings: AppSettings
 ) -> HTMLResponse:
-    """The form, filled in with `text` if that is given; with `run=1` the result too."""
+    """Show the form, filled in with `text`; with `run=1`, the result too."""
     sent = request.query_params
     view = _View(request, sae, settings.probe_max_tokens)
     if "run" not in sent:
-        return _filled_in(view, sent)
-    return await _searched(view, session, inference, sent, in_address=True)
+        return _fill_in(view, sent)
+    return await _search(view, session, inference, sent, in_address=True)
 
 
 @router.post("/saes/{sae}/features/by-example")
 async def find_by_example(
     request: Request, sae: Sae, session: Session, inference: Inference, settings: AppSettings
 ) -> Response:
-    """The result; where the text is to stand in the address, a redirection to the address that has it."""
+    """Show the result, or redirect to the address that contains the text."""
     form = await request.form()
     if "in_address" in form:
         try:
-            wanted = _read(form)
-            wanted.check_address()
+            query = _read(form)
+            query.check_address()
         except Unprocessable:
-            pass  # answered below, where the form is filled in with what was sent
+            pass  # answered below, with the form as it was sent
         else:
-            return RedirectResponse(wanted.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
-    return await _searched(_View(request, sae, settings.probe_max_tokens), session, inference, form, in_address=False)
+            return RedirectResponse(query.address(sae), status_code=303, headers={"Cache-Control": "no-store"})
+    return await _search(_View(request, sae, settings.probe_max_tokens), session, inference, form, in_address=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,55 +188,55 @@ class _View:
         return render(self.request, template, context, status=error.status if error else 200)
 
 
-def _filled_in(view: _View, sent: Sent) -> HTMLResponse:
+def _fill_in(view: _View, sent: Sent) -> HTMLResponse:
     """Return the form as the address fills it in, without a result."""
     form = ExampleForm(_text(sent), in_address=False)
     try:
-        wanted = _read(sent)
-        form = _form(wanted, in_address=False)
-        wanted.check_address()
+        query = _read(sent)
+        form = _form(query, in_address=False)
+        query.check_address()
     except UserError as error:
         return view.render(form, error=error)
-    return _addressed(view, view.render(form), wanted)
+    return _with_address(view, view.render(form), query)
 
 
-async def _searched(
+async def _search(
     view: _View, session: AsyncSession, inference: InferenceClient, sent: Sent, *, in_address: bool
 ) -> HTMLResponse:
-    """Return the form as it was sent, with what was found or why nothing could be."""
+    """Return the form as it was sent, with the result or the error."""
     form, result = ExampleForm(_text(sent), in_address), None
     try:
-        wanted = _read(sent)
-        form = _form(wanted, in_address=in_address)
-        wanted.check_address()
+        query = _read(sent)
+        form = _form(query, in_address=in_address)
+        query.check_address()
         if view.sae.index is not None:
-            result = await _find(session, inference, view.sae, wanted)
+            result = await _find(session, inference, view.sae, query)
     except UserError as error:
         return view.render(form, error=error)
-    return _addressed(view, view.render(form, result=result), wanted)
+    return _with_address(view, view.render(form, result=result), query)
 
 
-def _form(wanted: ExampleQuery, *, in_address: bool) -> ExampleForm:
-    return ExampleForm(wanted.text, in_address or wanted.in_address, wanted.min_density, wanted.max_density)
+def _form(query: ExampleQuery, *, in_address: bool) -> ExampleForm:
+    return ExampleForm(query.text, in_address or query.in_address, query.min_density, query.max_density)
 
 
-def _addressed(view: _View, response: HTMLResponse, wanted: ExampleQuery) -> HTMLResponse:
-    """Let htmx show the address that gives this answer; a text that came by POST does not stand in it."""
+def _with_address(view: _View, response: HTMLResponse, query: ExampleQuery) -> HTMLResponse:
+    """Let htmx show the address of this answer, without a text that came by POST."""
     if wants_fragment(view.request):
-        shown = wanted.address(view.sae) if view.request.method == "GET" else _base(view.sae)
-        response.headers["HX-Replace-Url"] = shown
+        address = query.address(view.sae) if view.request.method == "GET" else _base(view.sae)
+        response.headers["HX-Replace-Url"] = address
     return response
 
 
 def _read(sent: Sent) -> ExampleQuery:
-    """Return what was sent, without tokens that were chosen in another text.
+    """Return the query that was sent, without tokens that were chosen in another text.
 
     Raises:
         Unprocessable: it cannot be read.
     """
     text = _text(sent)
     chosen_in = sent.get("chosen_in")
-    chosen = sent.getlist("token") if chosen_in in (None, _mark(text)) and "none" not in sent else []
+    chosen = sent.getlist("token") if chosen_in in (None, _text_hash(text)) and "none" not in sent else []
     most = sent.get("max_density")
     return ExampleQuery(
         text=text,
@@ -255,16 +253,16 @@ def _text(sent: Sent) -> str:
 
 
 def _positions(chosen: list[Any]) -> tuple[int, ...]:
-    if len(chosen) > _MOST_CHOSEN:
-        raise Unprocessable(f"At most {_MOST_CHOSEN:,} tokens can be chosen.")
+    if len(chosen) > MAX_CHOSEN:
+        raise Unprocessable(f"At most {MAX_CHOSEN:,} tokens can be chosen.")
     try:
         return tuple(sorted({int(position) for position in chosen}))
     except (TypeError, ValueError):
         raise Unprocessable("A token is chosen by its position in the text, a whole number from 0 up.") from None
 
 
-def _mark(text: str) -> str:
-    """Return a hash that tells whether a text has changed."""
+def _text_hash(text: str) -> str:
+    """Return a hash of the text, which changes with it."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -272,30 +270,30 @@ def _base(sae: SaeDetail) -> str:
     return f"/saes/{sae.slug}/features/by-example"
 
 
-async def _find(session: AsyncSession, inference: InferenceClient, sae: SaeDetail, wanted: ExampleQuery) -> Result:
+async def _find(session: AsyncSession, inference: InferenceClient, sae: SaeDetail, query: ExampleQuery) -> Result:
     found = await by_example(
         session,
         inference,
         sae,
-        wanted.text,
-        chosen=wanted.chosen,
-        min_density=wanted.min_density,
-        max_density=wanted.max_density,
-        limit=_SHOWN,
+        query.text,
+        chosen=query.chosen,
+        min_density=query.min_density,
+        max_density=query.max_density,
+        limit=_LIMIT,
     )
     rows = await feature_rows(session, sae, [feature.index for feature in found.features])
     tokens = [(token.id, token.bytes, token.special) for token in found.tokens]
     return Result(
         found=found,
         runs=token_text.plain_runs(tokens, lambda at: f"token {tokens[at][0]} · position {at}", lambda at: 0, -1),
-        chosen=frozenset(wanted.chosen),
-        chosen_in=_mark(wanted.text),
-        features=[_listed(rows[feature.index], feature) for feature in found.features if feature.index in rows],
+        chosen=frozenset(query.chosen),
+        chosen_in=_text_hash(query.text),
+        features=[_found_row(rows[feature.index], feature) for feature in found.features if feature.index in rows],
     )
 
 
-def _listed(row: FeatureRow, found: FoundFeature) -> Listed:
+def _found_row(row: FeatureRow, found: FoundFeature) -> FoundRow:
     strongest = max(found.activations)
     scale = max(row.max, strongest)
     cells = [(at, token_text.step(value, scale)) for at, value in enumerate(found.activations) if value > 0]
-    return Listed(row, found, token_text.line(row.example, row.max) if row.example else None, strongest, cells)
+    return FoundRow(row, found, token_text.line(row.example, row.max) if row.example else None, strongest, cells)

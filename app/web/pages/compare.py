@@ -35,7 +35,7 @@ from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-_FIRST = 8
+_ON_OVERVIEW = 8
 """Features of each list on the overview; a list's own page shows all."""
 _PAGE = 50
 _EXAMPLES = 10
@@ -44,22 +44,22 @@ _KNOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Lists:
-    """A list of a comparison: the SAE whose features it has, and what it says of them."""
+class _ListKind:
+    """A kind of list in a comparison: whose features it has, with its title and its meaning."""
 
     listing: Listing
     of_other: bool
     title: str
-    """With {a} and {b} for the two SAEs."""
+    """{a} and {b} are the two SAEs."""
     meaning: str
 
 
 LISTS = {
-    "split-a": _Lists("split", False, "Split by {b}", "features of {a} that have two parts or more in {b}"),
-    "split-b": _Lists("split", True, "Split by {a}", "features of {b} that have two parts or more in {a}"),
-    "matched": _Lists("matched", False, "In both", "features that match one to one, the best first"),
-    "only-a": _Lists("unmatched", False, "Only in {a}", "no feature of {b} matches; the most frequent first"),
-    "only-b": _Lists("unmatched", True, "Only in {b}", "no feature of {a} matches; the most frequent first"),
+    "split-a": _ListKind("split", False, "Split by {b}", "features of {a} that have two parts or more in {b}"),
+    "split-b": _ListKind("split", True, "Split by {a}", "features of {b} that have two parts or more in {a}"),
+    "matched": _ListKind("matched", False, "In both", "features that match one to one, the best first"),
+    "only-a": _ListKind("unmatched", False, "Only in {a}", "no feature of {b} matches; the most frequent first"),
+    "only-b": _ListKind("unmatched", True, "Only in {b}", "no feature of {a} matches; the most frequent first"),
 }
 
 
@@ -76,15 +76,15 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownList:
-    """A list of a comparison, or the beginning of one; `more` is the address of what follows, `all` that of all."""
+class ListPage:
+    """A list of a comparison, or its beginning; `more` is the address of the next page, `all` of the list."""
 
     name: str
     title: str
     meaning: str
     is_split: bool
     names: tuple[str, str]
-    """Of the SAE whose features are listed, and of the other."""
+    """Names of the SAE whose features are listed, and of the other."""
     rows: list[Row]
     total: int
     more: str | None
@@ -93,7 +93,7 @@ class ShownList:
 
 @dataclass(frozen=True, slots=True)
 class CompareQuery:
-    """Parameters of the address; empty where they are not given."""
+    """Parameters of the address; empty if absent."""
 
     a: str = ""
     b: str = ""
@@ -112,14 +112,14 @@ class _Choice:
 
     @property
     def context(self) -> dict[str, Any]:
-        """Return what the templates need to offer the choice."""
+        """Return the context of the form that chooses two SAEs."""
         chosen = {"saes": self.saes, "a": self.a, "b": self.b, "sae": self.a}
         return {**chosen, "known": [], "comparison": None, "error": None}
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A template, and what it needs beside the choice."""
+    """A template with its context, without the choice."""
 
     template: str
     context: dict[str, Any]
@@ -127,7 +127,7 @@ class _Answer:
 
 @router.get("/compare")
 async def compare(request: Request, session: Session, query: Annotated[CompareQuery, Depends()]) -> HTMLResponse:
-    """The choice of two SAEs, their comparison, one of its lists, or with `feature` that feature of `a`."""
+    """Show the choice of two SAEs, their comparison, one of its lists, or a feature of `a`."""
     choice, status = _Choice(await list_saes(session)), 200
     try:
         choice = replace(choice, a=_chosen(choice.saes, query.a))
@@ -160,13 +160,13 @@ async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -
     if query.feature:
         return _Answer("compare/feature.html", shared | await _feature(pair, check_feature(a, query.feature)))
     if query.show:
-        shown = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
-        return _Answer("compare/list.html", {**shared, "list": shown})
+        page = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
+        return _Answer("compare/list.html", {**shared, "list": page})
     return _Answer("compare/page.html", {**shared, **_measures(a, b), **await _overview(pair)})
 
 
 def _refused(query: CompareQuery, choice: _Choice, error: UserError) -> _Answer:
-    """Return the choice, to be corrected, with the error below it; two SAEs not yet compared are shown side by side."""
+    """Return the choice with the error below it, or two SAEs side by side that are not yet compared."""
     a, b = choice.a, choice.b
     if a and b and isinstance(error, NotFound) and not (query.feature or query.show):
         return _Answer("compare/page.html", {"error": error, **_measures(a, b)})
@@ -183,7 +183,7 @@ class _Pair:
     comparison: ComparisonView
 
     async def summaries(self, *counterparts: Counterpart, of_other: bool = False) -> "_Summaries":
-        """Return the rows of these features, and of the best that they have in the other SAE."""
+        """Return the rows of these features and of their best partners in the other SAE."""
         own, others = (self.b, self.a) if of_other else (self.a, self.b)
         best = {counterpart.best.index for counterpart in counterparts if counterpart.best}
         return _Summaries(
@@ -211,7 +211,7 @@ def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
 
 
 def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:
-    """True if another comparison would say more, or is about the text that the SAEs' pages are about."""
+    """True if a new comparison would cover activity, or the text that both SAEs are indexed on."""
     if comparison.tokens:
         return not comparison.is_of(a, b)
     return bool(a.index and b.index and a.index.sequence_set.id == b.index.sequence_set.id)
@@ -233,7 +233,7 @@ async def _known(
 
 @dataclass(frozen=True, slots=True)
 class _SideBySide:
-    """One measure of two SAEs; None where it was not taken."""
+    """One measure of two SAEs; None where it was not measured."""
 
     name: str
     meaning: str
@@ -241,14 +241,14 @@ class _SideBySide:
 
 
 def _measures(a: SaeDetail, b: SaeDetail) -> dict[str, list[_SideBySide]]:
-    """Return what both SAEs are and how well they work: the main measures, and the others."""
+    """Return facts and metrics of both SAEs: the main measures, and the others."""
     sides = [glossary.measures(sae.metrics) for sae in (a, b)]
-    main = _beside(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
-    return {"measures": main, "more_measures": _beside(*(measured[1] for measured in sides))}
+    main = _pair_measures(*([*_facts(sae), *measured[0]] for sae, measured in zip((a, b), sides, strict=True)))
+    return {"measures": main, "more_measures": _pair_measures(*(measured[1] for measured in sides))}
 
 
-def _beside(ours: list[glossary.Measure], theirs: list[glossary.Measure]) -> list[_SideBySide]:
-    """Return measures of the same name beside each other, in the order of the lists."""
+def _pair_measures(ours: list[glossary.Measure], theirs: list[glossary.Measure]) -> list[_SideBySide]:
+    """Return pairs of measures of the same name, in the order of the lists."""
     left, right = ({measure.name: measure for measure in side} for side in (ours, theirs))
     return [
         _SideBySide(measure.name, measure.meaning, (left.get(measure.name), right.get(measure.name)))
@@ -257,7 +257,7 @@ def _beside(ours: list[glossary.Measure], theirs: list[glossary.Measure]) -> lis
 
 
 def _facts(sae: SaeDetail) -> list[glossary.Measure]:
-    """Return what an SAE is, in the form of its metrics."""
+    """Return facts of an SAE as measures."""
     facts = [
         glossary.Measure("Features", count(sae.d_sae), "width of the dictionary"),
         glossary.Measure("Hook point", glossary.place(sae), "where it reads the model"),
@@ -283,23 +283,23 @@ async def _overview(pair: _Pair) -> dict[str, Any]:
     if pair.comparison.tokens:
         counts, floor = pair.comparison.this["correlation"], thresholds.get("match_correlation")
         charts.append(figures.match_quality("correlation", "activations", counts, floor))
-    lists = [await _list(pair, name, limit=_FIRST) for name in LISTS]
-    # The direction in which there is more splitting first: from the narrower to the wider SAE.
-    lists[:2] = sorted(lists[:2], key=lambda shown: -shown.total)
+    lists = [await _list(pair, name, limit=_ON_OVERVIEW) for name in LISTS]
+    # The direction with more splitting comes first: from the narrower to the wider SAE.
+    lists[:2] = sorted(lists[:2], key=lambda page: -page.total)
     lead = comparison_text.overview(pair.a, pair.b, pair.comparison)
-    return {"lead": lead, "charts": charts, "lists": [shown for shown in lists if shown.rows], "thresholds": thresholds}
+    return {"lead": lead, "charts": charts, "lists": [page for page in lists if page.rows], "thresholds": thresholds}
 
 
-async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ShownList:
+async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ListPage:
     if name not in LISTS:
         raise Unprocessable(f"A comparison has no list “{name[:40]}”: use one of {', '.join(LISTS)}.")
-    shown = LISTS[name]
+    kind = LISTS[name]
     page: CounterpartPage = await list_counterparts(
-        pair.session, pair.comparison, shown.listing, of_other=shown.of_other, limit=limit, cursor=cursor
+        pair.session, pair.comparison, kind.listing, of_other=kind.of_other, limit=limit, cursor=cursor
     )
-    own, others = (pair.b, pair.a) if shown.of_other else (pair.a, pair.b)
-    summaries = await pair.summaries(*page.rows, of_other=shown.of_other)
-    is_split = shown.listing == "split"
+    own, others = (pair.b, pair.a) if kind.of_other else (pair.a, pair.b)
+    summaries = await pair.summaries(*page.rows, of_other=kind.of_other)
+    is_split = kind.listing == "split"
     views = await best_examples(pair.session, own, list(summaries.own)) if is_split else {}
     rows = [
         Row(
@@ -311,13 +311,13 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
         )
         for counterpart in page.rows
     ]
-    names = dict(zip("ab", glossary.apart(pair.a, pair.b), strict=True))
-    return ShownList(
+    names = dict(zip("ab", glossary.differing_parts(pair.a, pair.b), strict=True))
+    return ListPage(
         name=name,
-        title=shown.title.format(**names),
-        meaning=shown.meaning.format(**names),
+        title=kind.title.format(**names),
+        meaning=kind.meaning.format(**names),
         is_split=is_split,
-        names=glossary.apart(own, others),
+        names=glossary.differing_parts(own, others),
         rows=rows,
         total=page.total,
         more=address(pair.a, pair.b, show=name, cursor=page.next_cursor) if page.next_cursor else None,
@@ -344,7 +344,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class RelatedFeature:
-    """A feature of the other SAE, and how the feature of the page stands to it."""
+    """A feature of the other SAE, with its relation to the feature of the page."""
 
     brief: FeatureRow
     partner: Partner
@@ -357,7 +357,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
     found = (await get_counterparts(pair.session, pair.comparison, [index])).get(index)
     if found is None or pair.a.index is None:
         raise NotFound(f"{pair.a.slug} has no index yet, so feature {index} cannot be shown.")
-    best, names = found.best, glossary.apart(pair.a, pair.b)
+    best, names = found.best, glossary.differing_parts(pair.a, pair.b)
     other = await _column(pair.session, pair.b, best.index) if best else None
     parts = await get_parts(pair.session, pair.comparison, index)
     return {
@@ -370,7 +370,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
         "parts": await _related(pair, [(part.feature, part.parent) for part in parts]),
         "names": names,
         "parents": await _related(pair, [(found.parent.index, found.parent)] if found.parent else []),
-        "turned": address(pair.b, pair.a, feature=best.index) if best else None,
+        "swapped_url": address(pair.b, pair.a, feature=best.index) if best else None,
         "previous": address(pair.a, pair.b, feature=index - 1) if index else None,
         "next": address(pair.a, pair.b, feature=index + 1) if index + 1 < pair.a.d_sae else None,
         "thresholds": pair.comparison.provenance.get("thresholds", {}),
@@ -388,7 +388,7 @@ async def _column(session: AsyncSession, sae: SaeDetail, index: int) -> Column |
 
 
 async def _nearer(pair: _Pair, counterpart: Counterpart) -> RelatedFeature | None:
-    """Return the nearest in direction, where another feature is the nearest in activity."""
+    """Return the nearest feature in direction, if another one is nearest in activity."""
     near, best = counterpart.near, counterpart.best
     if near is None or best is None or near.index == best.index:
         return None

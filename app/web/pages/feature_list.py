@@ -20,7 +20,7 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web.caching import features_tag, raise_if_not_modified
+from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
@@ -45,14 +45,14 @@ _MORE = ("health", "token", "promotes", "topic", "author", "category", "min_max"
 _ACTIVATION = "an activation, a number from 0 up"
 View = Literal["table", "cards"]
 _ON_CARD = 3
-"""Examples that a card shows."""
-_LONGEST_CHIP = 80
+"""Examples per card."""
+_MAX_CHIP = 80
 """Characters of a filter's value above the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """A query string. What it has wrong is left out of the filter; `error` is the first of that."""
+    """A query string. Invalid values are left out of the filter; `error` is the first of them."""
 
     sort: str
     view: View
@@ -62,7 +62,7 @@ class FeatureQuery:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The features that pass the filters, or why there are none."""
+    """The features that pass the filters, or the error that prevents a search."""
 
     page: FeaturePage
     error: Unprocessable | None = None
@@ -75,73 +75,73 @@ class _Found:
 
 @router.get("/saes/{sae}/features")
 async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
-    """The list; for htmx only the part below the filters, or with a cursor only the next rows."""
-    wanted = _read(request)
-    etag = features_tag(request, sae)
+    """Show the list; for htmx only the part below the filters, or with a cursor only the next rows."""
+    query = _read(request)
+    etag = features_etag(request, sae)
     raise_if_not_modified(request, etag)
-    found = await _find(session, sae, wanted)
-    context = {**_filters(sae, wanted), **_results(sae, wanted, found)}
-    context["lines"] = await _lines(session, sae, wanted.view, found.page.rows)
+    found = await _find(session, sae, query)
+    context = {**_filters(sae, query), **_results(sae, query, found)}
+    context["lines"] = await _lines(session, sae, query.view, found.page.rows)
     if not wants_fragment(request):
         return render(request, "features/list.html", context, status=found.status, etag=etag)
-    if wanted.filter.cursor and not found.error:
+    if query.filter.cursor and not found.error:
         return render(request, "features/_rows.html", context, etag=etag)
     response = render(request, "features/_results.html", context, status=found.status, etag=etag)
-    if wanted.filter.cursor:  # the rows are no longer to be had: the answer replaces all of them
+    if query.filter.cursor:  # the cursor is invalid: the error replaces all rows
         response.headers["HX-Retarget"] = "#results"
         response.headers["HX-Reswap"] = "innerHTML"
     else:
-        response.headers["HX-Push-Url"] = _address(sae, wanted)
+        response.headers["HX-Push-Url"] = _address(sae, query)
     return response
 
 
-async def _find(session: AsyncSession, sae: SaeDetail, wanted: FeatureQuery) -> _Found:
+async def _find(session: AsyncSession, sae: SaeDetail, query: FeatureQuery) -> _Found:
     nothing = FeaturePage((), None, 0)
-    if wanted.error:
-        return _Found(nothing, wanted.error)
+    if query.error:
+        return _Found(nothing, query.error)
     try:
-        return _Found(await list_features(session, sae, wanted.filter, with_examples=wanted.view == "table"))
+        return _Found(await list_features(session, sae, query.filter, with_examples=query.view == "table"))
     except Unprocessable as error:
         return _Found(nothing, error)
 
 
-def _filters(sae: SaeDetail, wanted: FeatureQuery) -> dict[str, Any]:
-    """Return what the form above the list shows."""
+def _filters(sae: SaeDetail, query: FeatureQuery) -> dict[str, Any]:
+    """Return the context of the form above the list."""
     return {
         "sae": sae,
-        "filter": wanted.filter,
-        "sort": wanted.sort,
+        "filter": query.filter,
+        "sort": query.sort,
         "sorts": [(value, name) for value, (name, _) in SORTS.items()],
         "bounds_of": forms.densities,
         "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
-        "more_filters": any(getattr(wanted.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
+        "more_filters": any(getattr(query.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
 
 
-def _results(sae: SaeDetail, wanted: FeatureQuery, found: _Found) -> dict[str, Any]:
-    """Return what the list shows, but for the lines of its examples."""
+def _results(sae: SaeDetail, query: FeatureQuery, found: _Found) -> dict[str, Any]:
+    """Return the context of the list, without the lines of its examples."""
     page = found.page
-    shown = replace(wanted, filter=replace(wanted.filter, q=page.corrected or wanted.filter.q))
+    corrected = replace(query, filter=replace(query.filter, q=page.corrected or query.filter.q))
     return {
         "page": page,
         "error": found.error,
         "health": glossary.health(sae),
-        "corrected_address": _address(sae, shown),
-        "more": _address(sae, shown, cursor=page.next_cursor) if page.next_cursor else None,
-        "view": wanted.view,
-        "views": [(view, _address(sae, replace(wanted, view=view), cursor=None)) for view in get_args(View)],
-        "chips": _chips(sae, wanted),
-        "downloads": _downloads(sae, shown.filter),
+        "corrected_address": _address(sae, corrected),
+        "more": _address(sae, corrected, cursor=page.next_cursor) if page.next_cursor else None,
+        "view": query.view,
+        "views": [(view, _address(sae, replace(query, view=view), cursor=None)) for view in get_args(View)],
+        "chips": _chips(sae, query),
+        "downloads": _downloads(sae, corrected.filter),
     }
 
 
 def _read(request: Request) -> FeatureQuery:
-    """Return the filters of the query string; empty ones count as absent, as a form sends them."""
-    query, errors = request.query_params, []
+    """Return the filters of the query string; a form sends empty values for absent ones."""
+    parameters, errors = request.query_params, []
 
     def read(reader: Callable[..., Any], name: str, *arguments: Any) -> Any:
         try:
-            return reader(name, query.get(name) or None, *arguments)
+            return reader(name, parameters.get(name) or None, *arguments)
         except Unprocessable as error:
             errors.append(error)
             return None
@@ -150,19 +150,19 @@ def _read(request: Request) -> FeatureQuery:
     view: View = read(forms.one_of, "view", get_args(View)) or "table"
     filter = replace(
         SORTS[sort][1],
-        q=query.get("q", "").strip(),
+        q=parameters.get("q", "").strip(),
         min_density=read(forms.number, "min_density", 1, forms.SHARE),
         max_density=read(forms.number, "max_density", 1, forms.SHARE),
         min_max=read(forms.number, "min_max", sys.float_info.max, _ACTIVATION),
         max_max=read(forms.number, "max_max", sys.float_info.max, _ACTIVATION),
         health=read(forms.one_of, "health", HEALTH_FLAGS),
-        token=query.get("token", ""),
-        promotes=query.get("promotes", ""),
-        topic=query.get("topic", ""),
+        token=parameters.get("token", ""),
+        promotes=parameters.get("promotes", ""),
+        topic=parameters.get("topic", ""),
         label=read(forms.one_of, "label", get_args(LabelFilter)),
-        author=query.get("author", "").strip(),
-        category=query.get("category", "").strip(),
-        cursor=query.get("cursor") or None,
+        author=parameters.get("author", "").strip(),
+        category=parameters.get("category", "").strip(),
+        cursor=parameters.get("cursor") or None,
     )
     return FeatureQuery(sort, view, filter, errors[0] if errors else None)
 
@@ -203,10 +203,10 @@ _NAMES = {
 }
 
 
-def _chips(sae: SaeDetail, wanted: FeatureQuery) -> list[Chip]:
+def _chips(sae: SaeDetail, query: FeatureQuery) -> list[Chip]:
     chips = []
     for field, name in _NAMES.items():
-        value, unset = getattr(wanted.filter, field), getattr(FeatureFilter(), field)
+        value, unset = getattr(query.filter, field), getattr(FeatureFilter(), field)
         if value == unset:
             continue
         if field in ("min_density", "max_density"):
@@ -215,31 +215,31 @@ def _chips(sae: SaeDetail, wanted: FeatureQuery) -> list[Chip]:
             value = glossary.health_name(value)
         elif field in ("token", "promotes"):
             value = f"‘{value}’"
-        chips.append(Chip(name, _shorten_chip(str(value)), _address(sae, wanted, **{field: unset})))
+        chips.append(Chip(name, _shorten_chip(str(value)), _address(sae, query, **{field: unset})))
     return chips
 
 
 def _shorten_chip(text: str) -> str:
-    return text if len(text) <= _LONGEST_CHIP else f"{text[:_LONGEST_CHIP]}…"
+    return text if len(text) <= _MAX_CHIP else f"{text[:_MAX_CHIP]}…"
 
 
 def _query(filter: FeatureFilter, **others: str) -> str:
-    """Return the shortest query string of a list, without what is as by default."""
+    """Return the shortest query string of a list, without default values."""
     query: dict[str, Any] = {"q": filter.q, **others}
     query |= {field: getattr(filter, field) for field in [*_NAMES, "cursor"]}
     return urlencode({name: value for name, value in query.items() if value not in (None, "")})
 
 
-def _address(sae: SaeDetail, wanted: FeatureQuery, **changed: Any) -> str:
+def _address(sae: SaeDetail, query: FeatureQuery, **changed: Any) -> str:
     """Return the address of the list, with these fields of its filter changed."""
-    sort = wanted.sort if wanted.sort != "density" else ""
-    view = wanted.view if wanted.view != "table" else ""
-    query = _query(replace(wanted.filter, **changed), sort=sort, view=view)
-    return f"/saes/{sae.slug}/features" + (f"?{query}" if query else "")
+    sort = query.sort if query.sort != "density" else ""
+    view = query.view if query.view != "table" else ""
+    parameters = _query(replace(query.filter, **changed), sort=sort, view=view)
+    return f"/saes/{sae.slug}/features" + (f"?{parameters}" if parameters else "")
 
 
 def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
-    """Return formats, and the addresses of the list in them."""
+    """Return the formats of a download with their addresses."""
     query = _query(replace(filter, cursor=None))
     order = urlencode({"sort": filter.sort, "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"

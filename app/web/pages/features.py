@@ -21,7 +21,7 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
-from app.web.caching import features_tag, raise_if_not_modified
+from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import (
@@ -40,13 +40,13 @@ from app.web.security import EMBEDDABLE
 
 router = APIRouter()
 
-_EMBEDDED = 6
-"""Examples in a frame."""
+_EMBEDDED_EXAMPLES = 6
+"""Examples in an embedded frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A line of the reader's, shaded."""
+class TriedLine:
+    """One of the reader's lines, shaded."""
 
     text: TriedText
     runs: tuple[token_text.Run, ...]
@@ -54,7 +54,7 @@ class Tried:
 
 @router.get("/saes/{sae}/features/random")
 async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
-    """Any feature; of an index that has only some, any of those."""
+    """Redirect to a random feature of the index."""
     index = random.randrange(sae.d_sae)
     if 0 < sae.indexed < sae.d_sae:
         before, after = await features_around(session, sae, index)
@@ -74,15 +74,15 @@ async def feature(
     text: str = "",
     embed: bool = False,
 ) -> HTMLResponse:
-    """Everything about one feature; with `text`, also how it sees these lines; with `embed`, what fits in a frame."""
-    etag = None  # what is tried out depends on more than the database
+    """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame."""
+    etag = None  # the result for `text` depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
-        etag = features_tag(request, sae, actor.name, *parts)
+        etag = features_etag(request, sae, actor.name, *parts)
         raise_if_not_modified(request, etag)
     detail = await _detail(session, sae, index)
     if embed:
-        response = render(request, "features/embed.html", await _embedded(session, sae, detail), etag=etag)
+        response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
@@ -90,7 +90,7 @@ async def feature(
     form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
     context["panel"] = await label_panel(session, detail.labels, form)
     if text:
-        context |= await _tried(session, inference, sae, detail, text)
+        context |= await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
 
 
@@ -104,9 +104,9 @@ async def try_texts(
     inference: Inference,
     text: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
-    """How a feature sees the reader's own lines; for htmx only these."""
+    """Show a feature's activations on the reader's own lines; for htmx only these."""
     detail = await _detail(session, sae, index)
-    tried = await _tried(session, inference, sae, detail, text)
+    tried = await _try_lines(session, inference, sae, detail, text)
     error: UserError | None = tried["tried_error"]
     status = error.status if error else 200
     if wants_fragment(request):
@@ -127,7 +127,7 @@ async def drawn(
     high: Annotated[float, Query(alias="to")],
     seed: int = 0,
 ) -> HTMLResponse:
-    """Examples drawn from one part of a feature's range; for htmx only these."""
+    """Show examples drawn from a part of a feature's range; for htmx only these."""
     detail = await _detail(session, sae, index)
     context: dict[str, Any] = {"sae": sae, "detail": detail, "low": low, "high": high, "drawn": None, "error": None}
     try:
@@ -140,21 +140,21 @@ async def drawn(
     return render(request, template, context, status=context["error"].status if context["error"] else 200)
 
 
-async def _tried(
+async def _try_lines(
     session: AsyncSession, inference: InferenceClient, sae: SaeDetail, detail: FeatureDetail, text: str
 ) -> dict[str, Any]:
-    """The reader's lines as the feature sees them, or why it cannot."""
+    """Return the reader's lines shaded by the feature, or the error."""
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     context: dict[str, Any] = {"texts": text, "tried": None, "tried_error": None}
     try:
         tried = await service.try_texts(session, inference, sae, detail.index, lines)
     except UserError as error:
         return {**context, "tried_error": error}
-    scale = max(detail.max, *(each.peak for each in tried))
-    return {**context, "tried": [Tried(each, _shaded(each, scale)) for each in tried]}
+    scale = max(detail.max, *(text.peak for text in tried))
+    return {**context, "tried": [TriedLine(text, _shade(text, scale)) for text in tried]}
 
 
-def _shaded(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
+def _shade(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
     return token_text.plain_runs(
         [(token.id, token.bytes, token.special) for token in tried.tokens],
         lambda place: token_text.note(tried.tokens[place].id, place, tried.tokens[place].activation, scale),
@@ -163,8 +163,8 @@ def _shaded(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
     )
 
 
-async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
-    views = await get_examples(session, sae, detail.index, band=0, limit=_EMBEDDED, with_documents=False)
+async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+    views = await get_examples(session, sae, detail.index, band=0, limit=_EMBEDDED_EXAMPLES, with_documents=False)
     view = feature_view(
         sae, detail, [Example.of(view, detail.max) for view in views], links=SiteLinks(sae, detail.index)
     )
@@ -172,7 +172,7 @@ async def _embedded(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
 
 
 async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
-    """What the page of a feature shows, but for its labels."""
+    """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
     views = await get_examples(session, sae, index, with_documents=False)
@@ -196,7 +196,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "tried": None,
         "tried_error": None,
         "texts": "",
-        "in_others": await counterparts_of(session, sae, index),
+        "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
     }
 
@@ -211,14 +211,14 @@ async def example(
     inference: Inference,
     band: int | None = None,
 ) -> HTMLResponse:
-    """The whole sequence of one example; for htmx only the text."""
+    """Show the whole sequence of one example; for htmx only the text."""
     detail = await _detail(session, sae, index)
     assert sae.index is not None
     sequences = sae.index.sequence_set.sequences
     if not 0 <= sequence < sequences:
-        raise NotFound(f"There is no such sequence: those of this corpus are numbered 0 to {sequences - 1}.")
+        raise NotFound(f"This corpus has no such sequence: its sequences are numbered 0 to {sequences - 1}.")
     found = [view for view in await get_examples(session, sae, index, band=band) if view.sequence == sequence]
-    if not found:  # one that was drawn
+    if not found:  # a drawn example
         found = [await stored_sequence(session, inference, sae, detail, sequence)]
     context = {
         "sae": sae,

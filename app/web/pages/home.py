@@ -1,4 +1,4 @@
-"""The first page: every SAE, the work that is under way, and what to do when there is nothing yet."""
+"""The first page: every SAE, the runs in progress, and how to start."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -19,7 +19,7 @@ _SAMPLE_SIZE = 8
 
 @router.get("/")
 async def home(request: Request, session: Session) -> HTMLResponse:
-    """All SAEs and the newest runs that have not ended."""
+    """Show all SAEs and the newest runs that have not ended."""
     runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
     saes = await list_saes(session)
     newest = next((sae for sae in saes if sae.index), None)
@@ -28,7 +28,7 @@ async def home(request: Request, session: Session) -> HTMLResponse:
         "saes": saes,
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "newest": newest,
-        "taste": sample,
+        "sample": sample,
         "lines": {row.index: token_text.line(row.example, row.max) for row in sample if row.example},
         "health": glossary.health(newest) if newest else {},
     }
@@ -36,14 +36,14 @@ async def home(request: Request, session: Session) -> HTMLResponse:
 
 
 async def _sample_features(session: AsyncSession, sae: SaeDetail) -> tuple[FeatureRow, ...]:
-    """A few features to begin with: labelled ones if there are enough, else strong ones rarer than the average.
+    """Return a few features: labelled ones if there are enough, else strong ones rarer than the average.
 
     L0 / d_sae is the average density. Features around it are mostly about grammar, much rarer ones have few examples.
     """
     if sae.labelled >= _SAMPLE_SIZE:
         return (await list_features(session, sae, FeatureFilter(sort="max", label="labelled", limit=_SAMPLE_SIZE))).rows
     average = (sae.metrics.get("l0") or sae.k or 32) / sae.d_sae
-    wanted = FeatureFilter(
+    filter = FeatureFilter(
         sort="max", min_density=min(average / 8, 1), max_density=min(average / 2, 1), limit=_SAMPLE_SIZE
     )
-    return (await list_features(session, sae, wanted)).rows
+    return (await list_features(session, sae, filter)).rows

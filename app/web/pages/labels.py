@@ -31,7 +31,7 @@ async def save(
     actor: FormActor,
     fields: Annotated[LabelFields, Depends()],
 ) -> Response:
-    """Save the actor's label. On any error the answer is the form again, with everything that was written."""
+    """Save the actor's label. On an error the answer is the form with the text that was sent."""
     version = fields.version_read_by(actor)
     try:
         await save_label(session, sae, index, actor=actor, text=fields.text(), expected_version=version)
@@ -61,10 +61,10 @@ async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSes
 
 @router.get("/label")
 async def queue(request: Request, session: Session, sae: str | None = None) -> HTMLResponse:
-    """Features without a label, the most active first, of one SAE."""
-    saes = [each for each in await list_saes(session) if each.index]
-    chosen = next((each for each in saes if each.slug == sae), saes[0] if saes and not sae else None)
-    context: dict[str, Any] = {"saes": saes, "sae": chosen, "wanted": sae, "page": None}
+    """Show the features of one SAE without a label, the highest maximum first."""
+    saes = [listed for listed in await list_saes(session) if listed.index]
+    chosen = next((listed for listed in saes if listed.slug == sae), saes[0] if saes and not sae else None)
+    context: dict[str, Any] = {"saes": saes, "sae": chosen, "requested": sae, "page": None}
     if chosen:
         page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
         context["page"] = page

@@ -1,7 +1,7 @@
-"""Lists that people keep: all of them, one with its features, and the control on a feature's page that adds to one.
+"""People's lists: all of them, one with its features, and the form on a feature's page that adds to one.
 
-Without JavaScript each change ends with a redirect. For htmx the answer is what changed: the heading, the rows, one
-feature with its note, or the place of a feature that was taken out.
+Without JavaScript each change ends with a redirect. For htmx the answer is the changed part: the heading, the rows, one
+feature with its note, or a button that restores a removed feature.
 """
 
 import re
@@ -39,9 +39,8 @@ from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
-_LISTS = 50
-_FEATURES = 100
-"""A page of lists, a page of features of a list."""
+_LISTS_PER_PAGE = 50
+_FEATURES_PER_PAGE = 100
 
 Text = Annotated[str, Form()]
 Number = Annotated[int, Form()]
@@ -49,7 +48,7 @@ Number = Annotated[int, Form()]
 
 @dataclass(frozen=True, slots=True)
 class NewListForm:
-    """What the form of a new list holds; `features` of `sae` are put into it. `error` says why it was not made."""
+    """Values of the form for a new list with `features` of `sae`; `error` is the reason why it was not created."""
 
     author: str
     name: str = ""
@@ -61,7 +60,7 @@ class NewListForm:
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """What the form of name and description holds. With `conflict`, the list's own text was changed meanwhile."""
+    """Values of the form for name and description; with `conflict`, the list's text changed in the meantime."""
 
     name: str
     description: str
@@ -71,7 +70,7 @@ class TextForm:
 
 @dataclass(frozen=True, slots=True)
 class NoteForm:
-    """What the form of a note holds. With `conflict` the note was changed meanwhile, with `gone` its feature went."""
+    """Values of a note's form; with `conflict` the note changed in the meantime, with `gone` the feature is gone."""
 
     note: str
     error: str = ""
@@ -81,8 +80,8 @@ class NoteForm:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownFeature:
-    """A feature of a list as a row; `error` says why it was not taken out."""
+class ListRow:
+    """A feature of a list as a row; `error` is the reason why it was not removed."""
 
     listed: ListedFeature
     line: token_text.Line | None
@@ -92,7 +91,7 @@ class ShownFeature:
 
     @property
     def item(self) -> ListItem:
-        """What the list says of it."""
+        """The feature's entry in the list."""
         return self.listed.item
 
 
@@ -101,7 +100,7 @@ class ShownFeature:
 
 @router.get("/lists")
 async def all_lists(request: Request, session: Session, actor: Actor, before: int | None = None) -> HTMLResponse:
-    """All lists, newest first, and the form of a new one."""
+    """Show all lists, newest first, and the form of a new one."""
     return await _all(request, session, NewListForm(actor.name), before=before)
 
 
@@ -115,7 +114,7 @@ async def make(
     sae: Text = "",
     features: Text = "",
 ) -> Response:
-    """Make a list, of some features of an SAE if there are any. On an error the answer is the form with all of it."""
+    """Create a list, optionally with features of an SAE. On an error the answer is the form as it was sent."""
     try:
         items = [NewItem(sae, number) for number in _numbers(features)]
         made = await create_list(session, ListText(name, description), items, actor=actor)
@@ -128,16 +127,16 @@ async def make(
 
 
 def _numbers(text: str) -> list[int]:
-    """Numbers between commas or blanks, each once, in order.
+    """Return the distinct numbers of a text, separated by commas or blanks, in order.
 
     Raises:
-        Unprocessable: one is no number, or there are more than a list can hold.
+        Unprocessable: a word is not a number, or there are more than a list can hold.
     """
-    found = dict.fromkeys(filter(None, re.split(r"[\s,]+", text)))
-    for each in found:
-        if not (each.isascii() and each.isdecimal() and len(each) < 10):
-            raise Unprocessable(f"“{each[:40]}” is no number of a feature: give numbers with commas between them.")
-    numbers = list(dict.fromkeys(map(int, found)))
+    words = dict.fromkeys(filter(None, re.split(r"[\s,]+", text)))
+    for word in words:
+        if not (word.isascii() and word.isdecimal() and len(word) < 10):
+            raise Unprocessable(f"“{word[:40]}” is not the number of a feature: give numbers with commas between them.")
+    numbers = list(dict.fromkeys(map(int, words)))
     if len(numbers) > MAX_ITEMS:
         raise Unprocessable(f"A list holds at most {MAX_ITEMS:,} features; these are {len(numbers):,}.")
     return numbers
@@ -146,10 +145,10 @@ def _numbers(text: str) -> list[int]:
 async def _all(
     request: Request, session: AsyncSession, form: NewListForm, *, before: int | None = None, status: int = 200
 ) -> HTMLResponse:
-    found = await queries.list_lists(session, limit=_LISTS + 1, before=before)
+    found = await queries.list_lists(session, limit=_LISTS_PER_PAGE + 1, before=before)
     context = {
-        "lists": found[:_LISTS],
-        "more": f"/lists?before={found[_LISTS - 1].list.id}" if len(found) > _LISTS else None,
+        "lists": found[:_LISTS_PER_PAGE],
+        "more": f"/lists?before={found[_LISTS_PER_PAGE - 1].list.id}" if len(found) > _LISTS_PER_PAGE else None,
         "before": before,
         "form": form,
     }
@@ -161,7 +160,7 @@ async def _all(
 
 @router.get("/lists/{id}")
 async def one_list(request: Request, id: str, session: Session, after: int = 0) -> HTMLResponse:
-    """A list with its features, from behind a position."""
+    """Show a list with its features after a position."""
     found = await find_list(session, id)
     return render(request, "lists/page.html", {**await _head(session, found), **await _rows(session, found, after)})
 
@@ -170,7 +169,7 @@ async def one_list(request: Request, id: str, session: Session, after: int = 0) 
 async def describe(
     request: Request, id: str, session: Session, version: Number, name: Text = "", description: Text = ""
 ) -> Response:
-    """Change name and description. On an error the answer is the form with what was written."""
+    """Change name and description. On an error the answer is the form as it was sent."""
     try:
         found = await describe_list(session, id, ListText(name, description), read_version=version)
     except NotFound:
@@ -190,13 +189,13 @@ async def describe(
 
 @router.get("/lists/{id}/delete")
 async def ask_to_delete(request: Request, id: str, session: Session) -> HTMLResponse:
-    """Whether the list shall go."""
+    """Ask before the list is deleted."""
     return render(request, "lists/delete.html", {**await _head(session, await find_list(session, id)), "error": ""})
 
 
 @router.post("/lists/{id}/delete")
 async def delete(request: Request, id: str, session: Session, version: Number) -> Response:
-    """Delete the list, if it is still what was read."""
+    """Delete the list if it has not changed since it was read."""
     try:
         await delete_list(session, id, expected_version=version)
     except ListConflict as changed:
@@ -206,7 +205,7 @@ async def delete(request: Request, id: str, session: Session, version: Number) -
 
 
 async def _head(session: AsyncSession, found: ListView, form: TextForm | None = None) -> dict[str, Any]:
-    """What the heading of a list needs."""
+    """Return the context of a list's heading."""
     [summary] = await queries.summaries(session, [found])
     return {
         "list": found,
@@ -220,28 +219,28 @@ async def _head(session: AsyncSession, found: ListView, form: TextForm | None = 
 
 
 async def _rows(session: AsyncSession, found: ListView, after: int) -> dict[str, Any]:
-    """What the features of one page need."""
-    items = await queries.list_items(session, found.id, after=after, limit=_FEATURES + 1)
-    shown = items[:_FEATURES]
+    """Return the context of one page of features."""
+    items = await queries.list_items(session, found.id, after=after, limit=_FEATURES_PER_PAGE + 1)
+    page = items[:_FEATURES_PER_PAGE]
     return {
-        "features": await _shown(session, shown),
+        "features": await _list_rows(session, page),
         "after": after,
-        "more": f"/lists/{found.public_id}?after={shown[-1].position}" if len(items) > _FEATURES else None,
-        "away": "",
+        "more": f"/lists/{found.public_id}?after={page[-1].position}" if len(items) > _FEATURES_PER_PAGE else None,
+        "moved_note": "",
     }
 
 
-async def _shown(session: AsyncSession, items: Sequence[ListItem]) -> list[ShownFeature]:
+async def _list_rows(session: AsyncSession, items: Sequence[ListItem]) -> list[ListRow]:
     listed = await queries.listed(session, items)
-    health = {each.sae.id: glossary.health(each.sae) for each in listed}
+    health = {feature.sae.id: glossary.health(feature.sae) for feature in listed}
     return [
-        ShownFeature(
-            listed=each,
-            line=token_text.line(each.row.example, each.row.max) if each.row and each.row.example else None,
-            health=health[each.sae.id],
-            form=NoteForm(each.item.note),
+        ListRow(
+            listed=feature,
+            line=token_text.line(feature.row.example, feature.row.max) if feature.row and feature.row.example else None,
+            health=health[feature.sae.id],
+            form=NoteForm(feature.item.note),
         )
-        for each in listed
+        for feature in listed
     ]
 
 
@@ -259,11 +258,11 @@ async def put_in(
     position: Annotated[int | None, Form()] = None,
     after: Number = 0,
 ) -> Response:
-    """Put a feature into the list, or back into its place."""
+    """Add a feature to the list, or restore it at its position."""
     found = await add_item(session, id, NewItem(sae, feature, note), position=position)
     if not wants_fragment(request):
         return RedirectResponse(_address(found, after, sae, feature), status_code=303)
-    return await _one(request, session, found, sae, feature, after)
+    return await _row(request, session, found, sae, feature, after)
 
 
 @router.post("/lists/{id}/note")
@@ -277,7 +276,7 @@ async def note(
     note: Text = "",
     after: Number = 0,
 ) -> Response:
-    """Change the note of a feature. On an error the answer is the form with what was written."""
+    """Change the note of a feature. On an error the answer is the form as it was sent."""
     context: dict[str, Any] = {"sae": sae, "feature": feature, "after": after, "part": "lists/_note.html"}
     try:
         found = await write_note(session, id, sae, feature, note, read_version=version)
@@ -313,8 +312,10 @@ async def move(
     if not wants_fragment(request):
         return RedirectResponse(_address(found, after, sae, feature), status_code=303)
     context = {**await _head(session, found), **await _rows(session, found, after)}
-    if all((each.item.sae, each.item.feature) != (sae, feature) for each in context["features"]):
-        context["away"] = f"Feature {feature} is on the page {'before' if direction == 'up' else 'after'} this one now."
+    if all((row.item.sae, row.item.feature) != (sae, feature) for row in context["features"]):
+        context["moved_note"] = (
+            f"Feature {feature} is on the page {'before' if direction == 'up' else 'after'} this one now."
+        )
     return render(request, "lists/_moved.html", context)
 
 
@@ -322,7 +323,7 @@ async def move(
 async def ask_to_remove(
     request: Request, id: str, session: Session, sae: str, feature: int, after: int = 0
 ) -> HTMLResponse:
-    """Whether a feature shall be taken out: without JavaScript there is no undoing."""
+    """Ask before a feature is removed: without JavaScript there is no undo."""
     return await _ask_to_remove(request, session, await find_list(session, id), sae, feature, after)
 
 
@@ -330,14 +331,14 @@ async def ask_to_remove(
 async def remove(
     request: Request, id: str, session: Session, sae: Text, feature: Number, version: Number, after: Number = 0
 ) -> Response:
-    """Take a feature out. For htmx the answer stands in its place and can put it back."""
+    """Remove a feature. For htmx the answer replaces its row and can restore it."""
     try:
         taken = await remove_item(session, id, sae, feature, read_version=version)
     except ListConflict as changed:
         if changed.item is None:
             raise
         if wants_fragment(request):
-            return await _one(request, session, changed.current, sae, feature, after, refused=changed)
+            return await _row(request, session, changed.current, sae, feature, after, refused=changed)
         return await _ask_to_remove(request, session, changed.current, sae, feature, after, refused=changed)
     found = await find_list(session, id)
     if not wants_fragment(request):
@@ -345,7 +346,7 @@ async def remove(
     return render(request, "lists/_removed.html", {**await _head(session, found), "item": taken, "after": after})
 
 
-async def _one(
+async def _row(
     request: Request,
     session: AsyncSession,
     found: ListView,
@@ -355,11 +356,11 @@ async def _one(
     *,
     refused: UserError | None = None,
 ) -> HTMLResponse:
-    """One feature of a list, as a row; with what was `refused`, if anything was."""
+    """Return one feature of a list as a row, with the error of a refused change."""
     item = await queries.find_item(session, found.id, sae, feature)
-    [shown] = await _shown(session, [item] if item else [])
-    shown = replace(shown, error=str(refused) if refused else "")
-    context = {**await _head(session, found), "each": shown, "after": after}
+    [row] = await _list_rows(session, [item] if item else [])
+    row = replace(row, error=str(refused) if refused else "")
+    context = {**await _head(session, found), "row": row, "after": after}
     return render(request, "lists/_one.html", context, status=refused.status if refused else 200)
 
 
@@ -381,7 +382,7 @@ async def _ask_to_remove(
 
 
 def _address(found: ListView, after: int = 0, sae: str = "", feature: int = 0) -> str:
-    """The page of a list, at one of its features if there is one."""
+    """Return the address of a list, or of one of its features."""
     query = f"?after={after}" if after else ""
     return f"/lists/{found.public_id}{query}" + (f"#item-{quote(sae)}-{feature}" if sae else "")
 
@@ -400,7 +401,7 @@ async def add(
     name: Text = "",
     note: Text = "",
 ) -> Response:
-    """Add a feature to a list, or to a new one. On an error the answer is the form with what was written."""
+    """Add a feature to a list, or to a new one. On an error the answer is the form as it was sent."""
     item = NewItem(sae.slug, index, note)
     context: dict[str, Any] = {"sae": sae, "index": index, "part": "features/_lists.html"}
     try:

@@ -1,4 +1,4 @@
-"""The probe: paste a prompt, see which features light up where. The prompt comes by POST and is not kept."""
+"""The probe: paste a prompt, see the features active on each token. The prompt comes by POST and is not kept."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -22,13 +22,13 @@ router = APIRouter()
 
 _TOP = 50
 _PER_TOKEN = 8
-_MOST_SNIPPETS = 400
+_MAX_SNIPPETS = 400
 _SNIPPET = {"before": 6, "after": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A feature of the prompt as the list shows it."""
+    """A row of the list of the prompt's features."""
 
     feature: ProbeFeature
     snippet: token_text.Line | None
@@ -38,7 +38,7 @@ class Ranked:
 
 @router.get("/saes/{sae}/probe")
 async def probe_form(request: Request, sae: Sae, settings: AppSettings, text: str = "") -> HTMLResponse:
-    """The empty form, or with `text` one that is filled in but not sent."""
+    """Show the form, filled in with `text`, without a result."""
     if not sae.has_weights:
         raise NoWeights(sae.slug)
     return render(request, "probe/page.html", _context(sae, settings.probe_max_tokens, text))
@@ -64,7 +64,7 @@ async def run_probe(
         return render(request, template, {**context, "error": error}, status=error.status)
     best = await _best(session, sae, result)
     ranked = _ranked(result, best)
-    shaded = next((one for one in ranked if str(one.feature.index) == feature), ranked[0] if ranked else None)
+    shaded = next((row for row in ranked if str(row.feature.index) == feature), ranked[0] if ranked else None)
     context |= {
         "result": result,
         "ranked": ranked,
@@ -94,15 +94,15 @@ def _ranked(result: ProbeResult, best: dict[int, ExampleView]) -> list[Ranked]:
 
 
 async def _best(session: AsyncSession, sae: SaeDetail, result: ProbeResult) -> dict[int, ExampleView]:
-    """The strongest examples of the features that have no label to be known by, the ranked ones first."""
+    """Return the strongest examples of the features without a label, the ranked ones first."""
     listed = [(feature.index, feature.label) for feature in result.features]
-    listed += [(each.index, each.label) for found in result.per_token for each in found[:_PER_TOKEN]]
+    listed += [(active.index, active.label) for found in result.per_token for active in found[:_PER_TOKEN]]
     unlabelled = list(dict.fromkeys(index for index, label in listed if label is None))
-    return await best_examples(session, sae, unlabelled[:_MOST_SNIPPETS], **_SNIPPET)
+    return await best_examples(session, sae, unlabelled[:_MAX_SNIPPETS], **_SNIPPET)
 
 
 def _snippet(view: ExampleView) -> tuple[str, str, str]:
-    """An example as plain text: before its token, the token, after it."""
+    """Return an example as plain text: before its token, the token, after it."""
     here = view.position - view.start
     texts = [plain(token.bytes) for token in view.tokens]
     return "".join(texts[:here]), texts[here], "".join(texts[here + 1 :])
@@ -114,8 +114,8 @@ def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[token_text.Run, .
 
     def note(position: int) -> str:
         lines = [
-            f"{one.label or f'feature {one.index}'}: {significant(one.activation)}"
-            for one in result.per_token[position][:3]
+            f"{active.label or f'feature {active.index}'}: {significant(active.activation)}"
+            for active in result.per_token[position][:3]
         ]
         return "\n".join([f"token {result.tokens[position].id} · position {position}", *lines])
 
@@ -124,21 +124,26 @@ def _runs(result: ProbeResult, shaded: Ranked | None) -> tuple[token_text.Run, .
 
 
 def _data(result: ProbeResult, ranked: list[Ranked], best: dict[int, ExampleView]) -> dict[str, Any]:
-    """What the page's script needs to shade by other features and to list those of one token."""
+    """Return the data with which the page's script shades by other features and lists those of one token."""
     return {
         "features": [
             {
-                "index": one.feature.index,
-                "label": one.feature.label,
-                "scale": one.feature.scale,
-                "activations": {at: value for at, value in enumerate(one.feature.activations) if value > 0},
+                "index": row.feature.index,
+                "label": row.feature.label,
+                "scale": row.feature.scale,
+                "activations": {at: value for at, value in enumerate(row.feature.activations) if value > 0},
             }
-            for one in ranked
+            for row in ranked
         ],
         "tokens": [
             [
-                {"index": each.index, "label": each.label, "activation": each.activation, "percentile": each.percentile}
-                for each in found[:_PER_TOKEN]
+                {
+                    "index": active.index,
+                    "label": active.label,
+                    "activation": active.activation,
+                    "percentile": active.percentile,
+                }
+                for active in found[:_PER_TOKEN]
             ]
             for found in result.per_token
         ],

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.errors import NotFound, Unavailable
 from app.queries.runs import MetricPoint, RunView, get_run, list_runs, metrics
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import is_known, spec_of
 from app.web import rendering
 from app.web.components import figures
@@ -29,16 +30,16 @@ router = APIRouter()
 
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
-_SHOWN_APART = {"seconds", "saes", "notes", "intervals"}
-"""Parts of a result that are no numbers with a name: those of stages, tables, sentences, the SAE page's intervals."""
+_SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals"}
+"""Parts of a result that other sections or pages show: seconds of stages, tables, notes, intervals."""
 
 View = Literal["progress", "card"]
-RunId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 
 
 @router.get("/runs")
 async def run_list(request: Request, session: Session, before: int | None = None) -> HTMLResponse:
-    """All runs, newest first."""
+    """Show all runs, newest first."""
     runs = await list_runs(session, limit=_PAGE, before=before)
     more = f"/runs?before={runs[-1].id}" if len(runs) == _PAGE else None
     live = [run for run in runs if run.state in ACTIVE][:MOST_LIVE]
@@ -53,10 +54,10 @@ async def run_list(request: Request, session: Session, before: int | None = None
 
 @router.get("/runs/{run_id}")
 async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLResponse:
-    """One run: stages, curves, and what came of it."""
+    """Show one run: stages, curves and result."""
     run = await _run(session, run_id)
     points = await metrics(session, run_id)
-    result = {name: value for name, value in (run.result or {}).items() if name not in _SHOWN_APART}
+    result = {name: value for name, value in (run.result or {}).items() if name not in _SHOWN_ELSEWHERE}
     context = {
         **_progress(run),
         "curves": figures.training_curves(points),
@@ -71,7 +72,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
 
 
 async def _known_run(request: Request, run_id: RunId) -> int:
-    """Answer 404 while there is still a status to give; the session closes before the stream begins."""
+    """Return the id of a run that exists: a 404 is possible only before the stream starts."""
     async with transaction(request.app.state.sessionmaker) as session:
         return (await _run(session, run_id)).id
 
@@ -83,7 +84,7 @@ async def events(
     view: View = "progress",
     after: int = -1,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events until the run ends; `after` is the step of the last point that the page has."""
+    """Send server-sent events until the run ends; `after` is the step of the last point that the page has."""
     async for event in run_events(request.app.state.sessionmaker, run_id, view, after):
         yield event
 
@@ -132,7 +133,7 @@ def _progress(run: RunView) -> dict[str, Any]:
 
 
 def _points(points: list[MetricPoint]) -> str:
-    return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.thinned(points)])
+    return json.dumps([{"step": point.step, "values": dict(point.values)} for point in figures.downsample(points)])
 
 
 def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -148,7 +149,7 @@ def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A run's parameters or result as names and values; one level of nesting is written out, what is empty left out."""
+    """Return parameters or a result as names and values, with one level of nesting and without empty values."""
     return [
         (name.replace("_", " "), _format_value(value)) for name, value in values.items() if value not in (None, {}, [])
     ]
@@ -171,5 +172,5 @@ def _format_value(value: Any) -> str:
 async def _run(session: AsyncSession, run_id: int) -> RunView:
     run = await get_run(session, run_id)
     if run is None:
-        raise NotFound(f"There is no run {run_id}. The list of runs shows them all.")
+        raise NotFound(f"Run {run_id} does not exist. The list of runs shows all of them.")
     return run

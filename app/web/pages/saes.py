@@ -1,4 +1,4 @@
-"""An SAE's overview: what it is, how well it works, how its features are spread, and where it comes from."""
+"""An SAE's overview: architecture, quality, distribution of features, and provenance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class _Flag:
 
 @router.get("/saes/{sae}")
 async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
-    """The overview of one SAE."""
+    """Show the overview of one SAE."""
     run = await get_run(session, sae.config["run"]) if isinstance(sae.config.get("run"), int) else None
     measures, more_measures = glossary.measures(sae.metrics)
     context = {
@@ -50,13 +50,13 @@ Colour = Literal["density", "max", "labels", "topic"]
 
 @router.get("/saes/{sae}/map")
 async def feature_map(request: Request, sae: Sae, axes: Axes | None = None, colour: Colour = "density") -> HTMLResponse:
-    """All features as points; the points themselves come from the API."""
+    """Show all features as points, which come from the API."""
     axes = axes or ("directions" if sae.has_weights else "rate")
     return render(request, "saes/map.html", {"sae": sae, "axes": axes, "colour": colour})
 
 
 def _health(sae: SaeDetail, counts: Mapping[str, int]) -> list[_Flag]:
-    """Every known flag, also those that no feature carries: a zero is an answer."""
+    """Return every known flag with its count, including zeros."""
     return [
         _Flag(glossary.health_name(flag), meaning, counts.get(flag, 0), f"/saes/{sae.slug}/features?health={flag}")
         for flag, meaning in glossary.health(sae).items()

@@ -1,4 +1,4 @@
-"""What every error of the API must look like."""
+"""Check of the API's errors, which are all problem+json."""
 
 from typing import Any
 

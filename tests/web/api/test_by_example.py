@@ -56,7 +56,7 @@ async def test_features_rank_by_their_mean_percentile_on_the_chosen_tokens(
         assert feature["density"] == pytest.approx(densities[index])
 
 
-async def test_no_choice_is_every_token_that_counts(probing: httpx.AsyncClient) -> None:
+async def test_without_a_choice_every_counted_token_is_used(probing: httpx.AsyncClient) -> None:
     answer = await asked(probing)
     counted = [place for place, token in enumerate(answer["tokens"]) if not token["special"]]
     assert answer["chosen"] == counted
@@ -73,16 +73,16 @@ async def test_density_is_filtered_before_the_cut(probing: httpx.AsyncClient, de
     assert (answer["active"], answer["within"]) == (len(whole), len(within))
 
 
-async def test_only_features_of_up_to_a_hundredth_unless_asked_for(
-    probing: httpx.AsyncClient, densities: list[float]
-) -> None:
+async def test_the_default_density_is_at_most_a_hundredth(probing: httpx.AsyncClient, densities: list[float]) -> None:
     answer = (await probing.post(URL, json={"text": TEXT})).json()
     assert all(densities[feature["index"]] <= 0.01 for feature in answer["features"])
     assert answer["within"] < answer["active"]
 
 
 @pytest.mark.own_database
-async def test_labels_come_along(probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary) -> None:
+async def test_features_have_their_labels(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
     index = (await asked(probing, limit=1))["features"][0]["index"]
     async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, dictionary.row, index, "what is <b>bold</b>")
@@ -113,7 +113,7 @@ async def test_bad_input_is_explained(probing: httpx.AsyncClient, body: dict[str
 
 
 @pytest.mark.own_database
-async def test_without_an_index_or_inference_it_says_so(
+async def test_a_missing_index_or_inference_is_explained(
     client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine
 ) -> None:
     await make_sae(engine, slug="bare", publish=False)

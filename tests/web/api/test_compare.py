@@ -29,7 +29,7 @@ async def own_pair(engine: AsyncEngine) -> tuple[Synthetic, Synthetic]:
     return await make_pair(engine)
 
 
-async def test_both_directions(client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]) -> None:
+async def test_a_comparison_is_symmetric(client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]) -> None:
     ours = (await client.get(COMPARE, params={**BOTH, "show": "split"})).json()
     theirs = (await client.get(COMPARE, params={"a": WIDE, "b": NARROW})).json()
     assert (ours["a"], ours["b"]) == (theirs["b"], theirs["a"])
@@ -41,7 +41,7 @@ async def test_both_directions(client: httpx.AsyncClient, pair: tuple[Synthetic,
     assert ours["provenance"]["thresholds"]["part_given"] == 0.5
 
 
-async def test_pages_of_a_list(client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]) -> None:
+async def test_a_list_is_paged(client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]) -> None:
     query = {"a": WIDE, "b": NARROW, "show": "unmatched", "limit": "10"}
     found: list[int] = []
     cursor = None
@@ -54,7 +54,9 @@ async def test_pages_of_a_list(client: httpx.AsyncClient, pair: tuple[Synthetic,
     assert len(found) == len(set(found)) == page["total"] == 35
 
 
-async def test_a_feature_in_other_saes(client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]) -> None:
+async def test_a_feature_has_counterparts_in_other_saes(
+    client: httpx.AsyncClient, pair: tuple[Synthetic, Synthetic]
+) -> None:
     (found,) = (await client.get(f"/api/v1/saes/{NARROW}/features/12/counterparts")).json()["counterparts"]
     assert found["sae"] == WIDE
     assert found["parts"] == len(found["parts_of_it"]) > 1
@@ -67,7 +69,7 @@ async def test_a_feature_in_other_saes(client: httpx.AsyncClient, pair: tuple[Sy
 
 
 @pytest.mark.own_database
-async def test_what_was_not_compared_has_none(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_an_sae_without_comparisons_has_no_counterparts(client: httpx.AsyncClient, made: Synthetic) -> None:
     answer = await client.get(f"/api/v1/saes/{made.sae.slug}/features/3/counterparts")
     assert answer.json() == {"counterparts": []}
 

@@ -48,7 +48,7 @@ async def description(client: httpx.AsyncClient) -> dict[str, Any]:
     return content
 
 
-async def test_everything_is_described(description: dict[str, Any]) -> None:
+async def test_every_operation_is_described(description: dict[str, Any]) -> None:
     described = {(method, path): of for path, methods in description["paths"].items() for method, of in methods.items()}
     assert described.keys() == CONTRACT
     for address, operation in described.items():

@@ -54,7 +54,7 @@ async def test_a_dead_feature_has_statistics_too(client: httpx.AsyncClient, made
 
 
 @pytest.mark.own_database
-async def test_labels_come_along(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_a_feature_has_its_labels(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     await add_label(session, made.sae, 3, "words of law")
     await session.commit()
     assert (await client.get(url(made, "/3"))).json()["labels"][0]["explanation"] == "words of law"
@@ -72,7 +72,7 @@ async def test_a_feature_out_of_range_is_told_the_range(client: httpx.AsyncClien
         assert "0 to 23" in found["detail"]
 
 
-async def test_a_feature_is_a_number(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_a_feature_that_is_not_a_number_is_refused(client: httpx.AsyncClient, made: Synthetic) -> None:
     assert "“index” in the address" in problem(await client.get(url(made, "/first")), 422)["detail"]
 
 
@@ -144,7 +144,7 @@ async def test_a_wrong_filter_is_explained(client: httpx.AsyncClient, made: Synt
 
 
 @pytest.mark.own_database
-async def test_without_an_index_there_is_nothing_to_see_yet(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_without_an_index_features_are_not_found(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
     assert (await client.get(url(made))).json() == {
         "features": [],
@@ -206,7 +206,7 @@ async def test_a_download_of_nothing_is_empty(client: httpx.AsyncClient, made: S
 
 
 @pytest.mark.own_database
-async def test_a_spreadsheet_runs_no_label_as_a_formula(
+async def test_a_label_is_not_exported_as_a_formula(
     client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
 ) -> None:
     await add_label(session, made.sae, 3, '=HYPERLINK("http://example.org")')

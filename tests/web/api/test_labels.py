@@ -12,7 +12,7 @@ def mine(made: Synthetic) -> str:
     return f"/api/v1/saes/{made.sae.slug}/features/5/labels/mine"
 
 
-async def test_write_read_change_and_look_back(client: httpx.AsyncClient, mine: str) -> None:
+async def test_a_label_is_written_read_and_changed_with_its_history(client: httpx.AsyncClient, mine: str) -> None:
     first = await client.put(mine, json={"explanation": "physics", "categories": ["topic"], "confidence": 4})
     assert first.status_code == 200
     assert first.headers["etag"] == '"1"'
@@ -43,12 +43,12 @@ async def test_a_stale_version_loses_neither_text(client: httpx.AsyncClient, min
     assert label["explanation"] == "two"
 
 
-async def test_to_change_what_is_not_there_is_a_conflict(client: httpx.AsyncClient, mine: str) -> None:
+async def test_changing_a_missing_label_is_a_conflict(client: httpx.AsyncClient, mine: str) -> None:
     conflict = problem(await client.put(mine, json={"explanation": "x"}, headers={"If-Match": '"1"'}), 409)
     assert conflict["current"] is None
 
 
-async def test_authors_and_sets_are_apart(client: httpx.AsyncClient, mine: str) -> None:
+async def test_each_author_and_set_has_its_own_label(client: httpx.AsyncClient, mine: str) -> None:
     for body in ({}, {"author": "grace"}, {"set": "second pass"}):
         assert (await client.put(mine, json={"explanation": "x"} | body)).status_code == 200
     labels = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
@@ -86,12 +86,12 @@ async def test_a_wrong_label_is_explained(client: httpx.AsyncClient, mine: str, 
 
 
 @pytest.mark.parametrize("version", ["*", "one", "1, 2", '"1', "", "-1"])
-async def test_a_version_is_a_number(client: httpx.AsyncClient, mine: str, version: str) -> None:
+async def test_an_invalid_version_is_refused(client: httpx.AsyncClient, mine: str, version: str) -> None:
     response = await client.put(mine, json={"explanation": "x"}, headers={"If-Match": version})
     assert "If-Match" in problem(response, 422)["detail"]
 
 
 async def test_an_unknown_label_has_no_history(client: httpx.AsyncClient) -> None:
-    assert "no label 7" in problem(await client.get("/api/v1/labels/7/history"), 404)["detail"]
+    assert "Label 7 does not exist" in problem(await client.get("/api/v1/labels/7/history"), 404)["detail"]
     problem(await client.get("/api/v1/labels/0/history"), 422)
     problem(await client.get(f"/api/v1/labels/{10**30}/history"), 422)

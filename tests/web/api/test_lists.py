@@ -18,7 +18,9 @@ def items(made: Synthetic) -> list[dict[str, Any]]:
     return [{"sae": made.sae.slug, "feature": feature, "note": f"note {feature}"} for feature in (5, 3, 8)]
 
 
-async def test_make_read_replace_and_delete(client: httpx.AsyncClient, items: list[dict[str, Any]]) -> None:
+async def test_a_list_is_created_read_replaced_and_deleted(
+    client: httpx.AsyncClient, items: list[dict[str, Any]]
+) -> None:
     made = await client.post(LISTS, json={"name": "Rivers", "description": "and lakes", "items": items})
     assert made.status_code == 201
     kept = made.json()
@@ -57,7 +59,7 @@ async def test_a_stale_version_changes_nothing(client: httpx.AsyncClient, items:
 
 
 @pytest.mark.parametrize("version", [None, "*", "one", '"1', "", "-1"])
-async def test_to_replace_one_says_what_was_read(client: httpx.AsyncClient, version: str | None) -> None:
+async def test_replacing_a_list_needs_its_version(client: httpx.AsyncClient, version: str | None) -> None:
     url = (await client.post(LISTS, json={"name": "Rivers"})).headers["location"]
     response = await client.put(url, json={"name": "Lakes"}, headers={} if version is None else {"If-Match": version})
     assert "if-match" in problem(response, 422)["detail"].lower()
@@ -107,14 +109,14 @@ async def test_a_wrong_list_is_explained(client: httpx.AsyncClient, made: Synthe
 
 
 @pytest.mark.parametrize("address", ["nothing", "x" * 3_000, "%00", "%ff", "%ed%a0%80"])
-async def test_there_is_no_other_list(client: httpx.AsyncClient, address: str) -> None:
+async def test_an_unknown_list_is_not_found(client: httpx.AsyncClient, address: str) -> None:
     assert "/lists" in problem(await client.get(f"{LISTS}/{address}"), 404)["detail"]
     problem(await client.get(f"{LISTS}/{address}/export"), 404)
     problem(await client.put(f"{LISTS}/{address}", json={"name": "x"}, headers={"If-Match": "1"}), 404)
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "jsonl"])
-async def test_a_list_as_a_file(
+async def test_a_list_is_downloaded(
     client: httpx.AsyncClient,
     made: Synthetic,
     engine: AsyncEngine,
@@ -143,7 +145,7 @@ async def test_a_list_as_a_file(
     assert rows[3]["density"] in ("", None)
 
 
-async def test_an_empty_list_as_a_file(client: httpx.AsyncClient) -> None:
+async def test_an_empty_list_is_downloaded(client: httpx.AsyncClient) -> None:
     url = (await client.post(LISTS, json={"name": "Rivers"})).headers["location"]
     assert (await client.get(f"{url}/export", params={"format": "json"})).json() == []
     assert (await client.get(f"{url}/export")).text == ""

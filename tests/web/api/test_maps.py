@@ -27,7 +27,7 @@ async def test_every_feature_is_a_point(client: httpx.AsyncClient, session: Asyn
     assert points["y"] == pytest.approx(stored.y, abs=1e-3)
 
 
-async def test_who_has_it_is_told_so_until_a_label_changes(
+async def test_the_points_are_cached_until_a_label_changes(
     client: httpx.AsyncClient, session: AsyncSession, made: Synthetic
 ) -> None:
     etag = (await client.get(address(made))).headers["ETag"]
@@ -37,7 +37,7 @@ async def test_who_has_it_is_told_so_until_a_label_changes(
     assert (await client.get(address(made), headers={"If-None-Match": etag})).status_code == 200
 
 
-async def test_points_are_there_before_the_map_is_drawn(
+async def test_points_have_no_position_before_the_map_is_drawn(
     client: httpx.AsyncClient, session: AsyncSession, made: Synthetic
 ) -> None:
     await session.delete(await session.get_one(FeatureMap, made.sae.index.id))
@@ -48,6 +48,6 @@ async def test_points_are_there_before_the_map_is_drawn(
     assert len(points["density"]) == 24
 
 
-async def test_without_an_index_there_is_nothing_to_draw(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_without_an_index_the_map_is_not_found(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
     assert "no index yet" in problem(await client.get(address(made)), 404)["detail"]

@@ -58,7 +58,9 @@ async def execute(engine: AsyncEngine, statement: str) -> None:
         await connection.exec_driver_sql(statement)
 
 
-async def test_agrees_with_model_and_sae(client: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
+async def test_activations_are_those_of_model_and_sae(
+    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+) -> None:
     answer = (await client.post(url, json={"text": TEXT, "top_k": 64})).json()
 
     expected = activations(dictionary, TEXT)
@@ -115,7 +117,9 @@ async def test_top_k_cuts_both_lists(client: httpx.AsyncClient, url: str) -> Non
     assert cut["firing"] == whole["firing"]
 
 
-async def test_labels_come_along(client: httpx.AsyncClient, url: str, sae: SaeDetail, engine: AsyncEngine) -> None:
+async def test_features_have_their_labels(
+    client: httpx.AsyncClient, url: str, sae: SaeDetail, engine: AsyncEngine
+) -> None:
     index = (await client.post(url, json={"text": TEXT, "top_k": 1})).json()["features"][0]["index"]
     async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, sae, index, "what is <b>bold</b>")
@@ -161,7 +165,7 @@ async def test_bad_input_is_explained(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"text": "a', b"\xff\xfe", b"[" * 100_000, b'{"text": "\xc3"}'])
-async def test_what_is_no_json_is_explained(client: httpx.AsyncClient, url: str, body: bytes) -> None:
+async def test_invalid_json_is_explained(client: httpx.AsyncClient, url: str, body: bytes) -> None:
     response = await client.post(url, content=body, headers={"Content-Type": "application/json"})
     problem(response, response.status_code)
     assert response.status_code in (400, 422)
@@ -195,7 +199,7 @@ async def test_an_unknown_sae_is_named(client: httpx.AsyncClient) -> None:
     assert "“other”" in found["detail"]
 
 
-async def test_a_model_that_is_gone_is_one_clear_line(
+async def test_a_missing_model_is_explained_in_one_line(
     settings: Settings, sae: SaeDetail, url: str, engine: AsyncEngine
 ) -> None:
     await execute(engine, "UPDATE language_model SET source = '/nowhere/at/all'")
@@ -205,7 +209,7 @@ async def test_a_model_that_is_gone_is_one_clear_line(
     assert "There is no model at /nowhere/at/all" in found["detail"]
 
 
-async def test_without_inference_the_rest_works(
+async def test_other_pages_work_without_inference(
     settings: Settings, sae: SaeDetail, url: str, unused_tcp_port: int
 ) -> None:
     for inference_url in (None, f"http://127.0.0.1:{unused_tcp_port}"):
@@ -216,7 +220,7 @@ async def test_without_inference_the_rest_works(
             assert (await client.get(f"/api/v1/saes/{sae.slug}/features")).status_code == 200
 
 
-async def test_an_inference_process_that_hangs_is_given_up(
+async def test_a_hanging_inference_process_times_out(
     settings: Settings, sae: SaeDetail, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.services.inference._ANSWER_SECONDS", 0.2)

@@ -5,7 +5,7 @@ from tests.factories import Synthetic, add_run
 from tests.web.api.problems import problem
 
 
-async def test_runs_newest_first_in_pages(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_runs_are_paged_newest_first(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     runs = [await add_run(session, made.sae, steps=3, ends=ends) for ends in ("done", "failed", "running", "done")]
     await session.commit()
     seen, cursor = [], None
@@ -20,7 +20,9 @@ async def test_runs_newest_first_in_pages(client: httpx.AsyncClient, made: Synth
     assert cursor is None
 
 
-async def test_one_run(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_a_run_has_its_parameters_and_result(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
     run = await add_run(session, made.sae, steps=3, ends="failed")
     await session.commit()
     found = (await client.get(f"/api/v1/runs/{run.id}")).json()
@@ -29,5 +31,5 @@ async def test_one_run(client: httpx.AsyncClient, made: Synthetic, session: Asyn
     assert found["sae"] == made.sae.slug
     assert [stage["name"] for stage in found["stages"]] == ["tokenise", "train", "index"]
     assert found["params"]["k"] == 4
-    assert "no run 999" in problem(await client.get("/api/v1/runs/999"), 404)["detail"]
+    assert "Run 999 does not exist" in problem(await client.get("/api/v1/runs/999"), 404)["detail"]
     problem(await client.get(f"/api/v1/runs/{10**30}"), 422)

@@ -10,11 +10,11 @@ pytestmark = pytest.mark.read_only
 
 
 @pytest.mark.own_database
-async def test_no_sae_is_an_empty_list(client: httpx.AsyncClient) -> None:
+async def test_without_saes_the_list_is_empty(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/saes")).json() == {"saes": []}
 
 
-async def test_lists_what_there_is(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_all_saes_are_listed(client: httpx.AsyncClient, made: Synthetic) -> None:
     [listed] = (await client.get("/api/v1/saes")).json()["saes"]
     assert listed["slug"] == made.sae.slug
     assert listed["hook"] == "resid_post.1"
@@ -26,7 +26,7 @@ async def test_lists_what_there_is(client: httpx.AsyncClient, made: Synthetic) -
     assert listed["index"]["provenance"]["seed"] == 0
 
 
-async def test_one_has_an_overview_of_its_features(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_an_sae_has_an_overview_of_its_features(client: httpx.AsyncClient, made: Synthetic) -> None:
     one = (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()
     histogram = one["density_histogram"]
     active = int((made.features.activations > 0).any(axis=(1, 2)).sum())
@@ -40,7 +40,7 @@ async def test_one_has_an_overview_of_its_features(client: httpx.AsyncClient, ma
 
 
 @pytest.mark.own_database
-async def test_one_without_an_index_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_an_sae_without_an_index_has_a_null_index(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     made = await make_sae(engine, publish=False)
     one = (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()
     assert one["index"] is None
@@ -49,7 +49,7 @@ async def test_one_without_an_index_says_so(client: httpx.AsyncClient, engine: A
 
 
 @pytest.mark.parametrize("slug", ["unknown", "%00", "x" * 5_000, "<script>", "..%2f..", "%F0%9F%A7%A0"])
-async def test_an_unknown_one_is_named(client: httpx.AsyncClient, made: Synthetic, slug: str) -> None:
+async def test_an_unknown_sae_is_named_in_the_error(client: httpx.AsyncClient, made: Synthetic, slug: str) -> None:
     found = problem(await client.get(f"/api/v1/saes/{slug}/features"), 404)
     if slug == "unknown":
         assert "“unknown”" in found["detail"]

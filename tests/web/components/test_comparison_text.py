@@ -23,8 +23,10 @@ async def test_sentences_say_what_was_compared(engine: AsyncEngine, session: Asy
     assert verdict(matched, "…60", by_activity=False) == "The two match: each is the other's best in direction."
     unmatched = [each for each in found.values() if not each.matched]
     for each in unmatched:
-        said = (
-            f"Feature {each.best.index} is the best there is in …60, but not a match" if each.best else "Nothing in …60"
+        sentence = (
+            f"Feature {each.best.index} is the best there is in …60, but not a match"
+            if each.best
+            else "No feature of …60"
         )
-        assert verdict(each, "…60", by_activity=True).startswith(said)
+        assert verdict(each, "…60", by_activity=True).startswith(sentence)
     assert unmatched

@@ -95,7 +95,7 @@ def test_long_curves_are_thinned_with_both_ends() -> None:
     loss = figures.training_curves(POINTS)[0].figure["data"][0]
     assert len(loss["x"]) == 400
     assert (loss["x"][0], loss["x"][-1]) == (0, 999)
-    assert figures.thinned([1, 2, 3]) == [1, 2, 3]
+    assert figures.downsample([1, 2, 3]) == [1, 2, 3]
 
 
 def test_figures_cannot_end_their_script() -> None:

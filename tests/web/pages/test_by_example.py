@@ -72,7 +72,7 @@ async def test_tokens_chosen_in_another_text_are_forgotten(probing: httpx.AsyncC
     assert chosen(parse(none.text)) == []
 
 
-async def test_the_text_is_in_the_address_only_if_that_is_asked_for(probing: httpx.AsyncClient) -> None:
+async def test_the_text_is_in_the_address_only_if_chosen(probing: httpx.AsyncClient) -> None:
     result = await probing.post(URL, data={**ANY, "token": "3"}, headers=HTMX)
     assert "<form" not in result.text
     assert result.headers["HX-Replace-Url"] == URL
@@ -110,7 +110,7 @@ async def test_a_link_fills_the_form_and_runs_nothing_unless_it_says_so(client: 
     assert page.one("div", cls="error").one("a")["href"] == f"{base}/features"
 
 
-async def test_nothing_of_that_density_says_what_to_change(probing: httpx.AsyncClient) -> None:
+async def test_an_empty_density_range_says_what_to_change(probing: httpx.AsyncClient) -> None:
     page = parse((await probing.post(URL, data={"text": TEXT, "max_density": "0"})).text)
     assert "widen the range" in page.one("div", cls="empty").text
 
@@ -131,7 +131,7 @@ async def test_nothing_of_that_density_says_what_to_change(probing: httpx.AsyncC
         ({"max_density": "nan", "in_address": "1"}, 422, "a share of tokens"),
     ],
 )
-async def test_what_cannot_be_done_is_said_in_place_and_the_text_stays(
+async def test_errors_are_explained_in_place_and_the_text_stays(
     probing: httpx.AsyncClient, headers: dict[str, str], changed: dict[str, str], status: int, said: str
 ) -> None:
     response = await probing.post(URL, data=ANY | changed, headers=headers)

@@ -49,12 +49,12 @@ def chosen(page: Element, name: str) -> str:
 
 
 @pytest.mark.own_database
-async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient) -> None:
+async def test_with_too_few_saes_the_page_says_what_to_do(client: httpx.AsyncClient) -> None:
     page = await get(client)
     assert "seesae demo" in page.one("code", cls="command").text
 
 
-async def test_without_a_choice_what_was_compared_is_offered(client: httpx.AsyncClient, pair: Pair) -> None:
+async def test_without_a_choice_compared_pairs_are_offered(client: httpx.AsyncClient, pair: Pair) -> None:
     page = await get(client)
     (link,) = page.one("ul", cls="compare-known").all("a")
     assert link["href"] == f"/compare?a={NARROW}&b={WIDE}"
@@ -102,7 +102,7 @@ async def test_swapped_the_wider_comes_first(client: httpx.AsyncClient, pair: Pa
 
 
 @pytest.mark.own_database
-async def test_the_parts_of_a_feature(client: httpx.AsyncClient, pair: Pair, session: AsyncSession) -> None:
+async def test_a_feature_shows_its_parts(client: httpx.AsyncClient, pair: Pair, session: AsyncSession) -> None:
     narrow, wide = pair
     await add_label(session, wide.sae, 12, "a part <b>")
     await session.commit()
@@ -163,7 +163,7 @@ async def test_more_of_a_list_comes_as_rows(
 
 
 @pytest.mark.own_database
-async def test_directions_alone_say_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_a_comparison_of_directions_alone_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_pair(engine, activity=False)
     page = await get(client, **BOTH)
     assert "Directions alone were compared" in said(page)
@@ -219,7 +219,7 @@ async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncC
         ({"a": NARROW, "b": "elsewhere"}, 422, "only SAEs of one model"),
     ],
 )
-async def test_bad_addresses_are_said_below_the_choice(
+async def test_bad_addresses_are_explained_below_the_choice(
     client: httpx.AsyncClient, pair: Pair, session: AsyncSession, query: dict[str, str], status: int, said_of_it: str
 ) -> None:
     await elsewhere(session)

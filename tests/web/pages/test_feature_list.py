@@ -1,4 +1,4 @@
-"""The list of features: its views, what it says of a wrong filter, and that it agrees with a filter in memory."""
+"""The list of features: its views, its errors, and agreement with a filter in memory."""
 
 import json
 from typing import Any
@@ -105,15 +105,15 @@ async def test_a_misspelt_search_that_the_filters_leave_empty_says_both(client: 
         ("min_max=3&max_max=2", "swap the two"),
         ("label=unlabelled&author=ada", "drop one of the two"),
         ("max_max=abc", "an activation, a number from 0 up"),
-        ("sort=colour", "is no sort to list by"),
-        ("view=map", "is no view to list by"),
+        ("sort=colour", "is not a valid sort"),
+        ("view=map", "is not a valid view"),
         ("q=" + "x" * 201, "at most 200 characters; this one has 201"),
         ("q=" + "x" * 10_000, "at most 200 characters; this one has 10,000"),
         ("token=" + "x" * 10_000, "at most 200 characters"),
         ("q=a%00b", "no NUL"),
     ],
 )
-async def test_a_wrong_filter_is_said_in_place_of_the_list(
+async def test_a_wrong_filter_is_explained_instead_of_the_list(
     client: httpx.AsyncClient, base: str, query: str, said: str
 ) -> None:
     page = await client.get(f"{base}/features?{query}")
@@ -197,7 +197,7 @@ async def test_markup_is_text_and_parts_of_characters_are_bytes(
 
 
 def spelled(made: Synthetic, row: FeatureStatisticsRow, word: str) -> bool:
-    """Whether a word of the top tokens starts so."""
+    """True if a word of the top tokens starts with the prefix."""
     texts = (made.corpus.vocabulary[token].decode(errors="ignore").lower() for token in row.top_token_ids)
     return any(found.startswith(word) for text in texts for found in words(text))
 
@@ -231,7 +231,7 @@ def contradicts(query: dict[str, Any]) -> bool:
 
 
 def expected(made: Synthetic, query: dict[str, Any]) -> list[int]:
-    """What a plain filter over all features gives, in order."""
+    """Return the features that a filter in memory selects, in order."""
     filter = FeatureFilter(**{name: value for name, value in query.items() if name not in ("sort", "q")})
     order = SORTS[query["sort"]][1]
     column = "number" if order.sort == "index" else order.sort
@@ -245,7 +245,7 @@ def expected(made: Synthetic, query: dict[str, Any]) -> list[int]:
 
 
 async def paged(client: httpx.AsyncClient, address: str, query: dict[str, Any]) -> list[int]:
-    """The numbers on all pages of the API."""
+    """Return the feature numbers of all pages of the API."""
     found: list[int] = []
     while True:
         page = (await client.get(address, params=query)).json()

@@ -44,7 +44,7 @@ def here(dictionary: Dictionary, feature: int) -> str:
     return f"/saes/{dictionary.row.slug}/features/{feature}"
 
 
-async def test_examples_are_drawn_from_the_range_that_is_asked_for(
+async def test_examples_are_drawn_from_the_requested_range(
     client: httpx.AsyncClient, here: str, dictionary: Dictionary, feature: int
 ) -> None:
     values = [value for text in CORPUS for value in activations(dictionary, text)[:, feature].tolist() if value > 0]
@@ -65,7 +65,7 @@ async def test_examples_are_drawn_from_the_range_that_is_asked_for(
 
 
 @pytest.mark.parametrize("query", ["from=3&to=1", "from=-1&to=1", "from=nan&to=1", "from=1&to=inf&seed=-1"])
-async def test_what_is_no_range_is_a_422_that_says_so(client: httpx.AsyncClient, here: str, query: str) -> None:
+async def test_an_invalid_range_is_explained(client: httpx.AsyncClient, here: str, query: str) -> None:
     response = await client.get(f"{here}/drawn?{query}")
     assert response.status_code == 422
     assert parse(response.text).one("div", cls="notice")
@@ -86,7 +86,7 @@ async def test_without_the_store_the_page_says_how_to_make_it_again(
     assert (await client.get(here)).status_code == 200
 
 
-async def test_ones_own_lines_are_shaded_by_this_feature(
+async def test_the_readers_lines_are_shaded_by_this_feature(
     client: httpx.AsyncClient, here: str, dictionary: Dictionary, feature: int
 ) -> None:
     texts = ["It was the best of times,", "<b>it</b> was the worst."]
@@ -113,7 +113,7 @@ async def test_ones_own_lines_are_shaded_by_this_feature(
 @pytest.mark.parametrize(
     ("text", "status"), [("", 422), ("\n \n", 422), ("a\n" * 11, 422), ("word " * 400, 413), ("a\x00b", 200)]
 )
-async def test_what_cannot_be_tried_is_said_beside_the_text(
+async def test_lines_that_cannot_be_tried_are_explained_beside_the_text(
     client: httpx.AsyncClient, here: str, text: str, status: int
 ) -> None:
     response = await client.post(f"{here}/try", data={"text": text})
@@ -121,7 +121,7 @@ async def test_what_cannot_be_tried_is_said_beside_the_text(
     assert bool(parse(response.text).one("div", id="tried").all("div", cls="notice")) == (status != 200)
 
 
-async def test_a_frame_may_hold_it_anywhere_and_nothing_else(client: httpx.AsyncClient, here: str) -> None:
+async def test_only_the_embedded_page_may_be_framed_by_other_sites(client: httpx.AsyncClient, here: str) -> None:
     framed = await client.get(f"{here}?embed=1")
     assert "frame-ancestors *" in framed.headers["Content-Security-Policy"]
     page = parse(framed.text)
@@ -131,7 +131,7 @@ async def test_a_frame_may_hold_it_anywhere_and_nothing_else(client: httpx.Async
     assert "frame-ancestors 'self'" in (await client.get(here)).headers["Content-Security-Policy"]
 
 
-async def test_the_api_draws_too(client: httpx.AsyncClient, here: str) -> None:
+async def test_the_api_draws_examples(client: httpx.AsyncClient, here: str) -> None:
     address = f"/api/v1{here}/examples"
     drawn = (await client.get(f"{address}?min_activation=0&max_activation=1000&limit=4")).json()["examples"]
     assert 0 < len(drawn) <= 4

@@ -46,7 +46,7 @@ async def test_list_is_sorted(
 
 
 @pytest.mark.own_database
-async def test_rows_show_a_line_a_sparkline_and_what_the_feature_is(
+async def test_rows_show_a_line_a_sparkline_and_a_name(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
 ) -> None:
     await add_label(session, made.sae, 1, 'cells, "tissue" <b>')
@@ -92,7 +92,9 @@ async def test_filters_that_are_set_can_be_taken_off_one_by_one(client: httpx.As
     assert density["href"] == f"{base}/features?sort=max&token=+rhythm"
 
 
-async def test_filters_that_contradict_each_other_can_be_mended_in_place(client: httpx.AsyncClient, base: str) -> None:
+async def test_filters_that_contradict_each_other_can_be_corrected_in_place(
+    client: httpx.AsyncClient, base: str
+) -> None:
     response = await client.get(f"{base}/features?min_density=0.1&max_density=0.01&sort=max")
     page = parse(response.text)
     assert response.status_code == 422
@@ -114,7 +116,7 @@ async def test_a_list_can_be_downloaded_as_it_is_filtered(
     assert [feature["index"] for feature in got] == [number for _, number in expected]
 
 
-async def test_nothing_found_says_what_to_change(client: httpx.AsyncClient, base: str) -> None:
+async def test_an_empty_result_says_what_to_change(client: httpx.AsyncClient, base: str) -> None:
     page = parse((await client.get(f"{base}/features?q=zzzzzz&label=labelled&min_density=0.5")).text)
     text = page.one("div", cls="empty").text
     assert "“zzzzzz”" in text
@@ -148,14 +150,14 @@ async def test_a_number_leads_to_its_feature(client: httpx.AsyncClient, base: st
         "token=" + "x" * 201,
     ],
 )
-async def test_a_wrong_filter_is_a_422_that_says_so(client: httpx.AsyncClient, base: str, query: str) -> None:
+async def test_a_wrong_filter_is_explained(client: httpx.AsyncClient, base: str, query: str) -> None:
     response = await client.get(f"{base}/features?{query}")
     assert response.status_code in (200, 422) if query.startswith("q=") else response.status_code == 422
     assert parse(response.text).one("h1")
 
 
 @pytest.mark.own_database
-async def test_more_goes_on_where_the_page_ended(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_more_continues_where_the_page_ended(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_sae(engine, slug="wide", features=70)
     page = parse((await client.get("/saes/wide/features?sort=index")).text)
     assert numbers(page) == list(range(50))
@@ -233,7 +235,7 @@ async def test_an_example_opens_as_a_fragment_and_as_a_page(client: httpx.AsyncC
         assert "sequence" in fragment.one("p", cls="sequence-foot").text
 
 
-async def test_neighbours_and_doors(client: httpx.AsyncClient, base: str) -> None:
+async def test_neighbours_are_linked(client: httpx.AsyncClient, base: str) -> None:
     page = parse((await client.get(f"{base}/features/1")).text)
     assert page.one("a", rel="prev")["href"] == f"{base}/features/0"
     assert page.one("a", rel="next")["href"] == f"{base}/features/2"
@@ -248,7 +250,7 @@ async def test_neighbours_and_doors(client: httpx.AsyncClient, base: str) -> Non
 
 
 @pytest.mark.own_database
-async def test_a_draft_gives_no_name(
+async def test_a_draft_does_not_name_the_feature(
     client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
 ) -> None:
     await add_label(session, made.sae, 1, "not yet sure", status="draft")
@@ -267,7 +269,7 @@ async def test_a_dead_feature_says_so(client: httpx.AsyncClient, made: Synthetic
 
 
 @pytest.mark.parametrize("path", ["24", "-1", "999999999999999999999", "1/examples/999999", "1/examples/0?band=9"])
-async def test_what_is_not_there_is_a_404_or_422(client: httpx.AsyncClient, base: str, path: str) -> None:
+async def test_missing_features_are_a_404_or_422(client: httpx.AsyncClient, base: str, path: str) -> None:
     response = await client.get(f"{base}/features/{path}")
     assert response.status_code in (404, 422)
     assert parse(response.text).one("h1")

@@ -16,7 +16,7 @@ async def test_an_empty_site_says_what_to_do(client: httpx.AsyncClient) -> None:
     assert page.all("code", cls="command")[0].text == "seesae demo"
 
 
-async def test_saes_with_their_numbers(
+async def test_saes_are_listed_with_their_metrics(
     client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, session: AsyncSession
 ) -> None:
     bare = await make_sae(engine, slug="bare", publish=False)
@@ -32,7 +32,7 @@ async def test_saes_with_their_numbers(
     assert "not indexed yet" in rows["/saes/bare"]
 
 
-async def test_some_features_of_the_newest_index(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_features_of_the_newest_index_are_shown(client: httpx.AsyncClient, made: Synthetic) -> None:
     page = parse((await client.get("/")).text)
     rows = page.all("a", cls="feature-row")
     assert 0 < len(rows) <= 8
@@ -40,7 +40,7 @@ async def test_some_features_of_the_newest_index(client: httpx.AsyncClient, made
     assert all(row.all("span", cls="top") for row in rows)
 
 
-async def test_running_work_is_live(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_active_runs_are_live(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     running = await add_run(session, made.sae, ends="running")
     await add_run(session, made.sae)
     await session.commit()
@@ -52,7 +52,9 @@ async def test_running_work_is_live(client: httpx.AsyncClient, made: Synthetic, 
     assert any("htmx-ext-sse" in (script.attributes.get("src") or "") for script in page.all("script"))
 
 
-async def test_first_run_is_not_told_to_start_one(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_during_the_first_run_the_page_does_not_say_how_to_start(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
     nothing: SaeDetail | None = None
     await add_run(session, nothing, ends="running")
     await session.commit()

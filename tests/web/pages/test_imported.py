@@ -1,4 +1,4 @@
-"""Pages of an SAE that was imported as statistics only: what they say, and what they do not offer."""
+"""Pages of an SAE that was imported as statistics only: their text, and the functions that they do not offer."""
 
 from pathlib import Path
 
@@ -98,14 +98,14 @@ async def test_a_feature_says_where_its_numbers_come_from(theirs: httpx.AsyncCli
     assert "not active on any of the 288 tokens that the export counted" in silent.text
 
 
-async def test_an_index_of_our_own_says_none_of_it(client: httpx.AsyncClient, made: object, base: str) -> None:
+async def test_an_own_index_does_not_mention_an_export(client: httpx.AsyncClient, made: object, base: str) -> None:
     for address in ("", "/features/1", "/features"):
         assert "export lacks" not in (await client.get(base + address)).text
         assert "not in the export" not in (await client.get(base + address)).text
 
 
 @pytest.mark.own_database
-async def test_the_least_has_pages_too(
+async def test_a_minimal_import_has_pages(
     client: httpx.AsyncClient,
     settings: Settings,
     engine: AsyncEngine,

@@ -15,7 +15,7 @@ WRITTEN = {
 
 
 def form(page: Element) -> dict[str, str]:
-    """What the form holds."""
+    """Return the values of the form's fields."""
     element = page.one("details", cls="label-form").one("form")
     values = {
         field["name"]: field.attributes.get("value") or ""
@@ -87,7 +87,7 @@ async def test_a_conflict_shows_both_texts_and_the_next_save_wins(
     assert len(page.one("ol", cls="history").all("li")) == 3
 
 
-async def test_under_another_name_it_is_another_label(client: httpx.AsyncClient, base: str) -> None:
+async def test_another_author_writes_another_label(client: httpx.AsyncClient, base: str) -> None:
     url = f"{base}/features/5/labels"
     await client.post(url, data=WRITTEN)
     mine = form(parse((await client.get(f"{base}/features/5")).text))
@@ -105,7 +105,7 @@ async def test_under_another_name_it_is_another_label(client: httpx.AsyncClient,
         ({"categories": "c" * 41}, "40"),
     ],
 )
-async def test_what_cannot_be_saved_is_not_lost(
+async def test_a_label_that_cannot_be_saved_is_not_lost(
     client: httpx.AsyncClient, base: str, changed: dict[str, str], said: str
 ) -> None:
     response = await client.post(f"{base}/features/5/labels", data=WRITTEN | changed, headers=HTMX)
@@ -135,7 +135,7 @@ async def test_the_queue_shows_unlabelled_features_strongest_first(
     assert "open" in parse((await client.get(first)).text).one("details", cls="label-form").attributes
 
 
-async def test_the_queue_of_nothing(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+async def test_an_empty_queue_says_how_to_make_an_index(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     assert "Nothing to label yet" in (await client.get("/label")).text
     await make_sae(engine, slug="made")
     assert "No such SAE" in (await client.get("/label?sae=nix")).text

@@ -27,13 +27,13 @@ async def page_of(client: httpx.AsyncClient, address: str) -> Element:
 
 
 def fields(form: Element) -> dict[str, str]:
-    """What a form sends, but for its buttons."""
+    """Return the fields that a form sends, without its buttons."""
     values = {each["name"]: each.attributes.get("value") or "" for each in form.all("input")}
     return values | {each["name"]: each.text for each in form.all("textarea")}
 
 
 def form_of(page: Element, action: str, place: int = 0) -> tuple[str, dict[str, str]]:
-    """The `place`-th form that posts to an address that ends so, and what it sends."""
+    """Return the `place`-th form that posts to such an address, and the fields that it sends."""
     form = [each for each in page.all("form") if (each.attributes.get("action") or "").endswith(action)][place]
     return form["action"], fields(form)
 
@@ -67,17 +67,17 @@ async def test_a_lasso_becomes_a_list(client: httpx.AsyncClient, address: str, m
     [
         ({"name": " "}, "needs a name"),
         ({"name": "x" * 81}, "80"),
-        ({"features": "1, two"}, "“two” is no number"),
-        ({"features": "1 -2"}, "“-2” is no number"),
+        ({"features": "1, two"}, "“two” is not the number"),
+        ({"features": "1 -2"}, "“-2” is not the number"),
         ({"features": "24"}, "0 to 23"),
-        ({"features": "9" * 400}, "no number"),
+        ({"features": "9" * 400}, "not the number"),
         ({"features": " ".join(map(str, range(5_001)))}, "5,000"),
         ({"sae": "none"}, "no SAE “none”"),
         ({"sae": ""}, "no SAE"),
         ({"author": "x" * 81}, "author"),
     ],
 )
-async def test_a_list_that_cannot_be_made_is_not_lost(
+async def test_a_list_that_cannot_be_created_is_not_lost(
     client: httpx.AsyncClient, made: Synthetic, changed: dict[str, str], said: str
 ) -> None:
     written = {"name": "Rivers", "description": "so", "sae": made.sae.slug, "features": "1, 2", "author": "grace"}
@@ -97,7 +97,7 @@ async def test_the_name_is_remembered(client: httpx.AsyncClient) -> None:
 
 async def test_lists_come_in_pages(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No list yet" in (await client.get("/lists")).text
-    monkeypatch.setattr("app.web.pages.lists._LISTS", 2)
+    monkeypatch.setattr("app.web.pages.lists._LISTS_PER_PAGE", 2)
     for number in range(3):
         await client.post("/lists", data={"name": f"list {number}"})
     first = await page_of(client, "/lists")
@@ -111,7 +111,7 @@ async def test_lists_come_in_pages(client: httpx.AsyncClient, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
-async def test_features_change_places(client: httpx.AsyncClient, address: str, headers: dict[str, str]) -> None:
+async def test_features_can_be_moved(client: httpx.AsyncClient, address: str, headers: dict[str, str]) -> None:
     action, sent = form_of(await page_of(client, address), "/move", place=2)
     assert sent["feature"] == "8"
     response = await client.post(action, data=sent | {"direction": "up"}, headers=headers)
@@ -130,7 +130,7 @@ async def test_features_change_places(client: httpx.AsyncClient, address: str, h
 
 
 async def test_features_come_in_pages(client: httpx.AsyncClient, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.pages.lists._FEATURES", 2)
+    monkeypatch.setattr("app.web.pages.lists._FEATURES_PER_PAGE", 2)
     first = await page_of(client, address)
     assert numbers(first) == [5, 3]
     after = first.one("a", data_more=None)["href"]
@@ -152,7 +152,7 @@ async def test_a_note_is_written_without_javascript(client: httpx.AsyncClient, a
     assert notes(await page_of(client, address)) == ["wide\n<i>slow</i>"]
 
 
-async def test_two_notes_from_one_reading(client: httpx.AsyncClient, address: str) -> None:
+async def test_two_notes_of_the_same_version_are_saved(client: httpx.AsyncClient, address: str) -> None:
     page = await page_of(client, address)
     for place in (0, 1):
         action, sent = form_of(page, "/note", place)
@@ -181,7 +181,7 @@ async def test_a_note_that_changed_meanwhile_shows_both(
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
-async def test_a_note_on_what_was_taken_out_can_put_it_back(
+async def test_a_note_on_a_removed_feature_can_restore_it(
     client: httpx.AsyncClient, address: str, headers: dict[str, str]
 ) -> None:
     page = await page_of(client, address)
@@ -205,7 +205,7 @@ async def test_a_note_that_is_too_long_is_not_lost(client: httpx.AsyncClient, ad
     assert form_of(parse(response.text), "/note")[1]["note"] == "x" * 501
 
 
-async def test_a_feature_is_taken_out_and_put_back_where_it_was(client: httpx.AsyncClient, address: str) -> None:
+async def test_a_removed_feature_is_restored_at_its_position(client: httpx.AsyncClient, address: str) -> None:
     page = await page_of(client, address)
     action, sent = form_of(page, "/note", place=1)
     await client.post(action, data=sent | {"note": "keep"})
@@ -225,7 +225,7 @@ async def test_a_feature_is_taken_out_and_put_back_where_it_was(client: httpx.As
     assert again.headers["hx-retarget"] == "#notice"
 
 
-async def test_without_javascript_taking_out_asks_first(client: httpx.AsyncClient, address: str) -> None:
+async def test_without_javascript_removal_asks_first(client: httpx.AsyncClient, address: str) -> None:
     page = await page_of(client, address)
     form = page.all("form", method="get")[0]
     assert form["method"] == "get"
@@ -239,7 +239,7 @@ async def test_without_javascript_taking_out_asks_first(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
-async def test_a_note_that_nobody_here_has_read_is_not_taken_out(
+async def test_a_feature_with_an_unread_note_is_not_removed(
     client: httpx.AsyncClient, address: str, headers: dict[str, str]
 ) -> None:
     page = await page_of(client, address)
@@ -254,7 +254,7 @@ async def test_a_note_that_nobody_here_has_read_is_not_taken_out(
     assert numbers(await page_of(client, address)) == [3, 8]
 
 
-async def test_what_is_gone_cannot_move(client: httpx.AsyncClient, address: str) -> None:
+async def test_a_removed_feature_cannot_move(client: httpx.AsyncClient, address: str) -> None:
     page = await page_of(client, address)
     action, sent = form_of(page, "/remove")
     await client.post(action, data=sent)
@@ -296,7 +296,7 @@ async def test_a_name_that_changed_meanwhile_shows_both(
     assert parse(refused.text).one("h1").text == "mine"
 
 
-async def test_a_list_is_deleted_once_one_has_seen_what_goes(client: httpx.AsyncClient, address: str) -> None:
+async def test_a_list_is_deleted_only_in_the_version_that_was_read(client: httpx.AsyncClient, address: str) -> None:
     action, sent = form_of(await page_of(client, f"{address}/delete"), "/delete")
     move, moved = form_of(await page_of(client, address), "/move")
     await client.post(move, data=moved | {"direction": "down"})
@@ -319,7 +319,7 @@ async def test_a_list_is_deleted_once_one_has_seen_what_goes(client: httpx.Async
 
 
 @pytest.mark.parametrize("path", ["/note", "/remove", "/move", "/items", "", "/delete"])
-async def test_what_no_form_sends_is_refused(client: httpx.AsyncClient, address: str, path: str) -> None:
+async def test_invalid_fields_are_refused(client: httpx.AsyncClient, address: str, path: str) -> None:
     bodies: list[dict[str, Any]] = [
         {},
         {"version": "x", "sae": "nul\0", "feature": 1, "direction": "up", "name": "x"},
@@ -331,7 +331,7 @@ async def test_what_no_form_sends_is_refused(client: httpx.AsyncClient, address:
     assert numbers(await page_of(client, address)) == [5, 3, 8]
 
 
-async def test_features_of_several_saes_say_of_which(
+async def test_features_of_several_saes_name_their_sae(
     client: httpx.AsyncClient, address: str, engine: AsyncEngine, made: Synthetic
 ) -> None:
     assert not (await page_of(client, address)).all("a", cls="item-sae")
@@ -385,7 +385,7 @@ async def test_the_page_of_a_feature_knows_when_its_lists_change(
         ({"list": "", "name": "x", "note": "x" * 501}, 422, "500"),
     ],
 )
-async def test_what_cannot_be_added_is_not_lost(
+async def test_a_feature_that_cannot_be_added_is_not_lost(
     client: httpx.AsyncClient, base: str, sent: dict[str, str], status: int, said: str, headers: dict[str, str]
 ) -> None:
     response = await client.post(f"{base}/features/7/lists", data=sent, headers=headers)

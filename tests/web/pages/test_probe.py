@@ -17,7 +17,7 @@ TEXT = '\nIt was the best of <script>alert("times")</script>,\nit was the worst.
 
 
 def written(page: Element) -> str:
-    """What is in the text field; a browser leaves out the first line break after the tag."""
+    """Return the content of the text field; a browser drops the first line break after the tag."""
     return page.one("textarea").text.removeprefix("\n")
 
 
@@ -77,7 +77,7 @@ async def test_htmx_gets_the_result_only(probing: httpx.AsyncClient, url: str) -
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
 @pytest.mark.parametrize(("text", "status", "said"), [("", 422, "empty"), ("word " * 200, 413, "100")])
-async def test_limits_are_said_and_the_text_stays(
+async def test_limits_are_explained_and_the_text_stays(
     probing: httpx.AsyncClient, url: str, headers: dict[str, str], text: str, status: int, said: str
 ) -> None:
     response = await probing.post(url, data={"text": text}, headers=headers)

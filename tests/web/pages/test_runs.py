@@ -22,11 +22,11 @@ def events(body: str) -> list[tuple[str, str]]:
     return found
 
 
-async def test_no_runs(client: httpx.AsyncClient) -> None:
+async def test_without_runs_the_page_says_how_to_start(client: httpx.AsyncClient) -> None:
     assert "Nothing has run yet" in (await client.get("/runs")).text
 
 
-async def test_list_of_runs(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_runs_are_listed(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
     runs = [await add_run(session, made.sae, ends=ends) for ends in ("done", "failed", "running")]
     await session.commit()
     page = parse((await client.get("/runs")).text)
@@ -39,7 +39,9 @@ async def test_list_of_runs(client: httpx.AsyncClient, made: Synthetic, session:
     assert "lower the learning rate" in rows[0].text
 
 
-async def test_a_finished_run(client: httpx.AsyncClient, made: Synthetic, session: AsyncSession) -> None:
+async def test_a_finished_run_shows_its_result(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
     run = await add_run(session, made.sae)
     await session.commit()
     page = parse((await client.get(f"/runs/{run.id}")).text)
@@ -64,7 +66,7 @@ async def test_a_failed_run_says_why_and_what_to_do(
 @pytest.mark.parametrize(
     "path", ["/runs/1", "/runs/0", "/runs/99999999999", "/runs/x", "/runs/1/events", "/runs?before=x"]
 )
-async def test_no_such_run(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_run_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code in (404, 422)
     assert parse(response.text).one("h1")
@@ -119,7 +121,7 @@ async def test_a_page_without_curves_gets_the_charts_first(client: httpx.AsyncCl
     assert len(parse(got[0][1]).all("figure")) == 4
 
 
-async def test_a_card_is_what_the_first_page_needs(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_the_first_page_gets_cards(client: httpx.AsyncClient, session: AsyncSession) -> None:
     run = await add_run(session, None, ends="failed")
     await session.commit()
     got = events((await client.get(f"/runs/{run.id}/events?view=card")).text)
@@ -127,7 +129,7 @@ async def test_a_card_is_what_the_first_page_needs(client: httpx.AsyncClient, se
     assert parse(got[0][1]).one("a", cls="run-card")["href"] == f"/runs/{run.id}"
 
 
-def test_rate_and_time_left() -> None:
+def test_a_running_stage_shows_its_rate_and_time_left() -> None:
     half = stage_view(Stage("train", "Train", "running", 50, 100, "tokens", 10.0))
     assert (half.rate, half.seconds_left) == (5.0, 10.0)
     assert stage_view(Stage("train", "Train", "running", 0, 100, "tokens", 0.0)).seconds_left is None

@@ -58,7 +58,7 @@ async def test_without_an_index_it_says_how_to_make_one(client: httpx.AsyncClien
 @pytest.mark.parametrize(
     "path", ["/saes/nix", "/saes/nix/features", "/saes/nix/features/0", "/saes/nix/probe", "/saes/a%00b"]
 )
-async def test_an_unknown_sae_is_a_page_that_leads_on(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_page_of_an_unknown_sae_links_to_all_saes(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code == 404
     page = parse(response.text)
