@@ -52,16 +52,23 @@ async def train_saes(
     """
     keys = {plan.slug: plan.key(inputs) for plan in plans}
     async with run.stage("train", record=True) as progress:
-        known = {plan.slug: await find_sae(ctx, plan.slug) for plan in plans}
-        for slug, detail in known.items():
-            if detail is not None and detail.config.get("training_key") != keys[slug]:
-                raise Conflict(
-                    f"The SAE {slug} exists and was trained with other settings. Choose another name (--name)."
-                )
+        known = {slug: await _find_trained(ctx, slug, key) for slug, key in keys.items()}
         missing = [plan for plan in plans if known[plan.slug] is None or not ctx.artifacts.sae(plan.slug).exists()]
         if missing:
             names = [plan.slug for plan in missing] if len(plans) > 1 else []
-            await run.in_thread(_train, ctx, missing, keys, inputs, names, track, feature_shards, progress)
+            await run.in_thread(
+                partial(
+                    _train,
+                    ctx,
+                    missing,
+                    keys,
+                    inputs,
+                    names=names,
+                    track=track,
+                    feature_shards=feature_shards,
+                    progress=progress,
+                )
+            )
         else:
             await run.in_thread(distributed.release_workers, feature_shards)
         total = plans[0].config.samples
@@ -81,11 +88,24 @@ async def train_saes(
     return trained
 
 
+async def _find_trained(ctx: JobContext, slug: str, training_key: str) -> SaeDetail | None:
+    """Return the SAE of this slug, None if there is none.
+
+    Raises:
+        Conflict: it has another training key.
+    """
+    detail = await find_sae(ctx, slug)
+    if detail is not None and detail.config.get("training_key") != training_key:
+        raise Conflict(f"The SAE {slug} exists and was trained with other settings. Choose another name (--name).")
+    return detail
+
+
 def _train(
     ctx: JobContext,
     plans: Sequence[TrainingPlan],
     keys: dict[str, str],
     inputs: PreparedInputs,
+    *,
     names: Sequence[str],
     track: Sequence[str],
     feature_shards: int,

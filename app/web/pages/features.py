@@ -52,6 +52,15 @@ class TriedLine:
     runs: tuple[token_text.Run, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The reader's own lines: `text` as it was sent, and its lines as the feature sees them, or the error."""
+
+    text: str = ""
+    lines: tuple[TriedLine, ...] = ()
+    error: UserError | None = None
+
+
 @router.get("/saes/{sae}/features/random")
 async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
     """Redirect to a random feature of the index."""
@@ -90,7 +99,7 @@ async def feature(
     form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
     context["panel"] = await label_panel(session, detail.labels, form)
     if text:
-        context |= await _try_lines(session, inference, sae, detail, text)
+        context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
 
 
@@ -107,11 +116,10 @@ async def try_texts(
     """Show a feature's activations on the reader's own lines; for htmx only these."""
     detail = await _detail(session, sae, index)
     tried = await _try_lines(session, inference, sae, detail, text)
-    error: UserError | None = tried["tried_error"]
-    status = error.status if error else 200
+    status = tried.error.status if tried.error else 200
     if wants_fragment(request):
-        return render(request, "features/_tried.html", {"sae": sae, "detail": detail, **tried}, status=status)
-    context = await _page(session, sae, detail) | tried
+        return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
+    context = await _page(session, sae, detail) | {"tried": tried}
     context["panel"] = await label_panel(session, detail.labels, LabelForm.of(actor, detail.labels))
     return render(request, "features/page.html", context, status=status)
 
@@ -142,16 +150,15 @@ async def drawn(
 
 async def _try_lines(
     session: AsyncSession, inference: InferenceClient, sae: SaeDetail, detail: FeatureDetail, text: str
-) -> dict[str, Any]:
+) -> Tried:
     """Return the reader's lines shaded by the feature, or the error."""
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    context: dict[str, Any] = {"texts": text, "tried": None, "tried_error": None}
     try:
         tried = await service.try_texts(session, inference, sae, detail.index, lines)
     except UserError as error:
-        return {**context, "tried_error": error}
-    scale = max(detail.max, *(text.peak for text in tried))
-    return {**context, "tried": [TriedLine(text, _shade(text, scale)) for text in tried]}
+        return Tried(text, error=error)
+    scale = max(detail.max, *(line.peak for line in tried))
+    return Tried(text, tuple(TriedLine(line, _shade(line, scale)) for line in tried))
 
 
 def _shade(tried: TriedText, scale: float) -> tuple[token_text.Run, ...]:
@@ -193,9 +200,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "index": index,
         "detail": detail,
         "view": view,
-        "tried": None,
-        "tried_error": None,
-        "texts": "",
+        "tried": Tried(),
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
     }
