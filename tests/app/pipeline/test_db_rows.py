@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.pipeline.db_rows import _lists, unpadded
+from app.pipeline.db_rows import _rows_of_list, unpadded
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 
 
@@ -11,7 +11,7 @@ def test_lists_end_where_the_padding_of_their_ids_starts() -> None:
         "values": np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]]),
         "ids": np.array([[4, 7, -1], [-1, -1, -1], [1, 2, 3]]),
     }
-    assert {name: list(rows) for name, rows in _lists(arrays, "ids").items()} == {
+    assert {name: list(rows) for name, rows in _rows_of_list(arrays, "ids").items()} == {
         "values": [[0.5, 0.25], [], [3.0, 2.0, 1.0]],
         "ids": [[4, 7], [], [1, 2, 3]],
     }
