@@ -42,7 +42,9 @@ _ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+# First Chromium without windows: the same engine, and the browser tests take about half the time.
 _PLACES = (
+    "chromium-headless-shell",
     "chromium",
     "chromium-browser",
     "google-chrome",
@@ -62,7 +64,7 @@ async def shared_browser() -> AsyncIterator[Browser]:
     """One Chromium for the whole session."""
     executable = chromium()
     if executable is None:
-        pytest.skip("no Chromium: install Debian's chromium, or name one in SEESAE_TEST_CHROMIUM")
+        pytest.skip("no Chromium: install Debian's chromium-headless-shell, or name one in SEESAE_TEST_CHROMIUM")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
         yield browser
