@@ -5,7 +5,7 @@
     ├── CorpusError        text that cannot be read or holds too little
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
-    └── TrainingDiverged   a loss that is no longer a number
+    └── TrainingDiverged   a loss that is not finite
 
 Each message is one line: what is wrong, and what to do. The command line prints it and exits with 1.
 """

@@ -58,7 +58,7 @@ def _assists_another() -> bool:
     """True for each process that torchrun started but the first. A scheduler may set RANK for one process alone.
 
     Raises:
-        UserError: these variables of the environment are no numbers.
+        UserError: these variables of the environment are not numbers.
     """
     try:
         return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0

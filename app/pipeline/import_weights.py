@@ -47,7 +47,7 @@ class ReadCheckpoint:
     origin: dict[str, Any]
     """Source, format, revision and hashes of the files, which are kept with the SAE."""
     notes: list[str]
-    """What the conversion did and how the SAE is used here, one sentence each."""
+    """Sentences on what the conversion did, and on how the SAE is used here."""
 
     @property
     def sae(self) -> SAE:

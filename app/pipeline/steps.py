@@ -48,7 +48,7 @@ async def train_saes(
 
     Raises:
         Conflict: a slug belongs to an SAE with another training key.
-        TrainingDiverged: a loss is no longer a number; the last good checkpoints are kept.
+        TrainingDiverged: a loss is not finite; the last good checkpoints are kept.
     """
     keys = {plan.slug: plan.key(inputs) for plan in plans}
     async with run.stage("train", record=True) as progress:

@@ -1,4 +1,4 @@
-"""Who acts. While there are no accounts, a person is a name."""
+"""The actor of a request. While there are no accounts, a person is a name."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ def train(
     Raises:
         SAEError: the config is not valid, or the activations are not numbers.
         CheckpointError: the folder holds another run, or no checkpoint there can be read.
-        TrainingDiverged: the loss is no longer a number; the last good checkpoint is kept.
+        TrainingDiverged: the loss is not finite; the last good checkpoint is kept.
         ArtifactError: the disk is full.
     """
     (sae,) = train_together(

@@ -71,9 +71,9 @@ class Links(Protocol):
     json: str | None
     probe: str | None
     origin: str
-    """What is known of the SAE: where it and its text are from."""
+    """The section of the SAE's page that says where it and its text are from."""
     lacking: str
-    """What an import's export did not hold."""
+    """The section of the SAE's page that says what an import lacks."""
 
     def feature(self, number: int) -> str | None:
         """Return the address of another feature."""

@@ -1,7 +1,6 @@
 """The command line: statuses, messages, and what goes to which stream."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,21 +11,9 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.cli.run_display import stderr_console
-from app.settings import get_settings
 from tests.tiny import CORPUS_FILE, tiny_model
 
 RUNNER = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("SEESAE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SEESAE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SEESAE_DEVICE", "cpu")
-    monkeypatch.setenv("COLUMNS", "200")
-    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,10 @@ import pytest
 from app.cli.exchange import OF_FEATURES, Writable
 from app.db import libpq_url
 from app.pipeline.import_sae import Format
-from app.settings import get_settings
 from sae_core.checkpoints import FORMATS, save_sae
 from tests.app.cli.test_cli import plain, seesae
 from tests.core.checkpoints.hub_server import Hub, serve
 from tests.tiny import CORPUS_FILE, tiny_model
-
-
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("SEESAE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("SEESAE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SEESAE_DEVICE", "cpu")
-    monkeypatch.setenv("COLUMNS", "200")
-    get_settings.cache_clear()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_config_names_options_as_the_command_does(content: str, words: str, tm
     assert words in sentence(result.stderr)
 
 
-def test_a_rank_that_is_no_number_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_is_not_a_number_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "first")
     result = seesae("train", *WHAT)
