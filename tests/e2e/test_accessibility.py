@@ -168,6 +168,7 @@ async def test_switching_off_single_keys_applies_to_all_tabs(page: Page, context
     await page.keyboard.press("?")
     await page.get_by_label("Single keys work").uncheck()
     await page.keyboard.press("Escape")
+    await other.wait_for_function("localStorage.getItem('keys') === 'off'")  # tabs are processes: it takes a moment
     for tab in (page, other):
         for key in ("l", "j", "]", "?"):
             await tab.keyboard.press(key)
@@ -180,6 +181,7 @@ async def test_switching_off_single_keys_applies_to_all_tabs(page: Page, context
     await expect(page.get_by_label("Single keys work")).not_to_be_checked()
     await page.get_by_label("Single keys work").check()
     await page.keyboard.press("Escape")
+    await other.wait_for_function("localStorage.getItem('keys') !== 'off'")
     await other.keyboard.press("l")
     await expect(other.locator("#explanation")).to_be_focused()
 
