@@ -5,6 +5,7 @@ a module that writes, or needs other rows, is marked `own_database`: it gets a n
 """
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -52,6 +53,8 @@ TESTS = Path(__file__).parent
 TEMPLATE = "template_seesae"
 READER = "reader"
 """A role whose transactions are read-only, for databases that tests share."""
+ROOM_IN_MEMORY = 4 * 2**30
+"""Bytes that must be free in memory before databases are kept there; a container's default, 64 MB, is too little."""
 _numbers = count(1)
 
 
@@ -172,8 +175,11 @@ def home() -> Iterator[Path]:
 @contextmanager
 def temporary_home() -> Iterator[Path]:
     """Not pytest's `tmp_path`: its path may be too long for a socket, and for root each start of pytest closes it again
-    to the OS user that Postgres then runs as."""
-    with TemporaryDirectory(prefix="seesae-") as folder:
+    to the OS user that Postgres then runs as. In memory if there is room: a new database, some 300 files, was made there
+    in 9 ms, on a virtual disk in 100 to 400."""
+    memory = Path("/dev/shm")
+    in_memory = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY
+    with TemporaryDirectory(prefix="seesae-", dir=memory if in_memory else None) as folder:
         yield Path(folder)
 
 
