@@ -37,6 +37,7 @@ SLOW = (
     "core/statistics/test_map.py",
     "core/test_parallel.py",
     "core/training/test_gpu_step.py",
+    "core/training/test_learning.py",
     "e2e/",
     "test_wheel.py",
 )
@@ -175,8 +176,8 @@ def home() -> Iterator[Path]:
 @contextmanager
 def temporary_home() -> Iterator[Path]:
     """Not pytest's `tmp_path`: its path may be too long for a socket, and for root each start of pytest closes it again
-    to the OS user that Postgres then runs as. In memory if there is room: a new database, some 300 files, was made there
-    in 9 ms, on a virtual disk in 100 to 400."""
+    to the OS user that Postgres then runs as. In memory if there is room: making a database (some 300 files) took 9 ms
+    there, and 100 to 400 on a virtual disk."""
     memory = Path("/dev/shm")
     in_memory = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_IN_MEMORY
     with TemporaryDirectory(prefix="seesae-", dir=memory if in_memory else None) as folder:

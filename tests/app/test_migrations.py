@@ -63,6 +63,7 @@ def test_the_newest_file_is_the_newest_revision() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == head()
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
     command = [sys.executable, "-c", "import sys; from app.schema import upgrade; upgrade(sys.argv[1])"]
     together = [subprocess.Popen([*command, empty_database_url], stderr=subprocess.PIPE) for _ in range(3)]

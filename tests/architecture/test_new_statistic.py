@@ -97,6 +97,7 @@ def changed(project: Path) -> set[str]:
     return {str(path) for path in files} - same
 
 
+@pytest.mark.slow
 async def test_a_new_statistic_needs_only_the_places_that_docs_name(
     copy: Path, engine: AsyncEngine, database_url: str, tmp_path: Path
 ) -> None:

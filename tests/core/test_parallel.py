@@ -18,7 +18,7 @@ from sae_core.saes import ARCHITECTURES
 from sae_core.training import TrainingConfig, clock, loop, train
 from sae_core.training.curves import read_curves
 from sae_core.training.state import saved_steps
-from tests.core.training.test_loop import Synthetic
+from tests.core.training.synthetic import Synthetic
 
 FORK = multiprocessing.get_context("fork")
 """The parent has loaded torch already."""

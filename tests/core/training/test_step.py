@@ -1,0 +1,29 @@
+from itertools import islice
+
+import pytest
+import torch
+
+from sae_core.saes import ARCHITECTURES
+from sae_core.training import train
+from sae_core.training.state import TrainingState
+from sae_core.training.step import take_step
+from tests.core.training.synthetic import D_IN, OPTIONS, Synthetic, small
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_decoder_rows_keep_unit_norm_at_every_step(tmp_path, architecture):
+    config = small(architecture=architecture, options=OPTIONS.get(architecture, {})).resolved()
+    state = TrainingState.create(config, D_IN, tmp_path, torch.device("cpu"))
+    state.sae.initialise(Synthetic().x, seed=0)
+    for batch in islice(Synthetic().batches(128, seed=0), 20):
+        take_step(state, batch)
+        torch.testing.assert_close(state.sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
+
+
+def test_accumulated_parts_give_the_same_weights_as_the_whole_batch(tmp_path):
+    parts = {}
+    for accumulate in (1, 4):
+        config = small(architecture="topk", accumulate=accumulate, samples=128 * 20, dead_after=10**6)
+        parts[accumulate] = train(config, Synthetic(), tmp_path / str(accumulate), device="cpu")
+    torch.testing.assert_close(parts[4].W_dec, parts[1].W_dec, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts[4].b_dec, parts[1].b_dec, rtol=1e-4, atol=1e-5)
