@@ -10,8 +10,9 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
-# Slow tests first, and the tests of one file in one process, because they share what takes long to make.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# Slow tests first, and the tests of one file in one process, because they share what takes long to make. Each process
+# has a core, so PyTorch gets one thread; and keeps compiled tests, which take 3 s of each start to compile again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: setup demo test test-quick lint check bench bench-curves bench-peers bench-gpu screenshots clean

@@ -4,6 +4,7 @@ A module marked `read_only` shares one database, and its tests connect to it as 
 a module that writes, or needs other rows, is marked `own_database`: it gets a new one, like tests of all other modules.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -94,9 +95,12 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
-    """A new database with all tables and no rows; for a test that only reads, the database of its module."""
+    """A new database with all tables, and no rows but those of `made` for a test that asks for it; for a test that only
+    reads, the database of its module."""
     if only_reads(request):
         yield as_reader(request.getfixturevalue("module_database_url"))
+    elif "made" in request.fixturenames:
+        yield from create_database(postgres_url, template=request.getfixturevalue("made_template")[0])
     else:
         yield from create_database(postgres_url)
 
@@ -145,7 +149,9 @@ async def session(sessionmaker: async_sessionmaker[AsyncSession]) -> AsyncIterat
 @pytest.fixture
 def made(request: pytest.FixtureRequest) -> Synthetic:
     """A published SAE of made-up features."""
-    return request.getfixturevalue("module_made" if only_reads(request) else "own_made")
+    if only_reads(request):
+        return request.getfixturevalue("module_made")
+    return copy.deepcopy(request.getfixturevalue("made_template")[1])  # of a test that may change it
 
 
 @pytest.fixture(scope="session")
@@ -160,10 +166,14 @@ async def module_made(module_engine: AsyncEngine, made_options: dict[str, Any]) 
     return await make_sae(module_engine, **made_options)
 
 
-@pytest.fixture
-async def own_made(engine: AsyncEngine, made_options: dict[str, Any]) -> Synthetic:
-    """An SAE in the database of one test."""
-    return await make_sae(engine, **made_options)
+@pytest.fixture(scope="module")
+async def made_template(postgres_url: str, made_options: dict[str, Any]) -> AsyncIterator[tuple[str, Synthetic]]:
+    """The name of a database that holds `made`, and what it holds. A copy takes a tenth of the time."""
+    with contextmanager(create_database)(postgres_url) as url:
+        engine = create_engine(url)
+        made = await make_sae(engine, **made_options)
+        await engine.dispose()  # Postgres copies only a database to which nobody is connected
+        yield sqlalchemy_url(url).database, made
 
 
 @pytest.fixture
