@@ -148,6 +148,7 @@ def _match(
     stores: tuple[ActivationStore, ActivationStore] | None,
     progress: Progress,
 ) -> Matching:
+    """Match the features of two SAEs by their decoder directions, and by activity if there are stores."""
     W_dec_a, W_dec_b = (load_sae(ctx.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
     if W_dec_a.shape[1] != W_dec_b.shape[1]:
         raise Unprocessable(
@@ -177,28 +178,28 @@ def _stores(
     """Return the activations of both on the same text, or None and a sentence that says why and what to do."""
     if a.index is None or b.index is None:
         sae = a if a.index is None else b
-        return None, [_alone(f"{sae.slug} has no index", sae)]
+        return None, [_directions_only(f"{sae.slug} has no index", sae)]
     if a.index.sequence_set.id != b.index.sequence_set.id:
-        return None, [_alone("the two are indexed on different text", b)]
+        return None, [_directions_only("the two are indexed on different text", b)]
     for sae in (a, b):
         if not _store(ctx, sae).exists():
-            return None, [_alone(f"the activations of {sae.slug} are not on this machine", sae)]
+            return None, [_directions_only(f"the activations of {sae.slug} are not on this machine", sae)]
     return (ActivationStore.open(_store(ctx, a)), ActivationStore.open(_store(ctx, b))), []
 
 
-def _alone(why: str, sae: SaeDetail) -> str:
+def _directions_only(why: str, sae: SaeDetail) -> str:
     return (
-        f"Directions alone were compared, not activity: {why}. "
+        f"Only directions were compared, not activity: {why}. "
         f"Index it on the text of the other, seesae index {sae.slug} --corpus …, and compare again."
     )
 
 
 def summary_of(own: Counterparts, tokens: int) -> dict[str, Any]:
-    """Counts and histograms of what one SAE's features have in the other.
+    """Return counts and histograms of the counterparts that one SAE's features have in the other.
 
     Args:
-        own: of each feature.
-        tokens: that activity was compared on; 0 where directions alone were.
+        own: counterparts of each feature.
+        tokens: tokens on which activity was compared; 0 if only directions were.
     """
     either = own.near_matched | own.coactive_matched
     alive = own.count > 0 if tokens else np.ones(len(either), bool)
@@ -221,8 +222,8 @@ def summary_of(own: Counterparts, tokens: int) -> dict[str, Any]:
 
 def _histogram(values: NDArray[np.float32], matched: NDArray[np.bool_]) -> dict[str, list[int]]:
     """Count features by the value of their best partner, one-to-one matches apart; below 0 counts as 0."""
-    place = np.minimum((values.clip(0, 1) * BINS).astype(np.int64), BINS - 1)
+    bins = np.minimum((values.clip(0, 1) * BINS).astype(np.int64), BINS - 1)
     return {
-        "matched": np.bincount(place[matched], minlength=BINS).tolist(),
-        "others": np.bincount(place[~matched], minlength=BINS).tolist(),
+        "matched": np.bincount(bins[matched], minlength=BINS).tolist(),
+        "others": np.bincount(bins[~matched], minlength=BINS).tolist(),
     }

@@ -117,7 +117,7 @@ class ComparisonView:
     tokens: int
     """Counted tokens on which activity was compared; 0 if only directions were."""
     this: Mapping[str, Any]
-    """Counts and histograms of the features of `this`, as `app.pipeline.compare` makes them."""
+    """Counts and histograms of the features of `this`, as `app.pipeline.comparison` counts them."""
     other: Mapping[str, Any]
     provenance: Mapping[str, Any]
     created_at: datetime

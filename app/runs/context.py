@@ -108,11 +108,7 @@ class RunContext:
         self._raise_if_interrupted()
         before = self._stages[name]
         progress = StageProgress(self, name, before.seconds, record=record)
-        self._change(
-            name,
-            state="running",
-            started_at=before.started_at or datetime.now(UTC),
-        )
+        self._change(name, state="running", started_at=before.started_at or datetime.now(UTC))
         await self._write()
         try:
             yield progress
@@ -181,10 +177,10 @@ class RunContext:
             if self._listener is not None:
                 self._listener.show(stages)
             async with self.sessions.begin() as session:
-                wanted = await runs.update_progress(session, self.run_id, stages)
+                still_running = await runs.update_progress(session, self.run_id, stages)
                 if points:
                     await runs.append_metrics(session, self.run_id, points)
-        if not wanted:
+        if not still_running:
             self._cancelled = True
             self._interrupted.set()
 

@@ -40,9 +40,9 @@ class FeatureCounts:
     def empty(cls, sae: SAE) -> Self:
         """Return counts over no tokens. Memory does not grow with tokens: the pairs are fixed here."""
         near = near_decoders(sae.W_dec)
-        feature, place = np.nonzero((near.ids >= 0) & (near.cosine >= SPLITTING_COSINE))
+        feature, neighbour = np.nonzero((near.ids >= 0) & (near.cosine >= SPLITTING_COSINE))
         device = sae.W_dec.device
-        pairs = torch.from_numpy(np.stack([feature, near.ids[feature, place].astype(np.int64)])).to(device)
+        pairs = torch.from_numpy(np.stack([feature, near.ids[feature, neighbour].astype(np.int64)])).to(device)
         active = torch.zeros(sae.d_sae, dtype=torch.int64, device=device)
         joint = torch.zeros(pairs.shape[1], dtype=torch.int64, device=device)
         return cls(near.cosine[:, 0], pairs, active, joint)
@@ -70,12 +70,13 @@ def dense(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
 
 
 def splitting_candidates(counts: FeatureCounts) -> Bool[np.ndarray, " d_sae"]:
-    """Feature i is active mostly where a more frequent feature j of similar direction is, but not the other way round.
+    """Return a mask of the features that are active mostly where a more frequent one of similar direction is.
 
-    For one of i's ten nearest decoder rows j: cos(i, j) ≥ 0.3, P(j | i) ≥ ½, count(j) ≥ 2 count(i), which is
-    P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits off (Bricken et al. 2023).
-    They are candidates only: a person has to look. A pair that is never active together is not among them, because rare
-    features that are unrelated look alike that way. Nor is one with a dense j, which is active with everything.
+    Feature i is one if for a feature j among its ten nearest decoder rows cos(i, j) ≥ 0.3, P(j | i) ≥ ½, and
+    count(j) ≥ 2 count(i), which is P(i | j) ≤ ½ P(j | i). Such an i is a part of j's meaning that the dictionary splits
+    off (Bricken et al. 2023). They are candidates only: a person has to look. A pair that is never active together is
+    not among them, because rare features that are unrelated look alike that way. Nor is one with a dense j, which is
+    active with everything.
     """
     feature, near = counts.pairs
     own, others = counts.active[feature], counts.active[near]

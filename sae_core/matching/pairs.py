@@ -122,18 +122,14 @@ class Activity:
         """
         covered = np.zeros(self.a.d_sae, np.int64)
         for positions in self._chunks():
-            parts, own = (store.block_on(0, store.d_sae, positions) for store in (self.b, self.a))
-            whole = parent[parts.row].astype(np.int64)
-            is_part = whole >= 0
+            own, parts = (store.block_on(0, store.d_sae, positions) for store in (self.a, self.b))
             # Feature and position become one number, ascending as a block is, so that sets can be compared.
-            wanted = np.unique(whole[is_part] * len(positions) + parts.position[is_part] - positions.start)
-            have = (
-                own.row.astype(np.int64) * len(positions) + own.position - positions.start
-            )  # ascending, as a block is
-            place = np.searchsorted(have, wanted)
-            hit = place < len(have)
-            hit[hit] = have[place[hit]] == wanted[hit]
-            covered += np.bincount(wanted[hit] // len(positions), minlength=self.a.d_sae)
+            own_keys = own.row.astype(np.int64) * len(positions) + own.position - positions.start
+            parents = parent[parts.row].astype(np.int64)
+            is_part = parents >= 0
+            part_keys = np.unique(parents[is_part] * len(positions) + parts.position[is_part] - positions.start)
+            shared = np.intersect1d(own_keys, part_keys, assume_unique=True)
+            covered += np.bincount(shared // len(positions), minlength=self.a.d_sae)
         return covered
 
     def _count(self, start: int, stop: int, progress: Progress) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

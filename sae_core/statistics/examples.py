@@ -25,7 +25,7 @@ class _SequenceRuns:
 
     indptr: Indices
     """[runs + 1] bounds of the runs."""
-    of: NDArray[np.int32]
+    run: NDArray[np.int32]
     """[non-zeros] the run of each."""
     sequence: NDArray[np.int32]
     """[non-zeros] the sequence of each."""
@@ -92,27 +92,30 @@ def _draw(
     sequence[exists] = runs.sequence[candidates[exists]]
     feature = np.arange(block.n_features)
     picks: list[tuple[Indices, int, int]] = []
-    for turn in range(EXAMPLES_PER_BAND):
+    for round_ in range(EXAMPLES_PER_BAND):
         for band in range(BANDS, 0, -1):
             first_left = (sequence[:, band - 1] != NONE).argmax(axis=1)
             drawn = sequence[feature, band - 1, first_left]
-            picks.append((candidates[feature, band - 1, first_left][drawn != NONE], band, turn))
+            picks.append((candidates[feature, band - 1, first_left][drawn != NONE], band, round_))
             np.putmask(sequence, sequence == drawn[:, None, None], NONE)
     sizes = [len(index) for index, _, _ in picks]
     return (
         np.concatenate([index for index, _, _ in picks]),
         np.repeat(np.array([band for _, band, _ in picks], np.int8), sizes),
-        np.repeat(np.array([turn for _, _, turn in picks], np.int16), sizes),
+        np.repeat(np.array([round_ for _, _, round_ in picks], np.int16), sizes),
     )
 
 
 def _candidates(block: FeatureBlock, runs: _SequenceRuns, rank: Indices, seed: int) -> Indices:
-    """[features, bands, 25] the first activations of each shuffled band, one per sequence, by index; then `NONE`."""
+    """Return [features, bands, 25] the first activations of each shuffled band, by index; then `NONE`.
+
+    There is one per sequence.
+    """
     count = block.count[block.row]
     band = band_of(rank - block.indptr[block.row], count) - 1
     key = draw_keys(seed, block.start + block.row.astype(np.uint64), block.position)
     # Of a run's activations in one band, only the first in the shuffle can be drawn.
-    code = runs.of.astype(np.int64) * BANDS + band
+    code = runs.run.astype(np.int64) * BANDS + band
     first = np.full(len(runs.indptr) * BANDS, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(first, code, key)
     index = np.flatnonzero(first[code] == key)
@@ -132,10 +135,10 @@ def draw_keys(seed: int, feature: NDArray[np.uint64], position: NDArray[np.int32
     The random bits are SplitMix64's (Steele, Lea and Flood 2014) of seed, feature and position, so that any part of
     the store draws the same, in any order.
     """
-    place = position.astype(np.uint64)
+    token = position.astype(np.uint64)
     with np.errstate(over="ignore"):
-        random = _split_mix(_split_mix(np.uint64(seed) + _split_mix(feature)) + place)
-    return (random & np.uint64(0xFFFFFFFF00000000)) | place
+        random = _split_mix(_split_mix(np.uint64(seed) + _split_mix(feature)) + token)
+    return (random & np.uint64(0xFFFFFFFF00000000)) | token
 
 
 def _split_mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -154,7 +157,7 @@ def _gather(
     length: int,
 ) -> Examples:
     """Join the chosen activations with all others of their runs."""
-    run = runs.of[chosen]
+    run = runs.run[chosen]
     sizes = np.diff(runs.indptr)[run]
     entries = segments.gather_ranges(runs.indptr[run], sizes)
     return Examples(

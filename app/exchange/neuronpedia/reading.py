@@ -183,7 +183,7 @@ def read_export(source: str, spool: Spool, progress: Progress, *, model: str | N
     if hook is not None:
         info = replace(info, hook=hook)
     _check_names(info)
-    return replace(info, remarks=tuple(_remarks(info.tokens, left_out, spool.strays())))
+    return replace(info, remarks=tuple(_remarks(info.tokens, left_out, spool.count_strays())))
 
 
 def _read_release(export: Export) -> Release:

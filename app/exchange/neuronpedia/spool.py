@@ -132,13 +132,13 @@ class Spool:
 
     def add_example(self, feature: int, activation: Activation) -> bool:
         """Add an example; return False if the feature is not active on its token, and leave the example out."""
-        positions = [place for place, value in enumerate(activation.values) if value > 0]
+        positions = [position for position, value in enumerate(activation.values) if value > 0]
         if not positions:
             return False
         position = _own_token(activation, positions)
         if position is None:
             return False
-        values = array("d", [activation.values[place] for place in positions])
+        values = array("d", [activation.values[index] for index in positions])
         self._database.execute(
             "INSERT INTO example VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -202,7 +202,7 @@ class Spool:
             for low, high, sequence, position, activation, positions, values in rows
         ]
 
-    def strays(self) -> int:
+    def count_strays(self) -> int:
         """Return the number of examples and explanations whose feature is missing."""
         count = "SELECT count(*) FROM {} WHERE feature NOT IN (SELECT number FROM feature)"
         return sum(self._database.execute(count.format(table)).fetchone()[0] for table in ("example", "explanation"))
@@ -228,4 +228,4 @@ def _own_token(activation: Activation, active: Sequence[int]) -> int | None:
     if activation.is_top or activation.low is None or activation.high is None:
         return values.index(max(values))
     low, high = activation.low - _ROUNDING, activation.high + _ROUNDING
-    return next((place for place in active if low <= values[place] <= high), None)
+    return next((position for position in active if low <= values[position] <= high), None)

@@ -124,7 +124,7 @@ async def test_directions_alone_are_compared_without_activations_on_the_same_tex
     done = await run_to_end(trained, "compare", BOTH)
     assert done.result is not None
     (note,) = done.result["notes"]
-    assert "Directions alone" in note
+    assert "Only directions" in note
     assert "seesae index" in note
     found = await compared(trained)
     assert found is not None

@@ -166,7 +166,7 @@ async def test_more_of_a_list_comes_as_rows(
 async def test_a_comparison_of_directions_alone_says_so(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     await make_pair(engine, activity=False)
     page = await get(client, **BOTH)
-    assert "Directions alone were compared" in said(page)
+    assert "Only directions were compared" in said(page)
     assert f"seesae compare {NARROW} {WIDE}" in said(page)  # both are indexed on the same text
     assert len(page.all("figure", cls="chart")) == 1
     assert "correlation" not in page.one("p", cls="lead").text
