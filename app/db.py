@@ -1,18 +1,23 @@
 """Connections to the database."""
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import quote, urlencode
 
 import psycopg
 from fastapi import Request
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from app.errors import Unavailable, UserError
+
+DRIVER = "postgresql+psycopg://"
+"""URL of every engine: where the database is goes to psycopg directly, so that libpq alone reads users' URLs."""
 
 CONNECT_TIMEOUT = 5
 LOCK_TIMEOUT = 5
@@ -20,36 +25,55 @@ IDLE_TIMEOUT = 60
 """Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
 
 
-def sqlalchemy_url(database_url: str) -> URL:
-    """Return `database_url` (`postgres://`, `postgresql://`, with or without a driver) for SQLAlchemy with psycopg.
+_URL_FORM = (
+    "write it as postgresql://user:password@host:5432/database, and a special character in one of these parts as its "
+    "code: @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25, a space as %20"
+)
+
+
+def connection_params(database_url: str) -> dict[str, str]:
+    """Return what a URL (`postgres://`, `postgresql://`, with or without a driver) says, under libpq's names.
 
     Raises:
-        UserError: it is not the URL of a Postgres. The message does not quote it, because it may hold a password.
+        UserError: it is not the URL of a Postgres, or leaves open where its password ends. The message quotes no part
+            of it: a part of a password may stand in any.
     """
+    scheme, _, address = database_url.partition("://")
+    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
+    is_clear = "#" not in address and address.count("@") == authority.count("@") <= 1
     try:
-        url = make_url(database_url)
-    except (ArgumentError, ValueError):
-        raise UserError(
-            "SEESAE_DATABASE_URL is not a URL: write it as postgresql://user:password@host:5432/database."
-        ) from None
-    if url.get_backend_name() not in ("postgres", "postgresql"):
-        raise UserError(
-            f"SEESAE_DATABASE_URL names {url.get_backend_name()}, and SeeSAE needs Postgres: "
-            "write it as postgresql://user:password@host:5432/database."
-        )
-    return url.set(drivername="postgresql+psycopg")
+        params = conninfo_to_dict(f"postgresql://{address}")
+    except (psycopg.Error, UnicodeError):
+        params = {}
+    ports = str(params.get("port", "")).replace(",", "")
+    if not (scheme.partition("+")[0] in ("postgres", "postgresql") and is_clear and params) or re.search(r"\D", ports):
+        raise UserError(f"SEESAE_DATABASE_URL is not the URL of a Postgres: {_URL_FORM}.")
+    return {name: str(value) for name, value in params.items()}
 
 
-def libpq_url(database_url: str) -> str:
-    """Return `database_url` in the form that psycopg itself, `pg_dump` and `pg_restore` take."""
-    return sqlalchemy_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+def libpq_url(database_url: str, **changes: str) -> str:
+    """Return `database_url` as libpq takes it, everything escaped; `changes` replace its parts, by libpq's names."""
+    return url_of({**connection_params(database_url), **changes})
+
+
+def url_of(params: Mapping[str, str]) -> str:
+    """Return the URL of these parameters, under libpq's names."""
+    user, database = (quote(params.get(name, ""), safe="") for name in ("user", "dbname"))
+    rest = {name: value for name, value in params.items() if name not in ("user", "dbname")}
+    return f"postgresql://{user}{'@' if user else ''}/{database}?{urlencode(rest, quote_via=quote, safe='')}"
+
+
+def address_of(params: Mapping[str, str]) -> str:
+    """Return where a database is, for messages: neither its user nor its password."""
+    host, port = params.get("host") or params.get("hostaddr", "localhost"), params.get("port", "5432")
+    return f"{host}:{port}/{params.get('dbname', '')}"
 
 
 def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) -> AsyncEngine:
     """Create an engine whose pool survives a restart of the database.
 
     Args:
-        database_url: as `sqlalchemy_url` takes it.
+        database_url: as `connection_params` takes it.
         statement_timeout: longest time of one statement, in seconds; None, for the worker, sets no limit.
     """
     settings = {
@@ -59,12 +83,13 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
         "jit": "off",  # compiling a query of many arrays takes longer than running it
     }
     return create_async_engine(
-        sqlalchemy_url(database_url),
+        DRIVER,
         pool_pre_ping=True,
         pool_timeout=10,
         json_serializer=partial(json.dumps, allow_nan=False),
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
+            **connection_params(database_url),
             "application_name": "seesae",
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         },

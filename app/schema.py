@@ -4,7 +4,7 @@ import psycopg
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.exc import ProgrammingError
 
-from app.db import libpq_url, sqlalchemy_url
+from app.db import DRIVER, connection_params, libpq_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
 
@@ -51,7 +51,7 @@ def upgrade(database_url: str) -> bool:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    engine = create_engine(sqlalchemy_url(database_url), poolclass=pool.NullPool)
+    engine = create_engine(DRIVER, connect_args=connection_params(database_url), poolclass=pool.NullPool)
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})

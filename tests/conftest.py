@@ -19,7 +19,7 @@ import pytest
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import create_engine, create_sessionmaker, libpq_url, sqlalchemy_url
+from app.db import connection_params, create_engine, create_sessionmaker, libpq_url
 from app.schema import upgrade
 from app.supervision.embedded_postgres import DATABASE, embedded_postgres
 from tests.factories import Synthetic, make_sae
@@ -173,7 +173,7 @@ async def made_template(postgres_url: str, made_options: dict[str, Any]) -> Asyn
         engine = create_engine(url)
         made = await make_sae(engine, **made_options)
         await engine.dispose()  # Postgres copies only a database to which nobody is connected
-        yield sqlalchemy_url(url).database, made
+        yield connection_params(url)["dbname"], made
 
 
 @pytest.fixture
@@ -205,8 +205,8 @@ def create_database(server: str, template: str = TEMPLATE) -> Iterator[str]:
 
 def as_reader(database_url: str) -> str:
     """Return `database_url` for a role that cannot write."""
-    return sqlalchemy_url(database_url).set(username=READER).render_as_string(hide_password=False)
+    return libpq_url(database_url, user=READER)
 
 
 def _named(server: str, database: str) -> str:
-    return sqlalchemy_url(server).set(database=database).render_as_string(hide_password=False)
+    return libpq_url(server, dbname=database)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.synthetic import SyntheticIndex
-from app.db import create_sessionmaker, libpq_url, sqlalchemy_url, transaction
+from app.db import create_sessionmaker, libpq_url, transaction
 from app.errors import UserError
 from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
 from app.queries.models import ModelRow, register_model
@@ -76,7 +76,7 @@ def check_disk(server: str, plan: Plan) -> None:
 def scratch_database(server: str, notify: Notify) -> Iterator[str]:
     """Create a database on the server, and drop it at the end; first drop those of killed benchmarks."""
     name = f"{_SCRATCH}{os.getpid()}"
-    url = sqlalchemy_url(server).set(database=name).render_as_string(hide_password=False)
+    url = libpq_url(server, dbname=name)
     with psycopg.connect(libpq_url(server), autocommit=True) as connection:
         _drop_left_over(connection)
         create = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"

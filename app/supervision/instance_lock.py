@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from app.errors import Conflict
+from app.supervision.file_locks import lock_file, open_lock_file
 
 _PATIENCE = 15.0
 """Seconds to wait for the children of a killed supervisor; `parent_watchdog` ends them."""
@@ -55,14 +56,14 @@ class InstanceLock:
 
         Raises:
             AlreadyRunning: a living supervisor holds it.
+            UserError: the home folder cannot be written, or its file system has no locks.
         """
-        home.mkdir(parents=True, exist_ok=True)
         path = home / "supervisor.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_lock_file(path)
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 holder = read_lock_info(home)

@@ -128,10 +128,20 @@ def _dequantise(file: Path, folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time do the work that `path` stands for."""
+    """Let one process at a time do the work that `path` stands for.
+
+    Raises:
+        ModelError: the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ModelError(
+                f"Files under {path.parent} cannot be locked ({error.strerror}), as on some network file systems: set "
+                "SEESAE_ARTIFACTS to a folder on a local disk, or mount this one with locks."
+            ) from error
         yield
 
 

@@ -6,30 +6,80 @@ import pytest
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 from httpx import ASGITransport, AsyncClient
+from hypothesis import example, given
+from hypothesis import strategies as st
+from psycopg.sql import SQL
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import create_engine, create_sessionmaker, get_session, libpq_url, sqlalchemy_url, transaction
+from app.db import (
+    connection_params,
+    create_engine,
+    create_sessionmaker,
+    get_session,
+    libpq_url,
+    transaction,
+    url_of,
+)
 from app.errors import Unavailable, UserError
 
 Sessions = async_sessionmaker[AsyncSession]
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
+HOSTILE = "aa@SECRET:/?#%41 '\"$(x)ü"
+"""A password of everything that has a meaning in a URL, a shell or a connection string."""
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])
 def test_every_form_of_a_postgres_url_is_accepted(scheme: str) -> None:
-    url = sqlalchemy_url(f"{scheme}://ada:p%40ss@db:5433/sae")
-    assert url.render_as_string(hide_password=False) == "postgresql+psycopg://ada:p%40ss@db:5433/sae"
+    params = connection_params(f"{scheme}://ada:p%40ss@db:5433/sae")
+    assert params == {"user": "ada", "password": "p@ss", "host": "db", "port": "5433", "dbname": "sae"}
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://ada:hunter2@db/sae", "sqlite:///x.db", "hunter2", "postgresql://a:b@h:port/d"]
+    "url",
+    [
+        "mysql://ada:hunter2@db/sae",
+        "sqlite:///x.db",
+        "hunter2",
+        "postgresql://",
+        "postgresql://a:b@h:port/d",
+        "postgresql://ada:hunter2/sae",  # the @ and the host are missing
+        "postgresql://ada:x@hunter2@db/sae",
+        "postgresql://ada:x@hunter2/y@db/sae",
+        "postgresql://ada:x/hunter2@db/sae",
+        "postgresql://ada:x?hunter2@db/sae",
+        "postgresql://ada:x#hunter2@db/sae",
+        "postgresql://ada:x%hunter2@db/sae",
+        "postgresql://ada:x hunter2@db/sae",
+        "postgresql://db/sae?hunter2=x",
+    ],
 )
 def test_other_urls_are_refused_without_showing_the_password(url: str) -> None:
-    with pytest.raises(UserError, match="postgresql://user:password@host:5432/database") as caught:
-        sqlalchemy_url(url)
+    with pytest.raises(UserError, match=r"postgresql://user:password@host:5432/database.*@ as %40") as caught:
+        connection_params(url)
     assert "hunter2" not in str(caught.value)
+
+
+@given(password=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), host=st.text("a/,:@ %+é"))
+@example(password=HOSTILE, host="/home/a b")
+def test_a_url_says_the_same_after_it_was_written(password: str, host: str) -> None:
+    params = {"user": "a:b@c d", "password": password, "host": host, "port": "5432", "dbname": "x/y?z #"}
+    params = {name: value for name, value in params.items() if value}
+    assert connection_params(url_of(params)) == params
+    assert connection_params(libpq_url(url_of(params), dbname="other")) == {**params, "dbname": "other"}
+
+
+async def test_a_hostile_password_opens_its_database_and_no_message_shows_it(database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
+        connection.execute(SQL("CREATE ROLE hostile LOGIN SUPERUSER PASSWORD {}").format(HOSTILE))
+    url = libpq_url(database_url, user="hostile", password=HOSTILE)
+    engine = create_engine(url)
+    assert await count_corpora(create_sessionmaker(engine)) == 0
+    assert "SECRET" not in repr(engine)
+    await engine.dispose()
 
 
 async def count_corpora(sessionmaker: Sessions) -> int:

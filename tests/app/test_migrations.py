@@ -14,7 +14,7 @@ from procrastinate import PsycopgConnector
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_sessionmaker, libpq_url, sqlalchemy_url, transaction
+from app.db import create_sessionmaker, libpq_url, transaction
 from app.errors import UserError
 from app.paths import MIGRATIONS
 from app.pipeline.stages import COMPARISON, INDEXING
@@ -83,7 +83,7 @@ def test_a_newer_database_is_refused(database_url: str) -> None:
 def test_a_missing_privilege_is_named(empty_database_url: str) -> None:
     with psycopg.connect(libpq_url(empty_database_url), autocommit=True) as connection:
         connection.execute("CREATE ROLE visitor LOGIN")
-    url = sqlalchemy_url(empty_database_url).set(username="visitor").render_as_string(hide_password=False)
+    url = libpq_url(empty_database_url, user="visitor")
     with pytest.raises(UserError, match="GRANT CREATE"):
         upgrade(url)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,47 @@ def test_a_folder_with_other_files_is_left_as_it_is(fresh_home: Path) -> None:
     assert (fresh_home / "postgres" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("x$(touch PWNED)y `touch PWNED` 'a' \"b\" & ; | % %41 + ?#@:é\\\\", id="in-its-folder"),
+        pytest.param("a,b", id="comma"),
+        pytest.param("long " + 120 * "x", id="too-long"),
+    ],
+)
+def test_any_path_of_a_home_starts_without_a_shell_and_lets_nobody_else_in(fresh_home: Path, name: str) -> None:
+    home = fresh_home / name
+    with embedded_postgres(home) as url:
+        (found,) = execute(url, "SELECT current_database(), current_setting('unix_socket_directories')")
+        sockets = Path(str(found[1]).strip('"').replace('""', '"'))
+        mode = sockets.stat().st_mode
+        assert stat.S_IMODE(mode) == 0o700
+        assert postmaster(home)
+        with owner(home) as (_, theirs):  # another process
+            assert theirs == url
+    assert postmaster(home) is None
+    assert not list(fresh_home.rglob("PWNED")) and not Path("PWNED").exists()
+
+
+def test_folders_above_the_data_are_not_opened_for_reading(fresh_home: Path) -> None:
+    home = fresh_home / "private" / "home"
+    home.parent.mkdir(mode=0o700)
+    with embedded_postgres(home):
+        assert not stat.S_IMODE(home.parent.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWOTH)
+
+
+def test_a_path_with_a_line_break_is_refused(fresh_home: Path) -> None:
+    with pytest.raises(UserError, match="line break"), embedded_postgres(fresh_home / "a\nb"):
+        pass
+
+
+def test_a_database_that_cannot_be_created_leaves_no_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.supervision.embedded_postgres.DATABASE", "not a name")
+    with pytest.raises(psycopg.errors.SyntaxError), embedded_postgres(home):
+        pass
+    assert postmaster(home) is None
+
+
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(UserError, match="SEESAE_HOME"), embedded_postgres(tmp_path / "home"):
@@ -166,12 +208,12 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_given_database_is_used_as_it_is(database_url: str, tmp_path: Path) -> None:
     with database(tmp_path, database_url.replace("+psycopg", "")) as url:
-        assert url == database_url
+        assert url == libpq_url(database_url)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_database_out_of_reach_is_one_line_without_its_password() -> None:
-    with pytest.raises(UserError, match=r"ada.*@127.0.0.1:1/sae.*SEESAE_DATABASE_URL") as caught:
+    with pytest.raises(UserError, match=r"127.0.0.1:1/sae.*SEESAE_DATABASE_URL") as caught:
         check("postgresql://ada:hunter2@127.0.0.1:1/sae")
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
