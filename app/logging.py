@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import UserError
+from app.redaction import redact
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _QUOTABLE: tuple[type[BaseException], ...] = (SQLAlchemyError, OSError, ImportError, UserError)
@@ -99,11 +100,11 @@ def _relative_path(filename: str) -> str:
 
 
 def _without_messages(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Replace `exc_info` by its description, in our lines and in those of libraries."""
+    """Replace `exc_info` by its description, and take out secrets, in our lines and in those of libraries."""
     exc_info = event.pop("exc_info", None)
     if exc_info is True:
         exc_info = sys.exc_info()
     error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
         event.update(describe(error))
-    return event
+    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(
         default=None,
+        repr=False,  # it may hold a password, as may the next address
         description="Address of a Postgres 15 or newer, as postgresql://user:password@host/database. "
         "Without it, an embedded Postgres keeps its data under the home folder.",
     )
@@ -48,7 +49,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
     inference_url: str | None = Field(
-        default=None, description="Address of the inference process; seesae serve sets it for its own."
+        default=None, repr=False, description="Address of the inference process; seesae serve sets it for its own."
     )
     inference_secret: SecretStr | None = Field(
         default=None,
@@ -79,6 +80,15 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path) -> Path:
         """Make the path absolute, because child processes may run in another folder."""
         return path.expanduser().absolute()
+
+    @field_validator("inference_secret")
+    @classmethod
+    def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse what no HTTP header can hold, whose error would quote it."""
+        value = secret.get_secret_value() if secret else ""
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise ValueError("Use letters, digits and signs of ASCII alone")
+        return secret
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from app.errors import UserError
+from app.redaction import redact
 from sae_core.errors import SAEError
 
 P = ParamSpec("P")
@@ -23,7 +24,7 @@ def notify(line: str) -> None:
     """Print one line on standard error, above progress bars; standard output stays free for results."""
     from app.cli.run_display import stderr_console
 
-    stderr_console().print(line, markup=False, soft_wrap=True)
+    stderr_console().print(redact(line), markup=False, soft_wrap=True)
 
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:

@@ -22,6 +22,7 @@ from app.inference.engine import ProbeEngine
 from app.inference.residency import Residency
 from app.inference.routes import ROUTERS
 from app.problems import problem
+from app.redaction import redact
 from app.settings import Settings
 
 log = structlog.get_logger("inference")
@@ -81,7 +82,7 @@ async def _user_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     if error.__cause__ is not None:
         log.warning("probe_failed", exc_info=error)
-    return problem(error.status, error.title, str(error))
+    return problem(error.status, error.title, redact(str(error)))
 
 
 async def _http_exception(_request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from app.errors import UserError
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.context import RunContext, RunInterrupted, RunLocked, StagesListener
@@ -51,7 +52,7 @@ async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | No
 async def _fail(ctx: JobContext, run_id: int, error: Exception) -> None:
     """Write why the run failed: in one line on its page, and in full in the log where the fault is ours."""
     message = explain(error)
-    users_to_fix = isinstance(error, SAEError) or message == str(error)
+    users_to_fix = isinstance(error, (UserError, SAEError))
     if users_to_fix:
         log.warning("run_failed", run=run_id, reason=message)
     else:

@@ -7,6 +7,7 @@ import psycopg
 import sqlalchemy.exc
 
 from app.errors import UserError
+from app.redaction import redact
 from sae_core.errors import SAEError
 
 INTERRUPTED = "It was interrupted. The same command continues from where it stopped."
@@ -29,7 +30,7 @@ def is_infrastructure(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """Return one line for a person: what is wrong and, where they can do something about it, what to do."""
     if isinstance(error, (UserError, SAEError)):
-        return str(error)
+        return redact(str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full. Free some space, then run the same command again: it continues from here."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

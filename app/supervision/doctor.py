@@ -13,6 +13,7 @@ from typing import Literal
 
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
+from app.redaction import redact
 from app.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -39,7 +40,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             level, text = check(settings)
         except UserError as error:
             level, text = "fail", str(error)
-        yield Finding(subject, level, text)
+        yield Finding(subject, level, redact(text))
 
 
 def _python(_settings: Settings) -> tuple[Level, str]:

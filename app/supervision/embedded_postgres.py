@@ -50,7 +50,8 @@ def check(database_url: str) -> None:
         with psycopg.connect(libpq_url(database_url), connect_timeout=CONNECT_TIMEOUT) as connection:
             version = connection.info.server_version // 10_000
     except psycopg.Error as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        lines = str(error).strip().splitlines()
+        reason = next((line for line in lines if " failed: " in line), lines[0]).rpartition(" failed: ")[2].strip()
         raise UserError(
             f"No Postgres answers at {where} ({reason}): start it, or correct SEESAE_DATABASE_URL."
         ) from None

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from app.errors import UserError
 from app.problems import problem
+from app.redaction import redact
 from app.web.rendering import render_error
 
 log = structlog.get_logger("web")
@@ -76,7 +77,7 @@ async def _user_error(request: Request, error: Exception) -> Response:
     if error.status == 503:
         log.warning("unavailable", detail=str(error), exc_info=error.__cause__)
         headers = {"Retry-After": "5"}
-    return answer(request, error.status, error.title, str(error), headers=headers)
+    return answer(request, error.status, error.title, redact(str(error)), headers=headers)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -66,7 +66,17 @@ def test_an_invalid_value_is_reported_in_one_line_with_its_variable(
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_INFERENCE_SECRET", "hunter2")
-    assert "hunter2" not in repr(load_settings())
+    monkeypatch.setenv("SEESAE_DATABASE_URL", "postgresql://ada:hunter2@db/sae")
+    monkeypatch.setenv("SEESAE_INFERENCE_URL", "http://ada:hunter2@gpu:8001")
+    assert "hunter2" not in repr(load_settings()) + str(load_settings())
+
+
+@pytest.mark.parametrize("secret", ["hunter2é", " hunter2", "hunter2\n"])
+def test_a_secret_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("SEESAE_INFERENCE_SECRET", secret)
+    with pytest.raises(UserError, match="SEESAE_INFERENCE_SECRET") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_every_setting_has_a_description() -> None:
