@@ -11,6 +11,32 @@ from app.paths import MIGRATIONS
 LOCK = 0x5EE_5AE
 """Key of the advisory lock that lets one process at a time migrate."""
 
+DROP_ALL = """
+DO $$
+DECLARE command text;
+BEGIN
+    FOREACH command IN ARRAY ARRAY(
+        WITH extension AS (SELECT objid FROM pg_depend WHERE deptype = 'e'),
+        drops AS (
+            SELECT CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                   WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind, oid, oid::regclass::text AS name
+            FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'c')
+            UNION ALL
+            SELECT 'ROUTINE', oid, oid::regprocedure::text
+            FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT 'TYPE', oid, oid::regtype::text
+            FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+        )
+        SELECT format('DROP %s IF EXISTS %s CASCADE', kind, name)
+        FROM drops WHERE oid NOT IN (SELECT objid FROM extension) ORDER BY kind <> 'TABLE'
+    ) LOOP
+        EXECUTE command;
+    END LOOP;
+END
+$$"""
+"""Drops all tables, functions and types of the schema `public` but those of extensions."""
+
 
 def head() -> str:
     """Return the newest revision; migrations are files named `<revision>_<subject>.py`, numbered in order."""

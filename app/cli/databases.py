@@ -1,8 +1,11 @@
 """seesae db: upgrade, backup, restore."""
 
 import os
+import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -64,24 +67,74 @@ def restore(
     lock = InstanceLock.claim(settings.home)
     try:
         with database(settings.home, settings.database_url) as url:
-            options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
-            _run("pg_restore", url, *options, str(file))
+            _replace_all(url, file)
     finally:
         lock.release()
     typer.echo(f"Restored from {file}.")
 
 
 def _run(program: str, database_url: str, *arguments: str) -> None:
-    """Run one of Postgres' programs, which come with the embedded server. Others see command lines, so the password is
-    not in this one."""
-    from app.db import connection_params, url_of
+    """Run one of Postgres' programs, which come with the embedded server."""
     from app.errors import UserError
+
+    command, environment = _command(program, database_url)
+    done = subprocess.run(  # noqa: S603 - our own program
+        [*command, *arguments], capture_output=True, text=True, errors="replace", check=False, env=environment
+    )
+    if done.returncode != 0:
+        raise UserError(f"{program} failed, and nothing was changed: {_first_error(done.stderr)}")
+
+
+def _replace_all(database_url: str, file: Path) -> None:
+    """Drop everything in the database and read the backup, in one transaction.
+
+    `pg_restore --clean` cannot do it: it drops constraints that a partition inherits, and not what only newer versions
+    have.
+
+    Raises:
+        UserError: it is no backup, or the database refused it; nothing was changed.
+    """
+    from app.errors import UserError
+    from app.schema import DROP_ALL
+    from app.supervision.postgres_server import binary
+
+    command, environment = _command("psql", database_url)
+    with TemporaryFile() as read_errors, TemporaryFile() as write_errors:
+        read = subprocess.Popen(  # noqa: S603 - our own program
+            [binary("pg_restore"), "--no-owner", "--file=-", str(file)], stdout=subprocess.PIPE, stderr=read_errors
+        )
+        write = subprocess.Popen(  # noqa: S603 - our own program
+            [*command, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=write_errors,
+            env=environment,
+        )
+        with read, write, suppress(BrokenPipeError):  # psql ends at the first error, and says which
+            assert read.stdout is not None
+            assert write.stdin is not None
+            write.stdin.write(f"BEGIN; {DROP_ALL};\n".encode())
+            shutil.copyfileobj(read.stdout, write.stdin)
+            if read.wait() == 0:  # or psql reaches the end without it, and rolls back
+                write.stdin.write(b"COMMIT;\n")
+            write.stdin.close()
+        for program, process, errors in (("psql", write, write_errors), ("pg_restore", read, read_errors)):
+            if process.returncode != 0:
+                errors.seek(0)
+                reason = _first_error(errors.read().decode(errors="replace"))
+                raise UserError(f"{program} failed, and nothing was changed: {reason}")
+
+
+def _command(program: str, database_url: str) -> tuple[list[str], dict[str, str]]:
+    """Return a command line and its environment. Others see command lines, so the password is not in this one."""
+    from app.db import connection_params, url_of
     from app.supervision.postgres_server import binary
 
     params = connection_params(database_url)
-    environment = {**os.environ, **({"PGPASSWORD": params.pop("password")} if "password" in params else {})}
-    command = [binary(program), f"--dbname={url_of(params)}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)  # noqa: S603 - our own program
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[0]
-        raise UserError(f"{program} failed, and nothing was changed: {reason}")
+    password = {"PGPASSWORD": params.pop("password")} if "password" in params else {}
+    return [binary(program), f"--dbname={url_of(params)}"], {**os.environ, **password}
+
+
+def _first_error(text: str) -> str:
+    lines = text.strip().splitlines() or ["no message"]
+    return next((line for line in lines if "error" in line.lower()), lines[0])

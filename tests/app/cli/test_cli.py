@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.cli.run_display import stderr_console
+from app.db import libpq_url
+from tests.factories import Synthetic
 from tests.tiny import CORPUS_FILE, tiny_model
 
 RUNNER = CliRunner()
@@ -159,10 +162,6 @@ def test_train_index_and_evaluate_end_with_one_json_object(
 
 
 def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import psycopg
-
-    from app.db import libpq_url
-
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
     saved = tmp_path / "saved.dump"
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
@@ -174,6 +173,40 @@ def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, mon
     assert restored.exit_code == 0, restored.stderr
     with psycopg.connect(libpq_url(database_url)) as connection:
         assert connection.execute("SELECT slug FROM corpus").fetchall() == [("kept",)]
+
+
+def test_a_backup_of_a_published_index_replaces_what_came_later(
+    database_url: str, made: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
+    saved = tmp_path / "saved.dump"
+    counts = "SELECT (SELECT count(*) FROM feature), (SELECT count(*) FROM example_band), (SELECT count(*) FROM sae)"
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
+        before = connection.execute(counts).fetchone()
+        assert before is not None and before[0] == made.sae.d_sae
+        assert seesae("db", "backup", str(saved)).exit_code == 0
+        connection.execute("CREATE TABLE of_a_newer_version (sae_id bigint REFERENCES sae)")
+        connection.execute("UPDATE feature SET density = 0")
+        restored = seesae("db", "restore", str(saved))
+        assert restored.exit_code == 0, restored.stderr
+        assert connection.execute(counts).fetchone() == before
+        assert connection.execute("SELECT max(density) > 0 FROM feature").fetchone() == (True,)
+        assert connection.execute("SELECT to_regclass('of_a_newer_version')").fetchone() == (None,)
+    assert seesae("db", "upgrade").stdout == "The database was up to date.\n"
+
+
+def test_a_backup_that_is_cut_off_changes_nothing(
+    database_url: str, made: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
+    saved = tmp_path / "saved.dump"
+    assert seesae("db", "backup", str(saved)).exit_code == 0
+    saved.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
+    result = seesae("db", "restore", str(saved))
+    assert result.exit_code == 1
+    assert "nothing was changed" in result.stderr
+    with psycopg.connect(libpq_url(database_url)) as connection:
+        assert connection.execute("SELECT count(*) FROM sae").fetchone() == (1,)
 
 
 def test_restoring_an_invalid_backup_changes_nothing(
