@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
@@ -10,8 +10,9 @@ from app.queries import runs
 from app.queries.runs import RunView
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked, StagesListener
 from app.runs.execution import execute
-from app.runs.failures import INTERRUPTED, explain
+from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, explain
 from app.runs.job_context import JobContext
+from app.runs.outages import wait_for_database
 from app.runs.spec import P, RunSpec
 from app.runs.submit import submit_run
 from app.schema import upgrade
@@ -61,8 +62,9 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
         except (RunLocked, RunCancelled):
             pass  # what becomes of it shows below
         except (RunInterrupted, asyncio.CancelledError):
-            async with ctx.sessions.begin() as session:
-                await runs.fail_run(session, run.id, INTERRUPTED)
+            with suppress(*INFRASTRUCTURE):  # without the database, a worker writes it later
+                async with ctx.sessions.begin() as session:
+                    await runs.fail_run(session, run.id, INTERRUPTED)
             raise
         except Exception as error:
             raise UserError(explain(error)) from error  # what is not for the user to fix is in the log in full
@@ -70,14 +72,21 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
 
 
 async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunView:
-    """Show a run's stages until it ends; return the run as it ended.
+    """Show a run's stages until it ends, also where the database goes away meanwhile; return the run as it ended.
 
     Raises:
-        UserError: it failed, or was cancelled.
+        UserError: it failed, or was cancelled, or the database did not come back.
     """
     while True:
-        async with ctx.sessions() as session:
-            run = await runs.get_run(session, run_id)
+        try:
+            async with ctx.sessions() as session:
+                run = await runs.get_run(session, run_id)
+        except INFRASTRUCTURE:
+            try:
+                await wait_for_database(ctx.engine)
+            except INFRASTRUCTURE as error:
+                raise UserError(explain(error)) from error
+            continue
         assert run is not None
         listener.show(run.stages)
         if run.state == "done":

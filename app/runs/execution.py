@@ -1,6 +1,7 @@
 """Do one run: take its lock, do its work, and write down how it ended."""
 
 import asyncio
+import os
 
 import structlog
 
@@ -10,20 +11,40 @@ from app.queries.sql import locks
 from app.runs.context import RunContext, RunInterrupted, RunLocked, StagesListener
 from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
+from app.runs.outages import wait_for_database
 from app.runs.spec import spec_of
 from sae_core.errors import SAEError
 
 log = structlog.get_logger("worker")
 
+_ATTEMPTS = 5
+"""Attempts at a run whose database goes away again and again."""
+
 
 async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | None = None) -> None:
     """Do a run to its end, continuing from what an earlier attempt left; nothing where it is done or cancelled.
+
+    Where the database goes away, the run waits for it, and continues from what is on disk. Not under torchrun: the
+    other processes cannot be taken back to there.
 
     Raises:
         RunLocked: another process is doing it.
         UserError, SAEError: the work failed for a reason that its user can fix; the run says so too.
         RunInterrupted: the work was stopped, and can continue.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            await _attempt(ctx, run_id, listener)
+        except Exception as error:
+            alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+            if attempt == _ATTEMPTS or not (alone and is_infrastructure(error)):
+                raise
+            await wait_for_database(ctx.engine)
+        else:
+            return
+
+
+async def _attempt(ctx: JobContext, run_id: int, listener: StagesListener | None) -> None:
     async with locks.run_lock(ctx.engine, run_id) as held:
         if not held:
             raise RunLocked(f"Run {run_id} is being done by another process. Its page shows its progress.")

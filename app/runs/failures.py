@@ -13,18 +13,19 @@ from sae_core.errors import SAEError
 INTERRUPTED = "It was interrupted. The same command continues from where it stopped."
 """Why a run failed whose process was stopped or killed."""
 
-_INFRASTRUCTURE = (
+INFRASTRUCTURE = (
     sqlalchemy.exc.OperationalError,
     sqlalchemy.exc.InterfaceError,
     psycopg.OperationalError,
     procrastinate.exceptions.ConnectorException,
     ConnectionError,
 )
+"""Errors of a database or a network that went away."""
 
 
 def is_infrastructure(error: BaseException) -> bool:
     """True if the same work may succeed later, unchanged: the database or the network went away."""
-    return isinstance(error, _INFRASTRUCTURE)
+    return isinstance(error, INFRASTRUCTURE)
 
 
 def explain(error: BaseException) -> str:

@@ -80,11 +80,11 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
     twice, and the second worker finds the run locked or finished.
     """
     found = []
-    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds_since_heartbeat):
+    # Maintenance is deferred again every minute. A job whose worker lives is deleted by that worker.
+    for job in await app.job_manager.get_stalled_jobs(queue=MAINTENANCE, seconds_since_heartbeat=STALLED_SECONDS):
+        await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+    for job in await app.job_manager.get_stalled_jobs(queue=RUNS, seconds_since_heartbeat=seconds_since_heartbeat):
         assert job.id is not None
-        if job.queue != RUNS:  # maintenance is deferred again every minute
-            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
-            continue
         run_id = int(str(job.task_kwargs["run_id"]))
         if await locks.is_run_locked(engine, run_id):
             continue

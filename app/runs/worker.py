@@ -9,7 +9,9 @@ import structlog
 
 from app.db import create_engine, create_sessionmaker
 from app.runs import queue
+from app.runs.failures import INFRASTRUCTURE
 from app.runs.job_context import JobContext
+from app.runs.outages import wait_for_database
 from app.settings import Settings
 
 log = structlog.get_logger("worker")
@@ -19,7 +21,11 @@ _NICENESS = 5
 
 
 async def work(settings: Settings, database_url: str) -> None:
-    """Take runs until told to stop. A run that is interrupted returns to the queue."""
+    """Take runs until told to stop. A run that is interrupted returns to the queue.
+
+    Raises:
+        ExceptionGroup: the database went away, and was not back within a minute.
+    """
     os.nice(_NICENESS)
     engine = create_engine(database_url, statement_timeout=None)
     ctx = JobContext(settings, engine, create_sessionmaker(engine))
@@ -28,18 +34,27 @@ async def work(settings: Settings, database_url: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)
     try:
-        with queue.app.replace_connector(queue.connector(database_url)) as app:
-            async with app.open_async():
-                await queue.requeue_stalled(app, engine, seconds_since_heartbeat=0)
-                await queue.fail_abandoned(ctx)
-                log.info("worker_ready")
-                async with asyncio.TaskGroup() as workers:
-                    for name in (queue.RUNS, queue.MAINTENANCE):
-                        workers.create_task(_take(app, name, ctx), name=name)
+        while True:
+            try:
+                await _serve(ctx, database_url)
+            except* INFRASTRUCTURE:
+                await wait_for_database(engine)
     except asyncio.CancelledError:
         log.info("worker_stopped")
     finally:
         await engine.dispose()
+
+
+async def _serve(ctx: JobContext, database_url: str) -> None:
+    """Take runs while there is a database."""
+    with queue.app.replace_connector(queue.connector(database_url)) as app:
+        async with app.open_async():
+            await queue.requeue_stalled(app, ctx.engine, seconds_since_heartbeat=0)
+            await queue.fail_abandoned(ctx)
+            log.info("worker_ready")
+            async with asyncio.TaskGroup() as workers:
+                for name in (queue.RUNS, queue.MAINTENANCE):
+                    workers.create_task(_take(app, name, ctx), name=name)
 
 
 async def _take(app: procrastinate.App, name: str, ctx: JobContext) -> None:

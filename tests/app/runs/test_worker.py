@@ -11,6 +11,7 @@ from pathlib import Path
 
 import procrastinate
 import pytest
+from procrastinate.jobs import Status
 from sqlalchemy import text
 
 from app.pipeline.train import TRAIN, TrainParams
@@ -141,6 +142,17 @@ async def test_only_the_job_of_a_dead_worker_is_requeued(
     assert await statuses(ctx) == ["doing"]
     assert await queue.requeue_stalled(jobs, ctx.engine, queue.STALLED_SECONDS) == [run_id]
     assert await statuses(ctx) == ["todo"]
+
+
+async def test_the_start_of_a_worker_leaves_the_maintenance_of_a_living_one(
+    ctx: JobContext, jobs: procrastinate.App
+) -> None:
+    await queue.retry_stalled.defer_async(timestamp=0)
+    worker_id = await jobs.job_manager.register_worker()
+    job = await jobs.job_manager.fetch_job(queues=[queue.MAINTENANCE], worker_id=worker_id)
+    assert job is not None
+    await queue.requeue_stalled(jobs, ctx.engine, 0)  # as a second worker does when it starts
+    await jobs.job_manager.finish_job(job, Status.SUCCEEDED, delete_job=True)  # raises for a job that is gone
 
 
 async def test_a_job_is_not_requeued_beside_another_of_the_same_run(

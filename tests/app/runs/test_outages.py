@@ -1,0 +1,116 @@
+"""Runs whose database is killed, and comes back: a real server, a real kill."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.cli.local_runs import open_job_context
+from app.errors import UserError
+from app.pipeline.train import TRAIN, TrainParams
+from app.queries import runs
+from app.queries.runs import RunView
+from app.runs import outages, queue
+from app.runs.job_context import JobContext
+from app.runs.submit import submit_run
+from app.schema import upgrade
+from app.services.actors import Actor
+from app.settings import Settings
+from app.supervision.embedded_postgres import embedded_postgres
+from app.supervision.postgres_server import PostgresServer
+
+SECONDS = 90.0
+
+
+@pytest.fixture
+def training(training: TrainParams) -> TrainParams:
+    """A training that is long enough to lose its database in the middle."""
+    return training.model_copy(update={"samples": 300_000})
+
+
+async def kill_and_restart(home: Path) -> None:
+    """Kill the server as the kernel does when memory is short, and start it again."""
+    postmaster = PostgresServer(home / "postgres").postmaster()
+    assert postmaster is not None
+    postmaster.kill()
+    async with asyncio.timeout(SECONDS):
+        while True:  # its other processes may still be ending
+            with suppress(UserError, psycopg.Error):
+                await asyncio.to_thread(PostgresServer(home / "postgres").start)
+                return
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def command(settings: Settings, log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {
+        **os.environ,
+        "SEESAE_DATABASE_URL": settings.database_url or "",
+        "SEESAE_HOME": str(settings.home),
+        "SEESAE_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", *arguments, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def until(condition: Callable[[RunView], bool], ctx: JobContext, process: asyncio.subprocess.Process) -> RunView:
+    """Wait until the only run fulfils a condition; fail at once if its process ends."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            async with ctx.sessions() as session:
+                found = await runs.list_runs(session)
+            if found and condition(found[0]):
+                return found[0]
+            assert process.returncode is None, "the process ended"
+            await asyncio.sleep(0.05)
+
+
+def is_training(run: RunView) -> bool:
+    return run.stages[4].name == "train" and run.stages[4].state == "running" and run.stages[4].done > 0
+
+
+@pytest.mark.parametrize("by", ["command", "worker"])
+async def test_a_run_goes_on_when_its_killed_database_is_back(
+    home: Path, tmp_path: Path, training: TrainParams, by: str
+) -> None:
+    log = tmp_path / "log"
+    with embedded_postgres(home) as url:
+        upgrade(url)
+        settings = Settings(home=tmp_path, database_url=url, device="cpu")
+        async with open_job_context(settings, url) as ctx:
+            if by == "worker":
+                async with ctx.sessions.begin() as session:
+                    run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
+                    await queue.enqueue(session, run.id)
+                arguments = ["worker"]
+            else:
+                config = tmp_path / "train.toml"
+                given = training.model_dump(include={"model", "hook", "corpus", "length", "samples", "batch_size"})
+                config.write_text("".join(f"{name} = {value!r}\n" for name, value in given.items()))
+                arguments = ["train", "--config", str(config), "--width", "64", "--k", "4"]
+            async with command(settings, log, *arguments) as process:
+                before = await until(is_training, ctx, process)
+                await kill_and_restart(home)
+                await outages.wait_for_database(ctx.engine)
+                reached = before.stages[4].done
+                await until(lambda run: run.state == "done" or run.stages[4].done > reached, ctx, process)
+                if by == "command":
+                    assert await asyncio.wait_for(process.wait(), SECONDS) == 0, log.read_text()
+                done = await until(lambda run: run.state == "done", ctx, process)
+    assert done.error is None
+    assert "Traceback" not in log.read_text()
