@@ -3,6 +3,7 @@
 import typer
 
 from app.cli import bench, checks, databases, demo, exchange, processes, run_commands
+from app.cli.encoding import degrade_output
 
 HELP = """See what a language model has learned.
 
@@ -25,4 +26,5 @@ bench.register(app)
 
 def main() -> None:
     """Run the command line; exits with 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    degrade_output()
     app(prog_name="seesae")

@@ -29,7 +29,8 @@ def notify(line: str) -> None:
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     """Print a result on standard output: one JSON object on its last line, or text for a person."""
-    typer.echo(json.dumps(result) if as_json else text)
+    # Not by typer.echo, which writes UTF-8 to a terminal of ASCII.
+    sys.stdout.write((json.dumps(result) if as_json else text) + "\n")
     sys.stdout.flush()
 
 
