@@ -1,10 +1,13 @@
-"""Stages of a run in the terminal: bars with times left on a terminal, one line per stage where output is piped.
+"""Stages of a run in the terminal: bars on a terminal; where output is piped, lines when a stage starts and ends, and
+every ten seconds between.
 
 Everything goes to standard error: standard output is for results.
 """
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cache
 from types import TracebackType
 from typing import Self
@@ -15,6 +18,9 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeEla
 from rich.text import Text
 
 from app.queries.runs import Stage
+
+LINE_SECONDS = 10.0
+"""Time between the lines of a stage where output is piped."""
 
 
 @cache
@@ -34,8 +40,12 @@ def amount(count: int, unit: str) -> str:
 class StageDisplay:
     """Display of stages. Use it as a context manager, and call `show` when stages change."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
+        self._printed = clock()
+        self._starts: dict[str, tuple[float, int]] = {}
+        """When a running stage was first seen, and how much of it was done then."""
         self._tasks: dict[str, TaskID] = {}
         self._states: dict[str, str] = {}
         self._bars = Progress(
@@ -64,9 +74,34 @@ class StageDisplay:
         for stage in stages:
             if self._console.is_terminal:
                 self._show_bar(stage)
-            elif self._is_news(stage):
-                self._console.print(_line(stage), soft_wrap=True)
+            else:
+                self._show_line(stage)
             self._states[stage.name] = stage.state
+
+    def _show_line(self, stage: Stage) -> None:
+        """Print a line when a stage starts or ends, and every ten seconds while it runs."""
+        now = self._clock()
+        if self._is_news(stage):
+            line = _line(stage)
+        elif stage.state == "running" and now - self._printed >= LINE_SECONDS:
+            line = f"{stage.title}: {self._progress(stage, now)}"
+        else:
+            return
+        self._console.print(line, soft_wrap=True, markup=False)
+        self._printed = now
+        if stage.state == "running":
+            self._starts.setdefault(stage.name, (now, stage.done))
+
+    def _progress(self, stage: Stage, now: float) -> str:
+        """Return the share that is done and the time left, at the speed since the stage was first seen."""
+        if not stage.total:
+            return f"{amount(stage.done, stage.unit)}, running for {stage.seconds:.0f} s"
+        started, done = self._starts[stage.name]
+        share = f"{100 * stage.done / stage.total:.0f} %"
+        if stage.done <= done:
+            return share
+        left = round((stage.total - stage.done) * (now - started) / (stage.done - done))
+        return f"{share}, {timedelta(seconds=left)} left"
 
     def _is_news(self, stage: Stage) -> bool:
         """True if a stage has started, or has ended since it was shown as running; earlier work is not news."""
@@ -93,7 +128,7 @@ _MARKS = {"waiting": "[dim]·[/]", "running": "[cyan]▸[/]", "done": "[green]�
 
 
 def _line(stage: Stage) -> str:
-    """Return the line of a stage, printed once when it starts and once when it ends."""
+    """Return the line of a stage that has started or ended."""
     if stage.state == "done":
         return f"{stage.title}: done in {stage.seconds:.1f} s"
     return f"{stage.title}: {stage.state}"

@@ -32,6 +32,37 @@ def test_piped_output_has_a_line_per_start_and_end_of_new_stages() -> None:
     assert text.splitlines() == ["Train the SAE: running", "Train the SAE: done in 2.5 s"]
 
 
+def test_piped_output_has_a_line_with_the_time_left_every_ten_seconds() -> None:
+    console, now = Console(file=StringIO()), 0.0
+    with StageDisplay(console, clock=lambda: now) as display:
+        for second in range(0, 31, 2):  # a tenth was done by an earlier attempt: it says nothing of the speed
+            now = float(second)
+            display.show([replace(TRAIN, state="running", done=1_000 + 20 * second, total=10_000)])
+        display.show([replace(TRAIN, state="running", done=9_000, total=10_000)])
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "Train the SAE: running",
+        "Train the SAE: 12 %, 0:07:20 left",
+        "Train the SAE: 14 %, 0:07:10 left",
+        "Train the SAE: 16 %, 0:07:00 left",
+    ]
+
+
+def test_a_stage_whose_end_is_not_known_shows_its_count_and_a_stopped_one_no_time_left() -> None:
+    console, now = Console(file=StringIO()), 0.0
+    with StageDisplay(console, clock=lambda: now) as display:
+        display.show([replace(TRAIN, state="running", done=5)])
+        now = 10.0
+        display.show([replace(TRAIN, state="running", done=2_000, seconds=12.3)])
+        now = 20.0
+        display.show([replace(TRAIN, state="running", done=5, total=10)])
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines()[1:] == [
+        "Train the SAE: 2,000 samples, running for 12 s",
+        "Train the SAE: 50 %",
+    ]
+
+
 def test_a_terminal_shows_counts_in_their_units_and_the_time_taken() -> None:
     console = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
     text = shown(
