@@ -52,6 +52,10 @@ class Artifacts:
         """The activation store of one SAE on one set of sequences."""
         return self.root / "indexes" / key
 
+    def index_of(self, weights_sha256: str, sequences_sha256: str) -> Path:
+        """The activation store of the SAE with these weights on these sequences."""
+        return self.index(content_key(sae=weights_sha256, sequences=sequences_sha256))
+
 
 def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all."""

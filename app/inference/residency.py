@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from app.artifacts import Artifacts, content_key
+from app.artifacts import Artifacts
 from app.errors import Unavailable
 from app.inference.ranking import ActivationDistributions
 from app.queries.models import ModelInfo
@@ -94,7 +94,7 @@ class Residency:
             ArtifactError, OSError: its files are missing or incomplete.
         """
         sequences = index.sequence_set
-        folder = self._artifacts.index(content_key(sae=detail.weights_sha256, sequences=sequences.sha256))
+        folder = self._artifacts.index_of(detail.weights_sha256, sequences.sha256)
         with self._stores_lock:
             key = folder, folder.stat().st_mtime_ns  # the folder may have been deleted or made again
             return self._stores.get(key, lambda: ActivationStore.open(folder))

@@ -1,7 +1,9 @@
 """Checks of `seesae doctor`: what SeeSAE needs, and how to fix what is missing."""
 
+import asyncio
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -9,18 +11,24 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from app.artifacts import Artifacts
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
 from app.redaction import redact
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.queries.saes import SaeDetail
 
 Level = Literal["ok", "warn", "fail"]
 
 _PACKAGES = ("torch", "transformers", "interp-engine", "datasets", "fastapi", "sqlalchemy", "procrastinate", "plotly")
 _DEMO_BYTES = 2_500_000_000
 """Upper bound of what the demo writes: model, activations, index and database."""
+_MOST_SHOWN = 5
+"""Missing files that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,77 @@ def _database(settings: Settings) -> tuple[Level, str]:
     return "warn", f"{kind}, tables not up to date. `seesae serve` updates them, or run `seesae db upgrade`."
 
 
+def _saes(settings: Settings) -> tuple[Level, str]:
+    from app.schema import is_current
+    from app.supervision.embedded_postgres import database
+
+    try:
+        with database(settings.home, settings.database_url) as url:
+            saes = asyncio.run(_list_saes(url)) if is_current(url) else []
+    except UserError:
+        return "warn", "not checked, because there is no database. When it is back, run `seesae doctor` again."
+    findings = [finding for sae in saes for finding in _missing_files(settings, sae)]
+    if not findings:
+        return "ok", f"{len(saes)}, with all their files"
+    level: Level = "fail" if any(level == "fail" for level, _ in findings) else "warn"
+    shown = [text for _, text in findings[:_MOST_SHOWN]]
+    if len(findings) > _MOST_SHOWN:
+        shown.append(f"And {len(findings) - _MOST_SHOWN} more.")
+    return level, " ".join(shown)
+
+
+async def _list_saes(database_url: str) -> "list[SaeDetail]":
+    from app.db import create_engine, create_sessionmaker
+    from app.queries.saes import list_saes
+
+    engine = create_engine(database_url)
+    try:
+        async with create_sessionmaker(engine)() as session:
+            return await list_saes(session)
+    finally:
+        await engine.dispose()
+
+
+def _missing_files(settings: Settings, sae: "SaeDetail") -> Iterator[tuple[Level, str]]:
+    """Yield what an SAE lacks on disk: its weights, the activations of its index, its model."""
+    from sae_core.checkpoints.saelens import CONFIG, WEIGHTS
+    from sae_core.store.activation_store import MANIFEST
+
+    if not sae.has_weights:
+        return
+    artifacts = Artifacts(settings.artifacts)
+    folder = artifacts.root / sae.artifact
+    if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
+        yield (
+            "fail",
+            f"The weights of {sae.slug} are not under {folder}. Set SEESAE_ARTIFACTS to where they are, copy them "
+            "back, or repeat the command that made it.",
+        )
+    if sae.index is not None:
+        store = artifacts.index_of(sae.weights_sha256, sae.index.sequence_set.sha256)
+        if not _is_whole(store / MANIFEST):
+            yield (
+                "warn",
+                f"The activations of {sae.slug} are not whole under {store}: its pages cannot sample more examples. "
+                f"Copy them back, or repeat `seesae index {sae.slug}`.",
+            )
+    source = Path(sae.model.source)
+    if source.is_absolute() and not source.exists():
+        yield (
+            "warn",
+            f"The model of {sae.slug} is not at {source}: it cannot be probed. Copy it back to there.",
+        )
+
+
+def _is_whole(manifest: Path) -> bool:
+    """True if a store's manifest can be read and its shards exist. Hashes, which take minutes, are not checked."""
+    try:
+        shards = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
+    except (OSError, ValueError):
+        return False
+    return all((manifest.parent / shard["file"]).is_file() for shard in shards)
+
+
 def _supervisor(settings: Settings) -> tuple[Level, str]:
     import psutil
 
@@ -148,6 +227,7 @@ _CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {
     "Home": _home,
     "Disk": _disk,
     "Database": _database,
+    "SAEs": _saes,
     "Site": _supervisor,
     "Demo data": _demo,
 }

@@ -1,0 +1,49 @@
+"""Checks of the files that SAEs name."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.settings import Settings
+from app.supervision.doctor import Finding, examine
+from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
+
+
+@pytest.fixture
+async def dictionary(tmp_path: Path, engine: AsyncEngine) -> Dictionary:
+    """An SAE with weights, an index with its activations, and a model."""
+    dictionary = make_dictionary(tmp_path / "home")
+    await publish(engine, dictionary, with_store=True)
+    return dictionary
+
+
+def of_saes(settings: Settings) -> Finding:
+    (finding,) = [finding for finding in examine(settings) if finding.subject == "SAEs"]
+    return finding
+
+
+def test_missing_files_of_an_sae_are_named_with_what_to_do(dictionary: Dictionary, database_url: str) -> None:
+    settings = dictionary.settings.model_copy(update={"database_url": database_url})
+    assert of_saes(settings) == Finding("SAEs", "ok", "1, with all their files")
+
+    shutil.rmtree(settings.home / "model")
+    found = of_saes(settings)
+    assert found.level == "warn"
+    assert f"The model of {SLUG} is not at" in found.text
+
+    next(settings.artifacts.glob("indexes/*/shard-*")).unlink()
+    found = of_saes(settings)
+    assert found.level == "warn"
+    assert f"seesae index {SLUG}" in found.text
+
+    (settings.artifacts / "saes" / SLUG / "sae_weights.safetensors").unlink()
+    found = of_saes(settings)
+    assert found.level == "fail"
+    assert "SEESAE_ARTIFACTS" in found.text
+
+
+def test_an_unreachable_database_is_one_failure(tmp_path: Path) -> None:
+    findings = list(examine(Settings(home=tmp_path, database_url="postgresql://nobody@127.0.0.1:9/none", device="cpu")))
+    assert [finding.subject for finding in findings if finding.level == "fail"] == ["Database"]
