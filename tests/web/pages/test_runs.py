@@ -2,8 +2,9 @@ import json
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from app.db import DRIVER, connection_params, create_sessionmaker
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
 from app.web.components.run_card import card, stage_view
 from app.web.pages.runs import run_events
@@ -111,6 +112,16 @@ async def test_each_point_is_sent_once(
     rest = [(event.event, event.raw_data) async for event in stream]
     assert rest[0] == ("metrics", json.dumps([{"step": 5000, "values": {"loss": 0.2}}]))
     assert [name for name, _ in rest[1:]] == ["progress", "end"]
+
+
+async def test_a_stream_ends_where_the_pool_has_no_connection(made: Synthetic, database_url: str) -> None:
+    engine = create_async_engine(
+        DRIVER, connect_args=connection_params(database_url), pool_size=1, max_overflow=0, pool_timeout=0.01
+    )
+    async with engine.connect():
+        events = [event async for event in run_events(create_sessionmaker(engine), 1, "progress", -1)]
+    assert events == []  # without an `end`, the browser connects again
+    await engine.dispose()
 
 
 async def test_a_page_without_curves_gets_the_charts_first(client: httpx.AsyncClient, session: AsyncSession) -> None:
