@@ -9,8 +9,9 @@ the lock when its process ends, for any reason, so no record of users can go sta
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -22,11 +23,15 @@ from app.supervision.postgres_server import SUPERUSER, PostgresServer
 
 OLDEST_VERSION = 15
 DATABASE = "seesae"
+_RELEASE_SECONDS = 10.0
+"""Time that the last user waits for another process that is starting or stopping the server; it is left to that one."""
 
 
 @contextmanager
-def database(home: Path, database_url: str | None) -> Iterator[str]:
+def database(home: Path, database_url: str | None, give_up: threading.Event | None = None) -> Iterator[str]:
     """Yield the URL of the database to use: `database_url` if it is given, else the embedded one.
+
+    `give_up` ends the wait for the embedded server's start, from another thread.
 
     Raises:
         UserError: the database cannot be reached, is not Postgres, or is too old; or the embedded one does not start.
@@ -35,7 +40,7 @@ def database(home: Path, database_url: str | None) -> Iterator[str]:
         check(database_url)
         yield libpq_url(database_url)
         return
-    with embedded_postgres(home) as url:
+    with embedded_postgres(home, give_up) as url:
         yield url
 
 
@@ -60,7 +65,7 @@ def check(database_url: str) -> None:
 
 
 @contextmanager
-def embedded_postgres(home: Path) -> Iterator[str]:
+def embedded_postgres(home: Path, give_up: threading.Event | None = None) -> Iterator[str]:
     """Run Postgres with its data under `home/postgres`, and yield its URL.
 
     For the supervisor, or a command that runs alone; the supervisor's children get the URL as SEESAE_DATABASE_URL.
@@ -71,19 +76,20 @@ def embedded_postgres(home: Path) -> Iterator[str]:
     """
     if any(ord(character) < ord(" ") for character in str(home)):
         raise UserError("The path of SEESAE_HOME has a line break or a tab in it: use another folder.")
+    give_up = give_up or threading.Event()
     lock, users_file = home / "postgres.lock", home / "postgres.users"
     users = open_lock_file(users_file)
     server = PostgresServer(home.resolve() / "postgres")
     try:
-        with exclusive_lock(lock):
+        with exclusive_lock(lock, give_up):
             lock_file(users, users_file, fcntl.LOCK_SH)
-            server.start()
+            server.start(give_up)
         try:
-            with exclusive_lock(lock):
+            with exclusive_lock(lock, give_up):
                 _create_database(server)
             yield server.url(DATABASE)
         finally:
-            with exclusive_lock(lock):
+            with suppress(UserError), exclusive_lock(lock, threading.Event(), _RELEASE_SECONDS):
                 if _is_last(users):
                     server.stop()
     finally:

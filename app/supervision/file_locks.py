@@ -5,7 +5,10 @@ A file is opened for writing even to be only locked: network file systems refuse
 
 import errno
 import fcntl
+import math
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,8 @@ from pathlib import Path
 from app.errors import UserError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+
+_POLL_SECONDS = 0.02
 
 
 def open_lock_file(path: Path) -> int:
@@ -51,15 +56,22 @@ def lock_file(descriptor: int, path: Path, operation: int) -> None:
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file.
+def exclusive_lock(path: Path, give_up: threading.Event, patience: float = math.inf) -> Iterator[None]:
+    """Hold an exclusive lock on a file, waiting for it `patience` seconds, or until another thread sets `give_up`.
 
     Raises:
-        UserError: the file cannot be made, or its file system has no locks.
+        UserError: the file cannot be made, its file system has no locks, or the wait was in vain.
     """
     descriptor = open_lock_file(path)
+    deadline = time.monotonic() + patience
     try:
-        lock_file(descriptor, path, fcntl.LOCK_EX)
+        while True:
+            try:
+                lock_file(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if give_up.wait(_POLL_SECONDS) or time.monotonic() > deadline:
+                    raise UserError(f"Another process holds {path}: end it, or try again later.") from None
         yield
     finally:
         os.close(descriptor)

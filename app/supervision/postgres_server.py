@@ -45,6 +45,7 @@ _PORT = "5432"
 """Part of the socket's name; nothing listens on a network."""
 _SOCKET_BYTES = 103
 """Longest path of a socket on macOS; Linux takes 107."""
+_POLL_SECONDS = 0.02
 _PIDFILE_LINES = 8
 """Lines of `postmaster.pid` once the server has written all; the last is its status."""
 
@@ -63,8 +64,8 @@ class PostgresServer:
         self._pidfile = data / "postmaster.pid"
         self._run_as: dict[str, Any] = {}
 
-    def start(self) -> None:
-        """Start the server unless it runs, with new data unless there is some.
+    def start(self, give_up: threading.Event) -> None:
+        """Start the server unless it runs, with new data unless there is some. `give_up` ends the wait for it.
 
         Raises:
             UserError: it does not start; the message has the reason.
@@ -72,8 +73,8 @@ class PostgresServer:
         log_size = self._log.stat().st_size if self._log.exists() else 0
         try:
             self._prepare()
-            if not self._settled():
-                self._launch()
+            if not self._settled(give_up):
+                self._launch(give_up)
         except _StartFailed as failure:
             raise UserError(
                 f"The embedded Postgres under {self.data} does not start: {str(failure) or self._reason(log_size)}"
@@ -141,7 +142,7 @@ class PostgresServer:
             errors = [line for line in lines if "error" in line.lower()] or lines
             raise _StartFailed(errors[0] if errors else "no reason was given")
 
-    def _launch(self) -> None:
+    def _launch(self, give_up: threading.Event) -> None:
         """Start the process, and wait until it takes connections."""
         folder = socket_folder(self.data, self._run_as.get("user", os.geteuid()))
         with self._log.open("ab") as log:
@@ -161,11 +162,10 @@ class PostgresServer:
         while not self._is_ready(process.pid):
             if process.poll() is not None:
                 raise _StartFailed
-            if time.monotonic() > deadline:
+            if give_up.wait(_POLL_SECONDS) or time.monotonic() > deadline:
                 raise _StartFailed(f"it was not ready after {PATIENCE:.0f} s")
-            time.sleep(0.02)
 
-    def _settled(self) -> bool:
+    def _settled(self, give_up: threading.Event) -> bool:
         """Wait until the server is ready or gone; True if it is ready.
 
         A `postmaster.pid` that names an unrelated process is removed, because Postgres may take that process for a
@@ -183,7 +183,8 @@ class PostgresServer:
                 return False
             if self._is_ready(int(lines[0])):
                 return True
-            time.sleep(0.05)
+            if give_up.wait(_POLL_SECONDS):
+                break
         raise _StartFailed(f"it was neither ready nor gone after {PATIENCE:.0f} s")
 
     def _is_ready(self, pid: int) -> bool:

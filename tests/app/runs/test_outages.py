@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ async def kill_and_restart(home: Path) -> None:
     async with asyncio.timeout(SECONDS):
         while True:  # its other processes may still be ending
             with suppress(UserError, psycopg.Error):
-                await asyncio.to_thread(PostgresServer(home / "postgres").start)
+                await asyncio.to_thread(PostgresServer(home / "postgres").start, threading.Event())
                 return
             await asyncio.sleep(0.1)
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,16 @@ def test_a_file_system_without_locks_is_named_in_one_line(
 
 def test_a_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with exclusive_lock(path), path.open("w") as other, pytest.raises(BlockingIOError):
+    with exclusive_lock(path, threading.Event()), path.open("w") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with exclusive_lock(path):
+    with exclusive_lock(path, threading.Event()):
         pass
+
+
+def test_the_wait_for_a_lock_ends_when_told_so(tmp_path: Path) -> None:
+    path, give_up = tmp_path / "lock", threading.Event()
+    give_up.set()
+    with exclusive_lock(path, threading.Event()):
+        for arguments in ((give_up,), (threading.Event(), 0.0)):
+            with pytest.raises(UserError, match="Another process holds"), exclusive_lock(path, *arguments):
+                pass

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from app.supervision.file_locks import exclusive_lock
 
 SECONDS = 60.0
 
@@ -132,6 +135,21 @@ def test_serve_restarts_a_dead_child_refuses_a_second_supervisor_and_stops_all_p
         assert "web process ended (killed by signal 9)" in errors
         assert not any(is_alive(child) for child in children)
         assert not is_alive(postgres)
+
+
+def test_ctrl_c_stops_a_supervisor_that_waits_for_its_database(home: Path) -> None:
+    with serving(home, "--port", "0") as site:
+        assert site.process.stderr is not None
+        with exclusive_lock(home / "postgres.lock", threading.Event()):  # as a process that is starting the server
+            postgres = postgres_of(home)
+            assert postgres is not None
+            postgres.kill()
+            while "The database has ended" not in site.process.stderr.readline():
+                assert site.process.poll() is None
+            started = time.monotonic()
+            site.process.send_signal(signal.SIGINT)
+            site.process.communicate(timeout=SECONDS)
+        assert time.monotonic() - started < 30
 
 
 def test_children_of_a_killed_supervisor_end_and_it_starts_again(home: Path) -> None:
