@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
@@ -115,10 +116,19 @@ async def list_runs(session: AsyncSession, *, limit: int = 50, before: int | Non
 
 
 async def find_run(
-    session: AsyncSession, kind: str, params: Mapping[str, Any], states: Sequence[RunState]
+    session: AsyncSession,
+    kind: str,
+    params: Mapping[str, Any],
+    states: Sequence[RunState],
+    *,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunView | None:
-    """The newest run of this kind with exactly these parameters, in one of these states."""
-    query = _RUNS.where(Run.kind == kind, Run.params == clean_json(params), Run.state.in_(states))
+    """The newest run of this kind with exactly these parameters, in one of these states.
+
+    `defaults` stand for parameters that a run lacks because it was submitted before they existed.
+    """
+    whole = literal(clean_json(defaults), JSONB).concat(Run.params)
+    query = _RUNS.where(Run.kind == kind, whole == clean_json(params), Run.state.in_(states))
     row = (await session.execute(query.order_by(Run.id.desc()).limit(1))).one_or_none()
     return None if row is None else _view(*row)
 

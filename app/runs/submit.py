@@ -4,6 +4,8 @@ A command that is given again after Ctrl-C, a crash or `kill -9` means "continue
 parameters instead of starting another.
 """
 
+from typing import Any
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries import runs
@@ -17,7 +19,8 @@ from app.services.actors import Actor
 
 
 async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, actor: Actor) -> RunView:
-    """Return the unfinished run of this kind and these parameters, or a new one."""
+    """Return the unfinished run of this kind and these parameters, or a new one, also where two ask at once."""
+    await locks.lock_until_commit(session, f"submit {spec.kind}")
     unfinished = await find_run(session, spec, params, "queued", "running", "failed")
     if unfinished is not None:
         return unfinished
@@ -33,7 +36,16 @@ async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, acto
 
 async def find_run(session: AsyncSession, spec: RunSpec[P], params: Params, *states: runs.RunState) -> RunView | None:
     """Return the newest run of this kind with these parameters in one of these states."""
-    return await runs.find_run(session, spec.kind, params.model_dump(mode="json"), states)
+    return await runs.find_run(
+        session, spec.kind, params.model_dump(mode="json"), states, defaults=_defaults(spec.params)
+    )
+
+
+def _defaults(params: type[Params]) -> dict[str, Any]:
+    """Return the defaults of parameters that have one, as JSON."""
+    fields = params.model_fields.items()
+    given = {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+    return params.model_construct(**given).model_dump(mode="json", include=set(given))
 
 
 async def enqueue_run(ctx: JobContext, session: AsyncSession, run: RunView) -> None:

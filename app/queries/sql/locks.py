@@ -1,12 +1,29 @@
-"""Advisory locks of runs at work. The database releases a lock the moment that its holder dies."""
+"""Advisory locks: of runs at work, and of what one transaction at a time does. The database releases the lock of a dead
+holder at once."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 _KEY = "hashtextextended('seesae run ' || :run_id, 0)"
+
+_IS_LOCKED = text(
+    f"""
+    SELECT pid FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (classid::bigint << 32 | objid::bigint) = {_KEY}
+    """  # noqa: S608 - pg_locks shows a key of 64 bits as two halves
+)
+
+
+async def lock_until_commit(session: AsyncSession, subject: str) -> None:
+    """Wait until no other transaction holds the lock of `subject`, and hold it until this one ends."""
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('seesae ' || :subject, 0))"), {"subject": subject}
+    )
 
 
 @asynccontextmanager
@@ -23,6 +40,6 @@ async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
 
 
 async def is_run_locked(engine: AsyncEngine, run_id: int) -> bool:
-    """True if a living process works on the run."""
-    async with run_lock(engine, run_id) as free:
-        return not free
+    """True if a living process works on the run. Asking takes no lock, which would keep a process from starting."""
+    async with engine.connect() as connection:
+        return await connection.scalar(_IS_LOCKED, {"run_id": str(run_id)}) is not None
