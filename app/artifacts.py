@@ -4,8 +4,6 @@ A run that is repeated, or resumed after a kill, finds what is there and makes t
 sees it.
 """
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +53,3 @@ class Artifacts:
     def index_of(self, weights_sha256: str, sequences_sha256: str) -> Path:
         """The activation store of the SAE with these weights on these sequences."""
         return self.index(content_key(sae=weights_sha256, sequences=sequences_sha256))
-
-
-def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all."""
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    for leftover in (unfinished, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    write(unfinished)
-    unfinished.rename(folder)

@@ -4,11 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sae_core.errors import ArtifactError
 
@@ -46,7 +48,15 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def unshared_name(path: Path, ending: str) -> Path:
+    """Return a hidden neighbour of `path` that no other process writes: not in another container, nor on another host.
+
+    `sae_core.locks` removes those that end in `tmp`, inside a folder, and in `partial`, beside it.
+    """
+    return path.with_name(f".{path.name}~{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}.{ending}")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place.
 
     A reader, or a run resumed after a kill, sees the old file or the new one, never half of one.
@@ -55,25 +65,37 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         ArtifactError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unshared_name(path, "tmp")
     try:
         with explain_full_disk(path.parent):
-            write(temporary)
-            with temporary.open("ab") as file:
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
-    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    content = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    write_atomically(path, lambda file: file.write(content))
+
+
+def make_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `folder` and rename it into place: it is there whole, or not at all.
+
+    A folder that is there is replaced. Where several processes may make it, hold its `sae_core.locks.folder_lock`.
+    """
+    unfinished = unshared_name(folder, "partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:

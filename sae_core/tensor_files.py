@@ -18,8 +18,4 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # save_file would hide a full disk in an error of its own.
     content = save(contiguous, dict(metadata) if metadata else None)
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.write(content))

@@ -64,13 +64,16 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     """Do all that train, index and evaluate do, on one pass of the model over the corpus."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
-    from app.pipeline.prepared_inputs import HookPair, prepare
+    from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
     training = training_of(params)
     training_configs(training, params.tokens)  # refuses what cannot be trained, before the model runs for long
-    inputs = await prepare(run, ctx, training.model, HookPair.parse(training.hook, None), training)
-    ((sae, detail),) = await steps.train_saes(run, ctx, training_plans(training, inputs), inputs)
+    tokenised = await tokenise(run, ctx, training.model, HookPair.parse(training.hook, None), training)
+    plans = training_plans(training, tokenised)
+    await steps.claim_names(run, ctx, plans, tokenised)
+    inputs = await run_model(run, ctx, tokenised)
+    ((sae, detail),) = await steps.train_saes(run, ctx, plans, inputs)
     statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
     (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=_PREDICTIONS)
     await compare_with_others(run, ctx, detail)

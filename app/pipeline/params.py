@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.runs.params import Option, Params
+from app.runs.params import Option, Params, Slug
 
 DEMO_MODEL = "smollm2-135m"
 DEMO_CORPUS = "wikipedia-summaries"
@@ -22,6 +22,16 @@ Corpus = Annotated[
         description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a dataset on the Hugging Face hub, or "
         f"{DEMO_CORPUS}, which needs no hub.",
     ),
+]
+
+
+ModelName = Annotated[
+    Slug | None, Option(default="from its file or address"), Field(description="Name to show for the model.")
+]
+CorpusName = Annotated[
+    str | None,
+    Option(default="from its file or address"),
+    Field(min_length=1, max_length=100, description="Name to show for the text."),
 ]
 
 

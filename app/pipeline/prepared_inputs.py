@@ -4,18 +4,24 @@ The model runs over the corpus once. The activations that an SAE is trained on s
 again: the demo costs one forward pass, and an index of an SAE on its own corpus costs no further one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from app.artifacts import content_key, make_folder
+from app.artifacts import content_key
+from app.errors import Conflict
+from app.pipeline.identities import model_source, register_corpus, register_model
 from app.pipeline.params import CorpusParams
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
+from app.queries.corpora import CorpusInfo
+from app.queries.models import ModelInfo
+from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
+from sae_core.files import make_folder
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress
 
@@ -45,14 +51,22 @@ class HookPair:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedInputs:
-    """A model, its hook points, a corpus cut into sequences, and the model's activations on it."""
+class TokenisedInputs:
+    """A model, its hook points, and a corpus cut into sequences: all that names and content keys depend on."""
 
     model: LanguageModel
+    model_row: ModelInfo
     hooks: HookPair
     corpus: Corpus
+    corpus_row: CorpusInfo
     sequences: Sequences
     sequences_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedInputs(TokenisedInputs):
+    """Inputs, and the model's activations on them."""
+
     activations: ActivationCache | ActivationStream
 
     @property
@@ -61,13 +75,43 @@ class PreparedInputs:
         return self.activations if isinstance(self.activations, ActivationCache) else None
 
 
-async def prepare(
-    run: RunContext, ctx: JobContext, model: str, hooks: HookPair, params: CorpusParams, *, stream_mb: int | None = None
+async def prepare_registered(
+    run: RunContext, ctx: JobContext, sae: SaeDetail, params: CorpusParams, *, corpus_name: str | None = None
 ) -> PreparedInputs:
-    """Fetch and load model and corpus, cut the corpus into sequences, and run the model over them.
+    """Prepare the inputs of a registered SAE, with activations on disk.
 
-    With `stream_mb` the model does not run yet: activations are computed as they are needed, and that much memory holds
-    them.
+    Raises:
+        Conflict: the model at its source is no longer the one that the SAE was trained on.
+    """
+    hooks = HookPair.parse(sae.hook, sae.hook_out)
+    inputs = await tokenise(run, ctx, model_source(sae.model), hooks, params, sae=sae, corpus_name=corpus_name)
+    return await run_model(run, ctx, inputs)
+
+
+async def tokenise(
+    run: RunContext,
+    ctx: JobContext,
+    model: str,
+    hooks: HookPair,
+    params: CorpusParams,
+    *,
+    sae: SaeDetail | None = None,
+    model_name: str | None = None,
+    corpus_name: str | None = None,
+) -> TokenisedInputs:
+    """Fetch and load model and corpus, register both, and cut the corpus into sequences.
+
+    Args:
+        run: whose stages are entered.
+        ctx: of the process.
+        model: as `read_model` takes it.
+        hooks: that are read.
+        params: the corpus.
+        sae: the SAE that the model has to be of.
+        model_name, corpus_name: names to show; by default made from their sources.
+
+    Raises:
+        Conflict: another model has this name, or the model is not that of the SAE.
     """
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
@@ -79,48 +123,81 @@ async def prepare(
         for hook in (hooks.input, hooks.output):
             if hook is not None:
                 language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done
+        if sae is None:
+            model_row = await register_model(ctx, language_model, name=model_name)
+        else:
+            model_row = _same_model(language_model, sae)
+        language_model.name = model_row.name
         corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
+        corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
-        sequences, folder = await run.in_thread(_sequences, ctx, language_model, corpus, params, progress)
+        key = content_key(
+            corpus=corpus.sha256,
+            tokenizer=language_model.tokenizer_sha256,
+            length=params.length,
+            tokens=params.tokens,
+            seed=SEED,
+        )
+        folder = ctx.artifacts.sequences(key)
+        async with run.lock("tokenise", folder, "these sequences"):
+            sequences = await run.in_thread(_sequences, folder, language_model, corpus, params, progress)
+    return TokenisedInputs(language_model, model_row, hooks, corpus, corpus_row, sequences, folder)
+
+
+def _same_model(model: LanguageModel, sae: SaeDetail) -> ModelInfo:
+    if (model.weights_sha256, model.tokenizer_sha256) != (sae.model.weights_sha256, sae.model.tokenizer_sha256):
+        raise Conflict(
+            f"The model at {model.source} is no longer the one that {sae.slug} was trained on: its weights or its "
+            "tokenizer changed. Put the former files back, or train an SAE on the new ones."
+        )
+    return sae.model
+
+
+async def run_model(
+    run: RunContext, ctx: JobContext, inputs: TokenisedInputs, *, stream_mb: int | None = None
+) -> PreparedInputs:
+    """Run the model over the sequences, and keep its activations on disk.
+
+    With `stream_mb` the model does not run yet: activations are computed as they are needed, and that much memory holds
+    them.
+    """
     async with run.stage("activations") as progress:
         activations: ActivationCache | ActivationStream
         if stream_mb is None:
-            activations = await _cached(run, ctx, language_model, hooks, sequences, progress)
+            activations = await _cached(run, ctx, inputs, progress)
         else:
             activations = ActivationStream(
-                language_model, hooks.input, sequences, target=hooks.output, buffer_bytes=stream_mb * 10**6
+                inputs.model,
+                inputs.hooks.input,
+                inputs.sequences,
+                target=inputs.hooks.output,
+                buffer_bytes=stream_mb * 10**6,
             )
-    return PreparedInputs(language_model, hooks, corpus, sequences, folder, activations)
+    return PreparedInputs(
+        **{field.name: getattr(inputs, field.name) for field in fields(inputs)}, activations=activations
+    )
 
 
-async def _cached(
-    run: RunContext, ctx: JobContext, model: LanguageModel, hooks: HookPair, sequences: Sequences, progress: Progress
-) -> ActivationCache:
+async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, progress: Progress) -> ActivationCache:
     """Write the activations to disk; the stage's title says how much room they take."""
+    model, hooks, sequences = inputs.model, inputs.hooks, inputs.sequences
     key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **hooks.names())
     folder = ctx.artifacts.activations(key)
     size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
     run.retitle("activations", f"Run the model (activations take {decimal(size)})")
-    return await run.in_thread(
-        ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
-    )
+    async with run.lock("activations", folder, "these activations"):
+        return await run.in_thread(
+            ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
+        )
 
 
 def _sequences(
-    ctx: JobContext, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
-) -> tuple[Sequences, Path]:
-    key = content_key(
-        corpus=corpus.sha256,
-        tokenizer=model.tokenizer_sha256,
-        length=params.length,
-        tokens=params.tokens,
-        seed=SEED,
-    )
-    folder = ctx.artifacts.sequences(key)
+    folder: Path, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
+) -> Sequences:
     if folder.exists():
         sequences = Sequences.load(folder)
     else:
         sequences = pack(corpus, model, length=params.length, max_tokens=params.tokens, seed=SEED, progress=progress)
         make_folder(folder, sequences.save)
     progress(sequences.n_counted, sequences.n_counted)
-    return sequences, folder
+    return sequences

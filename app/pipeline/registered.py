@@ -1,8 +1,7 @@
 """SAEs that are registered: their rows, their weights, and what they were trained on."""
 
-from app.errors import NoWeights
+from app.errors import Conflict, NoWeights
 from app.pipeline.prepared_inputs import HookPair
-from app.pipeline.sources import MODELS
 from app.queries import runs, saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
@@ -16,6 +15,18 @@ async def find_sae(ctx: JobContext, slug: str) -> SaeDetail | None:
     """Return the row of an SAE, None where there is no such SAE."""
     async with ctx.sessions() as session:
         return await saes.get_sae(session, slug)
+
+
+async def claim_name(run: RunContext, ctx: JobContext, slug: str, key: str) -> None:
+    """Keep the name of an SAE for this run while it is under way; `key` is the hash of all that the SAE depends on.
+
+    Raises:
+        Conflict: another run that is under way makes another SAE of this name.
+    """
+    async with ctx.sessions.begin() as session:
+        other = await runs.claim_sae(session, run.run_id, slug, key)
+    if other is not None:
+        raise Conflict(f"Run {other} is making another SAE named {slug}. Choose another name (--name).")
 
 
 async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
@@ -41,11 +52,6 @@ async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:
     if not detail.has_weights:
         raise NoWeights(slug)
     return detail
-
-
-def model_of(detail: SaeDetail) -> str:
-    """Return the model of a registered SAE as `prepare` takes it. One of `MODELS` keeps its name, and so its row."""
-    return detail.model.name if detail.model.name in MODELS else detail.model.source
 
 
 def hooks_of(detail: SaeDetail) -> HookPair:

@@ -1,4 +1,4 @@
-"""Turn `sae_core`'s objects into rows: models, corpora, SAEs and indexes."""
+"""Turn `sae_core`'s objects into rows: SAEs, sequences and indexes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -6,40 +6,19 @@ from typing import Any
 
 from app.pipeline.db_rows import example_rows, feature_rows, unpadded
 from app.pipeline.prepared_inputs import HookPair, PreparedInputs
-from app.queries import corpora, models, saes
+from app.queries import corpora, saes
 from app.queries.corpora import DocumentRow, SequenceSetInfo
 from app.queries.models import ModelInfo
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
 from sae_core.files import sha256_file
-from sae_core.models import LanguageModel
 from sae_core.progress import Progress
 from sae_core.saes import SAE
 from sae_core.statistics.types import FeatureStatistics
 from sae_core.training import TrainingConfig
 
 WEIGHTS = "sae_weights.safetensors"
-
-
-async def register_model(ctx: JobContext, model: LanguageModel) -> ModelInfo:
-    """Return the model's row; write it, with its vocabulary, where there is none."""
-    async with ctx.sessions.begin() as session:
-        return await models.register_model(
-            session,
-            models.ModelRow(
-                name=model.name,
-                source=model.source,
-                n_layers=model.n_layers,
-                d_model=model.d_model,
-                vocab_size=model.vocab_size,
-                weights_sha256=model.weights_sha256,
-                tokenizer_sha256=model.tokenizer_sha256,
-                bos_token_id=model.bos_token_id,
-            ),
-            token_bytes=model.token_bytes(),
-            special_token_ids=model.special_token_ids,
-        )
 
 
 async def register_trained(
@@ -52,14 +31,13 @@ async def register_trained(
     run_id: int,
 ) -> SaeDetail:
     """Write the row of an SAE that was just trained and saved. It names the architecture that was trained."""
-    model = await register_model(ctx, inputs.model)
     folder = ctx.artifacts.sae(slug)
     async with ctx.sessions.begin() as session:
         return await saes.register_sae(
             session,
             saes.SaeRow(
                 slug=slug,
-                model_id=model.id,
+                model_id=inputs.model_row.id,
                 **inputs.hooks.names(),
                 architecture=config.architecture,
                 d_in=inputs.activations.d_in,
@@ -69,7 +47,8 @@ async def register_trained(
                 weights_sha256=sha256_file(folder / WEIGHTS),
                 config={
                     **asdict(config.resolved()),
-                    "corpus": inputs.corpus.slug,
+                    "corpus": inputs.corpus_row.slug,
+                    "corpus_version": inputs.corpus_row.version,
                     "sequences": inputs.sequences.sha256,
                     "training_key": training_key,
                     "run": run_id,
@@ -112,27 +91,14 @@ async def register_imported(
 
 
 async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> SequenceSetInfo:
-    """Write the rows of the corpus, its documents and its sequences."""
-    model = await register_model(ctx, inputs.model)
-    corpus, sequences = inputs.corpus, inputs.sequences
+    """Write the rows of the corpus' documents and sequences."""
+    sequences = inputs.sequences
     async with ctx.sessions.begin() as session:
-        registered = await corpora.register_corpus(
-            session,
-            corpora.CorpusRow(
-                slug=corpus.slug,
-                title=corpus.title,
-                source=corpus.source,
-                licence=corpus.licence or "",
-                attribution=corpus.attribution or "",
-                sha256=corpus.sha256,
-                documents=len(corpus.documents),
-            ),
-        )
         return await corpora.register_sequences(
             session,
             corpora.SequenceSetRow(
-                corpus_id=registered.id,
-                model_id=model.id,
+                corpus_id=inputs.corpus_row.id,
+                model_id=inputs.model_row.id,
                 length=sequences.length,
                 tokens=sequences.n_counted,
                 sha256=sequences.sha256,

@@ -2,17 +2,17 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from app.artifacts import make_folder
 from app.errors import Conflict
 from app.pipeline import distributed
-from app.pipeline.prepared_inputs import SEED, PreparedInputs
-from app.pipeline.registered import find_sae
+from app.pipeline.prepared_inputs import SEED, PreparedInputs, TokenisedInputs
+from app.pipeline.registered import claim_name, find_sae
 from app.pipeline.registration import publish, register_trained
 from app.pipeline.training_plans import TrainingPlan
 from app.queries import runs, saes
@@ -22,7 +22,8 @@ from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.evaluation import Evaluation, evaluate
-from sae_core.files import sha256_code, write_json
+from sae_core.files import make_folder, sha256_code, write_json
+from sae_core.locks import folder_lock
 from sae_core.progress import Progress, subprogress
 from sae_core.saes import SAE
 from sae_core.statistics.compute import compute_statistics
@@ -33,6 +34,18 @@ from sae_core.training.curves import CURVES
 
 _WRITES_RESIDUAL = ("resid_", "attn_out", "mlp_out")
 """Hook points whose activations are vectors of the residual stream, which the unembedding reads."""
+
+
+async def claim_names(run: RunContext, ctx: JobContext, plans: Sequence[TrainingPlan], inputs: TokenisedInputs) -> None:
+    """Keep the names of the SAEs for this run, before the model runs.
+
+    Raises:
+        Conflict: a name belongs to another SAE, or to one that another run is making.
+    """
+    for plan in plans:
+        key = plan.key(inputs)
+        await _find_trained(ctx, plan.slug, key)
+        await claim_name(run, ctx, plan.slug, key)
 
 
 async def train_saes(
@@ -51,7 +64,9 @@ async def train_saes(
         TrainingDiverged: a loss is not finite; the last good checkpoints are kept.
     """
     keys = {plan.slug: plan.key(inputs) for plan in plans}
-    async with run.stage("train", record=True) as progress:
+    async with run.stage("train", record=True) as progress, AsyncExitStack() as locks:
+        for key in sorted(keys.values()):  # in one order, so that no two runs wait for each other
+            await locks.enter_async_context(run.lock("train", ctx.artifacts.training(key), "the same SAE"))
         known = {slug: await _find_trained(ctx, slug, key) for slug, key in keys.items()}
         missing = [plan for plan in plans if known[plan.slug] is None or not ctx.artifacts.sae(plan.slug).exists()]
         if missing:
@@ -66,6 +81,7 @@ async def train_saes(
                     names=names,
                     track=track,
                     feature_shards=feature_shards,
+                    holder=f"run {run.run_id}",
                     progress=progress,
                 )
             )
@@ -109,6 +125,7 @@ def _train(
     names: Sequence[str],
     track: Sequence[str],
     feature_shards: int,
+    holder: str,
     progress: Progress,
 ) -> None:
     """Train, from the last checkpoints if there are any, and save the SAEs; `names` are the names of their curves."""
@@ -129,7 +146,9 @@ def _train(
         progress=progress,
     )
     for plan, folder, sae in zip(plans, folders, trained, strict=True):
-        make_folder(ctx.artifacts.sae(plan.slug), partial(_save, sae, plan, keys[plan.slug], folder, inputs))
+        target = ctx.artifacts.sae(plan.slug)
+        with folder_lock(target, holder):
+            make_folder(target, partial(_save, sae, plan, keys[plan.slug], folder, inputs))
 
 
 def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: PreparedInputs, folder: Path) -> None:
@@ -168,7 +187,8 @@ async def index_sae(
     async with run.stage("encode") as progress:
         folder = ctx.artifacts.index_of(detail.weights_sha256, inputs.sequences.sha256)
         assert inputs.cache is not None, "an index is made from activations on disk"
-        store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
+        async with run.lock("encode", folder, "this index"):
+            store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
     async with run.stage("statistics") as progress:
         directions = None
         if (inputs.hooks.output or inputs.hooks.input).name.startswith(_WRITES_RESIDUAL):

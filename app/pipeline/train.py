@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from app.paths import without_folder
-from app.pipeline.params import DEMO_MODEL, CorpusParams
+from app.pipeline.params import DEMO_MODEL, CorpusName, CorpusParams, ModelName
 from app.pipeline.stages import EVALUATION, PREPARATION, TRAINING
 from app.runs.params import Option, Params, Several, Slug
 from app.runs.spec import Result, RunSpec
@@ -130,6 +130,8 @@ class TrainParams(CorpusParams, HookParams):
     name: Annotated[
         Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
     ] = None
+    model_name: ModelName = None
+    corpus_name: CorpusName = None
 
     @model_validator(mode="after")
     def _name_one_sae(self) -> "TrainParams":
@@ -149,16 +151,21 @@ def title(params: TrainParams) -> str:
 async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -> Result:
     """Prepare the activations, train, evaluate."""
     from app.pipeline import steps
-    from app.pipeline.prepared_inputs import HookPair, prepare
+    from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
     training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
     hooks = HookPair.parse(params.hook, params.hook_out)
-    inputs = await prepare(run, ctx, params.model, hooks, params, stream_mb=params.buffer_mb if params.stream else None)
+    tokenised = await tokenise(
+        run, ctx, params.model, hooks, params, model_name=params.model_name, corpus_name=params.corpus_name
+    )
+    plans = training_plans(params, tokenised)
+    await steps.claim_names(run, ctx, plans, tokenised)
+    inputs = await run_model(run, ctx, tokenised, stream_mb=params.buffer_mb if params.stream else None)
     trained = await steps.train_saes(
         run,
         ctx,
-        training_plans(params, inputs),
+        plans,
         inputs,
         track=params.track or (),
         feature_shards=params.feature_shards,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.artifacts import content_key
 from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import PreparedInputs
+from app.pipeline.prepared_inputs import TokenisedInputs
 from sae_core.training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class TrainingPlan:
     options: dict[str, Any]
     """Parameters that train it again, as `seesae train --config` takes them."""
 
-    def key(self, inputs: PreparedInputs) -> str:
+    def key(self, inputs: TokenisedInputs) -> str:
         """Return the hash of everything that the trained weights depend on."""
         return content_key(
             model=inputs.model.weights_sha256,
@@ -69,7 +69,7 @@ def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]
     return [config for config in configs if config.takes_k or config.k == params.k[0]]
 
 
-def training_plans(params: "TrainParams", inputs: PreparedInputs) -> list[TrainingPlan]:
+def training_plans(params: "TrainParams", inputs: TokenisedInputs) -> list[TrainingPlan]:
     """Return the SAEs of these parameters."""
     hooks = inputs.hooks.names()
     return [

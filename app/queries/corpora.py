@@ -2,29 +2,30 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tables
-from app.errors import Conflict
 from app.queries.sql.copy import copy_rows
+from app.queries.sql.locks import lock_until_commit
 from app.queries.sql.pg_safe import clean_json, clean_text
 from app.tables import Corpus, Document, SequenceSet
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusInfo:
-    """A registered corpus."""
+    """A registered corpus; the title of all but the first version says which it is."""
 
     id: int
     slug: str
+    version: int
     title: str
     source: str
     licence: str
@@ -79,24 +80,30 @@ class SequenceSetRow:
     sha256: str
 
 
-async def register_corpus(session: AsyncSession, row: CorpusRow) -> CorpusInfo:
-    """Register a corpus, or return the one with this slug and hash.
+async def register_corpus(session: AsyncSession, row: CorpusRow, *, keep_name: bool = False) -> CorpusInfo:
+    """Register a corpus, or return the one with this hash; other text under a slug is its next version.
 
-    Raises:
-        Conflict: the slug belongs to a corpus with other text.
+    With `keep_name`, a corpus that is registered already is renamed to this slug and title.
     """
-    clean = replace(
-        row,
-        title=clean_text(row.title),
-        source=clean_text(row.source),
-        licence=clean_text(row.licence),
-        attribution=clean_text(row.attribution),
-    )
-    await session.execute(insert(Corpus).values(asdict(clean)).on_conflict_do_nothing(index_elements=["slug"]))
-    corpus = corpus_info((await session.scalars(select(Corpus).where(Corpus.slug == row.slug))).one())
-    if corpus.sha256 != row.sha256:
-        raise Conflict(f"A corpus named {row.slug} with other text is registered already: give this one another name.")
-    return corpus
+    await lock_until_commit(session, "corpora")  # one at a time: versions are counted
+    clean = {name: clean_text(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+    corpus = (await session.scalars(select(Corpus).where(Corpus.sha256 == row.sha256))).one_or_none()
+    if corpus is None:
+        corpus = Corpus(**clean, version=await _next_version(session, row.slug))
+        session.add(corpus)
+    elif keep_name and corpus.slug != row.slug:
+        corpus.slug, corpus.version = row.slug, await _next_version(session, row.slug)
+    if keep_name:
+        corpus.title = clean["title"]
+    corpus.licence = corpus.licence or clean["licence"]
+    corpus.attribution = corpus.attribution or clean["attribution"]
+    await session.flush()
+    return corpus_info(corpus)
+
+
+async def _next_version(session: AsyncSession, slug: str) -> int:
+    newest = await session.scalar(select(func.max(Corpus.version)).where(Corpus.slug == slug))
+    return (newest or 0) + 1
 
 
 async def register_sequences(
@@ -182,7 +189,8 @@ def corpus_info(corpus: Corpus) -> CorpusInfo:
     return CorpusInfo(
         id=corpus.id,
         slug=corpus.slug,
-        title=corpus.title,
+        version=corpus.version,
+        title=corpus.title if corpus.version == 1 else f"{corpus.title} (version {corpus.version})",
         source=corpus.source,
         licence=corpus.licence,
         attribution=corpus.attribution,

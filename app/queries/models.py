@@ -1,5 +1,6 @@
 """Language models and their tokens."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.expressions import in_array
+from app.queries.sql.locks import lock_until_commit
 from app.tables import LanguageModel, Token
 
 UNKNOWN = "\ufffd".encode()
@@ -68,33 +70,66 @@ class ModelRow:
 
 
 async def register_model(
-    session: AsyncSession, row: ModelRow, *, token_bytes: Sequence[bytes], special_token_ids: Collection[int]
+    session: AsyncSession,
+    row: ModelRow,
+    *,
+    token_bytes: Sequence[bytes],
+    special_token_ids: Collection[int],
+    keep_name: bool = False,
 ) -> ModelInfo:
-    """Register a model with its vocabulary, or return the one with this name and these hashes.
+    """Register a model with its vocabulary, or return the one with these hashes.
+
+    A name that another model has gets a short hash added, as in `checkpoint-500-1f3a9c`. With `keep_name` the model is
+    registered by exactly this name, or renamed to it.
 
     Raises:
-        Conflict: the name belongs to a model with other weights or another tokenizer.
+        Conflict: another model has the name, which was to be kept.
     """
-    created = await session.scalar(
-        insert(LanguageModel)
-        .values(asdict(row))
-        .on_conflict_do_nothing(index_elements=["name"])
-        .returning(LanguageModel.id)
+    await lock_until_commit(session, "models")  # one at a time: the name is chosen by those that are taken
+    known = (
+        await session.scalars(
+            select(LanguageModel).where(
+                LanguageModel.weights_sha256 == row.weights_sha256,
+                LanguageModel.tokenizer_sha256 == row.tokenizer_sha256,
+            )
+        )
+    ).one_or_none()
+    if known is not None:
+        if keep_name and known.name != row.name:
+            known.name = await _free_name(session, row, keep_name=True)
+            await session.flush()
+        return model_info(known)
+    model = LanguageModel(**{**asdict(row), "name": await _free_name(session, row, keep_name=keep_name)})
+    session.add(model)
+    await session.flush()
+    await session.refresh(model)
+    special = frozenset(special_token_ids)
+    await copy_rows(
+        session,
+        Token,
+        _TOKEN,
+        ((model.id, number, token, number in special) for number, token in enumerate(token_bytes)),
     )
-    if created is not None:
-        special = frozenset(special_token_ids)
-        await copy_rows(
-            session,
-            Token,
-            _TOKEN,
-            ((created, number, token, number in special) for number, token in enumerate(token_bytes)),
-        )
-    model = model_info((await session.scalars(select(LanguageModel).where(LanguageModel.name == row.name))).one())
-    if (model.weights_sha256, model.tokenizer_sha256) != (row.weights_sha256, row.tokenizer_sha256):
-        raise Conflict(
-            f"A model named {row.name} with other weights is registered already: give this one another name."
-        )
-    return model
+    return model_info(model)
+
+
+async def _free_name(session: AsyncSession, row: ModelRow, *, keep_name: bool) -> str:
+    """Return the name of a model, with as much of a hash as tells it from the others of this name."""
+    taken = set(await session.scalars(select(LanguageModel.name).where(LanguageModel.name.startswith(row.name))))
+    if row.name not in taken:
+        return row.name
+    if keep_name:
+        raise Conflict(f"Another model is named {row.name}. Choose another name (--model-name).")
+    digest = hashlib.sha256(f"{row.weights_sha256} {row.tokenizer_sha256}".encode()).hexdigest()
+    return next(name for length in range(6, 65) if (name := f"{row.name}-{digest[:length]}") not in taken)
+
+
+async def set_source(session: AsyncSession, model_id: int, source: str) -> ModelInfo:
+    """Note that a model is loaded from another place from now on."""
+    model = await session.get_one(LanguageModel, model_id)
+    model.source = source
+    await session.flush()
+    return model_info(model)
 
 
 async def register_without_weights(

@@ -10,8 +10,9 @@ from sqlalchemy import func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
-from app.tables import Run, RunMetric, Sae
+from app.tables import Run, RunMetric, Sae, SaeClaim
 from app.tables.runs import RunState as RunState
 
 StageState = Literal["waiting", "running", "done", "failed"]
@@ -131,6 +132,31 @@ async def find_run(
     query = _RUNS.where(Run.kind == kind, whole == clean_json(params), Run.state.in_(states))
     row = (await session.execute(query.order_by(Run.id.desc()).limit(1))).one_or_none()
     return None if row is None else _view(*row)
+
+
+async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> int | None:
+    """Note that a run makes the SAE of this name; or return the id of another run that does, and is under way.
+
+    Runs of one `key` make the same SAE, and may both make it.
+    """
+    await lock_until_commit(session, f"name {slug}")
+    other = (
+        await session.execute(
+            select(Run.id, Run.job_id)
+            .join(SaeClaim, SaeClaim.run_id == Run.id)
+            .where(SaeClaim.slug == slug, SaeClaim.key != key, Run.id != run_id, Run.state.in_(("queued", "running")))
+        )
+    ).one_or_none()
+    # A run without a job is done by a command; one that was killed leaves it marked as running.
+    if other is not None and (other.job_id is not None or await holds_run_lock(session, other.id)):
+        return int(other.id)
+    new = insert(SaeClaim).values(slug=slug, key=key, run_id=run_id)
+    await session.execute(
+        new.on_conflict_do_update(
+            index_elements=["slug"], set_={"key": new.excluded.key, "run_id": new.excluded.run_id}
+        )
+    )
+    return None
 
 
 async def list_running(session: AsyncSession) -> list[RunView]:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
 
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.errors import Conflict
 from app.queries import runs
 from app.queries.runs import MetricPoint, RunView, Stage
+from sae_core.locks import FolderLock
 
 WRITE_SECONDS = 0.5
 
@@ -135,6 +137,33 @@ class RunContext:
         except RunInterrupted:
             self._raise_if_interrupted()
             raise
+
+    @asynccontextmanager
+    async def lock(self, stage: str, folder: Path, what: str) -> AsyncIterator[None]:
+        """Hold the lock of an artifact folder; the stage's title says for whom it waits.
+
+        Args:
+            stage: the stage that makes the folder.
+            folder: of the artifact.
+            what: the artifact in words, such as "these activations".
+
+        Raises:
+            ArtifactError: the file system has no locks.
+        """
+        lock, title = FolderLock(folder, f"run {self.run_id}"), self._stages[stage].title
+
+        def waiting(holder: str) -> None:
+            self._raise_if_interrupted()
+            self.retitle(stage, f"{title}: waits for {holder or 'another process'}, which makes {what}")
+
+        try:
+            try:
+                await self.in_thread(lock.acquire, waiting)
+            finally:
+                self.retitle(stage, title)
+            yield
+        finally:
+            lock.release()
 
     def retitle(self, name: str, title: str) -> None:
         """Give a stage a title that says more than was known when the run was submitted."""

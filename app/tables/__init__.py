@@ -7,7 +7,7 @@ from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
-from app.tables.runs import Run, RunMetric
+from app.tables.runs import Run, RunMetric, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "RunMetric",
     "Sae",
+    "SaeClaim",
     "SavedList",
     "SavedListItem",
     "Sequence",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, TIMESTAMP, BigInteger, ForeignKey, Identity, Integer, SmallInteger, func
+from sqlalchemy import ARRAY, TIMESTAMP, BigInteger, ForeignKey, Identity, Integer, SmallInteger, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -11,17 +11,19 @@ from app.tables.base import Base
 
 
 class Corpus(Base):
-    """Named text with a source, a licence and a hash."""
+    """Named text with a source, a licence and a hash, by which it is known; texts of one slug are versions."""
 
     __tablename__ = "corpus"
+    __table_args__ = (UniqueConstraint("slug", "version"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    slug: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="1")
     title: Mapped[str]
     source: Mapped[str]
     licence: Mapped[str]
     attribution: Mapped[str]
-    sha256: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
     documents: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
 

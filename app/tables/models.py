@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import TIMESTAMP, ForeignKey, Identity, Index, LargeBinary, func, true
+from sqlalchemy import TIMESTAMP, ForeignKey, Identity, Index, LargeBinary, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
@@ -12,6 +12,15 @@ class LanguageModel(Base):
     """A causal language model, known by the hashes of its weights and tokenizer."""
 
     __tablename__ = "language_model"
+    __table_args__ = (
+        Index(
+            "ux_language_model_hashes",
+            "weights_sha256",
+            "tokenizer_sha256",
+            unique=True,
+            postgresql_where=text("weights_sha256 <> 'none'"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)

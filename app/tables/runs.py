@@ -43,3 +43,14 @@ class RunMetric(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     values: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class SaeClaim(Base):
+    """The name of an SAE that a run makes. While the run is under way, no other takes the name for another SAE."""
+
+    __tablename__ = "sae_claim"
+
+    slug: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    """Hash of everything that the SAE depends on."""
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)

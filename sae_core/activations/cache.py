@@ -24,6 +24,8 @@ from sae_core.tensor_files import write_tensors
 
 _MANIFEST = "manifest.json"
 _TENSOR = "activations"
+_NAME = "model"
+"""Key of the model's name, which people read; the hash of its weights says which it is."""
 
 
 class ActivationCache:
@@ -77,7 +79,8 @@ class ActivationCache:
         """Run the model over `sequences` and keep its activations at `hook`.
 
         Each shard is written whole or not at all, and a shard that is there is not computed again. So after an
-        interruption the same call continues where the last one stopped, and ends with the same bytes.
+        interruption the same call continues where the last one stopped, and ends with the same bytes. Processes that
+        hold the folder's `sae_core.locks.folder_lock` meanwhile do not repeat each other's work.
 
         Args:
             model: model to run.
@@ -96,7 +99,7 @@ class ActivationCache:
         hooks = [hook] if target is None else [hook, target]
         width = sum(model.d_in(point) for point in hooks)
         manifest = {
-            "model": model.name,
+            _NAME: model.name,
             "model_sha256": model.weights_sha256,
             "hook": str(hook),
             "sequences_sha256": sequences.sha256,
@@ -106,8 +109,6 @@ class ActivationCache:
         if target is not None:
             manifest |= {"target": str(target), "d_out": model.d_in(target)}
         _claim(folder, manifest)
-        for partial in folder.glob(".shard-*.tmp"):  # what a killed run was writing
-            partial.unlink()
         slices = [
             slice(start, min(start + shard_sequences, len(sequences)))
             for start in range(0, len(sequences), shard_sequences)
@@ -200,8 +201,7 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     found = _read_manifest(folder)
     if found is None:
         write_json(folder / _MANIFEST, manifest)
-    elif found != manifest:
-        differing = sorted(key for key in manifest if manifest[key] != found.get(key))
+    elif differing := sorted(key for key in manifest.keys() - {_NAME} if manifest[key] != found.get(key)):
         raise ArtifactError(
             f"{folder} holds activations of something else ({', '.join(differing)} differ). "
             "Delete it, or name another folder."

@@ -190,11 +190,7 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
 def _write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
     content = io.BytesIO()  # torch.save itself would hide a full disk in an error of its own
     torch.save(dict(tensors), content)
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content.getbuffer())
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def _state_dict(sae: SAE) -> tuple[str, dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from sae_core.corpora.sequences import CorpusInfo
 from sae_core.errors import CorpusError, first_line
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
+_LONGEST_SLUG = 80
 _COMPRESSION = (".gz", ".zst", ".xz", ".bz2")
 
 
@@ -91,7 +92,7 @@ def load_corpus(
     if len(documents) == 0:
         raise CorpusError(f"{name} holds no text. Give a corpus with at least a few thousand words.")
     return Corpus(
-        slug=slug or _slug(path),
+        slug=slug or corpus_slug(path.name),
         title=title or name,
         source=name,
         licence=licence,
@@ -217,9 +218,8 @@ def _explain_failure(name: str) -> Iterator[None]:
         ) from error
 
 
-def _slug(path: Path) -> str:
+def corpus_slug(name: str) -> str:
     """`summaries_en-us.json` -> `summaries-en-us`."""
-    name = path.name
     for ending in (*_COMPRESSION, *_BUILDERS):
         name = name.removesuffix(ending)
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "corpus"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_SLUG].strip("-") or "corpus"

@@ -1,9 +1,7 @@
 """Load a model from a GGUF file, a folder in the `transformers` layout, or the hub."""
 
-import fcntl
 import io
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -18,9 +16,12 @@ from transformers.utils import logging as transformers_logging
 
 from sae_core.devices import resolve_device
 from sae_core.errors import ModelError, first_line
-from sae_core.files import explain_full_disk, require_free_space, sha256_file, sha256_json
+from sae_core.files import explain_full_disk, make_folder, require_free_space, sha256_file, sha256_json
+from sae_core.locks import folder_lock
 from sae_core.models.language_model import LanguageModel
 
+_LONGEST_NAME = 80
+"""Characters: names of SAEs, and so of folders, begin with it."""
 _WEIGHTS = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
@@ -102,12 +103,10 @@ def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) 
             _dequantise(file, Path(temporary))
             return _load_folder(Path(temporary), device, name, sha256, source=str(file))
     folder = cache / f"{_slug(file)}-{sha256[:16]}"
-    with _locked(cache / f".{folder.name}.lock"):
-        if not folder.is_dir():
-            partial = cache / f".{folder.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            _dequantise(file, partial)
-            partial.rename(folder)
+    if not folder.is_dir():
+        with folder_lock(folder):
+            if not folder.is_dir():
+                make_folder(folder, lambda partial: _dequantise(file, partial))
     return _load_folder(folder, device, name, sha256, source=str(file))
 
 
@@ -124,25 +123,6 @@ def _dequantise(file: Path, folder: Path) -> None:
     with explain_full_disk(folder.parent):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time do the work that `path` stands for.
-
-    Raises:
-        ModelError: the file system has no locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise ModelError(
-                f"Files under {path.parent} cannot be locked ({error.strerror}), as on some network file systems: set "
-                "SEESAE_ARTIFACTS to a folder on a local disk, or mount this one with locks."
-            ) from error
-        yield
 
 
 @contextmanager
@@ -168,4 +148,4 @@ def _is_hub_id(source: str) -> bool:
 def _slug(path: Path) -> str:
     """`SmolLM2-135M.Q4_1.gguf` -> `smollm2-135m-q4-1`."""
     stem = path.stem if path.suffix.lower() == ".gguf" else path.name
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "model"
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower())[:_LONGEST_NAME].strip("-") or "model"

@@ -187,6 +187,7 @@ def build_store(
 
     If it is killed, the same call continues after the last whole shard, without asking for the activations of
     those that are done, and ends with the same bytes. A finished store of the same SAE and sequences is just opened.
+    Processes that may make one store hold its folder's `sae_core.locks.folder_lock` meanwhile.
 
     Args:
         sae: in its inference form.
@@ -266,10 +267,10 @@ def _does_not_cover(folder: Path) -> ArtifactError:
 
 
 def _remove_leftovers(folder: Path, files: set[str]) -> None:
-    """Remove shards of an earlier plan, and files that a killed run left half written."""
-    for path in [*folder.glob("shard-*.safetensors"), *folder.glob(".shard-*.tmp")]:
+    """Remove shards of an earlier plan."""
+    for path in folder.glob("shard-*.safetensors"):
         if path.name not in files:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class TrainingState:
         metadata = {"step": str(self.step), "run": json.dumps(_identity(self.config))}
         write_tensors(_path(folder, self.step), self._tensors(), metadata)
         for step in saved_steps(folder)[: -self.config.keep]:
-            _path(folder, step).unlink()
+            _path(folder, step).unlink(missing_ok=True)
 
     @classmethod
     def resume(
@@ -226,8 +226,6 @@ _COMPARED = 64
 def _load_newest(
     folder: Path, features: Axis, device: torch.device
 ) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
-    for abandoned in folder.glob(".step-*.tmp"):  # of a process that was killed while it wrote
-        abandoned.unlink(missing_ok=True)
     steps = saved_steps(folder)
     for step in reversed(_common(steps, features, device)):
         try:

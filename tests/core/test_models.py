@@ -409,7 +409,7 @@ def test_a_dequantisation_that_was_killed_is_done_again(tmp_path: Path) -> None:
     load_model(file, device="cpu", cache=cache)
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     (folder / "model.safetensors").rename(folder / "half-written.safetensors")
-    folder.rename(cache / f".{folder.name}.partial")
+    folder.rename(cache / f".{folder.name}~host-1-0123.partial")
     load_model(file, device="cpu", cache=cache)
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [folder.name]
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]

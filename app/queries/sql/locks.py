@@ -40,6 +40,11 @@ async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
 
 
 async def is_run_locked(engine: AsyncEngine, run_id: int) -> bool:
-    """True if a living process works on the run. Asking takes no lock, which would keep a process from starting."""
-    async with engine.connect() as connection:
-        return await connection.scalar(_IS_LOCKED, {"run_id": str(run_id)}) is not None
+    """True if a living process works on the run."""
+    async with AsyncSession(engine) as session:
+        return await holds_run_lock(session, run_id)
+
+
+async def holds_run_lock(session: AsyncSession, run_id: int) -> bool:
+    """As `is_run_locked`, in a session. Asking takes no lock, which would keep a process from starting."""
+    return await session.scalar(_IS_LOCKED, {"run_id": str(run_id)}) is not None

@@ -29,6 +29,7 @@ class CorpusOut(BaseModel):
     """A corpus, with its attribution."""
 
     slug: str
+    version: Annotated[int, Field(description="1 for the first text of this slug, 2 for the next, …")]
     title: str
     source: str
     licence: str

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.queries.models import ModelInfo, ModelRow, get_tokens, register_model
 from app.tables import Document, Sequence
 
 
-async def model(session: AsyncSession, **changes: Any) -> ModelInfo:
+async def model(session: AsyncSession, *, keep_name: bool = False, **changes: Any) -> ModelInfo:
     row = ModelRow(
         name="tiny",
         source="tests",
@@ -32,10 +33,12 @@ async def model(session: AsyncSession, **changes: Any) -> ModelInfo:
         bos_token_id=None,
     )
     tokens = [b"<s>", b"\xf0\x9f", b"\0", b" a"]
-    return await register_model(session, replace(row, **changes), token_bytes=tokens, special_token_ids=[0])
+    return await register_model(
+        session, replace(row, **changes), token_bytes=tokens, special_token_ids=[0], keep_name=keep_name
+    )
 
 
-async def corpus(session: AsyncSession, **changes: Any) -> CorpusInfo:
+async def corpus(session: AsyncSession, *, keep_name: bool = False, **changes: Any) -> CorpusInfo:
     row = CorpusRow(
         slug="wiki",
         title="Wiki",
@@ -45,16 +48,36 @@ async def corpus(session: AsyncSession, **changes: Any) -> CorpusInfo:
         sha256="2",
         documents=2,
     )
-    return await register_corpus(session, replace(row, **changes))
+    return await register_corpus(session, replace(row, **changes), keep_name=keep_name)
 
 
-async def test_a_model_is_registered_once(session: AsyncSession) -> None:
+async def test_a_model_is_known_by_its_hashes(session: AsyncSession) -> None:
     first = await model(session)
-    assert await model(session) == first
     assert (first.name, first.bos_token_id) == ("tiny", None)
-    for changes in ({"weights_sha256": "9"}, {"tokenizer_sha256": "9"}):
-        with pytest.raises(Conflict, match="another name"):
-            await model(session, **changes)
+    assert await model(session, name="of-another-folder", source="elsewhere") == first
+
+
+async def test_models_of_one_name_are_told_apart(session: AsyncSession) -> None:
+    first = await model(session)
+    others = [await model(session, weights_sha256="9"), await model(session, tokenizer_sha256="9")]
+    assert len({first.id, *(other.id for other in others)}) == 3
+    assert len({other.name for other in others}) == 2
+    for other in others:
+        assert re.fullmatch("tiny-[0-9a-f]{6}", other.name)
+        tokens = await get_tokens(session, other.id, [3])
+        assert tokens[3].bytes == b" a"
+    assert await model(session, weights_sha256="9") == others[0]
+
+
+async def test_a_name_that_was_chosen_is_kept_or_refused(session: AsyncSession) -> None:
+    first = await model(session)
+    with pytest.raises(Conflict, match="--model-name"):
+        await model(session, weights_sha256="9", keep_name=True)
+    renamed = await model(session, name="mine", keep_name=True)
+    assert renamed == replace(first, name="mine")
+    assert (await model(session, weights_sha256="9")).name == "tiny"
+    with pytest.raises(Conflict, match="--model-name"):
+        await model(session, name="tiny", keep_name=True)
 
 
 async def test_tokens_are_stored_as_bytes(session: AsyncSession) -> None:
@@ -66,11 +89,26 @@ async def test_tokens_are_stored_as_bytes(session: AsyncSession) -> None:
 
 
 async def test_a_corpus_is_registered_once(session: AsyncSession) -> None:
-    first = await corpus(session, title="W\0iki")
-    assert first.title == "W\ufffdiki"
-    assert await corpus(session) == first
-    with pytest.raises(Conflict, match="other text"):
-        await corpus(session, sha256="9")
+    first = await corpus(session, title="W\0iki", licence="")
+    assert (first.title, first.version, first.licence) == ("W\ufffdiki", 1, "")
+    again = await corpus(session, slug="copy", title="Copy")
+    assert again == replace(first, licence="CC BY-SA 4.0"), "what was not stated is added"
+
+
+async def test_other_text_of_one_name_is_another_version(session: AsyncSession) -> None:
+    first, edited, third = [await corpus(session, sha256=digit) for digit in "234"]
+    assert [(found.slug, found.version) for found in (first, edited, third)] == [("wiki", 1), ("wiki", 2), ("wiki", 3)]
+    assert [found.title for found in (first, edited, third)] == ["Wiki", "Wiki (version 2)", "Wiki (version 3)"]
+    assert await corpus(session, sha256="3") == edited
+
+
+async def test_a_corpus_can_be_renamed(session: AsyncSession) -> None:
+    await corpus(session)
+    edited = await corpus(session, sha256="9")
+    renamed = await corpus(session, sha256="9", slug="mine", title="Mine", keep_name=True)
+    assert renamed == replace(edited, slug="mine", title="Mine", version=1)
+    assert await corpus(session, sha256="9", slug="mine", title="Mine", keep_name=True) == renamed
+    assert await corpus(session, sha256="9") == renamed
 
 
 async def test_sequences_are_registered_once_with_their_documents(session: AsyncSession) -> None:

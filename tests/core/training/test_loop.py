@@ -47,12 +47,10 @@ def test_resume_skips_a_damaged_checkpoint(tmp_path):
     whole = train(config, Synthetic(), tmp_path, device="cpu")
     newest = tmp_path / "step-000000060.safetensors"
     newest.write_bytes(newest.read_bytes()[:1000])
-    (tmp_path / ".step-000000060.safetensors.123.tmp").write_bytes(b"half")
     recorder = Recorder()
     again = train(config, Synthetic(), tmp_path, device="cpu", progress=recorder)
     assert recorder.done[0] == 40 * 128
     assert torch.equal(whole.W_dec, again.W_dec)
-    assert not list(tmp_path.glob(".*"))
     for path in tmp_path.glob("step-*"):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="Delete the folder"):
