@@ -19,8 +19,8 @@ Corpus = Annotated[
     Option(path=True),
     Field(
         min_length=1,
-        description="Text: a .json, .jsonl, .csv, .parquet or .txt file, a dataset on the Hugging Face hub, or "
-        f"{DEMO_CORPUS}, which needs no hub.",
+        description="Text: a .json, .jsonl, .csv, .tsv, .parquet, .arrow or .txt file, a folder of them, a dataset on "
+        f"the Hugging Face hub, or {DEMO_CORPUS}, which needs no hub.",
     ),
 ]
 
@@ -39,6 +39,13 @@ class CorpusParams(Params):
     """A text, and the way it is cut into sequences."""
 
     corpus: Corpus
+    text_column: Annotated[str, Field(min_length=1, description="Column of the corpus that holds the text.")] = "text"
+    subset: Annotated[
+        str | None,
+        Option(default="the only one"),
+        Field(min_length=1, description="Subset (configuration) of a dataset that has several."),
+    ] = None
+    split: Annotated[str, Field(min_length=1, description="Split of a dataset.")] = "train"
     tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
     length: Annotated[int, Field(ge=8, le=8192, description="Tokens per sequence.")] = 128
 

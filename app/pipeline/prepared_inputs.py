@@ -128,7 +128,14 @@ async def tokenise(
         else:
             model_row = _same_model(language_model, sae)
         language_model.name = model_row.name
-        corpus = await run.in_thread(read_corpus, params.corpus, cache=cache)
+        corpus = await run.in_thread(
+            read_corpus,
+            params.corpus,
+            text_column=params.text_column,
+            config=params.subset,
+            split=params.split,
+            cache=cache,
+        )
         corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
         key = content_key(

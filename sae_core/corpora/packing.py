@@ -1,8 +1,6 @@
 """Pack documents into sequences of equal length that can be tokenised again to the same ids."""
 
-import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -216,20 +214,5 @@ def _pieces(text: str) -> list[str]:
 
 
 def _document_infos(corpus: Corpus, rows: list[int]) -> list[DocumentInfo]:
-    table = corpus.documents.remove_columns("text").select(rows)
-    return [DocumentInfo(row.pop("title"), row.pop("topic"), _metadata(row)) for row in table]
-
-
-def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """Columns that hold something, as JSON values without NUL."""
-    return {key: _json_value(value) for key, value in row.items() if value is not None}
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _json_value(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, bool | int | float | None) else str(value).replace("\0", "")
+    table = corpus.documents.select_columns(["title", "topic"]).select(rows)
+    return [DocumentInfo(row["title"], row["topic"]) for row in table]

@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,8 +43,6 @@ class DocumentInfo:
 
     title: str
     topic: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """The corpus' other columns, as JSON values: url, licence, language, …"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +98,7 @@ class Sequences:
             "tokenizer_sha256": self.tokenizer_sha256,
             "sha256": self.sha256,
             "corpus": asdict(self.corpus),
-            "documents": [[document.title, document.topic, document.metadata] for document in self.documents],
+            "documents": [[document.title, document.topic] for document in self.documents],
         }
         write_json(folder / _DESCRIPTION, description)
 
@@ -121,7 +117,7 @@ class Sequences:
         sequences = cls(
             length=description["length"],
             pad_token_id=description["pad_token_id"],
-            documents=[DocumentInfo(*document) for document in description["documents"]],
+            documents=[DocumentInfo(title, topic) for title, topic, *_ in description["documents"]],
             corpus=CorpusInfo(**description["corpus"]),
             tokenizer_sha256=description["tokenizer_sha256"],
             **arrays,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_core.corpora import Corpus, CorpusInfo, DocumentInfo, Sequences, load_corpus, pack
+from sae_core.corpora import Corpus, CorpusInfo, Sequences, load_corpus, pack
 from sae_core.corpora.packing import _pieces
 from sae_core.errors import ArtifactError, CorpusError, ModelError
 from sae_core.models import LanguageModel, load_model
@@ -138,14 +138,6 @@ def test_special_tokens_in_a_text_are_not_counted(model: LanguageModel) -> None:
     assert not (sequences.counted & is_special).any()
     assert ((sequences.document_of >= 0) & is_special).sum() == 3
     assert round_trip_share(sequences, model) == 1
-
-
-def test_documents_keep_their_columns(model: LanguageModel) -> None:
-    columns = {"url": ["u\0", None, "w"], "score": [1.5, float("nan"), 2.0], "tags": [["a"], [], None]}
-    sequences = pack(corpus_of(["some words of text " * 3] * 3, **columns), model, length=16)
-    found = {document.title: document for document in sequences.documents}
-    assert found["Document 0"] == DocumentInfo("Document 0", None, {"url": "u", "score": 1.5, "tags": ["a"]})
-    assert found["Document 1"].metadata == {"score": None, "tags": []}
 
 
 @pytest.mark.parametrize("texts", [["x"], ["one two"], ["a", "b"]])

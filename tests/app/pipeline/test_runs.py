@@ -1,5 +1,6 @@
 """Runs from end to end on a tiny model: train, index, evaluate; repeated, interrupted and continued."""
 
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from app.runs.job_context import JobContext
 from app.runs.queue import fail_abandoned
 from sae_core.errors import ModelError, SAEError
 from tests.app.pipeline.running import run_row, run_to_end, submit
-from tests.tiny import CORPUS_FILE
+from tests.tiny import CORPUS_FILE, documents
 
 SLUG = "tiny-llama-l1-batchtopk-64"
 
@@ -226,3 +227,22 @@ async def test_a_corpus_without_text_is_refused_in_one_line(
     assert run.state == "failed"
     assert run.error is not None
     assert "\n" not in run.error
+
+
+async def test_runs_read_the_column_that_they_are_told_to(
+    ctx: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
+    file = tmp_path / "columns.jsonl"
+    lines = [json.dumps({"body": document["text"], "published": 1}) for document in documents()]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    of_text = training.model_copy(update={"corpus": str(file)})
+    run_id = await submit(ctx, "train", of_text)
+    with pytest.raises(SAEError, match=r"no column 'text'. Its columns are body, published: .* --text-column"):
+        await execute(ctx, run_id)
+    of_body = of_text.model_copy(update={"text_column": "body"})
+    assert (await run_to_end(ctx, "train", of_body)).state == "done"
+    indexed = indexing().model_copy(update={"corpus": str(file), "text_column": "body"})
+    assert (await run_to_end(ctx, "index", indexed)).state == "done"
+    async with ctx.sessions() as session:
+        corpora = (await session.execute(text("SELECT slug, title, source FROM corpus"))).all()
+    assert [tuple(row) for row in corpora] == [("columns-body", "columns.jsonl (body)", "columns.jsonl")]

@@ -1,0 +1,42 @@
+"""Find the files of a dataset: a repository of the hub, or a folder that is laid out like one."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+
+from sae_core.errors import CorpusError
+
+
+def dataset_files(source: str, config: str | None, split: str, cache: Path) -> Iterator[tuple[Path, str]]:
+    """Yield path and name of each file of a split; a file of the hub is downloaded when it is asked for.
+
+    Raises:
+        CorpusError: the dataset has no such configuration or split, several of them, or no files.
+        Exception: whatever `datasets` raises when there is no such dataset.
+    """
+    builder = _builder(source, config, cache)
+    splits = builder.config.data_files or {}
+    if not splits:
+        raise CorpusError(f"{source} has no data files. Give a dataset of .parquet, .jsonl, .csv or .txt files.")
+    if split not in splits:
+        raise CorpusError(
+            f"{source} has no split '{split}'. Its splits are {', '.join(splits)}: name one with --split."
+        )
+    download = datasets.DownloadManager(
+        dataset_name=builder.dataset_name, download_config=datasets.DownloadConfig(cache_dir=str(cache / "downloads"))
+    )
+    for address in splits[split]:
+        yield Path(download.download(address)), PurePosixPath(address).name
+
+
+def _builder(source: str, config: str | None, cache: Path) -> Any:
+    try:
+        return datasets.load_dataset_builder(source, config, cache_dir=str(cache))
+    except ValueError:
+        names = datasets.get_dataset_config_names(source)
+        if config in names or len(names) < 2:
+            raise
+        problem = "several subsets" if config is None else f"no subset '{config}'"
+        raise CorpusError(f"{source} has {problem}. It has {', '.join(names)}: name one with --subset.") from None
