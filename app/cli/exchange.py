@@ -13,6 +13,7 @@ from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
 
 if TYPE_CHECKING:
+    from app.exchange.features import Selection
     from app.settings import Settings
 
 Sae = Annotated[
@@ -29,9 +30,10 @@ class Writable(StrEnum):
     NEURONPEDIA = "neuronpedia"
     JSONL = "jsonl"
     SITE = "site"
+    LABELS = "labels"
 
 
-OF_FEATURES = (Writable.NEURONPEDIA, Writable.JSONL, Writable.SITE)
+OF_FEATURES = (Writable.NEURONPEDIA, Writable.JSONL, Writable.SITE, Writable.LABELS)
 """Formats that hold what is known of the features, and not the weights."""
 
 
@@ -49,7 +51,7 @@ def export(
     format: Annotated[
         Writable,
         typer.Option(
-            help="Format to write: a package's for the weights; neuronpedia, jsonl or site for the features.",
+            help="Format to write: a package's for the weights; neuronpedia, jsonl or site for the features; labels.",
             show_default=False,
         ),
     ],
@@ -64,7 +66,8 @@ def export(
     activations is refused, with the reason.
 
     For features, `neuronpedia` writes a release, which seesae import reads too; `jsonl` one feature per line, as the
-    API returns it; `site` a folder of HTML that opens without a server.
+    API returns it; `site` a folder of HTML that opens without a server; `labels` one submitted label per row, with
+    author, categories and ratings, as labels.csv and labels.jsonl. Drafts stay here.
 
     Examples:
       seesae export smollm2-135m-l9-batchtopk-4096 --format saelens shared/layer_9
@@ -72,6 +75,10 @@ def export(
       seesae export smollm2-135m-l9-batchtopk-4096 --format site shared/site --features 0-999
     """
     folder = destination.expanduser().resolve()
+    if format is Writable.LABELS:
+        result = _export_labels(sae, folder, _selection(features))
+        answer(result, as_json=as_json, text=f"{folder} holds {result['labels']:,} labels of {sae}, one per row.")
+        return
     if format in OF_FEATURES:
         result = _export_features(sae, format, folder, features)
         text = (
@@ -97,21 +104,38 @@ async def _export(settings: "Settings", sae: str, format: str, folder: Path) -> 
     return {"sae": detail.slug, "features": detail.d_sae, "format": format, "folder": str(folder), "files": files}
 
 
+def _selection(features: str | None) -> "Selection | None":
+    from app.errors import Unprocessable
+    from app.exchange.features import Selection
+
+    try:
+        return None if features is None else Selection.parse(features)
+    except Unprocessable as error:
+        raise typer.BadParameter(str(error), param_hint="--features") from None
+
+
+def _export_labels(sae: str, folder: Path, selection: "Selection | None") -> dict[str, Any]:
+    from app.cli.local_runs import local_job_context
+    from app.exchange.labels import export_labels
+
+    async def export() -> dict[str, Any]:
+        async with local_job_context(settings_with()) as ctx:
+            return await export_labels(ctx.sessions, sae, folder, selection=selection)
+
+    return asyncio.run(export())
+
+
 def _export_features(sae: str, format: Writable, folder: Path, features: str | None) -> dict[str, Any]:
     from app.cli.local_runs import local_job_context
     from app.cli.run_display import StageDisplay, stderr_console
-    from app.errors import Unprocessable
-    from app.exchange.features import Selection, export_features
+    from app.exchange.features import export_features
     from app.exchange.jsonl import write_jsonl
     from app.exchange.neuronpedia.release import write_neuronpedia
     from app.exchange.static_site import write_site
     from app.queries.runs import Stage, StageState
 
     write = {Writable.NEURONPEDIA: write_neuronpedia, Writable.JSONL: write_jsonl, Writable.SITE: write_site}[format]
-    try:
-        selection = None if features is None else Selection.parse(features)
-    except Unprocessable as error:
-        raise typer.BadParameter(str(error), param_hint="--features") from None
+    selection = _selection(features)
     started = time.monotonic()
     with StageDisplay(stderr_console()) as display:
 

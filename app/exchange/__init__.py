@@ -2,6 +2,7 @@
 
     weights      an SAE in a public format
     features     features as files; the entry point of the three formats below
+    labels       the labels of an SAE, one per row
     jsonl        the API's JSON of each feature, one per line
     static_site  a folder of HTML that opens from a disk
     drawings     its charts, which work without scripts

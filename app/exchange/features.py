@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,13 @@ class Source:
     numbers: list[int]
 
     async def features(self, progress: Progress) -> AsyncIterator[FeatureDetail]:
-        """Yield the features, in order."""
+        """Yield the features, in order, without drafts of labels."""
         for done, number in enumerate(self.numbers):
             if done % 16 == 0:
                 progress(done, len(self.numbers))
             detail = await get_feature(self.session, self.sae, number)
             assert detail is not None
-            yield detail
+            yield replace(detail, labels=tuple(label for label in detail.labels if label.status == "submitted"))
         progress(len(self.numbers), len(self.numbers))
 
     async def examples(self, feature: int) -> list[ExampleView]:
@@ -99,15 +99,13 @@ async def export_features(
         UserError: the folder cannot be written.
     """
     async with _source(sessions, slug, selection) as source:
-        try:
-            with new_folder(folder) as unfinished:
-                await write(source, unfinished, progress)
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error.strerror or error}. Choose another folder.") from error
-    return {"sae": slug, "features": len(source.numbers), "folder": str(folder), **_size(folder)}
+        with new_folder(folder) as unfinished:
+            await write(source, unfinished, progress)
+    return {"sae": slug, "features": len(source.numbers), "folder": str(folder), **size(folder)}
 
 
-def _size(folder: Path) -> dict[str, int]:
+def size(folder: Path) -> dict[str, int]:
+    """Return the number of files in a folder, and their bytes."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
@@ -136,7 +134,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         Conflict: there is something already.
+        UserError: the folder cannot be written.
     """
+    try:
+        with _unfinished(folder) as unfinished:
+            yield unfinished
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}. Choose another folder.") from error
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is there already and holds something. Give a new or an empty folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,11 @@ A script of a page from a disk may read no files, so the list comes as a script 
 """
 
 import json
+import math
 import shutil
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from app.paths import STATIC
 from app.queries.examples import ExampleView, active_places
 from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_features
 from app.queries.features import FeatureDetail
+from app.queries.saes import DensityHistogram
 from app.services.tokens import plain
 from app.web.components import glossary, token_html, token_text
 from app.web.components.feature_view import Example, feature_view, histogram, neighbour_snippets
@@ -34,6 +37,9 @@ from app.web.static import classic_script
 
 ROWS = 50
 """Features on a page of the list."""
+
+MOST_TOKENS = 500_000
+"""Tokens of sequences that are kept as markup, about 100 bytes each."""
 
 _STYLES = ("tokens", "base", "parts", "strips", "features", "labels", "saes", "export")
 _FONT = "inter-5.3.0.latin-wght.woff2"
@@ -46,21 +52,26 @@ async def write_site(source: Source, folder: Path, progress: Progress) -> None:
     """Write the site into `folder`, which is there and empty."""
     site = _Site(source, folder)
     site.copy_assets()
-    site.write_list(await _rows(source))
+    await site.write_list()
     async for detail in source.features(progress):
         await site.write_feature(detail)
 
 
-async def _rows(source: Source) -> list[FeatureRow]:
-    """The rows of the list, most active first."""
-    wanted, rows = set(source.numbers), []
+async def _pages(source: Source) -> AsyncIterator[list[FeatureRow]]:
+    """Yield the pages of the list, most active first."""
+    wanted, rows = set(source.numbers), list[FeatureRow]()
     filter = FeatureFilter(limit=MAX_LIMIT)
     while True:
         page = await list_features(source.session, source.sae, filter)
         rows += [row for row in page.rows if row.index in wanted]
+        while len(rows) >= ROWS:
+            yield rows[:ROWS]
+            del rows[:ROWS]
         if page.next_cursor is None:
-            return rows
+            break
         filter = replace(filter, cursor=page.next_cursor)
+    if rows:
+        yield rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,35 @@ class Flag:
     name: str
     meaning: str
     count: int
+
+
+class _Counts:
+    """Counts of the exported features, which may be some of the SAE's."""
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        """`edges` are those of the index's histogram of log10 density."""
+        self.labelled = self._dead = 0
+        self._edges, self._densities = edges, [0] * (len(edges) - 1)
+        self._health: Counter[str] = Counter()
+
+    def add(self, rows: Iterable[FeatureRow]) -> None:
+        """Count these features too."""
+        for row in rows:
+            self.labelled += row.label is not None
+            self._health.update(row.health)
+            if row.density > 0:
+                place = bisect_right(self._edges, math.log10(row.density)) - 1
+                self._densities[min(max(place, 0), len(self._densities) - 1)] += 1
+            else:
+                self._dead += 1
+
+    def densities(self) -> DensityHistogram:
+        """Return the histogram of log10 density."""
+        return DensityHistogram(tuple(self._edges), tuple(self._densities), self._dead)
+
+    def flags(self, meanings: Mapping[str, str]) -> list[Flag]:
+        """Return the health flags with their counts."""
+        return [Flag(glossary.health_name(flag), meaning, self._health[flag]) for flag, meaning in meanings.items()]
 
 
 class _Links:
@@ -115,36 +155,48 @@ class _Site:
             shutil.copyfile(STATIC / name, target)
         (self.folder / "assets/js/export.js").write_text(classic_script("js/export.js"), encoding="utf-8")
 
-    def write_list(self, rows: Sequence[FeatureRow]) -> None:
-        """The index, the other pages of the list, and the list for the script."""
-        sae, index = self.source.sae, self.source.index
-        pages = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    async def write_list(self) -> None:
+        """The pages of the list, the list for the script, and the index, whose counts are known at the end."""
+        counts, first = _Counts(self.source.index.densities.edges), list[FeatureRow]()
+        with (self.folder / "assets" / "data.js").open("w", encoding="utf-8") as script:
+            script.write('window.SEESAE = {"rows":[')
+            number = 0
+            async for rows in _pages(self.source):
+                number += 1
+                counts.add(rows)
+                data = ",".join(json.dumps(_data(row), separators=(",", ":")) for row in rows)
+                script.write(data if number == 1 else f",{data}")
+                if number == 1:
+                    first = rows
+                else:
+                    self._write(f"list/{number}.html", "export/list.html", self._page(number, rows))
+            script.write("]};\n")
+        self._write("index.html", "export/index.html", self._page(1, first) | self._overview(counts))
+
+    def _page(self, number: int, rows: Sequence[FeatureRow]) -> dict[str, Any]:
+        """What one page of the list shows."""
+        total = len(self.source.numbers)
+        last = math.ceil(total / ROWS)
+        return {
+            "number": number,
+            "pages": _page_numbers(last, number),
+            "last": last,
+            "rows": rows,
+            "total": total,
+            "lines": {row.index: token_text.line(row.example, row.max) for row in rows if row.example},
+        }
+
+    def _overview(self, counts: _Counts) -> dict[str, Any]:
+        """What the first page shows beside the list."""
+        sae = self.source.sae
         measures, more_measures = glossary.measures(sae.metrics)
-        flags = glossary.health(sae)
-        for number, part in enumerate(pages, start=1):
-            context = {
-                "number": number,
-                "pages": _page_numbers(len(pages), number),
-                "last": len(pages),
-                "rows": part,
-                "total": len(rows),
-                "lines": {row.index: token_text.line(row.example, row.max) for row in part if row.example},
-            }
-            if number == 1:
-                context |= {
-                    "measures": [*measures, *more_measures],
-                    "not_counted": glossary.not_counted(sae),
-                    "density": draw_densities(index.densities),
-                    "flags": [
-                        Flag(glossary.health_name(flag), meaning, index.health.get(flag, 0))
-                        for flag, meaning in flags.items()
-                    ],
-                }
-            name = "index.html" if number == 1 else f"list/{number}.html"
-            self._write(name, "export/index.html" if number == 1 else "export/list.html", context)
-        data = {"rows": [_data(row) for row in rows]}
-        text = json.dumps(data, separators=(",", ":"))
-        (self.folder / "assets" / "data.js").write_text(f"window.SEESAE = {text};\n", encoding="utf-8")
+        return {
+            "labelled": counts.labelled,
+            "measures": [*measures, *more_measures],
+            "not_counted": glossary.not_counted(sae),
+            "density": draw_densities(counts.densities()),
+            "flags": counts.flags(glossary.health(sae)),
+        }
 
     async def write_feature(self, detail: FeatureDetail) -> None:
         """Write the page of one feature."""
@@ -164,7 +216,7 @@ class _Site:
             histogram=histogram(sae, detail, draw_activations),
             snippets=self.snippets,
         )
-        labels = [ShownLabel(label) for label in detail.labels if label.status == "submitted"]
+        labels = [ShownLabel(label) for label in detail.labels]
         self._write(f"features/{detail.index}.html", "export/feature.html", {"view": view, "labels": labels})
 
     async def _find_snippets(self, detail: FeatureDetail) -> None:
@@ -193,11 +245,17 @@ class _Texts:
 
     def __init__(self) -> None:
         self._plain: dict[int, tuple[list[str], list[tuple[bool, int, int]]]] = {}
+        self.tokens = 0
+        """Of the sequences that are kept."""
 
     def whole(self, view: ExampleView, maximum: float) -> Markup:
         """The text of an example, shaded."""
         if view.sequence not in self._plain:
+            if self.tokens + len(view.tokens) > MOST_TOKENS:
+                self._plain.clear()
+                self.tokens = 0
             self._plain[view.sequence] = self._prepared(view)
+            self.tokens += len(view.tokens)
         plain_tokens, runs = self._plain[view.sequence]
         tokens = list(plain_tokens)
         for place in active_places(view):

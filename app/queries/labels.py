@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -110,6 +110,20 @@ _SUBMITTED = (
     .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted)
     .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
 )
+
+
+async def submitted_labels(
+    session: AsyncSession, sae_id: int, *, after: LabelView | None = None, limit: int
+) -> list[LabelView]:
+    """Return the submitted labels of an SAE that follow `after`, in order of features and ids."""
+    place = (-1, 0) if after is None else (after.feature, after.id)
+    query = (
+        select(Label)
+        .where(Label.sae_id == sae_id, submitted, tuple_(Label.feature, Label.id) > tuple_(*map(literal, place)))
+        .order_by(Label.feature, Label.id)
+        .limit(limit)
+    )
+    return [_view(label) for label in await session.scalars(query)]
 
 
 async def put_label(

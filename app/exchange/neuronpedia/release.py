@@ -154,25 +154,24 @@ class _Release:
             }
 
     def explanations(self, labels: Iterable[LabelView]) -> Iterator[dict[str, Any]]:
-        """Yield rows of the table `Explanation`, one per submitted label, attributed to its author or its method."""
+        """Yield rows of the table `Explanation`, one per label, attributed to its author or its method."""
         for label in labels:
-            if label.status == "submitted":
-                by = label.author.removeprefix("neuronpedia:")
-                method, slash, model = by.partition("/")
-                yield {
-                    "id": f"{self._sae.slug}-label-{label.id}",
-                    **self._owner,
-                    "index": str(label.feature),
-                    "authorId": by,
-                    "description": label.explanation,
-                    "embedding": None,
-                    "typeName": method if slash else None,
-                    "explanationModelName": model if slash else None,
-                    "umap_x": 0,
-                    "umap_y": 0,
-                    "umap_cluster": 0,
-                    "umap_log_feature_sparsity": 0,
-                }
+            by = label.author.removeprefix("neuronpedia:")
+            method, slash, model = by.partition("/")
+            yield {
+                "id": f"{self._sae.slug}-label-{label.id}",
+                **self._owner,
+                "index": str(label.feature),
+                "authorId": by,
+                "description": label.explanation,
+                "embedding": None,
+                "typeName": method if slash else None,
+                "explanationModelName": model if slash else None,
+                "umap_x": 0,
+                "umap_y": 0,
+                "umap_cluster": 0,
+                "umap_log_feature_sparsity": 0,
+            }
 
 
 def _hook(hook: str) -> str:

@@ -1,24 +1,32 @@
 """Labels: read all, write one's own, read the history."""
 
 import dataclasses
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.db import transaction
 from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.labels import LabelText
+from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
-from app.web.components.label_models import LabelOut
+from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
+from app.web.components.label_models import ExportedLabel, LabelOut
 from app.web.dependencies import Actor, FeatureIndex, Sae, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
 
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
+
+_BATCH = 1000
 
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
@@ -71,6 +79,24 @@ async def list_labels(sae: Sae, index: FeatureIndex, session: Session) -> LabelL
     return LabelList(labels=[LabelOut.of(label) for label in await queries.list_labels(session, sae.id, index)])
 
 
+@router.get(
+    "/saes/{sae}/labels/export",
+    summary="Download labels",
+    response_class=StreamingResponse,
+    responses={200: {"content": {kind.split(";")[0]: {} for kind in MEDIA_TYPES.values()}}, **documented(404)},
+)
+async def export_labels(sae: Sae, request: Request, format: Format = "csv") -> StreamingResponse:
+    """Stream all submitted labels of an SAE, one per row: CSV, a JSON array, or JSON lines.
+
+    CSV has the categories of a label in one cell, parted by semicolons.
+    """
+    return StreamingResponse(
+        serialise(format, _batches(request.app.state.sessionmaker, sae)),
+        media_type=MEDIA_TYPES[format],
+        headers={"Content-Disposition": f'attachment; filename="{sae.slug}-labels.{format}"'},
+    )
+
+
 @router.put("/saes/{sae}/features/{index}/labels/mine", summary="Write my label", responses=documented(404, 409))
 async def put_my_label(
     sae: Sae,
@@ -119,6 +145,18 @@ async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session:
         label=LabelOut.of(label),
         history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],
     )
+
+
+async def _batches(sessions: async_sessionmaker[AsyncSession], sae: SaeDetail) -> AsyncIterator[list[ExportedLabel]]:
+    """Yield the submitted labels of an SAE in batches, each read in its own transaction."""
+    last = None
+    while True:
+        async with transaction(sessions) as session:
+            labels = await queries.submitted_labels(session, sae.id, after=last, limit=_BATCH)
+        if not labels:
+            return
+        yield [ExportedLabel.in_file(sae.slug, label) for label in labels]
+        last = labels[-1]
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -18,11 +18,13 @@ MEDIA_TYPES: dict[Format, str] = {
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-async def serialise(format: Format, batches: AsyncIterator[Sequence[BaseModel]]) -> AsyncIterator[str]:
-    """Yield a file of this format as text, one piece per batch of rows."""
+async def serialise(
+    format: Format, batches: AsyncIterator[Sequence[BaseModel]], *, not_in_csv: Collection[str] = ()
+) -> AsyncIterator[str]:
+    """Yield a file of this format as text, one piece per batch of rows. CSV leaves out the fields `not_in_csv`."""
     started = False
     async for rows in batches:
-        values = [row.model_dump(mode="json") for row in rows]
+        values = [row.model_dump(mode="json", exclude=set(not_in_csv) if format == "csv" else None) for row in rows]
         if format == "csv":
             yield _csv(values, header=not started)
         else:
@@ -46,9 +48,9 @@ def _csv(values: Sequence[dict[str, Any]], *, header: bool) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as one cell: lists and objects as JSON, formulas of a spreadsheet as quoted text."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return a value as one cell: lists as their texts, formulas of a spreadsheet as quoted text."""
+    if isinstance(value, list):
+        value = "; ".join(item["text"] if isinstance(item, dict) else item for item in value)
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value

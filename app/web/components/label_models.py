@@ -38,3 +38,17 @@ class LabelOut(BaseModel):
             created_at=label.created_at,
             updated_at=label.updated_at,
         )
+
+
+class _OfFeature(BaseModel):
+    sae: str
+    feature: int
+
+
+class ExportedLabel(LabelOut, _OfFeature):
+    """One label as a row of a file, which says what it is a label of."""
+
+    @classmethod
+    def in_file(cls, sae: str, label: LabelView) -> "ExportedLabel":
+        """Return the label of a query's view; `sae` is the slug of its SAE."""
+        return cls(sae=sae, feature=label.feature, **LabelOut.of(label).model_dump())

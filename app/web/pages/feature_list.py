@@ -239,11 +239,11 @@ def _address(sae: SaeDetail, query: FeatureQuery, **changed: Any) -> str:
 
 
 def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
-    """Return the formats of a download with their addresses."""
+    """Return the formats of a download with their addresses, and that of the SAE's labels."""
     query = _query(replace(filter, cursor=None))
     order = urlencode({"sort": filter.sort, "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"
     return [
         (format.upper(), f"{base}?{'&'.join(part for part in (f'format={format}', order, query) if part)}")
         for format in get_args(Format)
-    ]
+    ] + [("labels", f"/api/v1/saes/{sae.slug}/labels/export")]

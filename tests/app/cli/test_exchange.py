@@ -174,6 +174,13 @@ def test_statistics_can_be_imported_and_exported(
     assert (tmp_path / "shared" / "site" / "features" / "3.html").exists()
     assert "Write features: done in" in site.stderr
 
+    labels = seesae("export", result["sae"], "shared/labels", "--format", "labels", "--features", "0-4")
+    assert labels.exit_code == 0, labels.stderr
+    rows = (tmp_path / "shared" / "labels" / "labels.jsonl").read_text("utf-8").splitlines()
+    folder = tmp_path / "shared" / "labels"
+    assert labels.stdout == f"{folder} holds {len(rows)} labels of gpt2-small-9-res-jb, one per row.\n"
+    assert {json.loads(row)["author"] for row in rows} >= {"neuronpedia:oai_token-act-pair/gpt-4o-mini"}
+
     release = seesae("export", result["sae"], "shared/release", "--format", "neuronpedia", "--json")
     assert json.loads(release.stdout)["features"] == 5
     again = seesae("import", "shared/release", "--name", "again")

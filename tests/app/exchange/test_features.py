@@ -11,7 +11,7 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.exchange.features import Progress, Selection, Source, export_features
 from app.exchange.jsonl import FEATURES, write_jsonl
 from app.settings import Settings
-from tests.factories import Synthetic, make_sae
+from tests.factories import Synthetic, add_label, make_sae
 from tests.web.site import site
 
 pytestmark = pytest.mark.read_only
@@ -57,6 +57,17 @@ async def test_lines_equal_the_answers_of_the_api(
         for number in (0, 7):
             said = await client.get(f"/api/v1/saes/{made.sae.slug}/features/{number}")
             assert found[number] == said.json()
+
+
+@pytest.mark.own_database
+async def test_drafts_of_labels_do_not_leave(
+    made: Synthetic, sessionmaker: Sessions, session: AsyncSession, tmp_path: Path
+) -> None:
+    await add_label(session, made.sae, 3, "seen by all")
+    await add_label(session, made.sae, 4, "a draft of mine", status="draft")
+    await session.commit()
+    found = await lines(sessionmaker, tmp_path / "out", selection=Selection.parse("3,4"))
+    assert [[label["explanation"] for label in feature["labels"]] for feature in found] == [["seen by all"], []]
 
 
 async def test_only_selected_features_are_written(made: Synthetic, sessionmaker: Sessions, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The static site: complete in itself, escaped, and with the licence beside every text."""
 
+import gc
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -12,8 +14,10 @@ from app.exchange import static_site
 from app.exchange.drawings import draw_densities
 from app.exchange.features import Selection, export_features
 from app.exchange.static_site import write_site
-from app.queries.saes import DensityHistogram
+from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
+from app.queries.saes import DensityHistogram, get_sae
 from app.settings import Settings
+from app.web.components import glossary
 from tests.app.exchange.test_features import silent
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
@@ -60,6 +64,65 @@ def test_there_is_a_page_for_each_feature_and_a_list_in_parts(folder: Path) -> N
         "list/3.html",
         *(f"features/{number}.html" for number in range(24)),
     }
+
+
+def count_of_flag(index: Element, name: str) -> int:
+    (row,) = (row for row in index.all("tr") if name in row.text)
+    return int(row.all("td")[-1].text.replace(",", ""))
+
+
+async def test_counts_are_those_of_the_exported_features(
+    made: Synthetic, module_engine: AsyncEngine, folder: Path, tmp_path: Path
+) -> None:
+    sessions = create_sessionmaker(module_engine)
+    chosen = Selection.parse("4-8")
+    await export_features(sessions, made.sae.slug, write_site, tmp_path / "some", selection=chosen, progress=silent)
+    whole, some = page(folder, "index.html"), page(tmp_path / "some", "index.html")
+    assert "1 labelled" in whole.text
+    assert "None labelled" in some.text
+    async with sessions() as session:
+        sae = await get_sae(session, made.sae.slug)
+        assert sae is not None
+        assert sae.index is not None
+        rows = (await list_features(session, sae, FeatureFilter(limit=24))).rows
+    names = {flag: glossary.health_name(flag) for flag in glossary.health(sae)}
+    assert {flag: count_of_flag(whole, name) for flag, name in names.items()} == {
+        flag: sae.index.health.get(flag, 0) for flag in names
+    }
+    assert {flag: count_of_flag(some, name) for flag, name in names.items()} == {
+        flag: sum(flag in row.health for row in rows if row.index in chosen) for flag in names
+    }
+    counts = static_site._Counts(sae.index.densities.edges)
+    counts.add(rows)
+    assert counts.densities() == sae.index.densities
+
+
+@pytest.mark.own_database
+async def test_memory_does_not_grow_with_the_features(
+    engine: AsyncEngine, sessionmaker: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await make_sae(engine, features=36, sequences=200)
+    monkeypatch.setattr(static_site, "ROWS", 4)
+    monkeypatch.setattr(static_site, "MAX_LIMIT", 8)
+    monkeypatch.setattr(static_site, "MOST_TOKENS", 1000)
+    rows, texts = [], []
+    write, whole = static_site._Site._write, static_site._Texts.whole
+
+    def count_rows(self: static_site._Site, name: str, *arguments: Any) -> None:
+        if name.startswith(("list/", "index")):
+            rows.append(sum(type(found) is FeatureRow for found in gc.get_objects()))
+        write(self, name, *arguments)
+
+    def count_texts(self: static_site._Texts, *arguments: Any) -> Any:
+        text = whole(self, *arguments)
+        texts.append(sum(len(tokens) for tokens, _ in self._plain.values()))
+        return text
+
+    monkeypatch.setattr(static_site._Site, "_write", count_rows)
+    monkeypatch.setattr(static_site._Texts, "whole", count_texts)
+    await export_features(sessionmaker, made.sae.slug, write_site, tmp_path / "site", progress=silent)
+    assert 4 <= max(rows) <= 28  # two answers, what is left of them, and the first page
+    assert 500 < max(texts) <= 1000
 
 
 def test_every_address_leads_to_a_file_of_the_folder(folder: Path) -> None:

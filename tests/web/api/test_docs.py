@@ -9,7 +9,11 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
-DOWNLOADS = {("get", "/api/v1/saes/{sae}/features/export"), ("get", "/api/v1/lists/{id}/export")}
+DOWNLOADS = {
+    ("get", "/api/v1/saes/{sae}/features/export"),
+    ("get", "/api/v1/saes/{sae}/labels/export"),
+    ("get", "/api/v1/lists/{id}/export"),
+}
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),

@@ -194,7 +194,11 @@ async def test_a_download_holds_what_all_pages_hold(client: httpx.AsyncClient, e
     assert [json.loads(line) for line in lines] == listed
     table = list(csv.DictReader(io.StringIO((await client.get(url(made, "/export"), params=query)).text)))
     assert [int(row["index"]) for row in table] == [feature["index"] for feature in listed]
-    assert [json.loads(row["top_tokens"]) for row in table] == [feature["top_tokens"] for feature in listed]
+    texts = ["; ".join(token["text"] for token in feature["top_tokens"]) for feature in listed]
+    assert [row["top_tokens"].removeprefix("'") for row in table] == texts
+    assert [row["health"] for row in table] == ["; ".join(feature["health"]) for feature in listed]
+    assert "histogram" not in table[0]
+    assert not any(cell.startswith(("[", "{")) for row in table for cell in row.values())
 
 
 async def test_a_download_of_nothing_is_empty(client: httpx.AsyncClient, made: Synthetic) -> None:

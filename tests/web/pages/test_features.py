@@ -110,7 +110,8 @@ async def test_a_list_can_be_downloaded_as_it_is_filtered(
 ) -> None:
     page = parse((await client.get(f"{base}/features?health=dead&sort=max-asc")).text)
     links = {link.text: link["href"] for link in page.one("span", cls="downloads").all("a")}
-    assert list(links) == ["CSV", "JSON", "JSONL"]
+    assert list(links) == ["CSV", "JSON", "JSONL", "labels"]
+    assert (await client.get(links["labels"])).headers["content-type"].startswith("text/csv")
     got = (await client.get(links["JSON"])).json()
     expected = sorted((row.max, row.number) for row in made.features.rows() if "dead" in row.health)
     assert [feature["index"] for feature in got] == [number for _, number in expected]
