@@ -172,9 +172,9 @@ def _read_config(path: Path | None, kind: type[Params]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         options = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="--config") from None
     if not isinstance(options, dict):
         raise typer.BadParameter(f"{path} must hold options by name.", param_hint="--config")

@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing or is not one.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} holds no {path.name}. Copy the SAE here again, with all files.") from None
     except (OSError, ValueError, RecursionError) as error:

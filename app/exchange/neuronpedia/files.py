@@ -3,6 +3,7 @@
 import gzip
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ def read_batch(export: Export, path: Path) -> Batch:
     """
     if path.stat().st_size > _MOST_BATCH:
         raise Unprocessable(f"{export.named(path)} is larger than a batch can be ({_MOST_BATCH // 2**20:,} MiB).")
-    return parsed(Batch, path.read_bytes(), export.named(path))
+    return parsed(Batch, path.read_bytes().removeprefix(BOM_UTF8), export.named(path))
 
 
 def read_lines(export: Export, path: Path, kind: type[R]) -> Iterator[tuple[R, str, int]]:
@@ -153,6 +154,8 @@ def read_lines(export: Export, path: Path, kind: type[R]) -> Iterator[tuple[R, s
                 number += 1
                 if len(line) == _MOST_LINE:
                     raise Unprocessable(f"{export.named(path)}, line {number} is longer than a record can be.")
+                if number == 1:
+                    line = line.removeprefix(BOM_UTF8)
                 if line.strip():
                     where = f"{export.named(path)}, line {number}"
                     yield parsed(kind, line, where), where, raw.tell()

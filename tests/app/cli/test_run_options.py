@@ -41,12 +41,14 @@ def test_a_wrong_option_is_named_in_plain_words(arguments: tuple[str, ...], word
         ('options = {l1_coefficient = "some"}', "--set: l1_coefficient: Input should be a valid number"),
         ("batch-size = 0", "--batch-size: Input should be greater than or equal to 1"),
         ("set = {l1-coefficient = nan}", "--set: l1_coefficient: Input should be a finite number"),
+        ("\ufeffbatch-size = 0", "--batch-size: Input should be greater than or equal to 1"),
+        ("width = " + "[" * 100_000, "cannot be read"),
         ('modle = "m"', "gives 'modle', which this command does not take."),
     ],
 )
 def test_a_config_names_options_as_the_command_does(content: str, words: str, tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
-    config.write_text(content)
+    config.write_text(content, encoding="utf-8")
     result = seesae("train", *WHAT, "--config", str(config))
     assert result.exit_code == 2
     assert words in sentence(result.stderr)
