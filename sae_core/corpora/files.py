@@ -74,11 +74,21 @@ def missing_column(name: str, text_column: str, columns: Iterable[str]) -> Corpu
             f"{name} has no column '{text_column}', but token ids in 'input_ids'. SeeSAE reads text and tokenises it "
             "with the model's own tokenizer: give the text that these were made from."
         )
-    shown = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
+    shown = ", ".join(map(_printable, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
     return CorpusError(
         f"{name} has no column '{text_column}'. Its columns are {shown or 'without names'}: name the one that holds "
         "the text with --text-column."
     )
+
+
+def _printable(column: str) -> str:
+    return (column if column.isprintable() else ascii(column))[:60]
+
+
+def _refuse_repeated(name: str, columns: Iterable[str], header: Sequence[str]) -> None:
+    twice = next((column for column in columns if header.count(column) > 1), None)
+    if twice is not None:
+        raise CorpusError(f"{name} has two columns '{twice}'. Give each its own name.")
 
 
 def not_text(where: str, column: str, kind: str) -> CorpusError:
@@ -148,9 +158,7 @@ def _read_table(reader: Any, name: str, text_column: str, columns: Sequence[str]
             return
         if text_column not in header:
             raise missing_column(name, text_column, header)
-        twice = next((column for column in columns if header.count(column) > 1), None)
-        if twice is not None:
-            raise CorpusError(f"{name} has two columns '{twice}'. Give each its own name.")
+        _refuse_repeated(name, columns, header)
         places = {column: header.index(column) for column in columns if column in header}
         for row in reader:
             if row and len(row) != len(header):
@@ -171,7 +179,7 @@ def _read_parquet(file: BinaryIO, name: str, text_column: str, columns: Sequence
     with _seekable(file) as seekable:
         table = pq.ParquetFile(seekable, buffer_size=_BUFFER, pre_buffer=False)
         wanted = _wanted(table.schema_arrow, name, text_column, columns)
-        batches = table.iter_batches(_BATCH_ROWS, columns=list(wanted), use_threads=False)
+        batches = table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False)
         yield from _batch_rows(batches, name, wanted)
 
 
@@ -188,10 +196,11 @@ def _read_arrow(file: BinaryIO, name: str, text_column: str, columns: Sequence[s
         yield from _batch_rows(batches, name, _wanted(table.schema, name, text_column, columns))
 
 
-def _wanted(schema: Any, name: str, text_column: str, columns: Sequence[str]) -> dict[str, int]:
-    """Return the places of the columns that the schema has, in which the text must be text."""
+def _wanted(schema: Any, name: str, text_column: str, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that the schema has, in which the text must be text."""
     if text_column not in schema.names:
         raise missing_column(name, text_column, schema.names)
+    _refuse_repeated(name, columns, schema.names)
     kind = schema.field(text_column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -199,21 +208,20 @@ def _wanted(schema: Any, name: str, text_column: str, columns: Sequence[str]) ->
     if not is_text and not pa.types.is_null(kind):
         is_ids = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(kind.value_type)
         raise not_text(name, text_column, f"token ids ({kind})" if is_ids else str(kind))
-    return {column: schema.get_field_index(column) for column in columns if column in schema.names}
+    return [column for column in columns if column in schema.names]
 
 
-def _batch_rows(batches: Iterable[Any], name: str, columns: Iterable[str]) -> Iterator[Row]:
+def _batch_rows(batches: Iterable[Any], name: str, columns: list[str]) -> Iterator[Row]:
     """Yield the rows of record batches."""
     before = 0
-    names = list(columns)
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH_ROWS):
-            part = batch.slice(start, _BATCH_ROWS).select(names)
+            part = batch.slice(start, _BATCH_ROWS).select(columns)
             try:
                 yield from part.to_pylist()
             except UnicodeDecodeError:
                 raise CorpusError(
-                    f"A text in rows {before + 1:,} to {before + part.num_rows:,} of {name} is not valid UTF-8. "
+                    f"One of rows {before + 1:,} to {before + part.num_rows:,} of {name} is not valid UTF-8. "
                     "Write the file again from text."
                 ) from None
             before += part.num_rows

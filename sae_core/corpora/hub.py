@@ -6,7 +6,10 @@ from typing import Any
 
 import datasets
 
+from sae_core.corpora.files import ENDINGS, ending
 from sae_core.errors import CorpusError
+
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 def dataset_files(source: str, config: str | None, split: str, cache: Path) -> Iterator[tuple[Path, str]]:
@@ -20,6 +23,7 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
     splits = builder.config.data_files or {}
     if not splits:
         raise CorpusError(f"{source} has no data files. Give a dataset of .parquet, .jsonl, .csv or .txt files.")
+    _refuse_mixed(Path(source))
     if split not in splits:
         raise CorpusError(
             f"{source} has no split '{split}'. Its splits are {', '.join(splits)}: name one with --split."
@@ -29,6 +33,16 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
     )
     for address in splits[split]:
         yield Path(download.download(address)), PurePosixPath(address).name
+
+
+def _refuse_mixed(folder: Path) -> None:
+    """Refuse a folder of several formats, of which `datasets` would read the most frequent and leave out the others."""
+    if not folder.is_dir() or (folder / "README.md").exists():  # whose configurations choose the files
+        return
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in _DESCRIPTIONS)
+    endings = sorted({ending(path.name) for path in paths}.intersection(ENDINGS))
+    if len(endings) > 1:
+        raise CorpusError(f"{folder.name} holds {' and '.join(endings)} files. Give a folder with files of one format.")
 
 
 def _builder(source: str, config: str | None, cache: Path) -> Any:

@@ -69,6 +69,13 @@ def test_a_folder_of_files_is_a_corpus(tmp_path: Path) -> None:
     assert load_corpus(tmp_path).documents["text"][:] == ["text of a.txt", "text of b.txt"]
 
 
+def test_a_folder_of_several_formats_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.jsonl").write_text('{"text": "two"}')
+    with pytest.raises(CorpusError, match=r"\.jsonl and \.txt files"):
+        load_corpus(tmp_path)
+
+
 def test_a_saved_dataset_is_a_corpus(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["one", "two"]}).save_to_disk(tmp_path / "saved")
     assert load_corpus(tmp_path / "saved").documents["text"][:] == ["one", "two"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sae_core.corpora import load_corpus
@@ -173,6 +174,14 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
         with pytest.raises(CorpusError, match="holds token ids"):
             load_corpus(tmp_path / name, text_column="ids")
         assert load_corpus(tmp_path / name, text_column="content").documents["text"][:] == ["a"]
+    with pytest.raises(CorpusError, match=r"columns are 'a\\nb', c"):
+        load_corpus(write(tmp_path / "b.jsonl", '{"a\\nb": 1, "c": 2}'))
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    write_arrow(twice, tmp_path / "twice.arrow")
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    for name in ("twice.arrow", "twice.parquet"):
+        with pytest.raises(CorpusError, match="two columns 'text'"):
+            load_corpus(tmp_path / name)
     with pytest.raises(CorpusError, match="holds double in column 'when', not text"):
         load_corpus(tmp_path / "a.parquet", text_column="when")
 
