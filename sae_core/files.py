@@ -111,3 +111,9 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {needed_bytes / 1e6:,.0f} MB but {folder} has {free / 1e6:,.0f} MB free. "
             "Free some space, or work in a folder on another disk."
         )
+
+
+def exists_partly(source: str) -> bool:
+    """True for a path whose first folder exists, or that begins as no address on the hub does."""
+    path = Path(source).expanduser()
+    return path.is_absolute() or source.startswith(".") or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())

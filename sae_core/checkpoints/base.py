@@ -51,6 +51,8 @@ class Format:
     """A key that only this format's config has, by which a folder without weights is recognised."""
     extras: tuple[str, ...] = ()
     """Further optional files, relative to the folder, that describe the SAE."""
+    read_scaled: Callable[[Path, float], Checkpoint] | None = None
+    """Reads one whose files do not say what activations were multiplied by in training; None where they always do."""
     write: Callable[[SAE, Path, Mapping[str, Any]], None] | None = None
     """Writes an SAE and its metadata to a folder; None if the format can only be read."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_core.checkpoints.base import TRANSPOSED, UNGATED, UNIT_ROWS, Checkpoint, Format
+from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import encoder_bias, has_unit_rows, normalise_rows
 from sae_core.checkpoints.model_names import hub_id
 from sae_core.checkpoints.reading import (
@@ -68,6 +69,36 @@ POINTS = {
     "attention": ("attn.hook_in", "attn.hook_out"),
 }
 """Submodules of a layer, and TransformerLens' names of their inputs and outputs."""
+FIELDS = Fields(
+    applied=names(
+        "trainer.dict_class trainer.activation_dim trainer.dict_size trainer.k trainer.layer trainer.lm_name "
+        "trainer.submodule_name buffer.ctx_len metadata"
+    ),
+    refused={
+        "buffer.io": Rule(
+            "it reads one point and predicts another, which none of these classes does. Give an autoencoder.",
+            (None, "in", "out"),
+        ),
+        "buffer.layer": Rule("it was trained on single attention heads. Give an SAE of a layer.", (None,)),
+    },
+    said={
+        "trainer.norm_factor": Rule(
+            "activations were divided by it in training; dictionary_learning saves weights that read them undivided.",
+            (None, 1, 1.0),
+        )
+    },
+    harmless=names(
+        # `config` of the trainers and buffers of version 0.1.0.
+        "trainer.trainer_class trainer.device trainer.seed trainer.wandb_name trainer.lr trainer.steps "
+        "trainer.warmup_steps trainer.decay_start trainer.l1_penalty trainer.resample_steps "
+        "trainer.sparsity_warmup_steps trainer.sparsity_penalty trainer.target_l0 trainer.bandwidth "
+        "trainer.auxk_alpha trainer.top_k_aux trainer.threshold_beta trainer.threshold_start_step "
+        "trainer.group_fractions trainer.group_weights trainer.group_sizes trainer.initial_sparsity_penalty "
+        "trainer.sparsity_function trainer.sparsity_queue_length trainer.n_sparsity_updates trainer.p_start "
+        "trainer.p_end trainer.anneal_start trainer.anneal_end buffer.d_submodule buffer.n_ctxs "
+        "buffer.refresh_batch_size buffer.out_batch_size buffer.device"
+    ),
+)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -78,12 +109,12 @@ def read(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
-    path, notes = folder / WEIGHTS, list[str]()
-    config = read_json(folder / CONFIG)
+    path, config = folder / WEIGHTS, read_json(folder / CONFIG)
     trainer = subdict(config, "trainer")
     name = trainer.get("dict_class")
     if not isinstance(name, str) or name not in CLASSES:
         raise cannot_read(folder / CONFIG, "dict_class is", name, tuple(CLASSES))
+    notes = FIELDS.check(folder / CONFIG, config)
     layout, names, tensors = CLASSES[name], dict(CLASSES[name].names), read_pickle(path)
     sae_config = _sae_config(folder, trainer, layout, tensors)
     if layout.batch_topk:

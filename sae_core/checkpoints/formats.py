@@ -28,9 +28,33 @@ def detect(path: Path) -> str:
         if candidate.recognises(path):
             return name
     if path.is_dir():
-        inside = (file for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for file in path.glob(depth))
-        raise none_here(str(path), sae_places(file.relative_to(path).as_posix() for file in inside), _is_model(path))
+        raise none_here(str(path), _places_in(path), _is_model(path))
     raise none_here(str(path), {}, is_model=False)
+
+
+def _places_in(folder: Path) -> dict[str, tuple[Format, str]]:
+    inside = (file for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for file in folder.glob(depth))
+    return sae_places(file.relative_to(folder).as_posix() for file in inside)
+
+
+def missing(path: Path) -> CheckpointError:
+    """Return the error for a path that does not exist: which part of it is missing, and which SAEs are there."""
+    path = path.absolute()
+    parent = next(folder for folder in path.parents if folder.is_dir())
+    places = {} if parent == Path(path.anchor) else _places_in(parent)  # not the whole disk
+    return not_in(str(parent), path.relative_to(parent).parts[0], places, "Check the path; hf: begins one of the hub.")
+
+
+def not_in(where: str, name: str, places: Iterable[str], advice: str) -> CheckpointError:
+    """Return the error for a folder, or repository, that does not hold `name`, but SAEs in `places`."""
+    found = list(places)
+    holds = f". It holds {_listed(found)}" if found else ", and no SAE"
+    return CheckpointError(f"{where} holds no {name}{holds}. {advice}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def folder_of(path: Path) -> Path:
@@ -73,10 +97,8 @@ def none_here(where: str, places: Iterable[str], is_model: bool) -> CheckpointEr
     """
     found = list(places)
     if found:
-        shown = ", ".join(found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         return CheckpointError(
-            f"{where} is not an SAE itself, but holds {len(found)}: {shown}{more}. Give the path of one."
+            f"{where} is not an SAE itself, but holds {len(found)}: {_listed(found)}. Give the path of one."
         )
     if is_model:
         return CheckpointError(f"{where} holds a language model, not an SAE. Give the folder of an SAE.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_core.checkpoints.base import Checkpoint, Format
+from sae_core.checkpoints.fields import Fields
 from sae_core.checkpoints.reading import build, drop_none, require, runs_code, select_weights, unreadable, widths
 from sae_core.errors import CheckpointError
 from sae_core.saes import JumpReLU
@@ -28,6 +29,8 @@ POINTS = {
     "transcoders": ("ln2.hook_normalized", "hook_mlp_out"),
 }
 """The last word of a repository's name, and TransformerLens' names of what is read and, by a transcoder, predicted."""
+FIELDS = Fields(applied=frozenset(NAMES))
+"""The arrays: there is no config."""
 
 
 def read(folder: Path) -> Checkpoint:
@@ -36,8 +39,9 @@ def read(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    path, place, notes = folder / WEIGHTS, folder.absolute().as_posix(), list[str]()
+    path, place = folder / WEIGHTS, folder.absolute().as_posix()
     tensors = _read_npz(path)
+    notes = FIELDS.check(path, tensors)
     d_in, d_sae = widths(path, tensors, "W_enc")
     repository = re.search(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)", place)
     transcoder = repository is not None and repository[3] == "transcoders"

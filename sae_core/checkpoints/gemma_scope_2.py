@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.checkpoints.base import Checkpoint, Format
+from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.reading import (
     Config,
     build,
@@ -26,6 +27,7 @@ CONFIG = "config.json"
 WEIGHTS = "params.safetensors"
 NAMES = {"w_enc": "W_enc", "b_enc": "b_enc", "w_dec": "W_dec", "b_dec": "b_dec", "threshold": "threshold"}
 SKIP = "affine_skip_connection"
+TYPES = (None, "sae", "transcoder")
 POINTS = {
     "output": "hook_resid_post",
     "self_attn.o_proj.input": "attn.hook_z",
@@ -40,6 +42,13 @@ FOLDERS = {
     "transcoder": ("pre_feedforward_layernorm.output", "post_feedforward_layernorm.output"),
 }
 """Points by the folder's name, for SAEs without a config."""
+FIELDS = Fields(
+    applied=names("architecture model_name hf_hook_point_in hf_hook_point_out affine_connection"),
+    refused={
+        "type": Rule("SeeSAE reads one point and predicts one. Give an SAE or the transcoder of one layer.", TYPES),
+    },
+    harmless=names("width l0"),  # the weights have the width
+)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -53,6 +62,11 @@ def read(folder: Path) -> Checkpoint:
     if config.get("architecture") != "jump_relu":
         raise cannot_read(folder / CONFIG, "the architecture is", config.get("architecture"), ("jump_relu",))
     tensors = read_safetensors(path)
+    notes = FIELDS.check(folder / CONFIG, config)
+    if config.get("affine_connection") and SKIP not in tensors:
+        raise CheckpointError(
+            f"{folder / CONFIG} says affine_connection, but {WEIGHTS} holds no {SKIP}. Check that they are a pair."
+        )
     decoder = tensors.get("w_dec")
     if decoder is not None and decoder.ndim == 3:
         raise CheckpointError(
@@ -78,7 +92,7 @@ def read(folder: Path) -> Checkpoint:
         prepend_bos=True,
     )
     weights = select_weights(path, tensors, names, sae_config)
-    return Checkpoint(build(path, JumpReLU, sae_config, weights, metadata), FORMAT.name)
+    return Checkpoint(build(path, JumpReLU, sae_config, weights, metadata), FORMAT.name, notes)
 
 
 def _inferred(place: str) -> Config:

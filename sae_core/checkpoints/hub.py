@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sae_core.checkpoints.formats import none_here, sae_places
+from sae_core.checkpoints.formats import none_here, not_in, sae_places
 from sae_core.errors import CheckpointError, SAEError, first_line
 from sae_core.files import explain_full_disk
 
@@ -106,6 +106,8 @@ def _choose(address: Address, files: list[str]) -> tuple[str, list[str]]:
         if address.path in ("", place, found[1]) or place.startswith(f"{address.path}/")
     }
     chosen = [place for place, (_, weights) in places.items() if address.path in (place, weights)]
+    if address.path and not any(f"{file}/".startswith(f"{address.path}/") for file in files):
+        raise not_in(address.repo, address.path, sae_places(files), "Check the address.")
     if len(chosen or places) != 1:
         is_model = posixpath.join(address.path, "config.json") in files
         raise none_here(str(address), places, is_model)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sae_core.checkpoints.base import TRANSPOSED, Checkpoint, Format
+from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import scale_input
 from sae_core.checkpoints.reading import (
     Config,
@@ -27,6 +28,30 @@ from sae_core.saes.jumprelu import JumpReLUConfig
 CONFIG = "hyperparams.json"
 WEIGHTS = "checkpoints/final.safetensors"
 NAMES = {"encoder.weight": "W_enc.T", "encoder.bias": "b_enc", "decoder.weight": "W_dec.T", "decoder.bias": "b_dec"}
+
+FIELDS = Fields(
+    applied=names(
+        "hook_point_in hook_point_out d_model d_sae act_fn jump_relu_threshold norm_activation "
+        "apply_decoder_bias_to_pre_encoder dataset_average_activation_norm.in dataset_average_activation_norm.out "
+    ),
+    refused={
+        "use_decoder_bias": Rule("SeeSAE's SAEs have this bias. Give an SAE with it.", (None, True)),
+        "use_glu_encoder": Rule("SeeSAE has no gated linear units in an encoder. Give an SAE without them."),
+        "sae_type": Rule("SeeSAE reads one point and predicts it. Give an SAE.", (None, "sae")),
+    },
+    said={
+        "sparsity_include_decoder_norm": Rule(
+            "like SAELens, SeeSAE holds activations against the threshold without it."
+        )
+    },
+    harmless=names(
+        # How it was trained: the hyperparams.json of the published SAEs.
+        "device seed dtype expansion_factor bias_init_method decoder_exactly_fixed_norm init_decoder_norm "
+        "init_encoder_norm init_encoder_with_decoder_transpose lp l1_coefficient l1_coefficient_warmup_steps top_k "
+        "k_warmup_steps use_batch_norm_mse use_ghost_grads tp_size ddp_size sae_pretrained_name_or_path "
+        "strict_loading"
+    ),
+)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -52,9 +77,8 @@ def read(folder: Path) -> Checkpoint:
         TRANSPOSED,
         f"The encoder was multiplied, and the decoder divided, by {scale:.4g}, the scale of the activations.",
         f"The threshold was multiplied by {scale:.4g} too, as SAELens does.",
+        *FIELDS.check(path, config),
     ]
-    if config.get("sparsity_include_decoder_norm"):
-        notes.append("The config says sparsity_include_decoder_norm; like SAELens, the threshold makes nothing of it.")
     metadata = drop_none(
         model_name="meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in str(folder.absolute()) else None,
         hook_name=config.get("hook_point_in"),

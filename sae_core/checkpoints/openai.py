@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.checkpoints.base import TRANSPOSED, Checkpoint, Format, normalising
+from sae_core.checkpoints.fields import Fields
 from sae_core.checkpoints.reading import (
     build,
     cannot_read,
@@ -29,13 +30,12 @@ NAMES = {
     "decoder.weight": "W_dec.T",
     "pre_bias": "b_dec",
 }
-IGNORED = (
-    "activation",
-    "activation_state_dict",
-    "stats_last_nonzero",
-    "latents_activation_frequency",
-    "latents_mean_square",
+FIELDS = Fields(
+    applied=frozenset({"activation", "activation_state_dict.k", "activation_state_dict.postact_fn"}),
+    harmless=frozenset({"stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"}),
 )
+"""Entries of the file that are not weights."""
+IGNORED = FIELDS.harmless | {"activation", "activation_state_dict"}
 POINTS = {
     "mlp_post_act": "mlp.hook_post",
     "resid_delta_attn": "hook_attn_out",
@@ -56,8 +56,8 @@ def read(path: Path) -> Checkpoint:
     tensors = read_pickle(path)
     d_sae, d_in = widths(path, tensors, "encoder.weight")
     architecture, config = _architecture(path, tensors, d_in, d_sae)
+    notes = [TRANSPOSED, *FIELDS.check(path, {name: value for name, value in tensors.items() if name in IGNORED})]
     weights = select_weights(path, tensors, NAMES, config, ignored=IGNORED)
-    notes = [TRANSPOSED]
     if config.normalize_activations != "none":
         notes.append(normalising(config.normalize_activations))
     return Checkpoint(build(path, architecture, config, weights, _metadata(path)), FORMAT.name, notes)

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sae_core.checkpoints import saelens_pre6
+from sae_core.checkpoints import saelens_model, saelens_pre6
 from sae_core.checkpoints.base import UNGATED, UNIT_ROWS, Checkpoint, Format, normalising
+from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import has_unit_rows, normalise_rows, scale_input
 from sae_core.checkpoints.reading import (
     Config,
@@ -32,8 +33,8 @@ from sae_core.tensor_files import write_tensors
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
-FOLDED = ("expected_average_only_in", "covariance_whitening")
-"""Normalisations that SAELens folds into the weights when training ends, and does not apply when the SAE runs."""
+SCALED = "expected_average_only_in"
+"""The normalisation by one number for all tokens, which is in the weights once SAELens has set it to `none`."""
 VERSION = "6.0.0"
 """Without a version of at least 6, SAELens takes a config for an older one and drops its metadata."""
 
@@ -60,6 +61,32 @@ ARCHITECTURES: dict[str, tuple[type[SAE], bool, bool]] = {
 
 The last two are those of checkpoints from the middle of a training; what SAELens saves in the end is a `jumprelu`.
 """
+
+FIELDS = Fields(
+    applied=names(
+        "architecture d_in d_sae d_out k apply_b_dec_to_input normalize_activations reshape_activations "
+        "rescale_acts_by_decoder_norm metadata.seesae"
+    ),
+    harmless=names(
+        # SAEs that SeeSAE fetched from the hub have the last two; the rest is of SAELens' training configs.
+        "dtype device aux_loss_coefficient b_dec_init_method decoder_heuristic_init decoder_init_norm "
+        "init_encoder_as_decoder_transpose jumprelu_bandwidth jumprelu_init_threshold "
+        "jumprelu_sparsity_loss_mode jumprelu_tanh_scale l0_coefficient l0_warm_up_steps l1_coefficient "
+        "l1_warm_up_steps lp_norm matryoshka_widths mse_loss_normalization noise_scale pre_act_loss_coefficient "
+        "scale_sparsity_penalty_by_decoder_norm topk_threshold_lr use_matryoshka_aux_loss use_sparse_activations "
+        "metadata.source metadata.revision"
+    ),
+) | saelens_model.FIELDS.under("metadata")
+"""Everything that a config of version 6 can hold."""
+SCALER_FIELDS = Fields(
+    applied=frozenset({"scaling_factor"}),
+    refused={
+        "has_whitening": Rule(
+            "activations are whitened, which is not folded into the weights yet. "
+            "Give the SAE that SAELens saved at the end of the training."
+        )
+    },
+)
 
 
 def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -109,27 +136,44 @@ def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
     write_json(folder / CONFIG, config)
 
 
-def read(folder: Path) -> Checkpoint:
+def read(folder: Path, activation_scale: float | None = None) -> Checkpoint:
     """Read an SAE of any version of SAELens, or of SeeSAE.
 
+    Args:
+        folder: of the SAE.
+        activation_scale: what activations were multiplied by in training, where the files do not say it.
+
     Raises:
-        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
+        CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do; or the scale is needed
+            and not given, or given and not needed.
     """
-    path, notes = folder / CONFIG, list[str]()
-    config: Config = read_json(path)
-    if "metadata" not in config:
-        config = saelens_pre6.upgraded(path, config)
-        notes.append("The config is from before version 6 of SAELens; its keys were renamed.")
+    path = folder / CONFIG
+    config, notes = _read_config(path)
     architecture, sae_config = _sae_config(path, config, notes)
     tensors = _read_weights(folder, config, architecture, sae_config, notes)
     if config.get("rescale_acts_by_decoder_norm") and normalise_rows(tensors):
         notes.append(UNIT_ROWS)
-    if (folder / SCALER).is_file():
-        _fold_scaler(folder / SCALER, tensors, notes)
+    scale = _unfolded_scale(folder, config, activation_scale, notes)
+    if scale is not None:
+        scale_input(tensors, scale)
+        notes.append(
+            f"The encoder was multiplied, and the decoder divided, by {scale:.4g}, the scale of the activations."
+        )
     sae = build(folder / WEIGHTS, architecture, sae_config, tensors, subdict(config, "metadata"))
     if architecture is Gated:
         notes.append(UNGATED)
     return Checkpoint(sae, FORMAT.name, notes)
+
+
+def _read_config(path: Path) -> tuple[Config, list[str]]:
+    """Return the config, of version 6 whatever version wrote it, and notes on its fields."""
+    config: Config = read_json(path)
+    if "meta" in config:  # as version 6 called it before its release
+        config = {"metadata": config["meta"], **{name: value for name, value in config.items() if name != "meta"}}
+    if "metadata" in config:
+        return config, FIELDS.check(path, config)
+    renamed = "The config is from before version 6 of SAELens; its keys were renamed."
+    return saelens_pre6.upgraded(path, config), [renamed, *saelens_pre6.FIELDS.check(path, config)]
 
 
 def _sae_config(path: Path, config: Config, notes: list[str]) -> tuple[type[SAE], SAEConfig]:
@@ -159,15 +203,15 @@ def _sae_config(path: Path, config: Config, notes: list[str]) -> tuple[type[SAE]
 
 
 def _normalisation(path: Path, config: Config, transcoder: bool, notes: list[str]) -> str:
+    """Return what is done to each token's activations; one scale for all tokens goes into the weights instead."""
     name = config.get("normalize_activations") or "none"
-    if name in FOLDED:
-        notes.append(f"The config says {name}; SAELens folds it into the weights when it saves, so nothing was done.")
+    if name == SCALED:
         return "none"
     if name not in NORMALISATIONS:
-        raise cannot_read(path, "normalize_activations is", name, (*NORMALISATIONS, *FOLDED))
+        raise cannot_read(path, "normalize_activations is", name, (*NORMALISATIONS, SCALED))
     if name != "none":
         if transcoder:  # SAELens normalises what a transcoder reads, and does not undo it in what it predicts
-            raise cannot_read(path, "a transcoder's normalize_activations is", name, ("none", *FOLDED))
+            raise cannot_read(path, "a transcoder's normalize_activations is", name, ("none", SCALED))
         notes.append(normalising(name))
     return str(name)
 
@@ -196,21 +240,35 @@ def _read_weights(
     return select_weights(path, tensors, names, sae_config)
 
 
-def _fold_scaler(path: Path, tensors: dict[str, Tensor], notes: list[str]) -> None:
-    """Fold in the scale of the activations that SAELens keeps in a file of its own until training ends."""
-    scaler = read_json(path)
-    if scaler.get("has_whitening"):
+def _unfolded_scale(folder: Path, config: Config, given: float | None, notes: list[str]) -> float | None:
+    """Return the scale of the activations in training that is not in the weights yet; None if there is none.
+
+    While SAELens trains, a file of its own holds it. Where there is none, only the user can know it.
+    """
+    stored = _stored_scale(folder / SCALER, notes)
+    needed = stored is None and config.get("normalize_activations") == SCALED
+    if given is not None and not needed:
         raise CheckpointError(
-            f"{path} says that activations are whitened, which is not folded into the weights yet. "
-            "Give the SAE that SAELens saved at the end of the training."
+            f"{folder} says the scale of the activations itself, or that there is none. Leave --activation-scale out."
         )
+    if needed and given is None:
+        raise CheckpointError(
+            f"{folder / CONFIG} says normalize_activations is {SCALED!r}, but not by what activations were multiplied "
+            "in training. Say it: --activation-scale NUMBER, which SAELens calls norm_scaling_factor (√d_in over their "
+            "mean norm); 1 if it is in the weights already."
+        )
+    return given if needed else stored
+
+
+def _stored_scale(path: Path, notes: list[str]) -> float | None:
+    if not path.is_file():
+        return None
+    scaler = read_json(path)
+    notes.extend(SCALER_FIELDS.check(path, scaler))
     scale = scaler.get("scaling_factor")
-    if scale is None:
-        return
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+    if scale is not None and (type(scale) not in (int, float) or not 0 < scale < float("inf")):
         raise CheckpointError(f"{path} says scaling_factor is {scale!r}, not a positive number. Copy the SAE again.")
-    scale_input(tensors, scale)
-    notes.append(f"The encoder was multiplied, and the decoder divided, by {scale:.4g}, the scale of the activations.")
+    return scale
 
 
-FORMAT = Format("saelens", WEIGHTS, read, config=CONFIG, mark="d_sae", extras=(SCALER,), write=write)
+FORMAT = Format("saelens", WEIGHTS, read, config=CONFIG, mark="d_sae", extras=(SCALER,), write=write, read_scaled=read)

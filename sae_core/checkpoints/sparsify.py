@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.checkpoints.base import Checkpoint, Format
+from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import encoder_bias
 from sae_core.checkpoints.reading import (
     Config,
@@ -38,6 +39,32 @@ POINTS = {
     "attention": ("attn.hook_in", "attn.hook_out"),
 }
 """A layer and its modules, and TransformerLens' names of what goes into them and comes out."""
+FIELDS = Fields(
+    applied=names("activation d_in expansion_factor num_latents k transcode skip_connection metadata"),
+    refused={
+        "signed": Rule("SeeSAE's features are never negative. Give an SAE without it."),
+        "embed_skip": Rule("SeeSAE has no skip connection from the embeddings. Give an SAE without it."),
+        "gram_lookup": Rule("SeeSAE has no table of n-grams to subtract. Give an SAE without it."),
+    },
+    harmless=names("normalize_decoder multi_topk lookup_max_order gram_table_hash"),
+)
+"""`SparseCoderConfig` in sparsify/config.py, with `d_in`."""
+RUN_FIELDS = Fields(
+    applied=names("model ctx_len revision"),
+    said={
+        "exclude_tokens": Rule(
+            "these tokens were left out of the training; SeeSAE leaves out the tokenizer's special tokens.", (None, [])
+        ),
+        "load_in_8bit": Rule("SeeSAE runs the model as it is on disk, without quantising it."),
+    },
+    harmless=names(
+        # `sae` repeats cfg.json; the rest is how it was trained: `TrainConfig`, and `RunConfig` in __main__.py.
+        "sae batch_size grad_acc_steps micro_acc_steps loss_fn optimizer lr lr_warmup_steps k_decay_steps auxk_alpha "
+        "dead_feature_threshold hookpoints init_seeds layers layer_stride distribute_modules save_every save_best "
+        "finetune log_to_wandb run_name wandb_log_frequency save_dir gram_table_path dataset split hf_token "
+        "max_examples resume text_column shuffle_seed data_preprocessing_num_proc data_args"
+    ),
+)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -47,11 +74,10 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: a file is missing or damaged, or says something that SeeSAE cannot do.
     """
     path, config = folder / CONFIG, read_json(folder / CONFIG)
+    notes = FIELDS.check(path, config)
     transcoder, skip = bool(config.get("transcode", False)), bool(config.get("skip_connection", False))
     if config.get("activation", "topk") != "topk":
         raise cannot_read(path, "the activation is", config["activation"], ("topk",))
-    if config.get("signed", False):
-        raise cannot_read(path, "signed is", True, ("False",))
     if skip and not transcoder:
         raise CheckpointError(
             f"{path} gives an autoencoder a skip connection, which cannot be read. Give a transcoder."
@@ -68,17 +94,24 @@ def read(folder: Path) -> Checkpoint:
     )
     names = {**NAMES, "W_skip": "W_skip.T"} if skip else NAMES
     weights = select_weights(folder / WEIGHTS, read_safetensors(folder / WEIGHTS), names, sae_config)
-    metadata = subdict(config, "metadata") or _metadata(folder, transcoder)
+    metadata = subdict(config, "metadata") or _metadata(folder, transcoder, notes)
     sae = build(folder / WEIGHTS, TopK, sae_config, weights, metadata)
-    return Checkpoint(sae, FORMAT.name, ["The encoder was transposed."])
+    return Checkpoint(sae, FORMAT.name, ["The encoder was transposed.", *notes])
 
 
-def _metadata(folder: Path, transcoder: bool) -> dict[str, Any]:
+def _metadata(folder: Path, transcoder: bool, notes: list[str]) -> dict[str, Any]:
     """Return the metadata in the folder's name and the run's config."""
     run: Config = read_json(folder / RUN) if (folder / RUN).is_file() else {}
+    notes.extend(RUN_FIELDS.check(folder / RUN, run))
     ends = _ends(folder.absolute().name)
     hooks = {"hook_name": ends[0], "hook_name_out": ends[1]} if transcoder else {"hook_name": ends[1]}
-    return drop_none(model_name=run.get("model"), **hooks, context_size=run.get("ctx_len"))
+    model_options = {"revision": run["revision"]} if run.get("revision") else None  # under SAELens' name
+    return drop_none(
+        model_name=run.get("model"),
+        **hooks,
+        context_size=run.get("ctx_len"),
+        model_from_pretrained_kwargs=model_options,
+    )
 
 
 def _ends(module: str) -> tuple[str, str]:

@@ -99,6 +99,18 @@ class SAE(Display):
         """True if it reconstructs another hook point than it reads."""
         return self.config.d_out is not None
 
+    # Its texts
+
+    @property
+    def prepend_bos(self) -> bool:
+        """True if its texts begin with the model's BOS token, as they do where its origin says nothing."""
+        return self.metadata.get("prepend_bos") is not False
+
+    @property
+    def context_size(self) -> int | None:
+        """Tokens of the sequences that it was trained on, None where its origin does not say."""
+        return self.metadata.get("context_size")
+
     @property
     def _centres_input(self) -> bool:
         return self.config.apply_b_dec_to_input and not self.is_transcoder

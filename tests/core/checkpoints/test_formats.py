@@ -106,3 +106,23 @@ def test_load_sae_reads_every_format():
 )
 def test_models_have_the_hubs_names(name, expected):
     assert hub_id(name) == expected
+
+
+def test_a_missing_folder_of_a_local_repository_is_named_with_what_is_there(tmp_path, monkeypatch):
+    copy_of("sparsify-topk", tmp_path / "run" / "pile")
+    monkeypatch.chdir(tmp_path)
+    missing = r"run/pile holds no layers\.10\. It holds layers\.3\. Check the path; hf: begins one of the hub\."
+    for source in (
+        "run/pile/layers.10",
+        "./run/pile/layers.10",
+        str(tmp_path / "run/pile/layers.10"),
+        "run/pile/layers.10/sae",
+    ):
+        assert_refused(source, missing)
+    assert_refused("run/layers.10", r"run holds no layers\.10\. It holds pile/layers\.3\.")
+    assert_refused("../none/at/all", "holds no none")
+
+
+@pytest.mark.parametrize("source", ["~nobody-at-all/sae", "a" * 5000, "/" + "a" * 300, "a\0b"])
+def test_what_cannot_be_a_path_is_refused_in_one_line(source):
+    assert_refused(source, "is no path|no SAE")

@@ -128,12 +128,13 @@ def test_the_cache_is_used_without_a_network(hub, monkeypatch):
         ("org/forbidden", "no repository org/forbidden on the hub that you may see"),
         ("org/one@v9", "org/one has no revision v9. Give a branch, tag or commit"),
         ("org/--", "cannot be fetched"),
-        ("org/one/width_16k", "org/one/width_16k holds no SAE. The files that were looked for"),
+        ("org/one/width_16k", "org/one holds no width_16k. It holds "),
         ("org/data", "org/data holds no SAE"),
         ("org/model", "org/model holds a language model, not an SAE"),
         ("org/many", "holds 4: dictionary, run/layers.3, saelens/gated, saelens/topk. Give the path of one"),
         ("org/many/saelens", "holds 2: saelens/gated, saelens/topk"),
-        ("org/many/sae", "org/many/sae holds no SAE"),
+        ("org/many/run/layers.4", "org/many holds no run/layers.4. It holds dictionary, run/layers.3, saelens/gated, "),
+        ("org/data/none", "org/data holds no none, and no SAE"),
     ],
 )
 def test_errors_of_the_hub_are_explained_in_one_line(hub, address, message):

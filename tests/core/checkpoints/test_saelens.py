@@ -10,6 +10,7 @@ from sae_core.errors import CheckpointError
 from sae_core.saes import JumpReLU, TopK
 from sae_core.saes.standard import Standard, StandardConfig
 from sae_core.saes.topk import TopKConfig
+from tests.core.checkpoints.cases import CONFIGS, case
 from tests.core.checkpoints.examples import (
     EXAMPLES,
     FIXTURES,
@@ -217,6 +218,13 @@ def scaler(**values):
             config(architecture="jumprelu_transcoder", normalize_activations="layer_norm"),
             "a transcoder's normalize_activations is 'layer_norm'",
         ),
+        (config(normalize_activations="covariance_whitening"), "normalize_activations is 'covariance_whitening'"),
+        (config(metadata={"hook_head_index": 3}), "metadata.hook_head_index is 3: SeeSAE reads all heads"),
+        (config(metadata={"context_size": "64"}), "context_size is '64'"),
+        (config(metadata={"context_size": 0}), "context_size is 0"),
+        (config(metadata={"context_size": True}), "context_size is True"),
+        (config(metadata={"prepend_bos": "no"}), "prepend_bos is 'no', not true or false"),
+        (scaler(scaling_factor=True), "scaling_factor is True"),
         (config(reshape_activations="heads"), "reshape_activations is 'heads'"),
         (config(metadata={"seesae": {"weights_sha256": "0"}}), "not the file"),
         (tensors(threshold=None), "holds no threshold"),
@@ -304,3 +312,61 @@ def test_topk_with_unit_rows_says_so_in_the_way_that_saedashboard_needs(tmp_path
     save_sae(sae, tmp_path, METADATA)
     assert json.loads((tmp_path / "cfg.json").read_text())["rescale_acts_by_decoder_norm"] is True
     assert torch.equal(load_sae(tmp_path).W_enc, sae.for_inference().W_enc)
+
+
+def test_a_scale_that_only_the_user_knows_is_asked_for(tmp_path):
+    folder, folded = case("flat_unfolded", tmp_path), load(case("flat_folded", tmp_path))
+    assert_refused(folder, r"normalize_activations is 'expected_average_only_in', .*--activation-scale NUMBER")
+    checkpoint = load(folder, activation_scale=0.25)
+    assert_same_weights(checkpoint.sae, folded.sae)
+    assert [note for note in checkpoint.notes if "scale" in note] == [
+        "The encoder was multiplied, and the decoder divided, by 0.25, the scale of the activations."
+    ]
+    assert_same_weights(load_sae(folder, activation_scale=0.25), folded.sae)
+
+
+def assert_same_weights(sae, expected):
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(sae.state_dict()[name], tensor), name
+
+
+def test_a_scale_that_the_files_have_is_said_once(tmp_path):
+    checkpoint, unscaled = load(case("scaler", tmp_path)), load_file(CONFIGS / "weights.safetensors")
+    assert len([note for note in checkpoint.notes if "scale" in note or "expected_average" in note]) == 1
+    torch.testing.assert_close(checkpoint.sae.b_dec, unscaled["b_dec"] / 2)
+
+
+@pytest.mark.parametrize("name", ["flat_folded", "scaler", "context64"])
+def test_a_scale_that_is_not_missing_is_refused(tmp_path, name):
+    with pytest.raises(CheckpointError, match="Leave --activation-scale out"):
+        load(case(name, tmp_path), activation_scale=2.0)
+
+
+def test_a_scale_is_refused_for_formats_that_have_it():
+    with pytest.raises(CheckpointError, match="An SAE of openai has its scale in its files"):
+        load(FIXTURES / "openai-topk", activation_scale=2.0)
+
+
+def test_a_model_that_was_changed_before_training_is_refused_by_name(tmp_path):
+    assert_refused(
+        case("kwargs_center", tmp_path), r"metadata\.model_from_pretrained_kwargs\.center_writing_weights is True"
+    )
+
+
+def test_an_sae_without_bos_says_so_and_keeps_it(tmp_path):
+    checkpoint = load(case("no_bos", tmp_path))
+    assert checkpoint.notes == ["No BOS token is put in front of texts, because the config says prepend_bos: false."]
+    assert not checkpoint.sae.prepend_bos
+    assert not checkpoint.sae.for_inference().prepend_bos
+    save_sae(checkpoint.sae, tmp_path / "saved")
+    assert not load_sae(tmp_path / "saved").prepend_bos
+    assert load_sae(case("context64", tmp_path)).prepend_bos
+    assert load_sae(tmp_path / "context64").context_size == 64
+
+
+def test_metadata_under_its_name_before_the_release_of_version_6_is_read(tmp_path):
+    folder = foreign(tmp_path / "sae", "jumprelu", meta={"model_name": "tiny", "prepend_bos": False})
+    edit_json(folder / "cfg.json", metadata=None)
+    checkpoint = load(folder)
+    assert checkpoint.metadata["model_name"] == "tiny"
+    assert not checkpoint.sae.prepend_bos
