@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from app.runs.params import Option, Params
+from sae_core.files import exists_partly
 
 P = TypeVar("P", bound=Params)
 
@@ -129,20 +130,20 @@ def default_text(field: FieldInfo) -> str:
 def _with_absolute_paths(kind: type[Params], options: Mapping[str, Any]) -> dict[str, Any]:
     """Make paths absolute, because a worker has another working directory. Names on the hub stay as they are."""
     return {
-        name: _absolute(value)
-        if isinstance(value, str) and name in kind.model_fields and _option(kind.model_fields[name]).path
+        name: _absolute(value, partly=option.partly)
+        if isinstance(value, str) and name in kind.model_fields and (option := _option(kind.model_fields[name])).path
         else value
         for name, value in options.items()
     }
 
 
-def _absolute(given: str) -> str:
+def _absolute(given: str, *, partly: bool) -> str:
     if not given:  # which would be the working directory
         return given
     try:
         path = Path(given).expanduser()
         # A file's own name is left alone: in the hub's cache it is a link, and its target says nothing.
-        return str(path.parent.resolve() / path.name) if path.exists() else given
+        return str(path.parent.resolve() / path.name) if path.exists() or (partly and exists_partly(given)) else given
     except (OSError, RuntimeError) as error:  # a name that is too long, a home folder that there is not
         raise typer.BadParameter(f"{given[:80]} cannot be found: {getattr(error, 'strerror', error)}") from None
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
-from app.errors import TooLarge, Unavailable
+from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
 from app.queries.saes import SaeDetail
 from sae_core.errors import SAEError
@@ -57,6 +57,7 @@ class ProbeEngine:
 
         Raises:
             TooLarge: the text is longer than the limit, or than the model's context.
+            Unprocessable: the text has no tokens, and the SAE wants no BOS.
             Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
         """
         with self._lock:
@@ -77,10 +78,12 @@ class ProbeEngine:
     def _probe(self, sae: SaeDetail, text: str) -> SparseActivations:
         model = self._residency.model(sae.model)
         dictionary = self._residency.sae(sae, model.device)
-        return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, text))
+        return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, dictionary, text))
 
-    def _tokenize(self, model: LanguageModel, text: str) -> list[int]:
-        token_ids = model.tokenize(text)
+    def _tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+        token_ids = model.tokenize(text, prepend_bos=sae.prepend_bos)
+        if not token_ids:
+            raise Unprocessable("The text has no tokens. Write something to probe.")
         limit = min(self._max_tokens, (model.context_length or self._max_tokens + 1) - 1)
         tokens = len(token_ids) - (token_ids[:1] == [model.bos_token_id])
         if tokens > limit:

@@ -31,7 +31,7 @@ async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluatePar
     from app.pipeline.steps import evaluate_saes
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare_registered(run, ctx, detail, params)
+    inputs = await prepare_registered(run, ctx, sae, detail, params)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
 

@@ -45,7 +45,7 @@ class ImportParams(Params):
 
     source: Annotated[
         str,
-        Option(argument=True, path=True),
+        Option(argument=True, path=True, partly=True),
         Field(
             min_length=1,
             description="A folder or file, or hf:org/repo/folder@revision of the Hugging Face hub; or an export of "
@@ -72,6 +72,15 @@ class ImportParams(Params):
         Option(default="from the checkpoint"),
         Field(description="Hook point that a transcoder reconstructs: mlp_out.9, …"),
     ] = None
+    activation_scale: Annotated[
+        float | None,
+        Option(default="from the checkpoint"),
+        Field(
+            gt=0,
+            description="What activations were multiplied by in training, for an SAE of SAELens that says there was "
+            "such a scale and not which.",
+        ),
+    ] = None
     name: Annotated[
         Slug | None, Option(default="model, layer, architecture, width, k"), Field(description="Slug of the SAE.")
     ] = None
@@ -84,6 +93,12 @@ class ImportParams(Params):
         if isinstance(given, dict) and given.get("format") is None and is_export(str(given.get("source"))):
             return {**given, "format": STATISTICS}
         return given
+
+    @model_validator(mode="after")
+    def _scale_weights_only(self) -> "ImportParams":
+        if self.is_statistics and self.activation_scale is not None:
+            raise ValueError("An export of statistics has no weights to scale. Leave --activation-scale out.")
+        return self
 
     @property
     def is_statistics(self) -> bool:

@@ -11,7 +11,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from app.errors import Conflict, Unprocessable
 from app.pipeline.identities import model_source, register_model
 from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import HookPair
+from app.pipeline.params import LENGTH
+from app.pipeline.prepared_inputs import HookPair, default_length
 from app.pipeline.registered import claim_name, find_sae, hooks_of
 from app.pipeline.registration import WEIGHTS, register_imported
 from app.pipeline.sources import MODELS, fetch_packages, read_model
@@ -103,10 +104,24 @@ def _read(params: "ImportParams") -> ReadCheckpoint:
     disable_progress_bars()  # the run has bars of its own
     located = locate(params.source)
     # Without the folders of a local path, which are private to whoever imports it.
-    origin = located.origin or {"source": located.path.name}
-    checkpoint = load(located.path, params.format)
+    origin: dict[str, Any] = {**(located.origin or {"source": located.path.name})}
+    checkpoint = load(located.path, params.format, activation_scale=params.activation_scale)
     hashes = _sha256_of_files(folder_of(located.path), checkpoint.format)
-    return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, list(checkpoint.notes))
+    if params.activation_scale is not None:
+        origin["activation_scale"] = params.activation_scale
+    notes = [*checkpoint.notes, *_length(checkpoint.sae)]
+    return ReadCheckpoint(checkpoint, {**origin, "format": checkpoint.format, "sha256": hashes}, notes)
+
+
+def _length(sae: SAE) -> list[str]:
+    """A note where sequences of an index differ in length from those in training."""
+    length = default_length(sae)
+    if sae.context_size is None or sae.context_size == length == LENGTH:
+        return []
+    trained = f"It was trained on sequences of {sae.context_size:,} tokens"
+    if sae.context_size == length:
+        return [f"{trained}; so are those of its index, unless --length says otherwise."]
+    return [f"{trained}; those of its index have {length}, unless --length says otherwise."]
 
 
 def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
@@ -176,9 +191,17 @@ async def _model_source(ctx: JobContext, params: "ImportParams", found: ReadChec
     Raises:
         Unprocessable: neither the command nor the checkpoint names one.
     """
+    revision = _revision(found)
     if params.model is not None:
+        if revision is not None:
+            found.notes.append(f"Its model is revision {revision}, which the model that was given was taken for.")
         return params.model
     name = found.checkpoint.metadata.get("model_name")
+    if revision is not None:
+        raise Unprocessable(
+            f"The checkpoint says that its model is revision {revision} of {name}, and SeeSAE loads the main one only. "
+            "Download that revision, and say where it is: --model FOLDER."
+        )
     if not isinstance(name, str) or not name:
         raise Unprocessable("The checkpoint does not say which model it was trained on. Say it: --model.")
     if name in MODELS:
@@ -202,6 +225,13 @@ def _stated_weights(found: ReadCheckpoint) -> str | None:
     hashes = theirs.get("sha256") if isinstance(theirs, dict) else None
     stated = hashes.get("model") if isinstance(hashes, dict) else None
     return stated if isinstance(stated, str) and stated != NO_WEIGHTS else None
+
+
+def _revision(found: ReadCheckpoint) -> str | None:
+    """Return the revision of the model that the SAE was trained on, None for the main one."""
+    options = found.checkpoint.metadata.get("model_from_pretrained_kwargs")
+    revision = options.get("revision") if isinstance(options, dict) else None
+    return None if revision in (None, "main") else str(revision)
 
 
 def _load(source: str, params: "ImportParams", ctx: JobContext, cache: Path) -> LanguageModel:

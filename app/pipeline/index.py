@@ -26,7 +26,7 @@ async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -
     from app.pipeline.registered import open_sae_of_run
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare_registered(run, ctx, detail, params, corpus_name=params.corpus_name)
+    inputs = await prepare_registered(run, ctx, sae, detail, params, corpus_name=params.corpus_name)
     statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
     await compare_with_others(run, ctx, detail)
     return {

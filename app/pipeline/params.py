@@ -33,6 +33,10 @@ CorpusName = Annotated[
     Option(default="from its file or address"),
     Field(min_length=1, max_length=100, description="Name to show for the text."),
 ]
+LENGTH = 128
+"""Tokens per sequence where neither the command nor the SAE's training asks for fewer."""
+SHORTEST, LONGEST = 8, 8192
+_LENGTH = Field(ge=SHORTEST, le=LONGEST, description="Tokens per sequence.")
 
 
 class CorpusParams(Params):
@@ -47,7 +51,7 @@ class CorpusParams(Params):
     ] = None
     split: Annotated[str, Field(min_length=1, description="Split of a dataset.")] = "train"
     tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
-    length: Annotated[int, Field(ge=8, le=8192, description="Tokens per sequence.")] = 128
+    length: Annotated[int | None, _LENGTH] = LENGTH
 
 
 class SaeParams(Params):
@@ -60,3 +64,4 @@ class IndexedCorpusParams(CorpusParams, SaeParams):
     """An SAE, and the text that it is indexed or evaluated on."""
 
     corpus: Corpus = DEMO_CORPUS
+    length: Annotated[int | None, Option(default=f"{LENGTH}, or that of the training if it is less"), _LENGTH] = None

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from app.artifacts import content_key
 from app.errors import Conflict
 from app.pipeline.identities import model_source, register_corpus, register_model
-from app.pipeline.params import CorpusParams
+from app.pipeline.params import LENGTH, SHORTEST, CorpusParams
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
 from app.queries.corpora import CorpusInfo
 from app.queries.models import ModelInfo
@@ -24,6 +24,7 @@ from sae_core.corpora import Corpus, Sequences, pack
 from sae_core.files import make_folder
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress
+from sae_core.saes import SAE
 
 SEED = 0
 """Of packing and of sampled examples: fixed, so that the same corpus and SAE always give the same index."""
@@ -75,16 +76,53 @@ class PreparedInputs(TokenisedInputs):
         return self.activations if isinstance(self.activations, ActivationCache) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The way a corpus is cut into sequences."""
+
+    tokens: int | None
+    length: int
+    prepend_bos: bool
+
+    @classmethod
+    def of(cls, params: CorpusParams, sae: SAE | None) -> "Cut":
+        """Return what the parameters say, and else what fits the SAE that is to read the sequences."""
+        length = params.length or default_length(sae)
+        return cls(params.tokens, length, prepend_bos=sae is None or sae.prepend_bos)
+
+    def key(self) -> dict[str, int | bool | None]:
+        """Return its part of a content key; the usual prefix is left out, as it was before there was another."""
+        key: dict[str, int | bool | None] = {"tokens": self.tokens, "length": self.length}
+        return key if self.prepend_bos else {**key, "prepend_bos": False}
+
+
+def default_length(sae: SAE | None) -> int:
+    """Return the tokens per sequence: `LENGTH`, or as many as the SAE was trained on if that is fewer."""
+    if sae is None or sae.context_size is None:
+        return LENGTH
+    return max(SHORTEST, min(LENGTH, sae.context_size))
+
+
 async def prepare_registered(
-    run: RunContext, ctx: JobContext, sae: SaeDetail, params: CorpusParams, *, corpus_name: str | None = None
+    run: RunContext,
+    ctx: JobContext,
+    sae: SAE,
+    detail: SaeDetail,
+    params: CorpusParams,
+    *,
+    corpus_name: str | None = None,
 ) -> PreparedInputs:
     """Prepare the inputs of a registered SAE, with activations on disk.
+
+    Sequences begin as those of the SAE's training did, and by default are no longer.
 
     Raises:
         Conflict: the model at its source is no longer the one that the SAE was trained on.
     """
-    hooks = HookPair.parse(sae.hook, sae.hook_out)
-    inputs = await tokenise(run, ctx, model_source(sae.model), hooks, params, sae=sae, corpus_name=corpus_name)
+    hooks = HookPair.parse(detail.hook, detail.hook_out)
+    inputs = await tokenise(
+        run, ctx, model_source(detail.model), hooks, params, reader=(sae, detail), corpus_name=corpus_name
+    )
     return await run_model(run, ctx, inputs)
 
 
@@ -95,7 +133,7 @@ async def tokenise(
     hooks: HookPair,
     params: CorpusParams,
     *,
-    sae: SaeDetail | None = None,
+    reader: tuple[SAE, SaeDetail] | None = None,
     model_name: str | None = None,
     corpus_name: str | None = None,
 ) -> TokenisedInputs:
@@ -107,7 +145,7 @@ async def tokenise(
         model: as `read_model` takes it.
         hooks: that are read.
         params: the corpus.
-        sae: the SAE that the model has to be of.
+        reader: the SAE that is to read the sequences, and that the model has to be of; None if it is yet to be trained.
         model_name, corpus_name: names to show; by default made from their sources.
 
     Raises:
@@ -123,10 +161,10 @@ async def tokenise(
         for hook in (hooks.input, hooks.output):
             if hook is not None:
                 language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done
-        if sae is None:
+        if reader is None:
             model_row = await register_model(ctx, language_model, name=model_name)
         else:
-            model_row = _same_model(language_model, sae)
+            model_row = _same_model(language_model, reader[1])
         language_model.name = model_row.name
         corpus = await run.in_thread(
             read_corpus,
@@ -138,16 +176,16 @@ async def tokenise(
         )
         corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
+        cut = Cut.of(params, reader[0] if reader else None)
         key = content_key(
             corpus=corpus.sha256,
             tokenizer=language_model.tokenizer_sha256,
-            length=params.length,
-            tokens=params.tokens,
             seed=SEED,
+            **cut.key(),
         )
         folder = ctx.artifacts.sequences(key)
         async with run.lock("tokenise", folder, "these sequences"):
-            sequences = await run.in_thread(_sequences, folder, language_model, corpus, params, progress)
+            sequences = await run.in_thread(_sequences, folder, language_model, corpus, cut, progress)
     return TokenisedInputs(language_model, model_row, hooks, corpus, corpus_row, sequences, folder)
 
 
@@ -199,12 +237,20 @@ async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, pro
 
 
 def _sequences(
-    folder: Path, model: LanguageModel, corpus: Corpus, params: CorpusParams, progress: Progress
+    folder: Path, model: LanguageModel, corpus: Corpus, cut: Cut, progress: Progress
 ) -> Sequences:
     if folder.exists():
         sequences = Sequences.load(folder)
     else:
-        sequences = pack(corpus, model, length=params.length, max_tokens=params.tokens, seed=SEED, progress=progress)
+        sequences = pack(
+            corpus,
+            model,
+            length=cut.length,
+            max_tokens=cut.tokens,
+            seed=SEED,
+            prepend_bos=cut.prepend_bos,
+            progress=progress,
+        )
         make_folder(folder, sequences.save)
     progress(sequences.n_counted, sequences.n_counted)
     return sequences

@@ -158,7 +158,7 @@ def _save(sae: SAE, plan: TrainingPlan, key: str, checkpoints: Path, inputs: Pre
         "model_name": inputs.model.name,
         "hook_name": hooks.input.transformer_lens,
         "context_size": inputs.sequences.length,
-        "prepend_bos": inputs.model.bos_token_id is not None,
+        "prepend_bos": bool(inputs.model.prefix()),
         "dataset_path": inputs.corpus.source,
         "seesae": {
             "training": asdict(plan.config.resolved()),

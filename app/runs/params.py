@@ -61,3 +61,5 @@ class Option:
     """True if it is a positional argument."""
     path: bool = False
     """True if it may name a file or folder, which is then made absolute: a worker has another working directory."""
+    partly: bool = False
+    """True if a path of which only the beginning exists is a mistake, and no name on the hub."""

@@ -28,6 +28,7 @@ def pack(
     length: int = 128,
     max_tokens: int | None = None,
     seed: int = 0,
+    prepend_bos: bool = True,
     progress: Progress = silent,
 ) -> Sequences:
     """Pack the documents of a corpus, shuffled, into sequences of `length` positions.
@@ -42,6 +43,7 @@ def pack(
         length: positions in a sequence.
         max_tokens: stop when there are so many counted tokens.
         seed: of the documents' order.
+        prepend_bos: False for an SAE that was trained on sequences without BOS in front.
         progress: gets documents done, and documents in all.
 
     Raises:
@@ -54,7 +56,7 @@ def pack(
         raise ModelError(
             f"{model.name} reads at most {model.context_length} tokens. Use sequences no longer than that."
         )
-    stream = _Stream(model)
+    stream = _Stream(model, model.prefix(prepend_bos=prepend_bos))
     rows: list[int] = []
     order = np.random.default_rng(seed).permutation(len(corpus.documents))
     for batch in _batches(corpus, order):
@@ -71,9 +73,10 @@ def pack(
 
 
 class _Stream:
-    """The packed documents' tokens in one row, with a separator between any two."""
+    """The packed documents' tokens in one row, with a separator between any two; `prefix` starts each sequence."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, prefix: list[int]) -> None:
+        self.prefix = prefix
         self.special = np.zeros(model.vocab_size, dtype=bool)
         self.special[[token_id for token_id in model.special_token_ids if token_id < model.vocab_size]] = True
         self.separator = [] if model.eos_token_id is None else [model.eos_token_id]
@@ -108,7 +111,7 @@ def _cut(
     if max_tokens is not None and stream.n_counted > max_tokens:
         end = int(np.searchsorted(np.cumsum(~stream.special[token_ids]), max_tokens)) + 1
         token_ids, document_of = token_ids[:end], document_of[:end]
-    prefix = [] if model.bos_token_id is None else [model.bos_token_id]
+    prefix = stream.prefix
     spans = _spans(token_ids, document_of, model, length - len(prefix))
     if len(spans) < 2:
         raise CorpusError(

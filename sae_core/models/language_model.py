@@ -48,7 +48,7 @@ class LanguageModel:
     context_length: int | None
     """Most positions a sequence may have, where the model states it."""
     bos_token_id: int | None
-    """The token that every sequence starts with: the tokenizer's BOS, or its EOS where it has no BOS."""
+    """The token that sequences start with (see `prefix`): the tokenizer's BOS, or its EOS where it has no BOS."""
     eos_token_id: int | None
     special_token_ids: frozenset[int]
 
@@ -77,16 +77,19 @@ class LanguageModel:
 
     # Text and tokens
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of `text`, starting with exactly one BOS if the tokenizer has one.
+    def prefix(self, *, prepend_bos: bool = True) -> list[int]:
+        """Return the token ids that every sequence starts with: BOS, if the tokenizer has one and the SAE wants it."""
+        return [self.bos_token_id] if prepend_bos and self.bos_token_id is not None else []
+
+    def tokenize(self, text: str, *, prepend_bos: bool = True) -> list[int]:
+        """Return the token ids of `text`, starting with exactly one `prefix`.
 
         Special tokens that are spelled out in `text` are recognised. So a text that starts with BOS's own spelling, as
         the text of a whole sequence does, gets no second one.
         """
         token_ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        if self.bos_token_id is None or token_ids[:1] == [self.bos_token_id]:
-            return token_ids
-        return [self.bos_token_id, *token_ids]
+        prefix = self.prefix(prepend_bos=prepend_bos)
+        return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of `token_ids`, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""

@@ -302,6 +302,13 @@ def test_special_tokens_are_known(any_model: LanguageModel) -> None:
     assert any_model.tokenize(f"a{EOS}b").count(any_model.eos_token_id) == 1
 
 
+def test_a_text_for_an_sae_without_bos_gets_nothing_in_front(any_model: LanguageModel) -> None:
+    with_bos, without = (any_model.tokenize("The fox", prepend_bos=wanted) for wanted in (True, False))
+    assert with_bos == [*any_model.prefix(), *without]
+    assert any_model.prefix(prepend_bos=False) == any_model.tokenize("", prepend_bos=False) == []
+    assert any_model.tokenize(BOS, prepend_bos=False) == any_model.tokenize(BOS)
+
+
 def test_a_tokenizer_without_bos_starts_with_eos(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "qwen3", "qwen3")
     settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -233,3 +233,14 @@ def test_a_model_without_bos_or_eos_packs(tmp_path: Path) -> None:
     assert model.bos_token_id is None
     sequences = pack(load_corpus(CORPUS_FILE), model, length=32)
     assert (sequences.document_of[:, 0] >= 0).all()
+
+
+def test_sequences_for_an_sae_without_bos_begin_with_text(corpus: Corpus, model: LanguageModel) -> None:
+    with_bos, without = pack(corpus, model, length=32), pack(corpus, model, length=32, prepend_bos=False)
+    assert (with_bos.token_ids[:, 0] == BOS_ID).all()
+    assert not (without.token_ids == BOS_ID).any()
+    assert without.counted[:, 0].all()
+    assert (without.document_of[:, 0] >= 0).all()
+    texts = [sequences.token_ids[sequences.document_of >= 0].tolist() for sequences in (with_bos, without)]
+    assert texts[0] == texts[1]
+    assert with_bos.sha256 != without.sha256

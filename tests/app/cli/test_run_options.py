@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.run_options import _with_absolute_paths
+from app.pipeline.import_sae import ImportParams
 from tests.app.cli.test_cli import plain, seesae
 
 WHAT = ("--model", "m", "--hook", "resid_post.1", "--corpus", "c")
@@ -65,3 +67,15 @@ def test_a_rank_that_is_not_a_number_is_a_users_mistake(monkeypatch: pytest.Monk
 def sentence(output: str) -> str:
     """Join the lines of an error's box."""
     return " ".join(plain(output).replace("│", " ").split())
+
+
+def test_a_missing_folder_of_a_local_repository_is_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = {"source": "run/layers.10", "model": "run/model"}
+    absolute = _with_absolute_paths(ImportParams, options)
+    assert absolute == {"source": str(tmp_path / "run/layers.10"), "model": "run/model"}  # which may be on the hub
+    for source in ("org/repo/layers.10", "hf:run/layers.10"):
+        assert _with_absolute_paths(ImportParams, {"source": source}) == {"source": source}

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.errors import TooLarge, Unavailable
+from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.engine import ProbeEngine, SparseActivations
 from app.inference.residency import Residency
 from app.settings import Settings
+from sae_core.checkpoints import save_sae
 from sae_core.kernels import Selection
 from sae_core.saes import SAE, TopK
 from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
@@ -137,3 +138,19 @@ def test_other_errors_are_not_reported_as_out_of_memory(
 def test_a_hook_point_of_another_width_is_reported(dictionary: Dictionary) -> None:
     with pytest.raises(Unavailable, match="reads 32 dimensions, not 64"):
         probe_engine(dictionary.settings).probe(replace(dictionary.row, hook="mlp_act.2"), TEXT)
+
+
+def test_nothing_is_put_in_front_of_a_text_for_an_sae_without_bos(dictionary: Dictionary) -> None:
+    artifact = f"{dictionary.row.artifact}-no-bos"
+    save_sae(dictionary.sae, dictionary.settings.artifacts / artifact, {"prepend_bos": False})
+    engine, row = probe_engine(dictionary.settings), replace(dictionary.row, artifact=artifact)
+
+    answer = engine.probe(row, TEXT)
+
+    token_ids = dictionary.model.tokenize(TEXT)[1:]
+    expected = dictionary.sae.encode(dictionary.model.activations(torch.tensor([token_ids]), HOOK)[0]).detach()
+    assert answer.token_ids == token_ids
+    assert all(answer.counted)
+    torch.testing.assert_close(dense(answer, row.d_sae), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(Unprocessable, match="no tokens"):
+        engine.probe(row, "")

@@ -1,5 +1,6 @@
 """Imports on a tiny model: from every format that is written, from the hub, again; and what is refused."""
 
+import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.pipeline import import_weights
 from app.pipeline.evaluate import EvaluateParams
 from app.pipeline.import_sae import WEIGHTS_STAGES, ImportParams
 from app.pipeline.index import IndexParams
+from app.pipeline.prepared_inputs import default_length
 from app.pipeline.registered import open_sae
 from app.pipeline.train import TrainParams
 from app.queries import runs, saes
@@ -29,8 +31,9 @@ from sae_core.files import sha256_file
 from sae_core.saes import TopK
 from sae_core.saes.topk import TopKConfig
 from tests.app.pipeline.running import run_to_end, submit
+from tests.core.checkpoints.cases import case
 from tests.core.checkpoints.hub_server import COMMIT, Hub, serve
-from tests.tiny import CORPUS_FILE
+from tests.tiny import CORPUS_FILE, tiny_model
 from tests.web.site import site
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "checkpoints"
@@ -364,3 +367,110 @@ async def test_damaged_files_are_refused(ctx: JobContext, model_folder: Path, tm
         await bring(ctx, model_folder, model=str(model_folder))
     with pytest.raises(ValidationError, match="Input should be 'saelens'"):  # before there is a run
         await bring(ctx, source, model=str(model_folder), format="npz")
+
+
+async def indexed(ctx: JobContext, slug: str, **options: Any) -> list[list[int]]:
+    """Index and evaluate as a command does that says no length; the token ids of the sequences."""
+    params = {"sae": slug, "corpus": str(CORPUS_FILE), **options}
+    await run_to_end(ctx, "index", IndexParams.model_validate(params))
+    await run_to_end(ctx, "evaluate", EvaluateParams.model_validate(params))
+    row = await sae_row(ctx, slug)
+    assert row.index is not None
+    async with ctx.sessions() as session:
+        query = "SELECT token_ids FROM sequence WHERE set_id = :set ORDER BY number"
+        return list((await session.scalars(text(query), {"set": row.index.sequence_set.id})).all())
+
+
+async def test_an_sae_without_bos_is_indexed_and_evaluated_without(ctx: JobContext, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "qwen-like", "qwen2")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["bos_token"]  # so that EOS would be put in front
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    result = await bring(ctx, case("no_bos", tmp_path), model=str(model), name="no-bos")
+    (note,) = [note for note in result["notes"] if "BOS" in note]
+    sequences = await indexed(ctx, "no-bos")
+    assert not [token_ids for token_ids in sequences if token_ids[0] in (1, 2)]
+    assert 120 <= max(map(len, sequences)) <= 128
+    async with site(ctx.settings) as client:
+        assert note in html.unescape((await client.get("/saes/no-bos")).text)
+
+    plain = await bring(ctx, case("context64", tmp_path), model=str(model), name="with-bos")
+    sequences = await indexed(ctx, plain["sae"])
+    assert {token_ids[0] for token_ids in sequences} == {2}
+
+
+async def test_an_index_has_sequences_no_longer_than_those_of_the_training(
+    ctx: JobContext, model_folder: Path, tmp_path: Path
+) -> None:
+    result = await bring(ctx, case("context64", tmp_path), model=str(model_folder), name="short")
+    note = "It was trained on sequences of 64 tokens; so are those of its index, unless --length says otherwise."
+    assert note in result["notes"]
+    await indexed(ctx, "short")
+    row = await sae_row(ctx, "short")
+    assert row.index is not None
+    assert row.index.sequence_set.length == 64
+    await indexed(ctx, "short", length=32)
+    row = await sae_row(ctx, "short")
+    assert row.index is not None
+    assert row.index.sequence_set.length == 32
+
+
+@pytest.mark.parametrize(
+    ("context_size", "length", "note"),
+    [
+        (None, 128, None),
+        (128, 128, None),
+        (1024, 128, "It was trained on sequences of 1,024 tokens; those of its index have 128, unless --length "),
+        (64, 64, "It was trained on sequences of 64 tokens; so are those of its index, unless --length "),
+        (3, 8, "It was trained on sequences of 3 tokens; those of its index have 8, unless --length "),
+    ],
+)
+async def test_a_note_says_where_lengths_differ(
+    ctx: JobContext, model_folder: Path, tmp_path: Path, context_size: int | None, length: int, note: str | None
+) -> None:
+    source = foreign(tmp_path / "sae", **AT_1, **({} if context_size is None else {"context_size": context_size}))
+    result = await bring(ctx, source, model=str(model_folder))
+    said = [entry for entry in result["notes"] if "trained on sequences" in entry]
+    assert said == [] if note is None else said[0].startswith(note)
+    assert default_length(load_sae(source)) == length
+
+
+async def test_a_training_on_short_sequences_is_indexed_on_short_ones(ctx: JobContext, training: TrainParams) -> None:
+    await run_to_end(ctx, "train", with_(training, name="trained"))
+    await indexed(ctx, "trained")
+    row = await sae_row(ctx, "trained")
+    assert row.index is not None
+    assert row.index.sequence_set.length == training.length == 32
+
+
+async def test_a_scale_is_asked_for_and_kept(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+    unfolded, folded = case("flat_unfolded", tmp_path), case("flat_folded", tmp_path)
+    with pytest.raises(CheckpointError, match="--activation-scale NUMBER"):
+        await bring(ctx, unfolded, model=str(model_folder))
+    await bring(ctx, unfolded, model=str(model_folder), name="scaled", activation_scale=0.25)
+    await bring(ctx, folded, model=str(model_folder), name="folded")
+    rows = [await sae_row(ctx, name) for name in ("scaled", "folded")]
+    assert rows[0].weights_sha256 == rows[1].weights_sha256
+    assert rows[0].config["imported"]["activation_scale"] == 0.25
+    for scale in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValidationError):
+            ImportParams(source=str(unfolded), activation_scale=scale)
+    with pytest.raises(ValidationError, match="no weights to scale"):
+        ImportParams(source="batch-0.json", format="neuronpedia", activation_scale=1)
+
+
+async def test_a_revision_of_the_model_is_asked_for(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
+    source = case("kwargs_revision", tmp_path)
+    with pytest.raises(Unprocessable, match=r"is revision step3000 of tiny, .*--model FOLDER"):
+        await bring(ctx, source)
+    result = await bring(ctx, source, model=str(model_folder))
+    assert "Its model is revision step3000, which the model that was given was taken for." in result["notes"]
+
+
+async def test_a_missing_folder_beside_others_is_no_address(
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dictionary(tmp_path / "layers.0")
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(CheckpointError, match=rf"{tmp_path.name} holds no layers\.10\. It holds layers\.0\."):
+        await bring(ctx, f"{tmp_path.name}/layers.10", model=str(model_folder))
