@@ -117,3 +117,10 @@ def exists_partly(source: str) -> bool:
     """True for a path whose first folder exists, or that begins as no address on the hub does."""
     path = Path(source).expanduser()
     return path.is_absolute() or source.startswith(".") or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
+
+
+def first_missing(path: Path) -> tuple[Path, str]:
+    """Return the deepest folder of a path that exists, and the name that it lacks."""
+    path = path.absolute()
+    parent = next(folder for folder in path.parents if folder.is_dir())
+    return parent, path.relative_to(parent).parts[0]

@@ -236,9 +236,7 @@ async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, pro
         )
 
 
-def _sequences(
-    folder: Path, model: LanguageModel, corpus: Corpus, cut: Cut, progress: Progress
-) -> Sequences:
+def _sequences(folder: Path, model: LanguageModel, corpus: Corpus, cut: Cut, progress: Progress) -> Sequences:
     if folder.exists():
         sequences = Sequences.load(folder)
     else:

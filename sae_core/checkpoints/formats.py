@@ -8,6 +8,7 @@ from sae_core.checkpoints import dictionary_learning, gemma_scope, gemma_scope_2
 from sae_core.checkpoints.base import Format
 from sae_core.checkpoints.reading import read_json
 from sae_core.errors import CheckpointError
+from sae_core.files import first_missing
 
 FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT
@@ -39,10 +40,9 @@ def _places_in(folder: Path) -> dict[str, tuple[Format, str]]:
 
 def missing(path: Path) -> CheckpointError:
     """Return the error for a path that does not exist: which part of it is missing, and which SAEs are there."""
-    path = path.absolute()
-    parent = next(folder for folder in path.parents if folder.is_dir())
-    places = {} if parent == Path(path.anchor) else _places_in(parent)  # not the whole disk
-    return not_in(str(parent), path.relative_to(parent).parts[0], places, "Check the path; hf: begins one of the hub.")
+    parent, name = first_missing(path)
+    places = {} if parent == Path(parent.anchor) else _places_in(parent)  # not the whole disk
+    return not_in(str(parent), name, places, "Check the path; hf: begins one of the hub.")
 
 
 def not_in(where: str, name: str, places: Iterable[str], advice: str) -> CheckpointError:

@@ -16,7 +16,15 @@ from transformers.utils import logging as transformers_logging
 
 from sae_core.devices import resolve_device
 from sae_core.errors import ModelError, first_line
-from sae_core.files import explain_full_disk, make_folder, require_free_space, sha256_file, sha256_json
+from sae_core.files import (
+    exists_partly,
+    explain_full_disk,
+    first_missing,
+    make_folder,
+    require_free_space,
+    sha256_file,
+    sha256_json,
+)
 from sae_core.locks import folder_lock
 from sae_core.models.language_model import LanguageModel
 
@@ -132,8 +140,17 @@ def _explain_failure(source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(
             f"{source} cannot be loaded: {first_line(error)}. "
-            "Check the name and the network, or give a local folder or GGUF file of a causal language model."
+            f"{_missing(source)}Check the name and the network, "
+            "or give a local folder or GGUF file of a causal language model."
         ) from error
+
+
+def _missing(source: str) -> str:
+    """A sentence that is the likelier reason where a name on the hub begins as a folder does that is here."""
+    if Path(source).exists() or not exists_partly(source):
+        return ""
+    parent, name = first_missing(Path(source))
+    return f"As a path it does not exist either: {parent} holds no {name}. "
 
 
 def _weights_sha256(folder: Path) -> str:

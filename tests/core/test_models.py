@@ -302,6 +302,18 @@ def test_special_tokens_are_known(any_model: LanguageModel) -> None:
     assert any_model.tokenize(f"a{EOS}b").count(any_model.eos_token_id) == 1
 
 
+def test_a_missing_folder_beside_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"does not exist either: .*models holds no none\. Check the name") as raised:
+        load_model("models/none")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ModelError) as raised:
+        load_model("elsewhere/none")
+    assert "as a path" not in str(raised.value).lower()
+
+
 def test_a_text_for_an_sae_without_bos_gets_nothing_in_front(any_model: LanguageModel) -> None:
     with_bos, without = (any_model.tokenize("The fox", prepend_bos=wanted) for wanted in (True, False))
     assert with_bos == [*any_model.prefix(), *without]

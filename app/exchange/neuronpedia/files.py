@@ -66,10 +66,21 @@ class Export:
 
 def is_export(source: str) -> bool:
     """True if the names of the files at this path are those of an export."""
-    path = Path(source).expanduser()
+    path = _existing(source)
+    if path is None:
+        return False
     if path.is_file():
         return bool(_BATCH.fullmatch(path.name) or _LINES.fullmatch(path.name))
     return path.is_dir() and bool(_in_folder(path).paths or _sources(path))
+
+
+def _existing(source: str) -> Path | None:
+    """Return the path, or None where there is none, or can be none: too long a name, or of a user that is not here."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def find(source: str) -> Export:
@@ -79,9 +90,9 @@ def find(source: str) -> Export:
         NotFound: the path does not exist.
         Unprocessable: there is no export, or more than one.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise NotFound(f"There is no {source}.")
+    path = _existing(source)
+    if path is None:
+        raise NotFound(f"There is no {source[:80]}.")
     if path.is_file():
         if _LINES.fullmatch(path.name):
             kind = path.parent.name if path.parent.name in KINDS else "features"

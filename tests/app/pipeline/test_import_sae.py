@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from app.errors import Conflict, Unprocessable
+from app.errors import Conflict, NotFound, Unprocessable
 from app.exchange.weights import export_sae
 from app.pipeline import import_weights
 from app.pipeline.evaluate import EvaluateParams
@@ -445,7 +445,7 @@ async def test_a_training_on_short_sequences_is_indexed_on_short_ones(ctx: JobCo
 
 async def test_a_scale_is_asked_for_and_kept(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     unfolded, folded = case("flat_unfolded", tmp_path), case("flat_folded", tmp_path)
-    with pytest.raises(CheckpointError, match="--activation-scale NUMBER"):
+    with pytest.raises(CheckpointError, match=r"--activation-scale NUMBER"):
         await bring(ctx, unfolded, model=str(model_folder))
     await bring(ctx, unfolded, model=str(model_folder), name="scaled", activation_scale=0.25)
     await bring(ctx, folded, model=str(model_folder), name="folded")
@@ -474,3 +474,11 @@ async def test_a_missing_folder_beside_others_is_no_address(
     monkeypatch.chdir(tmp_path.parent)
     with pytest.raises(CheckpointError, match=rf"{tmp_path.name} holds no layers\.10\. It holds layers\.0\."):
         await bring(ctx, f"{tmp_path.name}/layers.10", model=str(model_folder))
+
+
+@pytest.mark.parametrize("source", ["~nobody-at-all/sae", "a" * 5000, "/" + "a" * 300])
+async def test_what_cannot_be_a_path_fails_in_one_line(ctx: JobContext, source: str) -> None:
+    with pytest.raises(CheckpointError, match=r"is no path|no SAE"):
+        await bring(ctx, source)
+    with pytest.raises(NotFound, match="There is no "):
+        await bring(ctx, source, format="neuronpedia")
