@@ -6,7 +6,20 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, cast, exists, false, func, literal, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    bindparam,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -15,9 +28,10 @@ from app.errors import Unavailable, Unprocessable
 from app.queries.examples import ExampleView, best_examples
 from app.queries.features import TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
+from app.queries.matches import FeatureMatch, feature_matches
 from app.queries.models import get_tokens, tokens_spelled
 from app.queries.saes import SaeDetail, get_sae
-from app.queries.search import matches
+from app.queries.search import match_score, matches, terms, token_matches
 from app.queries.spelling import corrected
 from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
@@ -29,7 +43,7 @@ MAX_LIMIT = 200
 MAX_QUERY = 200
 """Characters of a search, and of any other text to filter by."""
 
-Sort = Literal["density", "max", "mean", "index"]
+Sort = Literal["match", "density", "max", "mean", "index"]
 LabelFilter = Literal["labelled", "unlabelled"]
 
 
@@ -40,7 +54,8 @@ class FeatureFilter:
     `cursor` is a `FeaturePage.next_cursor` of the same order.
     """
 
-    sort: Sort = "density"
+    sort: Sort | None = None
+    """None: by match in a search, else by density."""
     descending: bool = True
     min_density: float | None = None
     max_density: float | None = None
@@ -63,6 +78,15 @@ class FeatureFilter:
     limit: int = 50
     cursor: str | None = None
 
+    @property
+    def order(self) -> Sort:
+        """Return what the list is sorted by.
+
+        By match, features whose label matches come first (`matching_labels` ranks them), then those with the largest
+        share of their activation on top tokens that match.
+        """
+        return self.sort or ("match" if self.q.strip() else "density")
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
@@ -78,6 +102,8 @@ class FeatureRow:
     example: ExampleView | None
     label: LabelSummary | None
     health: tuple[str, ...]
+    match: FeatureMatch | None = None
+    """The reason why a search found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +130,15 @@ async def list_features(
         return FeaturePage((), None, 0)
     cursor = None
     if filter.cursor is not None:
-        cursor = Cursor.decode(filter.cursor, sort=filter.sort, descending=filter.descending)
+        cursor = Cursor.decode(filter.cursor, sort=filter.order, descending=filter.descending)
     conditions = await _conditions(session, sae, filter)
-    found = (await session.execute(_page(sae, filter, conditions, cursor))).all()
+    found = await _read_page(session, sae, filter, conditions, cursor)
     instead = None
     if filter.q and not found:
         instead = await corrected(session, sae, filter.q)
         if instead is not None:
             filter = replace(filter, q=instead)
-            found = (await session.execute(_page(sae, filter, conditions, cursor))).all()
+            found = await _read_page(session, sae, filter, conditions, cursor)
     features, more = found[: filter.limit], len(found) > filter.limit
     if cursor is not None:
         total = cursor.total
@@ -121,7 +147,7 @@ async def list_features(
     else:
         total = await _total(session, sae, filter, conditions)
 
-    rows = await _shown(session, sae, features, with_examples=with_examples)
+    rows = await _shown(session, sae, features, with_examples=with_examples, q=filter.q.strip())
     return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total, instead)
 
 
@@ -148,13 +174,15 @@ async def filter_by_density(
 
 
 async def _shown(
-    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool
+    session: AsyncSession, sae: SaeDetail, features: Sequence[Row[Any]], *, with_examples: bool, q: str = ""
 ) -> tuple[FeatureRow, ...]:
-    """Return rows of `_LISTED` with the tokens, labels and examples that a list shows."""
+    """Return rows of `_LISTED` with what a list shows: tokens, labels, examples, and the match of a search for `q`."""
     numbers = [feature.number for feature in features]
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
     labels = await label_summaries(session, sae.id, numbers)
+    top = {feature.number: top_tokens(feature, tokens) for feature in features}
+    found = await feature_matches(session, sae, q, top) if q else {}
     return tuple(
         FeatureRow(
             index=feature.number,
@@ -163,10 +191,11 @@ async def _shown(
             max=feature.max,
             mean=feature.mean,
             histogram=tuple(feature.histogram),
-            top_tokens=top_tokens(feature, tokens),
+            top_tokens=top[feature.number],
             example=examples.get(feature.number),
             label=labels.get(feature.number),
             health=tuple(feature.health),
+            match=found.get(feature.number),
         )
         for feature in features
     )
@@ -206,12 +235,19 @@ _LISTED: tuple[Any, ...] = (
     Feature.health,
 )
 _THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), in_array(Feature.number, "numbers"))
-_SORTS = {"density": Feature.density, "max": Feature.max, "mean": Feature.mean, "index": Feature.number}
+_SORTS: dict[str, Any] = {
+    "density": Feature.density,
+    "max": Feature.max,
+    "mean": Feature.mean,
+    "index": Feature.number,
+}
 
 
 def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
-    if filter.sort not in _SORTS:
-        raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(_SORTS)}.")
+    if filter.order not in get_args(Sort):
+        raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(get_args(Sort))}.")
+    if filter.order == "match" and not filter.q.strip():
+        raise Unprocessable("Features are sorted by match in a search only: give q, or choose another order.")
     if filter.label not in (None, *get_args(LabelFilter)):
         raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
     if filter.label == "unlabelled" and (filter.author or filter.category):
@@ -272,31 +308,75 @@ def _overlap(column: InstrumentedAttribute[Any], values: Sequence[Any]) -> Colum
     return column.bool_op("&&")(literal(list(values), column.type)) if values else false()
 
 
+async def _read_page(
+    session: AsyncSession,
+    sae: SaeDetail,
+    filter: FeatureFilter,
+    conditions: Sequence[ColumnElement[bool]],
+    cursor: Cursor | None,
+) -> Sequence[Row[Any]]:
+    """Read the features of this page, and one more if there is a next page."""
+    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order == "match" else ()
+    rows: Sequence[Row[Any]] = (await session.execute(_page(sae, filter, conditions, cursor, tokens))).all()
+    return rows
+
+
+async def _matching_tokens(
+    session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]]
+) -> list[int]:
+    """Return the ids of the tokens that match a search, among the top tokens of the features that it finds.
+
+    They are matched here, because Postgres cannot read tokens that are not valid UTF-8.
+    """
+    assert sae.index is not None
+    each = select(func.unnest(Feature.top_token_ids)).distinct()
+    ids = set(await session.scalars(each.where(Feature.index_id == sae.index.id, *conditions, *_words(sae, filter))))
+    tokens, wanted = await get_tokens(session, sae.model.id, ids), terms(filter.q)
+    return sorted(number for number in ids if token_matches(tokens[number].bytes, wanted))
+
+
 def _page(
-    sae: SaeDetail, filter: FeatureFilter, conditions: Sequence[ColumnElement[bool]], cursor: Cursor | None
+    sae: SaeDetail,
+    filter: FeatureFilter,
+    conditions: Sequence[ColumnElement[bool]],
+    cursor: Cursor | None,
+    tokens: Sequence[int],
 ) -> Select[Any]:
-    """Select the features of this page, and one more if there is a next page.
+    """Select the features of a page; `tokens` are those that match a search.
 
     They are found by number first: an index of few columns then suffices for all but the rows that are shown. The
     number breaks ties in the same direction, so that one index serves both directions. A search finds its features all
     at once, in no order, and so counts them with the first page.
     """
     assert sae.index is not None
-    column = _SORTS[filter.sort]
     own = Feature.index_id == sae.index.id
     total = func.count().over() if filter.q.strip() and cursor is None else literal(0)
-    wanted = select(Feature.number, total.label("total")).where(own, *conditions, *_words(sae, filter))
+    key, source = _key(sae, filter, tokens)
+    wanted = select(Feature.number, total.label("total"), key.label("key")).select_from(source)
+    wanted = wanted.where(own, *conditions, *_words(sae, filter))
     if filter.label == "unlabelled":
         wanted = wanted.where(~_labelled(sae, filter))
     elif filter.label or filter.author or filter.category:
         wanted = wanted.where(_labelled(sae, filter))
     if cursor is not None:
-        here, last = tuple_(column, Feature.number), tuple_(cast(cursor.value, column.type), cursor.number)
+        here, last = tuple_(key, Feature.number), tuple_(cast(cursor.value, key.type), cursor.number)
         wanted = wanted.where(here < last if filter.descending else here > last)
-    order = [key.desc() if filter.descending else key for key in (column, Feature.number)]
-    page = wanted.order_by(*order).limit(filter.limit + 1).subquery()
-    rows = select(*_LISTED, page.c.total).join(page, page.c.number == Feature.number)
-    return rows.where(own).order_by(*order)
+    page = wanted.order_by(*_ordered(filter, key, Feature.number)).limit(filter.limit + 1).subquery()
+    rows = select(*_LISTED, page.c.total, page.c.key).join(page, page.c.number == Feature.number)
+    return rows.where(own).order_by(*_ordered(filter, page.c.key, page.c.number))
+
+
+def _key(sae: SaeDetail, filter: FeatureFilter, tokens: Sequence[int]) -> tuple[ColumnElement[Any], FromClause]:
+    """Return what the list is sorted by, and the tables that have it."""
+    features: FromClause = Feature.__table__
+    if filter.order != "match":
+        return _SORTS[filter.order], features
+    score, labels = match_score(sae.id, filter.q.strip(), tokens)
+    return score, features.outerjoin(labels, labels.c.feature == Feature.number)
+
+
+def _ordered(filter: FeatureFilter, *keys: Any) -> list[ColumnElement[Any]]:
+    return [key.desc() if filter.descending else key.asc() for key in keys]
 
 
 async def _total(
@@ -316,7 +396,7 @@ async def _total(
 
 
 def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
-    return Cursor(filter.sort, filter.descending, last._mapping[_SORTS[filter.sort]], last.number, total).encode()
+    return Cursor(filter.order, filter.descending, last.key, last.number, total).encode()
 
 
 def _labelled(sae: SaeDetail, filter: FeatureFilter) -> ColumnElement[bool]:

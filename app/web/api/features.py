@@ -74,6 +74,12 @@ class FeatureSummary(BaseModel):
     top_tokens: list[TopTokenOut]
     label: NeighbourLabel
     health: Annotated[list[str], _statistic_field("health")]
+    match_share: Annotated[
+        float | None, Field(description="In a search: share of the activation that falls on top tokens that match.")
+    ] = None
+    match_label: Annotated[
+        str | None, Field(description="In a search: the explanation of the label that matches best, if one does.")
+    ] = None
 
 
 class FeatureList(BaseModel):
@@ -184,7 +190,14 @@ Bound = Annotated[float | None, Query(ge=0)]
 
 
 def _filter(
-    sort: Sort = "density",
+    sort: Annotated[
+        Sort | None,
+        Query(
+            description="By default `match` with `q`, else `density`. `match`: features whose label matches first, "
+            "those with the fewest other words in it before others; then those with the largest share of their "
+            "activation on top tokens that match."
+        ),
+    ] = None,
     descending: bool | None = None,
     min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
     max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
@@ -339,7 +352,11 @@ def _common_fields(feature: FeatureRow | FeatureDetail) -> dict[str, Any]:
 def summary(row: FeatureRow) -> FeatureSummary:
     """Return a row of a list."""
     return FeatureSummary(
-        **_common_fields(row), histogram=_histogram(row.max, row.histogram), label=_explanation(row.label)
+        **_common_fields(row),
+        histogram=_histogram(row.max, row.histogram),
+        label=_explanation(row.label),
+        match_share=row.match.share if row.match else None,
+        match_label=row.match.label if row.match else None,
     )
 
 

@@ -31,6 +31,7 @@ from sae_core.statistics.spec import HEALTH_FLAGS
 router = APIRouter()
 
 SORTS = {
+    "": ("best match, most active", FeatureFilter()),
     "density": ("most active first", FeatureFilter(sort="density", descending=True)),
     "density-asc": ("least active first", FeatureFilter(sort="density", descending=False)),
     "max": ("highest maximum first", FeatureFilter(sort="max", descending=True)),
@@ -146,7 +147,7 @@ def _read(request: Request) -> FeatureQuery:
             errors.append(error)
             return None
 
-    sort = read(forms.one_of, "sort", tuple(SORTS)) or "density"
+    sort = read(forms.one_of, "sort", tuple(SORTS)[1:]) or ""
     view: View = read(forms.one_of, "view", get_args(View)) or "table"
     filter = replace(
         SORTS[sort][1],
@@ -232,16 +233,15 @@ def _query(filter: FeatureFilter, **others: str) -> str:
 
 def _address(sae: SaeDetail, query: FeatureQuery, **changed: Any) -> str:
     """Return the address of the list, with these fields of its filter changed."""
-    sort = query.sort if query.sort != "density" else ""
     view = query.view if query.view != "table" else ""
-    parameters = _query(replace(query.filter, **changed), sort=sort, view=view)
+    parameters = _query(replace(query.filter, **changed), sort=query.sort, view=view)
     return f"/saes/{sae.slug}/features" + (f"?{parameters}" if parameters else "")
 
 
 def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
     """Return the formats of a download with their addresses, and that of the SAE's labels."""
     query = _query(replace(filter, cursor=None))
-    order = urlencode({"sort": filter.sort, "descending": str(filter.descending).lower()})
+    order = urlencode({"sort": filter.order, "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"
     return [
         (format.upper(), f"{base}?{'&'.join(part for part in (f'format={format}', order, query) if part)}")

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -120,9 +121,84 @@ async def test_search_finds_labels_by_word_stem_and_category(session: AsyncSessi
     assert await all_pages(session, made.sae, FeatureFilter(q="ship", label="unlabelled")) == []
 
 
+MUSIC = [  # feature, author, explanation, categories, status
+    (2, "ada", "music of all kinds", (), "submitted"),
+    (2, "kay", "Music", (), "submitted"),
+    (3, "ada", "Musical, that is of music", (), "submitted"),
+    (5, "ada", "strings", ("Music",), "submitted"),
+    (7, "ada", "music", (), "draft"),
+    (9, "ada", "rhythm and music", (), "submitted"),
+    (11, "ada", "rhythms", (), "submitted"),
+]
+PLURALS = {"rhythms": "rhythm"}
+"""The stems of the words above, which are all that Postgres' own do to them in these searches."""
+
+
+def match_score(made: Synthetic, row: FeatureStatisticsRow, query: str) -> float | None:
+    """How well a feature matches, the plain way; None if it does not."""
+    wanted = query.lower().split()
+
+    def has_all(words: list[str]) -> bool:
+        return all(any(word.startswith(term) or PLURALS.get(word) == term for word in words) for term in wanted)
+
+    ranks = []
+    for feature, _, explanation, categories, status in MUSIC:
+        words = explanation.lower().replace(",", "").split()
+        if (feature, status) == (row.number, "submitted") and has_all(words):
+            ranks.append(min(1.0, len(wanted) / len(words)))
+        elif (feature, status) == (row.number, "submitted") and query.lower() in map(str.lower, categories):
+            ranks.append(0.0)
+    if ranks:
+        return 2.0 + max(ranks)
+    tokens = [made.corpus.vocabulary[token].decode(errors="ignore").strip().lower() for token in row.top_token_ids]
+    if not has_all(tokens):
+        return None
+    shares = zip(tokens, np.float32(row.top_token_shares).tolist(), strict=True)
+    return float(sum(share for token, share in shares if token.startswith(tuple(wanted))))
+
+
+@pytest.mark.own_database
+async def test_a_search_lists_the_best_match_first_on_every_page(session: AsyncSession, made: Synthetic) -> None:
+    for feature, author, explanation, categories, status in MUSIC:
+        await add_label(session, made.sae, feature, explanation, author=author, categories=categories, status=status)
+    for query in ("music", "rhythm", "rhy", "the", "violin", "o", "music rhythm", "r", "."):
+        scores = {row.number: match_score(made, row, query) for row in made.features.rows()}
+        keys = {number: (score, number) for number, score in scores.items() if score is not None}
+        assert keys, query
+        for descending, limit in ((True, 3), (True, 50), (False, 3)):
+            filter = FeatureFilter(q=query, descending=descending, limit=limit)
+            expected = sorted(keys, key=keys.__getitem__, reverse=descending)
+            assert await all_pages(session, made.sae, filter) == expected, query
+
+
+@pytest.mark.own_database
+async def test_a_row_says_why_a_search_found_it(session: AsyncSession, made: Synthetic) -> None:
+    for feature, author, explanation, categories, status in MUSIC:
+        await add_label(session, made.sae, feature, explanation, author=author, categories=categories, status=status)
+    rows = {row.index: row for row in (await list_features(session, made.sae, FeatureFilter(q="rhythm"))).rows}
+    for number, row in rows.items():
+        assert row.match
+        tokens = [token for token in row.top_tokens if token.bytes == b" rhythm"]
+        assert list(row.match.tokens) == tokens
+        assert row.match.share == sum(token.share for token in tokens)
+        assert bool(tokens) or number in (9, 11)
+    assert rows[9].match
+    assert (rows[9].match.label, rows[9].match.words) == ("rhythm and music", {"rhythm"})
+    assert rows[11].match
+    assert (rows[11].match.label, rows[11].match.words) == ("rhythms", {"rhythms"})
+    rows = {row.index: row for row in (await list_features(session, made.sae, FeatureFilter(q="music"))).rows}
+    assert rows[2].match
+    assert (rows[2].match.label, rows[2].match.words) == ("Music", {"music"})  # the better of its two labels
+    assert rows[5].match
+    assert (rows[5].match.label, rows[5].match.words) == ("strings", frozenset())  # by its category
+    everything = await list_features(session, made.sae, FeatureFilter())
+    assert all(row.match is None for row in everything.rows)
+
+
 @pytest.mark.parametrize(
     "filter",
     [
+        FeatureFilter(sort="match"),
         FeatureFilter(sort="colour"),  # type: ignore[arg-type]
         FeatureFilter(label="mine"),  # type: ignore[arg-type]
         FeatureFilter(limit=0),
@@ -156,7 +232,11 @@ async def test_invalid_filters_are_refused(session: AsyncSession, made: Syntheti
 
 async def test_a_cursor_of_another_order_is_refused(session: AsyncSession, made: Synthetic) -> None:
     page = await list_features(session, made.sae, FeatureFilter(sort="density", limit=2))
-    for other in (FeatureFilter(sort="max"), FeatureFilter(sort="density", descending=False)):
+    for other in (
+        FeatureFilter(sort="max"),
+        FeatureFilter(sort="density", descending=False),
+        FeatureFilter(q="rhythm"),
+    ):
         with pytest.raises(Unprocessable, match="another order"):
             await list_features(session, made.sae, replace(other, cursor=page.next_cursor))
 

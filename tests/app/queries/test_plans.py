@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
@@ -155,7 +156,7 @@ NARROWED = [
 SEARCHES = [
     FeatureFilter(sort=sort, q=q, label=label)
     for sort, q, label in product(
-        ("density", "index"),
+        (None, "density", "index"),
         ("bader", "ba", "tokens about", "badder", "->", "(", "zzzz"),
         (None, "labelled", "unlabelled"),
     )
@@ -170,16 +171,10 @@ async def test_feature_lists_and_searches_use_an_index(session: AsyncSession, sa
 
 
 async def test_later_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:
-    for filter in LISTS:
+    for filter in (*LISTS, *SEARCHES):
         page = await list_features(session, sae, filter)
         if page.next_cursor is not None:
-            following = FeatureFilter(
-                **{
-                    name: getattr(filter, name)
-                    for name in ("sort", "descending", "label", "min_density", "max_density")
-                },
-                cursor=page.next_cursor,
-            )
+            following = replace(filter, cursor=page.next_cursor)
             for plan in await plans(list_features(session, sae, following)):
                 assert not read_whole(plan), (following, json.dumps(plan, indent=1))
 

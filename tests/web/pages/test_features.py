@@ -172,9 +172,7 @@ async def test_more_continues_where_the_page_ended(client: httpx.AsyncClient, en
 
 
 async def test_htmx_gets_results_and_the_shortest_address(client: httpx.AsyncClient, base: str) -> None:
-    response = await client.get(
-        f"{base}/features?q=river&sort=density&min_density=&max_density=0.1&label=", headers=HTMX
-    )
+    response = await client.get(f"{base}/features?q=river&sort=&min_density=&max_density=0.1&label=", headers=HTMX)
     assert "<form" not in response.text
     assert response.headers["HX-Push-Url"] == f"{base}/features?q=river&max_density=0.1"
 
