@@ -26,7 +26,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.db import transaction
 from app.errors import Unavailable, Unprocessable
 from app.queries.examples import ExampleView, best_examples
-from app.queries.features import TopToken, top_tokens
+from app.queries.features import FeatureDetail, TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.matches import FeatureMatch, feature_matches
 from app.queries.models import get_tokens, tokens_spelled
@@ -159,6 +159,20 @@ async def feature_rows(
         return {}
     found = (await session.execute(_THESE, {"index": sae.index.id, "numbers": list(numbers)})).all()
     return {row.index: row for row in await _shown(session, sae, found, with_examples=with_examples)}
+
+
+UNLABELLED = FeatureFilter(sort="max", label="unlabelled")
+"""The queue of features to label: the strongest first."""
+
+
+async def next_unlabelled(session: AsyncSession, sae: SaeDetail, after: FeatureDetail) -> FeatureRow | None:
+    """Return the feature that follows this one in the queue, after its end the first; None if there is no other."""
+    here = Cursor("max", True, after.max, after.index, 0).encode()
+    for cursor in (here, None):
+        page = await list_features(session, sae, replace(UNLABELLED, cursor=cursor, limit=1), with_examples=False)
+        if page.rows:
+            return page.rows[0] if page.rows[0].index != after.index else None
+    return None
 
 
 async def filter_by_density(

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 import app
 from app.paths import STATIC, TEMPLATES
 from app.queries.saes import SaeDetail
+from app.web.dependencies import remember_sae
 
 PAGE_HEADERS = {"Vary": "HX-Request", "Cache-Control": "no-cache"}
 """`Vary` keeps caches from answering a request for a fragment with the whole page, and the reverse."""
@@ -58,7 +59,9 @@ def client_has(request: Request, etag: str) -> bool:
 async def answer_not_modified(request: Request, error: Exception) -> Response:
     """Answer `NotModified` with a 304 and the headers that the page would have."""
     assert isinstance(error, NotModified)
-    return Response(status_code=304, headers={**PAGE_HEADERS, "ETag": error.etag})
+    response = Response(status_code=304, headers={**PAGE_HEADERS, "ETag": error.etag})
+    remember_sae(request, response)
+    return response
 
 
 @cache

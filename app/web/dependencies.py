@@ -1,5 +1,6 @@
 """Dependencies of routes, by type: session, settings, actor, and the SAE and the feature that the address names."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote, unquote
 
@@ -16,6 +17,7 @@ from app.services.saes import find_sae
 from app.settings import Settings
 
 _ACTOR_COOKIE = "author"
+_SAE_COOKIE = "sae"
 _YEAR = 365 * 24 * 3600
 
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
@@ -63,11 +65,31 @@ def remember_actor(response: Response, actor: actors.Actor) -> None:
     response.set_cookie(_ACTOR_COOKIE, quote(actor.name), max_age=_YEAR, httponly=True, samesite="lax")
 
 
+def remember_sae(request: Request, response: Response) -> None:
+    """Set the cookie that names the SAE of this page, `request.state.sae`, if the page has one.
+
+    It is the SAE that this browser looked at last, with which pages for all SAEs start.
+    """
+    slug = getattr(request.state, "sae", None)
+    if slug is not None and quote(slug) != request.cookies.get(_SAE_COOKIE):
+        response.set_cookie(_SAE_COOKIE, quote(slug), max_age=_YEAR, httponly=True, samesite="lax")
+
+
+def last_sae(request: Request, saes: Sequence[SaeDetail]) -> SaeDetail | None:
+    """Return the SAE with an index that this browser looked at last, else the newest, which is the first of `saes`."""
+    indexed = [sae for sae in saes if sae.index]
+    slug = unquote(request.cookies.get(_SAE_COOKIE, ""))
+    return next((sae for sae in indexed if sae.slug == slug), indexed[0] if indexed else None)
+
+
 async def _sae(
+    request: Request,
     session: Session,
     sae: Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])],
 ) -> SaeDetail:
-    return await find_sae(session, sae)
+    found = await find_sae(session, sae)
+    request.state.sae = found.slug
+    return found
 
 
 Sae = Annotated[SaeDetail, Depends(_sae)]

@@ -16,6 +16,7 @@ from app.services import feature_texts, labels, lists
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import formatting, glossary, marks, sparklines, token_html
+from app.web.dependencies import remember_sae
 from app.web.static import imports, static_url
 
 LIMITS = MappingProxyType(
@@ -93,7 +94,9 @@ def render(
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
     etag = etag or caching.make_etag(body)
     caching.raise_if_not_modified(request, etag)
-    return HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
+    response = HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
+    remember_sae(request, response)
+    return response
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:

@@ -17,12 +17,18 @@ const moveRow = (by) => {
   row.scrollIntoView({ block: "nearest" });
 };
 
+// Focus a field, with the cursor after the text that it holds.
+const write = (field) => {
+  field.focus();
+  field.setSelectionRange(field.value.length, field.value.length);
+};
+
 const follow = (key) => {
   const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (!target) return false;
   if (target.matches("textarea, input")) {
     for (let parent = target.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
-    target.focus();
+    write(target);
     target.scrollIntoView({ block: "center" });
   } else if (target.getAttribute("aria-disabled") !== "true") {
     target.click();
@@ -47,6 +53,14 @@ document.addEventListener("keydown", (event) => {
   else used = event.key.length === 1 && follow(event.key);
   if (used) event.preventDefault();
 });
+
+// A form that the page opens, or that comes back with an error, is ready to be written in.
+const writeWhereAsked = (root) => {
+  const field = root.querySelector("textarea[autofocus]");
+  if (field) write(field);
+};
+writeWhereAsked(document);
+document.addEventListener("htmx:afterSettle", (event) => writeWhereAsked(event.target));
 
 // Ctrl-Enter submits the form that the text is part of.
 document.addEventListener("keydown", (event) => {

@@ -108,7 +108,7 @@ async def test_search_open_and_label_a_feature_by_keyboard(page: Page, live: str
     await expect(page.locator(".label-text")).to_have_text("strings & <i>bows</i>")
     await expect(page.locator("#labels")).to_contain_text("Grace")
     await expect(page.locator("h1")).to_have_text("strings & <i>bows</i>")
-    await expect(page.locator(".label-form summary")).to_be_focused()
+    await expect(page.locator("[data-key=n]")).to_be_focused()
 
     await page.reload()
     await page.keyboard.press("l")
@@ -123,6 +123,45 @@ async def test_search_open_and_label_a_feature_by_keyboard(page: Page, live: str
     await page.select_option("#label", "labelled")
     await expect(page).to_have_url(f"{base}/features?label=labelled")
     await expect(page.locator(".feature-label")).to_have_text(["strings"])
+
+
+CURSOR = """() => {
+  const field = document.activeElement;
+  return [field.id, field.selectionStart, field.selectionEnd, field.value?.length];
+}"""
+
+
+@pytest.mark.own_database
+async def test_label_one_feature_after_another_by_keyboard(page: Page, live: str, made: Synthetic) -> None:
+    await page.goto(f"{live}/label")
+    queue = [int(text) for text in await page.locator(".feature-number").all_inner_texts()]
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#explanation")).to_be_focused()
+    await page.keyboard.type("the first")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("[data-key=n]")).to_be_focused()
+    await page.keyboard.press("n")
+    await page.wait_for_url(f"**/features/{queue[1]}?label=1")
+    await expect(page.locator("#explanation")).to_be_focused()
+    await page.keyboard.type("the second")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("[data-key=n]")).to_be_focused()
+
+    await page.keyboard.press("l")
+    await expect(page.locator("#explanation")).to_be_focused()
+    assert await page.evaluate(CURSOR) == ["explanation", 10, 10, 10]
+    await page.goto(f"{live}/saes/{made.sae.slug}/features/{queue[0]}?label=1")
+    await expect(page.locator("#explanation")).to_be_focused()
+    assert await page.evaluate(CURSOR) == ["explanation", 9, 9, 9]
+
+    await page.goto(f"{live}/label")
+    await page.locator(".feature-row").first.click()
+    await page.fill("#explanation", "the third")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("#status")).to_have_text("Saved.")
+    await page.go_back()
+    await expect(page.locator(".feature-number").first).to_have_text(str(queue[3]))
 
 
 async def test_examples_open_in_place_with_a_tooltip_per_token(page: Page, live: str, made: Synthetic) -> None:
@@ -247,6 +286,7 @@ async def test_browse_label_and_probe_without_javascript(
     await page.fill("#explanation", "water")
     await page.get_by_role("button", name="Save label").click()
     await expect(page.locator("h1")).to_have_text("water")
+    await expect(page.get_by_role("link", name="Next without a label")).to_be_visible()
     await page.get_by_role("link", name="Probe", exact=True).click()
     await page.fill("#text", "a river")
     await page.get_by_role("button", name="Probe", exact=True).click()

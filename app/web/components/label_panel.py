@@ -8,6 +8,7 @@ from fastapi import Form
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
+from app.queries.feature_list import FeatureRow
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_histories
 from app.services.actors import Actor
 from app.services.labels import LabelConflict
@@ -113,6 +114,8 @@ class LabelPanel:
     labels: list[ShownLabel]
     form: LabelForm
     saved: bool = False
+    next: FeatureRow | None = None
+    """The feature to label next; None outside the flow of labelling, or if every feature has a label."""
 
     @property
     def confidence(self) -> Mapping[int, str]:
@@ -121,8 +124,13 @@ class LabelPanel:
 
 
 async def label_panel(
-    session: AsyncSession, labels: Sequence[LabelView], form: LabelForm, *, saved: bool = False
+    session: AsyncSession,
+    labels: Sequence[LabelView],
+    form: LabelForm,
+    *,
+    saved: bool = False,
+    next: FeatureRow | None = None,
 ) -> LabelPanel:
     """Return the panel of these labels, each with its history."""
     histories = await label_histories(session, [label.id for label in labels])
-    return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved)
+    return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved, next)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
 from app.queries.examples import get_examples
+from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
     FeatureDetail,
     feature_histograms,
@@ -82,8 +83,12 @@ async def feature(
     inference: Inference,
     text: str = "",
     embed: bool = False,
+    saved: bool = False,
 ) -> HTMLResponse:
-    """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame."""
+    """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame.
+
+    With `label`, the form is open; after it was `saved` without JavaScript, the page says so.
+    """
     etag = None  # the result for `text` depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
@@ -97,7 +102,8 @@ async def feature(
         return response
     context = await _page(session, sae, detail)
     form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
-    context["panel"] = await label_panel(session, detail.labels, form)
+    following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
+    context["panel"] = await label_panel(session, detail.labels, form, saved=saved, next=following)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)

@@ -9,7 +9,7 @@ from app.queries.runs import list_runs
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import glossary, token_text
 from app.web.components.run_card import ACTIVE, MOST_LIVE, card
-from app.web.dependencies import Session
+from app.web.dependencies import Session, last_sae
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -22,15 +22,15 @@ async def home(request: Request, session: Session) -> HTMLResponse:
     """Show all SAEs and the newest runs that have not ended."""
     runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
     saes = await list_saes(session)
-    newest = next((sae for sae in saes if sae.index), None)
-    sample = await _sample_features(session, newest) if newest else ()
+    shown = last_sae(request, saes)
+    sample = await _sample_features(session, shown) if shown else ()
     context = {
         "saes": saes,
         "active": [card(run) for run in runs[:MOST_LIVE]],
-        "newest": newest,
+        "shown": shown,
         "sample": sample,
         "lines": {row.index: token_text.line(row.example, row.max) for row in sample if row.example},
-        "health": glossary.health(newest) if newest else {},
+        "health": glossary.health(shown) if shown else {},
     }
     return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)
 

@@ -1,5 +1,6 @@
 """Labels: the panel on a feature's page with its form, and the queue of features that nobody has labelled."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -7,7 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
-from app.queries.feature_list import FeatureFilter, list_features
+from app.queries.feature_list import UNLABELLED, list_features, next_unlabelled
 from app.queries.features import get_feature
 from app.queries.labels import list_labels
 from app.queries.saes import SaeDetail, list_saes
@@ -16,7 +17,7 @@ from app.services.labels import save_label
 from app.web.components import glossary, token_text
 from app.web.components.feature_view import heading
 from app.web.components.label_panel import LabelFields, LabelForm, label_panel
-from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, remember_actor
+from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, last_sae, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -43,7 +44,7 @@ async def save(
     if wants_fragment(request):
         response: Response = await _saved(request, sae, index, session, actor)
     else:
-        response = RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
+        response = RedirectResponse(f"/saes/{sae.slug}/features/{index}?saved=1#labels", status_code=303)
     remember_actor(response, actor)
     return response
 
@@ -52,7 +53,8 @@ async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSes
     """Return the panel after a label was saved, with the heading of a feature that has one."""
     detail = await get_feature(session, sae, index)
     labels = detail.labels if detail else await list_labels(session, sae.id, index)
-    panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True)
+    following = await next_unlabelled(session, sae, detail) if detail else None
+    panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True, next=following)
     context = {"sae": sae, "index": index, "panel": panel}
     if detail is None:
         return render(request, "labels/_panel.html", context)
@@ -63,10 +65,11 @@ async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSes
 async def queue(request: Request, session: Session, sae: str | None = None) -> HTMLResponse:
     """Show the features of one SAE without a label, the highest maximum first."""
     saes = [listed for listed in await list_saes(session) if listed.index]
-    chosen = next((listed for listed in saes if listed.slug == sae), saes[0] if saes and not sae else None)
+    chosen = next((listed for listed in saes if listed.slug == sae), None) if sae else last_sae(request, saes)
     context: dict[str, Any] = {"saes": saes, "sae": chosen, "requested": sae, "page": None}
     if chosen:
-        page = await list_features(session, chosen, FeatureFilter(sort="max", label="unlabelled", limit=30))
+        request.state.sae = chosen.slug
+        page = await list_features(session, chosen, replace(UNLABELLED, limit=30))
         context["page"] = page
         context["health"] = glossary.health(chosen)
         context["lines"] = {row.index: token_text.line(row.example, row.max) for row in page.rows if row.example}

@@ -32,8 +32,10 @@ async def test_a_label_is_saved_without_javascript(client: httpx.AsyncClient, ba
     assert form(empty)["author"] == "ada"
     response = await client.post(f"{base}/features/5/labels", data=form(empty) | WRITTEN)
     assert response.status_code == 303
-    assert response.headers["location"] == f"{base}/features/5#labels"
-    page = parse((await client.get(f"{base}/features/5")).text)
+    assert response.headers["location"] == f"{base}/features/5?saved=1#labels"
+    page = parse((await client.get(response.headers["location"])).text)
+    assert page.one("p", cls="good").text == "Saved."
+    assert page.one("a", data_key="n")["href"].startswith(f"{base}/features/")
     assert page.one("p", cls="label-text").text == "rivers <i>and</i> lakes"
     assert [tag.text for tag in page.one("ol", cls="labels").all("span", cls="tag")] == ["topic", "water"]
     assert page.one("h1").text == "rivers <i>and</i> lakes"
@@ -139,3 +141,54 @@ async def test_an_empty_queue_says_how_to_make_an_index(client: httpx.AsyncClien
     assert "Nothing to label yet" in (await client.get("/label")).text
     await make_sae(engine, slug="made")
     assert "No such SAE" in (await client.get("/label?sae=nix")).text
+
+
+async def test_after_a_label_comes_the_next_feature_of_the_queue_until_none_is_left(
+    client: httpx.AsyncClient, made: Synthetic, base: str
+) -> None:
+    rows = sorted(made.features.rows(), key=lambda row: (row.max, row.number), reverse=True)
+    left = [row.number for row in rows]
+
+    def links(page: Element) -> list[str]:
+        return [link["href"] for link in page.all("a", data_key="n")]
+
+    for here in [left[1], left[0], *left[5:], *left[2:5]]:
+        place = left.index(here)
+        left.remove(here)
+        following = [f"{base}/features/{number}?label=1" for number in [*left[place:], *left][:1]]
+        page = parse((await client.get(f"{base}/features/{here}?label=1")).text)
+        assert "autofocus" in page.one("textarea", id="explanation").attributes
+        assert links(page) == following
+        panel = parse((await client.post(f"{base}/features/{here}/labels", data=WRITTEN, headers=HTMX)).text)
+        assert links(panel) == following
+        assert all("autofocus" in link.attributes for link in panel.all("a", data_key="n"))
+    assert "Every feature of this SAE has a label now" in panel.text
+    assert not links(parse((await client.get(f"{base}/features/{here}")).text))
+
+
+async def test_the_first_page_and_the_queue_keep_the_sae_that_was_looked_at_last(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    for slug in ("older", "newer"):
+        await make_sae(engine, slug=slug)
+    await make_sae(engine, slug="bare", publish=False)
+
+    async def shown() -> set[str]:
+        pages = [parse((await client.get(address)).text) for address in ("/", "/label")]
+        rows = [row["href"].split("/")[2] for page in pages for row in page.all("a", cls="feature-row")]
+        assert pages[1].one("select", id="sae").one("option", selected=None)["value"] == rows[-1]
+        return set(rows)
+
+    assert await shown() == {"newer"}
+    page = await client.get("/saes/older/features/3")
+    assert await shown() == {"older"}
+    await client.get("/saes/newer")
+    assert await shown() == {"newer"}
+    again = await client.get("/saes/older/features/3", headers={"If-None-Match": page.headers["ETag"]})
+    assert again.status_code == 304
+    assert await shown() == {"older"}
+    await client.get("/label?sae=newer")
+    assert await shown() == {"newer"}
+    await client.get("/saes/bare")  # nothing of it can be shown
+    await client.get("/api/v1/saes/older")
+    assert await shown() == {"newer"}
