@@ -12,5 +12,5 @@ document.addEventListener("htmx:sseClose", (event) => {
   const saes = document.getElementById("saes");
   if (saes) htmx.ajax("GET", "/", { target: saes, swap: "outerHTML" });
   const details = document.querySelector("[data-after-end]");
-  if (details) htmx.ajax("GET", location.pathname, { target: details, swap: "outerHTML", select: "[data-after-end]" });
+  if (details) htmx.ajax("GET", location.pathname + location.search, { target: details, swap: "outerHTML", select: "[data-after-end]" });
 });

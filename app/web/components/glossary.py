@@ -18,6 +18,8 @@ class Measure:
     meaning: str
     interval: str = ""
     """The 95 % interval, as '0.84 – 0.86'; empty where there is none."""
+    remark: str = ""
+    """An explanation of a value that looks wrong; empty for others."""
 
 
 def _whole(value: float) -> str:
@@ -117,13 +119,24 @@ CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certai
 def measures(metrics: Mapping[str, Any]) -> tuple[list[Measure], list[Measure]]:
     """Return the known metrics that were measured, by importance: the main ones, and the others."""
     intervals = metrics.get("intervals") or {}
-    known = [
-        (key, Measure(name, form(metrics[key]), meaning, " – ".join(form(end) for end in intervals.get(key, ()))))
-        for key, (name, form, meaning) in _METRICS.items()
-        if metrics.get(key) is not None
-    ]
+
+    def measure(key: str) -> Measure:
+        name, form, meaning = _METRICS[key]
+        interval = " – ".join(form(end) for end in intervals.get(key, ()))
+        return Measure(name, form(metrics[key]), meaning, interval, _remark(key, metrics[key]))
+
+    known = [(key, measure(key)) for key in _METRICS if metrics.get(key) is not None]
     main = [measure for key, measure in known if key in _MAIN]
     return main, [measure for key, measure in known if key not in _MAIN]
+
+
+def _remark(key: str, value: float) -> str:
+    """Return the reason why a share of the loss is not between 0 and 1."""
+    if not key.startswith("ce_recovered") or 0 <= value <= 1:
+        return ""
+    if value < 0:
+        return "below 0 %: the model predicts worse through the SAE than with the replacement"
+    return "above 100 %: on these tokens, the model predicts slightly better through the SAE than without it"
 
 
 def lacking(sae: SaeDetail) -> list[str]:
@@ -219,13 +232,17 @@ def differing_parts(a: SaeDetail, b: SaeDetail) -> tuple[str, str]:
 
 def headline(sae: SaeDetail) -> list[tuple[str, str]]:
     """Return the few numbers by which SAEs are compared in a list."""
-    known: list[tuple[str, str, Callable[[float], str]]] = [
-        ("explained variance", "explained_variance", significant),
-        ("L0", "l0", significant),
-        ("dead", "dead_fraction", percent),
-    ]
-    measured = [(name, form(sae.metrics[key])) for name, key, form in known if sae.metrics.get(key) is not None]
-    return [*measured, ("labelled", count(sae.labelled))]
+    known = [("explained variance", "explained_variance"), ("L0", "l0")]
+    measured = [(name, significant(sae.metrics[key])) for name, key in known if sae.metrics.get(key) is not None]
+    return [*measured, *_dead(sae), ("labelled", count(sae.labelled))]
+
+
+def _dead(sae: SaeDetail) -> list[tuple[str, str]]:
+    """Return the share of dead features: in the index, as in its health table, else on the evaluated tokens."""
+    if sae.index is not None:
+        return [] if is_imported_index(sae) else [("dead", percent(sae.index.health.get("dead", 0) / sae.indexed))]
+    evaluated = sae.metrics.get("dead_fraction")
+    return [] if evaluated is None else [("dead in evaluation", percent(evaluated))]
 
 
 FILTERS = {

@@ -24,12 +24,14 @@ from app.queries.comparisons import (
 )
 from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
+from app.queries.runs import RunView, list_runs
 from app.queries.saes import SaeDetail, list_saes
 from app.services.saes import check_comparable, pick_sae
 from app.web.components import comparison_text, figures, glossary, token_text
 from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
+from app.web.components.run_card import ACTIVE, MOST_LIVE, RunCard, card
 from app.web.dependencies import Session, check_feature
 from app.web.rendering import render, wants_fragment
 
@@ -39,6 +41,8 @@ _ON_OVERVIEW = 8
 """Features of each list on the overview; a list's own page shows all."""
 _PAGE = 50
 _EXAMPLES = 10
+_NEWEST_RUNS = 20
+"""Runs among which those under way are."""
 _KNOWN = 20
 """Comparisons to choose from where no SAE is chosen."""
 
@@ -114,7 +118,7 @@ class _Choice:
     def context(self) -> dict[str, Any]:
         """Return the context of the form that chooses two SAEs."""
         chosen = {"saes": self.saes, "a": self.a, "b": self.b, "sae": self.a}
-        return {**chosen, "known": [], "comparison": None, "error": None}
+        return {**chosen, "known": [], "comparison": None, "error": None, "active": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +154,18 @@ def _chosen(saes: Sequence[SaeDetail], slug: str) -> SaeDetail | None:
 async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -> _Answer:
     a, b = choice.a, choice.b
     if a is None or b is None:
-        return _Answer("compare/choose.html", {"known": await _known(session, choice.saes, a)})
+        active = await _under_way(session, a or b)
+        return _Answer("compare/choose.html", {"known": await _known(session, choice.saes, a), "active": active})
     check_comparable(a, b)
     comparison = await get_comparison(session, a, b)
+    stale = comparison is not None and _is_stale(comparison, a, b)
+    active = await _under_way(session, a, b) if comparison is None or stale else []
+    if comparison is None and active and not (query.feature or query.show):
+        return _Answer("compare/page.html", {"active": active, **_measures(a, b)})
     if comparison is None:
         raise _not_compared(a, b)
     pair = _Pair(session, a, b, comparison)
-    shared = {"comparison": comparison, "stale": _is_stale(comparison, a, b)}
+    shared = {"comparison": comparison, "stale": stale, "active": active}
     if query.feature:
         return _Answer("compare/feature.html", shared | await _feature(pair, check_feature(a, query.feature)))
     if query.show:
@@ -208,6 +217,23 @@ def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
                 f"If not: seesae index {sae.slug} --corpus CORPUS, on the text of the other; it compares them too."
             )
     return NotFound(f"These two have not been compared yet. Run seesae compare {a.slug} {b.slug}")
+
+
+async def _under_way(session: AsyncSession, *saes: SaeDetail | None) -> list[RunCard]:
+    """Return the runs under way that will compare these SAEs; None stands for any.
+
+    A run that compares two names both. One that indexes an SAE compares it with all others on the same text.
+    """
+    slugs = {sae.slug for sae in saes if sae}
+
+    def compares(run: RunView) -> bool:
+        if run.state not in ACTIVE or all(stage.name != "compare" or stage.state == "done" for stage in run.stages):
+            return False
+        if run.kind == "compare":
+            return slugs <= {run.params.get("a"), run.params.get("b")}
+        return not slugs or run.sae_slug in slugs
+
+    return [card(run) for run in await list_runs(session, limit=_NEWEST_RUNS) if compares(run)][:MOST_LIVE]
 
 
 def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:

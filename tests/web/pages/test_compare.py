@@ -5,7 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.queries.comparisons import get_comparison, get_counterparts, get_parts
 from app.queries.models import ModelRow, register_model
-from app.queries.saes import SaeRow, register_sae
+from app.queries.runs import RunView, Stage, cancel_run, create_run
+from app.queries.saes import SaeDetail, SaeRow, register_sae
 from tests.comparing import NARROW, WIDE, compare, make_pair
 from tests.conftest import only_reads
 from tests.factories import Synthetic, add_label, make_sae
@@ -310,3 +311,38 @@ async def test_a_feature_of_an_sae_that_was_not_compared_has_no_such_section(
     page = parse((await client.get(f"/saes/{made.sae.slug}/features/3")).text)
     assert not page.all("section", aria_labelledby="in-others")
     assert page.one("nav", aria_label="This SAE").all("a", href=f"/compare?a={made.sae.slug}")
+
+
+@pytest.mark.own_database
+async def test_a_run_that_compares_the_two_is_shown_instead_of_its_command(
+    client: httpx.AsyncClient, engine: AsyncEngine, session: AsyncSession
+) -> None:
+    a, b, other = [(await make_sae(engine, slug=slug)).sae for slug in ("a", "b", "other")]
+
+    async def add(kind: str, params: dict[str, str], sae: SaeDetail | None = None, done: bool = False) -> RunView:
+        stages = [Stage("compare", "Compare the features of both", "done" if done else "waiting")]
+        run = await create_run(
+            session, kind=kind, title=kind, params=params, stages=stages, created_by="ada", sae_id=sae and sae.id
+        )
+        await session.commit()
+        return run
+
+    both = {"a": "a", "b": "b"}
+    await add("compare", {"a": "a", "b": "other"})
+    await add("index", {}, other)
+    await add("index", {}, a, done=True)
+    assert "seesae compare a b" in said(await get(client, 404, **both))
+    assert len((await get(client)).all("section", cls="run-live")) == 2
+
+    indexing = await add("index", {}, b)
+    comparing = await add("compare", {"a": "b", "b": "a"})
+    page = await get(client, **both)
+    assert [link["href"] for link in page.all("a", cls="run-card")] == [
+        f"/runs/{run.id}" for run in (comparing, indexing)
+    ]
+    assert "seesae compare" not in said(page)
+    assert "None have been compared" not in said(await get(client))
+    for run in (indexing, comparing):
+        await cancel_run(session, run.id)
+    await session.commit()
+    assert "seesae compare a b" in said(await get(client, 404, **both))

@@ -1,7 +1,8 @@
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.queries.saes import SaeDetail
+from app.queries.saes import SaeDetail, set_metrics
+from app.web.components.formatting import percent
 from tests.factories import Synthetic, add_label, add_run, make_sae
 from tests.web.html import parse
 from tests.web.pages.conftest import HTMX
@@ -20,6 +21,8 @@ async def test_saes_are_listed_with_their_metrics(
     client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, session: AsyncSession
 ) -> None:
     bare = await make_sae(engine, slug="bare", publish=False)
+    for sae in (made.sae, bare.sae):
+        await set_metrics(session, sae.id, {"dead_fraction": 0.005})
     await add_label(session, made.sae, 3, "rivers & <lakes>")
     await session.commit()
     page = parse((await client.get("/")).text)
@@ -29,6 +32,10 @@ async def test_saes_are_listed_with_their_metrics(
     assert f"BatchTopK, 24 features, k 4 · {made.features.tokens:,} tokens of Made-up sentences" in shown
     assert "0.812 explained variance" in shown
     assert "1 labelled" in shown
+    dead = sum(row.count == 0 for row in made.features.rows())
+    assert " ".join(f"{percent(dead / 24)} dead".split()) in shown  # as in its health table, not as in its evaluation
+    unindexed = " ".join(rows["/saes/bare"].split())
+    assert " ".join(f"{percent(0.005)} dead in evaluation".split()) in unindexed
     assert "not indexed yet" in rows["/saes/bare"]
 
 
