@@ -19,6 +19,7 @@ IMAGES = Path(__file__).parent / "images"
 SEESAE = Path(sys.executable).with_name("seesae")
 WIDE, NARROW = "smollm2-135m-l9-batchtopk-4096", "smollm2-135m-l9-batchtopk-1024"
 SPANISH = "La casa de mi abuela tiene un jardín muy grande con flores rojas."
+CENTRE = "The church stands in the centre of the village."
 TRIED = "El perro de la vecina se llama Luna.\nThe neighbour's dog is called Luna."
 WINDOW = {"width": 1200, "height": 760}
 
@@ -95,7 +96,13 @@ def walk(page: Page, url: str) -> None:
     page.goto(f"{url}/compare?a={NARROW}&b={WIDE}")
     take(page, "tour-compare")
 
-    page.goto(f"{url}/saes/{WIDE}/features/77")
+    page.goto(f"{url}/saes/{WIDE}/features/by-example")
+    page.fill("#text", CENTRE)
+    page.get_by_role("button", name="Find features").click()
+    page.locator(".pick", has_text="of").click(timeout=120_000)
+    page.locator("#example-tokens + p", has_text="1 of").wait_for()
+    page.locator("[data-row]", has_text="centre of").first.click()
+    page.wait_for_url("**/features/*")
     take(page, "feature")
     page.locator("#draw button").scroll_into_view_if_needed()
     page.get_by_role("button", name="Draw").click()
