@@ -7,9 +7,18 @@ from playwright.async_api import Browser, Page, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import create_sessionmaker, transaction
-from app.queries.runs import MetricPoint, Stage, append_metrics, finish_run, update_progress
+from app.queries.runs import (
+    MetricPoint,
+    Stage,
+    append_metrics,
+    create_run,
+    finish_run,
+    start_run,
+    update_progress,
+)
 from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
+from tests.comparing import NARROW, WIDE, compare
 from tests.e2e.conftest import Problems
 from tests.e2e.pages import DRAWN
 from tests.factories import Synthetic, add_label, add_run, make_sae
@@ -266,6 +275,27 @@ async def test_home_page_follows_a_run_until_it_ends(
         await finish_run(session, run.id, {})
     await expect(page.locator(".run-card")).to_contain_text("done")
     await expect(page.locator(".sae-row")).to_contain_text("1")
+
+
+@pytest.mark.own_database
+async def test_comparison_appears_when_the_run_that_makes_it_has_ended(
+    page: Page, live: str, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    narrow = await make_sae(engine, slug=NARROW, features=24, sequences=80)
+    wide = await make_sae(engine, slug=WIDE, features=60, sequences=80)
+    stages = [Stage("compare", "Compare the features of both", "running", 10, 84, "features", 1.0)]
+    params = {"a": NARROW, "b": WIDE}
+    async with transaction(sessionmaker) as session:
+        run = await create_run(session, kind="compare", title="Compare", params=params, stages=stages, created_by="ada")
+        await start_run(session, run.id)
+    await page.goto(f"{live}/compare?a={WIDE}&b={NARROW}")
+    await expect(page.locator(".run-card")).to_contain_text("Compare the features of both")
+    await compare(engine, narrow, wide)
+    async with transaction(sessionmaker) as session:
+        await finish_run(session, run.id, {})
+    await expect(page.locator(".lead")).to_contain_text("features")
+    await expect(page.locator(".run-card")).to_have_count(0)
+    await page.wait_for_function(DRAWN)
 
 
 @pytest.mark.own_database
