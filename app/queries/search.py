@@ -134,7 +134,7 @@ def _explained(query: str) -> ColumnElement[bool]:
     if not words(query):
         return Label.explanation.contains(query, autoescape=True)
     simple = func.to_tsquery(_SIMPLE, " & ".join(f"{word}:*" for word in words(query)))
-    english = func.websearch_to_tsquery(_ENGLISH, query)
+    english = func.plainto_tsquery(_ENGLISH, query)
     return or_(Label.search.op("@@")(simple), Label.search.op("@@")(english))
 
 

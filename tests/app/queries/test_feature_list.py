@@ -119,6 +119,9 @@ async def test_search_finds_labels_by_word_stem_and_category(session: AsyncSessi
     for query in ("ship", "SHIPS", "named ship", "convent", "maritime"):
         assert await all_pages(session, made.sae, FeatureFilter(q=query)) == [4], query
     assert await all_pages(session, made.sae, FeatureFilter(q="ship", label="unlabelled")) == []
+    for query in ("-whales", "whales or ship", '"ship naming"'):  # no operators: their words must all be there
+        found = await all_pages(session, made.sae, FeatureFilter(q=query))
+        assert found == ([4] if "naming" in query else []), query
 
 
 MUSIC = [  # feature, author, explanation, categories, status
