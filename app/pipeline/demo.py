@@ -84,6 +84,7 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
         "explained_variance": evaluation.explained_variance,
         "l0": evaluation.l0,
         "dead_fraction": steps.dead_fraction(statistics),
+        **steps.index_notes(statistics),
     }
 
 

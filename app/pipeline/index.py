@@ -35,6 +35,7 @@ async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -
         "tokens": statistics.tokens,
         "l0": float(statistics["count"].sum() / statistics.tokens),
         "dead_fraction": steps.dead_fraction(statistics),
+        **steps.index_notes(statistics),
     }
 
 

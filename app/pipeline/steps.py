@@ -20,10 +20,12 @@ from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.web.components.output_tokens import no_output_tokens
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.evaluation import Evaluation, evaluate
 from sae_core.files import make_folder, sha256_code, write_json
 from sae_core.locks import folder_lock
+from sae_core.models import OutputDirections, ReadoutError
 from sae_core.progress import Progress, subprogress
 from sae_core.saes import SAE
 from sae_core.statistics.compute import compute_statistics
@@ -190,17 +192,33 @@ async def index_sae(
         async with run.lock("encode", folder, "this index"):
             store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
     async with run.stage("statistics") as progress:
-        directions = None
-        if (inputs.hooks.output or inputs.hooks.input).name.startswith(_WRITES_RESIDUAL):
-            directions = await run.in_thread(inputs.model.output_directions)
+        output = await run.in_thread(_output_directions, inputs)
         statistics = await run.in_thread(
-            compute_statistics, store, inputs.sequences, sae, directions, seed=SEED, progress=progress
+            compute_statistics, store, inputs.sequences, sae, output, seed=SEED, progress=progress
         )
+        del output
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)
     async with run.stage("map"):
         await _draw_map(run, ctx, sae, detail.slug)
     return statistics
+
+
+def _output_directions(inputs: PreparedInputs) -> OutputDirections | str:
+    """Return the model's output directions, or why the SAE has no output tokens."""
+    written = inputs.hooks.output or inputs.hooks.input
+    if not written.name.startswith(_WRITES_RESIDUAL):
+        return f"{written} is not a vector of the residual stream, which the logits are read from"
+    try:
+        return inputs.model.output_directions()
+    except ReadoutError as error:
+        return str(error)
+
+
+def index_notes(statistics: FeatureStatistics) -> dict[str, list[str]]:
+    """Return what the result of a run says about its index, as `notes`."""
+    absent = no_output_tokens(statistics.provenance)
+    return {} if absent is None else {"notes": [absent]}
 
 
 async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:

@@ -15,7 +15,7 @@ from app.queries import feature_list
 from app.services import feature_texts, labels, lists
 from app.services.tokens import spelled
 from app.web import caching
-from app.web.components import formatting, glossary, marks, sparklines, token_html
+from app.web.components import formatting, glossary, marks, output_tokens, sparklines, token_html
 from app.web.dependencies import remember_sae
 from app.web.static import imports, static_url
 
@@ -66,7 +66,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
-    env.filters |= formatting.FILTERS | glossary.FILTERS | {"marked": marks.marked, "sparkline": sparklines.path}
+    env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
+    env.filters |= {"marked": marks.marked, "sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 

@@ -70,7 +70,7 @@ def make_dashboard(activations: Path, folder: Path) -> None:
         peer = folder / "peer"
         peer.mkdir(parents=True, exist_ok=True)
         torch.save({hook: cache.shard(i)[1].clone()}, peer / f"model_activations_{i}.pt")
-    directions = model.output_directions().contiguous()
+    directions = model.output_directions().by_token.contiguous()
     token_ids = torch.from_numpy(sequences.token_ids).long()
     save_file({"token_ids": token_ids, "W_U": directions}, folder / "peer.safetensors")
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from interp_engine.arch import special_token_ids
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
 from sae_core.models.hooks import HookPoint
-from sae_core.models.vocabulary import token_bytes
+from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
+from sae_core.models.vocabulary import known_token_ids, token_bytes
 
 Replace = Callable[
     [Float[Tensor, "batch position d_out"], Float[Tensor, "batch position d_in"]],
@@ -209,44 +210,42 @@ class LanguageModel:
             raise ModelError(f"{self.name} has no {hook}: {error}") from error
         return module, side
 
-    # Weights
+    # Readout
 
-    def output_directions(self) -> Float[Tensor, "d_model vocab"]:
-        """Return what a direction in the residual stream, such as a decoder row, adds to each logit.
+    def output_directions(self) -> OutputDirections:
+        """Return what a direction in the residual stream adds to the logit of each token that the tokenizer has.
 
-        `direction @ output_directions()` is its direct effect on the logits up to a positive factor: through the final
-        norm's scale (and centring, if it is a LayerNorm) and the unembedding, centred over the vocabulary, because the
-        softmax ignores a constant. Later layers, the norm's division and any softcap are not in it. Float32, on the
-        model's device.
+        Raises:
+            ReadoutError: no readout reproduces the model's own logits on a short text.
         """
-        gain, centred = _final_norm_gain(self._eager.arch.final_norm, self.d_model)
-        with torch.no_grad():
-            directions: Tensor = gain[:, None] * self._eager.arch.lm_head.weight.T.float()
-            if centred:
-                directions -= directions.mean(dim=0)
-            directions -= directions.mean(dim=1, keepdim=True)
-        return directions
+        known = known_token_ids(self.tokenizer, self.vocab_size)
+        return self.readout().directions(self.d_model, torch.tensor(known, device=self.device))
+
+    def readout(self) -> Readout:
+        """Return the modules from the last residual stream to the logits.
+
+        Raises:
+            ReadoutError: no readout reproduces the model's own logits on a short text.
+        """
+        try:
+            block, side = self._resolve(HookPoint("resid_post", self.n_layers - 1))
+        except ModelError as error:
+            raise ReadoutError(f"the model has no one residual stream after its last block ({error})") from error
+        if side != "output":
+            raise ReadoutError("the residual stream after the model's last block is not the output of a module")
+        return find_readout(
+            lambda: self._forward(torch.tensor([self.tokenize(TEXT)])),
+            self.hf_model,
+            block,
+            cast(nn.Linear, self._eager.arch.lm_head),
+            multiplier=self._eager.logit_multiplier,
+            softcap=self._eager.final_logit_softcapping,
+        )
 
 
 def _by_position(activations: Tensor, token_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_in"]:
     """Undo the flattening of batch and position that some modules (OPT's MLP) do."""
     return activations.reshape(*token_ids.shape, activations.shape[-1])
-
-
-def _final_norm_gain(norm: nn.Module, d_model: int) -> tuple[Float[Tensor, "d_model"], bool]:
-    """Return the factors of `norm` per dimension, and True if it subtracts the mean (LayerNorm does, RMSNorm not).
-
-    Measured rather than read from `norm.weight`, because Gemma's norms multiply by 1 + weight.
-    """
-    parameter = next(norm.parameters())
-    with torch.no_grad():
-        # Alternating signs have mean 0 and RMS 1, so that either norm leaves only its gain (and bias, which the
-        # difference removes).
-        probe = torch.ones(d_model, device=parameter.device, dtype=parameter.dtype)
-        probe[1::2] = -1
-        gain = (norm(probe) - norm(-probe)) / 2 * probe
-        centred = torch.allclose(norm(probe + 1), norm(probe), atol=1e-2)
-    return gain.float(), centred
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:

@@ -37,6 +37,16 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
     return result
 
 
+def known_token_ids(tokenizer: Any, vocab_size: int) -> list[int]:
+    """Return the ids below `vocab_size` that the tokenizer has a token for, ascending.
+
+    A model may have more rows than that: its embedding is padded, or tokens were planned and never added.
+    """
+    added = tokenizer.added_tokens_decoder
+    token = tokenizer.backend_tokenizer.id_to_token
+    return [token_id for token_id in range(vocab_size) if token_id in added or token(token_id)]
+
+
 def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
     """Types of a decoder of `tokenizers`, and of those inside it."""
     if decoder is None:

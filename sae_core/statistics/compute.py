@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
+from sae_core.models import OutputDirections
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
 from sae_core.statistics import spec
@@ -30,8 +29,10 @@ from sae_core.statistics.types import Examples, FeatureStatistics
 from sae_core.store.activation_store import ActivationStore, weights_sha256
 from sae_core.store.segments import concatenate
 
-STATISTICS_VERSION = 2
+STATISTICS_VERSION = 3
 """Raise it when a definition changes."""
+
+OUTPUT_SCORE = "(logit effect - its mean over features) / its standard deviation over features"
 
 BLOCK_NONZEROS = 1 << 20
 """Non-zeros held at once; a single feature may have more."""
@@ -57,7 +58,7 @@ def compute_statistics(
     store: ActivationStore,
     sequences: Sequences,
     sae: SAE,
-    output_directions: Float[Tensor, "d_in vocab"] | None,
+    output: OutputDirections | str,
     *,
     seed: int = 0,
     progress: Progress = silent,
@@ -68,8 +69,7 @@ def compute_statistics(
         store: activations of `sae` on `sequences`.
         sequences: token ids, documents, and what is counted.
         sae: gives the decoder directions.
-        output_directions: `LanguageModel.output_directions()`; None where the SAE does not write to the residual
-            stream, and then no output tokens are given.
+        output: `LanguageModel.output_directions()`, or the reason why there are no output tokens, as a clause.
         seed: of the examples drawn from the bands.
         progress: in features.
 
@@ -83,7 +83,7 @@ def compute_statistics(
     own = _own_activations(store, sequences, corpus, seed, steps[0])
     near = near_decoders(sae.W_dec)
     coactive, joint_near = coactive_features(store, tokens, near.ids, steps[1])
-    output = output_tokens(sae.W_dec, output_directions, steps[2])
+    output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[2])
     flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
     progress(store.d_sae, store.d_sae)
     return FeatureStatistics(
@@ -91,12 +91,12 @@ def compute_statistics(
         arrays={
             **own.moments,
             "density": store.count / max(tokens, 1),
-            **_lists(own.tokens, own.topics, output, coactive, near),
+            **_lists(own.tokens, own.topics, output_lists, coactive, near),
         },
         health=flags,
         examples=own.examples,
         topic_names=corpus.names,
-        provenance=_provenance(store, seed, output_directions is not None),
+        provenance=_provenance(store, seed, output),
     )
 
 
@@ -164,7 +164,7 @@ def _own_activations(
     )
 
 
-def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> dict[str, Any]:
+def _provenance(store: ActivationStore, seed: int, output: OutputDirections | str) -> dict[str, Any]:
     """Return the inputs of the statistics and every choice in their definitions, as JSON."""
     return {
         "store": store.plan,
@@ -173,7 +173,9 @@ def _provenance(store: ActivationStore, seed: int, has_output_tokens: bool) -> d
         "torch_version": str(torch.__version__),
         "seed": seed,
         "not_counted": "padding, BOS, separators of documents and every other special token of the tokenizer",
-        "output_tokens": has_output_tokens,
+        "output_tokens": {"absent": output}
+        if isinstance(output, str)
+        else {"score": OUTPUT_SCORE, "tokens": len(output.token_ids)},
         "coactive": {
             "min_joint": spec.COACTIVE_MIN_JOINT,
             "min_given_this": spec.COACTIVE_MIN_GIVEN_THIS,

@@ -147,6 +147,11 @@ PLAIN: tuple[Statistic, ...] = (
 )
 """Statistics that stand alone. Band b lies between the edges b - 1 and b; edge 0 is the lowest activation."""
 
+OUTPUT_LOGIT = (
+    "Change of logit per unit of activation, before the final norm's division, less its mean over the SAE's features. "
+    "Lists are in order of that difference in standard deviations over the features."
+)
+
 RANKED_LISTS: tuple[RankedList, ...] = (
     RankedList(
         "top_tokens",
@@ -161,14 +166,22 @@ RANKED_LISTS: tuple[RankedList, ...] = (
     RankedList(
         "promoted",
         OUTPUT_TOKENS,
-        _first("promoted_ids", "integer[]", "Output tokens that the decoder direction raises most, directly."),
-        (_first("promoted_logits", "real[]", "Change of logit per unit of activation, before the final norm."),),
+        _first(
+            "promoted_ids",
+            "integer[]",
+            "Output tokens whose logits the decoder direction raises most, directly, for that token.",
+        ),
+        (_first("promoted_logits", "real[]", OUTPUT_LOGIT),),
     ),
     RankedList(
         "suppressed",
         OUTPUT_TOKENS,
-        _first("suppressed_ids", "integer[]", "Output tokens that the decoder direction lowers most, directly."),
-        (_first("suppressed_logits", "real[]", "Change of logit per unit of activation, before the final norm."),),
+        _first(
+            "suppressed_ids",
+            "integer[]",
+            "Output tokens whose logits the decoder direction lowers most, directly, for that token.",
+        ),
+        (_first("suppressed_logits", "real[]", OUTPUT_LOGIT),),
     ),
     RankedList(
         "coactive",

@@ -24,6 +24,7 @@ from app.queries.publish import publish_index
 from app.queries.saes import SaeRow, register_sae
 from app.schema import upgrade
 from app.settings import Settings
+from sae_core.models import OutputDirections
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
 from tests.core.statistics import small
@@ -37,7 +38,7 @@ async def publish_small(engine: AsyncEngine, slug: str, folder: Path) -> None:
     sequences, sae = small.small_sequences(), small.small_sae()
     store = build_store(sae, small.Cut(small.small_activations(sequences)), sequences, folder)
     directions = torch.randn(small.FEATURES, OUTPUT_TOKENS, generator=torch.Generator().manual_seed(2))
-    statistics = compute_statistics(store, sequences, sae, directions)
+    statistics = compute_statistics(store, sequences, sae, OutputDirections(directions, torch.arange(OUTPUT_TOKENS)))
     async with transaction(create_sessionmaker(engine)) as session:
         model = await register_model(
             session,

@@ -134,8 +134,8 @@ class _FeatureOut(BaseModel):
     histogram: HistogramOut
     band_edges: Annotated[list[float], _statistic_field("band_edges")]
     top_tokens: list[TopTokenOut]
-    promoted: Annotated[list[OutputTokenOut], Field(description="Direct effect only, without later layers.")]
-    suppressed: list[OutputTokenOut]
+    promoted: Annotated[list[OutputTokenOut], _statistic_field("promoted_ids")]
+    suppressed: Annotated[list[OutputTokenOut], _statistic_field("suppressed_ids")]
     coactive: list[CoactiveOut]
     near: list[NearOut]
     topics: list[TopicOut]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from app.problems import documented
 from app.queries import saes as queries
 from app.queries.saes import DensityHistogram, IndexInfo, SaeDetail
+from app.web.components.output_tokens import no_output_tokens
 from app.web.dependencies import Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes", tags=["SAEs"])
@@ -46,6 +47,9 @@ class IndexOut(BaseModel):
     corpus: CorpusOut
     topics: list[str]
     provenance: Annotated[dict[str, Any], Field(description="Hashes, seeds, thresholds, and what was not counted.")]
+    no_output_tokens: Annotated[
+        str | None, Field(description="Why its features have no output tokens; null if they have.")
+    ]
     published_at: datetime
 
 
@@ -145,6 +149,7 @@ def _index(index: IndexInfo) -> IndexOut:
         corpus=CorpusOut.model_validate(index.sequence_set.corpus, from_attributes=True),
         topics=list(index.topics),
         provenance=dict(index.provenance),
+        no_output_tokens=no_output_tokens(index.provenance),
         published_at=index.published_at,
     )
 

@@ -41,11 +41,18 @@ class TopTokenOut(BaseModel):
 
 
 class OutputTokenOut(BaseModel):
-    """A token whose logit the decoder direction changes directly."""
+    """A token whose logit the decoder direction changes directly, without later layers."""
 
     id: int
     text: str
-    logit: float
+    logit: Annotated[
+        float,
+        Field(
+            description="Change of the logit per unit of activation, before the final norm's division, less its mean "
+            "over the SAE's features. The list is in order of this difference in standard deviations over the "
+            "features. Of an imported index, or one whose provenance has no `output_tokens.score`: the change itself."
+        ),
+    ]
 
 
 def lone_text(token: HasBytes) -> str:

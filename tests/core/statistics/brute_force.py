@@ -114,6 +114,17 @@ class Dense:
         others = [(other, cosine(rows[feature], rows[other])) for other in range(self.n) if other != feature]
         return sorted(others, key=lambda pair: -pair[1])[:10]
 
+    def output_tokens(self, feature: int, directions: np.ndarray, token_ids: np.ndarray) -> list[tuple[int, float]]:
+        """(token, effect beyond its mean over features), all, the highest in deviations over features first."""
+        found = []
+        for column, token in enumerate(token_ids):
+            effects = [float(row @ directions[:, column]) for row in self.W_dec.astype(np.float64)]
+            mean = math.fsum(effects) / self.n
+            deviation = math.sqrt(math.fsum((effect - mean) ** 2 for effect in effects) / self.n)
+            beyond = effects[feature] - mean
+            found.append((beyond / deviation, int(token), beyond))
+        return [(token, beyond) for _, token, beyond in sorted(found, key=lambda entry: -entry[0])]
+
     def topics(self, feature: int) -> list[tuple[str, int, float, float]]:
         """(topic, count, share, lift)"""
         documents = self.sequences.documents

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_core.errors import ArtifactError
+from sae_core.models import OutputDirections
 from sae_core.statistics import coactivation, compute
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS, RANKED_LISTS
@@ -26,7 +27,10 @@ SEED = 5
 SEQUENCES = small.small_sequences()
 F = small.small_activations(SEQUENCES)
 SAE = small.small_sae()
-DIRECTIONS = torch.randn(small.FEATURES, 50, generator=torch.Generator().manual_seed(2))
+OUTPUT = OutputDirections(
+    torch.randn(small.FEATURES, 50, generator=torch.Generator().manual_seed(2)), torch.arange(0, 150, 3)
+)
+NONE = "the test says so"
 DENSE = Dense(F, SEQUENCES, SAE.W_dec.detach().numpy())
 EVERY = range(small.FEATURES)
 
@@ -38,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
 
 @pytest.fixture(scope="module")
 def found(built: ActivationStore) -> FeatureStatistics:
-    return compute_statistics(built, SEQUENCES, SAE, DIRECTIONS, seed=SEED)
+    return compute_statistics(built, SEQUENCES, SAE, OUTPUT, seed=SEED)
 
 
 def listed(ids: np.ndarray, *columns: np.ndarray) -> list[tuple]:
@@ -116,7 +120,7 @@ def test_a_feature_of_few_sequences_has_examples_in_every_band(found: FeatureSta
 
 
 def test_another_seed_draws_other_examples(built: ActivationStore, found: FeatureStatistics) -> None:
-    other = compute_statistics(built, SEQUENCES, SAE, DIRECTIONS, seed=SEED + 1)
+    other = compute_statistics(built, SEQUENCES, SAE, OUTPUT, seed=SEED + 1)
     assert examples_of(other.examples, small.DENSE) != examples_of(found.examples, small.DENSE)
     assert (other["histogram"] == found["histogram"]).all()
 
@@ -130,7 +134,7 @@ def test_top_tokens(found: FeatureStatistics) -> None:
 @pytest.mark.parametrize("floor", [coactivation.COACTIVE_MIN_GIVEN_THIS, 0.15])
 def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coactivation, "COACTIVE_MIN_GIVEN_THIS", floor)
-    found = compute_statistics(built, SEQUENCES, SAE, None)
+    found = compute_statistics(built, SEQUENCES, SAE, NONE)
     for i in EVERY:
         columns = (
             found["coactive_pmi"][i],
@@ -158,20 +162,17 @@ def test_topics(found: FeatureStatistics) -> None:
 
 
 def test_output_tokens(found: FeatureStatistics) -> None:
-    effect = SAE.W_dec.detach().double().numpy() @ DIRECTIONS.double().numpy()
     for i in EVERY:
-        order = np.argsort(-effect[i])
-        promoted = [(int(t), effect[i, t]) for t in order[:15]]
-        suppressed = [(int(t), effect[i, t]) for t in order[::-1][:15]]
-        close(listed(found["promoted_ids"][i], found["promoted_logits"][i]), promoted)
-        close(listed(found["suppressed_ids"][i], found["suppressed_logits"][i]), suppressed)
+        ranked = DENSE.output_tokens(i, OUTPUT.by_token.double().numpy(), OUTPUT.token_ids.numpy())
+        close(listed(found["promoted_ids"][i], found["promoted_logits"][i]), ranked[:15])
+        close(listed(found["suppressed_ids"][i], found["suppressed_logits"][i]), ranked[::-1][:15])
 
 
 def test_there_are_no_output_tokens_outside_the_residual_stream(built: ActivationStore) -> None:
-    without = compute_statistics(built, SEQUENCES, SAE, None)
+    without = compute_statistics(built, SEQUENCES, SAE, NONE)
     assert (without["promoted_ids"] == -1).all()
     assert (without["suppressed_ids"] == -1).all()
-    assert without.provenance["output_tokens"] is False
+    assert without.provenance["output_tokens"] == {"absent": NONE}
 
 
 def test_health_flags(found: FeatureStatistics) -> None:
@@ -239,12 +240,12 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
         patch.setattr(coactivation, "ROWS", features)
         folder: Path = tmp_path_factory.mktemp("store")
         other = build_store(SAE, Cut(F, sorted(cuts)), SEQUENCES, folder)
-        assert digest(compute_statistics(other, SEQUENCES, SAE, DIRECTIONS, seed=SEED)) == digest(found)
+        assert digest(compute_statistics(other, SEQUENCES, SAE, OUTPUT, seed=SEED)) == digest(found)
 
 
 def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
     nothing = build_store(SAE, Cut(np.zeros_like(F)), SEQUENCES, tmp_path)
-    found = compute_statistics(nothing, SEQUENCES, SAE, DIRECTIONS)
+    found = compute_statistics(nothing, SEQUENCES, SAE, OUTPUT)
     assert found.health["dead"].all()
     assert len(found.examples) == 0
     assert (found["coactive"] == -1).all()
@@ -254,7 +255,7 @@ def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
 def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:
     reports: list[tuple[int, int]] = []
     compute_statistics(
-        built, SEQUENCES, SAE, DIRECTIONS, progress=lambda done, total, _=None, /: reports.append((done, total))
+        built, SEQUENCES, SAE, OUTPUT, progress=lambda done, total, _=None, /: reports.append((done, total))
     )
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert reports[-1] == (small.FEATURES, small.FEATURES)
@@ -262,7 +263,7 @@ def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:
 
 def test_a_store_of_another_sae_is_refused(built: ActivationStore) -> None:
     with pytest.raises(ArtifactError, match="another SAE"):
-        compute_statistics(built, SEQUENCES, small.small_sae(seed=1), None)
+        compute_statistics(built, SEQUENCES, small.small_sae(seed=1), NONE)
 
 
 def test_provenance_is_json_and_names_what_was_used(found: FeatureStatistics) -> None:
@@ -270,3 +271,8 @@ def test_provenance_is_json_and_names_what_was_used(found: FeatureStatistics) ->
     assert provenance["seed"] == SEED
     assert provenance["store"]["sequences_sha256"] == SEQUENCES.sha256
     assert provenance["health"]["dense_density"] == 0.1
+    assert provenance["statistics_version"] == 3
+    assert provenance["output_tokens"] == {
+        "score": "(logit effect - its mean over features) / its standard deviation over features",
+        "tokens": 50,
+    }
