@@ -1,4 +1,7 @@
-"""The device to compute on."""
+"""The device to compute on, and the precision of its products."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,3 +22,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"There is no device '{device}' here. Use cpu, or cuda on a machine with a GPU.") from error
     return resolved
+
+
+@contextmanager
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """Let GPUs round the factors of float32 products to TF32, or not; what the process had before is restored.
+
+    It is a variable of the process, which in a worker does other runs afterwards.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.devices import resolve_device
+from sae_core.devices import float32_products, resolve_device
 from sae_core.errors import SAEError
 from sae_core.kernels import gpu
 from sae_core.memory import reuse_freed_memory
@@ -119,7 +119,9 @@ class _Run:
 
     def advance(self, rows: Float[Tensor, "batch d_in+d_out"]) -> dict[str, float]:
         """Take a step; return the point of the curves that it completes, if any."""
-        losses = self.take_step(rows)
+        # Only for the step: a stream's model runs between two steps, and other SAEs may have another precision.
+        with float32_products(tf32=self.state.config.precision == "tf32"):
+            losses = self.take_step(rows)
         if self.curve.is_due():
             self.take_step.check()
         return self.curve.after(losses)
@@ -140,8 +142,6 @@ def _resolved(configs: Sequence[TrainingConfig], device: torch.device) -> list[T
         raise SAEError("SAEs that are trained together use the same kernels. Give all of them the same.")
     if resolved[0].kernels == "triton" and not gpu.can_run_on(device):
         raise SAEError(f"Triton kernels need an NVIDIA GPU, but training runs on {device.type}. Choose torch.")
-    if any(config.precision == "tf32" for config in resolved):
-        torch.set_float32_matmul_precision("high")
     return resolved
 
 

@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
 from sae_core.saes import ARCHITECTURES
@@ -118,3 +119,52 @@ def test_an_sae_whose_checkpoint_is_behind_catches_up(tmp_path):
     for before, after in zip(whole, again, strict=True):
         assert torch.equal(before.W_enc, after.W_enc)
     assert [line["step"] for line in read_curves(folders[1])] == list(range(1, 61))
+
+
+class SeenPrecisions(TorchDispatchMode):
+    """Records the precision that products run under."""
+
+    def __init__(self):
+        super().__init__()
+        self.precisions = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "mm" in function.__name__:
+            self.precisions.add(torch.get_float32_matmul_precision())
+        return function(*args, **(kwargs or {}))
+
+
+class ComputedAsNeeded(Synthetic):
+    """Activations that are computed between the steps, as a stream's are."""
+
+    def __init__(self):
+        super().__init__()
+        self.precisions = set()
+
+    def batches(self, *arguments, **options):
+        for batch in super().batches(*arguments, **options):
+            self.precisions.add(torch.get_float32_matmul_precision())
+            yield batch
+
+
+def test_tf32_is_for_the_steps_of_its_own_run_alone(tmp_path):
+    source, of_float32 = ComputedAsNeeded(), SeenPrecisions()
+    train(small(precision="tf32", samples=128 * 3), source, tmp_path / "tf32", device="cpu")
+    assert source.precisions == {"highest"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    with of_float32:
+        train(small(samples=128 * 3), Synthetic(), tmp_path / "float32", device="cpu")
+    assert of_float32.precisions == {"highest"}
+
+
+def test_an_sae_of_tf32_leaves_one_of_float32_beside_it_alone(tmp_path):
+    configs = [small(precision=precision, samples=128 * 3) for precision in ("tf32", "float32")]
+    with SeenPrecisions() as seen:
+        train_together(configs, Synthetic(), [tmp_path / "a", tmp_path / "b"], device="cpu")
+    assert seen.precisions == {"high", "highest"}
+
+
+def test_tf32_ends_with_a_run_that_fails(tmp_path):
+    with pytest.raises(TrainingDiverged):
+        train(small(precision="tf32"), Synthetic(poisoned_batch=20), tmp_path, device="cpu")
+    assert torch.get_float32_matmul_precision() == "highest"
