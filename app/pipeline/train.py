@@ -89,7 +89,12 @@ class TrainParams(CorpusParams, HookParams):
     ] = None
     batch_size: Annotated[int, Field(ge=1, description="Activations per step.")] = 2048
     accumulate: Annotated[
-        int, Field(ge=1, description="Parts of a batch that are processed one after the other, to save memory.")
+        int,
+        Field(
+            ge=1,
+            description="Parts of a batch that are processed one after the other, to save memory. For standard, gated, "
+            "and topk with --set aux_coefficient=0; the others need the whole batch.",
+        ),
     ] = 1
     precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Precision of matrix products.")] = (
         "float32"

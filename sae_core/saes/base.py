@@ -200,6 +200,14 @@ class SAE(Display):
 
     # Training
 
+    @classmethod
+    def is_mean_over_tokens(cls, options: Mapping[str, Any]) -> bool:
+        """Return True if the loss, with these options, is a mean over tokens: then a batch may be taken in parts.
+
+        A selection, a threshold, an L0 or a ratio of a whole batch is not the mean of those of its parts.
+        """
+        return False
+
     @torch.no_grad()
     def initialise(
         self,

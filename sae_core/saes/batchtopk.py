@@ -1,5 +1,8 @@
 """BatchTopK: a batch keeps its k·B largest pre-activations (Bussmann et al. 2024, arXiv:2412.06410)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +31,11 @@ class BatchTopK(TopK):
     def __init__(self, config: TopKConfig) -> None:
         super().__init__(config)
         self.register_buffer("threshold", torch.tensor(-1.0))
+
+    @classmethod
+    def is_mean_over_tokens(cls, options: Mapping[str, Any]) -> bool:
+        """Return False: selection and threshold are those of the whole batch."""
+        return False
 
     def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
         """Select the largest entries of the batch over all processes."""

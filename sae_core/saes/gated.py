@@ -1,6 +1,8 @@
 """Gated: one path opens a feature, another sets its strength (Rajamanoharan et al. 2024a, arXiv:2404.16014)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,6 +51,11 @@ class Gated(SAE):
         """Return the magnitude where the gate, `pre`, is open."""
         magnitude = ((pre - self.b_enc) * self.r_mag.exp() + self.b_mag).relu()
         return torch.where(pre > 0, magnitude, 0)
+
+    @classmethod
+    def is_mean_over_tokens(cls, options: Mapping[str, Any]) -> bool:
+        """Return True."""
+        return True
 
     def losses(self, batch: Batch) -> Losses:
         """Return squared error, plus the penalty on the gate, plus the gate's own squared error."""

@@ -1,6 +1,8 @@
 """Standard: ReLU with an L1 penalty (Bricken et al. 2023, transformer-circuits.pub/2023/monosemantic-features)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +32,11 @@ class Standard(SAE):
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """Return relu(pre)."""
         return pre.relu()
+
+    @classmethod
+    def is_mean_over_tokens(cls, options: Mapping[str, Any]) -> bool:
+        """Return True."""
+        return True
 
     def losses(self, batch: Batch) -> Losses:
         """Return squared error plus λ Σ f, λ warmed up. Dense, because at first hundreds of features are active."""

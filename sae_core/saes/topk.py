@@ -1,6 +1,8 @@
 """TopK: each token keeps its k largest pre-activations (Gao et al. 2024, arXiv:2406.04093)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,6 +36,11 @@ class TopK(SAE):
     architecture = "topk"
     Config = TopKConfig
     config: TopKConfig
+
+    @classmethod
+    def is_mean_over_tokens(cls, options: Mapping[str, Any]) -> bool:
+        """Return True without AuxK, which is a share of the whole batch's error."""
+        return options.get("aux_coefficient") == 0
 
     def select(self, pre: Float[Tensor, "batch d_sae"], grid: Grid) -> Selection:
         """Select the entries that stay active; in a width-sharded dictionary, those of this process."""

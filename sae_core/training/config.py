@@ -35,7 +35,8 @@ class TrainingConfig:
     batch_size: int = 2048
     """Activations per step, over all processes."""
     accumulate: int = 1
-    """Parts that a process takes its batch in, one after the other, if it does not fit into memory whole."""
+    """Parts that a process takes its batch in, one after the other, if it does not fit into memory whole. Only for
+    losses that are means over tokens: those of standard and gated, and of topk without AuxK."""
     precision: str = "float32"
     """Precision of products: `float32`; `tf32`, on GPUs that have it; `bf16`, by autocast. Weights are float32."""
     compile: bool = False
@@ -97,6 +98,12 @@ class TrainingConfig:
             raise SAEError(f"Compiling pays for {dense} only, not for {self.architecture}. Leave it out.")
         self._check_kernels()
         self._check_options()
+        if self.accumulate > 1 and not ARCHITECTURES[self.architecture].is_mean_over_tokens(self.options):
+            raise SAEError(
+                f"accumulate is {self.accumulate}, but {self.architecture} needs each batch whole: in parts it would "
+                "be another algorithm. Leave accumulate out and give a smaller batch_size; or choose standard, gated, "
+                "or topk with aux_coefficient=0."
+            )
         return replace(
             self,
             lr=default_lr(self.d_sae, self.steps) if self.lr is None else self.lr,

@@ -24,7 +24,7 @@ from tests.core.training.synthetic import Synthetic, small
             {"kernels": "triton", "architecture": "gated"},
             "for jumprelu, topk, batchtopk, matryoshka only",
         ),
-        ({"accumulate": 3}, "batch_size is 128, which 3 parts cannot share evenly"),
+        ({"architecture": "standard", "accumulate": 3}, "batch_size is 128, which 3 parts cannot share evenly"),
         ({"skip": True}, "A skip connection is for transcoders"),
         ({"k": 65}, "more than the 64 features"),
         ({"k": 0}, "k is 0"),

@@ -18,6 +18,7 @@ from sae_core.training.step import take_step
 from tests.core.kernels.problems import close, random
 
 BATCH, D_IN = 12, 13
+IN_PARTS = {"accumulate": 3, "options": {"aux_coefficient": 0}}
 
 
 def new_state(folder, device, **options):
@@ -178,7 +179,7 @@ def test_a_step_never_waits_for_the_device(device, tmp_path, architecture):
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("options", [{"architecture": "matryoshka"}, {"architecture": "jumprelu"}, {"accumulate": 3}])
+@pytest.mark.parametrize("options", [{"architecture": "matryoshka"}, {"architecture": "jumprelu"}, IN_PARTS])
 def test_unsupported_configs_are_refused(device, tmp_path, options):
     state = new_state(tmp_path, device, **options)
     assert not is_supported(state)
