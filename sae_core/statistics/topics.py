@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sae_core.corpora import Sequences
@@ -64,43 +63,47 @@ def top_topics(block: FeatureBlock, topics: CorpusTopics) -> TopTopics:
     part of what the feature does. Probabilities are over all counted tokens, with or without a topic. Ties go to the
     topic that sorts first.
     """
-    shape = (block.n_features, len(topics.names))
+    n_topics = len(topics.names)
     document = topics.document[block.position]
-    count = _count(block.row, topics.of_document[document], shape)
-    share = count / np.maximum(block.count, 1)[:, None]
-    lift = share * topics.all_tokens / np.maximum(topics.tokens, 1)
-    eligible = (
-        (count >= TOPIC_MIN_TOKENS) & (lift > 1) & (_documents(block, document, topics, shape) >= TOPIC_MIN_DOCUMENTS)
+    row, topic, count = _count_pairs(block.row, topics.of_document[document], n_topics)
+    in_row, documents = _distinct_documents(block, document, len(topics.of_document))
+    _, _, n_documents = _count_pairs(in_row, topics.of_document[documents], n_topics)  # of the same pairs
+    share = count / block.count[row]
+    lift = share * topics.all_tokens / topics.tokens[topic]
+    eligible = (count >= TOPIC_MIN_TOKENS) & (lift > 1) & (n_documents >= TOPIC_MIN_DOCUMENTS)
+    row, topic, count, share, lift = row[eligible], topic[eligible], count[eligible], share[eligible], lift[eligible]
+    best = np.lexsort((topic, -share * np.log(lift), row))
+    within = segments.rank_in_row(row, block.n_features)
+    kept = best[within < TOP_TOPICS]
+    place = row[kept], within[within < TOP_TOPICS]
+    shape = (block.n_features, TOP_TOPICS)
+    result = TopTopics(
+        np.full(shape, -1, np.int16),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
     )
-    score = np.where(eligible, share * np.log(lift, where=eligible, out=np.zeros(shape)), -np.inf)
-    topic, _ = segments.top_k(torch.from_numpy(score), TOP_TOPICS)
-    found = topic >= 0
-    row = np.arange(block.n_features)[:, None]
-    return TopTopics(
-        topic.astype(np.int16),
-        _pick(count, row, topic, found),
-        _pick(share, row, topic, found).astype(np.float32),
-        _pick(lift, row, topic, found).astype(np.float32),
-    )
+    result.topic[place] = topic[kept]
+    result.count[place] = count[kept]
+    result.share[place] = share[kept]
+    result.lift[place] = lift[kept]
+    return result
 
 
-def _pick(table: NDArray[Any], row: Indices, topic: NDArray[np.int32], found: NDArray[np.bool_]) -> NDArray[Any]:
-    if table.shape[1] == 0:
-        return np.zeros(topic.shape, table.dtype)
-    return np.where(found, table[row, topic], 0)
+def _count_pairs(row: NDArray[Any], topic: NDArray[np.int16], n_topics: int) -> tuple[Indices, Indices, Indices]:
+    """Return each (row, topic) that occurs, in order, and how often; -1 is not a topic.
 
-
-def _documents(
-    block: FeatureBlock, document: NDArray[np.int32], topics: CorpusTopics, shape: tuple[int, int]
-) -> NDArray[np.int64]:
-    """[features, topics] documents of the topic in which the feature is active."""
-    starts = segments.run_starts(block.row, document)
-    pairs = np.sort(block.row[starts].astype(np.int64) * len(topics.of_document) + document[starts] + 1)
-    row, document = np.divmod(pairs[segments.run_starts(pairs)], len(topics.of_document))
-    return _count(row, topics.of_document[document - 1], shape)
-
-
-def _count(row: NDArray[Any], topic: NDArray[np.int16], shape: tuple[int, int]) -> NDArray[np.int64]:
+    A table of all rows and topics would take 1 GB for the most topics that there may be.
+    """
     known = topic >= 0
-    flat = np.bincount(row[known].astype(np.int64) * shape[1] + topic[known], minlength=shape[0] * shape[1])
-    return flat.reshape(shape)
+    pairs, counts = np.unique(row[known].astype(np.int64) * n_topics + topic[known], return_counts=True)
+    rows, topics = np.divmod(pairs, max(n_topics, 1))
+    return rows, topics, counts
+
+
+def _distinct_documents(block: FeatureBlock, document: NDArray[np.int32], n_documents: int) -> tuple[Indices, Indices]:
+    """Return the rows and documents (-1 = none) of which at least one token is active, each pair once."""
+    starts = segments.run_starts(block.row, document)
+    pairs = np.unique(block.row[starts].astype(np.int64) * n_documents + document[starts] + 1)
+    row, document_and_one = np.divmod(pairs, n_documents)
+    return row, document_and_one - 1

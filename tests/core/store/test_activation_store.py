@@ -119,6 +119,7 @@ def test_a_store_that_is_being_replaced_is_not_open_to_readers(tmp_path: Path) -
         ActivationStore.open(tmp_path)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_full_disk_is_reported_in_one_line_and_the_build_continues_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
