@@ -48,7 +48,7 @@ def pack(
 
     Raises:
         CorpusError: the corpus does not fill two sequences, one to train on and one to hold out.
-        ModelError: `length` is more than the model's context.
+        ModelError: `length` is more than the model's context, or the model has no row for a token of the text.
     """
     if length < _MIN_LENGTH:
         raise CorpusError(f"Sequences of {length} tokens are too short. Use at least {_MIN_LENGTH}.")
@@ -77,6 +77,7 @@ class _Stream:
 
     def __init__(self, model: LanguageModel, prefix: list[int]) -> None:
         self.prefix = prefix
+        self._require_row = model.require_row
         self.special = np.zeros(model.vocab_size, dtype=bool)
         self.special[[token_id for token_id in model.special_token_ids if token_id < model.vocab_size]] = True
         self.separator = [] if model.eos_token_id is None else [model.eos_token_id]
@@ -85,7 +86,8 @@ class _Stream:
         self._document_of: list[NDArray[np.int32]] = []
 
     def append(self, token_ids: Int32[np.ndarray, "token"], number: int) -> None:
-        """Add document `number`."""
+        """Add document `number`, of at least one token."""
+        self._require_row(int(token_ids.max()))
         if number > 0:
             self._token_ids.append(np.array(self.separator, dtype=np.int32))
             self._document_of.append(np.full(len(self.separator), -1, dtype=np.int32))
@@ -121,7 +123,7 @@ def _cut(
     pad_token_id = next(
         token_id
         for token_id in (model.tokenizer.pad_token_id, model.eos_token_id, model.bos_token_id, 0)
-        if token_id is not None
+        if token_id is not None and token_id < model.vocab_size  # a padding token may be the tokenizer's alone
     )
     packed_ids = np.full((len(spans), length), pad_token_id, dtype=np.int32)
     packed_documents = np.full((len(spans), length), -1, dtype=np.int32)

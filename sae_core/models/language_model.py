@@ -70,6 +70,7 @@ class LanguageModel:
         self.context_length = getattr(hf_model.config.get_text_config(), "max_position_embeddings", None)
         self.eos_token_id = tokenizer.eos_token_id
         self.bos_token_id = self.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self.require_row(max(self.bos_token_id or 0, self.eos_token_id or 0))
         flagged = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.special_token_ids = frozenset(special_token_ids(tokenizer)).union(flagged)
         self.tokenizer_sha256 = _tokenizer_sha256(tokenizer)
@@ -87,10 +88,27 @@ class LanguageModel:
 
         Special tokens that are spelled out in `text` are recognised. So a text that starts with BOS's own spelling, as
         the text of a whole sequence does, gets no second one.
+
+        Raises:
+            ModelError: the model has no row for a token of the text.
         """
         token_ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        self.require_row(max(token_ids, default=0))
         prefix = self.prefix(prepend_bos=prepend_bos)
         return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
+
+    def require_row(self, token_id: int) -> None:
+        """Refuse a token that only the tokenizer has, such as one that was added to it and never to the model.
+
+        Raises:
+            ModelError: the model's vocabulary ends before `token_id`.
+        """
+        if token_id >= self.vocab_size:
+            token = self.tokenizer.convert_ids_to_tokens(token_id)
+            raise ModelError(
+                f"{self.name} has no row for the token {token_id} ({token!r}): its vocabulary has {self.vocab_size} "
+                "rows. Give the model its own tokenizer, or a text without it."
+            )
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of `token_ids`, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""

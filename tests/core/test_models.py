@@ -7,12 +7,12 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from sae_core.errors import ModelError
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.models.vocabulary import known_token_ids, token_bytes
-from tests.tiny import BOS, EOS, FAMILIES, documents, tiny_gguf, tiny_model
+from tests.tiny import _DIMENSIONS, BOS, EOS, FAMILIES, _random_model, documents, tiny_gguf, tiny_model, tiny_tokenizer
 
 LoadFamily = Callable[[str], LanguageModel]
 TEXTS = [
@@ -410,3 +410,24 @@ def test_a_dequantisation_that_was_killed_is_done_again(tmp_path: Path) -> None:
     load_model(file, device="cpu", cache=cache)
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [folder.name]
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+
+
+# A tokenizer with more tokens than the model has rows
+
+
+@pytest.fixture(scope="module")
+def short_model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """A Llama of 400 rows with a tokenizer of 512 tokens, and a padding token beyond."""
+    folder: Path = tmp_path_factory.mktemp("short")
+    _random_model(LlamaConfig(**{**_DIMENSIONS, "vocab_size": 400}), 0).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    return load_model(folder, device="cpu", name="short")
+
+
+def test_a_token_without_a_row_is_refused_by_name(short_model: LanguageModel) -> None:
+    text = "The quick brown fox jumps over the lazy dog <pad>"
+    with pytest.raises(ModelError, match=r"short has no row for the token 512 \('<pad>'\): .* 400 rows"):
+        short_model.tokenize(text)
+    assert max(short_model.tokenize("xyz")) < 400

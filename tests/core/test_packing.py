@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 from pathlib import Path
 
@@ -244,3 +245,18 @@ def test_sequences_for_an_sae_without_bos_begin_with_text(corpus: Corpus, model:
     texts = [sequences.token_ids[sequences.document_of >= 0].tolist() for sequences in (with_bos, without)]
     assert texts[0] == texts[1]
     assert with_bos.sha256 != without.sha256
+
+
+def test_padding_is_by_a_token_that_the_model_has(model):
+    padded = copy.copy(model)
+    padded.tokenizer = copy.deepcopy(model.tokenizer)
+    padded.tokenizer.add_special_tokens({"pad_token": "<a padding token that the model lacks>"})
+    assert padded.tokenizer.pad_token_id == model.vocab_size
+    assert pack(load_corpus(CORPUS_FILE), padded, length=32).token_ids.max() < model.vocab_size
+
+
+def test_a_text_with_a_token_that_the_model_lacks_is_refused(model):
+    shorter = copy.copy(model)
+    shorter.vocab_size = 400
+    with pytest.raises(ModelError, match="has no row for the token"):
+        pack(load_corpus(CORPUS_FILE), shorter, length=32)
