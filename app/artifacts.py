@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.queries.saes import SaeDetail
 from sae_core.files import sha256_json
 
 LAYOUT = 1
@@ -17,6 +18,20 @@ LAYOUT = 1
 def content_key(**depends_on: Any) -> str:
     """Return a folder name for content that depends on these JSON values alone."""
     return sha256_json({"layout": LAYOUT, **depends_on})[:20]
+
+
+def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
+    """Return the key of the activation store of an SAE on these sequences.
+
+    The hash of the weights says neither which activations they read nor how: the slug stands for the SAE's config.
+    """
+    return content_key(
+        sae=sae.weights_sha256,
+        slug=sae.slug,
+        model=sae.model.weights_sha256,
+        hook=sae.hook,
+        sequences=sequences_sha256,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,3 @@ class Artifacts:
     def index(self, key: str) -> Path:
         """The activation store of one SAE on one set of sequences."""
         return self.root / "indexes" / key
-
-    def index_of(self, weights_sha256: str, sequences_sha256: str) -> Path:
-        """The activation store of the SAE with these weights on these sequences."""
-        return self.index(content_key(sae=weights_sha256, sequences=sequences_sha256))

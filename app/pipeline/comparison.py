@@ -9,6 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.artifacts import store_key
 from app.errors import Unprocessable
 from app.pipeline.db_rows import match_rows
 from app.pipeline.registered import registered_sae
@@ -168,7 +169,7 @@ def _interruptible(rows: Iterable[FeatureMatchRow], progress: Progress, total: i
 def _store(ctx: JobContext, sae: SaeDetail) -> Path:
     """Return the folder of the activations of an indexed SAE, on the text of its index."""
     assert sae.index is not None
-    return ctx.artifacts.index_of(sae.weights_sha256, sae.index.sequence_set.sha256)
+    return ctx.artifacts.index(store_key(sae, sae.index.sequence_set.sha256))
 
 
 def _stores(

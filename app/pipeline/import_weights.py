@@ -1,5 +1,6 @@
 """Import an SAE with its weights: read and convert it, check it against its model, save it in our own layout."""
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from app.runs.job_context import JobContext
 from sae_core.checkpoints import FORMATS, Checkpoint, load, locate, save_sae
 from sae_core.checkpoints.formats import folder_of
 from sae_core.checkpoints.model_names import hub_id
+from sae_core.checkpoints.saelens import CONFIG
 from sae_core.errors import ModelError
 from sae_core.files import make_folder, sha256_file, unshared_name
 from sae_core.models import HookPoint, LanguageModel
@@ -304,9 +306,11 @@ async def _register(
 
     async with run.lock("register", folder, "this SAE"):
         try:
-            await run.in_thread(save_sae, sae, written, metadata)
+            await run.in_thread(make_folder, written, lambda path: save_sae(sae, path, metadata))
             weights_sha256 = await run.in_thread(sha256_file, written / WEIGHTS)
             known = await _same_or_none(ctx, slug, weights_sha256, registered, hooks)
+            if known is not None and folder.exists() and _inference_config(folder) != _inference_config(written):
+                raise _taken(slug)
             await claim_name(run, ctx, slug, weights_sha256)
             if known is None or not folder.exists():
                 make_folder(folder, move)
@@ -324,7 +328,8 @@ async def _refuse_taken(ctx: JobContext, slug: str, sae: SAE, hooks: HookPair) -
 
 def _taken(slug: str) -> Conflict:
     return Conflict(
-        f"There is another SAE named {slug}, with other weights, model or hook point. Give this one a name: --name."
+        f"There is another SAE named {slug}, with other weights, config, model or hook point. Give this one a name: "
+        "--name."
     )
 
 
@@ -336,6 +341,12 @@ async def _same_or_none(
     if known is None or (known.weights_sha256, known.model.id, hooks_of(known)) == (weights_sha256, model.id, hooks):
         return known
     raise _taken(slug)
+
+
+def _inference_config(folder: Path) -> dict[str, Any]:
+    """Return what a saved SAE's activations depend on beside its weights."""
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return {name: value for name, value in config.items() if name != "metadata"}
 
 
 def _metadata(

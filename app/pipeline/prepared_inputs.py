@@ -177,13 +177,7 @@ async def tokenise(
         corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
         cut = Cut.of(params, reader[0] if reader else None)
-        key = content_key(
-            corpus=corpus.sha256,
-            tokenizer=language_model.tokenizer_sha256,
-            seed=SEED,
-            **cut.key(),
-        )
-        folder = ctx.artifacts.sequences(key)
+        folder = ctx.artifacts.sequences(sequences_key(corpus, language_model, cut))
         async with run.lock("tokenise", folder, "these sequences"):
             sequences = await run.in_thread(_sequences, folder, language_model, corpus, cut, progress)
     return TokenisedInputs(language_model, model_row, hooks, corpus, corpus_row, sequences, folder)
@@ -223,11 +217,31 @@ async def run_model(
     )
 
 
+def model_identity(model: LanguageModel) -> dict[str, str]:
+    """Return what the model's activations depend on, for content keys; keys from before dtypes were float32."""
+    return {"model": model.weights_sha256} | ({} if model.dtype == "float32" else {"dtype": model.dtype})
+
+
+def activations_key(model: LanguageModel, hooks: HookPair, sequences: Sequences) -> str:
+    """Return the key of the activations of these hook points."""
+    return content_key(sequences=sequences.sha256, **model_identity(model), **hooks.names())
+
+
+def sequences_key(corpus: Corpus, model: LanguageModel, cut: Cut) -> str:
+    """Return the key of the corpus cut into sequences; which tokens are special is not part of the tokenizer's hash."""
+    return content_key(
+        corpus=corpus.sha256,
+        tokenizer=model.tokenizer_sha256,
+        special=sorted(model.special_token_ids),
+        seed=SEED,
+        **cut.key(),
+    )
+
+
 async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, progress: Progress) -> ActivationCache:
     """Write the activations to disk; the stage's title says how much room they take."""
     model, hooks, sequences = inputs.model, inputs.hooks, inputs.sequences
-    key = content_key(model=model.weights_sha256, sequences=sequences.sha256, **hooks.names())
-    folder = ctx.artifacts.activations(key)
+    folder = ctx.artifacts.activations(activations_key(model, hooks, sequences))
     size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
     run.retitle("activations", f"Run the model (activations take {decimal(size)})")
     async with run.lock("activations", folder, "these activations"):

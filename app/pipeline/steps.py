@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from app.artifacts import store_key
 from app.errors import Conflict
 from app.pipeline import distributed
 from app.pipeline.prepared_inputs import SEED, PreparedInputs, TokenisedInputs
@@ -187,7 +188,7 @@ async def index_sae(
 ) -> FeatureStatistics:
     """Compute the statistics of all features over the sequences, and publish them as the SAE's index."""
     async with run.stage("encode") as progress:
-        folder = ctx.artifacts.index_of(detail.weights_sha256, inputs.sequences.sha256)
+        folder = ctx.artifacts.index(store_key(detail, inputs.sequences.sha256))
         assert inputs.cache is not None, "an index is made from activations on disk"
         async with run.lock("encode", folder, "this index"):
             store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.artifacts import content_key
 from app.pipeline.naming import sae_slug
-from app.pipeline.prepared_inputs import TokenisedInputs
+from app.pipeline.prepared_inputs import TokenisedInputs, model_identity
 from sae_core.training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -21,14 +21,18 @@ class TrainingPlan:
     config: TrainingConfig
     options: dict[str, Any]
     """Parameters that train it again, as `seesae train --config` takes them."""
+    stream_mb: int | None = None
+    """Buffer in which activations that are not on disk are mixed: the order of batches depends on its size."""
 
     def key(self, inputs: TokenisedInputs) -> str:
         """Return the hash of everything that the trained weights depend on."""
+        order = {} if self.stream_mb is None else {"stream_mb": self.stream_mb}
         return content_key(
-            model=inputs.model.weights_sha256,
             sequences=inputs.sequences.sha256,
             training=self.config.resolved().identity(),
+            **model_identity(inputs.model),
             **inputs.hooks.names(),
+            **order,
         )
 
 
@@ -86,6 +90,7 @@ def training_plans(params: "TrainParams", inputs: TokenisedInputs) -> list[Train
             config=config,
             options=params.model_dump(mode="json", exclude_none=True)
             | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
+            stream_mb=params.buffer_mb if params.stream else None,
         )
         for config in training_configs(params, inputs.sequences.n_counted)
     ]

@@ -1,6 +1,7 @@
 """Language models and their tokens."""
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -198,8 +199,10 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
         rows = await session.execute(
             select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, in_array(Token.id, missing))
         )
-        found = {number: TokenInfo(number, token, special) for number, token, special in rows}
-        known |= {number: found.get(number) or TokenInfo(number, UNKNOWN, False) for number in missing}
+        known.update((number, TokenInfo(number, token, special)) for number, token, special in rows)
+        # Not kept: a model that was imported without weights gets more tokens with its next import.
+        unknown = {number: TokenInfo(number, UNKNOWN, False) for number in missing if number not in known}
+        return ChainMap(unknown, known) if unknown else known
     return known
 
 
@@ -219,7 +222,7 @@ _vocabularies: WeakKeyDictionary[Engine, dict[int, dict[int, TokenInfo]]] = Weak
 
 
 def _vocabulary(session: AsyncSession, model_id: int) -> dict[int, TokenInfo]:
-    """Return the cached entries of a model's vocabulary, which never change and of which each page shows hundreds."""
+    """Return the cached entries of a model's vocabulary: they never change, and each page shows hundreds of them."""
     models = _vocabularies.setdefault(session.get_bind().engine, {})
     if sum(map(len, models.values())) > _MOST_TOKENS:
         models.clear()

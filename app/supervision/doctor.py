@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, store_key
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
 from app.redaction import redact
@@ -170,7 +170,7 @@ def _missing_files(settings: Settings, sae: "SaeDetail") -> Iterator[tuple[Level
             "back, or repeat the command that made it.",
         )
     if sae.index is not None:
-        store = artifacts.index_of(sae.weights_sha256, sae.index.sequence_set.sha256)
+        store = artifacts.index(store_key(sae, sae.index.sequence_set.sha256))
         if not _is_whole(store / MANIFEST):
             yield (
                 "warn",

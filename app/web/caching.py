@@ -68,7 +68,9 @@ async def answer_not_modified(request: Request, error: Exception) -> Response:
 def build_hash() -> str:
     """Hash of the version and the code that render pages: in development the code changes without the version."""
     digest = hashlib.sha256(version("seesae").encode())
-    for folder, pattern in ((TEMPLATES, "*.html"), (STATIC, "*.*s"), (Path(app.__file__).parent, "*.py")):
+    code = Path(app.__file__).parent
+    declared = code.with_name("sae_core") / "statistics"  # whose thresholds and words pages show
+    for folder, pattern in ((TEMPLATES, "*.html"), (STATIC, "*.*s"), (code, "*.py"), (declared, "spec.py")):
         for path in sorted(folder.rglob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -101,6 +101,7 @@ class ActivationCache:
         manifest = {
             _NAME: model.name,
             "model_sha256": model.weights_sha256,
+            **({} if model.dtype == "float32" else {"dtype": model.dtype}),
             "hook": str(hook),
             "sequences_sha256": sequences.sha256,
             "d_in": model.d_in(hook),

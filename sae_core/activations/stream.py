@@ -30,6 +30,8 @@ class ActivationStream:
     """Counted tokens to train on."""
     validation_tokens: int
     """Counted tokens that are held out."""
+    buffer_bytes: int
+    """What the buffer takes at most; it decides the order of the batches."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class ActivationStream:
         self._validation = np.flatnonzero(sequences.is_validation())
         self.train_tokens = int(self._counts[self._training].sum())
         self.validation_tokens = int(self._counts[self._validation].sum())
-        self._buffer_bytes = buffer_bytes
+        self.buffer_bytes = buffer_bytes
         if self.train_tokens == 0:
             raise ArtifactError("There are no tokens to train on. Use a larger corpus.")
 
@@ -122,11 +124,11 @@ class ActivationStream:
     def _fills(self, batch_size: int, seed: int, epoch: int) -> Iterator[Int64[np.ndarray, "sequence"]]:
         """Yield the sequences of one epoch, in random order, as many at a time as the buffer holds."""
         # Beside it there are, at most, a batch that its reader holds, and two that are being joined to the next.
-        room = self._buffer_bytes // (4 * self._width) - 3 * batch_size
+        room = self.buffer_bytes // (4 * self._width) - 3 * batch_size
         if room < self._sequences.length:
             needed = 4 * self._width * (3 * batch_size + self._sequences.length)
             raise ArtifactError(
-                f"A buffer of {self._buffer_bytes / 1e6:,.1f} MB does not hold three batches of {batch_size:,} "
+                f"A buffer of {self.buffer_bytes / 1e6:,.1f} MB does not hold three batches of {batch_size:,} "
                 f"activations and a sequence. Give it at least {needed / 1e6:,.1f} MB, or take smaller batches."
             )
         order = self._training[permutation(len(self._training), seed, epoch)]

@@ -42,6 +42,8 @@ class LanguageModel:
     hf_model: Any
     tokenizer: Any
     device: torch.device
+    dtype: str
+    """Of the weights, such as `float32`; activations are computed in it."""
     n_layers: int
     d_model: int
     vocab_size: int
@@ -64,6 +66,7 @@ class LanguageModel:
         self.hf_model = hf_model
         self.tokenizer = tokenizer
         self.device = self._eager.device
+        self.dtype = str(next(hf_model.parameters()).dtype).removeprefix("torch.")
         self.n_layers = self._eager.n_layers
         self.d_model = self._eager.d_model
         self.vocab_size = self._eager.arch.lm_head.weight.shape[0]

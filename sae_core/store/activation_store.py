@@ -219,14 +219,17 @@ def build_store(
         progress(builder.counted_before(stop), plan["tokens"])
     if stop != len(sequences):
         raise _does_not_cover(folder)
-    write_json(folder / MANIFEST, {"plan": plan, "shards": entries})
+    manifest = {"plan": plan, "shards": entries}
+    write_json(folder / MANIFEST, manifest)
     _remove_leftovers(folder, {entry["file"] for entry in entries})
-    return ActivationStore.open(folder)
+    return ActivationStore(folder, manifest)  # each shard was hashed a moment ago
 
 
 def weights_sha256(sae: SAE) -> str:
     """Hash of everything in an SAE that decides its activations."""
+    config = sae.config
     digest = hashlib.sha256(f"{sae.architecture} {sae.k}".encode())
+    digest.update(f" {config.apply_b_dec_to_input} {config.normalize_activations}".encode())
     for name, tensor in sorted(sae.state_dict().items()):
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -1,11 +1,14 @@
 """ETags: an unchanged page is not made or sent again, and whatever changes a page changes its tag."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.web import caching
+from sae_core.statistics import spec
 from tests.factories import Synthetic, add_label, publish_features
 from tests.synthetic import make_features
 from tests.web.site import app_of
@@ -92,6 +95,14 @@ async def test_another_build_has_other_tags(
     before = await tag(client, f"{base}/features/1")
     monkeypatch.setattr(caching, "build_hash", lambda: "another")
     assert await tag(client, f"{base}/features/1") != before
+
+
+def test_a_build_is_known_by_the_declarations_that_pages_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or real(path))
+    caching.build_hash.__wrapped__()
+    assert Path(spec.__file__) in read
 
 
 async def test_errors_have_no_tag(client: httpx.AsyncClient, base: str) -> None:

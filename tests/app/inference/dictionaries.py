@@ -9,7 +9,7 @@ import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 from torch import Tensor
 
-from app.artifacts import Artifacts, content_key
+from app.artifacts import Artifacts, store_key
 from app.db import create_sessionmaker, transaction
 from app.pipeline.db_rows import unpadded
 from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
@@ -136,7 +136,7 @@ async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bo
     row, model = dictionary.row, dictionary.model
     packing = packed(dictionary)
     if with_store:
-        key = content_key(sae=row.weights_sha256, sequences=packing.sha256)
+        key = store_key(row, packing.sha256)
         folder = Artifacts(dictionary.settings.artifacts).index(key)
         build_store(dictionary.sae, _Shards(dictionary, packing), packing, folder)
     f = torch.cat([activations(dictionary, text) for text in CORPUS])

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from sqlalchemy import text
 
+from app.artifacts import store_key
 from app.errors import Conflict, NotFound, Unprocessable
 from app.exchange.weights import export_sae
 from app.pipeline import import_weights
@@ -30,6 +31,7 @@ from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
 from sae_core.saes import TopK
 from sae_core.saes.topk import TopKConfig
+from sae_core.store.activation_store import ActivationStore
 from tests.app.pipeline.running import run_to_end, submit
 from tests.core.checkpoints.cases import case
 from tests.core.checkpoints.hub_server import COMMIT, Hub, serve
@@ -267,6 +269,35 @@ async def test_importing_again_restores_lost_files(ctx: JobContext, model_folder
     folder.rename(tmp_path / "lost")
     await bring(ctx, source, model=str(model_folder))
     assert load_sae(folder).d_sae == 64
+
+
+async def test_equal_weights_with_another_config_are_another_sae(
+    ctx: JobContext, model_folder: Path, tmp_path: Path
+) -> None:
+    source = foreign(tmp_path / "sae", hook_name="blocks.1.hook_resid_post")
+    await bring(ctx, source, model=str(model_folder), name="first")
+    config = json.loads((source / "cfg.json").read_text())
+    (source / "cfg.json").write_text(json.dumps(config | {"apply_b_dec_to_input": False}))
+    with pytest.raises(Conflict, match="other weights, config"):
+        await bring(ctx, source, model=str(model_folder), name="first")
+    assert load_sae(ctx.artifacts.sae("first")).config.apply_b_dec_to_input
+    await bring(ctx, source, model=str(model_folder), name="second")
+    assert not load_sae(ctx.artifacts.sae("second")).config.apply_b_dec_to_input
+
+
+async def test_equal_weights_at_another_hook_point_have_an_index_of_their_own(
+    ctx: JobContext, model_folder: Path, tmp_path: Path
+) -> None:
+    source = foreign(tmp_path / "sae", hook_name="blocks.1.hook_resid_post")
+    values = []
+    for hook in ("resid_post.1", "resid_post.3"):
+        result = await bring(ctx, source, model=str(model_folder), hook=hook, name=hook.replace(".", "-"))
+        await run_to_end(ctx, "index", IndexParams(sae=result["sae"], corpus=str(CORPUS_FILE), length=32, tokens=2_000))
+        detail = await sae_row(ctx, result["sae"])
+        assert detail.index is not None
+        store = ActivationStore.open(ctx.artifacts.index(store_key(detail, detail.index.sequence_set.sha256)))
+        values.append(store.block(0, 64).value.tolist())
+    assert values[0] != values[1]
 
 
 async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from app.queries.corpora import (
     register_sequences,
     run_lengths,
 )
-from app.queries.models import ModelInfo, ModelRow, get_tokens, register_model
+from app.queries.models import (
+    UNKNOWN,
+    ModelInfo,
+    ModelRow,
+    get_tokens,
+    register_model,
+    register_without_weights,
+)
 from app.tables import Document, Sequence
 
 
@@ -86,6 +93,19 @@ async def test_tokens_are_stored_as_bytes(session: AsyncSession) -> None:
     assert [tokens[number].bytes for number in (0, 1, 2)] == [b"<s>", b"\xf0\x9f", b"\0"]
     assert [tokens[number].special for number in (0, 1)] == [True, False]
     assert tokens[99].bytes.decode() == "\ufffd"
+
+
+async def test_a_token_that_was_unknown_is_found_once_it_is_there(session: AsyncSession) -> None:
+    async def register(*tokens: bytes) -> int:
+        registered, _ = await register_without_weights(
+            session, name="export", source="x", n_layers=0, d_model=0, tokens=tokens
+        )
+        return registered.id
+
+    number = await register(b"a")
+    assert (await get_tokens(session, number, [0, 1]))[1].bytes == UNKNOWN
+    await register(b"a", b"b")
+    assert (await get_tokens(session, number, [0, 1]))[1].bytes == b"b"
 
 
 async def test_a_corpus_is_registered_once(session: AsyncSession) -> None:

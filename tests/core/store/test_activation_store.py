@@ -1,9 +1,12 @@
 """The content of an activation store, and a killed build that continues to the same bytes."""
 
+import copy
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +112,13 @@ def test_another_sae_replaces_the_store_and_its_shards(tmp_path: Path) -> None:
     build_store(small.small_sae(seed=1), Cut(F, [20]), SEQUENCES, tmp_path)
     build_store(small.small_sae(seed=1), Cut(F, [20]), SEQUENCES, tmp_path.with_name("fresh"))
     assert contents(tmp_path) == contents(tmp_path.with_name("fresh"))
+
+
+@pytest.mark.parametrize("changed", [{"apply_b_dec_to_input": False}, {"normalize_activations": "layer_norm"}])
+def test_equal_weights_with_another_config_are_another_sae(changed: dict[str, Any]) -> None:
+    other = copy.copy(SAE)
+    other.config = replace(SAE.config, **changed)
+    assert activation_store.weights_sha256(other) != activation_store.weights_sha256(SAE)
 
 
 def test_a_store_that_is_being_replaced_is_not_open_to_readers(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Content keys of inputs: what the values depend on changes them, and nothing else does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.pipeline.params import CorpusParams
+from app.pipeline.prepared_inputs import Cut, HookPair, TokenisedInputs, activations_key, sequences_key
+from app.pipeline.train import TrainParams
+from app.pipeline.training_plans import training_plans
+from sae_core.corpora import Corpus, Sequences, load_corpus, pack
+from sae_core.models import HookPoint, LanguageModel, load_model
+from tests.tiny import CORPUS_FILE
+
+HOOKS = HookPair(HookPoint("resid_post", 1))
+
+
+@pytest.fixture
+def model(model_folder: Path) -> LanguageModel:
+    return load_model(model_folder, device="cpu")
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    return load_corpus(str(CORPUS_FILE))
+
+
+@pytest.fixture
+def sequences(corpus: Corpus, model: LanguageModel) -> Sequences:
+    return pack(corpus, model, length=32, max_tokens=2_000, seed=0)
+
+
+def test_sequences_depend_on_which_tokens_are_special(corpus: Corpus, model: LanguageModel) -> None:
+    cut = Cut.of(CorpusParams(corpus=str(CORPUS_FILE)), None)
+    before = sequences_key(corpus, model, cut)
+    assert sequences_key(corpus, model, cut) == before
+    model.special_token_ids |= {17}  # as another special_tokens_map.json beside the same tokenizer.json does
+    assert sequences_key(corpus, model, cut) != before
+
+
+def test_activations_depend_on_the_type_of_the_weights(sequences: Sequences, model: LanguageModel) -> None:
+    before = activations_key(model, HOOKS, sequences)
+    model.dtype = "bfloat16"  # as on a GPU
+    assert activations_key(model, HOOKS, sequences) != before
+
+
+def test_trained_weights_depend_on_the_order_of_the_batches(
+    corpus: Corpus, sequences: Sequences, model: LanguageModel, tmp_path: Path
+) -> None:
+    rows: Any = None  # of the database, which no key depends on
+    inputs = TokenisedInputs(model, rows, HOOKS, corpus, rows, sequences, tmp_path)
+    base = {"corpus": str(CORPUS_FILE), "architecture": ["topk"], "width": [64], "k": [4]}
+    ways: list[dict[str, Any]] = [{}, {"stream": True, "buffer_mb": 1}, {"stream": True, "buffer_mb": 10}]
+    plans = [training_plans(TrainParams(**base, **way), inputs)[0] for way in ways]
+    assert len({plan.key(inputs) for plan in plans}) == 3
