@@ -9,6 +9,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has closed its connection; the body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class BrokenAnswerError(RuntimeError):
     """A response failed after its first bytes: its cause is in the log, and the connection must close."""
 

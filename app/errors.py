@@ -7,10 +7,15 @@
     ├── TooLarge (413)
     ├── Unprocessable (422)
     └── Unavailable (503)    a process is down and may be back soon
+        ├── Busy             too many requests are waiting
+        ├── ClientGone       nobody reads the answer any more
+        └── Loading          a model is being loaded, or a process started
 
 The message is one line: what is wrong, and what to do. `app.web.errors` shows it as a page, a fragment or
 `application/problem+json`; the command line prints it and exits with 1.
 """
+
+import math
 
 
 class UserError(Exception):
@@ -66,3 +71,42 @@ class Unavailable(UserError):
 
     status = 503
     title = "Not available right now"
+    retry_after = 5
+    """Seconds after which another attempt makes sense: `Retry-After` of the answer."""
+
+
+class Busy(Unavailable):
+    """Too many requests are waiting already."""
+
+    title = "Busy right now"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many requests are waiting for their turn. Try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class ClientGone(Unavailable):
+    """The client closed its connection before its turn came; nobody reads this."""
+
+    def __init__(self) -> None:
+        super().__init__("The client has gone.")
+
+
+class Loading(Unavailable):
+    """A model is being loaded, or a process started.
+
+    Args:
+        what: begins the message, such as "The model smollm2-135m is being loaded".
+        elapsed: seconds since this began.
+        expected: seconds that it took the last time; None if that is not known.
+    """
+
+    title = "Loading the model"
+
+    def __init__(self, what: str, elapsed: float, expected: float | None) -> None:
+        left = 5.0 if expected is None else min(expected - elapsed, 60.0)
+        self.what, self.elapsed, self.expected = what, elapsed, expected
+        self.retry_after = max(1, math.ceil(left))
+        last = "" if expected is None else f", {max(1, round(expected))} s the last time"
+        self.progress = f"{what}: {elapsed:.0f} s so far{last}."
+        super().__init__(f"{self.progress} Try again in {self.retry_after} s.")

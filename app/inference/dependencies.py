@@ -1,6 +1,7 @@
 """Dependencies of the routes: the process' state, the SAE of a request, and the check of the secret."""
 
 import hmac
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -8,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.exceptions import HTTPException
 
 from app.inference.engine import ProbeEngine
+from app.inference.loading import Loads
 from app.inference.residency import Residency
+from app.inference.turns import Turns
 from app.services.inference import SECRET_HEADER
 
 
@@ -27,9 +30,27 @@ async def _engine(request: Request) -> ProbeEngine:
     return engine
 
 
+async def _loads(request: Request) -> Loads:
+    loads: Loads = request.app.state.loads
+    return loads
+
+
+async def _turns(request: Request) -> Turns:
+    turns: Turns = request.app.state.turns
+    return turns
+
+
+async def draw_turn(request: Request) -> AsyncIterator[None]:
+    """Hold one of the turns of draws while the request is answered."""
+    async with request.app.state.draw_turns.take(request.receive):
+        yield
+
+
 Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(_sessions)]
 Resident = Annotated[Residency, Depends(_residency)]
 Engine = Annotated[ProbeEngine, Depends(_engine)]
+ModelLoads = Annotated[Loads, Depends(_loads)]
+ProbeTurns = Annotated[Turns, Depends(_turns)]
 
 
 async def require_secret(request: Request, secret: Annotated[str, Header(alias=SECRET_HEADER)] = "") -> None:

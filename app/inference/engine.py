@@ -1,9 +1,11 @@
 """Run texts through a model and an SAE."""
 
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
@@ -14,6 +16,8 @@ from app.queries.saes import SaeDetail
 from sae_core.errors import SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
+
+log = structlog.get_logger("inference")
 
 _BLOCK = 128
 """Tokens encoded at a time: dense activations of 128 tokens and 65,536 features are 32 MB."""
@@ -37,7 +41,7 @@ class SparseActivations:
 
 
 class ProbeEngine:
-    """Runs one text at a time: calls from several threads take turns, because they share one processor.
+    """Loads models and runs texts. Whoever calls `load` or `probe` holds the one turn: they share memory and processor.
 
     Args:
         residency: where models and SAEs come from.
@@ -47,7 +51,23 @@ class ProbeEngine:
     def __init__(self, residency: Residency, max_tokens: int) -> None:
         self._residency = residency
         self._max_tokens = max_tokens
-        self._lock = threading.Lock()
+
+    def has(self, sae: SaeDetail) -> bool:
+        """True if the SAE and its model are in memory."""
+        return self.has_model(sae) and self._residency.has_sae(sae)
+
+    def has_model(self, sae: SaeDetail) -> bool:
+        """True if the SAE's model is in memory."""
+        return self._residency.has_model(sae.model)
+
+    def load(self, sae: SaeDetail) -> None:
+        """Load the SAE and its model if they are not in memory.
+
+        Raises:
+            Unavailable: they cannot be loaded, or there is not enough memory.
+        """
+        with self._memory_freed(), _load_errors_logged(sae):
+            self._load(sae)
 
     def probe(self, sae: SaeDetail, text: str) -> SparseActivations:
         """Return the activations of all features of `sae` on `text`.
@@ -60,25 +80,38 @@ class ProbeEngine:
             Unprocessable: the text has no tokens, and the SAE wants no BOS.
             Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
         """
-        with self._lock:
+        with self._memory_freed():
+            with _load_errors_logged(sae):
+                model, dictionary = self._load(sae)
             try:
-                return self._probe(sae, text)
+                return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, dictionary, text))
             except SAEError as error:
                 raise Unavailable(f"{sae.slug} cannot be probed: {error}") from error
-            except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-            # After the handler, because a traceback keeps the tensors of its frames alive.
-            self._residency.free_memory()
-            raise Unavailable(
-                "There is not enough memory for this probe. Try a shorter text; if that fails too, run the inference "
-                "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
-            )
 
-    def _probe(self, sae: SaeDetail, text: str) -> SparseActivations:
+    def _load(self, sae: SaeDetail) -> tuple[LanguageModel, SAE]:
         model = self._residency.model(sae.model)
-        dictionary = self._residency.sae(sae, model.device)
-        return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, dictionary, text))
+        return model, self._residency.sae(sae, model.device)
+
+    @contextmanager
+    def _memory_freed(self) -> Iterator[None]:
+        """Drop models and SAEs where the body runs out of memory.
+
+        Raises:
+            Unavailable: it did.
+        """
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return
+        # After the handler, because a traceback keeps the tensors of its frames alive.
+        self._residency.free_memory()
+        raise Unavailable(
+            "There is not enough memory for this probe. Try a shorter text; if that fails too, run the inference "
+            "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
+        )
 
     def _tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
         token_ids = model.tokenize(text, prepend_bos=sae.prepend_bos)
@@ -89,6 +122,23 @@ class ProbeEngine:
         if tokens > limit:
             raise TooLarge(f"The text has {tokens:,} tokens; at most {limit:,} can be probed at once. Shorten it.")
         return token_ids
+
+
+@contextmanager
+def _load_errors_logged(sae: SaeDetail) -> Iterator[None]:
+    """Log why model or SAE cannot be loaded: that names files of this machine, which a visitor does not get to see.
+
+    Raises:
+        Unavailable: they cannot be loaded.
+    """
+    try:
+        yield
+    except SAEError as error:
+        log.warning("cannot_load", sae=sae.slug, model=sae.model.name, reason=str(error))
+        raise Unavailable(
+            f"{sae.slug} cannot be probed: its weights or its model {sae.model.name} cannot be loaded. The log of the "
+            "inference process says why."
+        ) from error
 
 
 @torch.inference_mode()

@@ -16,11 +16,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
-from app.errors import UserError
+from app.errors import Loading, Unavailable, UserError
 from app.inference.dependencies import require_secret
 from app.inference.engine import ProbeEngine
+from app.inference.loading import Loads, LoadTimes
 from app.inference.residency import Residency
 from app.inference.routes import ROUTERS
+from app.inference.turns import Turns
 from app.problems import problem
 from app.redaction import redact
 from app.settings import Settings
@@ -29,6 +31,11 @@ log = structlog.get_logger("inference")
 
 _MAX_BODY_BYTES = 8_000_000
 """Above the web's own limit, because JSON may escape one byte as six."""
+
+_WAITING = 16
+"""Requests of each kind that wait for their turn; a probe takes a tenth of a second, a first draw of a store longer."""
+_DRAWS = 2
+"""Draws at once: they read the disk, and leave the processor to the probes."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -56,6 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessions = create_sessionmaker(app.state.engine)
     app.state.residency = Residency(settings)
     app.state.probe_engine = ProbeEngine(app.state.residency, settings.probe_max_tokens)
+    app.state.turns = Turns(1, _WAITING)
+    app.state.draw_turns = Turns(_DRAWS, _WAITING)
+    times = LoadTimes(settings.home / "cache" / "load-seconds.json")
+    app.state.loads = Loads(app.state.probe_engine, app.state.turns, times)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -82,7 +93,11 @@ async def _user_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     if error.__cause__ is not None:
         log.warning("probe_failed", exc_info=error)
-    return problem(error.status, error.title, redact(str(error)))
+    extra = {}
+    if isinstance(error, Loading):
+        extra["loading"] = {"what": error.what, "elapsed": error.elapsed, "expected": error.expected}
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
+    return problem(error.status, error.title, redact(str(error)), headers=headers, **extra)
 
 
 async def _http_exception(_request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 """Show one feature on text that the index does not hold: sampled from any part of its range, or the reader's own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,9 +61,9 @@ async def draw_examples(
     """
     if not sae.has_weights:
         raise NoWeights(sae.slug)
-    if not 0 <= low < high:
+    if not 0 <= low < high < math.inf:
         raise Unprocessable(
-            f"From {low:g} to {high:g} is not a valid range of activations: give two numbers, the lower first."
+            f"From {low:g} to {high:g} is not a valid range of activations: give two finite numbers, the lower first."
         )
     if limit not in range(1, MAX_DRAWN + 1) or seed not in range(MAX_SEED + 1):
         raise Unprocessable(f"Draw 1 to {MAX_DRAWN} examples, with a seed of 0 to {MAX_SEED}.")

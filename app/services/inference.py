@@ -3,14 +3,20 @@
 The types of requests and answers are here, not in `app.inference`, so that the site does not import torch.
 """
 
+import asyncio
+import copy
+import json
+import time
 from http import HTTPStatus
 from typing import NoReturn, TypeVar
 
 import httpx
 import structlog
 from pydantic import BaseModel, Field, ValidationError
+from starlette.types import Receive
 
-from app.errors import NotFound, TooLarge, Unavailable, Unprocessable, UserError
+from app.asgi import until_gone
+from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unprocessable, UserError
 from app.queries.examples import StoredExample
 from app.settings import Settings
 
@@ -20,7 +26,10 @@ SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 120.0
-"""The first probe of an SAE loads its model: seconds from a local disk, a minute from a slow one."""
+"""A long text on a slow machine, after others that came before it."""
+_PATIENCE_SECONDS = 1.5
+"""An answer that takes longer makes the client ask whether the process is up at all."""
+_JSON = {"Content-Type": "application/json"}
 
 _ERRORS: dict[int, type[UserError]] = {
     HTTPStatus.NOT_FOUND: NotFound,
@@ -126,6 +135,21 @@ class InferenceClient:
             trust_env=False,  # a proxy for the internet does not reach a local process
         )
 
+        self._start = _Start()
+        self._receive: Receive | None = None
+
+    def for_client(self, receive: Receive) -> "InferenceClient":
+        """Return this client for one request of the site: its work is dropped when the sender of that request goes."""
+        bound = copy.copy(self)
+        bound._receive = receive
+        return bound
+
+    async def _gone(self) -> None:
+        if self._receive is None:
+            await asyncio.Future()
+        else:
+            await until_gone(self._receive)
+
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
@@ -146,13 +170,18 @@ class InferenceClient:
         """Send a request, and parse the answer.
 
         Raises:
+            Unprocessable: the request has a number that JSON cannot hold.
+            Loading: the process is starting, or it is loading the model.
+            Busy: too many requests are waiting.
             InferenceDown: it does not answer, not in time, or in the format of another version.
+            ClientGone: whoever the request is for has gone.
             UserError: the inference process refused the request.
         """
         if not self._configured:
             raise InferenceDown
+        content = _encoded(request)
         try:
-            response = await self._client.post(path, json=request.model_dump())
+            response = await self._post(path, content)
         except httpx.TransportError as error:
             log.warning("inference_unreachable", error=type(error).__name__)
             raise InferenceDown from None
@@ -164,11 +193,82 @@ class InferenceClient:
             log.error("inference_answer_not_understood")  # noqa: TRY400 - the exception quotes the answer
             raise InferenceDown from None
 
+    async def _post(self, path: str, content: bytes) -> httpx.Response:
+        """Wait for the answer while the process is alive and the client is there; else drop the connection."""
+        answer = asyncio.create_task(self._client.post(path, content=content, headers=_JSON))
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait({answer, gone}, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and not gone.done():
+                await self._check_alive()
+                await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ClientGone
+            self._start.ended()
+            return answer.result()
+        finally:
+            gone.cancel()
+            answer.cancel()
+
+    async def _check_alive(self) -> None:
+        """Tell a process that works from one that is starting, whose socket takes connections before it does.
+
+        Raises:
+            Loading: it is starting.
+        """
+        try:
+            await self._client.get("/healthz", timeout=_PATIENCE_SECONDS)
+        except httpx.TransportError:
+            self._start.seen()
+            raise Loading("The inference process is starting", self._start.elapsed, self._start.expected) from None
+
+
+class _Start:
+    """How long the inference process has been starting, and how long it took the last time; in seconds."""
+
+    expected: float | None = None
+    _began: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def seen(self) -> None:
+        """Note that it is starting."""
+        self._began = self._began or time.monotonic()
+
+    def ended(self) -> None:
+        """Note that it answers."""
+        if self._began is not None:
+            self.expected, self._began = self.elapsed, None
+
+
+def _encoded(request: BaseModel) -> bytes:
+    """Return the request as JSON.
+
+    Raises:
+        Unprocessable: a number in it is infinite or not a number, or a text is not Unicode.
+    """
+    try:
+        return json.dumps(request.model_dump(), allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise Unprocessable(
+            "A number in the request is infinite or not a number, or a text has half a character: give finite numbers "
+            "and whole characters."
+        ) from None
+
 
 def _raise(response: httpx.Response) -> NoReturn:
     """Raise the exception for its problem; for a status that reports a fault, raise `InferenceDown`."""
-    error = _ERRORS.get(response.status_code)
-    if error is None:
+    kind = _ERRORS.get(response.status_code)
+    if kind is None:
         log.warning("inference_failed", status=response.status_code)
         raise InferenceDown
-    raise error(str(response.json()["detail"]))
+    told = response.json()
+    if "loading" in told:
+        raise Loading(**told["loading"])
+    error = kind(str(told["detail"]))
+    if isinstance(error, Unavailable):
+        error.title = str(told["title"])
+        error.retry_after = int(response.headers.get("Retry-After", error.retry_after))
+    raise error

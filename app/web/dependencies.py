@@ -31,7 +31,7 @@ def _settings(request: Request) -> Settings:
 
 def _inference(request: Request) -> InferenceClient:
     client: InferenceClient = request.app.state.inference
-    return client
+    return client.for_client(request.receive)
 
 
 AppSettings = Annotated[Settings, Depends(_settings)]

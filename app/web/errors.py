@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import UserError
+from app.errors import Unavailable, UserError
 from app.problems import problem
 from app.redaction import redact
 from app.web.rendering import render_error
@@ -74,9 +74,9 @@ def unexpected(request: Request, error: Exception) -> Response:
 async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     headers = None
-    if error.status == 503:
+    if isinstance(error, Unavailable):
         log.warning("unavailable", detail=str(error), exc_info=error.__cause__)
-        headers = {"Retry-After": "5"}
+        headers = {"Retry-After": str(error.retry_after)}
     return answer(request, error.status, error.title, redact(str(error)), headers=headers)
 
 

@@ -8,6 +8,7 @@ const timers = new Map(); // request -> its timer
 
 const startWaiting = ({ detail: { elt, target, xhr } }) => {
   const words = elt.closest("[data-busy]")?.dataset.busy ?? "Working";
+  if (!words) return; // it says itself what it waits for
   const since = performance.now();
   const seconds = element("span", { "aria-hidden": "true" }); // screen readers do not announce every second
   const show = () => {

@@ -1,11 +1,11 @@
 """Sample examples of a feature from the activation store of an SAE's index."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
 from app.errors import NotFound, Unavailable
-from app.inference.dependencies import Resident, Sessions
+from app.inference.dependencies import Resident, Sessions, draw_turn
 from app.inference.example_sampler import ActivationRange, sample_examples
 from app.inference.residency import Residency
 from app.queries.examples import StoredExample
@@ -17,7 +17,7 @@ from sae_core.errors import ArtifactError
 router = APIRouter()
 
 
-@router.post("/examples")
+@router.post("/examples", dependencies=[Depends(draw_turn)])
 async def examples(request: ExamplesRequest, sessions: Sessions, residency: Resident) -> ExamplesAnswer:
     """Return the number of activations in a range, and a sample of them."""
     async with transaction(sessions) as session:

@@ -3,15 +3,15 @@
 import time
 
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.db import transaction
-from app.inference.dependencies import Engine, Resident, Sessions
+from app.inference.dependencies import Engine, ModelLoads, ProbeTurns, Resident, Sessions
 from app.inference.engine import SparseActivations
-from app.inference.ranking import ActivationDistributions, FeatureIds, ranked
+from app.inference.ranking import ActivationDistributions, FeatureIds, Values, ranked
 from app.inference.residency import Residency
 from app.queries.features import feature_histograms
 from app.queries.saes import SaeDetail
@@ -27,17 +27,43 @@ router = APIRouter()
 
 
 @router.post("/probe")
-async def probe(request: ProbeRequest, sessions: Sessions, engine: Engine, residency: Resident) -> Response:
+async def probe(
+    request: ProbeRequest,
+    http: Request,
+    sessions: Sessions,
+    engine: Engine,
+    residency: Resident,
+    loads: ModelLoads,
+    turns: ProbeTurns,
+) -> Response:
     """Return the activations on a text, their percentiles, and the active features by rank."""
     started = time.perf_counter()
     async with transaction(sessions) as session:
         sae = await find_sae(session, request.sae)
-    sparse = await run_in_threadpool(engine.probe, sae, request.text)
-    ran = time.perf_counter()
-    features, maxima = sparse.max_per_feature()
-    distributions = await _distributions(sessions, residency, sae, features)
+    await loads.ensure(sae)
+    async with turns.take(http.receive):
+        sparse = await run_in_threadpool(engine.probe, sae, request.text)
+        ran = time.perf_counter()
+        features, maxima = await run_in_threadpool(sparse.max_per_feature)
+        distributions = await _distributions(sessions, residency, sae, features)
+        body = await run_in_threadpool(_answer, sparse, features, maxima, distributions)
+    seconds = time.perf_counter() - started
+    log.info(
+        "probe",
+        sae=sae.slug,
+        tokens=len(sparse.token_ids),
+        ms=round(1000 * seconds, 1),
+        model_ms=round(1000 * (ran - started), 1),
+    )
+    return Response(body, media_type="application/json")
+
+
+def _answer(
+    sparse: SparseActivations, features: FeatureIds, maxima: Values, distributions: ActivationDistributions | None
+) -> str:
+    """Rank the features, and return the answer as JSON: too much work for the event loop."""
     order = ranked(features, maxima, distributions, sum(sparse.counted))
-    answer = ProbeAnswer(
+    return ProbeAnswer(
         token_ids=sparse.token_ids,
         counted=sparse.counted,
         features=sparse.features.tolist(),
@@ -46,16 +72,7 @@ async def probe(request: ProbeRequest, sessions: Sessions, engine: Engine, resid
         percentiles=_rounded_percentiles(distributions, sparse),
         ranked=order.tolist(),
         maxima=distributions.maximum(order).tolist() if distributions else [0.0] * len(order),
-    )
-    seconds = time.perf_counter() - started
-    log.info(
-        "probe",
-        sae=sae.slug,
-        tokens=len(answer.token_ids),
-        ms=round(1000 * seconds, 1),
-        model_ms=round(1000 * (ran - started), 1),
-    )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    ).model_dump_json()
 
 
 def _rounded_percentiles(

@@ -1,11 +1,11 @@
 """Compute the activations of one feature on some texts."""
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
-from app.inference.dependencies import Engine, Sessions
+from app.inference.dependencies import Engine, ModelLoads, ProbeTurns, Sessions
 from app.inference.engine import SparseActivations
 from app.services.inference import TextActivations, TextsAnswer, TextsRequest
 from app.services.saes import find_sae
@@ -14,11 +14,16 @@ router = APIRouter()
 
 
 @router.post("/texts")
-async def texts(request: TextsRequest, sessions: Sessions, engine: Engine) -> TextsAnswer:
+async def texts(
+    request: TextsRequest, http: Request, sessions: Sessions, engine: Engine, loads: ModelLoads, turns: ProbeTurns
+) -> TextsAnswer:
     """Return the tokens of each text, with the feature's activation on each token."""
     async with transaction(sessions) as session:
         sae = await find_sae(session, request.sae)
-    answers = [_of_feature(await run_in_threadpool(engine.probe, sae, text), request.feature) for text in request.texts]
+    await loads.ensure(sae)
+    async with turns.take(http.receive):
+        found = [await run_in_threadpool(engine.probe, sae, text) for text in request.texts]
+    answers = [_of_feature(sparse, request.feature) for sparse in found]
     return TextsAnswer(texts=answers)
 
 

@@ -299,8 +299,10 @@ async def get_examples(
     inference: Inference,
     band: Annotated[int | None, Query(ge=0, le=BANDS, description="Only this band; 0 are the top examples.")] = None,
     limit: Annotated[int | None, Query(ge=1, le=examples.MAX_LIMIT, description="Examples per band.")] = None,
-    min_activation: Annotated[float | None, Query(description="With `max_activation`: draw from this range.")] = None,
-    max_activation: float | None = None,
+    min_activation: Annotated[
+        float | None, Query(allow_inf_nan=False, description="With `max_activation`: draw from this range.")
+    ] = None,
+    max_activation: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     seed: Annotated[int, Query(ge=0, le=MAX_SEED, description="Another seed draws other examples.")] = 0,
 ) -> Examples:
     """Return whole sequences in which the feature is active, with its activation on every token.

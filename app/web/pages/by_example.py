@@ -32,6 +32,7 @@ _MAX_IN_ADDRESS = 4_000
 
 Sent = ImmutableMultiDict[str, Any]
 """Fields of a form or of a query string."""
+_NOTHING: Sent = ImmutableMultiDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +172,9 @@ class _View:
     """Tokens of the longest text."""
 
     def render(
-        self, form: ExampleForm, *, result: Result | None = None, error: UserError | None = None
+        self, form: ExampleForm, *, result: Result | None = None, error: UserError | None = None, sent: Sent = _NOTHING
     ) -> HTMLResponse:
-        """Return the form, with the result or the error below it."""
+        """Return the form, with the result or the error below it; `sent` is what another attempt sends."""
         template = "by_example/_result.html" if wants_fragment(self.request) else "by_example/page.html"
         context = {
             "sae": self.sae,
@@ -184,6 +185,7 @@ class _View:
             "health": glossary.health(self.sae),
             "result": result,
             "error": error,
+            "sent": [(name, value) for name, value in sent.multi_items() if isinstance(value, str)],
         }
         return render(self.request, template, context, status=error.status if error else 200)
 
@@ -212,7 +214,10 @@ async def _search(
         if view.sae.index is not None:
             result = await _find(session, inference, view.sae, query)
     except UserError as error:
-        return view.render(form, error=error)
+        again = [(name, value) for name, value in sent.multi_items() if name not in ("run", "in_address")]
+        if form.in_address:
+            again.append(("in_address", "1"))
+        return view.render(form, error=error, sent=ImmutableMultiDict(again))
     return _with_address(view, view.render(form, result=result), query)
 
 

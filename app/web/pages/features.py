@@ -143,7 +143,15 @@ async def drawn(
 ) -> HTMLResponse:
     """Show examples drawn from a part of a feature's range; for htmx only these."""
     detail = await _detail(session, sae, index)
-    context: dict[str, Any] = {"sae": sae, "detail": detail, "low": low, "high": high, "drawn": None, "error": None}
+    context: dict[str, Any] = {
+        "sae": sae,
+        "detail": detail,
+        "low": low,
+        "high": high,
+        "seed": seed,
+        "drawn": None,
+        "error": None,
+    }
     try:
         found = await draw_examples(session, inference, sae, detail, low=low, high=high, seed=seed)
         lines = [Example.of(view, detail.max) for view in found.examples]

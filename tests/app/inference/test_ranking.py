@@ -1,6 +1,7 @@
 """Percentiles and ranks."""
 
 import random
+import tracemalloc
 from bisect import bisect_left
 
 import numpy as np
@@ -86,3 +87,24 @@ def test_equal_scores_are_ordered_by_activation_then_by_number() -> None:
 
 def test_without_an_index_features_rank_by_activation() -> None:
     assert ranked(np.array([1, 2]), np.array([1.0, 3.0]), None, 10).tolist() == [2, 1]
+
+
+def test_a_long_text_on_a_dense_sae_is_ranked_in_bounded_memory() -> None:
+    features, positions = 1000, 300
+    generator = np.random.default_rng(0)
+    known = ActivationDistributions(features, 10_000)
+    shapes = generator.integers(0, 9, (features, 50))
+    known.add(range(features), {number: Histogram(even(0).edges, tuple(shapes[number])) for number in range(features)})
+    feature = np.repeat(np.arange(features), positions)
+    activation = generator.uniform(0, 12, len(feature))
+
+    tracemalloc.start()
+    found = known.percentiles(feature, activation)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    whole = 8 * 51 * len(feature)  # the edges of all entries at once: 122 MB
+    assert peak < found.nbytes + 16_000_000 < whole / 4
+    some = generator.integers(0, len(feature), 200)
+    for entry in some:  # one at a time there are no blocks
+        assert found[entry] == percentile(known, int(feature[entry]), float(activation[entry]))

@@ -199,14 +199,16 @@ async def test_an_unknown_sae_is_named(client: httpx.AsyncClient) -> None:
     assert "“other”" in found["detail"]
 
 
-async def test_a_missing_model_is_explained_in_one_line(
-    settings: Settings, sae: SaeDetail, url: str, engine: AsyncEngine
+async def test_a_missing_model_is_explained_without_a_path_of_the_server(
+    settings: Settings, sae: SaeDetail, url: str, engine: AsyncEngine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await execute(engine, "UPDATE language_model SET source = '/nowhere/at/all'")
     async with site(settings, inference=settings) as client:
         found = problem(await client.post(url, json={"text": TEXT}), 503)
     await execute(engine, f"UPDATE language_model SET source = '{sae.model.source}'")
-    assert "There is no model at /nowhere/at/all" in found["detail"]
+    assert "its model tiny cannot be loaded. The log" in found["detail"]
+    assert "/nowhere" not in found["detail"]
+    assert "There is no model at /nowhere/at/all" in capfd.readouterr().err
 
 
 async def test_other_pages_work_without_inference(

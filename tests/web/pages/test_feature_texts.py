@@ -64,7 +64,9 @@ async def test_examples_are_drawn_from_the_requested_range(
     assert "text " in parse(opened.text).one("h1").text
 
 
-@pytest.mark.parametrize("query", ["from=3&to=1", "from=-1&to=1", "from=nan&to=1", "from=1&to=inf&seed=-1"])
+@pytest.mark.parametrize(
+    "query", ["from=3&to=1", "from=-1&to=1", "from=nan&to=1", "from=1&to=inf", "from=1&to=1e400", "from=1&to=2&seed=-1"]
+)
 async def test_an_invalid_range_is_explained(client: httpx.AsyncClient, here: str, query: str) -> None:
     response = await client.get(f"{here}/drawn?{query}")
     assert response.status_code == 422
@@ -140,4 +142,6 @@ async def test_the_api_draws_examples(client: httpx.AsyncClient, here: str) -> N
     assert again != drawn
     assert "lower first" in problem(await client.get(f"{address}?min_activation=2&max_activation=1"), 422)["detail"]
     assert "both" in problem(await client.get(f"{address}?min_activation=2"), 422)["detail"]
+    for infinite in ("min_activation=0&max_activation=inf", "min_activation=0&max_activation=1e400"):
+        assert "max_activation" in problem(await client.get(f"{address}?{infinite}"), 422)["detail"]
     assert "band" in problem(await client.get(f"{address}?min_activation=0&max_activation=1&band=1"), 422)["detail"]

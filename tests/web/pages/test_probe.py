@@ -6,10 +6,12 @@ import httpx
 import pytest
 import torch
 
+from app.services.inference import InferenceClient
 from tests.app.inference.dictionaries import Dictionary, activations
 from tests.tiny import BOS
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
+from tests.web.site import app_of
 
 pytestmark = pytest.mark.read_only
 
@@ -106,3 +108,35 @@ async def test_a_link_fills_the_form_and_sends_nothing(client: httpx.AsyncClient
     assert written(page) == TEXT
     assert not page.all("div", cls="error")
     assert page.one("form", id="probe-form")["method"] == "post"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("probe", {"text": TEXT}),
+        ("features/by-example", {"text": TEXT, "max_density": "", "in_address": "1"}),
+        ("features/3/try", {"text": TEXT}),
+    ],
+)
+async def test_a_page_that_waits_for_the_model_says_so_and_asks_again(
+    probing: httpx.AsyncClient, dictionary: Dictionary, path: str, fields: dict[str, str]
+) -> None:
+    app = app_of(probing)
+    client = app.state.inference
+    loading = {"what": "The model tiny is being loaded", "elapsed": 4.2, "expected": 9.0}
+    body = {"title": "Loading the model", "detail": "Wait.", "loading": loading}
+    reply = httpx.MockTransport(lambda _request: httpx.Response(503, json=body, headers={"Retry-After": "5"}))
+    app.state.inference = InferenceClient(app.state.settings, transport=reply)
+    url = f"/saes/{dictionary.row.slug}/{path}"
+    try:
+        response = await probing.post(url, data=fields, headers=HTMX, follow_redirects=True)
+        whole = await probing.post(url, data=fields, follow_redirects=True)
+    finally:
+        app.state.inference = client
+    assert response.status_code == whole.status_code == 503
+    for page in (parse(response.text), parse(whole.text)):
+        waiting = page.one("form", cls="notice")
+        assert "The model tiny is being loaded: 4 s so far, 9 s the last time." in waiting.text
+        assert (waiting["action"], waiting["hx-post"], waiting["hx-trigger"]) == (url, url, "load delay:1s")
+        assert {area["name"]: area.text.removeprefix("\n") for area in waiting.all("textarea")} == fields
+        assert waiting.one("noscript").one("button").text == "Try again"
