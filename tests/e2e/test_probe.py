@@ -1,6 +1,9 @@
 """The probe in a real browser, over a real tiny model, SAE and inference service; then with that service gone."""
 
+import re
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -9,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.main import create_app
 from app.settings import Settings
+from sae_core.models import LanguageModel, load_model
 from tests.app.inference.dictionaries import Dictionary, publish
 from tests.e2e.conftest import Problems, serving_inference
 
@@ -78,4 +82,36 @@ async def test_probe_pin_features_inspect_a_token_and_lose_inference(
     await page.get_by_role("button", name="Probe", exact=True).click()
     await expect(page.locator("#result [role=alert]")).to_contain_text("the rest of the site works")
     await expect(page.locator("#text")).to_have_value(PROMPT)
+    problems.forgive("503")
+
+
+async def test_a_model_that_is_being_loaded_is_named_until_the_result_follows(
+    page: Page,
+    problems: Problems,
+    engine: AsyncEngine,
+    settings: Settings,
+    serve: Callable[[FastAPI], str],
+    dictionary: Dictionary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_load = threading.Event()
+
+    def load_slowly(source: str, **options: Any) -> LanguageModel:
+        assert may_load.wait(60)
+        return load_model(source, **options)
+
+    monkeypatch.setattr("app.inference.residency.load_model", load_slowly)
+    monkeypatch.setattr("app.inference.loading.PATIENCE", 0.1)
+    sae = await publish(engine, dictionary)
+    with serving_inference(settings, dictionary) as answering:
+        site = serve(create_app(answering))
+        await page.goto(f"{site}/saes/{sae.slug}/probe")
+        await page.fill("#text", PROMPT)
+        await page.locator("#text").press("Control+Enter")
+        waiting = page.locator("#result form.notice")
+        await expect(waiting).to_contain_text("Loading the model")
+        await expect(waiting).to_contain_text(re.compile("The model tiny is being loaded: [1-9]"))  # it has asked again
+        assert await page.input_value("#text") == PROMPT
+        may_load.set()
+        await expect(page.locator("[data-tokens]")).to_be_visible()
     problems.forgive("503")
