@@ -28,6 +28,8 @@ class SparseActivations:
     """Nonzero activations on one text: columns of equal length, sorted by feature and then by position."""
 
     token_ids: list[int]
+    ends: list[int]
+    """Characters of the text up to the end of each token."""
     counted: list[bool]
     """False for BOS and special tokens, whose activations are left out."""
     features: Int64[np.ndarray, " active"]
@@ -84,7 +86,9 @@ class ProbeEngine:
             with _load_errors_logged(sae):
                 model, dictionary = self._load(sae)
             try:
-                return _run(model, dictionary, HookPoint.parse(sae.hook), self._tokenize(model, dictionary, text))
+                token_ids = self._tokenize(model, dictionary, text)
+                ends = model.character_ends(text, token_ids)
+                return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
             except SAEError as error:
                 raise Unavailable(f"{sae.slug} cannot be probed: {error}") from error
 
@@ -142,7 +146,7 @@ def _load_errors_logged(sae: SaeDetail) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) -> SparseActivations:
+def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], ends: list[int]) -> SparseActivations:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
     x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
     uncounted = model.special_token_ids | {model.bos_token_id}
@@ -156,9 +160,8 @@ def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int]) 
     feature, position, activation = (np.concatenate(parts) for parts in (features, positions, activations))
     order = np.lexsort((position, feature))
     order = order[counted[position[order]]]
-    return SparseActivations(
-        token_ids, counted.tolist(), feature[order], position[order], _round_to_float32_digits(activation[order])
-    )
+    values_in_order = _round_to_float32_digits(activation[order])
+    return SparseActivations(token_ids, ends, counted.tolist(), feature[order], position[order], values_in_order)
 
 
 def _round_to_float32_digits(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:

@@ -83,7 +83,7 @@ async def by_example(
     within = await filter_by_density(session, sae, [feature.index for feature in found], min_density, max_density)
     kept = [feature for feature in found if feature.index in within]
     return ByExample(
-        tokens=await probe_tokens(session, sae, answer),
+        tokens=await probe_tokens(session, sae, answer, text),
         chosen=positions,
         features=tuple(kept[:limit]),
         active=len(found),

@@ -13,6 +13,7 @@ from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
 from app.services.inference import ExamplesRequest, InferenceClient, TextsRequest
 from app.services.probe import check_text
+from app.services.tokens import parts, without_added_space
 
 MAX_TEXTS = 10
 MAX_DRAWN = 50
@@ -126,9 +127,10 @@ async def try_texts(
     known = await get_tokens(session, sae.model.id, {token for tried in answer.texts for token in tried.token_ids})
     found = []
     for text, tried in zip(texts, answer.texts, strict=True):
-        columns = zip(tried.token_ids, tried.counted, tried.activations, strict=True)
+        columns = zip(tried.token_ids, parts(text, tried.ends), tried.counted, tried.activations, strict=True)
         tokens = tuple(
-            ExampleToken(token, known[token].bytes, not counted, activation) for token, counted, activation in columns
+            ExampleToken(token, without_added_space(known[token].bytes, part), not counted, activation)
+            for token, part, counted, activation in columns
         )
         peak = max(tried.activations, default=0.0)
         found.append(TriedText(text, tokens, peak, tried.activations.index(peak) if peak else 0))

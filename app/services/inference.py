@@ -64,6 +64,7 @@ class ProbeAnswer(BaseModel):
     """
 
     token_ids: list[int]
+    ends: list[int] = Field(description="Characters of the prompt up to the end of each token.")
     counted: list[bool] = Field(description="False for BOS and special tokens, whose activations are left out.")
     features: list[int] = Field(description="Feature of each nonzero activation.")
     positions: list[int] = Field(description="Position of its token.")
@@ -105,6 +106,7 @@ class TextActivations(BaseModel):
     """One text's tokens and the feature's activation on each."""
 
     token_ids: list[int]
+    ends: list[int] = Field(description="Characters of the text up to the end of each token.")
     counted: list[bool]
     activations: list[float]
 

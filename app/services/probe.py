@@ -14,7 +14,7 @@ from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
-from app.services.tokens import api_texts
+from app.services.tokens import api_texts, parts, without_added_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ async def probe(
         raise NoWeights(sae.slug)
     await session.commit()  # the first probe waits for the model to load: no connection is held for that long
     answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
-    tokens = await probe_tokens(session, sae, answer)
+    tokens = await probe_tokens(session, sae, answer, text)
     summaries = await label_summaries(session, sae.id, answer.ranked) if sae.labelled else {}
     labels = {number: summary.explanation for number, summary in summaries.items()}
     return ProbeResult(
@@ -156,12 +156,16 @@ def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
     return answer.percentiles if answer.percentiles is not None else [None] * len(answer.features)
 
 
-async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer) -> tuple[ProbeToken, ...]:
-    """Return the tokens of a prompt for display."""
+async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer, text: str) -> tuple[ProbeToken, ...]:
+    """Return the tokens of a prompt for display; their texts are its parts."""
     known = await get_tokens(session, sae.model.id, set(answer.token_ids))
     found = [known[token_id] for token_id in answer.token_ids]
-    texts = api_texts([token.bytes for token in found])
     return tuple(
-        ProbeToken(id=token.id, bytes=token.bytes, text=text, special=not counted)
-        for token, text, counted in zip(found, texts, answer.counted, strict=True)
+        ProbeToken(
+            id=token.id,
+            bytes=without_added_space(token.bytes, part),
+            text=part if counted or part else api_texts([token.bytes])[0],
+            special=not counted,
+        )
+        for token, part, counted in zip(found, parts(text, answer.ends), answer.counted, strict=True)
     )

@@ -7,7 +7,7 @@ import codecs
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal
 
 Kind = Literal["text", "newline", "tab", "hex"]
@@ -62,6 +62,19 @@ def spelled(token: bytes) -> str | None:
 def plain(token: bytes) -> str:
     """Return one token as plain text, for a `title` or a figure: as `display`, with hex as ⟨E2⟩."""
     return "".join(f"⟨{piece.text}⟩" if piece.kind == "hex" else piece.text for piece in display(token))
+
+
+def parts(text: str, ends: Sequence[int]) -> list[str]:
+    """Cut a text where its tokens end."""
+    return [text[start:end] for start, end in pairwise((0, *ends))]
+
+
+def without_added_space(token: bytes, part: str) -> bytes:
+    """Return a token's bytes without a space in front that only the tokenizer put there: `part` of the text has none.
+
+    Sentencepiece begins a text with a space. A token that is nothing else stays, so that there is something to show.
+    """
+    return token[1:] if part and token == b" " + part.encode() else token
 
 
 def api_texts(tokens: Sequence[bytes]) -> list[str]:

@@ -113,6 +113,18 @@ class LanguageModel:
                 "rows. Give the model its own tokenizer, or a text without it."
             )
 
+    def character_ends(self, text: str, token_ids: Sequence[int]) -> list[int]:
+        """Return how many characters of `text` end with each of the tokens that `tokenize` made of it, ascending.
+
+        Characters that the tokenizer adds (BOS, sentencepiece's first space) count as none, those that it changes as
+        they are in `text`. A character that is split over tokens belongs to the last of them.
+        """
+        offsets = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
+        ends = [len(text)]
+        for start, _ in reversed(offsets[1:]):
+            ends.append(min(start, ends[-1]))
+        return [*[0] * (len(token_ids) - len(offsets)), *reversed(ends[: len(offsets)])]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of `token_ids`, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         vocabulary = self.token_bytes()

@@ -1,9 +1,12 @@
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from sae_core.errors import ModelError
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.models.vocabulary import known_token_ids, token_bytes
+from tests import tiny
 from tests.tiny import _DIMENSIONS, BOS, EOS, FAMILIES, _random_model, documents, tiny_gguf, tiny_model, tiny_tokenizer
 
 LoadFamily = Callable[[str], LanguageModel]
@@ -257,6 +261,35 @@ def test_sentencepiece_tokens_join_to_the_text(decoder: decoders.Decoder) -> Non
         token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert b"".join(vocabulary[token_id] for token_id in token_ids).decode() == text
     assert vocabulary[1] == b"<s>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello", ["", "H", "el", "lo"]),
+        (" Hello", ["", "", " H", "el", "lo"]),
+        ("x é", ["", "", "x", " ", "", "é"]),
+        ("x</s>", ["", "", "x", "</s>"]),
+    ],
+)
+def test_characters_end_with_the_tokens_of_the_text_as_it_was_written(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    tiny_model(tmp_path)
+    tiny.sentencepiece_tokenizer().save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    ends = model.character_ends(text, model.tokenize(text))
+    assert [text[start:end] for start, end in pairwise([0, *ends])] == expected
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text())
+def test_the_characters_of_any_text_end_with_its_tokens(model: LanguageModel, text: str) -> None:
+    token_ids = model.tokenize(text)
+    ends = model.character_ends(text, token_ids)
+    assert len(ends) == len(token_ids)
+    assert ends == sorted(ends)
+    assert ends[-1] == len(text)
 
 
 def test_a_vocabulary_of_another_kind_is_refused() -> None:

@@ -65,6 +65,7 @@ def _answer(
     order = ranked(features, maxima, distributions, sum(sparse.counted))
     return ProbeAnswer(
         token_ids=sparse.token_ids,
+        ends=sparse.ends,
         counted=sparse.counted,
         features=sparse.features.tolist(),
         positions=sparse.positions.tolist(),

@@ -31,4 +31,6 @@ def _of_feature(sparse: SparseActivations, feature: int) -> TextActivations:
     own = sparse.features == feature
     activations = np.zeros(len(sparse.token_ids))
     activations[sparse.positions[own]] = sparse.activations[own]
-    return TextActivations(token_ids=sparse.token_ids, counted=sparse.counted, activations=activations.tolist())
+    return TextActivations(
+        token_ids=sparse.token_ids, ends=sparse.ends, counted=sparse.counted, activations=activations.tolist()
+    )

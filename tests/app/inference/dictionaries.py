@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from app.artifacts import Artifacts, store_key
 from app.db import create_sessionmaker, transaction
@@ -50,8 +51,11 @@ def random_sae(d_in: int, *, d_sae: int = 64, k: int = 8, seed: int = 0) -> TopK
     return sae
 
 
-def make_dictionary(home: Path) -> Dictionary:
+def make_dictionary(home: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Dictionary:
+    """Make them in `home`; `tokenizer` replaces the model's own."""
     source = tiny_model(home / "model")
+    if tokenizer is not None:
+        tokenizer.save_pretrained(source)
     model = load_model(source, device="cpu", name="tiny")
     sae = random_sae(model.d_model)
     settings = Settings(home=home, device="cpu", probe_max_tokens=100)
@@ -91,7 +95,7 @@ def make_dictionary(home: Path) -> Dictionary:
     return Dictionary(model, sae, row, settings)
 
 
-CORPUS = [document["text"][:400] for document in documents()]
+CORPUS = [document["text"][:230] for document in documents()]
 
 
 def activations(dictionary: Dictionary, text: str) -> Tensor:

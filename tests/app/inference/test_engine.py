@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from app.settings import Settings
 from sae_core.checkpoints import save_sae
 from sae_core.kernels import Selection
 from sae_core.saes import SAE, TopK
-from tests.app.inference.dictionaries import HOOK, Dictionary, random_sae
-from tests.tiny import EOS, tiny_model
+from tests.app.inference.dictionaries import HOOK, Dictionary, activations, make_dictionary, random_sae
+from tests.tiny import EOS, sentencepiece_tokenizer, tiny_model
 
 TEXT = "It was the best of times, it was the worst of times — and then:\n\tnothing."
 
@@ -37,6 +38,23 @@ def test_activations_equal_those_of_model_and_sae(dictionary: Dictionary) -> Non
     assert answer.token_ids == token_ids
     torch.testing.assert_close(dense(answer, dictionary.row.d_sae), expected, rtol=1e-6, atol=1e-6)
     assert answer.max_per_feature()[0].tolist() == expected.sum(dim=0).nonzero().flatten().tolist()
+
+
+def test_two_models_in_one_process_read_a_text_each_with_its_own_tokenizer(
+    dictionary: Dictionary, tmp_path: Path
+) -> None:
+    other = make_dictionary(tmp_path, sentencepiece_tokenizer())
+    assert other.model.weights_sha256 == dictionary.model.weights_sha256
+    engine = probe_engine(dictionary.settings)
+    shutil.copytree(tmp_path / "artifacts" / "saes" / other.row.slug, dictionary.settings.artifacts / "saes" / "other")
+    for row, made in (
+        (dictionary.row, dictionary),
+        (replace(other.row, artifact="saes/other"), other),
+        (dictionary.row, dictionary),
+    ):
+        answer = engine.probe(row, "Hello")
+        assert answer.token_ids == made.model.tokenize("Hello")
+        torch.testing.assert_close(dense(answer, row.d_sae), activations(made, "Hello"), rtol=1e-6, atol=1e-6)
 
 
 def test_long_texts_are_encoded_in_blocks(dictionary: Dictionary) -> None:

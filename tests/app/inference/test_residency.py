@@ -1,10 +1,14 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from app.artifacts import store_key
 from app.errors import Unavailable
 from app.inference.residency import LRUCache, Residency
 from sae_core.checkpoints import save_sae
@@ -80,3 +84,44 @@ def test_saes_with_equal_weights_and_different_configs_are_kept_apart(dictionary
     assert isinstance(first, TopK)
     assert isinstance(second, TopK)
     assert (first.config.k, second.config.k) == (8, 4)
+
+
+def test_one_store_is_opened_while_another_is_being_hashed(
+    dictionary: Dictionary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = Residency(dictionary.settings.model_copy(update={"home": tmp_path}))
+    index = SimpleNamespace(sequence_set=SimpleNamespace(sha256="1" * 64))
+    slow, fast = (replace(dictionary.row, slug=slug) for slug in ("slow", "fast"))
+    for row in (slow, fast):
+        (tmp_path / "artifacts" / "indexes" / store_key(row, "1" * 64)).mkdir(parents=True)
+    hashing, go_on = threading.Event(), threading.Event()
+    opened = []
+
+    def open_store(folder: Path) -> str:
+        opened.append(folder.name)
+        if folder.name == store_key(slow, "1" * 64):
+            hashing.set()
+            assert go_on.wait(30)
+        return folder.name
+
+    monkeypatch.setattr("app.inference.residency.ActivationStore.open", open_store)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(residency.store, slow, index) for _ in range(2)]
+        assert hashing.wait(30)
+        assert residency.store(fast, index) == store_key(fast, "1" * 64)
+        go_on.set()
+        assert {found.result() for found in waiting} == {store_key(slow, "1" * 64)}
+    assert len(opened) == 2  # two that ask for one store hash it once
+
+
+def test_an_sae_that_was_made_again_is_loaded_again(dictionary: Dictionary, tmp_path: Path) -> None:
+    residency = Residency(dictionary.settings)
+    row = replace(dictionary.row, artifact="saes/again")
+    folder = dictionary.settings.artifacts / row.artifact
+    metadata = {"model_name": "tiny", "hook_name": "blocks.2.hook_resid_post"}
+    kept = []
+    for k in (8, 4):
+        save_sae(random_sae(dictionary.row.d_in, k=k), folder, metadata)
+        kept.append(residency.sae(row, torch.device("cpu")).k)
+        folder.rename(tmp_path / f"former-{k}")
+    assert kept == [8, 4]

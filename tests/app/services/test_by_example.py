@@ -15,6 +15,7 @@ def answer(entries: Entries, tokens: int) -> ProbeAnswer:
     ordered = sorted(entries)
     return ProbeAnswer(
         token_ids=[0] * tokens,
+        ends=list(range(1, tokens + 1)),
         counted=[True] * tokens,
         features=[feature for feature, _ in ordered],
         positions=[position for _, position in ordered],

@@ -16,6 +16,7 @@ Reply = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 ANSWER = {
     "token_ids": [1],
+    "ends": [0],
     "counted": [False],
     "features": [],
     "positions": [],

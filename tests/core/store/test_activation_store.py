@@ -15,6 +15,7 @@ import torch
 from sae_core.activations import ActivationCache
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError, CorpusError
+from sae_core.files import sha256_file
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.store import activation_store
 from sae_core.store.activation_store import ActivationStore, build_store
@@ -119,6 +120,13 @@ def test_equal_weights_with_another_config_are_another_sae(changed: dict[str, An
     other = copy.copy(SAE)
     other.config = replace(SAE.config, **changed)
     assert activation_store.weights_sha256(other) != activation_store.weights_sha256(SAE)
+
+
+def test_a_build_hashes_each_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    monkeypatch.setattr(activation_store, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    built = build_store(SAE, Cut(F, CUTS), SEQUENCES, tmp_path)
+    assert len(hashed) == len(set(hashed)) == built.n_shards
 
 
 def test_a_store_that_is_being_replaced_is_not_open_to_readers(tmp_path: Path) -> None:

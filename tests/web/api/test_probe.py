@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_sessionmaker, transaction
+from app.db import create_engine, create_sessionmaker, transaction
 from app.queries.saes import SaeDetail
 from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
 from tests.factories import add_label
-from tests.tiny import BOS, EOS
+from tests.tiny import BOS, EOS, sentencepiece_tokenizer
 from tests.web.api.problems import problem
+from tests.web.html import parse
 from tests.web.site import SECRET, app_of, production_logging, site
 
 # One database, index and model for all tests of this module: they take long to make, and probes change nothing.
@@ -192,6 +194,27 @@ async def test_any_characters_are_text(client: httpx.AsyncClient, url: str, text
     response = await client.post(url, json={"text": text})
     assert response.headers["content-type"] == "application/json"
     assert "".join(token["text"] for token in response.json()["tokens"][1:]) == text
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("text", ["Hello", " Hello", "x", "café 🧠</s>, <s>x"])
+async def test_tokens_join_to_the_prompt_where_the_tokenizer_adds_a_space(
+    tmp_path: Path, database_url: str, text: str
+) -> None:
+    made = make_dictionary(tmp_path, sentencepiece_tokenizer())
+    away = made.settings.model_copy(update={"database_url": database_url, "inference_secret": SecretStr(SECRET)})
+    database = create_engine(database_url)
+    found = await publish(database, made)
+    await database.dispose()
+    async with site(away, inference=away) as client:
+        tokens = (await client.post(f"/api/v1/saes/{found.slug}/probe", json={"text": text})).json()["tokens"]
+        page = parse((await client.post(f"/saes/{found.slug}/probe", data={"text": text})).text)
+        by_example = await client.post(f"/api/v1/saes/{found.slug}/features/by-example", json={"text": text})
+    assert tokens[0]["text"] == "<s>"
+    assert "".join(token["text"] for token in tokens[1:]) == text
+    assert [token["text"] for token in by_example.json()["tokens"]] == [token["text"] for token in tokens]
+    if text == "Hello":
+        assert page.one("p", cls="strip").text.removeprefix("<s>") == "Hello"
 
 
 async def test_an_unknown_sae_is_named(client: httpx.AsyncClient) -> None:
