@@ -50,7 +50,14 @@ def test_trained_weights_depend_on_the_order_of_the_batches(
 ) -> None:
     rows: Any = None  # of the database, which no key depends on
     inputs = TokenisedInputs(model, rows, HOOKS, corpus, rows, sequences, tmp_path)
-    base = {"corpus": str(CORPUS_FILE), "architecture": ["topk"], "width": [64], "k": [4]}
+    base: dict[str, Any] = {
+        "model": "tiny",
+        "hook": "resid_post.1",
+        "corpus": str(CORPUS_FILE),
+        "architecture": ["topk"],
+        "width": [64],
+        "k": [4],
+    }
     ways: list[dict[str, Any]] = [{}, {"stream": True, "buffer_mb": 1}, {"stream": True, "buffer_mb": 10}]
     plans = [training_plans(TrainParams(**base, **way), inputs)[0] for way in ways]
     assert len({plan.key(inputs) for plan in plans}) == 3
