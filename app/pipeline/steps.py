@@ -35,9 +35,6 @@ from sae_core.statistics.types import FeatureStatistics
 from sae_core.store.activation_store import build_store
 from sae_core.training.curves import CURVES
 
-_WRITES_RESIDUAL = ("resid_", "attn_out", "mlp_out")
-"""Hook points whose activations are vectors of the residual stream, which the unembedding reads."""
-
 
 async def claim_names(run: RunContext, ctx: JobContext, plans: Sequence[TrainingPlan], inputs: TokenisedInputs) -> None:
     """Keep the names of the SAEs for this run, before the model runs.
@@ -208,7 +205,7 @@ async def index_sae(
 def _output_directions(inputs: PreparedInputs) -> OutputDirections | str:
     """Return the model's output directions, or why the SAE has no output tokens."""
     written = inputs.hooks.output or inputs.hooks.input
-    if not written.name.startswith(_WRITES_RESIDUAL):
+    if not inputs.model.writes_residual(written):
         return f"{written} is not a vector of the residual stream, which the logits are read from"
     try:
         return inputs.model.output_directions()

@@ -245,6 +245,16 @@ class LanguageModel:
 
     # Readout
 
+    def writes_residual(self, hook: HookPoint) -> bool:
+        """Return True if activations at `hook` are in the residual stream, or are added to it as they are.
+
+        Gemma's layers norm what attention and MLP give before they add it: there only the point after that norm is.
+        """
+        if hook.name in ("attn_out", "mlp_out"):
+            arch = self._eager.arch
+            return (arch.post_attn_norm if hook.name == "attn_out" else arch.post_mlp_norm)(hook.layer) is None
+        return hook.name.startswith("resid_") or hook.name in ("attn_out_post", "mlp_out_post")
+
     def output_directions(self) -> OutputDirections:
         """Return what a direction in the residual stream adds to the logit of each token that the tokenizer has.
 

@@ -148,3 +148,18 @@ def test_nothing_stays_hooked_to_the_model(any_model: LanguageModel) -> None:
     any_model.readout()
     modules = any_model.hf_model.modules()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("family", "points"),
+    [
+        ("llama", {"resid_pre", "resid_mid", "resid_post", "attn_out", "attn_out_post", "mlp_out", "mlp_out_post"}),
+        ("gemma2", {"resid_pre", "resid_mid", "resid_post", "attn_out_post", "mlp_out_post"}),
+    ],
+)
+def test_points_that_write_to_the_residual_stream(
+    family: str, points: set[str], load_family: Callable[[str], LanguageModel]
+) -> None:
+    names = {*points, "attn_in", "z", "attn_out", "mlp_in", "mlp_act", "mlp_out"}
+    model = load_family(family)
+    assert {name for name in names if model.writes_residual(HookPoint(name, 1))} == points

@@ -12,12 +12,12 @@ LATE = 2 / 3
 what a feature does to the output goes through later layers (nostalgebraist 2020, Belrose et al. 2023)."""
 
 _STANDARDISED = (
-    "What its decoder direction adds to the logit of the next token, per unit of activation, beyond what this SAE's "
-    "features add to the same token on average. In order of that difference in standard deviations over the features."
+    "What its decoder direction adds to the logit of the next token, per unit of activation, beyond the mean of this "
+    "SAE's features; in order of standard deviations over the features."
 )
 _RAW = "What its decoder direction adds to the logit of the next token, per unit of activation; the largest first."
 _IMPORTED = "What its decoder direction adds to the logit of the next token, as the export gives it."
-_DIRECT = "A direct effect only: what later layers make of it is not in it."
+_DIRECT = "A direct effect only, without what later layers make of it."
 
 
 def output_meaning(sae: SaeDetail) -> str:
@@ -36,8 +36,8 @@ def output_depth(sae: SaeDetail) -> str:
         return ""
     following = sae.model.n_layers - int(layer) - (0 if name == "resid_pre" else 1)
     return (
-        f"The model has {plural(sae.model.n_layers, 'layer')}, {following} of them after this point. So early, these "
-        "tokens say little about most features: trust the examples first."
+        f"With {following} of the model's {plural(sae.model.n_layers, 'layer')} after this point, these tokens say "
+        "little about most features: trust the examples first."
     )
 
 

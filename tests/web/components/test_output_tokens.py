@@ -19,7 +19,7 @@ def with_provenance(sae: SaeDetail, provenance: Mapping[str, Any]) -> SaeDetail:
 @pytest.mark.parametrize(
     ("provenance", "says"),
     [
-        ({"output_tokens": {"score": "…", "tokens": 512}}, "in standard deviations over the features"),
+        ({"output_tokens": {"score": "…", "tokens": 512}}, "in order of standard deviations over the features"),
         ({"output_tokens": True}, "the largest first"),
         ({"counted_by": "somebody else"}, "as the export gives it"),
     ],
@@ -35,9 +35,9 @@ def test_the_numbers_are_named_by_how_they_were_computed(
 @pytest.mark.parametrize(
     ("hook", "hook_out", "following"),
     [
-        ("resid_post.9", None, "The model has 30 layers, 20 of them after this point"),
-        ("resid_pre.9", None, "The model has 30 layers, 21 of them after this point"),
-        ("mlp_in.2", "mlp_out.19", "The model has 30 layers, 10 of them after this point"),
+        ("resid_post.9", None, "With 20 of the model's 30 layers after this point"),
+        ("resid_pre.9", None, "With 21 of the model's 30 layers after this point"),
+        ("mlp_in.2", "mlp_out.19", "With 10 of the model's 30 layers after this point"),
         ("mlp_in.2", "mlp_out.20", ""),
         ("resid_post.29", None, ""),
         ("somewhere", None, ""),
