@@ -77,7 +77,7 @@ class ProbeOut(BaseModel):
 
 @router.post("", summary="Probe a text", response_model=ProbeOut, responses=documented(404, 409, 413))
 async def probe(sae: Sae, request: ProbeIn, session: Session, inference: Inference) -> Response:
-    """Run a text through the model and the SAE. The joined texts of `tokens`, without special ones, are the text."""
+    """Run a text through the model and the SAE. The texts of `tokens`, after a BOS put in front, join to the text."""
     result = await service.probe(session, inference, sae, request.text, top_k=request.top_k)
     # Thousands of entries: FastAPI would validate and serialise them again.
     answer = ProbeOut.model_validate(result, from_attributes=True)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from app.artifacts import Artifacts, store_key
 from app.db import create_sessionmaker, transaction
+from app.inference import loading
 from app.pipeline.db_rows import unpadded
 from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
 from app.queries.models import ModelInfo, ModelRow, register_model
@@ -26,6 +27,9 @@ from sae_core.saes.topk import TopKConfig
 from sae_core.statistics.spec import STATISTICS
 from sae_core.store.activation_store import build_store
 from tests.tiny import documents, tiny_model
+
+loading.PATIENCE = 60.0
+"""Tests that probe wait for their model, which takes seconds on a busy machine; test_loading sets its own."""
 
 HOOK = HookPoint("resid_post", 2)
 SLUG = "tiny-l2-topk-64"

@@ -1,6 +1,7 @@
 """The inference service without the site: its secret, and its answers to bad requests."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -9,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import UserError
 from app.inference.server import create_app
+from app.inference.turns import Turns
 from app.services.inference import SECRET_HEADER
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, publish
+from tests.web.site import app_of
 
 SECRET = "a secret of tests"
 
@@ -55,6 +58,24 @@ async def test_probes_answer_and_bad_requests_are_refused(
         for body in ({"sae": "other", "text": "x"}, {"sae": sae.slug}, {"sae": sae.slug, "text": "x" * 9_000_000})
     ]
     assert statuses == [404, 422, 413]
+
+
+@pytest.mark.parametrize(
+    ("turns", "path", "body"),
+    [
+        ("turns", "/probe", {"text": "x"}),
+        ("turns", "/texts", {"feature": 0, "texts": ["x"]}),
+        ("draw_turns", "/examples", {"feature": 0, "low": 0, "high": 1, "limit": 1}),
+    ],
+)
+async def test_a_request_that_finds_too_many_before_it_is_told_when_to_come_back(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine, turns: str, path: str, body: dict[str, Any]
+) -> None:
+    sae = await publish(engine, dictionary)
+    setattr(app_of(service).state, turns, Turns(1, 0))
+    response = await service.post(path, json={"sae": sae.slug, **body}, headers={SECRET_HEADER: SECRET})
+    assert (response.status_code, response.json()["title"]) == (503, "Busy right now")
+    assert int(response.headers["Retry-After"]) >= 1
 
 
 async def test_an_unreachable_database_is_a_503(settings: Settings, unused_tcp_port: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from app.errors import Busy, ClientGone, Loading, Unavailable, Unprocessable
 from app.services.inference import ExamplesRequest, InferenceClient, ProbeRequest
 from app.settings import Settings
+from app.supervision.sockets import listen, url_of
 
 Reply = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
@@ -120,3 +121,12 @@ async def test_a_busy_process_says_when_to_try_again() -> None:
         with pytest.raises(Unavailable, match="Too many") as caught:
             await client.probe(PROBE)
     assert (caught.value.title, caught.value.retry_after) == ("Busy right now", 7)
+
+
+async def test_a_socket_that_a_killed_process_left_is_that_of_one_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.inference._PATIENCE_SECONDS", 0.1)
+    with listen("127.0.0.1", 0) as left:  # as the supervisor keeps it: it takes connections, and nobody reads them
+        client = InferenceClient(Settings(inference_url=url_of(left), database_url=None))
+        with pytest.raises(Loading, match="inference process is starting"):
+            await client.probe(PROBE)
+        await client.close()
