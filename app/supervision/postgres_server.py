@@ -84,7 +84,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server, if it runs: its clients are disconnected, and what was committed is kept."""
-        postmaster = self.postmaster()
+        postmaster, lines = self.postmaster(), self._lines()
         if postmaster is None:
             return
         with suppress(psutil.NoSuchProcess):
@@ -92,7 +92,11 @@ class PostgresServer:
                 postmaster.send_signal(number)
                 with suppress(psutil.TimeoutExpired):
                     postmaster.wait(PATIENCE)
-                    return
+                    break
+        sockets = Path(lines[4].strip() if len(lines) == _PIDFILE_LINES else self.data)
+        if sockets != self.data:
+            with suppress(OSError):
+                sockets.rmdir()
 
     def url(self, database: str) -> str:
         """Return the URL of a database of the running server."""

@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +15,7 @@ from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from sae_core.errors import ModelError
+from sae_core.errors import ArtifactError, ModelError
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.models.vocabulary import known_token_ids, token_bytes
 from tests import tiny
@@ -464,3 +467,12 @@ def test_a_token_without_a_row_is_refused_by_name(short_model: LanguageModel) ->
     with pytest.raises(ModelError, match=r"short has no row for the token 512 \('<pad>'\): .* 400 rows"):
         short_model.tokenize(text)
     assert max(short_model.tokenize("xyz")) < 400
+
+
+def test_a_cache_whose_file_system_has_no_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(ArtifactError, match="cannot be locked"):
+        load_model(tiny_gguf(tmp_path / "tiny.gguf"), device="cpu", cache=tmp_path / "cache")

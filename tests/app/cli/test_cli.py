@@ -1,6 +1,9 @@
 """The command line: statuses, messages, and what goes to which stream."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -118,6 +121,30 @@ def test_an_unreachable_database_is_reported_in_one_line(monkeypatch: pytest.Mon
     assert "127.0.0.1:9" in result.stderr
     assert "hidden" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("db", "upgrade"),
+        ("doctor",),
+        ("demo", "--no-serve"),
+        ("train", "--model", "m", "--hook", "resid_post.1", "--corpus", str(CORPUS_FILE), "--width", "64"),
+    ],
+)
+def test_a_file_system_without_locks_is_named_in_one_line(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    result = seesae(*arguments)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    (line,) = [line for line in result.stderr.splitlines() if "locked" in line]
+    assert "SEESAE_HOME to a folder on a local disk" in line
 
 
 @pytest.mark.slow

@@ -178,6 +178,7 @@ def test_any_path_of_a_home_starts_without_a_shell_and_lets_nobody_else_in(fresh
         with owner(home) as (_, theirs):  # another process
             assert theirs == url
     assert postmaster(home) is None
+    assert sockets == home / "postgres" or not sockets.exists()
     assert not list(fresh_home.rglob("PWNED")) and not Path("PWNED").exists()
 
 
