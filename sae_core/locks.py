@@ -86,7 +86,7 @@ class FolderLock:
         except (OSError, NotImplementedError) as error:
             raise ArtifactError(
                 f"{self._folder} cannot be locked ({getattr(error, 'strerror', None) or error}). Check who may write "
-                "there. On a network disk, turn its locks on, or set SEESAE_ARTIFACTS to a folder on a disk with locks."
+                "there. On a network disk, turn its locks on, or keep these files on a disk that has them."
             ) from error
 
 

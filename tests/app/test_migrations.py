@@ -25,6 +25,23 @@ from app.schema import current, head, is_current, upgrade
 from app.tables import Base
 from tests.factories import make_sae
 
+OLD_ROWS = """
+    DROP INDEX ux_language_model_hashes;
+    ALTER TABLE corpus DROP CONSTRAINT uq_corpus_sha256;
+    INSERT INTO language_model (name, source, n_layers, d_model, vocab_size, weights_sha256, tokenizer_sha256)
+    VALUES ('tiny', 'a', 1, 1, 1, 'w', 't'), ('copy', 'b', 1, 1, 1, 'w', 't'), ('other', 'c', 1, 1, 1, 'v', 't'),
+        ('x (no weights)', 'x', 0, 0, 1, 'none', 'none'), ('y (no weights)', 'y', 0, 0, 1, 'none', 'none');
+    INSERT INTO token (model_id, id, bytes) SELECT id, 0, 'a' FROM language_model;
+    INSERT INTO corpus (slug, title, source, licence, attribution, sha256, documents)
+    VALUES ('wiki', 'Wiki', 's', '', '', '1', 1), ('copy', 'Copy', 's', '', '', '1', 1);
+    INSERT INTO sequence_set (corpus_id, model_id, length, sequences, tokens, sha256)
+    SELECT corpus.id, model.id, 8, 1, 1, corpus.slug || model.name FROM corpus, language_model AS model;
+    INSERT INTO sae
+        (slug, model_id, hook, architecture, d_in, d_sae, artifact, weights_sha256, config, metrics, created_by)
+    SELECT name, id, 'h', 'topk', 1, 1, '', 'w', '{}', '{}', 'ada' FROM language_model
+"""
+"""Two rows of one model and of one text, as databases before 0010 may have them."""
+
 
 def test_migrating_an_empty_database_creates_all_tables(empty_database_url: str) -> None:
     assert current(empty_database_url) is None
@@ -144,3 +161,26 @@ async def test_runs_from_before_a_new_stage_receive_it(engine: AsyncEngine, numb
         found = await get_run(session, run.id)
     assert found is not None
     assert found.stages == (*indexing, added)
+
+
+async def test_rows_of_one_model_and_of_one_text_become_one(engine: AsyncEngine) -> None:
+    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0010")
+
+    def merge(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            revision.module.merge_models()
+            revision.module.merge_corpora()
+
+    async with engine.begin() as connection:
+        for statement in OLD_ROWS.split(";"):
+            await connection.exec_driver_sql(statement)
+        await connection.run_sync(merge)
+        models = await connection.execute(text("SELECT name FROM language_model ORDER BY id"))
+        saes = await connection.execute(text("SELECT slug, name FROM sae JOIN language_model AS m ON m.id = model_id"))
+        texts = await connection.execute(text("SELECT slug, version FROM corpus"))
+        sets = await connection.execute(text("SELECT count(*), count(DISTINCT corpus_id) FROM sequence_set"))
+    kept = ["tiny", "other", "x (no weights)", "y (no weights)"]
+    assert list(models.scalars()) == kept
+    assert {(row.slug, row.name) for row in saes} == {("copy", "tiny"), *((name, name) for name in kept)}
+    assert [tuple(row) for row in texts] == [("wiki", 1)]
+    assert tuple(sets.one()) == (10, 1)

@@ -190,6 +190,16 @@ def test_activations_of_something_else_are_not_reused(
         ActivationCache.open(cache.folder, other)
 
 
+def test_a_model_under_another_name_has_the_same_activations(
+    tmp_path: Path, model: LanguageModel, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ActivationCache.build(model, HOOK, sequences, tmp_path)
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    monkeypatch.setattr(model, "name", "renamed")
+    ActivationCache.build(model, HOOK, sequences, tmp_path)
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == kept
+
+
 def test_a_disk_that_is_too_small_is_refused_before_the_work(
     tmp_path: Path, model: LanguageModel, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:

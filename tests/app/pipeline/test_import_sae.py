@@ -300,6 +300,14 @@ async def test_equal_weights_at_another_hook_point_have_an_index_of_their_own(
     assert values[0] != values[1]
 
 
+async def test_a_name_that_is_taken_is_refused_before_the_model_is_loaded(
+    ctx: JobContext, model_folder: Path, tmp_path: Path
+) -> None:
+    result = await bring(ctx, dictionary(tmp_path / "first"), model=str(model_folder))
+    with pytest.raises(Conflict, match="--name"):
+        await bring(ctx, foreign(tmp_path / "wider", d_in=48, **AT_1), model="/no/such/model", name=result["sae"])
+
+
 async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     first, second = dictionary(tmp_path / "first"), dictionary(tmp_path / "second", seed=1)
     result = await bring(ctx, first, model=str(model_folder))
