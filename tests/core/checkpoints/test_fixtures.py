@@ -130,6 +130,7 @@ def test_saving_what_was_read_keeps_it_bit_for_bit(case, tmp_path):
     checkpoint = read(case)
     save_sae(checkpoint.sae, tmp_path)
     again = load(tmp_path)
+    assert not [note for note in again.notes if "does not know" in note]
     unused = {"apply_b_dec_to_input": False} if again.sae.is_transcoder else {}
     for name, tensor in checkpoint.sae.state_dict().items():
         assert torch.equal(again.sae.state_dict()[name], tensor), name
