@@ -110,7 +110,7 @@ def _inferred(place: str) -> Config:
 
 def _model_name(name: str | None) -> str | None:
     """The hub's name: `gemma-v3-1b-pt` -> `google/gemma-3-1b-pt`; the smallest has no `-pt` there."""
-    if name is None:
+    if not isinstance(name, str):
         return None
     name = name.removeprefix("google/").replace("-v3", "-3")
     return "google/" + (name.removesuffix("-pt") if "270m" in name else name)
@@ -118,7 +118,7 @@ def _model_name(name: str | None) -> str | None:
 
 def _hook(point: str | None) -> str | None:
     """TransformerLens' name of a point, where it has one: `model.layers.3.output` -> `blocks.3.hook_resid_post`."""
-    place = re.fullmatch(r"model\.(?:language_model\.)?layers\.(\d+)\.(.+)", point or "")
+    place = re.fullmatch(r"model\.(?:language_model\.)?layers\.(\d+)\.(.+)", str(point))
     return f"blocks.{place[1]}.{POINTS[place[2]]}" if place and place[2] in POINTS else point
 
 

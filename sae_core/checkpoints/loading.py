@@ -132,5 +132,6 @@ def _unknown_hooks(checkpoint: Checkpoint) -> list[str]:
             if name is not None:
                 HookPoint.parse(str(name))
         except ModelError:
-            notes.append(f"{key} is {name}, which is not a hook point that SeeSAE can read: name one yourself.")
+            shown = name if str(name).isprintable() else repr(name)
+            notes.append(f"{key} is {shown}, which is not a hook point that SeeSAE can read: name one yourself.")
     return notes

@@ -105,7 +105,7 @@ def positive_int(path: Path, config: Config, name: str, default: int | None = No
         CheckpointError: it is something else.
     """
     number = config.get(name, default)
-    if type(number) is not int or number < 1:
+    if type(number) is not int or not 1 <= number < 2**63:
         raise CheckpointError(
             f"{path} says {name} is {number!r}, not a positive whole number. Copy the SAE here again."
         )

@@ -12,6 +12,7 @@ from sae_core.checkpoints import (
     gemma_scope,
     gemma_scope_2,
     llama_scope,
+    load,
     openai,
     saelens,
     saelens_pre6,
@@ -19,7 +20,7 @@ from sae_core.checkpoints import (
 )
 from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.errors import CheckpointError
-from tests.core.checkpoints.examples import FIXTURES
+from tests.core.checkpoints.examples import FIXTURES, copy_of
 
 SAELENS_MODEL = names(  # SAEMetadata in saes/sae.py, LLM_METADATA_KEYS in loading/pretrained_sae_loaders.py, config.py
     "model_name hook_name hook_name_out model_class_name hook_layer hook_head_index prepend_bos "
@@ -187,6 +188,47 @@ def test_no_fixture_of_another_package_has_a_field_that_is_not_known(tmp_path) -
         for path in paths:
             notes = fields.check(path, json.loads(path.read_text()))
             assert not [note for note in notes if "does not know" in note], path
+
+
+ODD = (None, True, -1, 10**40, float("nan"), "", "a\nb", [], ["a"], {"a": 1})
+CONFIGS = {  # a config, and the SAE's folder
+    "saelens-topk/cfg.json": "saelens-topk",
+    "saelens_pre6-topk/cfg.json": "saelens_pre6-topk",
+    "dictionary_learning-matryoshka/config.json": "dictionary_learning-matryoshka",
+    "sparsify-topk/layers.3/cfg.json": "sparsify-topk/layers.3",
+    "sparsify-topk/config.json": "sparsify-topk/layers.3",
+    "gemma_scope_2-skip-transcoder/transcoder/layer_3_width_16k_l0_small_affine/config.json": "",
+    "llama_scope-jumprelu/hyperparams.json": "llama_scope-jumprelu",
+}
+
+
+def with_value(config: dict[str, object], path: tuple[str, ...], value: object) -> dict[str, object]:
+    name, *rest = path
+    inner = config.get(name)
+    return {**config, name: with_value(inner, tuple(rest), value) if rest and isinstance(inner, dict) else value}
+
+
+def paths(config: dict[str, object]) -> list[tuple[str, ...]]:
+    inner = [(name, *path) for name, value in config.items() if isinstance(value, dict) for path in paths(value)]
+    return [*((name,) for name in config), *inner]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_any_value_of_any_field_is_read_or_refused_in_one_line(tmp_path, config: str) -> None:
+    case = config.split("/")[0]
+    copy_of(case, tmp_path / case)
+    file = tmp_path / config
+    sae = tmp_path / CONFIGS[config] if CONFIGS[config] else file.parent
+    original = json.loads(file.read_text())
+    assert load(sae).sae.d_sae == 12
+    for path in [*paths(original), ("wibble",)]:
+        for value in ODD:
+            file.write_text(json.dumps(with_value(original, path, value)))
+            try:
+                sentences = load(sae).notes
+            except CheckpointError as error:
+                sentences = [str(error)]
+            assert all(sentence.isprintable() for sentence in sentences), (path, value)
 
 
 keys = st.text(max_size=100) | st.sampled_from(["metadata", "metadata.model_name", "trainer", "buffer.io", "k", "type"])
