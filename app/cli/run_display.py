@@ -118,7 +118,12 @@ class StageDisplay:
         if stage.state == "waiting":
             return
         self._bars.update(
-            task_id, total=stage.total or None, completed=stage.done, mark=_MARKS.get(stage.state, "·"), stage=stage
+            task_id,
+            description=stage.title,  # which may say what the stage waits for
+            total=stage.total or None,
+            completed=stage.done,
+            mark=_MARKS.get(stage.state, "·"),
+            stage=stage,
         )
         if stage.state in ("done", "failed"):
             self._bars.stop_task(task_id)

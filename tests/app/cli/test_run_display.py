@@ -76,6 +76,12 @@ def test_a_terminal_shows_counts_in_their_units_and_the_time_taken() -> None:
     assert "✓ Fetch the model" in text
 
 
+def test_a_terminal_shows_what_a_stage_waits_for() -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=160, color_system=None)
+    waiting = replace(TRAIN, state="running", title="Train the SAE: waits for run 12, which makes the same SAE")
+    assert "waits for run 12" in shown(console, (TRAIN,), (waiting,))
+
+
 def test_amounts() -> None:
     assert amount(204_800, "tokens") == "204,800 tokens"
     assert amount(92_871_040, "bytes") == "92.9 MB"
