@@ -2,12 +2,15 @@
 
 import base64
 import binascii
-import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from app.errors import Unprocessable
 from app.queries.sql.pg_safe import MAX_INTEGER
+
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +22,13 @@ class Cursor:
 
     sort: str
     descending: bool
-    value: float
-    number: int
-    total: int
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    number: Count
+    total: Count
 
     def encode(self) -> str:
         """Return the cursor as text for a URL."""
-        return base64.urlsafe_b64encode(json.dumps(asdict(self), separators=(",", ":")).encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(_JSON.dump_json(self)).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str, *, sort: str, descending: bool) -> "Cursor":
@@ -35,14 +38,13 @@ class Cursor:
             Unprocessable: the text is not a valid cursor, or the cursor is of another order.
         """
         try:
-            cursor = cls(**json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)))
-            valid = math.isfinite(cursor.value) and all(
-                0 <= number <= MAX_INTEGER and number == int(number) for number in (cursor.number, cursor.total)
-            )
-        except (binascii.Error, ValueError, TypeError, OverflowError):
-            valid = False
-        if not valid:
-            raise Unprocessable("This cursor is not one that a page gave: start again without it.")
+            written = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            cursor = _JSON.validate_json(written, strict=True)
+        except (binascii.Error, ValidationError, ValueError) as error:
+            raise Unprocessable("This cursor is not one that a page gave: start again without it.") from error
         if (cursor.sort, cursor.descending) != (sort, descending):
             raise Unprocessable("This cursor belongs to another order: start again without it.")
         return cursor
+
+
+_JSON = TypeAdapter(Cursor)
