@@ -108,8 +108,11 @@ EXTRA: tuple[Statistic, ...] = tuple(known for known in PLAIN if known.name not 
 _ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), Feature.number == bindparam("number"))
 
 
-async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail | None:
-    """Return one feature of the SAE's current index; None if there is no such feature or no index."""
+async def get_feature(session: AsyncSession, sae: SaeDetail, index: int, *, reader: str = "") -> FeatureDetail | None:
+    """Return one feature of the SAE's current index; None if there is no such feature or no index.
+
+    Its labels are those that `reader` may see.
+    """
     if sae.index is None or index not in range(sae.d_sae):
         return None
     feature = (await session.execute(_ONE, {"index": sae.index.id, "number": index})).one_or_none()
@@ -138,7 +141,7 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int) -> Feat
         ),
         topics=_topics(feature, sae.index.topics),
         health=tuple(feature.health),
-        labels=tuple(await list_labels(session, sae.id, index)),
+        labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
     )
 

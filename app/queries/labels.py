@@ -5,13 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
 
-from sqlalchemy import bindparam, func, literal, select, tuple_, update
+from sqlalchemy import bindparam, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.expressions import in_array, submitted
-from app.queries.sql.pg_safe import is_id
+from app.queries.sql.pg_safe import is_id, storable
 from app.tables import Label, LabelRevision, Sae
+
+
+@dataclass(frozen=True, slots=True)
+class LabelText:
+    """Content of a label: what its author writes."""
+
+    explanation: str
+    categories: tuple[str, ...] = ()
+    interpretability: int | None = None
+    confidence: int | None = None
+    status: str = "submitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,11 @@ class LabelView:
     confidence: int | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def text(self) -> LabelText:
+        """Return its content."""
+        return LabelText(self.explanation, self.categories, self.interpretability, self.confidence, self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +71,35 @@ class LabelSummary:
     author: str
 
 
-@dataclass(frozen=True, slots=True)
-class LabelText:
-    """Content of a label."""
-
-    explanation: str
-    categories: tuple[str, ...] = ()
-    interpretability: int | None = None
-    confidence: int | None = None
-    status: str = "submitted"
-
-
-async def list_labels(session: AsyncSession, sae_id: int, feature: int) -> list[LabelView]:
-    """Return all labels of one feature, newest first, including drafts."""
-    labels = await session.scalars(_OF_FEATURE, {"sae": sae_id, "feature": feature})
+async def list_labels(session: AsyncSession, sae_id: int, feature: int, *, reader: str = "") -> list[LabelView]:
+    """Return the labels of one feature that `reader` may see, newest first: submitted ones, and their drafts."""
+    labels = await session.scalars(_OF_FEATURE, {"sae": sae_id, "feature": feature, "reader": reader})
     return [_view(label) for label in labels]
 
 
 _OF_FEATURE = (
     select(Label)
-    .where(Label.sae_id == bindparam("sae"), Label.feature == bindparam("feature"))
+    .where(
+        Label.sae_id == bindparam("sae"),
+        Label.feature == bindparam("feature"),
+        or_(submitted, Label.author == bindparam("reader")),
+    )
     .order_by(Label.updated_at.desc(), Label.id.desc())
 )
 
 
-async def get_label(session: AsyncSession, label_id: int) -> LabelView | None:
-    """Return the label with this id."""
+async def get_label(session: AsyncSession, label_id: int, *, reader: str = "") -> LabelView | None:
+    """Return the label with this id, None if there is none that `reader` may see."""
     label = await session.get(Label, label_id, populate_existing=True) if is_id(label_id) else None
-    return None if label is None else _view(label)
+    return None if label is None or (label.status == "draft" and label.author != reader) else _view(label)
 
 
-async def find_label(session: AsyncSession, sae_id: int, feature: int, author: str, label_set: str) -> LabelView | None:
+async def find_label(
+    session: AsyncSession, sae_id: int, feature: int, author: str, label_set: str = "default"
+) -> LabelView | None:
     """Return one person's label of a feature in a set."""
+    if not storable(author):
+        return None
     label = await session.scalar(
         select(Label)
         .where(Label.sae_id == sae_id, Label.feature == feature, Label.author == author, Label.label_set == label_set)
@@ -206,26 +219,28 @@ async def _count_changes(session: AsyncSession, sae_id: int, changes: int) -> No
     await session.execute(changed, execution_options={"synchronize_session": False})
 
 
-async def label_history(session: AsyncSession, label_id: int) -> list[LabelRevisionView]:
-    """Return all versions of a label, newest first; empty if the label does not exist."""
-    if not is_id(label_id):
-        return []
-    return (await label_histories(session, [label_id])).get(label_id, [])
-
-
-async def label_histories(session: AsyncSession, label_ids: Collection[int]) -> dict[int, list[LabelRevisionView]]:
-    """Return all versions of many labels, newest first."""
+async def label_histories(
+    session: AsyncSession, labels: Collection[LabelView], *, reader: str = ""
+) -> dict[int, list[LabelRevisionView]]:
+    """Return the versions of these labels that `reader` may see, by the label's id, newest first."""
     histories: dict[int, list[LabelRevisionView]] = {}
-    if not label_ids:
+    if not labels:
         return histories
-    for revision in await session.scalars(_HISTORIES, {"labels": list(label_ids)}):
+    parameters = {
+        "labels": [label.id for label in labels],
+        "own": [label.id for label in labels if label.author == reader],
+    }
+    for revision in await session.scalars(_HISTORIES, parameters):
         histories.setdefault(revision.label_id, []).append(_revision(revision))
     return histories
 
 
 _HISTORIES = (
     select(LabelRevision)
-    .where(in_array(LabelRevision.label_id, "labels"))
+    .where(
+        in_array(LabelRevision.label_id, "labels"),
+        or_(LabelRevision.status == "submitted", in_array(LabelRevision.label_id, "own")),
+    )
     .order_by(LabelRevision.label_id, LabelRevision.version.desc())
 )
 

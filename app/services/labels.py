@@ -9,6 +9,7 @@ from app.queries.labels import LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.actors import Actor
+from app.services.line_ends import unix_lines
 
 MAX_EXPLANATION = 2_000
 MAX_CATEGORIES = 10
@@ -41,6 +42,8 @@ async def save_label(
 ) -> LabelView:
     """Write one person's label; `expected_version` is the version that was read, None if there was no label yet.
 
+    A label that reads so already is returned as it is: a request that is sent twice does not conflict with itself.
+
     Raises:
         NotFound: the SAE has no such feature.
         Unprocessable: the text is missing, too long, or holds what a label cannot.
@@ -64,17 +67,20 @@ async def save_label(
             text=tidy,
             expected_version=expected_version,
         )
-    if label is None:
-        raise LabelConflict(await find_label(session, sae.id, feature, actor.name, label_set), tidy)
-    return label
+    if label is not None:
+        return label
+    current = await find_label(session, sae.id, feature, actor.name, label_set)
+    if current is None or current.text != tidy:
+        raise LabelConflict(current, tidy)
+    return current
 
 
 def _tidy(text: LabelText) -> LabelText:
-    """`text` without white space around it, and without empty or repeated categories."""
-    trimmed = (category.strip() for category in text.categories)
+    """`text` with Unix line ends, without white space around it, and without empty or repeated categories."""
+    trimmed = (" ".join(category.split()) for category in text.categories)
     return replace(
         text,
-        explanation=text.explanation.strip(),
+        explanation=unix_lines(text.explanation).strip(),
         categories=tuple(dict.fromkeys(category for category in trimmed if category)),
     )
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from fastapi import Depends, Form, Path, Request, Response
+from fastapi import Depends, Form, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
 from app.errors import NotFound
 from app.queries.saes import SaeDetail
+from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors
 from app.services.inference import InferenceClient
-from app.services.labels import MAX_NAME
+from app.services.labels import MAX_NAME, check_name
 from app.services.saes import find_sae
 from app.settings import Settings
 
@@ -22,6 +23,10 @@ _YEAR = 365 * 24 * 3600
 
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+BeforeId = Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="The last id of the previous page.")]
+"""Of a list with the newest first; None asks for the first page."""
 
 
 def _settings(request: Request) -> Settings:
@@ -58,6 +63,19 @@ def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Act
 
 
 FormActor = Annotated[actors.Actor, Depends(_form_actor)]
+
+
+def _reader(
+    actor: Actor,
+    author: Annotated[str, Query(description="Whose drafts to include; by default the setting SEESAE_AUTHOR's.")] = "",
+) -> actors.Actor:
+    """Return the actor of an API request that only reads."""
+    named = actor.named(author)
+    check_name("author", named.name)
+    return named
+
+
+Reader = Annotated[actors.Actor, Depends(_reader)]
 
 
 def remember_actor(response: Response, actor: actors.Actor) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from app.problems import documented
 from app.queries.feature_list import MAX_LIMIT, feature_rows
@@ -13,7 +13,7 @@ from app.web.dependencies import Inference, Sae, Session
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/features/by-example", tags=["Features"])
 
-Density = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
+Density = Annotated[FiniteFloat | None, Field(ge=0, le=1)]
 
 
 class ByExampleIn(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, create_model
 
 from app.errors import NotFound, Unprocessable
 from app.problems import documented
@@ -18,7 +18,7 @@ from app.services.feature_texts import MAX_SEED, draw_examples
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import LabelOut
 from app.web.components.token_models import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
-from app.web.dependencies import FeatureIndex, Inference, Sae, Session
+from app.web.dependencies import FeatureIndex, Inference, Reader, Sae, Session
 from sae_core.statistics.spec import BANDS, BY_NAME, HealthFlag, SqlType
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/features", tags=["Features"])
@@ -186,7 +186,8 @@ class Examples(BaseModel):
 
 
 Text = Annotated[str, Query(max_length=MAX_QUERY)]
-Bound = Annotated[float | None, Query(ge=0)]
+Bound = Annotated[FiniteFloat | None, Query(ge=0)]
+Share = Annotated[FiniteFloat | None, Query(ge=0, le=1)]
 
 
 def _filter(
@@ -199,8 +200,8 @@ def _filter(
         ),
     ] = None,
     descending: bool | None = None,
-    min_density: Annotated[float | None, Query(ge=0, le=1)] = None,
-    max_density: Annotated[float | None, Query(ge=0, le=1)] = None,
+    min_density: Share = None,
+    max_density: Share = None,
     min_max: Annotated[Bound, Query(description="Of the strongest activation.")] = None,
     max_max: Bound = None,
     q: Annotated[
@@ -281,9 +282,9 @@ async def export_features(
 
 
 @router.get("/{index}", summary="One feature", response_model=FeatureOut, responses=documented(404))
-async def get_feature(sae: Sae, index: FeatureIndex, session: Session) -> _FeatureOut:
-    """Return all statistics of one feature, with its labels and neighbours."""
-    feature = await features.get_feature(session, sae, index)
+async def get_feature(sae: Sae, index: FeatureIndex, session: Session, reader: Reader) -> _FeatureOut:
+    """Return all statistics of one feature, its neighbours, and its labels: submitted ones, and `author`'s drafts."""
+    feature = await features.get_feature(session, sae, index, reader=reader.name)
     if feature is None and sae.index is not None:
         raise NotFound(f"Feature {index} is not in the export that {sae.slug} was imported from.")
     if feature is None:

@@ -20,7 +20,7 @@ from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import ExportedLabel, LabelOut
-from app.web.dependencies import Actor, FeatureIndex, Sae, Session
+from app.web.dependencies import Actor, FeatureIndex, Reader, Sae, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
 
@@ -74,9 +74,10 @@ class History(BaseModel):
 
 
 @router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404))
-async def list_labels(sae: Sae, index: FeatureIndex, session: Session) -> LabelList:
-    """Return all labels of a feature, including drafts, newest first."""
-    return LabelList(labels=[LabelOut.of(label) for label in await queries.list_labels(session, sae.id, index)])
+async def list_labels(sae: Sae, index: FeatureIndex, session: Session, reader: Reader) -> LabelList:
+    """Return the labels of a feature, newest first: all submitted ones, and the drafts of `author`."""
+    labels = await queries.list_labels(session, sae.id, index, reader=reader.name)
+    return LabelList(labels=[LabelOut.of(label) for label in labels])
 
 
 @router.get(
@@ -113,7 +114,8 @@ async def put_my_label(
     """Write one's own label of a feature: one per author and set.
 
     `If-Match` is the version that the change is based on; without it, the label must be new. If another version is
-    current, nothing is written and the answer is 409 with both texts: `current` and `submitted`.
+    current, nothing is written and the answer is 409 with both texts: `current` and `submitted`. A label that reads so
+    already is answered as it is, so that a request may be sent again. Only its author sees a draft.
     """
     written = await save_label(
         session,
@@ -135,12 +137,12 @@ async def put_my_label(
 
 
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
-async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session) -> History:
-    """Return all versions of a label, newest first."""
-    label = await queries.get_label(session, id)
+async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session, reader: Reader) -> History:
+    """Return the versions of a label, newest first: all submitted ones, and the drafts of `author`."""
+    label = await queries.get_label(session, id, reader=reader.name)
     if label is None:
         raise NotFound(f"Label {id} does not exist.")
-    revisions = await queries.label_history(session, id)
+    revisions = (await queries.label_histories(session, [label], reader=reader.name)).get(id, [])
     return History(
         label=LabelOut.of(label),
         history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],

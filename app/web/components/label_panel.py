@@ -36,16 +36,19 @@ class LabelFields:
     explanation: Annotated[str, Form()] = ""
     categories: Annotated[str, Form()] = ""
     confidence: Annotated[str, Form()] = ""
+    draft: Annotated[bool, Form()] = False
     version: Annotated[str, Form()] = ""
     version_author: Annotated[str, Form()] = ""
 
-    def text(self) -> LabelText:
-        """Return the label's text."""
+    def text(self, saved: LabelView | None = None) -> LabelText:
+        """Return the label's text, with what the form does not show as in the `saved` label."""
         known = {str(value) for value in glossary.CONFIDENCE}
         return LabelText(
             explanation=self.explanation,
             categories=tuple(self.categories.split(",")),
+            interpretability=saved.interpretability if saved else None,
             confidence=int(self.confidence) if self.confidence in known else None,
+            status="draft" if self.draft else "submitted",
         )
 
     def version_read_by(self, actor: Actor) -> int | None:
@@ -69,6 +72,7 @@ class LabelForm:
     explanation: str = ""
     categories: str = ""
     confidence: int | None = None
+    draft: bool = False
     error: str = ""
     conflict: bool = False
     theirs: LabelView | None = None
@@ -86,6 +90,7 @@ class LabelForm:
             explanation=mine.explanation,
             categories=", ".join(mine.categories),
             confidence=mine.confidence,
+            draft=mine.status == "draft",
             is_open=is_open,
         )
 
@@ -98,6 +103,7 @@ class LabelForm:
             explanation=fields.explanation,
             categories=fields.categories,
             confidence=fields.text().confidence,
+            draft=fields.draft,
             error=str(error),
             is_open=True,
         )
@@ -132,5 +138,5 @@ async def label_panel(
     next: FeatureRow | None = None,
 ) -> LabelPanel:
     """Return the panel of these labels, each with its history."""
-    histories = await label_histories(session, [label.id for label in labels])
+    histories = await label_histories(session, labels, reader=form.author)
     return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved, next)

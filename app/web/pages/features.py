@@ -22,6 +22,7 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
+from app.services.line_ends import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.counterparts import counterparts_of
@@ -83,6 +84,7 @@ async def feature(
     inference: Inference,
     text: str = "",
     embed: bool = False,
+    label: str | None = None,
     saved: bool = False,
 ) -> HTMLResponse:
     """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame.
@@ -94,14 +96,14 @@ async def feature(
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
         etag = features_etag(request, sae, actor.name, *parts)
         raise_if_not_modified(request, etag)
-    detail = await _detail(session, sae, index)
+    detail = await _detail(session, sae, index, actor.name)
     if embed:
         response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail)
-    form = LabelForm.of(actor, detail.labels, is_open="label" in request.query_params)
+    form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, saved=saved, next=following)
     if text:
@@ -120,7 +122,7 @@ async def try_texts(
     text: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
     """Show a feature's activations on the reader's own lines; for htmx only these."""
-    detail = await _detail(session, sae, index)
+    detail = await _detail(session, sae, index, actor.name)
     tried = await _try_lines(session, inference, sae, detail, text)
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
@@ -166,7 +168,7 @@ async def _try_lines(
     session: AsyncSession, inference: InferenceClient, sae: SaeDetail, detail: FeatureDetail, text: str
 ) -> Tried:
     """Return the reader's lines shaded by the feature, or the error."""
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    lines = [line for line in unix_lines(text).split("\n") if line.strip()]
     try:
         tried = await service.try_texts(session, inference, sae, detail.index, lines)
     except UserError as error:
@@ -250,8 +252,8 @@ async def example(
     return render(request, "features/_sequence.html" if wants_fragment(request) else "features/example.html", context)
 
 
-async def _detail(session: AsyncSession, sae: SaeDetail, index: int) -> FeatureDetail:
-    detail = await get_feature(session, sae, index)
+async def _detail(session: AsyncSession, sae: SaeDetail, index: int, reader: str = "") -> FeatureDetail:
+    detail = await get_feature(session, sae, index, reader=reader)
     if detail is None and sae.index is not None:
         raise NotFound(
             f"Feature {index} is not in the export that {sae.slug} was imported from, which describes {sae.indexed:,} "

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import UserError
 from app.queries.feature_list import UNLABELLED, list_features, next_unlabelled
 from app.queries.features import get_feature
-from app.queries.labels import list_labels
+from app.queries.labels import find_label, list_labels
 from app.queries.saes import SaeDetail, list_saes
 from app.services.actors import Actor
 from app.services.labels import save_label
@@ -35,9 +35,10 @@ async def save(
     """Save the actor's label. On an error the answer is the form with the text that was sent."""
     version = fields.version_read_by(actor)
     try:
-        await save_label(session, sae, index, actor=actor, text=fields.text(), expected_version=version)
+        text = fields.text(await find_label(session, sae.id, index, actor.name))
+        await save_label(session, sae, index, actor=actor, text=text, expected_version=version)
     except UserError as error:
-        labels = await list_labels(session, sae.id, index)
+        labels = await list_labels(session, sae.id, index, reader=actor.name)
         panel = await label_panel(session, labels, LabelForm.refused(actor, fields, error))
         template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
         return render(request, template, {"sae": sae, "index": index, "panel": panel}, status=error.status)
@@ -51,8 +52,8 @@ async def save(
 
 async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSession, actor: Actor) -> HTMLResponse:
     """Return the panel after a label was saved, with the heading of a feature that has one."""
-    detail = await get_feature(session, sae, index)
-    labels = detail.labels if detail else await list_labels(session, sae.id, index)
+    detail = await get_feature(session, sae, index, reader=actor.name)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.name)
     following = await next_unlabelled(session, sae, detail) if detail else None
     panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True, next=following)
     context = {"sae": sae, "index": index, "panel": panel}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NoWeights, UserError
 from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail
+from app.services.line_ends import unix_lines
 from app.services.probe import ProbeFeature, ProbeResult, probe
 from app.services.tokens import plain
 from app.web.components import token_text
@@ -55,7 +56,7 @@ async def run_probe(
     feature: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
     """Probe `text`; `feature` is the one to shade by, for browsers without JavaScript."""
-    text = text.replace("\r\n", "\n")  # as browsers send line breaks of a form
+    text = unix_lines(text)  # as the API's callers send it
     context = _context(sae, settings.probe_max_tokens, text)
     template = "probe/_result.html" if wants_fragment(request) else "probe/page.html"
     try:

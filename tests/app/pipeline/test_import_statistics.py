@@ -21,7 +21,7 @@ from app.pipeline.index import IndexParams
 from app.queries import saes
 from app.queries.examples import ExampleView, get_examples
 from app.queries.features import FeatureDetail, feature_numbers, features_around, get_feature
-from app.queries.labels import label_history, list_labels
+from app.queries.labels import label_histories, list_labels
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
 from app.services.tokens import api_texts
@@ -123,7 +123,9 @@ async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobCon
     assert (sae.labelled, sae.label_changes) == (2, 3)
     async with ctx.sessions() as session:
         label = (await list_labels(session, sae.id, 0))[0]
-        assert [each.explanation for each in await label_history(session, label.id)] == ["the word ‘quick’"]
+        assert [each.explanation for each in (await label_histories(session, [label]))[label.id]] == [
+            "the word ‘quick’"
+        ]
     for example in examples:
         if example.band:  # the release does not say which token an example is for: it is one within the interval
             low, high = detail.band_edges[example.band - 1 : example.band + 1]

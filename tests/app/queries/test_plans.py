@@ -26,7 +26,7 @@ from app.queries.comparisons import (
 from app.queries.examples import best_examples, get_examples, top_examples
 from app.queries.feature_list import FeatureFilter, feature_rows, filter_by_density, list_features
 from app.queries.features import feature_histograms, get_feature
-from app.queries.labels import find_label, label_history, label_summaries, list_labels
+from app.queries.labels import find_label, label_histories, label_summaries, list_labels
 from app.queries.lists import find_item, get_list, list_items, list_lists, lists_of_feature
 from app.queries.runs import get_run, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
@@ -196,7 +196,7 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),
         find_label(session, sae.id, 7, "ada", "default"),
-        label_history(session, label.id),
+        label_histories(session, [label]),
         list_runs(session, limit=20),
         get_run(session, 7),
         metrics(session, 7),

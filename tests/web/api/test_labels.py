@@ -95,3 +95,23 @@ async def test_an_unknown_label_has_no_history(client: httpx.AsyncClient) -> Non
     assert "Label 7 does not exist" in problem(await client.get("/api/v1/labels/7/history"), 404)["detail"]
     problem(await client.get("/api/v1/labels/0/history"), 422)
     problem(await client.get(f"/api/v1/labels/{10**30}/history"), 422)
+
+
+async def test_only_its_author_reads_a_draft(client: httpx.AsyncClient, mine: str) -> None:
+    draft = (await client.put(mine, json={"explanation": "perhaps lakes", "status": "draft", "author": "grace"})).json()
+    labels, history = mine.removesuffix("/mine"), f"/api/v1/labels/{draft['id']}/history"
+    feature = labels.removesuffix("/labels")
+    problem(await client.get(history), 404)
+    assert (await client.get(history, params={"author": "grace"})).json()["label"] == draft
+    for path in (labels, feature):
+        assert (await client.get(path)).json()["labels"] == []
+        assert (await client.get(path, params={"author": "grace"})).json()["labels"] == [draft]
+    for author in ("nul\0", "x" * 81):
+        problem(await client.get(labels, params={"author": author}), 422)
+
+
+async def test_a_request_that_is_sent_again_is_answered_as_the_first_was(client: httpx.AsyncClient, mine: str) -> None:
+    first = await client.put(mine, json={"explanation": "physics\r\nof stars"})
+    again = await client.put(mine, json={"explanation": "physics\r\nof stars"})
+    assert (again.status_code, again.json(), again.headers["etag"]) == (200, first.json(), first.headers["etag"])
+    assert first.json()["explanation"] == "physics\nof stars"

@@ -44,8 +44,9 @@ async def test_the_heading_of_a_labelled_feature_is_its_newest_submitted_label(
 ) -> None:
     await add_label(session, made.sae, 1, "rivers")
     await add_label(session, made.sae, 1, "perhaps lakes", author="grace", status="draft")
-    found = await get_feature(session, made.sae, 1)
+    found = await get_feature(session, made.sae, 1, reader="grace")
     assert found is not None
+    assert len(found.labels) == 2
     heading = view(made.sae, found).heading
     assert heading.label == "rivers"
     assert "Nobody" not in heading.sentence

@@ -261,6 +261,19 @@ async def test_a_draft_does_not_name_the_feature(
     assert page.one("p", cls="label-text").text == "not yet sure"
 
 
+@pytest.mark.own_database
+async def test_only_its_author_sees_a_draft(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    await add_label(session, made.sae, 1, "not yet sure", status="draft")
+    await session.commit()
+    for who, seen in (("ada", True), ("grace", False)):
+        headers = {"Cookie": f"author={who}"}
+        for page in (f"{base}/features/1", f"{base}/features?q=sure", f"{base}/features/1?embed=1", base, "/"):
+            text = (await client.get(page, headers=headers)).text
+            assert ("not yet sure" in text) == (seen and page == f"{base}/features/1")
+
+
 async def test_a_dead_feature_says_so(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
     dead = next(row.number for row in made.features.rows() if row.count == 0)
     page = parse((await client.get(f"{base}/features/{dead}")).text)

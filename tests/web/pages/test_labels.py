@@ -192,3 +192,28 @@ async def test_the_first_page_and_the_queue_keep_the_sae_that_was_looked_at_last
     await client.get("/saes/bare")  # nothing of it can be shown
     await client.get("/api/v1/saes/older")
     assert await shown() == {"newer"}
+
+
+async def test_the_form_keeps_what_it_does_not_show(client: httpx.AsyncClient, made: Synthetic, base: str) -> None:
+    api = f"/api/v1/saes/{made.sae.slug}/features/5/labels"
+    draft = {"explanation": "water", "interpretability": 2, "confidence": 4, "status": "draft"}
+    await client.put(f"{api}/mine", json=draft)
+    fields = form(parse((await client.get(f"{base}/features/5")).text))
+    assert fields["draft"] == "true"
+    await client.post(f"{base}/features/5/labels", data=fields | {"explanation": "rivers"})
+    [label] = (await client.get(api)).json()["labels"]
+    assert [label[name] for name in ("explanation", *draft)] == ["rivers", "rivers", 2, 4, "draft"]
+
+    del fields["draft"]
+    fields = form(parse((await client.get(f"{base}/features/5")).text)) | {"draft": ""}
+    await client.post(f"{base}/features/5/labels", data=fields)
+    [label] = (await client.get(api)).json()["labels"]
+    assert (label["status"], label["interpretability"]) == ("submitted", 2)
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
+async def test_a_double_click_saves_once(client: httpx.AsyncClient, base: str, headers: dict[str, str]) -> None:
+    for _ in range(2):
+        answer = await client.post(f"{base}/features/5/labels", data=WRITTEN, headers=headers)
+        assert answer.status_code == (200 if headers else 303)
+    assert form(parse((await client.get(f"{base}/features/5")).text))["version"] == "1"
