@@ -28,6 +28,7 @@ from app.queries.saes import SaeDetail
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array
+from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json
 from app.tables import Comparison, FeatureMatch, Sae
 
@@ -291,7 +292,7 @@ async def list_counterparts(
         wanted = wanted.where(here < end)
     found = (await session.execute(wanted)).all()
     total = last.total if last else await session.scalar(select(func.count()).select_from(FeatureMatch).where(own)) or 0
-    rows, more = found[:limit], len(found) > limit
+    rows, more = one_page(found, limit)
     next_cursor = None
     if more:
         next_cursor = Cursor(sort, True, float(rows[-1]._mapping[column.key]), rows[-1].feature, total).encode()

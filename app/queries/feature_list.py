@@ -35,6 +35,7 @@ from app.queries.search import match_score, matches, terms, token_matches
 from app.queries.spelling import corrected
 from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
+from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import storable
 from app.tables import Feature, Label
 from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
@@ -139,7 +140,7 @@ async def list_features(
         if instead is not None:
             filter = replace(filter, q=instead)
             found = await _read_page(session, sae, filter, conditions, cursor)
-    features, more = found[: filter.limit], len(found) > filter.limit
+    features, more = one_page(found, filter.limit)
     if cursor is not None:
         total = cursor.total
     elif filter.q.strip():

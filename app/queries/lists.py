@@ -19,6 +19,7 @@ from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.expressions import in_array
+from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.tables import Sae, SavedList, SavedListItem
 
@@ -96,10 +97,13 @@ class FeatureLists:
 # --- whole lists -------------------------------------------------------------------------------------------------
 
 
-async def insert_list(session: AsyncSession, *, public_id: str, name: str, description: str, author: str) -> ListView:
-    """Create an empty list."""
+async def insert_list(
+    session: AsyncSession, *, public_id: str, name: str, description: str, author: str
+) -> ListView | None:
+    """Create an empty list; return None if there is one at this address."""
     new = insert(SavedList).values(public_id=public_id, name=name, description=description, author=author)
-    return _view((await session.scalars(new.returning(SavedList))).one())
+    kept = await session.scalar(new.on_conflict_do_nothing().returning(SavedList))
+    return None if kept is None else _view(kept)
 
 
 async def get_list(session: AsyncSession, public_id: str, *, for_change: bool = False) -> ListView | None:
@@ -111,12 +115,15 @@ async def get_list(session: AsyncSession, public_id: str, *, for_change: bool = 
     return None if kept is None else _view(kept)
 
 
-async def list_lists(session: AsyncSession, *, limit: int, before: int | None = None) -> list[ListSummary]:
-    """Return lists, newest first; `before` is the last id of the previous page."""
-    newest = select(SavedList).order_by(SavedList.id.desc()).limit(limit).execution_options(populate_existing=True)
+async def list_lists(
+    session: AsyncSession, *, limit: int, before: int | None = None
+) -> tuple[list[ListSummary], int | None]:
+    """Return lists, newest first, and the `before` of the next page, None if this is the last."""
+    newest = select(SavedList).order_by(SavedList.id.desc()).execution_options(populate_existing=True)
     if before is not None:
-        newest = newest.where(SavedList.id < min(before, MAX_INTEGER))
-    return await summaries(session, [_view(kept) for kept in await session.scalars(newest)])
+        newest = newest.where(SavedList.id < before)
+    lists, more = one_page((await session.scalars(newest.limit(limit + 1))).all(), limit)
+    return await summaries(session, [_view(kept) for kept in lists]), lists[-1].id if more else None
 
 
 async def summaries(session: AsyncSession, lists: Sequence[ListView]) -> list[ListSummary]:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
+from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
 from app.tables import Run, RunMetric, Sae, SaeClaim
 from app.tables.runs import RunState as RunState
@@ -108,12 +109,16 @@ async def get_run(session: AsyncSession, run_id: int) -> RunView | None:
     return None if row is None else _view(*row)
 
 
-async def list_runs(session: AsyncSession, *, limit: int = 50, before: int | None = None) -> list[RunView]:
-    """Runs, newest first; `before` is the last id of the page before."""
-    query = _RUNS.order_by(Run.id.desc()).limit(limit)
-    if before is not None and is_id(before):
+async def list_runs(
+    session: AsyncSession, *, limit: int = 50, before: int | None = None
+) -> tuple[list[RunView], int | None]:
+    """Return runs, newest first, and the `before` of the next page, None if this is the last."""
+    query = _RUNS.order_by(Run.id.desc()).limit(limit + 1)
+    if before is not None:
         query = query.where(Run.id < before)
-    return [_view(*row) for row in await session.execute(query)]
+    rows, more = one_page((await session.execute(query)).all(), limit)
+    runs = [_view(*row) for row in rows]
+    return runs, runs[-1].id if more else None
 
 
 async def find_run(

@@ -5,8 +5,10 @@ version by now. A change of one part (name and description, one note) is refused
 so that two people, or two tabs, can work on one list. What replaces no text (adding, moving) is never refused.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from secrets import token_urlsafe
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,11 +20,14 @@ from app.queries.saes import sae_sizes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.actors import Actor
 from app.services.labels import check_name
+from app.services.line_ends import unix_lines
 
 MAX_NAME = 80
 MAX_DESCRIPTION = 2_000
 MAX_NOTE = 500
 MAX_ITEMS = 5_000
+MAX_KEY = 200
+"""Characters in the key of a request that makes a list."""
 
 _ID_BYTES = 9
 """Random bytes in a list's address: 72 bits, twelve characters."""
@@ -67,9 +72,12 @@ async def find_list(session: AsyncSession, public_id: str) -> ListView:
 
 
 async def create_list(
-    session: AsyncSession, text: ListText, items: Sequence[NewItem] = (), *, actor: Actor
+    session: AsyncSession, text: ListText, items: Sequence[NewItem] = (), *, actor: Actor, key: str = ""
 ) -> ListView:
-    """A new list, at a new address.
+    """A new list, at a new address; or, if the actor sent the same content with the same `key` before, that list.
+
+    Args:
+        key: any random text; a request that is sent twice then makes one list.
 
     Raises:
         Unprocessable: name, description, author or items are not as a list can hold them.
@@ -77,11 +85,19 @@ async def create_list(
     check_name("author", actor.name)
     text = _tidy(text)
     rows = await _rows(session, items)
+    public_id = _public_id(key, actor.name, text, rows) if key else token_urlsafe(_ID_BYTES)
     new = await queries.insert_list(
-        session, public_id=token_urlsafe(_ID_BYTES), name=text.name, description=text.description, author=actor.name
+        session, public_id=public_id, name=text.name, description=text.description, author=actor.name
     )
+    if new is None:
+        return await find_list(session, public_id)
     await queries.replace_items(session, new.id, rows, version=new.version)
     return new
+
+
+def _public_id(*request: object) -> str:
+    """The address of the list that a request with a key makes: a hash, so that the same request finds its list."""
+    return urlsafe_b64encode(sha256(repr(request).encode("utf-8", "surrogatepass")).digest()[:_ID_BYTES]).decode()
 
 
 async def replace_list(
@@ -92,11 +108,13 @@ async def replace_list(
     Raises:
         NotFound: there is no such list.
         Unprocessable: as for a new one.
-        ListConflict: the list has another version by now.
+        ListConflict: the list has another version by now, and is not what is given already.
     """
     text = _tidy(text)
     rows = await _rows(session, items)
     current = await _taken(session, public_id)
+    if current.version != expected_version and await _holds(session, current, text, rows):
+        return current
     _check_version(current, expected_version)
     changed = await queries.bump_version(session, current.id, name=text.name, description=text.description)
     await queries.replace_items(session, current.id, rows, version=changed.version)
@@ -134,17 +152,19 @@ async def delete_list(session: AsyncSession, public_id: str, *, expected_version
 
 
 async def add_item(session: AsyncSession, public_id: str, new: NewItem, *, position: int | None = None) -> ListView:
-    """Put a feature into a list: at the end, or at a position.
+    """Put a feature into a list: at the end, or at a position. One that the list holds with this note stays.
 
     Raises:
         NotFound: there is no such list.
-        Unprocessable: there is no such feature, the list holds it already, or is full; the note is too long.
+        Unprocessable: there is no such feature, the list holds it with another note, or is full; the note is too long.
     """
     [(sae_id, feature, note)] = await _rows(session, [new])
     if position is not None and position not in range(1, MAX_INTEGER - MAX_ITEMS):
         raise Unprocessable("A position in a list is a number from 1 up.")
     current = await _taken(session, public_id)
-    if await queries.find_item(session, current.id, new.sae, feature):
+    if held := await queries.find_item(session, current.id, new.sae, feature):
+        if held.note == note:
+            return current
         raise Unprocessable(f"Feature {feature} of {new.sae} is in the list “{current.name}” already.")
     if await queries.count_items(session, current.id) >= MAX_ITEMS:
         raise Unprocessable(f"The list “{current.name}” is full: it holds {MAX_ITEMS:,} features. Begin another one.")
@@ -225,6 +245,16 @@ async def _taken_item(session: AsyncSession, public_id: str, sae: str, feature: 
     return current, item
 
 
+async def _holds(session: AsyncSession, kept: ListView, text: ListText, rows: list[tuple[int, int, str]]) -> bool:
+    """True if the list is already what is given."""
+    items = await queries.list_items(session, kept.id)
+    return (kept.name, kept.description, [(item.sae_id, item.feature, item.note) for item in items]) == (
+        text.name,
+        text.description,
+        rows,
+    )
+
+
 def _check_version(current: ListView, expected: int) -> None:
     if expected != current.version:
         raise ListConflict(
@@ -235,7 +265,7 @@ def _check_version(current: ListView, expected: int) -> None:
 
 def _tidy(text: ListText) -> ListText:
     """`text` without white space around it and with Unix line ends, if a list can hold it."""
-    name, description = " ".join(text.name.split()), _lines(text.description)
+    name, description = " ".join(text.name.split()), unix_lines(text.description).strip()
     if not name:
         raise Unprocessable("A list needs a name.")
     if len(name) > MAX_NAME:
@@ -250,16 +280,12 @@ def _tidy(text: ListText) -> ListText:
 
 
 def _tidy_note(note: str) -> str:
-    note = _lines(note)
+    note = unix_lines(note).strip()
     if len(note) > MAX_NOTE:
         raise Unprocessable(f"A note may have {MAX_NOTE} characters; this one has {len(note):,}.")
     if not storable(note):
         raise Unprocessable("A note cannot hold NUL or broken characters: remove them.")
     return note
-
-
-def _lines(text: str) -> str:
-    return text.replace("\r\n", "\n").strip()
 
 
 async def _rows(session: AsyncSession, items: Sequence[NewItem]) -> list[tuple[int, int, str]]:

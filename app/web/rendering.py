@@ -2,6 +2,7 @@
 
 from functools import cache
 from http import HTTPStatus
+from secrets import token_urlsafe
 from types import MappingProxyType
 from typing import Any
 
@@ -66,6 +67,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
+    env.globals["form_key"] = token_urlsafe
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.filters |= {"marked": marks.marked, "sparkline": sparklines.path}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}

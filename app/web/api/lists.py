@@ -13,11 +13,11 @@ from app.db import transaction
 from app.problems import documented
 from app.queries import lists as queries
 from app.queries.lists import ListedFeature, ListSummary, ListView
-from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME as MAX_AUTHOR
 from app.services.lists import (
     MAX_DESCRIPTION,
     MAX_ITEMS,
+    MAX_KEY,
     MAX_NAME,
     MAX_NOTE,
     ListConflict,
@@ -30,7 +30,7 @@ from app.services.lists import (
 )
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.token_models import TopTokenOut
-from app.web.dependencies import Actor, Session
+from app.web.dependencies import Actor, BeforeId, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
 
@@ -141,18 +141,26 @@ IfMatch = Annotated[str, Header(description='The version that was read, as 3 or 
 async def get_lists(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
+    cursor: BeforeId = None,
 ) -> Lists:
     """Return all lists, newest first."""
-    found = await queries.list_lists(session, limit=limit, before=cursor)
-    more = len(found) == limit
-    return Lists(lists=[_out(summary) for summary in found], next_cursor=str(found[-1].list.id) if more else None)
+    found, following = await queries.list_lists(session, limit=limit, before=cursor)
+    return Lists(lists=[_out(summary) for summary in found], next_cursor=str(following) if following else None)
 
 
 @router.post("", summary="Make a list", status_code=201, responses=documented())
-async def post_list(body: NewListIn, session: Session, actor: Actor, response: Response) -> ListDetailOut:
-    """Make a list. `Location` is its address."""
-    made = await create_list(session, _text(body), _items(body), actor=actor.named(body.author))
+async def post_list(
+    body: NewListIn,
+    session: Session,
+    actor: Actor,
+    response: Response,
+    idempotency_key: Annotated[str, Header(max_length=MAX_KEY, description="Any random text, such as a UUID.")] = "",
+) -> ListDetailOut:
+    """Make a list. `Location` is its address.
+
+    With an `Idempotency-Key`, a request that is sent again is answered with the list that the first one made.
+    """
+    made = await create_list(session, _text(body), _items(body), actor=actor.named(body.author), key=idempotency_key)
     response.headers["Location"] = f"{router.prefix}/{made.public_id}"
     return await _detail(session, made, response)
 

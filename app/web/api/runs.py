@@ -12,7 +12,7 @@ from app.queries import runs as queries
 from app.queries.runs import RunState, RunView, StageState
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import specs
-from app.web.dependencies import Session
+from app.web.dependencies import BeforeId, Session
 
 router = APIRouter(prefix="/api/v1/runs", tags=["Runs"])
 
@@ -81,12 +81,11 @@ class RunKinds(BaseModel):
 async def list_runs(
     session: Session,
     limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT,
-    cursor: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
+    cursor: BeforeId = None,
 ) -> RunList:
     """Return runs, newest first."""
-    found = await queries.list_runs(session, limit=limit, before=cursor)
-    more = len(found) == limit
-    return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(found[-1].id) if more else None)
+    found, following = await queries.list_runs(session, limit=limit, before=cursor)
+    return RunList(runs=[RunOut(**_common(run)) for run in found], next_cursor=str(following) if following else None)
 
 
 @router.get("/kinds", summary="Kinds of run", responses=documented())

@@ -20,7 +20,7 @@ _SAMPLE_SIZE = 8
 @router.get("/")
 async def home(request: Request, session: Session) -> HTMLResponse:
     """Show all SAEs and the newest runs that have not ended."""
-    runs = [run for run in await list_runs(session, limit=20) if run.state in ACTIVE]
+    runs = [run for run in (await list_runs(session, limit=20))[0] if run.state in ACTIVE]
     saes = await list_saes(session)
     shown = last_sae(request, saes)
     sample = await _sample_features(session, shown) if shown else ()

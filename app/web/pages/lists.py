@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, Unprocessable, UserError
 from app.queries import lists as queries
 from app.queries.lists import ListedFeature, ListItem, ListView
+from app.queries.sql.paging import one_page
 from app.services.lists import (
     MAX_ITEMS,
+    MAX_KEY,
     ListConflict,
     ListText,
     NewItem,
@@ -34,7 +36,7 @@ from app.services.lists import (
 from app.web.components import glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.list_panel import AddForm, lists_panel
-from app.web.dependencies import Actor, FeatureIndex, FormActor, Sae, Session, remember_actor
+from app.web.dependencies import Actor, BeforeId, FeatureIndex, FormActor, Sae, Session, remember_actor
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -44,6 +46,8 @@ _FEATURES_PER_PAGE = 100
 
 Text = Annotated[str, Form()]
 Number = Annotated[int, Form()]
+FormKey = Annotated[str, Form(max_length=MAX_KEY)]
+"""Random text of the form that makes a list, so that a double click makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class ListRow:
 
 
 @router.get("/lists")
-async def all_lists(request: Request, session: Session, actor: Actor, before: int | None = None) -> HTMLResponse:
+async def all_lists(request: Request, session: Session, actor: Actor, before: BeforeId = None) -> HTMLResponse:
     """Show all lists, newest first, and the form of a new one."""
     return await _all(request, session, NewListForm(actor.name), before=before)
 
@@ -113,11 +117,12 @@ async def make(
     description: Text = "",
     sae: Text = "",
     features: Text = "",
+    key: FormKey = "",
 ) -> Response:
     """Create a list, optionally with features of an SAE. On an error the answer is the form as it was sent."""
     try:
         items = [NewItem(sae, number) for number in _numbers(features)]
-        made = await create_list(session, ListText(name, description), items, actor=actor)
+        made = await create_list(session, ListText(name, description), items, actor=actor, key=key)
     except UserError as error:
         form = NewListForm(actor.name, name, description, sae, features, str(error))
         return await _all(request, session, form, status=error.status)
@@ -145,10 +150,10 @@ def _numbers(text: str) -> list[int]:
 async def _all(
     request: Request, session: AsyncSession, form: NewListForm, *, before: int | None = None, status: int = 200
 ) -> HTMLResponse:
-    found = await queries.list_lists(session, limit=_LISTS_PER_PAGE + 1, before=before)
+    found, following = await queries.list_lists(session, limit=_LISTS_PER_PAGE, before=before)
     context = {
-        "lists": found[:_LISTS_PER_PAGE],
-        "more": f"/lists?before={found[_LISTS_PER_PAGE - 1].list.id}" if len(found) > _LISTS_PER_PAGE else None,
+        "lists": found,
+        "more": f"/lists?before={following}" if following else None,
         "before": before,
         "form": form,
     }
@@ -221,11 +226,11 @@ async def _head(session: AsyncSession, found: ListView, form: TextForm | None = 
 async def _rows(session: AsyncSession, found: ListView, after: int) -> dict[str, Any]:
     """Return the context of one page of features."""
     items = await queries.list_items(session, found.id, after=after, limit=_FEATURES_PER_PAGE + 1)
-    page = items[:_FEATURES_PER_PAGE]
+    page, more = one_page(items, _FEATURES_PER_PAGE)
     return {
         "features": await _list_rows(session, page),
         "after": after,
-        "more": f"/lists/{found.public_id}?after={page[-1].position}" if len(items) > _FEATURES_PER_PAGE else None,
+        "more": f"/lists/{found.public_id}?after={page[-1].position}" if more else None,
         "moved_note": "",
     }
 
@@ -321,9 +326,12 @@ async def move(
 
 @router.get("/lists/{id}/remove")
 async def ask_to_remove(
-    request: Request, id: str, session: Session, sae: str, feature: int, after: int = 0
+    request: Request, id: str, session: Session, sae: str, feature: int, after: int = 0, version: int = 0
 ) -> HTMLResponse:
-    """Ask before a feature is removed: without JavaScript there is no undo."""
+    """Ask before a feature is removed: without JavaScript there is no undo.
+
+    `version` is for htmx, which posts the same form.
+    """
     return await _ask_to_remove(request, session, await find_list(session, id), sae, feature, after)
 
 
@@ -400,6 +408,7 @@ async def add(
     list: Text = "",
     name: Text = "",
     note: Text = "",
+    key: FormKey = "",
 ) -> Response:
     """Add a feature to a list, or to a new one. On an error the answer is the form as it was sent."""
     item = NewItem(sae.slug, index, note)
@@ -408,7 +417,7 @@ async def add(
         if list:
             changed = await add_item(session, list, item)
         else:
-            changed = await create_list(session, ListText(name), [item], actor=actor)
+            changed = await create_list(session, ListText(name), [item], actor=actor, key=key)
     except UserError as error:
         panel = await lists_panel(session, sae, index)
         context["lists"] = replace(panel, form=AddForm(list, name, note, str(error)))

@@ -23,7 +23,7 @@ from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
 from app.web.components.run_card import ACTIVE, MOST_LIVE, card, stage_view
-from app.web.dependencies import Session
+from app.web.dependencies import BeforeId, Session
 from app.web.rendering import render
 
 router = APIRouter()
@@ -38,15 +38,14 @@ RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 
 
 @router.get("/runs")
-async def run_list(request: Request, session: Session, before: int | None = None) -> HTMLResponse:
+async def run_list(request: Request, session: Session, before: BeforeId = None) -> HTMLResponse:
     """Show all runs, newest first."""
-    runs = await list_runs(session, limit=_PAGE, before=before)
-    more = f"/runs?before={runs[-1].id}" if len(runs) == _PAGE else None
+    runs, following = await list_runs(session, limit=_PAGE, before=before)
     live = [run for run in runs if run.state in ACTIVE][:MOST_LIVE]
     context = {
         "active": [card(run) for run in live],
         "cards": [card(run) for run in runs if run not in live],
-        "more": more,
+        "more": f"/runs?before={following}" if following else None,
         "before": before,
     }
     return render(request, "runs/list.html", context)

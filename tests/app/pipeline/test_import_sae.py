@@ -382,7 +382,7 @@ async def test_an_sae_that_does_not_fit_is_refused_in_one_line(
         await bring(ctx, source, **{"model": str(model_folder), **options})
     assert "\n" not in str(raised.value)
     async with ctx.sessions() as session:
-        (run,) = await runs.list_runs(session)
+        (run,), _ = await runs.list_runs(session)
         assert await saes.list_saes(session) == []
     assert (run.state, run.error) == ("failed", str(raised.value))
     assert not list((ctx.artifacts.root / "saes").glob("*"))

@@ -105,8 +105,10 @@ async def test_runs_are_listed_newest_first(session: AsyncSession, run: RunView)
         for place in range(3)
     ]
     newest = [other.id for other in others[::-1]]
-    assert [run.id for run in await list_runs(session, limit=2)] == newest[:2]
-    assert [run.id for run in await list_runs(session, before=newest[1])] == [newest[2], run.id]
+    found, following = await list_runs(session, limit=2)
+    assert ([run.id for run in found], following) == (newest[:2], newest[1])
+    found, following = await list_runs(session, limit=2, before=following)
+    assert ([run.id for run in found], following) == ([newest[2], run.id], None)
 
 
 async def test_an_unknown_run_is_none(session: AsyncSession) -> None:

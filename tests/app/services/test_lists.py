@@ -298,8 +298,9 @@ async def test_adding_to_a_full_list_is_refused(
 
 async def test_a_feature_is_listed_at_most_once(session: AsyncSession, create: Create) -> None:
     made = await create(1, name="Rivers")
+    assert await add_item(session, made.public_id, NewItem("one", 1, " note 1 ")) == made
     with pytest.raises(Unprocessable, match="Feature 1 of one is in the list “Rivers” already"):
-        await add_item(session, made.public_id, NewItem("one", 1))
+        await add_item(session, made.public_id, NewItem("one", 1, "another note"))
     for position in (0, -1, 2**31):
         with pytest.raises(Unprocessable, match="position"):
             await add_item(session, made.public_id, NewItem("one", 2), position=position)
@@ -335,3 +336,38 @@ async def test_an_unknown_list_is_not_found(session: AsyncSession, sae: SaeDetai
 async def test_an_invalid_author_is_refused(session: AsyncSession, author: str) -> None:
     with pytest.raises(Unprocessable, match="author"):
         await create_list(session, ListText("x"), actor=Actor(author))
+
+
+async def test_a_request_with_a_key_makes_one_list(engine: AsyncEngine, sae: SaeDetail) -> None:
+    async def attempt(name: str = "Rivers", author: str = "ada", key: str = "k") -> ListView:
+        async with transaction(async_sessionmaker(engine, expire_on_commit=False)) as session:
+            return await create_list(session, ListText(name), [NewItem("one", 3)], actor=Actor(author), key=key)
+
+    first, second = await asyncio.gather(attempt(), attempt())
+    assert first == second
+    assert first == await attempt()
+    others = [await attempt("Lakes"), await attempt(author="grace"), await attempt(key="l"), await attempt(key="")]
+    assert len({made.id for made in [first, *others]}) == 5
+    async with async_sessionmaker(engine)() as session:
+        assert [(item.feature, item.position) for item in await list_items(session, first.id)] == [(3, 1)]
+
+
+async def test_a_list_that_is_replaced_twice_does_not_conflict_with_itself(
+    session: AsyncSession, create: Create
+) -> None:
+    made = await create(1, 2)
+    items = [NewItem("one", 2), NewItem("one", 1, "a\r\nb")]
+    changed = await replace_list(session, made.public_id, ListText("Lakes"), items, expected_version=1)
+    again = await replace_list(session, made.public_id, ListText("Lakes"), items, expected_version=1)
+    assert again == changed
+    with pytest.raises(ListConflict):
+        await replace_list(session, made.public_id, ListText("Lakes"), items[::-1], expected_version=1)
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\r", "\n"])
+async def test_a_line_end_of_a_list_is_one_character(session: AsyncSession, create: Create, line_end: str) -> None:
+    made = await create(1, description=line_end.join(["x" * 19] * 100))
+    assert made.description.count("\n") == 99
+    await write_note(session, made.public_id, "one", 1, f"a{line_end}b", read_version=1)
+    [item] = await list_items(session, made.id)
+    assert item.note == "a\nb"

@@ -150,3 +150,13 @@ async def test_an_empty_list_is_downloaded(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{url}/export", params={"format": "json"})).json() == []
     assert (await client.get(f"{url}/export")).text == ""
     problem(await client.get(f"{url}/export", params={"format": "xlsx"}), 422)
+
+
+async def test_a_request_with_a_key_that_is_sent_again_makes_one_list(client: httpx.AsyncClient) -> None:
+    answers = [
+        await client.post("/api/v1/lists", json={"name": "Rivers"}, headers={"Idempotency-Key": "8e03978e"})
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json() == answers[1].json()
+    assert len((await client.get("/api/v1/lists")).json()["lists"]) == 1
