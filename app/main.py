@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
@@ -25,6 +25,7 @@ from app.services.lists import ListConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
 from app.web.caching import NotModified, answer_not_modified
+from app.web.parameters import refuse_unknown_parameters
 from app.web.requests import RequestMetrics, RequestMiddleware
 from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeadersMiddleware
 from app.web.static import VersionedStaticFiles
@@ -66,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5),
         ],
         swagger_ui_oauth2_redirect_url=None,
+        dependencies=[Depends(refuse_unknown_parameters)],
     )
     app.state.settings = settings
     app.state.registry = registry

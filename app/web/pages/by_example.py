@@ -5,10 +5,10 @@ The text comes by POST and is not kept. If the reader chooses a link to the resu
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import ImmutableMultiDict
@@ -18,6 +18,7 @@ from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_CHOSEN, MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
+from app.services.line_ends import unix_lines
 from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import count
 from app.web.components.prompts import EXAMPLE_PROMPTS
@@ -133,7 +134,20 @@ class Result:
         )
 
 
-@router.get("/saes/{sae}/features/by-example")
+def _declare(
+    run: str = "",
+    text: str = "",
+    token: Annotated[list[str] | None, Query()] = None,
+    chosen_in: str = "",
+    none: str = "",
+    min_density: str = "",
+    max_density: str = "",
+    in_address: str = "",
+) -> None:
+    """Declare the query string, which is read as the form is."""
+
+
+@router.get("/saes/{sae}/features/by-example", dependencies=[Depends(_declare)])
 async def example_form(
     request: Request, sae: Sae, session: Session, inference: Inference, settings: AppSettings
 ) -> HTMLResponse:
@@ -254,7 +268,7 @@ def _read(sent: Sent) -> ExampleQuery:
 
 def _text(sent: Sent) -> str:
     text = sent.get("text", "")
-    return text.replace("\r\n", "\n") if isinstance(text, str) else ""  # a form may send a file
+    return unix_lines(text) if isinstance(text, str) else ""  # a form may send a file
 
 
 def _positions(chosen: list[Any]) -> tuple[int, ...]:

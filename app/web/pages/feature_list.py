@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -74,10 +74,33 @@ class _Found:
         return self.error.status if self.error else 200
 
 
+@dataclass(frozen=True, slots=True)
+class FilterFields:
+    """The query string, whose form sends empty values for absent ones."""
+
+    sort: str = ""
+    view: str = ""
+    q: str = ""
+    min_density: str = ""
+    max_density: str = ""
+    min_max: str = ""
+    max_max: str = ""
+    health: str = ""
+    token: str = ""
+    promotes: str = ""
+    topic: str = ""
+    label: str = ""
+    author: str = ""
+    category: str = ""
+    cursor: str = ""
+
+
 @router.get("/saes/{sae}/features")
-async def feature_list(request: Request, sae: Sae, session: Session) -> HTMLResponse:
+async def feature_list(
+    request: Request, sae: Sae, session: Session, fields: Annotated[FilterFields, Depends()]
+) -> HTMLResponse:
     """Show the list; for htmx only the part below the filters, or with a cursor only the next rows."""
-    query = _read(request)
+    query = _read(fields)
     etag = features_etag(request, sae)
     raise_if_not_modified(request, etag)
     found = await _find(session, sae, query)
@@ -136,13 +159,12 @@ def _results(sae: SaeDetail, query: FeatureQuery, found: _Found) -> dict[str, An
     }
 
 
-def _read(request: Request) -> FeatureQuery:
-    """Return the filters of the query string; a form sends empty values for absent ones."""
-    parameters, errors = request.query_params, []
+def _read(fields: FilterFields) -> FeatureQuery:
+    errors = []
 
     def read(reader: Callable[..., Any], name: str, *arguments: Any) -> Any:
         try:
-            return reader(name, parameters.get(name) or None, *arguments)
+            return reader(name, getattr(fields, name), *arguments)
         except Unprocessable as error:
             errors.append(error)
             return None
@@ -151,19 +173,19 @@ def _read(request: Request) -> FeatureQuery:
     view: View = read(forms.one_of, "view", get_args(View)) or "table"
     filter = replace(
         SORTS[sort][1],
-        q=parameters.get("q", "").strip(),
+        q=fields.q.strip(),
         min_density=read(forms.number, "min_density", 1, forms.SHARE),
         max_density=read(forms.number, "max_density", 1, forms.SHARE),
         min_max=read(forms.number, "min_max", sys.float_info.max, _ACTIVATION),
         max_max=read(forms.number, "max_max", sys.float_info.max, _ACTIVATION),
         health=read(forms.one_of, "health", HEALTH_FLAGS),
-        token=parameters.get("token", ""),
-        promotes=parameters.get("promotes", ""),
-        topic=parameters.get("topic", ""),
+        token=fields.token,
+        promotes=fields.promotes,
+        topic=fields.topic,
         label=read(forms.one_of, "label", get_args(LabelFilter)),
-        author=parameters.get("author", "").strip(),
-        category=parameters.get("category", "").strip(),
-        cursor=parameters.get("cursor") or None,
+        author=fields.author.strip(),
+        category=fields.category.strip(),
+        cursor=fields.cursor or None,
     )
     return FeatureQuery(sort, view, filter, errors[0] if errors else None)
 
