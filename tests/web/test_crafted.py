@@ -1,0 +1,71 @@
+"""Bodies that hold what no database, tokenizer or answer can: each is refused in words, in every field."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.factories import Synthetic
+
+TEXTS = ["nul\0", "half \ud800", "\udfff"]
+NUMBERS = [float("nan"), float("inf"), -float("inf"), 1e400, 2**31, -(2**70), 10**400, 1.5, True]
+ITEM = {"sae": "tiny-l1-batchtopk-24", "feature": 3, "note": "n"}
+BODIES: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "PUT",
+        "/api/v1/saes/{sae}/features/5/labels/mine",
+        {"explanation": "x", "set": "s", "author": "a", "categories": ["c"], "status": "draft"}
+        | {"interpretability": 3, "confidence": 3},
+    ),
+    ("POST", "/api/v1/lists", {"name": "n", "description": "d", "author": "a", "items": [ITEM]}),
+    ("POST", "/api/v1/saes/{sae}/probe", {"text": "t", "top_k": 3}),
+    (
+        "POST",
+        "/api/v1/saes/{sae}/features/by-example",
+        {"text": "t", "tokens": [1], "min_density": 0.1, "max_density": 0.2, "limit": 3},
+    ),
+]
+FORMS: list[tuple[str, dict[str, str]]] = [
+    ("/saes/{sae}/features/5/labels", {"explanation": "x", "categories": "c", "author": "a"}),
+    ("/lists", {"name": "n", "description": "d", "author": "a", "sae": "{sae}", "features": "1"}),
+    ("/saes/{sae}/features/5/lists", {"list": "l", "name": "n", "note": "n"}),
+    ("/saes/{sae}/probe", {"text": "t", "feature": "1"}),
+    ("/saes/{sae}/features/by-example", {"text": "t", "token": "1", "min_density": "0.1", "max_density": "0.2"}),
+    ("/saes/{sae}/features/5/try", {"text": "t"}),
+]
+
+
+def crafted(value: Any) -> list[Any]:
+    """`value` with one of its texts or numbers, or one of its keys, replaced by each crafted one."""
+    if isinstance(value, dict):
+        inside = [value | {name: other} for name, inner in value.items() for other in crafted(inner)]
+        return inside + [value | {key: 1} for key in TEXTS]
+    if isinstance(value, list):
+        return [[other] for other in crafted(value[0])]
+    return [*TEXTS, *NUMBERS] if isinstance(value, str) else NUMBERS
+
+
+@pytest.mark.parametrize(("method", "path", "body"), BODIES)
+async def test_a_crafted_body_is_refused(
+    client: httpx.AsyncClient, made: Synthetic, method: str, path: str, body: dict[str, Any]
+) -> None:
+    for sent in crafted(body):
+        response = await client.request(
+            method,
+            path.format(sae=made.sae.slug),
+            content=json.dumps(sent),
+            headers={"Content-Type": "application/json"},
+        )
+        accepted = response.status_code in (200, 201) and not any(text in str(sent) for text in ("\0", "\ud800"))
+        assert accepted or response.status_code in (409, 422, 503), (sent, response.text)
+
+
+@pytest.mark.parametrize("path", [path for path, _ in FORMS])
+async def test_a_crafted_form_is_refused(client: httpx.AsyncClient, made: Synthetic, path: str) -> None:
+    fields = dict(FORMS)[path]
+    for name in fields:
+        for text in ("nul\0", "inf", "nan", "9" * 400, "-1", "1e400", "%ff"):
+            data = {key: value.format(sae=made.sae.slug) for key, value in fields.items()} | {name: text}
+            response = await client.post(path.format(sae=made.sae.slug), data=data)
+            assert response.status_code in (200, 303, 404, 409, 413, 422, 503), (data, response.text)
