@@ -16,6 +16,8 @@ from app.queries.sql.pg_safe import clean_json, clean_text, is_id
 from app.tables import Run, RunMetric, Sae, SaeClaim
 from app.tables.runs import RunState as RunState
 
+ACTIVE = ("queued", "running")
+"""States of a run that has not ended."""
 StageState = Literal["waiting", "running", "done", "failed"]
 
 
@@ -162,6 +164,12 @@ async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> 
         )
     )
     return None
+
+
+async def list_active(session: AsyncSession) -> list[RunView]:
+    """All runs that wait or run, newest first."""
+    query = _RUNS.where(Run.state.in_(ACTIVE)).order_by(Run.id.desc())
+    return [_view(*row) for row in await session.execute(query)]
 
 
 async def list_running(session: AsyncSession) -> list[RunView]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from app.queries.runs import RunView, Stage
 
-ACTIVE = ("queued", "running")
 MOST_LIVE = 3
 """Runs shown live on one page: each holds a connection, and a browser opens six per site."""
 

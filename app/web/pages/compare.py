@@ -24,14 +24,14 @@ from app.queries.comparisons import (
 )
 from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
-from app.queries.runs import RunView, list_runs
+from app.queries.runs import RunView, list_active
 from app.queries.saes import SaeDetail, list_saes
 from app.services.saes import check_comparable, pick_sae
 from app.web.components import comparison_text, figures, glossary, token_text
 from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
-from app.web.components.run_card import ACTIVE, MOST_LIVE, RunCard, card
+from app.web.components.run_card import MOST_LIVE, RunCard, card
 from app.web.dependencies import Session, check_feature
 from app.web.rendering import render, wants_fragment
 
@@ -41,8 +41,6 @@ _ON_OVERVIEW = 8
 """Features of each list on the overview; a list's own page shows all."""
 _PAGE = 50
 _EXAMPLES = 10
-_NEWEST_RUNS = 20
-"""Runs among which those under way are."""
 _KNOWN = 20
 """Comparisons to choose from where no SAE is chosen."""
 
@@ -227,13 +225,13 @@ async def _under_way(session: AsyncSession, *saes: SaeDetail | None) -> list[Run
     slugs = {sae.slug for sae in saes if sae}
 
     def compares(run: RunView) -> bool:
-        if run.state not in ACTIVE or all(stage.name != "compare" or stage.state == "done" for stage in run.stages):
+        if all(stage.name != "compare" or stage.state == "done" for stage in run.stages):
             return False
         if run.kind == "compare":
             return slugs <= {run.params.get("a"), run.params.get("b")}
         return not slugs or run.sae_slug in slugs
 
-    return [card(run) for run in await list_runs(session, limit=_NEWEST_RUNS) if compares(run)][:MOST_LIVE]
+    return [card(run) for run in await list_active(session) if compares(run)][:MOST_LIVE]
 
 
 def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:

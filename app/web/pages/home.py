@@ -5,10 +5,10 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
-from app.queries.runs import list_runs
+from app.queries.runs import list_active
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import glossary, token_text
-from app.web.components.run_card import ACTIVE, MOST_LIVE, card
+from app.web.components.run_card import MOST_LIVE, card
 from app.web.dependencies import Session, last_sae
 from app.web.rendering import render, wants_fragment
 
@@ -20,7 +20,7 @@ _SAMPLE_SIZE = 8
 @router.get("/")
 async def home(request: Request, session: Session) -> HTMLResponse:
     """Show all SAEs and the newest runs that have not ended."""
-    runs = [run for run in (await list_runs(session, limit=20))[0] if run.state in ACTIVE]
+    runs = await list_active(session)
     saes = await list_saes(session)
     shown = last_sae(request, saes)
     sample = await _sample_features(session, shown) if shown else ()

@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.errors import NotFound, Unavailable
-from app.queries.runs import MetricPoint, RunView, get_run, list_runs, metrics
+from app.queries.runs import ACTIVE, MetricPoint, RunView, get_run, list_runs, metrics
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import is_known, spec_of
 from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
-from app.web.components.run_card import ACTIVE, MOST_LIVE, card, stage_view
+from app.web.components.run_card import MOST_LIVE, card, stage_view
 from app.web.dependencies import BeforeId, Session
 from app.web.rendering import render
 
