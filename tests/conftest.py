@@ -32,6 +32,7 @@ SLOW = (
     "app/cli/test_exchange.py",
     "app/pipeline/",
     "app/queries/test_plans.py",
+    "app/runs/test_outages.py",
     "app/runs/test_worker.py",
     "app/supervision/",
     "core/kernels/",

@@ -40,7 +40,7 @@ OLD_ROWS = """
         (slug, model_id, hook, architecture, d_in, d_sae, artifact, weights_sha256, config, metrics, created_by)
     SELECT name, id, 'h', 'topk', 1, 1, '', 'w', '{}', '{}', 'ada' FROM language_model
 """
-"""Two rows of one model and of one text, as databases before 0010 may have them."""
+"""Two rows of one model and of one text, as databases before 0009 may have them."""
 
 
 def test_migrating_an_empty_database_creates_all_tables(empty_database_url: str) -> None:
@@ -164,7 +164,7 @@ async def test_runs_from_before_a_new_stage_receive_it(engine: AsyncEngine, numb
 
 
 async def test_rows_of_one_model_and_of_one_text_become_one(engine: AsyncEngine) -> None:
-    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0010")
+    revision = ScriptDirectory(str(MIGRATIONS)).get_revision("0009")
 
     def merge(connection: Connection) -> None:
         with Operations.context(MigrationContext.configure(connection)):

@@ -28,7 +28,7 @@ from app.queries.feature_list import FeatureFilter, feature_rows, filter_by_dens
 from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_histories, label_summaries, list_labels
 from app.queries.lists import find_item, get_list, list_items, list_lists, lists_of_feature
-from app.queries.runs import get_run, list_runs, metrics
+from app.queries.runs import get_run, list_active, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
 
@@ -198,6 +198,7 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
         find_label(session, sae.id, 7, "ada", "default"),
         label_histories(session, [label]),
         list_runs(session, limit=20),
+        list_active(session),
         get_run(session, 7),
         metrics(session, 7),
         list_lists(session, limit=50),

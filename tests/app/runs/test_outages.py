@@ -74,7 +74,7 @@ async def until(condition: Callable[[RunView], bool], ctx: JobContext, process: 
     async with asyncio.timeout(SECONDS):
         while True:
             async with ctx.sessions() as session:
-                found = await runs.list_runs(session)
+                found, _ = await runs.list_runs(session)
             if found and condition(found[0]):
                 return found[0]
             assert process.returncode is None, "the process ended"
