@@ -181,6 +181,15 @@ def test_feature_statistics_agree_with_brute_force(
     assert stored == pytest.approx(values[top["sequence"], : len(stored)].tolist(), rel=1e-3, abs=1e-3)
 
 
+def patiently_probed(demo: Demo, text: str) -> dict[str, Any]:
+    """Probe, and again when the answer says that the model is being loaded."""
+    while True:
+        answer = httpx.post(f"{demo.api}/probe", json={"text": text, "top_k": 512}, timeout=60)
+        if answer.status_code != 503:
+            return answer.raise_for_status().json()
+        time.sleep(int(answer.headers["Retry-After"]))
+
+
 def test_live_probe_agrees_with_the_stored_activations(demo: Demo) -> None:
     """Live inference against the index, for the strongest sequence of several features."""
     compared = 0
@@ -188,7 +197,7 @@ def test_live_probe_agrees_with_the_stored_activations(demo: Demo) -> None:
         answer = httpx.get(f"{demo.api}/features/{feature}/examples?band=0&limit=1", timeout=30).json()
         example = answer["examples"][0]
         text = "".join(token["text"] for token in example["tokens"])
-        probe = httpx.post(f"{demo.api}/probe", json={"text": text, "top_k": 512}, timeout=60).json()
+        probe = patiently_probed(demo, text)
         if [token["id"] for token in probe["tokens"]] != [token["id"] for token in example["tokens"]]:
             continue  # one sequence in hundreds does not tokenise back
         (live,) = [entry["activations"] for entry in probe["features"] if entry["index"] == feature]
