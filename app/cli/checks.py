@@ -27,8 +27,7 @@ def doctor(as_json: Json = False) -> None:
     findings = []
     for finding in examine(settings_with()):
         findings.append(finding)
-        level = typer.style(f"{finding.level:>4}", fg=_COLOURS[finding.level])
-        notify(f"{level}  {finding.subject}: {finding.text}")
+        notify(f"  {finding.subject}: {finding.text}", mark=f"{finding.level:>4}", style=_COLOURS[finding.level])
     failed = sum(finding.level == "fail" for finding in findings)
     text = f"{failed} of {len(findings)} checks failed." if failed else "SeeSAE has everything it needs."
     answer({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, as_json=as_json, text=text)

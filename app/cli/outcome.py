@@ -20,11 +20,18 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
 
-def notify(line: str) -> None:
-    """Print one line on standard error, above progress bars; standard output stays free for results."""
+def notify(line: str, *, mark: str = "", style: str = "") -> None:
+    """Print one line on standard error, above progress bars; standard output stays free for results.
+
+    Args:
+        line: the text.
+        mark: text in front of it, in `style` where the terminal has colours.
+    """
+    from rich.text import Text
+
     from app.cli.run_display import stderr_console
 
-    stderr_console().print(redact(line), markup=False, soft_wrap=True)
+    stderr_console().print(Text.assemble((mark, style), redact(line)), soft_wrap=True)
 
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import func, literal, literal_column, select, update
+from sqlalchemy import ColumnElement, func, literal, literal_column, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -168,7 +168,8 @@ async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> 
 
 async def list_active(session: AsyncSession) -> list[RunView]:
     """All runs that wait or run, newest first."""
-    states = [literal_column(f"'{state}'") for state in ACTIVE]  # literal, so that the planner takes the partial index
+    # Literal, because the planner must see that the partial index covers them.
+    states: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in ACTIVE]
     query = _RUNS.where(Run.state.in_(states)).order_by(Run.id.desc())
     return [_view(*row) for row in await session.execute(query)]
 

@@ -251,6 +251,7 @@ def test_restoring_an_invalid_backup_changes_nothing(
 def test_doctor_checks_everything(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
     result = seesae("doctor", "--json")
+    assert "\x1b" not in result.stderr  # no colours where it is not a terminal
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["ok"]
