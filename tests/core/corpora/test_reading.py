@@ -145,7 +145,7 @@ def test_the_cache_is_where_the_caller_says(tmp_path: Path, monkeypatch: pytest.
         ("ragged.csv", b"text,title\na,b\nc,d,e\n", "line 3 of ragged.csv has 3 fields, and the first row 2"),
         ("quote.csv", b'text\n"never closed\n', "line 2: unexpected end of data"),
         ("twice.csv", b"text,text\na,b\n", "two columns 'text'"),
-        ("damaged.jsonl.gz", gzip.compress(b'{"text": "a"}' * 99)[:-9], "cannot be read"),
+        ("damaged.jsonl.gz", gzip.compress(b'{"text": "a"}' * 99, mtime=0)[:-9], "cannot be read"),
         ("damaged.jsonl.zst", b"not zstd", "cannot be read"),
         ("broken.jsonl", b'{"text": "a"}\nnot json\n', "line 2 is not valid JSON"),
         ("nul.jsonl", b'{"text": "a\0b"}', "line 1 is not valid JSON"),
