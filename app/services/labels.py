@@ -9,7 +9,7 @@ from app.queries.labels import LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.actors import Actor
-from app.services.line_ends import unix_lines
+from app.services.texts import one_line, trim, unix_lines
 
 MAX_EXPLANATION = 2_000
 MAX_CATEGORIES = 10
@@ -51,8 +51,8 @@ async def save_label(
     """
     if feature not in range(sae.d_sae):
         raise NotFound(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
-    check_name("author", actor.name)
-    check_name("label set", label_set)
+    author = tidy_name("author", actor.name)
+    label_set = tidy_name("label set", label_set)
     tidy = _tidy(text)
     _check(tidy)
     possible = expected_version is None or 0 < expected_version < MAX_INTEGER
@@ -62,14 +62,14 @@ async def save_label(
             session,
             sae_id=sae.id,
             feature=feature,
-            author=actor.name,
+            author=author,
             label_set=label_set,
             text=tidy,
             expected_version=expected_version,
         )
     if label is not None:
         return label
-    current = await find_label(session, sae.id, feature, actor.name, label_set)
+    current = await find_label(session, sae.id, feature, author, label_set)
     if current is None or current.text != tidy:
         raise LabelConflict(current, tidy)
     return current
@@ -77,10 +77,10 @@ async def save_label(
 
 def _tidy(text: LabelText) -> LabelText:
     """`text` with Unix line ends, without white space around it, and without empty or repeated categories."""
-    trimmed = (" ".join(category.split()) for category in text.categories)
+    trimmed = (one_line(category) for category in text.categories)
     return replace(
         text,
-        explanation=unix_lines(text.explanation).strip(),
+        explanation=trim(unix_lines(text.explanation)),
         categories=tuple(dict.fromkeys(category for category in trimmed if category)),
     )
 
@@ -105,11 +105,13 @@ def _check(text: LabelText) -> None:
             raise Unprocessable(f"{name} goes from {SCALE[0]} to {SCALE[-1]}.")
 
 
-def check_name(what: str, name: str) -> None:
-    """Refuse the name of an author, or of `what` else, that is empty, too long or cannot be stored.
+def tidy_name(what: str, name: str) -> str:
+    """Return the name of an author, or of `what` else, in one line and without what cannot be seen at its ends.
 
     Raises:
-        Unprocessable: it is.
+        Unprocessable: it is empty, too long or cannot be stored.
     """
-    if not name.strip() or len(name) > MAX_NAME or not storable(name):
+    tidy = one_line(name)
+    if not tidy or len(tidy) > MAX_NAME or not storable(tidy):
         raise Unprocessable(f"The name of the {what} must have 1 to {MAX_NAME} characters, and no NUL.")
+    return tidy

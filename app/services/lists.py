@@ -19,8 +19,8 @@ from app.queries.lists import ListItem, ListView, get_list
 from app.queries.saes import sae_sizes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.actors import Actor
-from app.services.labels import check_name
-from app.services.line_ends import unix_lines
+from app.services.labels import tidy_name
+from app.services.texts import one_line, trim, unix_lines
 
 MAX_NAME = 80
 MAX_DESCRIPTION = 2_000
@@ -82,12 +82,12 @@ async def create_list(
     Raises:
         Unprocessable: name, description, author or items are not as a list can hold them.
     """
-    check_name("author", actor.name)
+    author = tidy_name("author", actor.name)
     text = _tidy(text)
     rows = await _rows(session, items)
-    public_id = _public_id(key, actor.name, text, rows) if key else token_urlsafe(_ID_BYTES)
+    public_id = _public_id(key, author, text, rows) if key else token_urlsafe(_ID_BYTES)
     new = await queries.insert_list(
-        session, public_id=public_id, name=text.name, description=text.description, author=actor.name
+        session, public_id=public_id, name=text.name, description=text.description, author=author
     )
     if new is None:
         return await find_list(session, public_id)
@@ -265,7 +265,7 @@ def _check_version(current: ListView, expected: int) -> None:
 
 def _tidy(text: ListText) -> ListText:
     """`text` without white space around it and with Unix line ends, if a list can hold it."""
-    name, description = " ".join(text.name.split()), unix_lines(text.description).strip()
+    name, description = one_line(text.name), trim(unix_lines(text.description))
     if not name:
         raise Unprocessable("A list needs a name.")
     if len(name) > MAX_NAME:
@@ -280,7 +280,7 @@ def _tidy(text: ListText) -> ListText:
 
 
 def _tidy_note(note: str) -> str:
-    note = unix_lines(note).strip()
+    note = trim(unix_lines(note))
     if len(note) > MAX_NOTE:
         raise Unprocessable(f"A note may have {MAX_NOTE} characters; this one has {len(note):,}.")
     if not storable(note):

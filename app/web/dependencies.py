@@ -13,8 +13,9 @@ from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors
 from app.services.inference import InferenceClient
-from app.services.labels import MAX_NAME, check_name
+from app.services.labels import MAX_NAME, tidy_name
 from app.services.saes import find_sae
+from app.services.texts import one_line
 from app.settings import Settings
 
 _ACTOR_COOKIE = "author"
@@ -51,7 +52,7 @@ def _actor(request: Request, settings: AppSettings) -> actors.Actor:
     local = actors.local_actor(settings)
     if request.url.path.startswith("/api/"):
         return local
-    return local.named(unquote(request.cookies.get(_ACTOR_COOKIE, ""))[:MAX_NAME].strip())
+    return local.named(one_line(unquote(request.cookies.get(_ACTOR_COOKIE, ""))[:MAX_NAME]))
 
 
 Actor = Annotated[actors.Actor, Depends(_actor)]
@@ -59,7 +60,7 @@ Actor = Annotated[actors.Actor, Depends(_actor)]
 
 def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
     """Return the actor that the form's field `author` names, or the default actor if it is empty."""
-    return actor.named(author.strip())
+    return actor.named(one_line(author))
 
 
 FormActor = Annotated[actors.Actor, Depends(_form_actor)]
@@ -70,9 +71,7 @@ def _reader(
     author: Annotated[str, Query(description="Whose drafts to include; by default the setting SEESAE_AUTHOR's.")] = "",
 ) -> actors.Actor:
     """Return the actor of an API request that only reads."""
-    named = actor.named(author)
-    check_name("author", named.name)
-    return named
+    return actors.Actor(tidy_name("author", actor.named(author).name))
 
 
 Reader = Annotated[actors.Actor, Depends(_reader)]

@@ -112,6 +112,8 @@ PAGES = [
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
+    Visit("label, a long name that no SAE has", f"/label?sae={'W' * 90}"),
+    Visit("list, feature to be taken out", "/lists/{list}/remove?sae={sae}&feature=1"),
     Visit("runs", "/runs"),
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),

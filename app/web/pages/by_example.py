@@ -18,7 +18,7 @@ from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_CHOSEN, MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
-from app.services.line_ends import unix_lines
+from app.services.texts import unix_lines
 from app.web.components import forms, glossary, token_text
 from app.web.components.formatting import count
 from app.web.components.prompts import EXAMPLE_PROMPTS

@@ -22,7 +22,7 @@ from app.queries.saes import SaeDetail
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
-from app.services.line_ends import unix_lines
+from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.counterparts import counterparts_of

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NoWeights, UserError
 from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail
-from app.services.line_ends import unix_lines
 from app.services.probe import ProbeFeature, ProbeResult, probe
+from app.services.texts import unix_lines
 from app.services.tokens import plain
 from app.web.components import token_text
 from app.web.components.formatting import significant

@@ -177,3 +177,14 @@ async def test_a_line_end_is_one_character_however_it_was_sent(save: Save, line_
     lines = ["x" * 99] * 20
     assert len((await save(LabelText(line_end.join(lines)), feature=4)).explanation) == 1999
     assert (await save(LabelText("x", (f"two{line_end}words",)), feature=5)).categories == ("two words",)
+
+
+@pytest.mark.parametrize("name", ["eve", " eve ", "eve\u200b", "\ufeffeve\r\n", "\u202aeve\u202c"])
+async def test_a_name_is_kept_as_people_read_it(save: Save, name: str) -> None:
+    assert (await save(LabelText("x"), author=name)).author == "eve"
+
+
+async def test_what_cannot_be_seen_is_no_text(save: Save) -> None:
+    for text, author in (("\u200b\u200b", "eve"), ("x", "\u200b"), ("x", "\u2060 \u00ad")):
+        with pytest.raises(Unprocessable):
+            await save(LabelText(text), author=author)

@@ -371,3 +371,8 @@ async def test_a_line_end_of_a_list_is_one_character(session: AsyncSession, crea
     await write_note(session, made.public_id, "one", 1, f"a{line_end}b", read_version=1)
     [item] = await list_items(session, made.id)
     assert item.note == "a\nb"
+
+
+async def test_a_list_of_an_invisible_name_is_refused(create: Create) -> None:
+    with pytest.raises(Unprocessable, match="needs a name"):
+        await create(1, name="\u200b\u200b")

@@ -8,7 +8,7 @@ from tests.factories import Synthetic, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
-HOSTILE = "<b>rivers</b> & “lakes” \u202e"
+HOSTILE = "<b>rivers</b> & “lakes” \u202eriver"
 
 
 @pytest.fixture
