@@ -113,7 +113,6 @@ PAGES = [
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
     Visit("label, a long name that no SAE has", f"/label?sae={'W' * 90}"),
-    Visit("list, feature to be taken out", "/lists/{list}/remove?sae={sae}&feature=1"),
     Visit("runs", "/runs"),
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),
