@@ -112,7 +112,6 @@ PAGES = [
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
-    Visit("label, a long name that no SAE has", f"/label?sae={'W' * 90}"),
     Visit("runs", "/runs"),
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),
