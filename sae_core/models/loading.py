@@ -3,6 +3,7 @@
 import io
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -30,6 +31,9 @@ from sae_core.models.language_model import LanguageModel
 
 _LONGEST_NAME = 80
 """Characters: names of SAEs, and so of folders, begin with it."""
+_reading = threading.Lock()
+"""One model at a time: `from_pretrained` patches transformers' classes while it runs. Two threads that overlap would
+leave the patch in place: tied weights of all later models stay without data."""
 _WEIGHTS = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
@@ -106,7 +110,8 @@ def _read(place: str, device: torch.device, *, local_files_only: bool = False) -
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local_files_only)
     if not tokenizer.is_fast:
         raise ModelError(f"{place} has no fast tokenizer (tokenizer.json). Choose another model.")
-    hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
+    with _reading:
+        hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
     return hf_model.to(device), tokenizer
 
 
@@ -131,7 +136,8 @@ def _dequantise(file: Path, folder: Path) -> None:
     # Its progress bar cannot be turned off by transformers' own switch.
     with _explain_failure(str(file)), redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        with _reading:
+            model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     require_free_space(folder.parent, 4 * model.num_parameters(), f"Dequantising {file.name}")
     # The weights are plain floats now, but save_pretrained refuses any model that still says how it was quantised.
     model.hf_quantizer = None

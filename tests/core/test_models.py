@@ -3,7 +3,9 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sae_core.errors import ArtifactError, ModelError
 from sae_core.locks import folder_lock
@@ -491,3 +493,16 @@ def test_waiting_for_another_dequantisation_can_be_stopped(tmp_path: Path) -> No
     with folder_lock(folder), pytest.raises(InterruptedError):
         load_model(file, device="cpu", cache=cache, waiting=stop)
     assert load_model(file, device="cpu", cache=cache, waiting=stop).name == "tiny"
+
+
+def test_models_that_are_loaded_at_once_leave_nothing_behind(tmp_path: Path) -> None:
+    folder, tie_weights = tiny_model(tmp_path / "tiny"), PreTrainedModel.tie_weights
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that threads overlap
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: load_model(folder, device="cpu"), range(24)))
+        assert PreTrainedModel.tie_weights is tie_weights
+    finally:
+        sys.setswitchinterval(interval)
+        PreTrainedModel.tie_weights = tie_weights  # for other tests, if this one fails
