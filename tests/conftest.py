@@ -61,6 +61,7 @@ ROOM_IN_MEMORY = 4 * 2**30
 _numbers = count(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is slow. Under xdist, keep a file's tests in one process, and begin with the slow ones."""
     for item in items:

@@ -45,15 +45,14 @@ def artifact_files(home: Path) -> list[Path]:
 def run_all(commands: list[list[str]], environment: dict[str, str], home: Path, kill_after: list[int]) -> int:
     """Run the commands at once until all are done; return how many were killed, each of which starts again.
 
-    A random one is killed each time that the commands have made so many new files.
+    A random one is killed each time that the commands have made so many new files. One that ended in that instant does
+    not count: another is killed.
     """
     chance, before, kills = random.Random(0), len(artifact_files(home)), 0
     running = {number: start(command, environment) for number, command in enumerate(commands)}
     while running:
-        if kill_after and len(artifact_files(home)) - before >= kill_after[0]:
-            number = chance.choice(sorted(running))
-            running[number].kill()
-            kill_after = kill_after[1:]
+        if kills < len(kill_after) and len(artifact_files(home)) - before >= kill_after[kills]:
+            running[chance.choice(sorted(running))].kill()
         for number, process in list(running.items()):
             with suppress(subprocess.TimeoutExpired):
                 _, stderr = process.communicate(timeout=0.02)
