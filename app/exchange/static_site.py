@@ -174,7 +174,7 @@ class _Site:
         self._write("index.html", "export/index.html", self._page(1, first) | self._overview(counts))
 
     def _page(self, number: int, rows: Sequence[FeatureRow]) -> dict[str, Any]:
-        """What one page of the list shows."""
+        """Return the rows and links of one page of the list."""
         total = len(self.source.numbers)
         last = math.ceil(total / ROWS)
         return {
@@ -187,7 +187,7 @@ class _Site:
         }
 
     def _overview(self, counts: _Counts) -> dict[str, Any]:
-        """What the first page shows beside the list."""
+        """Return the summary that the first page shows beside the list."""
         sae = self.source.sae
         measures, more_measures = glossary.measures(sae.metrics)
         return {

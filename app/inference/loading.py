@@ -1,4 +1,4 @@
-"""Loading models beside the requests: one waits a little, and is then told how long it takes."""
+"""Load models in the background: a request waits for two seconds, and is then told how long loading takes."""
 
 import asyncio
 import time

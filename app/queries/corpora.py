@@ -85,7 +85,7 @@ async def register_corpus(session: AsyncSession, row: CorpusRow, *, keep_name: b
 
     With `keep_name`, a corpus that is registered already is renamed to this slug and title.
     """
-    await lock_until_commit(session, "corpora")  # one at a time: versions are counted
+    await lock_until_commit(session, "corpora")  # so that no two writers take the same version
     clean = {name: clean_text(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
     corpus = (await session.scalars(select(Corpus).where(Corpus.sha256 == row.sha256))).one_or_none()
     if corpus is None:

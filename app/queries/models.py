@@ -86,7 +86,7 @@ async def register_model(
     Raises:
         Conflict: another model has the name, which was to be kept.
     """
-    await lock_until_commit(session, "models")  # one at a time: the name is chosen by those that are taken
+    await lock_until_commit(session, "models")  # so that no two writers take the same name
     known = (
         await session.scalars(
             select(LanguageModel).where(

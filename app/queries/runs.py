@@ -154,7 +154,7 @@ async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> 
             .where(SaeClaim.slug == slug, SaeClaim.key != key, Run.id != run_id, Run.state.in_(("queued", "running")))
         )
     ).one_or_none()
-    # A run without a job is done by a command; one that was killed leaves it marked as running.
+    # A command works on a run without a job. If it is killed, the run stays marked as running.
     if other is not None and (other.job_id is not None or await holds_run_lock(session, other.id)):
         return int(other.id)
     new = insert(SaeClaim).values(slug=slug, key=key, run_id=run_id)

@@ -226,7 +226,7 @@ class InferenceClient:
 
 
 class _Start:
-    """How long the inference process has been starting, and how long it took the last time; in seconds."""
+    """The start of the inference process: seconds so far, and seconds that the last one took."""
 
     expected: float | None = None
     _began: float | None = None

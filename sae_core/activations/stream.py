@@ -31,7 +31,7 @@ class ActivationStream:
     validation_tokens: int
     """Counted tokens that are held out."""
     buffer_bytes: int
-    """What the buffer takes at most; it decides the order of the batches."""
+    """Maximum size of the buffer; the order of batches depends on it."""
 
     def __init__(
         self,

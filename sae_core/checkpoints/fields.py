@@ -1,4 +1,4 @@
-"""What an import makes of each field of a config: it is applied, refused, said in a note, or harmless.
+"""How an import treats each field of a config: it is applied, refused, reported in a note, or harmless.
 
 Each format declares its fields once, by the names in its files; a dot leads into a JSON object. What a format does not
 declare is named in a note, so nothing of a config is dropped in silence.
@@ -20,7 +20,7 @@ _LONGEST = 80
 
 
 def names(text: str) -> frozenset[str]:
-    """Return the words of a text, for lists that would be a page long with one name a line."""
+    """Return the words of a text: a compact way to write long lists of names."""
     return frozenset(text.split())
 
 
@@ -29,7 +29,7 @@ class Rule:
     """A field that must not be overlooked, unless it has a value that changes nothing."""
 
     sentence: str
-    """What follows from it, after "The config says NAME is VALUE: "."""
+    """Its consequence, as the end of the sentence "The config says NAME is VALUE: …"."""
     unless: tuple[Any, ...] = (None, False)
     """Values that change nothing."""
 

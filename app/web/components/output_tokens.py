@@ -1,4 +1,4 @@
-"""What a feature's output tokens and their numbers mean: by how they were ranked, and where in the model the SAE is."""
+"""Explanations of a feature's output tokens: how they were ranked, and how much they say at the SAE's layer."""
 
 from collections.abc import Mapping
 from typing import Any
