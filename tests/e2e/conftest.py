@@ -231,13 +231,15 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     await compare(engine, narrow, made)
     async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
+        await add_label(session, made.sae, 5, "W" * 200, author="W" * 80, categories=("W" * 40,))
         await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
         running = await add_run(session, ends="running")
         examples = await get_examples(session, made.sae, 1)
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
-        kept = await create_list(session, ListText("Music", "What belongs to an orchestra."), items, actor=Actor("ada"))
+        text = ListText("Music", "What belongs to an orchestra.")
+        kept = await create_list(session, text, items, actor=Actor("W" * 80))
     return {
         "sae": made.sae.slug,
         "narrow": narrow.sae.slug,

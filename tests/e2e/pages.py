@@ -112,6 +112,7 @@ PAGES = [
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
+    Visit("label, a long name that no SAE has", f"/label?sae={'W' * 80}"),
     Visit("runs", "/runs"),
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),

@@ -11,6 +11,10 @@ from tests.e2e.test_pages import OVERFLOW, SHIFT
 pytestmark = [pytest.mark.browser, pytest.mark.read_only]
 
 FONT = "**/*.woff2"
+LONG_WORDS = (
+    Visit("feature, long words in its label", "/saes/{sae}/features/5"),
+    Visit("list, feature to be taken out", "/lists/{list}/remove?sae={sae}&feature=1"),
+)
 STAND_INS = """async (weights) => {
   const text = "A sparse autoencoder splits a model's activations into features. Browse them by their text.";
   const context = document.createElement("canvas").getContext("2d");
@@ -52,7 +56,7 @@ async def test_no_page_scrolls_sideways(browser: Browser, site: Site, width: int
     if not with_font:
         await page.route(FONT, abort)
     wide = {}
-    for to in PAGES:
+    for to in (*PAGES, *LONG_WORDS):
         await visit(page, site, to)
         if overflow := await page.evaluate(OVERFLOW):
             wide[to.name] = overflow
