@@ -52,7 +52,9 @@ def run_all(commands: list[list[str]], environment: dict[str, str], home: Path, 
     running = {number: start(command, environment) for number, command in enumerate(commands)}
     while running:
         if kills < len(kill_after) and len(artifact_files(home)) - before >= kill_after[kills]:
-            running[chance.choice(sorted(running))].kill()
+            number = chance.choice(sorted(running))
+            running[number].kill()
+            running[number].wait()
         for number, process in list(running.items()):
             with suppress(subprocess.TimeoutExpired):
                 _, stderr = process.communicate(timeout=0.02)
