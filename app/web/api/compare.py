@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound
 from app.problems import documented
 from app.queries import comparisons as queries
 from app.queries.comparisons import MAX_LIMIT, ComparisonView, Counterpart, Listing, Partner
-from app.queries.saes import get_saes
+from app.queries.saes import SaeDetail, get_saes
+from app.services.comparisons import comparing_runs
 from app.services.saes import check_comparable, find_sae
 from app.web.dependencies import FeatureIndex, Sae, Session
 
@@ -103,7 +105,7 @@ async def compare(
     check_comparable(this, other)
     comparison = await queries.get_comparison(session, this, other)
     if comparison is None:
-        raise NotFound(f"These two have not been compared: run seesae compare {this.slug} {other.slug}.")
+        raise await _not_compared(session, this, other)
     page = await queries.list_counterparts(session, comparison, show, limit=limit, cursor=cursor)
     return ComparisonOut(
         a=SideOut(sae=this.slug, **comparison.this),
@@ -136,6 +138,14 @@ async def counterparts(sae: Sae, index: FeatureIndex, session: Session) -> Count
             if comparison.id in found
         ]
     )
+
+
+async def _not_compared(session: AsyncSession, a: SaeDetail, b: SaeDetail) -> NotFound:
+    under_way = await comparing_runs(session, a, b)
+    if under_way:
+        run = under_way[0].id
+        return NotFound(f"Run {run} will compare these two: GET /api/v1/runs/{run} says how far it is.")
+    return NotFound(f"These two have not been compared: run seesae compare {a.slug} {b.slug}.")
 
 
 async def _parts(session: Session, comparison: ComparisonView, index: int) -> list[PartnerOut]:

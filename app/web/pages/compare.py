@@ -24,8 +24,8 @@ from app.queries.comparisons import (
 )
 from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
-from app.queries.runs import RunView, list_active
 from app.queries.saes import SaeDetail, list_saes
+from app.services.comparisons import comparing_runs
 from app.services.saes import check_comparable, pick_sae
 from app.web.components import comparison_text, figures, glossary, token_text
 from app.web.components.counterparts import address
@@ -218,20 +218,8 @@ def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
 
 
 async def _under_way(session: AsyncSession, *saes: SaeDetail | None) -> list[RunCard]:
-    """Return the runs under way that will compare these SAEs; None stands for any.
-
-    A run that compares two names both. One that indexes an SAE compares it with all others on the same text.
-    """
-    slugs = {sae.slug for sae in saes if sae}
-
-    def compares(run: RunView) -> bool:
-        if all(stage.name != "compare" or stage.state == "done" for stage in run.stages):
-            return False
-        if run.kind == "compare":
-            return slugs <= {run.params.get("a"), run.params.get("b")}
-        return not slugs or run.sae_slug in slugs
-
-    return [card(run) for run in await list_active(session) if compares(run)][:MOST_LIVE]
+    """Return the runs under way that will compare these SAEs; None stands for any."""
+    return [card(run) for run in await comparing_runs(session, *(sae for sae in saes if sae))][:MOST_LIVE]
 
 
 def _is_stale(comparison: ComparisonView, a: SaeDetail, b: SaeDetail) -> bool:

@@ -1,7 +1,8 @@
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.queries.runs import Stage, create_run
 from tests.comparing import NARROW, WIDE, make_pair
 from tests.conftest import only_reads
 from tests.factories import Synthetic, make_sae
@@ -97,3 +98,19 @@ async def test_bad_requests_are_problems(
 ) -> None:
     await make_sae(engine, slug="third")
     problem(await client.get(COMPARE, params=query), status)
+
+
+@pytest.mark.own_database
+async def test_a_comparison_under_way_is_named_instead_of_its_command(
+    client: httpx.AsyncClient, engine: AsyncEngine, session: AsyncSession
+) -> None:
+    for slug in ("a", "b"):
+        await make_sae(engine, slug=slug)
+    both = {"a": "a", "b": "b"}
+    assert "run seesae compare a b" in problem(await client.get(COMPARE, params=both), 404)["detail"]
+    stages = [Stage("compare", "Compare the features of both")]
+    run = await create_run(session, kind="compare", title="", params=both, stages=stages, created_by="ada")
+    await session.commit()
+    assert (
+        f"GET /api/v1/runs/{run.id}" in problem(await client.get(COMPARE, params={"a": "b", "b": "a"}), 404)["detail"]
+    )
