@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import structlog
+
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.queries import runs
@@ -18,7 +20,9 @@ from app.runs.submit import submit_run
 from app.schema import upgrade
 from app.services.actors import local_actor
 from app.settings import Settings
-from app.supervision.embedded_postgres import database
+from app.supervision.kept_database import kept_database
+
+log = structlog.get_logger("command")
 
 _POLL_SECONDS = 0.3
 
@@ -35,15 +39,19 @@ async def open_job_context(settings: Settings, database_url: str) -> AsyncIterat
 
 @asynccontextmanager
 async def local_job_context(settings: Settings) -> AsyncIterator[JobContext]:
-    """Connect to the database that the settings name, or start the embedded one, with its tables up to date.
+    """Connect to the database that the settings name, or keep the embedded one running, with its tables up to date.
 
     Raises:
         UserError: the database cannot be reached, or does not start.
     """
-    with database(settings.home, settings.database_url) as database_url:
+    async with kept_database(settings, _tell, asyncio.Event()) as database_url:
         await asyncio.to_thread(upgrade, database_url)
         async with open_job_context(settings, database_url) as ctx:
             yield ctx
+
+
+def _tell(line: str) -> None:
+    log.error("database", state=line)
 
 
 async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P], params: P) -> RunView:

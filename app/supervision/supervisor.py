@@ -4,29 +4,21 @@ import asyncio
 import secrets
 import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psycopg
 
-from app.errors import UserError
 from app.schema import upgrade
 from app.settings import Settings
 from app.supervision.child_processes import Child, ChildSpec
-from app.supervision.embedded_postgres import database
 from app.supervision.instance_lock import InstanceLock
-from app.supervision.postgres_server import PostgresServer
+from app.supervision.kept_database import Notify, kept_database
 from app.supervision.sockets import listen, url_of
 
-Notify = Callable[[str], None]
-"""Shows one line to the user at the terminal."""
-
 _UP_SECONDS = 30.0
-_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             )
         )
         inference_socket = stack.enter_context(listen("127.0.0.1", 0))
-        database_url = await stack.enter_async_context(_kept_postgres(settings, notify, stop))
+        database_url = await stack.enter_async_context(kept_database(settings, notify, stop))
         await asyncio.to_thread(upgrade, database_url)
 
         url = url_of(web_socket)
@@ -124,57 +116,6 @@ async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) ->
                 patience += _UP_SECONDS
             await asyncio.sleep(0.05)
     raise KeyboardInterrupt
-
-
-@asynccontextmanager
-async def _kept_postgres(settings: Settings, notify: Notify, stop: asyncio.Event) -> AsyncIterator[str]:
-    """Yield the database's URL; restart the embedded Postgres if it ends, as any child.
-
-    Raises:
-        KeyboardInterrupt: `stop` was set before it was up.
-    """
-    hold = ExitStack()
-    keeper = None
-    try:
-        url = await _open_database(hold, settings, stop)
-        if url is None:
-            raise KeyboardInterrupt
-        if settings.database_url is None:
-            keeper = asyncio.create_task(_keep_postgres(settings, hold, notify, stop), name="postgres")
-        yield url
-    finally:
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait({keeper})
-        await asyncio.to_thread(hold.close)
-
-
-async def _open_database(hold: ExitStack, settings: Settings, stop: asyncio.Event) -> str | None:
-    """Open the database in a thread, because a server that recovers takes its time; None if `stop` was set first."""
-    give_up = threading.Event()
-    context = database(settings.home, settings.database_url, give_up)
-    opening = asyncio.create_task(asyncio.to_thread(hold.enter_context, context))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        give_up.set()
-        await asyncio.wait({opening})  # what it opened is in `hold` then
-        opening.exception()  # where nobody asks for its result
-    return None if stop.is_set() else opening.result()
-
-
-async def _keep_postgres(settings: Settings, hold: ExitStack, notify: Notify, stop: asyncio.Event) -> None:
-    """Check regularly that Postgres runs, and start it if it does not."""
-    server = PostgresServer(settings.home.resolve() / "postgres")
-    while not stop.is_set():
-        await asyncio.sleep(_LOOK_SECONDS)
-        if server.postmaster() is None:  # one that is only slow to answer is left alone
-            notify("The database has ended; starting it again.")
-            await asyncio.to_thread(hold.close)
-            with suppress(UserError, psycopg.Error):  # its old processes may still be ending: try again
-                await _open_database(hold, settings, stop)
 
 
 @asynccontextmanager

@@ -35,11 +35,14 @@ def training(training: TrainParams) -> TrainParams:
     return training.model_copy(update={"samples": 300_000})
 
 
-async def kill_and_restart(home: Path) -> None:
-    """Kill the server as the kernel does when memory is short, and start it again."""
+def kill(home: Path) -> None:
+    """Kill the server as the kernel does when memory is short."""
     postmaster = PostgresServer(home / "postgres").postmaster()
     assert postmaster is not None
     postmaster.kill()
+
+
+async def restart(home: Path) -> None:
     async with asyncio.timeout(SECONDS):
         while True:  # its other processes may still be ending
             with suppress(UserError, psycopg.Error):
@@ -52,7 +55,7 @@ async def kill_and_restart(home: Path) -> None:
 async def command(settings: Settings, log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     environment = {
         **os.environ,
-        "SEESAE_DATABASE_URL": settings.database_url or "",
+        "SEESAE_DATABASE_URL": settings.database_url or "",  # an empty one is none
         "SEESAE_HOME": str(settings.home),
         "SEESAE_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
@@ -85,7 +88,7 @@ def is_training(run: RunView) -> bool:
     return run.stages[4].name == "train" and run.stages[4].state == "running" and run.stages[4].done > 0
 
 
-@pytest.mark.parametrize("by", ["command", "worker"])
+@pytest.mark.parametrize("by", ["command", "lone command", "worker"])
 async def test_a_run_goes_on_when_its_killed_database_is_back(
     home: Path, tmp_path: Path, training: TrainParams, by: str
 ) -> None:
@@ -93,6 +96,8 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
     with embedded_postgres(home) as url:
         upgrade(url)
         settings = Settings(home=tmp_path, database_url=url, device="cpu")
+        if by == "lone command":  # it keeps the database running itself
+            settings = Settings(home=home, device="cpu")
         async with open_job_context(settings, url) as ctx:
             if by == "worker":
                 async with ctx.sessions.begin() as session:
@@ -106,11 +111,13 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
                 arguments = ["train", "--config", str(config), "--width", "64", "--k", "4"]
             async with command(settings, log, *arguments) as process:
                 before = await until(is_training, ctx, process)
-                await kill_and_restart(home)
+                kill(home)
+                if by != "lone command":
+                    await restart(home)
                 await outages.wait_for_database(ctx.engine)
                 reached = before.stages[4].done
                 await until(lambda run: run.state == "done" or run.stages[4].done > reached, ctx, process)
-                if by == "command":
+                if by != "worker":
                     assert await asyncio.wait_for(process.wait(), SECONDS) == 0, log.read_text()
                 done = await until(lambda run: run.state == "done", ctx, process)
     assert done.error is None
