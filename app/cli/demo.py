@@ -103,7 +103,7 @@ async def _work(settings: "Settings", database_url: str, url: str, params: DemoP
 async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
     """Return the demo with these parameters: done, in progress, or queued now."""
     from app.queries import saes
-    from app.runs.submit import enqueue_run, find_run, submit_run
+    from app.runs.submit import find_run, request_run
     from app.services.actors import local_actor
 
     async with ctx.sessions.begin() as session:
@@ -112,9 +112,7 @@ async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
             detail = await saes.get_sae(session, demo_slug(params))
             if detail is not None and detail.index is not None:
                 return done
-        run = await submit_run(session, DEMO, params, actor=local_actor(ctx.settings))
-        await enqueue_run(ctx, session, run)
-    return run
+        return await request_run(session, DEMO, params, settings=ctx.settings, actor=local_actor(ctx.settings))
 
 
 def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:

@@ -192,6 +192,11 @@ async def start_run(session: AsyncSession, run_id: int) -> bool:
     )
 
 
+async def requeue_run(session: AsyncSession, run_id: int) -> bool:
+    """Mark a run that failed or was cancelled as queued again; False where it is done or under way."""
+    return await _change(session, run_id, ("failed", "cancelled"), state="queued", error=None, finished_at=None)
+
+
 async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[Stage]) -> bool:
     """Replace a running run's stages; False where it is no longer running, so that the worker stops."""
     return await _change(session, run_id, ("running",), stages=_stages_json(stages))

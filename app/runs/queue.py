@@ -1,9 +1,6 @@
-"""The queue: one task, "do this run", and the maintenance that requeues what a dead worker left.
+"""The tasks of a worker: one, "do this run", and the maintenance that requeues what a dead worker left.
 
-A run is a row. Its job in procrastinate only says that some worker is to take it. Three locks prevent two workers from
-doing one run: the job's `queueing_lock` (it waits once), its `lock` (procrastinate runs it once) and the run's advisory
-lock, which a worker holds while it works and which the database releases the moment that worker dies. The advisory lock
-also tells a job whose worker is dead from one whose worker is only slow.
+`app.runs.jobs` says how jobs and locks go together.
 """
 
 import asyncio
@@ -13,7 +10,7 @@ import structlog
 from procrastinate import BaseRetryStrategy, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, UniqueViolation
 from procrastinate.jobs import Job, Status
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import libpq_url
 from app.queries import runs
@@ -22,11 +19,10 @@ from app.runs.context import RunCancelled, RunInterrupted, RunLocked
 from app.runs.execution import execute
 from app.runs.failures import INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
+from app.runs.jobs import RUN, RUNS, app
 
 log = structlog.get_logger("worker")
 
-RUNS = "runs"
-"""The queue of runs: one at a time in a worker, since one run uses the whole machine."""
 MAINTENANCE = "maintenance"
 """The queue of small periodic tasks, served beside a long run."""
 
@@ -49,16 +45,12 @@ class RetryInfrastructure(BaseRetryStrategy):
         return None
 
 
-app = procrastinate.App(connector=procrastinate.PsycopgConnector())
-"""Tasks are registered here. A worker gives it its database by `replace_connector`."""
-
-
 def connector(database_url: str) -> procrastinate.PsycopgConnector:
     """Return a connector for `app.replace_connector`."""
     return procrastinate.PsycopgConnector(conninfo=libpq_url(database_url), min_size=1, max_size=4)
 
 
-@app.task(name="run", queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
+@app.task(name=RUN, queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
 async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
     """Do a run, to its end or from where it stopped."""
     await execute(context.additional_context["ctx"], run_id)
@@ -105,17 +97,3 @@ async def fail_abandoned(ctx: JobContext) -> None:
         if not await locks.is_run_locked(ctx.engine, run.id):
             async with ctx.sessions.begin() as session:
                 await runs.fail_run(session, run.id, INTERRUPTED)
-
-
-async def enqueue(session: AsyncSession, run_id: int) -> None:
-    """Give a run a job, unless one is waiting already. Run and job are committed together, with the session."""
-    key = f"run {run_id}"
-    try:
-        async with session.begin_nested():
-            # Inside the block, because the session sets its savepoint when its connection is first used.
-            connection = (await (await session.connection()).get_raw_connection()).driver_connection
-            deferrer = do_run.configure(lock=key, queueing_lock=key, connection=connection)
-            job_id = await deferrer.defer_async(run_id=run_id)
-    except AlreadyEnqueued:
-        return
-    await runs.set_job(session, run_id, job_id)

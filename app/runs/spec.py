@@ -12,8 +12,11 @@ from app.errors import NotFound
 from app.runs.params import Params
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 P = TypeVar("P", bound=Params)
 
@@ -31,6 +34,22 @@ class StageSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The cost of a run, as far as it can be foreseen."""
+
+    tokens: int | None = None
+    """Tokens that the model reads."""
+    disk_bytes: int | None = None
+    """Bytes that it writes."""
+    seconds: float | None = None
+    """By the speed of earlier runs of the same model."""
+
+
+async def _nothing_to_check(_session: "AsyncSession", _settings: "Settings", _params: Any) -> Estimate:
+    return Estimate()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec(Generic[P]):
     """One kind of run."""
 
@@ -44,6 +63,8 @@ class RunSpec(Generic[P]):
     """The stages of a run with these parameters, in order."""
     title: Callable[[P], str]
     """One line for lists of runs. Pages show it to everybody, so it names no folder of the server."""
+    check: "Callable[[AsyncSession, Settings, P], Awaitable[Estimate]]" = _nothing_to_check
+    """Refuses what can be refused before work starts, by a `UserError`, and returns what the run will cost."""
     work: "Callable[[RunContext, JobContext, P], Awaitable[Result]]"
     """Does the run and returns its result. Called again after an interruption, it continues from what it left."""
     result_order: tuple[str, ...] = ()

@@ -4,18 +4,21 @@ A command that is given again after Ctrl-C, a crash or `kill -9` means "continue
 parameters instead of starting another.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import runs
 from app.queries.runs import RunView, Stage
 from app.queries.sql import locks
-from app.runs import queue
-from app.runs.job_context import JobContext
+from app.runs import jobs
 from app.runs.params import Params
-from app.runs.spec import P, RunSpec
+from app.runs.spec import P, RunSpec, spec_of
 from app.services.actors import Actor
+from app.settings import Settings
 
 
 async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, actor: Actor) -> RunView:
@@ -48,10 +51,74 @@ def _defaults(params: type[Params]) -> dict[str, Any]:
     return params.model_construct(**given).model_dump(mode="json", include=set(given))
 
 
-async def enqueue_run(ctx: JobContext, session: AsyncSession, run: RunView) -> None:
-    """Give a run to the workers, unless a process works on it already."""
-    if await locks.is_run_locked(ctx.engine, run.id):
-        return
-    if run.state == "failed":  # running from now on, or a follower would take the old failure for a new one
-        await runs.start_run(session, run.id)
-    await queue.enqueue(session, run.id)
+async def request_run(
+    session: AsyncSession, spec: RunSpec[P], params: P, *, settings: Settings, actor: Actor
+) -> RunView:
+    """Check a run, submit it and give it to the workers; one that is under way already is returned as it is.
+
+    Raises:
+        UserError: it cannot be done, and why.
+    """
+    await spec.check(session, settings, params)
+    run = await submit_run(session, spec, params, actor=actor)
+    if await locks.holds_run_lock(session, run.id):  # a process is doing it
+        return run
+    await runs.requeue_run(session, run.id)
+    await jobs.enqueue(session, run.id)
+    return await _get(session, run.id)
+
+
+async def cancel_run(session: AsyncSession, run_id: int) -> RunView:
+    """Cancel a run that waits or runs; what it has finished is kept.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: it has ended.
+    """
+    run = await _get(session, run_id)
+    if not await runs.cancel_run(session, run_id):
+        raise Conflict(f"Run {run_id} has ended ({run.state}): there is nothing to cancel.")
+    if run.job_id is not None:
+        await jobs.withdraw(session, run.job_id)
+    return await _get(session, run_id)
+
+
+async def retry_run(session: AsyncSession, run_id: int, *, settings: Settings) -> RunView:
+    """Give a run that failed or was cancelled to the workers again; it continues from what it left.
+
+    Raises:
+        NotFound: there is no such run, or this version does not know its kind.
+        Conflict: it is done, or under way.
+        UserError: it cannot be done, and why.
+    """
+    run = await _get(session, run_id)
+    if run.state == "done":
+        raise Conflict(f"Run {run_id} is done: there is nothing to retry.")
+    if run.state in runs.ACTIVE:
+        raise Conflict(f"Run {run_id} is {run.state} already.")
+    spec = spec_of(run.kind)
+    await spec.check(session, settings, parse_params(spec, run.params))
+    await runs.requeue_run(session, run_id)
+    await jobs.enqueue(session, run_id)
+    return await _get(session, run_id)
+
+
+def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
+    """Return a run's parameters.
+
+    Raises:
+        Unprocessable: they are not of this kind of run; the message names the first that is wrong.
+    """
+    try:
+        return spec.params.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "params"
+        raise Unprocessable(f"{where}: {first['msg']}. GET /api/v1/runs/kinds describes the parameters.") from None
+
+
+async def _get(session: AsyncSession, run_id: int) -> RunView:
+    run = await runs.get_run(session, run_id)
+    if run is None:
+        raise NotFound(f"Run {run_id} does not exist. The list of runs shows all of them.")
+    return run

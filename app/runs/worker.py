@@ -8,7 +8,7 @@ import procrastinate
 import structlog
 
 from app.db import create_engine, create_sessionmaker
-from app.runs import queue
+from app.runs import jobs, queue
 from app.runs.failures import INFRASTRUCTURE
 from app.runs.job_context import JobContext
 from app.runs.outages import wait_for_database
@@ -47,13 +47,13 @@ async def work(settings: Settings, database_url: str) -> None:
 
 async def _serve(ctx: JobContext, database_url: str) -> None:
     """Take runs while there is a database."""
-    with queue.app.replace_connector(queue.connector(database_url)) as app:
+    with jobs.app.replace_connector(queue.connector(database_url)) as app:
         async with app.open_async():
             await queue.requeue_stalled(app, ctx.engine, seconds_since_heartbeat=0)
             await queue.fail_abandoned(ctx)
             log.info("worker_ready")
             async with asyncio.TaskGroup() as workers:
-                for name in (queue.RUNS, queue.MAINTENANCE):
+                for name in (jobs.RUNS, queue.MAINTENANCE):
                     workers.create_task(_take(app, name, ctx), name=name)
 
 

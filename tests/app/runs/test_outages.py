@@ -17,8 +17,9 @@ from app.errors import UserError
 from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs
 from app.queries.runs import RunView
-from app.runs import outages, queue
+from app.runs import outages
 from app.runs.job_context import JobContext
+from app.runs.jobs import enqueue
 from app.runs.submit import submit_run
 from app.schema import upgrade
 from app.services.actors import Actor
@@ -102,7 +103,7 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
             if by == "worker":
                 async with ctx.sessions.begin() as session:
                     run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
-                    await queue.enqueue(session, run.id)
+                    await enqueue(session, run.id)
                 arguments = ["worker"]
             else:
                 config = tmp_path / "train.toml"

@@ -2,13 +2,15 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import text
 
+from app.errors import Conflict, NotFound
 from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs
 from app.queries.runs import RunView
 from app.runs.job_context import JobContext
-from app.runs.submit import submit_run
+from app.runs.submit import cancel_run, request_run, retry_run, submit_run
 from app.services.actors import Actor
 
 
@@ -47,3 +49,38 @@ async def test_a_run_from_before_a_parameter_existed_is_continued(ctx: JobContex
         await session.execute(text("UPDATE run SET params = params - 'precision' - 'options'"))
     assert (await submit(ctx, training)).id == first.id
     assert (await submit(ctx, training.model_copy(update={"precision": "tf32"}))).id != first.id
+
+
+async def request(ctx: JobContext, params: TrainParams) -> RunView:
+    async with ctx.sessions.begin() as session:
+        return await request_run(session, TRAIN, params, settings=ctx.settings, actor=Actor("tester"))
+
+
+async def jobs_waiting(ctx: JobContext) -> int:
+    async with ctx.sessions() as session:
+        return await session.scalar(text("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'")) or 0
+
+
+async def test_a_requested_run_waits_once_is_cancelled_and_tried_again(ctx: JobContext, training: TrainParams) -> None:
+    run = await request(ctx, training)
+    assert (await request(ctx, training)).id == run.id
+    assert run.state == "queued"
+    assert await jobs_waiting(ctx) == 1
+    async with ctx.sessions.begin() as session:
+        with pytest.raises(Conflict, match="queued already"):
+            await retry_run(session, run.id, settings=ctx.settings)
+        assert (await cancel_run(session, run.id)).state == "cancelled"
+    assert await jobs_waiting(ctx) == 0
+    async with ctx.sessions.begin() as session:
+        with pytest.raises(Conflict, match="has ended"):
+            await cancel_run(session, run.id)
+        assert (await retry_run(session, run.id, settings=ctx.settings)).state == "queued"
+    assert await jobs_waiting(ctx) == 1
+
+
+async def test_a_run_that_does_not_exist_is_not_found(ctx: JobContext) -> None:
+    async with ctx.sessions.begin() as session:
+        with pytest.raises(NotFound):
+            await cancel_run(session, 1)
+        with pytest.raises(NotFound):
+            await retry_run(session, 1, settings=ctx.settings)

@@ -20,6 +20,8 @@ from app.queries.runs import RunView
 from app.queries.sql import locks
 from app.runs import queue
 from app.runs.job_context import JobContext
+from app.runs.jobs import app as jobs_app
+from app.runs.jobs import enqueue
 from app.runs.submit import submit_run
 from app.services.actors import Actor
 
@@ -28,7 +30,7 @@ SECONDS = 90.0
 
 @pytest.fixture
 async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
-    with queue.app.replace_connector(queue.connector(database_url)) as app:
+    with jobs_app.replace_connector(queue.connector(database_url)) as app:
         async with app.open_async():
             yield app
 
@@ -36,7 +38,7 @@ async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
 async def ask(ctx: JobContext, training: TrainParams) -> int:
     async with ctx.sessions.begin() as session:
         run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
-        await queue.enqueue(session, run.id)
+        await enqueue(session, run.id)
     return run.id
 
 
@@ -175,7 +177,7 @@ async def test_a_run_submitted_twice_waits_once(ctx: JobContext, training: Train
 async def test_run_and_job_are_committed_together(ctx: JobContext, training: TrainParams) -> None:
     async with ctx.sessions() as session:
         run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
-        await queue.enqueue(session, run.id)
+        await enqueue(session, run.id)
         await session.rollback()
     assert await statuses(ctx) == []
     async with ctx.sessions() as session:
