@@ -1,6 +1,7 @@
 """Errors of the app that a user can fix, each with its HTTP status.
 
     UserError (400)
+    ├── Forbidden (403)
     ├── NotFound (404)
     ├── Conflict (409)       another change came first
     ├── NoWeights (409)      the SAE was imported as statistics only
@@ -23,6 +24,13 @@ class UserError(Exception):
 
     status = 400
     title = "This request cannot be answered"
+
+
+class Forbidden(UserError):
+    """This site does not do that; the message names the setting that decides it."""
+
+    status = 403
+    title = "Not allowed here"
 
 
 class NotFound(UserError):

@@ -50,6 +50,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
+    403: "The site's settings do not allow it.",
     404: "There is no such SAE, feature, label, list or run.",
     409: "It changed since it was read.",
     413: "The input is over its limit.",

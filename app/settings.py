@@ -1,6 +1,7 @@
 """Settings, each an environment variable `SEESAE_<NAME>`."""
 
 import getpass
+import ipaddress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,14 @@ def _os_user() -> str:
 def _artifacts_in_home(values: dict[str, Any]) -> Path:
     """Return the default of `artifacts`; if the home is invalid, pydantic reports the home."""
     return Path(values.get("home", "")) / "artifacts"
+
+
+def is_loopback(host: str) -> bool:
+    """True if a server bound to `host` is reachable from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -67,6 +76,11 @@ class Settings(BaseSettings):
         min_length=1,
         max_length=80,
         description="Author of labels and runs while there are no accounts; by default, the operating system's user.",
+    )
+    submit_runs: bool | None = Field(
+        default=None,
+        description="Whether visitors of the site and of its API may start, cancel and retry runs, which read files of "
+        "this machine. By default, only if the site listens on this machine alone.",
     )
     statement_timeout: float = Field(
         default=30.0,

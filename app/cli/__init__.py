@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import bench, checks, databases, demo, exchange, processes, run_commands
+from app.cli import bench, checks, databases, demo, exchange, processes, run_commands, runs
 from app.cli.encoding import degrade_output
 
 HELP = """See what a language model has learned.
@@ -18,6 +18,7 @@ app = typer.Typer(
 demo.register(app)
 processes.register(app)
 run_commands.register(app)
+runs.register(app)
 exchange.register(app)
 databases.register(app)
 checks.register(app)

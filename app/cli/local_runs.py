@@ -16,7 +16,7 @@ from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, explain
 from app.runs.job_context import JobContext
 from app.runs.outages import wait_for_database
 from app.runs.spec import P, RunSpec
-from app.runs.submit import submit_run
+from app.runs.submit import request_run, submit_run
 from app.schema import upgrade
 from app.services.actors import local_actor
 from app.settings import Settings
@@ -64,7 +64,7 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
     """
     async with local_job_context(settings) as ctx:
         async with ctx.sessions.begin() as session:
-            run = await submit_run(session, spec, params, actor=local_actor(settings))
+            run = await submit_run(session, spec, params, settings=settings, actor=local_actor(settings))
         try:
             await execute(ctx, run.id, listener=listener)
         except (RunLocked, RunCancelled):
@@ -77,6 +77,26 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
         except Exception as error:
             raise UserError(explain(error)) from error  # what is not for the user to fix is in the log in full
         return await follow(ctx, run.id, listener)
+
+
+async def queue_run(settings: Settings, spec: RunSpec[P], params: P) -> tuple[RunView, bool]:
+    """Give a run to the workers; return it, and whether one is alive.
+
+    Raises:
+        UserError: it cannot be done, and why.
+    """
+    async with local_job_context(settings) as ctx, ctx.sessions.begin() as session:
+        run = await request_run(session, spec, params, settings=settings, actor=local_actor(settings))
+        return run, await runs.has_worker(session)
+
+
+def queued_text(run: RunView, worker: bool) -> str:
+    """Say how to follow a run that waits for a worker."""
+    if run.state == "running":
+        return f"Run {run.id} is under way. Follow it: seesae runs show {run.id} --follow"
+    place = "next" if run.queue_position == 1 else f"number {run.queue_position} in the queue"
+    text = f"Run {run.id} is {place}. Follow it: seesae runs show {run.id} --follow"
+    return text if worker else f"{text}\nNo worker is running yet. Start one: seesae serve, or seesae worker"
 
 
 async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunView:

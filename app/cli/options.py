@@ -16,4 +16,7 @@ Device = Annotated[
     str | None,
     typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1 or mps; SEESAE_DEVICE, auto by default."),
 ]
+Queue = Annotated[
+    bool, typer.Option("--queue", help="Leave the work to a worker, and print the run's number: see seesae runs.")
+]
 Fd = Annotated[int | None, typer.Option("--fd", hidden=True)]

@@ -8,9 +8,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from app.queries.runs import RunView
-from app.runs.spec import RunSpec
+from app.runs.spec import RunSpec, is_known, spec_of
 
 
 def ordered_result(spec: RunSpec[Any], run: RunView) -> dict[str, Any]:
@@ -28,6 +29,29 @@ def full_text(spec: RunSpec[Any], result: Mapping[str, Any]) -> str:
     notes = result.get("notes", [])
     text = result_text({name: value for name, value in result.items() if name != "notes"})
     return "\n".join(line for line in [text, *notes, spec.next_step(result)] if line is not None)
+
+
+def runs_table(runs: Sequence[RunView]) -> str:
+    """Return runs as a table."""
+    table = Table("run", "state", "kind", "title", box=SIMPLE_HEAD)
+    for run in runs:
+        state = f"{run.state}, {run.queue_position}" if run.queue_position else run.state
+        table.add_row(str(run.id), state, run.kind, Text(run.title))
+    return _plain(table)
+
+
+def run_text(run: RunView) -> str:
+    """Return one run as lines: its state, its stages, and its result or why it failed."""
+    place = f", number {run.queue_position} in the queue" if run.queue_position else ""
+    lines = [f"Run {run.id}: {run.title}", f"{run.state}{place}" + (f", by {run.worker}" if run.worker else "")]
+    for stage in run.stages:
+        done = f" {stage.done / stage.total:.0%}" if stage.total and stage.state == "running" else ""
+        lines.append(f"{stage.state:>9}{done}  {stage.title}")
+    lines += [run.error] if run.error else []
+    if run.result is not None and is_known(run.kind):
+        spec = spec_of(run.kind)
+        lines.append(full_text(spec, ordered_result(spec, run)))
+    return "\n".join(lines)
 
 
 def result_text(result: Mapping[str, Any]) -> str:

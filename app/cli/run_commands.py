@@ -1,4 +1,4 @@
-"""A command for every kind of run: it does the work in this process, with progress here and on the site."""
+"""A command for every kind of run: it does the work here, or leaves it to a worker."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from app.cli.options import Device, Json
+from app.cli.options import Device, Json, Queue
 from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.run_options import with_params
@@ -27,11 +27,13 @@ def register(app: typer.Typer) -> None:
 def run_command(spec: RunSpec[Any]) -> Callable[..., None]:
     """Return the command that does a run of this kind."""
 
-    def run(params: Params, device: Device = None, as_json: Json = False) -> None:
-        _run(spec, params, device, as_json)
+    def run(params: Params, device: Device = None, queue: Queue = False, as_json: Json = False) -> None:
+        if queue and device is not None:
+            raise typer.BadParameter("A worker computes on its own SEESAE_DEVICE.", param_hint="--device")
+        (_queue if queue else _run)(spec, params, device, as_json)
 
-    def run_without_device(params: Params, as_json: Json = False) -> None:
-        _run(spec, params, None, as_json)
+    def run_without_device(params: Params, queue: Queue = False, as_json: Json = False) -> None:
+        (_queue if queue else _run)(spec, params, None, as_json)
 
     command = run if spec.takes_device else run_without_device
     return with_params(spec.params, takes_config=spec.takes_config)(report_user_errors(command))
@@ -52,6 +54,17 @@ def _run(spec: RunSpec[Any], params: Params, device: str | None, as_json: bool) 
         run = asyncio.run(run_here(settings_with(device=device), display, spec, params))
     result = ordered_result(spec, run)
     answer(result, as_json=as_json, text=full_text(spec, result))
+
+
+def _queue(spec: RunSpec[Any], params: Params, _device: str | None, as_json: bool) -> None:
+    """Leave a run to the workers, and end with its number."""
+    from app.cli.local_runs import queue_run, queued_text
+    from app.logging import configure
+
+    configure("error")
+    run, worker = asyncio.run(queue_run(settings_with(), spec, params))
+    result = {"run": run.id, "state": run.state, "queue_position": run.queue_position, "worker_alive": worker}
+    answer(result, as_json=as_json, text=queued_text(run, worker))
 
 
 def _assists_another() -> bool:

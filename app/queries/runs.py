@@ -6,9 +6,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, literal, literal_column, select, update
+from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.paging import one_page
@@ -18,6 +19,8 @@ from app.tables.runs import RunState as RunState
 
 ACTIVE = ("queued", "running")
 """States of a run that has not ended."""
+_MOST_ACTIVE = 200
+"""Runs that pages look at: a queue may hold thousands."""
 StageState = Literal["waiting", "running", "done", "failed"]
 
 
@@ -50,6 +53,10 @@ class RunView:
     sae_id: int | None
     sae_slug: str | None
     job_id: int | None
+    worker: str | None
+    """Host and process that does the run, or did; None until one takes it."""
+    queue_position: int | None
+    """1 for the run that a worker takes next; None unless the run waits in the queue."""
     created_by: str
     created_at: datetime
     started_at: datetime | None
@@ -112,10 +119,19 @@ async def get_run(session: AsyncSession, run_id: int) -> RunView | None:
 
 
 async def list_runs(
-    session: AsyncSession, *, limit: int = 50, before: int | None = None
+    session: AsyncSession,
+    *,
+    state: RunState | None = None,
+    kind: str | None = None,
+    limit: int = 50,
+    before: int | None = None,
 ) -> tuple[list[RunView], int | None]:
     """Return runs, newest first, and the `before` of the next page, None if this is the last."""
     query = _RUNS.order_by(Run.id.desc()).limit(limit + 1)
+    if state is not None:
+        query = query.where(Run.state == state)
+    if kind is not None:
+        query = query.where(Run.kind == clean_text(kind))
     if before is not None:
         query = query.where(Run.id < before)
     rows, more = one_page((await session.execute(query)).all(), limit)
@@ -167,10 +183,10 @@ async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> 
 
 
 async def list_active(session: AsyncSession) -> list[RunView]:
-    """All runs that wait or run, newest first."""
+    """The runs that are under way, then those that wait, newest first; a long queue is cut off."""
     # Literal, because the planner must see that the partial index covers them.
     states: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in ACTIVE]
-    query = _RUNS.where(Run.state.in_(states)).order_by(Run.id.desc())
+    query = _RUNS.where(Run.state.in_(states)).order_by(Run.state == "queued", Run.id.desc()).limit(_MOST_ACTIVE)
     return [_view(*row) for row in await session.execute(query)]
 
 
@@ -179,13 +195,14 @@ async def list_running(session: AsyncSession) -> list[RunView]:
     return [_view(*row) for row in await session.execute(_RUNS.where(Run.state == "running"))]
 
 
-async def start_run(session: AsyncSession, run_id: int) -> bool:
+async def start_run(session: AsyncSession, run_id: int, *, worker: str | None = None) -> bool:
     """Mark a run as running, also one that failed or was interrupted; False where it is done or cancelled."""
     return await _change(
         session,
         run_id,
         ("queued", "running", "failed"),
         state="running",
+        worker=worker,
         error=None,
         finished_at=None,
         started_at=func.coalesce(Run.started_at, func.now()),
@@ -195,6 +212,17 @@ async def start_run(session: AsyncSession, run_id: int) -> bool:
 async def requeue_run(session: AsyncSession, run_id: int) -> bool:
     """Mark a run that failed or was cancelled as queued again; False where it is done or under way."""
     return await _change(session, run_id, ("failed", "cancelled"), state="queued", error=None, finished_at=None)
+
+
+async def note_run(session: AsyncSession, run_id: int, note: str) -> None:
+    """Keep one line on a run that waits, such as why a worker did not take it."""
+    await _change(session, run_id, ("queued", "running"), state="queued", error=clean_text(note))
+
+
+async def has_worker(session: AsyncSession) -> bool:
+    """True if a worker has given a sign of life of late."""
+    query = text("SELECT EXISTS (SELECT FROM procrastinate_workers WHERE last_heartbeat > now() - interval '1 minute')")
+    return bool(await session.scalar(query))
 
 
 async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[Stage]) -> bool:
@@ -248,7 +276,16 @@ async def cancel_run(session: AsyncSession, run_id: int) -> bool:
     return await _change(session, run_id, ("queued", "running"), state="cancelled", finished_at=func.now())
 
 
-_RUNS = select(Run, Sae.slug).outerjoin(Sae, Sae.id == Run.sae_id).execution_options(populate_existing=True)
+_EARLIER = aliased(Run)
+# Literal, because the planner must see that the partial index covers it.
+_EARLIER_WAITS: ColumnElement[bool] = _EARLIER.state == literal_column("'queued'")
+_POSITION = case(
+    (
+        and_(Run.state == "queued", Run.job_id.is_not(None)),
+        select(func.count()).where(_EARLIER_WAITS, _EARLIER.job_id <= Run.job_id).correlate(Run).scalar_subquery(),
+    )
+)
+_RUNS = select(Run, Sae.slug, _POSITION).outerjoin(Sae, Sae.id == Run.sae_id).execution_options(populate_existing=True)
 
 
 async def _change(session: AsyncSession, run_id: int, states: Collection[str], **values: Any) -> bool:
@@ -276,7 +313,7 @@ def _stage(stored: Mapping[str, Any]) -> Stage:
     return replace(stage, started_at=started_at and datetime.fromisoformat(started_at))
 
 
-def _view(run: Run, sae_slug: str | None) -> RunView:
+def _view(run: Run, sae_slug: str | None, queue_position: int | None) -> RunView:
     return RunView(
         id=run.id,
         kind=run.kind,
@@ -289,6 +326,8 @@ def _view(run: Run, sae_slug: str | None) -> RunView:
         sae_id=run.sae_id,
         sae_slug=sae_slug,
         job_id=run.job_id,
+        worker=run.worker,
+        queue_position=queue_position,
         created_by=run.created_by,
         created_at=run.created_at,
         started_at=run.started_at,

@@ -46,6 +46,10 @@ class RunLocked(Conflict):
     """Another process is working on the run."""
 
 
+class RunNotUnderstood(Conflict):
+    """Another version of SeeSAE submitted the run: this one does not know its kind, or not its parameters."""
+
+
 class StagesListener(Protocol):
     """Receives the stages as they are written: the terminal of a run in this process."""
 

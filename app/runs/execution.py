@@ -2,17 +2,21 @@
 
 import asyncio
 import os
+import socket
+from typing import Any
 
 import structlog
 
-from app.errors import UserError
+from app.errors import NotFound, Unprocessable, UserError
 from app.queries import runs
+from app.queries.runs import RunView
 from app.queries.sql import locks
-from app.runs.context import RunContext, RunInterrupted, RunLocked, StagesListener
+from app.runs.context import RunContext, RunInterrupted, RunLocked, RunNotUnderstood, StagesListener
 from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.outages import wait_for_database
-from app.runs.spec import spec_of
+from app.runs.params import Params
+from app.runs.spec import RunSpec, parse_params, spec_of
 from sae_core.errors import SAEError
 
 log = structlog.get_logger("worker")
@@ -29,6 +33,7 @@ async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | No
 
     Raises:
         RunLocked: another process is doing it.
+        RunNotUnderstood: another version of SeeSAE submitted it.
         UserError, SAEError: the work failed for a reason that its user can fix; the run says so too.
         RunInterrupted: the work was stopped, and can continue.
     """
@@ -49,15 +54,16 @@ async def _attempt(ctx: JobContext, run_id: int, listener: StagesListener | None
         if not held:
             raise RunLocked(f"Run {run_id} is being done by another process. Its page shows its progress.")
         async with ctx.sessions.begin() as session:
-            if not await runs.start_run(session, run_id):
-                return
             run = await runs.get_run(session, run_id)
-        assert run is not None
+            if run is None:  # it was deleted while its job waited
+                return
+            spec, params = _understood(run)
+            if not await runs.start_run(session, run_id, worker=f"{socket.gethostname()}, process {os.getpid()}"):
+                return
         log.info("run_started", run=run.id, kind=run.kind)
         try:
-            spec = spec_of(run.kind)
             async with RunContext(run, ctx.sessions, listener=listener) as context:
-                result = await spec.work(context, ctx, spec.params.model_validate(run.params))
+                result = await spec.work(context, ctx, params)
         except (RunInterrupted, asyncio.CancelledError):
             log.info("run_interrupted", run=run.id)
             raise
@@ -68,6 +74,22 @@ async def _attempt(ctx: JobContext, run_id: int, listener: StagesListener | None
         async with ctx.sessions.begin() as session:
             await runs.finish_run(session, run_id, {**result, "seconds": context.seconds})
         log.info("run_done", run=run.id)
+
+
+def _understood(run: RunView) -> tuple[RunSpec[Any], Params]:
+    """Return the kind of a run and its parameters.
+
+    Raises:
+        RunNotUnderstood: another version of SeeSAE submitted it.
+    """
+    try:
+        spec = spec_of(run.kind)
+        return spec, parse_params(spec, run.params)
+    except (NotFound, Unprocessable) as error:
+        raise RunNotUnderstood(
+            f"The worker {socket.gethostname()} has another version of SeeSAE and does not know this run ({error}) It "
+            "waits for a worker that does: start one of the version that submitted it."
+        ) from None
 
 
 async def _fail(ctx: JobContext, run_id: int, error: Exception) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import libpq_url
 from app.queries import runs
 from app.queries.sql import locks
-from app.runs.context import RunCancelled, RunInterrupted, RunLocked
+from app.runs.context import RunCancelled, RunInterrupted, RunLocked, RunNotUnderstood
 from app.runs.execution import execute
 from app.runs.failures import INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
@@ -40,6 +40,8 @@ class RetryInfrastructure(BaseRetryStrategy):
             return RetryDecision(retry_in={"seconds": 0})
         if isinstance(exception, RunLocked):
             return RetryDecision(retry_in={"seconds": 10})
+        if isinstance(exception, RunNotUnderstood):
+            return RetryDecision(retry_in={"seconds": 30})
         if is_infrastructure(exception) and job.attempts < _MAX_ATTEMPTS:
             return RetryDecision(retry_in={"seconds": 2 ** (job.attempts + 1)})
         return None
@@ -52,8 +54,14 @@ def connector(database_url: str) -> procrastinate.PsycopgConnector:
 
 @app.task(name=RUN, queue=RUNS, retry=RetryInfrastructure(), pass_context=True)
 async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
-    """Do a run, to its end or from where it stopped."""
-    await execute(context.additional_context["ctx"], run_id)
+    """Do a run, to its end or from where it stopped; one of another version is left to others, and its page says so."""
+    ctx: JobContext = context.additional_context["ctx"]
+    try:
+        await execute(ctx, run_id)
+    except RunNotUnderstood as error:
+        async with ctx.sessions.begin() as session:
+            await runs.note_run(session, run_id, str(error))
+        raise
 
 
 @app.periodic(cron="* * * * *")

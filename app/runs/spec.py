@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from app.errors import NotFound
+from pydantic import ValidationError
+
+from app.errors import NotFound, Unprocessable
 from app.runs.params import Params
 
 if TYPE_CHECKING:
@@ -123,3 +125,17 @@ def spec_of(kind: str) -> RunSpec[Any]:
     if not is_known(kind):
         raise NotFound(f"This version of SeeSAE has no kind of run “{kind[:40]}”. It has {', '.join(_SPECS)}.")
     return _SPECS[kind]
+
+
+def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
+    """Return a run's parameters.
+
+    Raises:
+        Unprocessable: they are not of this kind of run; the message names the first that is wrong.
+    """
+    try:
+        return spec.params.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "params"
+        raise Unprocessable(f"{where}: {first['msg']}. GET /api/v1/runs/kinds describes the parameters.") from None

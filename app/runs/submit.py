@@ -4,29 +4,35 @@ A command that is given again after Ctrl-C, a crash or `kill -9` means "continue
 parameters instead of starting another.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict
 from app.queries import runs
 from app.queries.runs import RunView, Stage
 from app.queries.sql import locks
 from app.runs import jobs
 from app.runs.params import Params
-from app.runs.spec import P, RunSpec, spec_of
+from app.runs.spec import P, RunSpec
 from app.services.actors import Actor
+from app.services.runs import find_run as find_run_by_id
 from app.settings import Settings
 
 
-async def submit_run(session: AsyncSession, spec: RunSpec[P], params: P, *, actor: Actor) -> RunView:
-    """Return the unfinished run of this kind and these parameters, or a new one, also where two ask at once."""
+async def submit_run(
+    session: AsyncSession, spec: RunSpec[P], params: P, *, settings: Settings, actor: Actor
+) -> RunView:
+    """Return the unfinished run of this kind and these parameters, or a new one, also where two ask at once.
+
+    Raises:
+        UserError: a new one cannot be done, and why.
+    """
     await locks.lock_until_commit(session, f"submit {spec.kind}")
     unfinished = await find_run(session, spec, params, "queued", "running", "failed")
     if unfinished is not None:
         return unfinished
+    await spec.check(session, settings, params)
     return await runs.create_run(
         session,
         kind=spec.kind,
@@ -54,18 +60,17 @@ def _defaults(params: type[Params]) -> dict[str, Any]:
 async def request_run(
     session: AsyncSession, spec: RunSpec[P], params: P, *, settings: Settings, actor: Actor
 ) -> RunView:
-    """Check a run, submit it and give it to the workers; one that is under way already is returned as it is.
+    """Submit a run and give it to the workers; one that is under way already is returned as it is.
 
     Raises:
         UserError: it cannot be done, and why.
     """
-    await spec.check(session, settings, params)
-    run = await submit_run(session, spec, params, actor=actor)
+    run = await submit_run(session, spec, params, settings=settings, actor=actor)
     if await locks.holds_run_lock(session, run.id):  # a process is doing it
         return run
     await runs.requeue_run(session, run.id)
     await jobs.enqueue(session, run.id)
-    return await _get(session, run.id)
+    return await find_run_by_id(session, run.id)
 
 
 async def cancel_run(session: AsyncSession, run_id: int) -> RunView:
@@ -75,50 +80,26 @@ async def cancel_run(session: AsyncSession, run_id: int) -> RunView:
         NotFound: there is no such run.
         Conflict: it has ended.
     """
-    run = await _get(session, run_id)
+    run = await find_run_by_id(session, run_id)
     if not await runs.cancel_run(session, run_id):
         raise Conflict(f"Run {run_id} has ended ({run.state}): there is nothing to cancel.")
     if run.job_id is not None:
         await jobs.withdraw(session, run.job_id)
-    return await _get(session, run_id)
+    return await find_run_by_id(session, run_id)
 
 
-async def retry_run(session: AsyncSession, run_id: int, *, settings: Settings) -> RunView:
+async def retry_run(session: AsyncSession, run_id: int) -> RunView:
     """Give a run that failed or was cancelled to the workers again; it continues from what it left.
 
     Raises:
-        NotFound: there is no such run, or this version does not know its kind.
+        NotFound: there is no such run.
         Conflict: it is done, or under way.
-        UserError: it cannot be done, and why.
     """
-    run = await _get(session, run_id)
+    run = await find_run_by_id(session, run_id)
     if run.state == "done":
         raise Conflict(f"Run {run_id} is done: there is nothing to retry.")
     if run.state in runs.ACTIVE:
         raise Conflict(f"Run {run_id} is {run.state} already.")
-    spec = spec_of(run.kind)
-    await spec.check(session, settings, parse_params(spec, run.params))
     await runs.requeue_run(session, run_id)
     await jobs.enqueue(session, run_id)
-    return await _get(session, run_id)
-
-
-def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
-    """Return a run's parameters.
-
-    Raises:
-        Unprocessable: they are not of this kind of run; the message names the first that is wrong.
-    """
-    try:
-        return spec.params.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "params"
-        raise Unprocessable(f"{where}: {first['msg']}. GET /api/v1/runs/kinds describes the parameters.") from None
-
-
-async def _get(session: AsyncSession, run_id: int) -> RunView:
-    run = await runs.get_run(session, run_id)
-    if run is None:
-        raise NotFound(f"Run {run_id} does not exist. The list of runs shows all of them.")
-    return run
+    return await find_run_by_id(session, run_id)

@@ -19,6 +19,7 @@ class Run(Base):
     __table_args__ = (
         CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
         Index("ix_run_active", "id", postgresql_where=text("state IN ('queued', 'running')")),
+        Index("ix_run_queue", "job_id", postgresql_where=text("state = 'queued'")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -31,6 +32,8 @@ class Run(Base):
     error: Mapped[str | None]
     sae_id: Mapped[int | None] = mapped_column(ForeignKey("sae.id", ondelete="SET NULL"), index=True)
     job_id: Mapped[int | None] = mapped_column(BigInteger)
+    worker: Mapped[str | None]
+    """Host and process that did the last attempt."""
     created_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     started_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))

@@ -8,7 +8,7 @@ from fastapi import Depends, Form, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import get_session
-from app.errors import NotFound
+from app.errors import Forbidden, NotFound
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors
@@ -16,7 +16,7 @@ from app.services.inference import InferenceClient
 from app.services.labels import MAX_NAME, tidy_name
 from app.services.saes import find_sae
 from app.services.texts import one_line
-from app.settings import Settings
+from app.settings import Settings, is_loopback
 
 _ACTOR_COOKIE = "author"
 _SAE_COOKIE = "sae"
@@ -56,6 +56,29 @@ def _actor(request: Request, settings: AppSettings) -> actors.Actor:
 
 
 Actor = Annotated[actors.Actor, Depends(_actor)]
+
+
+def may_submit(settings: Settings) -> bool:
+    """True if visitors of this site may start, cancel and retry runs."""
+    return is_loopback(settings.host) if settings.submit_runs is None else settings.submit_runs
+
+
+def _require_submitter(settings: AppSettings, actor: Actor) -> actors.Actor:
+    """Return the actor, who may start, cancel and retry runs.
+
+    Raises:
+        Forbidden: nobody may on this site.
+    """
+    if not may_submit(settings):
+        raise Forbidden(
+            "This site takes no runs from its visitors, because it listens beyond its own machine and runs read files "
+            "of that machine. Whoever runs it can allow them with SEESAE_SUBMIT_RUNS=1; the command line always can."
+        )
+    return actor
+
+
+Submitter = Annotated[actors.Actor, Depends(_require_submitter)]
+"""The actor of a request that starts, cancels or retries a run."""
 
 
 def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:

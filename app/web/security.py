@@ -5,13 +5,13 @@ loopback by default. Three ways around that are closed: another page posting to 
 pointed at 127.0.0.1, "DNS rebinding" (`HostMiddleware`), and another page framing or scripting us (the headers).
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.settings import is_loopback
 from app.web.errors import answer
 
 _POLICY = (
@@ -48,14 +48,6 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
-
-
-def is_loopback(host: str) -> bool:
-    """True if a server bound to `host` is reachable from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class HostMiddleware:

@@ -6,8 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
-from app.web.security import is_loopback
+from app.settings import Settings, is_loopback
 from tests.web.site import site
 
 NOWHERE = "postgresql://127.0.0.1:1/none"

@@ -15,10 +15,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
-from app.errors import NotFound, Unavailable
+from app.errors import Unavailable
 from app.queries.runs import ACTIVE, MetricPoint, RunView, get_run, list_runs, metrics
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.runs.spec import is_known, spec_of
+from app.services.runs import find_run
 from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
@@ -54,7 +55,7 @@ async def run_list(request: Request, session: Session, before: BeforeId = None) 
 @router.get("/runs/{run_id}")
 async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLResponse:
     """Show one run: stages, curves and result."""
-    run = await _run(session, run_id)
+    run = await find_run(session, run_id)
     points = await metrics(session, run_id)
     result = {name: value for name, value in (run.result or {}).items() if name not in _SHOWN_ELSEWHERE}
     context = {
@@ -73,7 +74,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
 async def _known_run(request: Request, run_id: RunId) -> int:
     """Return the id of a run that exists: a 404 is possible only before the stream starts."""
     async with transaction(request.app.state.sessionmaker) as session:
-        return (await _run(session, run_id)).id
+        return (await find_run(session, run_id)).id
 
 
 @router.get("/runs/{run_id}/events", response_class=EventSourceResponse)
@@ -166,10 +167,3 @@ def _format_value(value: Any) -> str:
     if isinstance(value, int):
         return count(value)
     return significant(value) if isinstance(value, float) else json.dumps(value)
-
-
-async def _run(session: AsyncSession, run_id: int) -> RunView:
-    run = await get_run(session, run_id)
-    if run is None:
-        raise NotFound(f"Run {run_id} does not exist. The list of runs shows all of them.")
-    return run

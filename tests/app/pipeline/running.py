@@ -20,7 +20,7 @@ EXPORTS = Path(__file__).parents[2] / "fixtures" / "neuronpedia"
 
 async def submit(ctx: JobContext, kind: str, params: Params) -> int:
     async with ctx.sessions.begin() as session:
-        run = await submit_run(session, spec_of(kind), params, actor=Actor("tester"))
+        run = await submit_run(session, spec_of(kind), params, settings=ctx.settings, actor=Actor("tester"))
     return run.id
 
 

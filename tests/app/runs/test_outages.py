@@ -102,7 +102,7 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
         async with open_job_context(settings, url) as ctx:
             if by == "worker":
                 async with ctx.sessions.begin() as session:
-                    run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
+                    run = await submit_run(session, TRAIN, training, settings=ctx.settings, actor=Actor("tester"))
                     await enqueue(session, run.id)
                 arguments = ["worker"]
             else:

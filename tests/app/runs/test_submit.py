@@ -16,7 +16,7 @@ from app.services.actors import Actor
 
 async def submit(ctx: JobContext, params: TrainParams) -> RunView:
     async with ctx.sessions.begin() as session:
-        return await submit_run(session, TRAIN, params, actor=Actor("tester"))
+        return await submit_run(session, TRAIN, params, settings=ctx.settings, actor=Actor("tester"))
 
 
 async def test_equal_commands_at_once_are_one_run(ctx: JobContext, training: TrainParams) -> None:
@@ -68,13 +68,13 @@ async def test_a_requested_run_waits_once_is_cancelled_and_tried_again(ctx: JobC
     assert await jobs_waiting(ctx) == 1
     async with ctx.sessions.begin() as session:
         with pytest.raises(Conflict, match="queued already"):
-            await retry_run(session, run.id, settings=ctx.settings)
+            await retry_run(session, run.id)
         assert (await cancel_run(session, run.id)).state == "cancelled"
     assert await jobs_waiting(ctx) == 0
     async with ctx.sessions.begin() as session:
         with pytest.raises(Conflict, match="has ended"):
             await cancel_run(session, run.id)
-        assert (await retry_run(session, run.id, settings=ctx.settings)).state == "queued"
+        assert (await retry_run(session, run.id)).state == "queued"
     assert await jobs_waiting(ctx) == 1
 
 
@@ -83,4 +83,4 @@ async def test_a_run_that_does_not_exist_is_not_found(ctx: JobContext) -> None:
         with pytest.raises(NotFound):
             await cancel_run(session, 1)
         with pytest.raises(NotFound):
-            await retry_run(session, 1, settings=ctx.settings)
+            await retry_run(session, 1)

@@ -37,7 +37,7 @@ async def jobs(database_url: str) -> AsyncIterator[procrastinate.App]:
 
 async def ask(ctx: JobContext, training: TrainParams) -> int:
     async with ctx.sessions.begin() as session:
-        run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
+        run = await submit_run(session, TRAIN, training, settings=ctx.settings, actor=Actor("tester"))
         await enqueue(session, run.id)
     return run.id
 
@@ -176,7 +176,7 @@ async def test_a_run_submitted_twice_waits_once(ctx: JobContext, training: Train
 
 async def test_run_and_job_are_committed_together(ctx: JobContext, training: TrainParams) -> None:
     async with ctx.sessions() as session:
-        run = await submit_run(session, TRAIN, training, actor=Actor("tester"))
+        run = await submit_run(session, TRAIN, training, settings=ctx.settings, actor=Actor("tester"))
         await enqueue(session, run.id)
         await session.rollback()
     assert await statuses(ctx) == []
