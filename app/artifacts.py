@@ -49,9 +49,14 @@ class Artifacts:
         """One corpus, packed by one tokenizer."""
         return self.root / "sequences" / key
 
+    @property
+    def activations_root(self) -> Path:
+        """All caches of activations."""
+        return self.root / "activations"
+
     def activations(self, key: str) -> Path:
         """Activations of one model at one hook point on one set of sequences."""
-        return self.root / "activations" / key
+        return self.activations_root / key
 
     def training(self, key: str) -> Path:
         """Checkpoints of one training run."""

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
 from app.cli.options import Json
 from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
-from app.queries.runs import RunState
 
 if TYPE_CHECKING:
     from app.queries.runs import RunView
@@ -46,7 +45,9 @@ def runs(context: typer.Context) -> None:
 @group.command("list")
 @report_user_errors
 def list_runs(
-    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only runs in this state: queued, running, done, failed or cancelled.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="Only runs of this kind, such as train.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most runs to list.")] = 20,
     as_json: Json = False,
@@ -55,9 +56,14 @@ def list_runs(
     from app.cli.result_text import runs_table
     from app.queries import runs as queries
 
+    if state is not None and state not in get_args(queries.RunState):
+        raise typer.BadParameter(f"{state!r} is no state of a run.", param_hint="--state")
+
     async def found(ctx: "JobContext") -> "list[RunView]":
         async with ctx.sessions() as session:
-            return (await queries.list_runs(session, state=state, kind=kind, limit=limit))[0]
+            return (
+                await queries.list_runs(session, state=cast("queries.RunState | None", state), kind=kind, limit=limit)
+            )[0]
 
     listed = _with_database(found)
     text = runs_table(listed) if listed else "There are no such runs." if state or kind else "Nothing has run yet."

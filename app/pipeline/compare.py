@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from app.runs.params import Option, Params
-from app.runs.spec import Result, RunSpec, StageSpec
+from app.runs.spec import Estimate, Result, RunSpec, StageSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 
 class CompareParams(Params):
@@ -23,6 +26,13 @@ class CompareParams(Params):
     b: Annotated[
         str, Option(argument=True, metavar="OTHER"), Field(description="Slug of another SAE of the same model.")
     ]
+
+
+async def check(session: "AsyncSession", settings: "Settings", params: CompareParams) -> Estimate:
+    """Refuse a comparison that cannot be made, before the work."""
+    from app.pipeline.checks import check_comparison
+
+    return await check_comparison(session, settings, params)
 
 
 async def run_compare(run: "RunContext", ctx: "JobContext", params: CompareParams) -> Result:
@@ -46,6 +56,7 @@ COMPARE = RunSpec(
     params=CompareParams,
     stages=lambda _params: (StageSpec("compare", "Compare the features of both", unit="features"),),
     title=lambda params: f"Compare {params.a} with {params.b}",
+    check=check,
     work=run_compare,
     result_order=("sae", "other", "features", "features_of_other", "tokens"),
     takes_device=False,

@@ -8,11 +8,14 @@ from pydantic import Field
 from app.paths import without_folder
 from app.pipeline.params import IndexedCorpusParams
 from app.pipeline.stages import EVALUATION, PREPARATION
-from app.runs.spec import Result, RunSpec
+from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 
 class EvaluateParams(IndexedCorpusParams):
@@ -22,6 +25,13 @@ class EvaluateParams(IndexedCorpusParams):
         int,
         Field(ge=1, description="Next-token predictions to measure the model's losses on, by four full passes."),
     ] = 4096
+
+
+async def check(session: "AsyncSession", settings: "Settings", params: EvaluateParams) -> Estimate:
+    """Refuse an evaluation that cannot be made, before the work."""
+    from app.pipeline.checks import check_indexing
+
+    return await check_indexing(session, settings, params)
 
 
 async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
@@ -45,6 +55,7 @@ EVALUATE = RunSpec(
     params=EvaluateParams,
     stages=lambda _params: (*PREPARATION, *EVALUATION),
     title=lambda params: f"Evaluate {params.sae} on {without_folder(params.corpus)}",
+    check=check,
     work=run_evaluate,
     result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
 )

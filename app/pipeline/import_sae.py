@@ -9,11 +9,14 @@ from app.exchange.neuronpedia.files import is_export
 from app.paths import without_folder
 from app.pipeline.params import DEMO_MODEL, ModelName
 from app.runs.params import Option, Params, Slug
-from app.runs.spec import Result, RunSpec, StageSpec
+from app.runs.spec import Estimate, Result, RunSpec, StageSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 Format = Literal[
     "saelens",
@@ -118,6 +121,13 @@ def next_step(result: Result) -> str:
     return f"Count its features on a corpus next: seesae index {result['sae']} --corpus CORPUS"
 
 
+async def check(session: "AsyncSession", settings: "Settings", params: ImportParams) -> Estimate:
+    """Refuse an import of what is not there, before the work."""
+    from app.pipeline.checks import check_import
+
+    return await check_import(session, settings, params)
+
+
 async def run_import(run: "RunContext", ctx: "JobContext", params: ImportParams) -> Result:
     """Import weights or statistics."""
     if params.is_statistics:
@@ -148,6 +158,7 @@ IMPORT = RunSpec(
     params=ImportParams,
     stages=lambda params: STATISTICS_STAGES if params.is_statistics else WEIGHTS_STAGES,
     title=title,
+    check=check,
     work=run_import,
     result_order=("sae", "features", "tokens"),
     next_step=next_step,

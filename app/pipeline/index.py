@@ -5,17 +5,27 @@ from typing import TYPE_CHECKING
 from app.paths import without_folder
 from app.pipeline.params import CorpusName, IndexedCorpusParams
 from app.pipeline.stages import COMPARISON, INDEXING, PREPARATION
-from app.runs.spec import Result, RunSpec
+from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 
 class IndexParams(IndexedCorpusParams):
     """An SAE and the text that its features' statistics are computed on."""
 
     corpus_name: CorpusName = None
+
+
+async def check(session: "AsyncSession", settings: "Settings", params: IndexParams) -> Estimate:
+    """Refuse an index that cannot be made, before the work."""
+    from app.pipeline.checks import check_indexing
+
+    return await check_indexing(session, settings, params)
 
 
 async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -> Result:
@@ -50,6 +60,7 @@ INDEX = RunSpec(
     params=IndexParams,
     stages=lambda _params: (*PREPARATION, *INDEXING, *COMPARISON),
     title=lambda params: f"Index {params.sae} on {without_folder(params.corpus)}",
+    check=check,
     work=run_index,
     result_order=("sae", "features", "tokens", "l0", "dead_fraction"),
 )

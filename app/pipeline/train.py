@@ -9,11 +9,14 @@ from app.paths import without_folder
 from app.pipeline.params import DEMO_MODEL, CorpusName, CorpusParams, ModelName
 from app.pipeline.stages import EVALUATION, PREPARATION, TRAINING
 from app.runs.params import Option, Params, Several, Slug
-from app.runs.spec import Result, RunSpec
+from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 MOST_FEATURES = 2**31 - 1
 """Indices of features have 32 bits."""
@@ -153,6 +156,13 @@ def title(params: TrainParams) -> str:
     return f"Train {name} on {without_folder(params.model)} {hooks}, {widths} features"
 
 
+async def check(session: "AsyncSession", settings: "Settings", params: TrainParams) -> Estimate:
+    """Refuse a training that cannot be done, before it starts."""
+    from app.pipeline.checks import check_training
+
+    return await check_training(session, settings, params)
+
+
 async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -> Result:
     """Prepare the activations, train, evaluate."""
     from app.pipeline import steps
@@ -213,6 +223,7 @@ TRAIN = RunSpec(
     params=TrainParams,
     stages=lambda _params: (*PREPARATION, *TRAINING, *EVALUATION),
     title=title,
+    check=check,
     work=run_train,
     result_order=("sae", "features", "tokens", "explained_variance", "l0"),
     assist=assist_training,

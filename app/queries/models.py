@@ -125,6 +125,13 @@ async def _free_name(session: AsyncSession, row: ModelRow, *, keep_name: bool) -
     return next(name for length in range(6, 65) if (name := f"{row.name}-{digest[:length]}") not in taken)
 
 
+async def find_model(session: AsyncSession, name: str) -> ModelInfo | None:
+    """Return the newest model with this name or source."""
+    query = select(LanguageModel).where(or_(LanguageModel.name == name, LanguageModel.source == name))
+    found = await session.scalar(query.order_by(LanguageModel.id.desc()).limit(1))
+    return None if found is None else model_info(found)
+
+
 async def set_source(session: AsyncSession, model_id: int, source: str) -> ModelInfo:
     """Note that a model is loaded from another place from now on."""
     model = await session.get_one(LanguageModel, model_id)

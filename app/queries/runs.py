@@ -21,6 +21,9 @@ ACTIVE = ("queued", "running")
 """States of a run that has not ended."""
 _MOST_ACTIVE = 200
 """Runs that pages look at: a queue may hold thousands."""
+_RECENT = 20
+_LEAST_SECONDS = 1.0
+"""A stage that took less found its work done."""
 StageState = Literal["waiting", "running", "done", "failed"]
 
 
@@ -212,6 +215,16 @@ async def start_run(session: AsyncSession, run_id: int, *, worker: str | None = 
 async def requeue_run(session: AsyncSession, run_id: int) -> bool:
     """Mark a run that failed or was cancelled as queued again; False where it is done or under way."""
     return await _change(session, run_id, ("failed", "cancelled"), state="queued", error=None, finished_at=None)
+
+
+async def stage_speed(session: AsyncSession, model_id: int, stage: str) -> float | None:
+    """Return what a stage did per second in the newest run of this model that spent time on it, None if none did."""
+    query = select(Run.stages).join(Sae, Sae.id == Run.sae_id).where(Run.state == "done", Sae.model_id == model_id)
+    for stages in await session.scalars(query.order_by(Run.id.desc()).limit(_RECENT)):
+        for done in map(_stage, stages):
+            if done.name == stage and done.done and done.seconds > _LEAST_SECONDS:
+                return done.done / done.seconds
+    return None
 
 
 async def note_run(session: AsyncSession, run_id: int, note: str) -> None:

@@ -42,7 +42,9 @@ class Estimate:
     tokens: int | None = None
     """Tokens that the model reads."""
     disk_bytes: int | None = None
-    """Bytes that it writes."""
+    """Bytes of activations that it writes."""
+    free_bytes: int | None = None
+    """Bytes that are free on their disk."""
     seconds: float | None = None
     """By the speed of earlier runs of the same model."""
 

@@ -305,7 +305,7 @@ async def test_a_name_that_is_taken_is_refused_before_the_model_is_loaded(
 ) -> None:
     result = await bring(ctx, dictionary(tmp_path / "first"), model=str(model_folder))
     with pytest.raises(Conflict, match="--name"):
-        await bring(ctx, foreign(tmp_path / "wider", d_in=48, **AT_1), model="/no/such/model", name=result["sae"])
+        await bring(ctx, foreign(tmp_path / "wider", d_in=48, **AT_1), model=str(tmp_path), name=result["sae"])
 
 
 async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from app.errors import Unprocessable
 from app.pipeline import distributed
 from app.pipeline.index import IndexParams
 from app.pipeline.train import TrainParams
@@ -18,7 +19,7 @@ from app.pipeline.training_plans import training_configs
 from app.queries import runs, saes
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import load_sae
-from sae_core.errors import ModelError, SAEError
+from sae_core.errors import SAEError
 from sae_core.models import LanguageModel
 from sae_core.saes import ARCHITECTURES
 from sae_core.training.curves import read_curves
@@ -146,7 +147,7 @@ def test_invalid_trainings_are_refused(training: TrainParams, asked: dict[str, o
 
 
 async def test_a_missing_output_hook_is_refused_before_the_model_runs(ctx: JobContext, training: TrainParams) -> None:
-    with pytest.raises(ModelError, match="layers are 0 to 3"):
+    with pytest.raises(Unprocessable, match="layers are 0 to 3"):
         await run_to_end(ctx, "train", training.model_copy(update={"hook_out": "mlp_out.9"}))
     assert not (ctx.settings.artifacts / "sequences").exists()
 

@@ -185,7 +185,7 @@ async def test_run_and_job_are_committed_together(ctx: JobContext, training: Tra
 
 
 async def test_an_error_that_the_user_can_fix_is_not_retried(ctx: JobContext, training: TrainParams) -> None:
-    run_id = await ask(ctx, training.model_copy(update={"hook": "resid_post.99"}))
+    run_id = await ask(ctx, training.model_copy(update={"hook": "nowhere.1"}))
     async with working(ctx) as worker:
         await until(lambda run: run.state == "failed", ctx, run_id, worker)
         assert await worker.end(signal.SIGTERM) == 0

@@ -40,7 +40,7 @@ async def test_a_run_has_its_parameters_and_result(
 
 
 async def test_a_run_is_submitted_once_cancelled_and_retried(client: httpx.AsyncClient, made: Synthetic) -> None:
-    body = {"kind": "compare", "params": {"a": made.sae.slug, "b": made.sae.slug}}
+    body = {"kind": "index", "params": {"sae": made.sae.slug}}
     answered = await client.post("/api/v1/runs", json=body)
     assert answered.status_code == 202, answered.text
     run = answered.json()
@@ -91,7 +91,7 @@ async def test_runs_are_filtered_by_state_and_kind(
 
 
 async def test_a_site_beyond_its_machine_takes_no_runs_unless_told(database_url: str, made: Synthetic) -> None:
-    body = {"kind": "compare", "params": {"a": made.sae.slug, "b": made.sae.slug}}
+    body = {"kind": "index", "params": {"sae": made.sae.slug}}
     public = Settings(database_url=database_url, host="0.0.0.0")
     async with site(public) as client:
         for address in ("/api/v1/runs", "/api/v1/runs/1/cancel", "/api/v1/runs/1/retry"):

@@ -1,0 +1,205 @@
+"""What can be refused before a run starts, and what it will cost: without torch, because the site asks too.
+
+Paths and free space are those of the machine that takes the request. Workers elsewhere see the same folders, as
+docs/deploy.md says; a run whose files they lack fails in its first stage.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.artifacts import Artifacts
+from app.errors import Conflict, NotFound, NoWeights, Unprocessable
+from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
+from app.queries.models import find_model
+from app.queries.runs import stage_speed
+from app.queries.saes import SaeDetail, get_sae
+from app.runs.spec import Estimate
+from app.services.saes import check_comparable, find_sae
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.pipeline.compare import CompareParams
+    from app.pipeline.import_sae import ImportParams
+    from app.pipeline.train import TrainParams
+    from app.settings import Settings
+
+_FILES = (
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".arrow",
+    ".txt",
+    ".gguf",
+    ".gz",
+    ".safetensors",
+    ".npz",
+    ".pt",
+)
+"""Endings of names that are files, and no address on the hub."""
+_ACTIVATION_BYTES = 4
+_TOKEN_CHARACTERS = 4
+"""Bytes of text per token, roughly: for estimates alone."""
+_LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
+_DEMO_SHAPE = (30, 576)
+"""Layers and width of the demo's model, which has no folder to read them from."""
+
+
+async def check_training(session: "AsyncSession", settings: "Settings", params: "TrainParams") -> Estimate:
+    """Refuse a training whose corpus, model, layer or room is missing, or whose name another SAE has."""
+    check_corpus(params)
+    check_source(params.model, "model")
+    layers, width = await _shape(session, params.model)
+    hooks = [hook for hook in (params.hook, params.hook_out) if hook is not None]
+    for hook in hooks:
+        _check_layer(hook, layers, params.model)
+    if params.name is not None:
+        _check_name(await get_sae(session, params.name), params)
+    model = await find_model(session, params.model)
+    return _estimate(
+        settings,
+        params,
+        width=0 if params.stream or width is None else width * len(hooks),
+        speed=None if model is None else await stage_speed(session, model.id, "activations"),
+    )
+
+
+async def check_indexing(session: "AsyncSession", settings: "Settings", params: IndexedCorpusParams) -> Estimate:
+    """Refuse an index or evaluation whose SAE, weights, corpus or room is missing."""
+    sae = await find_sae(session, params.sae)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
+    check_corpus(params)
+    hooks = 1 if sae.hook_out is None else 2
+    speed = await stage_speed(session, sae.model.id, "activations")
+    return _estimate(settings, params, width=sae.d_in * hooks, speed=speed)
+
+
+async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:
+    """Refuse a comparison of SAEs that do not exist, or are of different models."""
+    check_comparable(await find_sae(session, params.a), await find_sae(session, params.b))
+    return Estimate()
+
+
+async def check_import(_session: "AsyncSession", _settings: "Settings", params: "ImportParams") -> Estimate:
+    """Refuse an import of files that are not there."""
+    if not params.source.startswith("hf:"):
+        check_source(params.source, "SAE")
+    if params.model is not None:
+        check_source(params.model, "model")
+    return Estimate()
+
+
+def check_corpus(params: CorpusParams) -> None:
+    """Refuse a corpus that is a file which is not there.
+
+    Raises:
+        NotFound: it is not.
+    """
+    if params.corpus != DEMO_CORPUS:
+        check_source(params.corpus, "corpus")
+
+
+def check_source(source: str, what: str) -> None:
+    """Refuse a path of which nothing is there.
+
+    Raises:
+        NotFound: there is nothing at the path.
+    """
+    path = Path(source)
+    try:
+        missing = not path.exists() if path.is_absolute() else source.lower().endswith(_FILES)
+    except OSError:  # such as a name that is too long: the run's first stage says what is wrong with it
+        return
+    if missing:
+        raise NotFound(
+            f"There is no {what} at {source[:200]}. Give the whole path of a file or folder of this machine."
+        )
+
+
+def _check_layer(hook: str, layers: int | None, model: str) -> None:
+    named = _LAYER.fullmatch(hook)
+    if named is None:
+        raise Unprocessable(f"“{hook[:80]}” is not a hook point. Write a point and a layer, such as resid_post.9.")
+    layer = int(named[1] or named[2])
+    if layers is not None and layer >= layers:
+        raise Unprocessable(f"{Path(model).name} has no layer {layer}: its layers are 0 to {layers - 1}.")
+
+
+def _check_name(existing: SaeDetail | None, params: "TrainParams") -> None:
+    """Refuse a name that an SAE of another kind has; whether it is the same SAE is known once the corpus is read."""
+    if existing is None:
+        return
+    wanted = (params.architecture[0], params.width[0], params.hook_out is None)
+    if wanted != (existing.architecture, existing.d_sae, existing.hook_out is None):
+        raise Conflict(
+            f"There is another SAE named {existing.slug} ({existing.architecture}, {existing.d_sae:,} features). "
+            "Choose another name (--name)."
+        )
+
+
+async def _shape(session: "AsyncSession", model: str) -> tuple[int | None, int | None]:
+    """Return the number of layers and the width of a model, None where neither database nor folder says."""
+    if model == DEMO_MODEL:
+        return _DEMO_SHAPE
+    known = await find_model(session, model)
+    return (known.n_layers, known.d_model) if known is not None else _shape_of_folder(Path(model))
+
+
+def _shape_of_folder(folder: Path) -> tuple[int | None, int | None]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        layers = next((config[name] for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config), None)
+        width = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config), None)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None, None
+    return layers if isinstance(layers, int) else None, width if isinstance(width, int) else None
+
+
+def _estimate(settings: "Settings", params: CorpusParams, *, width: int, speed: float | None) -> Estimate:
+    """Return the cost of running a model over a corpus.
+
+    Raises:
+        Conflict: the activations do not fit on the disk.
+    """
+    size = _size(Path(params.corpus)) if Path(params.corpus).is_absolute() else None
+    tokens = params.tokens
+    if size is not None:
+        tokens = min(tokens or size, max(size // _TOKEN_CHARACTERS, 1))
+    disk = None if tokens is None else (tokens + LENGTH) * width * _ACTIVATION_BYTES
+    artifacts = Artifacts(settings.artifacts)
+    free = shutil.disk_usage(
+        next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
+    ).free
+    # Activations that an earlier run left may be these: they need no further room.
+    if disk is not None and disk > free + (_size(artifacts.activations_root) or 0):
+        raise Conflict(
+            f"The activations of {tokens:,} tokens take {disk / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under "
+            f"{artifacts.root.name}. Free some space, use fewer tokens (--tokens), or train with --stream."
+        )
+    return Estimate(
+        tokens=tokens, disk_bytes=disk, free_bytes=free, seconds=tokens / speed if tokens and speed else None
+    )
+
+
+def _size(path: Path) -> int | None:
+    """Return the bytes of a file or of all files of a folder; None where there is neither."""
+    try:
+        if path.is_file():
+            return path.stat().st_size
+        return sum(_sizes(path)) if path.is_dir() else None
+    except OSError:
+        return None
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            yield file.stat().st_size
