@@ -10,6 +10,7 @@ from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.queries import runs
 from app.queries.runs import RunView
+from app.queries.sql import locks
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked, StagesListener
 from app.runs.execution import execute
 from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, explain
@@ -65,18 +66,31 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
     async with local_job_context(settings) as ctx:
         async with ctx.sessions.begin() as session:
             run = await submit_run(session, spec, params, settings=settings, actor=local_actor(settings))
-        try:
-            await execute(ctx, run.id, listener=listener)
-        except (RunLocked, RunCancelled):
-            pass  # what becomes of it shows below
-        except (RunInterrupted, asyncio.CancelledError):
-            with suppress(*INFRASTRUCTURE):  # without the database, a worker writes it later
-                async with ctx.sessions.begin() as session:
-                    await runs.fail_run(session, run.id, INTERRUPTED)
-            raise
-        except Exception as error:
-            raise UserError(explain(error)) from error  # what is not for the user to fix is in the log in full
-        return await follow(ctx, run.id, listener)
+        while True:
+            await _execute(ctx, run.id, listener)
+            try:
+                return await follow(ctx, run.id, listener, take_over=True)
+            except RunAbandoned:
+                continue
+
+
+async def _execute(ctx: JobContext, run_id: int, listener: StagesListener) -> None:
+    """Do a run unless another process does it.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        await execute(ctx, run_id, listener=listener)
+    except (RunLocked, RunCancelled):
+        pass  # what becomes of it is followed
+    except (RunInterrupted, asyncio.CancelledError):
+        with suppress(*INFRASTRUCTURE):  # without the database, a worker writes it later
+            async with ctx.sessions.begin() as session:
+                await runs.fail_run(session, run_id, INTERRUPTED)
+        raise
+    except Exception as error:
+        raise UserError(explain(error)) from error  # what is not for the user to fix is in the log in full
 
 
 async def queue_run(settings: Settings, spec: RunSpec[P], params: P) -> tuple[RunView, bool]:
@@ -99,16 +113,22 @@ def queued_text(run: RunView, worker: bool) -> str:
     return text if worker else f"{text}\nNo worker is running yet. Start one: seesae serve, or seesae worker"
 
 
-async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunView:
+class RunAbandoned(Exception):
+    """The process that did the run was killed."""
+
+
+async def follow(ctx: JobContext, run_id: int, listener: StagesListener, *, take_over: bool = False) -> RunView:
     """Show a run's stages until it ends, also where the database goes away meanwhile; return the run as it ended.
 
     Raises:
+        RunAbandoned: with `take_over`, nobody does the run any more.
         UserError: it failed, or was cancelled, or the database did not come back.
     """
     while True:
         try:
             async with ctx.sessions() as session:
                 run = await runs.get_run(session, run_id)
+                abandoned = take_over and not await locks.holds_run_lock(session, run_id)
         except INFRASTRUCTURE:
             try:
                 await wait_for_database(ctx.engine)
@@ -123,4 +143,6 @@ async def follow(ctx: JobContext, run_id: int, listener: StagesListener) -> RunV
             raise UserError(run.error or "The run failed.")
         if run.state == "cancelled":
             raise UserError("The run was cancelled.")
+        if abandoned:
+            raise RunAbandoned
         await asyncio.sleep(_POLL_SECONDS)
