@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import procrastinate
 import pytest
@@ -22,7 +24,7 @@ from app.runs import queue
 from app.runs.job_context import JobContext
 from app.runs.jobs import app as jobs_app
 from app.runs.jobs import enqueue
-from app.runs.submit import submit_run
+from app.runs.submit import cancel_run, retry_run, submit_run
 from app.services.actors import Actor
 
 SECONDS = 90.0
@@ -79,16 +81,19 @@ class Worker:
 
 @asynccontextmanager
 async def working(ctx: JobContext) -> AsyncIterator[Worker]:
+    """Start a worker as on another machine: with a home of its own, and the same database and artifacts."""
     assert ctx.settings.database_url is not None
+    home = ctx.settings.home.parent / f"home of worker {uuid4().hex}"
     environment = {
         **os.environ,
         "SEESAE_DATABASE_URL": ctx.settings.database_url,
-        "SEESAE_HOME": str(ctx.settings.home),
+        "SEESAE_HOME": str(home),
+        "SEESAE_ARTIFACTS": str(ctx.settings.artifacts),
         "SEESAE_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
     }
-    ctx.settings.home.mkdir(exist_ok=True)
-    log = ctx.settings.home / "worker.log"
+    home.mkdir()
+    log = home / "worker.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.cli", "worker", env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -123,6 +128,7 @@ async def test_a_run_survives_an_orderly_stop_and_a_kill(ctx: JobContext, traini
         await until(lambda run: run.state == "done", ctx, run_id, third)
     run = await row(ctx, run_id)
     assert run.sae_slug == "tiny-llama-l1-batchtopk-64"
+    assert run.worker == f"{socket.gethostname()}, process {third.process.pid}"
     async with ctx.sessions() as session:
         steps = [point.step for point in await runs.metrics(session, run_id)]
     assert steps == sorted(set(steps))  # one curve, however many attempts
@@ -184,9 +190,42 @@ async def test_run_and_job_are_committed_together(ctx: JobContext, training: Tra
         assert await runs.get_run(session, run.id) is None
 
 
-async def test_an_error_that_the_user_can_fix_is_not_retried(ctx: JobContext, training: TrainParams) -> None:
-    run_id = await ask(ctx, training.model_copy(update={"hook": "nowhere.1"}))
+async def ask_as_another_version(ctx: JobContext, kind: str, params: dict[str, object]) -> int:
+    async with ctx.sessions.begin() as session:
+        run = await runs.create_run(session, kind=kind, title=kind, params=params, stages=[], created_by="tester")
+        await enqueue(session, run.id)
+    return run.id
+
+
+async def test_what_cannot_be_done_fails_and_what_another_version_submitted_waits_for_it(
+    ctx: JobContext, training: TrainParams
+) -> None:
+    strange = [
+        await ask_as_another_version(ctx, "dance", {}),
+        await ask_as_another_version(ctx, "train", {**training.model_dump(mode="json"), "moons": 2}),
+    ]
+    wrong = await ask(ctx, training.model_copy(update={"hook": "nowhere.1"}))
     async with working(ctx) as worker:
-        await until(lambda run: run.state == "failed", ctx, run_id, worker)
+        await until(lambda run: run.state == "failed", ctx, wrong, worker)
+        for run_id in strange:
+            await until(lambda run: run.error is not None, ctx, run_id, worker)
         assert await worker.end(signal.SIGTERM) == 0
-    assert await statuses(ctx) == []
+    assert await statuses(ctx) == ["todo", "todo"]
+    for run_id in strange:
+        run = await row(ctx, run_id)
+        assert run.state == "queued"
+        assert "another version of SeeSAE" in (run.error or "")
+
+
+async def test_a_cancelled_run_stops_and_a_retry_continues_it(ctx: JobContext, training: TrainParams) -> None:
+    run_id = await ask(ctx, training.model_copy(update={"samples": 200_000}))
+    async with working(ctx) as worker:
+        await until(lambda run: run.stages[4].done > 0, ctx, run_id, worker)
+        async with ctx.sessions.begin() as session:
+            await cancel_run(session, run_id)
+        cancelled = await row(ctx, run_id)
+        assert cancelled.state == "cancelled"
+        async with ctx.sessions.begin() as session:  # the worker may not have stopped yet
+            await retry_run(session, run_id)
+        await until(lambda run: run.state == "done", ctx, run_id, worker)
+    assert (await row(ctx, run_id)).stages[4].seconds > cancelled.stages[4].seconds
