@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -71,6 +72,15 @@ def test_models_with_equal_weights_and_different_tokenizers_are_kept_apart(dicti
     finally:
         tokenizer.write_bytes(original)
     assert second.tokenizer_sha256 == changed.tokenizer_sha256 != first.tokenizer_sha256
+
+
+def test_models_with_equal_hashes_in_two_folders_are_kept_apart(dictionary: Dictionary, tmp_path: Path) -> None:
+    residency = Residency(dictionary.settings)
+    first = residency.model(dictionary.row.model)
+    folder = tmp_path / "copy"
+    shutil.copytree(first.source, folder)  # what the hashes leave out, such as special tokens, may differ there
+    second = residency.model(replace(dictionary.row.model, source=str(folder)))
+    assert (first.source, second.source) == (dictionary.row.model.source, str(folder))
 
 
 def test_saes_with_equal_weights_and_different_configs_are_kept_apart(dictionary: Dictionary) -> None:
