@@ -1,5 +1,6 @@
 """The inference service without the site: its secret, and its answers to bad requests."""
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import UserError
+from app.inference.ranking import ranked
 from app.inference.server import create_app
 from app.inference.turns import Turns
 from app.services.inference import SECRET_HEADER
@@ -44,6 +46,24 @@ async def test_healthz_needs_no_secret(service: httpx.AsyncClient) -> None:
 async def test_requests_without_the_secret_are_refused(service: httpx.AsyncClient, headers: dict[str, str]) -> None:
     response = await service.post("/probe", json={"sae": "x", "text": "x"}, headers=headers)
     assert response.status_code == 403
+
+
+async def test_the_event_loop_is_free_while_features_are_ranked(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def recorded(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return ranked(*arguments)
+
+    monkeypatch.setattr("app.inference.routes.probe.ranked", recorded)
+    sae = await publish(engine, dictionary)
+    body = {"sae": sae.slug, "text": "best of times"}
+    response = await service.post("/probe", json=body, headers={SECRET_HEADER: SECRET})
+    assert response.status_code == 200
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 async def test_probes_answer_and_bad_requests_are_refused(
