@@ -1,10 +1,12 @@
 """Every field of every format's config is applied, refused, said or harmless; what is none of these is named."""
 
 import json
+import tempfile
 from itertools import chain
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_core.checkpoints import (
@@ -249,6 +251,30 @@ def test_any_config_gives_short_sentences_or_one_refusal(config: dict[str, objec
         for sentence in sentences:
             assert sentence.isprintable()
             assert len(sentence) < 3000
+
+
+changes = st.lists(st.tuples(st.integers(0, 10**6), values | st.sampled_from(ODD)), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@given(changes=changes, more=st.dictionaries(keys, values, max_size=2))
+@settings(max_examples=60, deadline=None)
+def test_a_folder_with_any_config_is_read_or_refused_in_one_line(config: str, changes: list, more: dict) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        case = config.split("/")[0]
+        copy_of(case, folder / case)
+        file = folder / config
+        written = json.loads(file.read_text())
+        fields = paths(written)
+        for place, value in changes:
+            written = with_value(written, fields[place % len(fields)], value)
+        file.write_text(json.dumps(more | written))
+        try:
+            sentences = load(folder / CONFIGS[config] if CONFIGS[config] else file.parent).notes
+        except CheckpointError as error:
+            sentences = [str(error)]
+        assert all(sentence.isprintable() for sentence in sentences)
 
 
 def test_a_dot_inside_a_name_does_not_lead_into_an_object(tmp_path) -> None:
