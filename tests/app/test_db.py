@@ -1,12 +1,14 @@
+import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 from httpx import ASGITransport, AsyncClient
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg.sql import SQL
 from sqlalchemy import text
@@ -23,6 +25,7 @@ from app.db import (
     url_of,
 )
 from app.errors import Unavailable, UserError
+from app.supervision.embedded_postgres import check
 
 Sessions = async_sessionmaker[AsyncSession]
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
@@ -30,6 +33,13 @@ Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 HOSTILE = "aa@SECRET:/?#%41 '\"$(x)ü"
 """A password of everything that has a meaning in a URL, a shell or a connection string."""
+PARTS = st.sampled_from(["SECRET", "QWERTY"]) | st.text(
+    st.sampled_from("@:/?#%&=+ '\"\\$[]<>\u2028\nüé😀")
+    | st.characters(exclude_categories=["Cs", "Lu"], exclude_characters="\0"),
+    max_size=4,
+)
+PASSWORDS = st.lists(PARTS, min_size=1, max_size=6).map("".join).filter(bool)
+"""Passwords whose upper-case words can be found in a message."""
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])
@@ -70,6 +80,21 @@ def test_a_url_says_the_same_after_it_was_written(password: str, host: str) -> N
     params = {name: value for name, value in params.items() if value}
     assert connection_params(url_of(params)) == params
     assert connection_params(libpq_url(url_of(params), dbname="other")) == {**params, "dbname": "other"}
+
+
+@given(password=PASSWORDS, escaped=st.booleans())
+@example(password=HOSTILE, escaped=False)
+@settings(deadline=None)
+def test_no_message_has_a_part_of_any_password(password: str, escaped: bool) -> None:
+    url = f"postgresql://ada:{quote(password, safe='') if escaped else password}@127.0.0.1:1/sae"
+    with pytest.raises(UserError) as caught:
+        check(url)
+    engine = ""
+    if escaped:
+        assert connection_params(url)["password"] == password
+        engine = repr(create_engine(url))
+    for part in re.findall(r"[A-Z]{4,}", password):
+        assert part not in str(caught.value) + engine
 
 
 async def test_a_hostile_password_opens_its_database_and_no_message_shows_it(database_url: str) -> None:
