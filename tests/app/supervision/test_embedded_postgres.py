@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.db import libpq_url
 from app.errors import UserError
@@ -40,6 +42,13 @@ with embedded_postgres(Path(sys.argv[1])) as url:
     print(url, flush=True)
     sys.stdin.read()
 """
+
+
+SIGNS = "$()`'\"&;|<>*?!#%~=,:@+\\ \t\n-_.é"
+NAMES = st.text(
+    st.sampled_from(SIGNS) | st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), max_size=60
+)
+HOMES = NAMES.filter(lambda name: name not in ("", ".", ".."))
 
 
 @contextmanager
@@ -180,6 +189,21 @@ def test_any_path_of_a_home_starts_without_a_shell_and_lets_nobody_else_in(fresh
     assert postmaster(home) is None
     assert sockets == home / "postgres" or not sockets.exists()
     assert not list(fresh_home.rglob("PWNED")) and not Path("PWNED").exists()
+
+
+@pytest.mark.slow
+@given(name=HOMES)
+@settings(max_examples=5, deadline=None)
+def test_any_home_starts_or_is_refused_in_one_line(name: str) -> None:
+    with temporary_home() as folder:
+        home = folder / name
+        try:
+            with embedded_postgres(home) as url:
+                assert execute(url, "SELECT 1") == [(1,)]
+        except UserError as error:
+            assert str(error).isprintable()
+        assert postmaster(home) is None
+        assert {path.name for path in folder.iterdir()} <= {name}  # no command in a name has run
 
 
 def test_folders_above_the_data_are_not_opened_for_reading(fresh_home: Path) -> None:
