@@ -37,6 +37,7 @@ EXAMPLES = int(os.environ.get("SEESAE_FUZZ_EXAMPLES", "100"))
 NUMBERS = ["0", "1", "-1", "1e300", "1e-300", "inf", "nan", "2147483648", "9" * 30, "9" * 5000, "_1", "٣"]
 WORDS = ["density", "max", "index", "true", "labelled", "unlabelled", "csv", "matched", "split", NARROW, WIDE]
 AWKWARD = ["", "\0", "é", "a&b=c", "%", "x" * 300]
+DEEP = st.sampled_from([b"[" * 3_000, b'{"a":' * 2_000, b"[" * 3_000 + b"]" * 3_000])
 CURSORS = st.builds(
     Cursor,
     st.sampled_from(["density", "max", "mean", "index", "matched this 1", "split this 1"]),
@@ -44,7 +45,7 @@ CURSORS = st.builds(
     st.floats(allow_nan=False, allow_infinity=False),
     st.integers(0, 2**31 - 1),
     st.integers(0, 2**31 - 1),
-).map(Cursor.encode) | st.binary(max_size=40).map(lambda raw: base64.urlsafe_b64encode(raw).decode())
+).map(Cursor.encode) | (st.binary(max_size=40) | DEEP).map(lambda raw: base64.urlsafe_b64encode(raw).decode())
 TEXTS = st.sampled_from([*NUMBERS, *WORDS, *AWKWARD]) | st.text(max_size=12) | st.floats().map(str) | CURSORS
 SAES = st.sampled_from([NARROW, WIDE])
 LIKELY = {"{sae}": SAES, "a": SAES, "b": SAES, "cursor": CURSORS, "show": st.sampled_from(["matched", "split"])}

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Unprocessable
@@ -49,6 +49,12 @@ def test_a_crafted_cursor_is_refused_unless_it_is_a_valid_one(value: Any) -> Non
         assert math.isfinite(cursor.value)
         assert cursor.number in range(MAX_INTEGER + 1)
         assert cursor.total in range(MAX_INTEGER + 1)
+
+
+@given(repeated=st.text('[{"a:-90}],', min_size=1, max_size=6), length=st.integers(1, 20_000))
+@settings(deadline=None)
+def test_a_repeated_text_is_refused(repeated: str, length: int) -> None:
+    assert decoded(base64.urlsafe_b64encode(repeated.encode() * length).decode()) is None
 
 
 @pytest.mark.parametrize("character", ["[", '{"a":', "-", "9"])
