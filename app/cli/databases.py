@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import stat
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -36,10 +37,13 @@ def upgrade() -> None:
 
 @group.command()
 @report_user_errors
-def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)]) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write.", dir_okay=False, writable=True, show_default=False)],
+) -> None:
     """Save the database, labels included, to one file; the site may keep running.
 
-    Weights are not in it: they are files under SEESAE_ARTIFACTS. Copy that folder too.
+    A backup that the file holds is replaced once the new one is whole. Weights are not in it: they are files under
+    SEESAE_ARTIFACTS. Copy that folder too.
 
     Example: seesae db backup seesae-2026-11-22.dump
     """
@@ -47,7 +51,7 @@ def backup(file: Annotated[Path, typer.Argument(help="File to write.", show_defa
 
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
-        _run("pg_dump", url, "--format=custom", f"--file={file}")
+        _dump(url, file)
     typer.echo(f"Saved to {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
 
@@ -73,16 +77,38 @@ def restore(
     typer.echo(f"Restored from {file}.")
 
 
-def _run(program: str, database_url: str, *arguments: str) -> None:
-    """Run one of Postgres' programs, which come with the embedded server."""
-    from app.errors import UserError
+def _dump(database_url: str, file: Path) -> None:
+    """Write a backup; what `file` held before stays until the new one is whole.
 
-    command, environment = _command(program, database_url)
-    done = subprocess.run(  # noqa: S603 - our own program
-        [*command, *arguments], capture_output=True, text=True, errors="replace", check=False, env=environment
-    )
-    if done.returncode != 0:
-        raise UserError(f"{program} failed, and nothing was changed: {_first_error(done.stderr)}")
+    Raises:
+        UserError: the file cannot be written, or the database refused to be read.
+    """
+    from app.errors import UserError
+    from sae_core.files import write_atomically
+
+    command, environment = _command("pg_dump", database_url)
+
+    def write(output: BinaryIO) -> None:
+        if target.exists():
+            os.fchmod(output.fileno(), stat.S_IMODE(target.stat().st_mode))  # who may read the old may read the new
+        done = subprocess.run(  # noqa: S603 - our own program
+            [*command, "--format=custom", f"--file={output.name}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=environment,
+        )
+        if done.returncode != 0:
+            raise UserError(f"pg_dump failed, and nothing was changed: {_first_error(done.stderr)}")
+
+    target = file.resolve()  # a link stays one
+    if target.exists() and not target.is_file():
+        raise UserError(f"{file} is not a file. Name a file to write.")
+    try:
+        target.parent.stat()  # or a mistyped folder would be made
+        write_atomically(target, write)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}), and nothing was changed.") from error
 
 
 def _replace_all(database_url: str, file: Path) -> None:
@@ -121,7 +147,7 @@ def _replace_all(database_url: str, file: Path) -> None:
         for program, process, errors in (("psql", write, write_errors), ("pg_restore", read, read_errors)):
             if process.returncode != 0:
                 errors.seek(0)
-                reason = _first_error(errors.read().decode(errors="replace"))
+                reason = _first_error(errors.read())
                 raise UserError(f"{program} failed, and nothing was changed: {reason}")
 
 
@@ -135,6 +161,6 @@ def _command(program: str, database_url: str) -> tuple[list[str], dict[str, str]
     return [binary(program), f"--dbname={url_of(params)}"], {**os.environ, **password}
 
 
-def _first_error(text: str) -> str:
-    lines = text.strip().splitlines() or ["no message"]
+def _first_error(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines() or ["no message"]
     return next((line for line in lines if "error" in line.lower()), lines[0])

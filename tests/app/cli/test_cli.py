@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import re
+import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -200,6 +202,40 @@ def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, mon
     assert restored.exit_code == 0, restored.stderr
     with psycopg.connect(libpq_url(database_url)) as connection:
         assert connection.execute("SELECT slug FROM corpus").fetchall() == [("kept",)]
+
+
+def test_a_backup_that_is_killed_leaves_the_earlier_one(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
+    saved = tmp_path / "backups" / "saved.dump"
+    saved.parent.mkdir()
+    assert seesae("db", "backup", str(saved)).exit_code == 0
+    saved.chmod(0o600)
+    before = saved.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # pg_dump dies in the middle
+    try:
+        result = seesae("db", "backup", str(saved))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    assert "nothing was changed" in result.stderr
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved.dump"]
+    assert seesae("db", "backup", str(saved)).exit_code == 0
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("file", "status"), [("missing/saved.dump", 1), (".", 2), ("/dev/full", 1)])
+def test_a_backup_that_cannot_be_written_is_one_line(
+    file: str, status: int, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
+    result = seesae("db", "backup", str(tmp_path / file))
+    assert result.exit_code == status
+    assert status == 2 or len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "missing").exists()
 
 
 def test_a_backup_of_a_published_index_replaces_what_came_later(
