@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import typer
+from rich.text import Text
 
+from app.cli.run_display import stderr_console
 from app.errors import UserError
 from app.redaction import redact
 from sae_core.errors import SAEError
@@ -27,10 +29,6 @@ def notify(line: str, *, mark: str = "", style: str = "") -> None:
         line: the text.
         mark: text in front of it, in `style` where the terminal has colours.
     """
-    from rich.text import Text
-
-    from app.cli.run_display import stderr_console
-
     stderr_console().print(Text.assemble((mark, style), redact(line)), soft_wrap=True)
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from app.queries.runs import Stage
+if TYPE_CHECKING:
+    from app.queries.runs import Stage
 
 LINE_SECONDS = 10.0
 """Time between the lines of a stage where output is piped."""
@@ -69,7 +70,7 @@ class StageDisplay:
     ) -> None:
         self._bars.stop()
 
-    def show(self, stages: Sequence[Stage]) -> None:
+    def show(self, stages: "Sequence[Stage]") -> None:
         """Update the display."""
         for stage in stages:
             if self._console.is_terminal:
@@ -78,7 +79,7 @@ class StageDisplay:
                 self._show_line(stage)
             self._states[stage.name] = stage.state
 
-    def _show_line(self, stage: Stage) -> None:
+    def _show_line(self, stage: "Stage") -> None:
         """Print a line when a stage starts or ends, and every ten seconds while it runs."""
         now = self._clock()
         if self._is_news(stage):
@@ -92,7 +93,7 @@ class StageDisplay:
         if stage.state == "running":
             self._starts.setdefault(stage.name, (now, stage.done))
 
-    def _progress(self, stage: Stage, now: float) -> str:
+    def _progress(self, stage: "Stage", now: float) -> str:
         """Return the share that is done and the time left, at the speed since the stage was first seen."""
         if not stage.total:
             return f"{amount(stage.done, stage.unit)}, running for {stage.seconds:.0f} s"
@@ -103,12 +104,12 @@ class StageDisplay:
         left = round((stage.total - stage.done) * (now - started) / (stage.done - done))
         return f"{share}, {timedelta(seconds=left)} left"
 
-    def _is_news(self, stage: Stage) -> bool:
+    def _is_news(self, stage: "Stage") -> bool:
         """True if a stage has started, or has ended since it was shown as running; earlier work is not news."""
         before = self._states.get(stage.name, "waiting")
         return stage.state == "running" != before or (before == "running" and stage.state in ("done", "failed"))
 
-    def _show_bar(self, stage: Stage) -> None:
+    def _show_bar(self, stage: "Stage") -> None:
         if stage.name not in self._tasks:
             self._tasks[stage.name] = self._bars.add_task(stage.title, total=1, start=False, mark="·", stage=stage)
         task_id = self._tasks[stage.name]
@@ -132,7 +133,7 @@ class StageDisplay:
 _MARKS = {"waiting": "[dim]·[/]", "running": "[cyan]▸[/]", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
 
 
-def _line(stage: Stage) -> str:
+def _line(stage: "Stage") -> str:
     """Return the line of a stage that has started or ended."""
     if stage.state == "done":
         return f"{stage.title}: done in {stage.seconds:.1f} s"
