@@ -4,6 +4,7 @@ import typer
 
 from app.cli import bench, checks, databases, demo, exchange, processes, run_commands, runs
 from app.cli.encoding import degrade_output
+from app.cli.outcome import take_ends_for_ctrl_c
 
 HELP = """See what a language model has learned.
 
@@ -26,6 +27,7 @@ bench.register(app)
 
 
 def main() -> None:
-    """Run the command line; exits with 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    """Run the command line; exits with 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C or a signal to end."""
     degrade_output()
+    take_ends_for_ctrl_c()
     app(prog_name="seesae")

@@ -2,8 +2,10 @@
 
 import functools
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -20,6 +22,7 @@ R = TypeVar("R")
 FAILED = 1
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def notify(line: str, *, mark: str = "", style: str = "") -> None:
@@ -37,6 +40,25 @@ def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     # Not by typer.echo, which writes UTF-8 to a terminal of ASCII.
     sys.stdout.write((json.dumps(result) if as_json else text) + "\n")
     sys.stdout.flush()
+
+
+def take_ends_for_ctrl_c() -> None:
+    """Let SIGTERM (of `timeout`, Slurm or systemd) and SIGHUP (of a closed terminal) do what Ctrl-C does.
+
+    By default they end a process at once, and the database that it has started stays behind.
+    """
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    for number in _ENDING:  # they often come twice, and a second Ctrl-C would not let the command stop in order
+        signal.signal(number, signal.SIG_IGN)
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    if not callable(on_ctrl_c):  # a shell's script starts what runs in the background without Ctrl-C
+        raise KeyboardInterrupt
+    on_ctrl_c(signal.SIGINT, frame)
 
 
 def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:

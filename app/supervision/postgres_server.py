@@ -76,8 +76,9 @@ class PostgresServer:
             if not self._settled(give_up):
                 self._launch(give_up)
         except _StartFailed as failure:
+            reason = str(failure) or self._reason(log_size)
             raise UserError(
-                f"The embedded Postgres under {self.data} does not start: {str(failure) or self._reason(log_size)}"
+                f"The embedded Postgres under {self.data} does not start: {reason}{self._left_behind()}"
             ) from None
         except OSError as error:
             raise UserError(f"The embedded Postgres under {self.data} does not start: {error}") from error
@@ -208,6 +209,14 @@ class PostgresServer:
         if len(lines) >= 5:
             (Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}.lock").unlink(missing_ok=True)
         self._pidfile.unlink()
+
+    def _left_behind(self) -> str:
+        """Say how to end a server that runs on this data under the name that the folder had before."""
+        for process in psutil.process_iter(["name", "cwd", "cmdline"]):
+            is_server = "-D" in (process.info["cmdline"] or ())  # its parts have no arguments
+            if is_server and process.info["name"] == "postgres" and process.info["cwd"] == str(self.data):
+                return f". One from before the folder was renamed still runs: end it with kill -INT {process.pid}"
+        return ""
 
     def _reason(self, log_size: int) -> str:
         """Return the error in the server's log after its first `log_size` bytes."""

@@ -120,10 +120,14 @@ async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) ->
 
 @asynccontextmanager
 async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """Yield an event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C interrupts as usual."""
+    """Yield an event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C interrupts as usual.
+
+    What this process was started to ignore, it ignores: nohup is for sites that outlive their terminal.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
 
     def handle() -> None:
         stop.set()

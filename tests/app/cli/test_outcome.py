@@ -1,9 +1,15 @@
 """The end of a command: interrupted, ended by a signal, or with nowhere to write its result."""
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from app.supervision.postgres_server import PostgresServer
+from tests.tiny import CORPUS_FILE, tiny_model
 
 INTERRUPTED_IMPORT = """
 import importlib.util
@@ -39,3 +45,43 @@ def test_an_interrupt_in_the_middle_of_an_import_is_one_line(module: str) -> Non
     )
     assert done.returncode == 130
     assert done.stderr == "Stopped. The same command continues from here.\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "background"),
+    [(signal.SIGHUP, False), (signal.SIGTERM, True)],
+    ids=["hangup of a terminal", "end of a script's background job"],
+)
+def test_a_command_that_is_told_to_end_stops_its_database(
+    number: signal.Signals, background: bool, home: Path, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    options = ["--hook", "resid_post.1", "--corpus", str(CORPUS_FILE), "--width", "64", "--samples", "100000000"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "train", "--model", str(model), *options],
+        env={**os.environ, "SEESAE_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
+    )
+    with command:
+        assert command.stderr is not None
+        next(line for line in command.stderr if line.startswith("Train the SAE: running"))
+        postmaster = PostgresServer(home.resolve() / "postgres").postmaster()
+        command.send_signal(number)
+        command.send_signal(number)  # as `timeout` does
+        said = command.stderr.read()
+    assert command.returncode == 130
+    assert said.splitlines()[-1] == "Stopped. The same command continues from here."
+    assert "Traceback" not in said
+    assert postmaster is not None and not postmaster.is_running()
+
+
+def test_a_command_under_nohup_does_not_end_with_its_terminal() -> None:
+    code = (
+        "import signal; from app.cli.outcome import take_ends_for_ctrl_c; take_ends_for_ctrl_c(); "
+        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    )
+    done = subprocess.run(["nohup", sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -109,6 +109,20 @@ def test_a_killed_server_recovers(home: Path) -> None:
         assert execute(url, "SELECT answer FROM kept_3") == [(42,)]
 
 
+def test_a_server_left_behind_before_its_folder_was_renamed_is_named(fresh_home: Path) -> None:
+    with owner(fresh_home / "before") as (process, _):
+        process.kill()
+    server = postmaster(fresh_home / "before")
+    assert server
+    renamed = (fresh_home / "before").rename(fresh_home / "after")
+    with pytest.raises(UserError, match=rf"kill -INT {server.pid}$"), embedded_postgres(renamed):
+        pass
+    server.send_signal(signal.SIGINT)
+    server.wait()
+    with embedded_postgres(renamed) as url:
+        assert execute(url, "SELECT 1") == [(1,)]
+
+
 def test_a_pid_file_that_names_another_process_is_stale(home: Path) -> None:
     with embedded_postgres(home) as url:
         execute(url, "CREATE TABLE kept_4 AS SELECT 42 AS answer")
