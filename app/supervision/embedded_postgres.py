@@ -76,6 +76,7 @@ def embedded_postgres(home: Path, give_up: threading.Event | None = None) -> Ite
     """
     if any(ord(character) < ord(" ") for character in str(home)):
         raise UserError("The path of SEESAE_HOME has a line break or a tab in it: use another folder.")
+    _forget_other_servers()
     give_up = give_up or threading.Event()
     lock, users_file = home / "postgres.lock", home / "postgres.users"
     users = open_lock_file(users_file)
@@ -96,6 +97,15 @@ def embedded_postgres(home: Path, give_up: threading.Event | None = None) -> Ite
         os.close(users)
 
 
+def _forget_other_servers() -> None:
+    """Unset Postgres' own variables, PGSSLMODE and the like: they are about another server, and may not suit ours.
+
+    In this process, because libpq reads them at each connection, and the server and our child processes inherit them.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 def _is_last(users: int) -> bool:
     """True if no other process holds the users' lock; our lock is then exclusive."""
     try:
@@ -107,9 +117,13 @@ def _is_last(users: int) -> bool:
 
 def _create_database(server: PostgresServer) -> None:
     """Create our database if it is missing, with Postgres' own Unicode rules, which do not depend on the machine."""
-    with psycopg.connect(server.url(SUPERUSER), autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
-            connection.execute(
-                f"CREATE DATABASE {DATABASE} TEMPLATE template0 "
-                "LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
-            )
+    try:
+        with psycopg.connect(server.url(SUPERUSER), autocommit=True) as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
+                connection.execute(
+                    f"CREATE DATABASE {DATABASE} TEMPLATE template0 "
+                    "LOCALE 'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+                )
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"The embedded Postgres under {server.data} cannot be used: {reason}") from error

@@ -156,6 +156,27 @@ def test_a_locale_that_is_not_installed_does_not_matter(fresh_home: Path, monkey
     assert os.environ["LC_ALL"] == "xx_XX.UTF-8"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGSERVICE", "nosuch"),
+        ("PGTZ", "nosuch"),
+        ("PGDATESTYLE", "nosuch"),
+        ("PGSSLMODE", "foo"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGCONNECT_TIMEOUT", "abc"),
+        ("PGOPTIONS", "-c search_path=foo"),
+    ],
+)
+def test_variables_about_another_server_do_not_matter(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with embedded_postgres(home) as url:
+        assert execute(url, "SHOW search_path") == [('"$user", public',)]
+
+
 def test_data_of_another_version_is_refused(fresh_home: Path) -> None:
     (fresh_home / "postgres").mkdir()
     (fresh_home / "postgres" / "PG_VERSION").write_text("12\n")
