@@ -2,6 +2,8 @@
 
 import getpass
 import ipaddress
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +68,6 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="Device that torch computes on: auto, cpu, cuda, cuda:1 or mps.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level to log.")
@@ -95,6 +96,13 @@ class Settings(BaseSettings):
         """Make the path absolute, because child processes may run in another folder."""
         return path.expanduser().absolute()
 
+    @field_validator("device")
+    @classmethod
+    def _of_torch(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError("Use auto, cpu, cuda, cuda:1 or mps")
+        return device
+
     @field_validator("inference_secret")
     @classmethod
     def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -110,6 +118,11 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
+def message_of(error: Mapping[str, Any]) -> str:
+    """Return what is wrong, of one of pydantic's errors."""
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 
@@ -121,7 +134,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise UserError(f"{name} cannot be used: {first['msg']}. Set it right, or leave it unset.") from None
+        raise UserError(f"{name} cannot be used: {message_of(first)}. Set it right, or leave it unset.") from None
 
 
 @lru_cache(maxsize=1)

@@ -89,9 +89,16 @@ def worker(device: Device = None) -> None:
 
 def settings_with(**options: Any) -> Any:
     """Return the settings, where options given on the command line replace the environment's."""
-    from app.settings import get_settings
+    from pydantic import ValidationError
 
-    return get_settings().model_copy(update={name: value for name, value in options.items() if value is not None})
+    from app.settings import Settings, get_settings, message_of
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**{**dict(get_settings()), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{message_of(first)}.", param_hint=f"--{first['loc'][0]}") from None
 
 
 def _socket(fd: int | None, host: str, port: int) -> socket.socket:

@@ -26,10 +26,11 @@ def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = Non
     for candidate in range(port, last):
         try:
             return socket.create_server((host, candidate), family=family, backlog=_BACKLOG)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
+            if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                reason = getattr(error, "strerror", None) or "it is not a valid address"
                 raise UserError(
-                    f"Cannot listen on {host}, port {candidate}: {error.strerror}. Choose others (--host, --port)."
+                    f"Cannot listen on {host}, port {candidate}: {reason}. Choose others (--host, --port)."
                 ) from None
             if on_taken is not None:
                 on_taken(candidate)

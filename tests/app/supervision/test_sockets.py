@@ -24,3 +24,9 @@ def test_an_address_of_another_machine_is_refused_in_one_line() -> None:
 def test_a_wildcard_address_is_shown_as_a_local_url() -> None:
     with listen("0.0.0.0", 0) as listening:
         assert url_of(listening).startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("host", ["nosuch.invalid", 70 * "x"])
+def test_an_address_that_there_is_not_is_refused_in_one_line(host: str) -> None:
+    with pytest.raises(UserError, match="--host"):
+        listen(host, 0)
