@@ -20,7 +20,7 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
         Exception: whatever `datasets` raises when there is no such dataset.
     """
     builder = _builder(source, config, cache)
-    splits = builder.config.data_files or {}
+    splits = {str(name): files for name, files in (builder.config.data_files or {}).items()}  # not always text
     if not splits:
         raise CorpusError(f"{source} has no data files. Give a dataset of .parquet, .jsonl, .csv or .txt files.")
     _refuse_mixed(Path(source))

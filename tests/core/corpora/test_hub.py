@@ -69,6 +69,19 @@ def test_a_folder_of_files_is_a_corpus(tmp_path: Path) -> None:
     assert load_corpus(tmp_path).documents["text"][:] == ["text of a.txt", "text of b.txt"]
 
 
+def test_a_folder_of_files_says_which_splits_it_has(tmp_path: Path) -> None:
+    """`datasets` finds them in the files' names, and does not give them as text."""
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}')
+    assert load_corpus(tmp_path, split="test").documents["text"][:] == ["test"]
+    for split in ("nope", "all", "train+test", "train[:10%]"):
+        with pytest.raises(CorpusError, match=r"Its splits are train, test: name one with --split\."):
+            load_corpus(tmp_path, split=split)
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(CorpusError, match=r"has no split 'train'\. Its splits are test:"):
+        load_corpus(tmp_path)
+
+
 def test_a_folder_of_several_formats_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.jsonl").write_text('{"text": "two"}')
