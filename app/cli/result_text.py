@@ -65,8 +65,8 @@ def result_text(result: Mapping[str, Any]) -> str:
             continue
         if name == "seconds":
             shown = f"{sum(value.values()):.0f} in all"
-        elif isinstance(value, float):
-            shown = f"{value:.4g}"
+        elif isinstance(value, float | None):
+            shown = _figure(value)
         else:
             shown = f"{value:,}" if isinstance(value, int) else str(value)
         lines.append(f"{name.replace('_', ' '):>20}  {shown}")
@@ -85,8 +85,8 @@ def _metrics_table(result: Mapping[str, Any]) -> str:
     for name in ("value", "95 % interval", "tokens"):
         table.add_column(name, justify="right")
     for row in evaluation.rows():
-        interval = "" if row.low is None or row.high is None else f"{row.low:.4g} – {row.high:.4g}"
-        table.add_row(row.name.replace("_", " "), f"{row.value:.4g}", interval, f"{row.tokens:,}" if row.tokens else "")
+        interval = "" if row.low is None or row.high is None else f"{_figure(row.low)} – {_figure(row.high)}"
+        table.add_row(row.name.replace("_", " "), _figure(row.value), interval, f"{row.tokens:,}" if row.tokens else "")
     return _plain(table)
 
 
@@ -96,9 +96,14 @@ def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
     for name in ("features", "explained variance", "l0"):
         table.add_column(name, justify="right")
     for result in results:
-        figures = (f"{result['explained_variance']:.4g}", f"{result['l0']:.4g}")
+        figures = (_figure(result["explained_variance"]), _figure(result["l0"]))
         table.add_row(result["sae"], f"{result['features']:,}", *figures)
     return _plain(table)
+
+
+def _figure(value: float | None) -> str:
+    """Return a measured number with four digits; empty for one that could not be measured, which is kept as null."""
+    return "" if value is None else f"{value:.4g}"
 
 
 def _plain(table: Table) -> str:

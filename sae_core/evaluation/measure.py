@@ -126,7 +126,7 @@ def evaluate(
         CheckpointError: the SAE does not fit the hook point or the target.
         CorpusError: no counted token is held out.
         ModelError: the model has no such point, or `target` comes before `hook`.
-        SAEError: activations or reconstructions are not numbers.
+        SAEError: activations or reconstructions are not numbers, or too large to be squared.
     """
     reuse_freed_memory()
     _require_fit(model, sae, hook, target, activations)

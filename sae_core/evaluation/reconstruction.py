@@ -36,10 +36,16 @@ class ReconstructionSums(ResampledSums):
         """Add some tokens: the numbers of their sequences, activations, reconstructions and feature activations.
 
         Raises:
-            SAEError: an activation or a reconstruction is not a number.
+            SAEError: an activation or a reconstruction is not a number, or too large to be squared.
         """
-        if not (y.isfinite().all() and reconstructed.isfinite().all()):
-            raise SAEError("Activations or reconstructions hold NaN or infinite values. Check the model and the SAE.")
+        squared_error = (y - reconstructed).square().sum(dim=1, dtype=torch.float64)
+        if not squared_error.isfinite().all():
+            raise SAEError(
+                "The SAE gives reconstructions that are not numbers, or far too large. Its weights are damaged: train "
+                "it again, or copy it here again."
+                if y.isfinite().all()
+                else "The model's activations are not numbers. Check the model, or choose another hook point."
+            )
         if self.reference is None:
             self.reference = y.mean(dim=0, dtype=torch.float64)
         offset = y.double() - self.reference
@@ -47,7 +53,7 @@ class ReconstructionSums(ResampledSums):
         self.add(
             sequence,
             active=(f > 0).sum(dim=1),
-            squared_error=(y - reconstructed).square().sum(dim=1, dtype=torch.float64),
+            squared_error=squared_error,
             offset=offset,
             squared_offset=offset.square().sum(dim=1),
             cosine=cosine_similarity(y, reconstructed),

@@ -14,9 +14,9 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def significant(value: float, digits: int = 3) -> str:
+def significant(value: float | None, digits: int = 3) -> str:
     """Return `value` with at least `digits` significant digits and no exponent: 12.3, 0.0420, 1,234."""
-    if not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return NONE
     if value == 0:
         return "0"

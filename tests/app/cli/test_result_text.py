@@ -43,3 +43,13 @@ def test_several_saes_are_a_table() -> None:
     one = {"sae": "wide", "features": 8192, "tokens": 5, "explained_variance": 0.81234, "l0": 32.0}
     text = result_text({"saes": [one, {**one, "sae": "narrow"}]})
     assert ["wide", "8,192", "0.8123", "32"] in [line.split() for line in text.splitlines()]
+
+
+def test_what_could_not_be_measured_is_an_empty_cell() -> None:
+    """Such as the CE recovered where the ablation costs nothing: the database keeps null for it."""
+    metrics = {entry.name: 0.5 for entry in fields(Evaluation)} | {"tokens": 1000, "ce_tokens": 900}
+    text = result_text({**metrics, "ce_recovered_mean": None, "intervals": {}})
+    assert ["ce", "recovered", "mean", "900"] in [line.split() for line in text.splitlines()]
+    one = {"sae": "wide", "features": 8192, "tokens": 5, "explained_variance": None, "l0": 32.0}
+    assert ["wide", "8,192", "32"] in [line.split() for line in result_text({"saes": [one, one]}).splitlines()]
+    assert result_text({"explained_variance": None}).split() == ["explained", "variance"]

@@ -335,9 +335,11 @@ def test_sequences_without_held_out_text_are_refused(model, sequences):
         evaluate(model, random_sae(), HOOK, nothing)
 
 
-def test_nan_is_refused(model, sequences):
+@pytest.mark.parametrize("weight", [math.nan, 1e38])
+def test_damaged_weights_are_refused(model, sequences, weight):
+    """A finite weight can be too large too: its squared error is infinite, and no metric is a number."""
     sae = random_sae()
     with torch.no_grad():
-        sae.W_dec[:, 3] = math.nan
-    with pytest.raises(SAEError, match="NaN"):
+        sae.W_dec[:, 3] = weight
+    with pytest.raises(SAEError, match="weights are damaged"):
         evaluate(model, sae, HOOK, sequences)

@@ -21,9 +21,10 @@ THIN = f.NARROW_SPACE
         (3e-9, "3e\u22129"),
         (math.nan, "–"),
         (math.inf, "–"),
+        (None, "–"),  # which the database keeps for both
     ],
 )
-def test_significant(value: float, text: str) -> None:
+def test_significant(value: float | None, text: str) -> None:
     assert f.significant(value) == text
 
 
