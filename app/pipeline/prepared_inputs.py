@@ -137,7 +137,7 @@ async def tokenise(
     model_name: str | None = None,
     corpus_name: str | None = None,
 ) -> TokenisedInputs:
-    """Fetch and load model and corpus, register both, and cut the corpus into sequences.
+    """Read the corpus, load the model, register both, and cut the corpus into sequences.
 
     Args:
         run: whose stages are entered.
@@ -149,11 +149,22 @@ async def tokenise(
         model_name, corpus_name: names to show; by default made from their sources.
 
     Raises:
+        CorpusError: the corpus cannot be read; the model was not looked at.
         Conflict: another model has this name, or the model is not that of the SAE.
     """
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
-        await run.in_thread(fetch_packages, model, params.corpus, cache, progress)
+        # The corpus is read first, so that a wrong column of it is refused before gigabytes of a model are fetched.
+        await run.in_thread(fetch_packages, None, params.corpus, cache, progress)
+        corpus = await run.in_thread(
+            read_corpus,
+            params.corpus,
+            text_column=params.text_column,
+            config=params.subset,
+            split=params.split,
+            cache=cache,
+        )
+        await run.in_thread(fetch_packages, model, None, cache, progress)
     async with run.stage("load"):
         with run.waiting("load", "its weights") as waiting:
             language_model = await run.in_thread(
@@ -172,14 +183,6 @@ async def tokenise(
         else:
             model_row = _same_model(language_model, reader[1])
         language_model.name = model_row.name
-        corpus = await run.in_thread(
-            read_corpus,
-            params.corpus,
-            text_column=params.text_column,
-            config=params.subset,
-            split=params.split,
-            cache=cache,
-        )
         corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
         cut = Cut.of(params, reader[0] if reader else None)

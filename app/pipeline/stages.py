@@ -3,7 +3,7 @@
 from app.runs.spec import StageSpec
 
 PREPARATION = (
-    StageSpec("fetch", "Fetch the model and the corpus", unit="bytes"),
+    StageSpec("fetch", "Read the corpus and fetch the model", unit="bytes"),
     StageSpec("load", "Load the model"),
     StageSpec("tokenise", "Cut the corpus into tokens", unit="tokens"),
     StageSpec("activations", "Run the model", unit="tokens"),

@@ -9,8 +9,11 @@ from app.pipeline.params import CorpusParams
 from app.pipeline.prepared_inputs import Cut, HookPair, TokenisedInputs, activations_key, sequences_key
 from app.pipeline.train import TrainParams
 from app.pipeline.training_plans import training_plans
+from app.runs.job_context import JobContext
 from sae_core.corpora import Corpus, Sequences, load_corpus, pack
+from sae_core.errors import CorpusError
 from sae_core.models import HookPoint, LanguageModel, load_model
+from tests.app.pipeline.running import run_to_end
 from tests.tiny import CORPUS_FILE
 
 HOOKS = HookPair(HookPoint("resid_post", 1))
@@ -29,6 +32,31 @@ def corpus() -> Corpus:
 @pytest.fixture
 def sequences(corpus: Corpus, model: LanguageModel) -> Sequences:
     return pack(corpus, model, length=32, max_tokens=2_000, seed=0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a corpus that goes wrong late."""
+    (tmp_path / "bad.jsonl").write_text('{"text": "words"}\n' * 40 + '{"text": [1, 2]}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"corpus": "nope.jsonl"}, r"no file nope\.jsonl"),
+        ({"text_column": "nope"}, "no column 'nope'"),
+        ({"split": "nope"}, "leave them out"),
+        ({"corpus": "bad.jsonl"}, r"Row 41 of bad\.jsonl holds token ids"),
+    ],
+)
+async def test_a_wrong_corpus_is_refused_before_the_model_is_looked_for(
+    ctx: JobContext, folder: Path, asked: dict[str, Any], message: str
+) -> None:
+    params: dict[str, Any] = {"model": str(folder / "none"), "hook": "resid_post.1", "corpus": str(CORPUS_FILE)}
+    with pytest.raises(CorpusError, match=message):
+        await run_to_end(ctx, "train", TrainParams(**params | {"samples": 1000} | asked))
 
 
 def test_sequences_depend_on_which_tokens_are_special(corpus: Corpus, model: LanguageModel) -> None:
