@@ -34,6 +34,14 @@ def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
     )
 
 
+def weights_missing(slug: str, folder: Path) -> str:
+    """Return what to say of a registered SAE whose files are not in its folder any more."""
+    return (
+        f"The weights of {slug} are not under {folder}. Set SEESAE_ARTIFACTS to where they are, copy them back, or "
+        "repeat the command that made it."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Artifacts:
     """Folders under SEESAE_ARTIFACTS."""

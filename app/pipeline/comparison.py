@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from app.artifacts import store_key
 from app.errors import Unprocessable
 from app.pipeline.db_rows import match_rows
-from app.pipeline.registered import registered_sae
+from app.pipeline.registered import load_registered, registered_sae
 from app.queries import comparisons, runs, saes
 from app.queries.comparisons import FeatureMatchRow
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.saes import check_comparable
-from sae_core.checkpoints import load_sae
 from sae_core.errors import SAEError
 from sae_core.matching import Counterparts, Matching, match_features, provenance
 from sae_core.progress import Progress, rescaled, subprogress
@@ -149,7 +148,7 @@ def _match(
     progress: Progress,
 ) -> Matching:
     """Match the features of two SAEs by their decoder directions, and by activity if there are stores."""
-    W_dec_a, W_dec_b = (load_sae(ctx.artifacts.root / sae.artifact).W_dec.detach() for sae in (a, b))
+    W_dec_a, W_dec_b = (load_registered(ctx, sae).W_dec.detach() for sae in (a, b))
     if W_dec_a.shape[1] != W_dec_b.shape[1]:
         raise Unprocessable(
             f"{a.slug} writes to {W_dec_a.shape[1]} dimensions, {b.slug} to {W_dec_b.shape[1]}: "

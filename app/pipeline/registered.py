@@ -1,5 +1,6 @@
 """SAEs that are registered: their rows, their weights, and what they were trained on."""
 
+from app.artifacts import weights_missing
 from app.errors import Conflict, NoWeights
 from app.pipeline.prepared_inputs import HookPair
 from app.queries import runs, saes
@@ -7,7 +8,8 @@ from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services import saes as services
-from sae_core.checkpoints import load_sae
+from sae_core.checkpoints import load_sae, saelens
+from sae_core.errors import CheckpointError
 from sae_core.saes import SAE
 
 
@@ -37,7 +39,19 @@ async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
         CheckpointError: its files cannot be read.
     """
     detail = await registered_sae(ctx, slug)
-    return load_sae(ctx.artifacts.root / detail.artifact), detail
+    return load_registered(ctx, detail), detail
+
+
+def load_registered(ctx: JobContext, detail: SaeDetail) -> SAE:
+    """Load the weights of a registered SAE.
+
+    Raises:
+        CheckpointError: they are not where they were kept, or cannot be read.
+    """
+    folder = ctx.artifacts.root / detail.artifact
+    if not saelens.holds_sae(folder):
+        raise CheckpointError(weights_missing(detail.slug, folder))
+    return load_sae(folder)
 
 
 async def registered_sae(ctx: JobContext, slug: str) -> SaeDetail:

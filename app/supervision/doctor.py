@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.artifacts import Artifacts, store_key
+from app.artifacts import Artifacts, store_key, weights_missing
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
 from app.redaction import redact
@@ -156,19 +156,15 @@ async def _list_saes(database_url: str) -> "list[SaeDetail]":
 
 def _missing_files(settings: Settings, sae: "SaeDetail") -> Iterator[tuple[Level, str]]:
     """Yield what an SAE lacks on disk: its weights, the activations of its index, its model."""
-    from sae_core.checkpoints.saelens import CONFIG, WEIGHTS
+    from sae_core.checkpoints.saelens import holds_sae
     from sae_core.store.activation_store import MANIFEST
 
     if not sae.has_weights:
         return
     artifacts = Artifacts(settings.artifacts)
     folder = artifacts.root / sae.artifact
-    if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
-        yield (
-            "fail",
-            f"The weights of {sae.slug} are not under {folder}. Set SEESAE_ARTIFACTS to where they are, copy them "
-            "back, or repeat the command that made it.",
-        )
+    if not holds_sae(folder):
+        yield "fail", weights_missing(sae.slug, folder)
     if sae.index is not None:
         store = artifacts.index(store_key(sae, sae.index.sequence_set.sha256))
         if not _is_whole(store / MANIFEST):

@@ -89,6 +89,11 @@ SCALER_FIELDS = Fields(
 )
 
 
+def holds_sae(folder: Path) -> bool:
+    """True if both files of an SAE are in the folder; what is in them is not looked at."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
 def write(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write the inference form of an SAE so that SAELens and SeeSAE can read it.
 

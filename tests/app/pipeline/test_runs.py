@@ -21,7 +21,7 @@ from app.runs.execution import execute
 from app.runs.failures import INTERRUPTED
 from app.runs.job_context import JobContext
 from app.runs.queue import fail_abandoned
-from sae_core.errors import ModelError, SAEError
+from sae_core.errors import CheckpointError, ModelError, SAEError
 from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.tiny import CORPUS_FILE, documents
 
@@ -161,6 +161,20 @@ async def test_the_error_about_an_unknown_sae_names_the_known_ones(ctx: JobConte
     await run_to_end(ctx, "train", training)
     with pytest.raises(NotFound, match=SLUG):
         await run_to_end(ctx, "index", IndexParams(sae="no-such-sae", corpus=str(CORPUS_FILE)))
+
+
+async def test_weights_that_are_not_where_they_were_are_said_to_be_elsewhere(
+    ctx: JobContext, training: TrainParams
+) -> None:
+    """As after a move of the home folder, or of a database without the artifacts."""
+    await run_to_end(ctx, "train", training)
+    ctx.artifacts.root.rename(ctx.artifacts.root.with_name("elsewhere"))
+    for kind, params in (
+        ("index", indexing()),
+        ("evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32)),
+    ):
+        with pytest.raises(CheckpointError, match=f"weights of {SLUG} are not under .* Set SEESAE_ARTIFACTS"):
+            await run_to_end(ctx, kind, params)
 
 
 async def test_an_unexpected_error_is_reported_without_its_message(
