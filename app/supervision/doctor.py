@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +49,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
             level, text = check(settings)
         except UserError as error:
             level, text = "fail", str(error)
+        except Exception as error:  # one check must not hide the others
+            level, text = "fail", f"This could not be checked: {_first_line(error)}."
         yield Finding(subject, level, redact(text))
 
 
@@ -94,17 +97,23 @@ def _torch(settings: Settings) -> tuple[Level, str]:
 
 
 def _home(settings: Settings) -> tuple[Level, str]:
-    for folder in (settings.home, settings.artifacts):
+    in_home = settings.artifacts.is_relative_to(settings.home)
+    for folder, variable in (
+        (settings.home, "SEESAE_HOME"),
+        (settings.artifacts, "SEESAE_HOME" if in_home else "SEESAE_ARTIFACTS"),
+    ):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            return "fail", f"{folder} cannot be made ({error.strerror}). Set SEESAE_HOME to a folder you can write."
-        if not os.access(folder, os.W_OK):
-            return "fail", f"{folder} cannot be written. Set SEESAE_HOME to another folder, or fix its permissions."
+            return "fail", f"{folder} cannot be made ({error.strerror}). Set {variable} to a folder you can write."
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return "fail", f"{folder} cannot be written. Set {variable} to another folder, or fix its permissions."
     return "ok", f"{settings.home} (artifacts: {_size(settings.artifacts) / 1e9:.1f} GB)"
 
 
 def _disk(settings: Settings) -> tuple[Level, str]:
+    if not settings.artifacts.is_dir():
+        return "warn", f"not checked, because {settings.artifacts} is not there (see Home)."
     free = shutil.disk_usage(settings.artifacts).free
     if free < _DEMO_BYTES:
         return "warn", f"{free / 1e9:.1f} GB free; the demo may need {_DEMO_BYTES / 1e9:.1f} GB. Free some space."
@@ -212,7 +221,16 @@ def _demo(settings: Settings) -> tuple[Level, str]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of what is in a folder, and stays while it is counted."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 _CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {

@@ -91,5 +91,5 @@ def read_lock_info(home: Path) -> LockInfo | None:
     """Return the current holder, or the one that was killed last; None if there is none."""
     try:
         return LockInfo(**json.loads((home / "supervisor.lock").read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None

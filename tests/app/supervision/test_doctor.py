@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.settings import Settings
+from app.supervision import doctor
 from app.supervision.doctor import Finding, examine
 from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
 
@@ -42,6 +43,37 @@ def test_missing_files_of_an_sae_are_named_with_what_to_do(dictionary: Dictionar
     found = of_saes(settings)
     assert found.level == "fail"
     assert "SEESAE_ARTIFACTS" in found.text
+
+
+@pytest.mark.parametrize(
+    ("home", "artifacts", "named"),
+    [
+        ("a file", None, "SEESAE_HOME"),
+        ("home", "/proc/nosuch", "SEESAE_ARTIFACTS"),
+        ("/proc/home", None, "SEESAE_HOME"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_explained(
+    home: str, artifacts: str | None, named: str, tmp_path: Path, database_url: str
+) -> None:
+    (tmp_path / "a file").touch()
+    others = {} if artifacts is None else {"artifacts": artifacts}
+    settings = Settings(home=tmp_path / home, database_url=database_url, device="cpu", **others)
+    found = {finding.subject: finding for finding in examine(settings)}
+    assert found["Home"].level == "fail"
+    assert f"Set {named} to" in found["Home"].text
+    assert found["Disk"].level == "warn"
+    assert found["Database"].level == "ok"  # what follows is checked all the same
+
+
+def test_a_check_that_fails_itself_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_settings: Settings) -> None:
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    monkeypatch.setattr("app.supervision.doctor._CHECKS", {"Disk": broken, "Files": doctor._files})
+    first, second = examine(Settings(home=tmp_path))
+    assert first.level == "fail" and "Permission denied: 'somewhere'" in first.text
+    assert second.level == "ok"
 
 
 def test_an_unreachable_database_is_one_failure(tmp_path: Path) -> None:
