@@ -94,7 +94,10 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         """Make the path absolute, because child processes may run in another folder."""
-        return path.expanduser().absolute()
+        try:
+            return path.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("There is no user of that name, whose home folder ~ would be") from None
 
     @field_validator("device")
     @classmethod

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -113,10 +113,18 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
         )
 
 
+def expand_home(source: str | Path) -> Path:
+    """Return a path with its `~` replaced; the `~name` of no user stays, as in a shell, and is not found."""
+    path = Path(source)
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
 def exists_partly(source: str) -> bool:
     """True for a path whose first folder exists, or that begins as no address on the hub does."""
-    path = Path(source).expanduser()
-    return path.is_absolute() or source.startswith(".") or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
+    path = expand_home(source)
+    return path.is_absolute() or source.startswith((".", "~")) or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
 
 
 def first_missing(path: Path) -> tuple[Path, str]:

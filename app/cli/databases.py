@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from app.cli.outcome import report_user_errors
+from app.cli.outcome import report_user_errors, say
 from app.cli.processes import settings_with
 
 group = typer.Typer(help="Upgrade, back up and restore the database.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def upgrade() -> None:
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
         changed = schema.upgrade(url)
-    typer.echo("The database is up to date now." if changed else "The database was up to date.")
+    say("The database is up to date now." if changed else "The database was up to date.")
 
 
 @group.command()
@@ -52,7 +52,7 @@ def backup(
     settings = settings_with()
     with database(settings.home, settings.database_url) as url:
         _dump(url, file)
-    typer.echo(f"Saved to {file} ({file.stat().st_size / 1e6:.1f} MB).")
+    say(f"Saved to {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
 
 @group.command()
@@ -74,7 +74,7 @@ def restore(
             _replace_all(url, file)
     finally:
         lock.release()
-    typer.echo(f"Restored from {file}.")
+    say(f"Restored from {file}.")
 
 
 def _dump(database_url: str, file: Path) -> None:

@@ -74,7 +74,10 @@ def export(
       seesae export smollm2-135m-l9-topk-4096 --format sparsify shared/layers.9
       seesae export smollm2-135m-l9-batchtopk-4096 --format site shared/site --features 0-999
     """
-    folder = destination.expanduser().resolve()
+    try:
+        folder = destination.expanduser().resolve()
+    except RuntimeError:
+        raise typer.BadParameter(f"{destination}: there is no user of that name.", param_hint="DEST") from None
     if format is Writable.LABELS:
         result = _export_labels(sae, folder, _selection(features))
         answer(result, as_json=as_json, text=f"{folder} holds {result['labels']:,} labels of {sae}, one per row.")

@@ -2,9 +2,11 @@
 
 import functools
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
@@ -36,10 +38,28 @@ def notify(line: str, *, mark: str = "", style: str = "") -> None:
 
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
-    """Print a result on standard output: one JSON object on its last line, or text for a person."""
-    # Not by typer.echo, which writes UTF-8 to a terminal of ASCII.
-    sys.stdout.write((json.dumps(result) if as_json else text) + "\n")
-    sys.stdout.flush()
+    """Print a result on standard output: one JSON object on its last line, or text for a person; raises as `say`."""
+    say(json.dumps(result) if as_json else text)
+
+
+def say(text: str) -> None:
+    """Print text on standard output.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk.
+    """
+    try:
+        # Not by typer.echo, which writes UTF-8 to a terminal of ASCII.
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # of a reader that had enough, such as `head`
+        raise
+    except OSError as error:
+        with Path(os.devnull).open("wb") as nowhere:  # or Python fails once more, over what it could not write
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise UserError(
+            f"Standard output cannot be written ({error.strerror}). Send it elsewhere, and give the command again."
+        ) from None
 
 
 def take_ends_for_ctrl_c() -> None:

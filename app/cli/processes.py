@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from app.cli.options import Device, Fd, Host, Port
-from app.cli.outcome import notify, report_user_errors
+from app.cli.outcome import notify, report_user_errors, say
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
 
     async def run() -> None:
         async with stop_signals() as stop, running_site(settings, notify, stop) as site:
-            typer.echo(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
+            say(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
             await stop.wait()
             notify("Stopping.")
 
@@ -108,7 +108,7 @@ def _socket(fd: int | None, host: str, port: int) -> socket.socket:
     if fd is not None:
         return socket.socket(fileno=fd)
     listening = listen(host, port, on_taken=lambda taken: notify(f"Port {taken} is taken; trying the next."))
-    typer.echo(f"Listening at {url_of(listening)}")
+    say(f"Listening at {url_of(listening)}")
     return listening
 
 

@@ -11,7 +11,7 @@ from sae_core.checkpoints.formats import FORMATS, detect, folder_of, missing
 from sae_core.checkpoints.hub import PREFIX, Address, fetch
 from sae_core.checkpoints.reading import drop_none, positive_int
 from sae_core.errors import CheckpointError, ModelError, first_line
-from sae_core.files import exists_partly
+from sae_core.files import exists_partly, expand_home
 from sae_core.models import HookPoint
 from sae_core.saes import SAE
 
@@ -92,7 +92,7 @@ def locate(source: str | Path) -> Located:
     """
     if not str(source).startswith(PREFIX):
         try:
-            path = Path(source).expanduser()
+            path = expand_home(source)
             if path.exists():
                 return Located(path)
             if exists_partly(str(source)):

@@ -21,7 +21,7 @@ from sae_core.corpora.files import COMPRESSION, ENDINGS, Row, ending, not_text, 
 from sae_core.corpora.hub import dataset_files
 from sae_core.corpora.sequences import CorpusInfo
 from sae_core.errors import CorpusError, first_line
-from sae_core.files import explain_full_disk
+from sae_core.files import expand_home, explain_full_disk
 
 _LONGEST_SLUG = 80
 _SCHEMA = pa.schema(dict.fromkeys(("text", "title", "topic"), pa.large_string()))
@@ -94,7 +94,7 @@ def load_corpus(
     """
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
-    path = Path(source).expanduser()
+    path = expand_home(source)
     name = path.name if _looks_local(source) else str(source)
     options = [config, None if split == "train" else split, None if text_column == "text" else text_column]
     shown = ", ".join(filter(None, options))
@@ -123,7 +123,7 @@ def load_corpus(
 
 def _looks_local(source: str | Path) -> bool:
     """True if `source` is meant as a path: it exists, has a known ending, or is written as no hub id is."""
-    path = Path(source).expanduser()
+    path = expand_home(source)
     return (
         isinstance(source, Path)
         or os.path.exists(path)  # noqa: PTH110 - False for names that are too long, where Path.exists raises

@@ -19,6 +19,7 @@ from sae_core.devices import resolve_device
 from sae_core.errors import ModelError, first_line
 from sae_core.files import (
     exists_partly,
+    expand_home,
     explain_full_disk,
     first_missing,
     make_folder,
@@ -62,7 +63,7 @@ def load_model(
         ArtifactError: the disk is too small for the dequantised weights.
     """
     resolved_device = resolve_device(device)
-    path = Path(source).expanduser()
+    path = expand_home(source)
     name = name or _slug(path)
     transformers_logging.disable_progress_bar()
     if path.is_file():

@@ -49,6 +49,8 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("SEESAE_PORT", "70000"),
         ("SEESAE_DEVICE", "gpu"),
         ("SEESAE_LOG_LEVEL", "loud"),
+        ("SEESAE_HOME", "~nosuch/sae"),
+        ("SEESAE_ARTIFACTS", "~nosuch/sae"),
         ("SEESAE_PROBE_MAX_TOKENS", "0"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import pytest
 
-from sae_core.files import make_folder, unshared_name, write_atomically
+from sae_core.files import exists_partly, expand_home, make_folder, unshared_name, write_atomically
 
 
 def test_two_writers_of_one_name_share_no_temporary_file(tmp_path: Path) -> None:
@@ -42,3 +42,9 @@ def test_a_folder_that_fails_is_not_there_and_leaves_nothing(tmp_path: Path) -> 
     with pytest.raises(ValueError):
         make_folder(tmp_path / "folder", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_no_user_is_a_path_that_is_not_found() -> None:
+    assert expand_home("~/model") == Path.home() / "model"
+    assert expand_home("~nosuch/model") == Path("~nosuch/model")
+    assert exists_partly("~nosuch/model")  # and not a name on the hub

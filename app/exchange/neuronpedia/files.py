@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.errors import NotFound, Unprocessable
 from app.exchange.neuronpedia.records import Batch, Record
-from sae_core.files import sha256_file, sha256_json
+from sae_core.files import expand_home, sha256_file, sha256_json
 
 R = TypeVar("R", bound=Record)
 
@@ -77,7 +77,7 @@ def is_export(source: str) -> bool:
 def _existing(source: str) -> Path | None:
     """Return the path, or None where there is none, or can be none: too long a name, or of a user that is not here."""
     try:
-        path = Path(source).expanduser()
+        path = expand_home(source)
         return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):
         return None

@@ -91,6 +91,7 @@ def test_following_a_run_does_not_import_torch() -> None:
         ("train", "--model", "m", "--hook", "resid_post.1", "--corpus", "c", "--width", "0"),
         ("train", "--model", "m", "--hook", "resid_post.1", "--corpus", "c", "--name", "Not a slug!"),
         ("train", "--config", "no-such-file.toml"),
+        ("export", "some-sae", "~nosuch/folder", "--format", "saelens"),
     ],
 )
 def test_bad_usage_exits_with_2_before_anything_is_done(arguments: tuple[str, ...], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The end of a command: interrupted, ended by a signal, or with nowhere to write its result."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,3 +86,42 @@ def test_a_command_under_nohup_does_not_end_with_its_terminal() -> None:
     )
     done = subprocess.run(["nohup", sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+TWO_LINES = """
+import typer
+from app.cli.encoding import degrade_output
+from app.cli.outcome import answer, notify, report_user_errors
+
+app = typer.Typer()
+
+@app.command()
+@report_user_errors
+def command():
+    notify("A message")
+    answer({}, as_json=False, text="A result")
+
+degrade_output()
+app()
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "stdout", "stderr"),
+    [
+        ("", 0, "A result\n", "A message\n"),
+        (">&-", 0, "", "A message\n"),
+        ("2>&-", 0, "A result\n", ""),
+        ("2>/dev/full", 0, "A result\n", ""),
+        (">&- 2>&- <&-", 0, "", ""),
+        (">/dev/full", 1, "", "A message\nError: Standard output cannot be written (No space left on device)."),
+    ],
+)
+def test_a_stream_that_cannot_be_written_is_no_traceback(
+    redirection: str, status: int, stdout: str, stderr: str
+) -> None:
+    command = f"{shlex.join([sys.executable, '-c', TWO_LINES])} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, stdout)
+    assert done.stderr.startswith(stderr)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
