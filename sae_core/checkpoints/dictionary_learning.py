@@ -145,7 +145,9 @@ def _sae_config(folder: Path, trainer: Config, layout: _Layout, tensors: Mapping
     }
     if layout.architecture is TopK or layout.batch_topk:
         stored = tensors.get("k")
-        k = int(stored) if isinstance(stored, Tensor) and stored.numel() == 1 else None
+        k = None
+        if isinstance(stored, Tensor) and stored.numel() == 1 and not stored.is_complex() and stored.isfinite():
+            k = int(stored)
         values["k"] = whole_k(path, trainer, d_sae, default=k)
         if k is not None and k != values["k"]:
             raise CheckpointError(
@@ -158,7 +160,7 @@ def _sae_config(folder: Path, trainer: Config, layout: _Layout, tensors: Mapping
 
 def _for_all(path: Path, threshold: Any, d_sae: int, notes: list[str]) -> Tensor:
     """Return BatchTopK's one threshold for every feature."""
-    if not isinstance(threshold, Tensor) or threshold.numel() != 1:
+    if not isinstance(threshold, Tensor) or threshold.numel() != 1 or threshold.is_complex():
         raise CheckpointError(f"{path} holds no threshold, or more than one. Copy the SAE here again.")
     if threshold < 0:
         notes.append("The threshold was never learned (it is negative), so every positive activation counts.")

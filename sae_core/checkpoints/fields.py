@@ -10,13 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_core.checkpoints.reading import Config
+from sae_core.checkpoints.reading import Config, listed, short
 from sae_core.errors import CheckpointError
-
-_MOST_NAMED = 20
-"""Most unknown fields that a note names."""
-_LONGEST = 80
-"""Most characters of a name or value in a sentence."""
 
 
 def names(text: str) -> frozenset[str]:
@@ -87,15 +82,13 @@ class Fields:
         for name, value in self._values(config):
             if name not in self._known:
                 if value is not None:
-                    unknown.append(_short(name if name.isprintable() else repr(name)))
+                    unknown.append(name if name.isprintable() else repr(name))
             elif name in self.refused and value not in self.refused[name].unless:
-                raise CheckpointError(f"{path} says {name} is {_short(repr(value))}: {self.refused[name].sentence}")
+                raise CheckpointError(f"{path} says {name} is {short(repr(value))}: {self.refused[name].sentence}")
             elif name in self.said and value not in self.said[name].unless:
-                notes.append(f"The config says {name} is {_short(repr(value))}: {self.said[name].sentence}")
+                notes.append(f"The config says {name} is {short(repr(value))}: {self.said[name].sentence}")
         if unknown:
-            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-            named = ", ".join(unknown[:_MOST_NAMED])
-            notes.append(f"The config also has {named}{more}, which SeeSAE does not know and made nothing of.")
+            notes.append(f"The config also has {listed(unknown)}, which SeeSAE does not know and made nothing of.")
         return notes
 
     def _values(self, config: Config, section: str = "") -> Iterator[tuple[str, Any]]:
@@ -107,7 +100,3 @@ class Fields:
                 yield from self._values(value, f"{name}.")
             elif not (name in self._sections and value is None):
                 yield name, value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

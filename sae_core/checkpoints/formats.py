@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_core.checkpoints import dictionary_learning, gemma_scope, gemma_scope_2, llama_scope, openai, saelens, sparsify
 from sae_core.checkpoints.base import Format
-from sae_core.checkpoints.reading import read_json
+from sae_core.checkpoints.reading import listed, read_json
 from sae_core.errors import CheckpointError
 from sae_core.files import first_missing
 
@@ -48,13 +48,8 @@ def missing(path: Path) -> CheckpointError:
 def not_in(where: str, name: str, places: Iterable[str], advice: str) -> CheckpointError:
     """Return the error for a folder, or repository, that does not hold `name`, but SAEs in `places`."""
     found = list(places)
-    holds = f". It holds {_listed(found)}" if found else ", and no SAE"
+    holds = f". It holds {listed(found, SHOWN)}" if found else ", and no SAE"
     return CheckpointError(f"{where} holds no {name}{holds}. {advice}")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def folder_of(path: Path) -> Path:
@@ -98,7 +93,7 @@ def none_here(where: str, places: Iterable[str], is_model: bool) -> CheckpointEr
     found = list(places)
     if found:
         return CheckpointError(
-            f"{where} is not an SAE itself, but holds {len(found)}: {_listed(found)}. Give the path of one."
+            f"{where} is not an SAE itself, but holds {len(found)}: {listed(found, SHOWN)}. Give the path of one."
         )
     if is_model:
         return CheckpointError(f"{where} holds a language model, not an SAE. Give the folder of an SAE.")

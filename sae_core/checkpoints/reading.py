@@ -2,12 +2,11 @@
 
 import json
 import pickle
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,7 +45,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     require(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # damaged bytes make parsers raise errors of nearly any kind
         raise unreadable(path, error) from error
 
 
@@ -64,14 +63,22 @@ def read_pickle(path: Path) -> dict[str, Any]:
         if "Unsupported operand" in str(error):
             raise unreadable(path, "it is not what torch.save writes") from error
         raise runs_code(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # as above
         raise unreadable(path, error) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no dictionary of tensors. Give the state_dict of an SAE.")
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"{path} holds no dictionary of tensors by name. Give the state_dict of an SAE.")
+    for name, entry in value.items():
+        if isinstance(entry, Tensor) and not _is_plain(entry):
+            raise CheckpointError(f"{path} holds {short(name)} in a form other than plain numbers. Save it dense.")
     # A tensor may repeat the same few bytes, and then fill the memory as soon as something is done with it.
     if any(isinstance(entry, Tensor) and entry.nbytes > path.stat().st_size for entry in value.values()):
         raise CheckpointError(f"{path} holds tensors larger than the file. Copy the SAE here again.")
     return value
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """True if each element of a tensor lies in memory as a number."""
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
 
 
 def runs_code(path: Path) -> CheckpointError:
@@ -85,7 +92,7 @@ def runs_code(path: Path) -> CheckpointError:
 def unreadable(path: Path, error: Exception | str) -> CheckpointError:
     """Return the error for a file that cannot be parsed, in one line."""
     return CheckpointError(
-        f"{path} cannot be read: {first_line(error) or 'it ends too early'}. Copy the SAE here again."
+        f"{path} cannot be read: {short(first_line(error), 200) or 'it ends too early'}. Copy the SAE here again."
     )
 
 
@@ -93,6 +100,18 @@ def require(path: Path) -> None:
     """Refuse a folder that lacks one of its files."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} holds no {path.name}. Copy the SAE here again, with all files.")
+
+
+def short(text: str, most: int = 80) -> str:
+    """Return text of a file for a sentence, cut where it is long."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Return names for a sentence; of many only the first, and the number of the others."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(short(name) for name in shown[:most]) + more
 
 
 # Config
@@ -107,7 +126,7 @@ def positive_int(path: Path, config: Config, name: str, default: int | None = No
     number = config.get(name, default)
     if type(number) is not int or not 1 <= number < 2**63:
         raise CheckpointError(
-            f"{path} says {name} is {number!r}, not a positive whole number. Copy the SAE here again."
+            f"{path} says {name} is {short(repr(number))}, not a positive whole number. Copy the SAE here again."
         )
     return number
 
@@ -137,7 +156,9 @@ def drop_none(**metadata: Any) -> dict[str, Any]:
 
 def cannot_read(path: Path, what: str, value: Any, readable: tuple[str, ...]) -> CheckpointError:
     """Return the error for an undamaged SAE of a kind that SeeSAE does not have."""
-    return CheckpointError(f"{path} says {what} {value!r}, which cannot be read. Give one of {', '.join(readable)}.")
+    return CheckpointError(
+        f"{path} says {what} {short(repr(value))}, which cannot be read. Give one of {', '.join(readable)}."
+    )
 
 
 # Weights
@@ -183,7 +204,7 @@ def select_weights(
         taken[ours] = tensor.t() if transposed else tensor
     if unknown := [name for name in tensors if name not in names and name not in ignored]:
         raise CheckpointError(
-            f"{path} holds {', '.join(sorted(unknown))} too, which this kind of SAE does not have. "
+            f"{path} holds {listed(sorted(unknown))} too, which this kind of SAE does not have. "
             "Check that the config is that of these weights."
         )
     return taken
