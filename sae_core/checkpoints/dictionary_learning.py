@@ -22,6 +22,7 @@ from sae_core.checkpoints.reading import (
     build,
     cannot_read,
     drop_none,
+    kept_k,
     positive_int,
     read_json,
     read_pickle,
@@ -153,8 +154,8 @@ def _sae_config(folder: Path, trainer: Config, layout: _Layout, tensors: Mapping
             raise CheckpointError(
                 f"{path} says k is {values['k']}, but {WEIGHTS} says {k}. Check that they are a pair."
             )
-    elif layout.architecture is JumpReLU and type(trainer.get("k")) is int:  # it has none there; we keep training's aim
-        values["k"] = trainer["k"]
+    elif layout.architecture is JumpReLU:  # it has none there; we keep training's aim
+        values["k"] = kept_k(path, trainer, d_sae)
     return layout.architecture.Config(**values)
 
 

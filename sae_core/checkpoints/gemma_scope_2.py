@@ -11,6 +11,7 @@ from sae_core.checkpoints.base import Checkpoint, Format
 from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.reading import (
     Config,
+    boolean,
     build,
     cannot_read,
     drop_none,
@@ -63,7 +64,7 @@ def read(folder: Path) -> Checkpoint:
         raise cannot_read(folder / CONFIG, "the architecture is", config.get("architecture"), ("jump_relu",))
     tensors = read_safetensors(path)
     notes = FIELDS.check(folder / CONFIG, config)
-    if config.get("affine_connection") and SKIP not in tensors:
+    if boolean(folder / CONFIG, config, "affine_connection", default=False) and SKIP not in tensors:
         raise CheckpointError(
             f"{folder / CONFIG} says affine_connection, but {WEIGHTS} holds no {SKIP}. Check that they are a pair."
         )

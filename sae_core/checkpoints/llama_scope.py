@@ -12,6 +12,7 @@ from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import scale_input
 from sae_core.checkpoints.reading import (
     Config,
+    boolean,
     build,
     cannot_read,
     drop_none,
@@ -66,7 +67,7 @@ def read(folder: Path) -> Checkpoint:
     sae_config = JumpReLUConfig(
         d_in=d_in,
         d_sae=positive_int(path, config, "d_sae"),
-        apply_b_dec_to_input=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        apply_b_dec_to_input=boolean(path, config, "apply_decoder_bias_to_pre_encoder", default=False),
     )
     scale = d_in**0.5 / _positive(path, subdict(config, "dataset_average_activation_norm"), "in")
     threshold = scale * _positive(path, config, "jump_relu_threshold")

@@ -143,6 +143,29 @@ def whole_k(path: Path, config: Config, d_sae: int, default: int | None = None) 
     return k
 
 
+def kept_k(path: Path, config: Config, d_sae: int) -> int | None:
+    """Return the `k` that an SAE which computes without it was trained for; None if the config has no whole number.
+
+    Raises:
+        CheckpointError: it can be no number of active features.
+    """
+    return whole_k(path, config, d_sae) if type(config.get("k")) is int else None
+
+
+def boolean(path: Path, config: Config, name: str, default: bool) -> bool:
+    """Return a true or false of a config; null is false, as it is to the packages that write these.
+
+    Raises:
+        CheckpointError: it is something else, such as the text "false".
+    """
+    value = config.get(name, default)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(
+            f"{path} says {name} is {short(repr(value))}, not true or false. Copy the SAE here again."
+        )
+    return bool(value)
+
+
 def subdict(config: Config, name: str) -> dict[str, Any]:
     """Return a JSON object inside a config, empty if it is missing or something else."""
     value = config.get(name)

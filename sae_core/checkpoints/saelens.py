@@ -15,8 +15,10 @@ from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import has_unit_rows, normalise_rows, scale_input
 from sae_core.checkpoints.reading import (
     Config,
+    boolean,
     build,
     cannot_read,
+    kept_k,
     positive_int,
     read_json,
     read_safetensors,
@@ -156,7 +158,7 @@ def read(folder: Path, activation_scale: float | None = None) -> Checkpoint:
     config, notes = _read_config(path)
     architecture, sae_config = _sae_config(path, config, notes)
     tensors = _read_weights(folder, config, architecture, sae_config, notes)
-    if config.get("rescale_acts_by_decoder_norm") and normalise_rows(tensors):
+    if boolean(path, config, "rescale_acts_by_decoder_norm", default=False) and normalise_rows(tensors):
         notes.append(UNIT_ROWS)
     scale = _unfolded_scale(folder, config, activation_scale, notes)
     if scale is not None:
@@ -198,11 +200,11 @@ def _sae_config(path: Path, config: Config, notes: list[str]) -> tuple[type[SAE]
             f"{path} says d_out is {config['d_out']!r}, but {name!r} is not a transcoder. Check both."
         )
     else:
-        values["apply_b_dec_to_input"] = bool(config.get("apply_b_dec_to_input", True))
+        values["apply_b_dec_to_input"] = boolean(path, config, "apply_b_dec_to_input", default=True)
     if architecture is TopK:
         values["k"] = whole_k(path, config, d_sae, default=100)
-    elif architecture is JumpReLU and type(config.get("k")) is int:  # SAELens has none there; we keep training's aim
-        values["k"] = config["k"]
+    elif architecture is JumpReLU:  # SAELens has none there; we keep training's aim
+        values["k"] = kept_k(path, config, d_sae)
     values["normalize_activations"] = _normalisation(path, config, transcoder, notes)
     return architecture, architecture.Config(**values)
 

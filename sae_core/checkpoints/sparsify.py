@@ -13,6 +13,7 @@ from sae_core.checkpoints.fields import Fields, Rule, names
 from sae_core.checkpoints.folding import encoder_bias
 from sae_core.checkpoints.reading import (
     Config,
+    boolean,
     build,
     cannot_read,
     drop_none,
@@ -75,7 +76,7 @@ def read(folder: Path) -> Checkpoint:
     """
     path, config = folder / CONFIG, read_json(folder / CONFIG)
     notes = FIELDS.check(path, config)
-    transcoder, skip = bool(config.get("transcode", False)), bool(config.get("skip_connection", False))
+    transcoder, skip = (boolean(path, config, name, default=False) for name in ("transcode", "skip_connection"))
     if config.get("activation", "topk") != "topk":
         raise cannot_read(path, "the activation is", config["activation"], ("topk",))
     if skip and not transcoder:

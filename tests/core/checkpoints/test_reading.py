@@ -1,3 +1,4 @@
+import json
 import random
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from sae_core.checkpoints import load
 from sae_core.checkpoints.reading import listed, read_json, read_pickle, read_safetensors
 from sae_core.errors import CheckpointError
-from tests.core.checkpoints.examples import copy_of, edit_tensors
+from tests.core.checkpoints.examples import assert_refused, copy_of, edit_json, edit_tensors
 
 
 def test_a_config_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -65,3 +66,32 @@ def test_of_many_unknown_tensors_a_few_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds extra_0000, .*extra_0019 and 4980 more too"):
         load(folder)
     assert listed(["a" * 100, "b"]) == "a" * 79 + "…, b"
+
+
+@pytest.mark.parametrize("k", [-5, 0, 1000, 2**31, 10**30])
+def test_a_k_that_nothing_is_computed_with_is_checked_too(tmp_path: Path, k: int) -> None:
+    """It is shown, and stored in a column of 32 bits."""
+    saelens = copy_of("saelens-jumprelu", tmp_path / "saelens")
+    edit_json(saelens / "cfg.json", k=k)
+    assert_refused(saelens, f"k is {k}, ")
+    dictionary = copy_of("dictionary_learning-jumprelu", tmp_path / "dictionary")
+    trainer = json.loads((dictionary / "config.json").read_text())["trainer"]
+    edit_json(dictionary / "config.json", trainer=trainer | {"k": k})
+    assert_refused(dictionary, f"k is {k}, ")
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "name"),
+    [
+        ("saelens-standard", "cfg.json", "apply_b_dec_to_input"),
+        ("saelens-topk-rescaled", "cfg.json", "rescale_acts_by_decoder_norm"),
+        ("sparsify-topk", "layers.3/cfg.json", "transcode"),
+        ("sparsify-topk", "layers.3/cfg.json", "skip_connection"),
+        ("llama_scope-jumprelu", "hyperparams.json", "apply_decoder_bias_to_pre_encoder"),
+        ("gemma_scope_2-jumprelu", "resid_post/layer_3_width_16k_l0_small/config.json", "affine_connection"),
+    ],
+)
+def test_what_is_true_or_false_is_no_text(tmp_path: Path, case: str, file: str, name: str) -> None:
+    path = copy_of(case, tmp_path, leaf=file)
+    edit_json(path, **{name: "false"})
+    assert_refused(path.parent, f"{name} is 'false', not true or false")
