@@ -1,14 +1,17 @@
 """Find the files of a dataset: a repository of the hub, or a folder that is laid out like one."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 
 from sae_core.corpora.files import ENDINGS, ending
-from sae_core.errors import CorpusError
+from sae_core.errors import CorpusError, first_line
 
+_MOST_NAMED = 5
+"""Files that a message names."""
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
@@ -16,10 +19,11 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
     """Yield path and name of each file of a split; a file of the hub is downloaded when it is asked for.
 
     Raises:
-        CorpusError: the dataset has no such configuration or split, several of them, or no files.
-        Exception: whatever `datasets` raises when there is no such dataset.
+        CorpusError: there is no such dataset, it cannot be read, or has no such configuration or split, several of
+            them, or no files.
     """
-    builder = _builder(source, config, cache)
+    with _explain_failure(source):
+        builder = _builder(source, config, cache)
     splits = {str(name): files for name, files in (builder.config.data_files or {}).items()}  # not always text
     if not splits:
         raise CorpusError(f"{source} has no data files. Give a dataset of .parquet, .jsonl, .csv or .txt files.")
@@ -32,7 +36,9 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
         dataset_name=builder.dataset_name, download_config=datasets.DownloadConfig(cache_dir=str(cache / "downloads"))
     )
     for address in splits[split]:
-        yield Path(download.download(address)), PurePosixPath(address).name
+        with _explain_failure(source):
+            path = Path(download.download(address))
+        yield path, PurePosixPath(address).name
 
 
 def _refuse_mixed(folder: Path) -> None:
@@ -54,3 +60,25 @@ def _builder(source: str, config: str | None, cache: Path) -> Any:
             raise
         problem = "several subsets" if config is None else f"no subset '{config}'"
         raise CorpusError(f"{source} has {problem}. It has {', '.join(names)}: name one with --subset.") from None
+
+
+@contextmanager
+def _explain_failure(source: str) -> Iterator[None]:
+    """Turn the errors of `datasets` into one line; a damaged description of the data raises nearly any kind."""
+    try:
+        yield
+    except CorpusError:
+        raise
+    except Exception as error:
+        folder = Path(source)
+        name, advice = source, "Check the name and the network, or give a local file."
+        if folder.is_dir():
+            others = (
+                path for path in folder.iterdir() if ending(path.name) not in ENDINGS or path.name in _DESCRIPTIONS
+            )
+            described = sorted(path.name for path in others if path.is_file())[:_MOST_NAMED]
+            name = folder.name
+            advice = f"Correct or remove {', '.join(described)}." if described else f"Give {', '.join(ENDINGS)} files."
+        # A parser of YAML says in its first line what it was doing, and the problem in another.
+        problem = first_line(getattr(error, "problem", None) or error)
+        raise CorpusError(f"{name} cannot be read: {problem}. {advice}") from error

@@ -20,7 +20,7 @@ from datasets import Dataset
 from sae_core.corpora.files import COMPRESSION, ENDINGS, Row, ending, not_text, read_rows
 from sae_core.corpora.hub import dataset_files
 from sae_core.corpora.sequences import CorpusInfo
-from sae_core.errors import CorpusError, first_line
+from sae_core.errors import CorpusError
 from sae_core.files import expand_home, explain_full_disk
 
 _LONGEST_SLUG = 80
@@ -147,8 +147,7 @@ def _files(source: str | Path, path: Path, config: str | None, split: str, cache
     is_local = _looks_local(source)
     if is_local and not os.path.isdir(path):  # noqa: PTH112 - as above
         raise CorpusError(f"There is no file {path}. Check the path, or give the hub id of a dataset.")
-    with _explain_failure(path.name if is_local else str(source)):
-        yield from dataset_files(str(path) if is_local else str(source), config, split, cache)
+    yield from dataset_files(str(path) if is_local else str(source), config, split, cache)
 
 
 def _documents(rows: Iterable[tuple[str, Row]], text_column: str, title: str) -> Iterator[_Document]:
@@ -237,17 +236,6 @@ def _cache_folder(cache: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="seesae-") as folder:
         yield Path(folder)
-
-
-@contextmanager
-def _explain_failure(name: str) -> Iterator[None]:
-    """Turn the errors of `datasets` into one line."""
-    try:
-        yield
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, ImportError, RuntimeError) as error:
-        raise CorpusError(
-            f"{name} cannot be read: {first_line(error)}. Check the name and the network, or give a local file."
-        ) from error
 
 
 def corpus_slug(name: str, options: str = "") -> str:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import datasets
@@ -104,3 +105,23 @@ def test_a_file_has_neither_subset_nor_split(tmp_path: Path) -> None:
     for options in ({"config": "small"}, {"split": "test"}):
         with pytest.raises(CorpusError, match="leave them out"):
             load_corpus(tmp_path / "a.txt", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("README.md", "---\nconfigs: [\n---\n", "expected the node content"),
+        (".huggingface.yaml", "configs: [", "expected the node content"),
+        ("README.md", "---\na: !!python/object/apply:os.system [ls]\n---\n", "could not determine a constructor"),
+        ("README.md", "---\nconfigs: [null]\n---\n", "cannot be read: "),
+        ("a.zip", "no archive", "not a zip file"),
+    ],
+)
+def test_a_folder_whose_description_is_damaged_is_refused_with_its_name(
+    tmp_path: Path, name: str, content: str, problem: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    if name != "a.zip":  # which is looked into where there is nothing else
+        (tmp_path / "a.jsonl").write_text('{"text": "one"}')
+    with pytest.raises(CorpusError, match=rf"{problem}.*Correct or remove {re.escape(name)}\."):
+        load_corpus(tmp_path)
