@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from app.cli.run_options import default_text, flags, is_argument
+from app.cli.run_options import flags, is_argument
 from app.pipeline import KINDS
+from app.runs.fields import default_text
 from app.runs.params import Params
 from app.runs.spec import RunSpec
 

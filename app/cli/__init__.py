@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import bench, checks, databases, demo, exchange, processes, run_commands, runs
+from app.cli import bench, checks, databases, demo, processes, run_commands, runs
 from app.cli.encoding import degrade_output
 from app.cli.outcome import take_ends_for_ctrl_c
 
@@ -20,7 +20,6 @@ demo.register(app)
 processes.register(app)
 run_commands.register(app)
 runs.register(app)
-exchange.register(app)
 databases.register(app)
 checks.register(app)
 bench.register(app)

@@ -67,6 +67,8 @@ def result_text(result: Mapping[str, Any]) -> str:
             shown = f"{sum(value.values()):.0f} in all"
         elif isinstance(value, float | None):
             shown = _figure(value)
+        elif isinstance(value, Mapping):
+            shown = ", ".join(value)
         else:
             shown = f"{value:,}" if isinstance(value, int) else str(value)
         lines.append(f"{name.replace('_', ' '):>20}  {shown}")

@@ -3,16 +3,15 @@
 import inspect
 import json
 import tomllib
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
-import annotated_types
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from app.runs.fields import default_text, is_several, limits, option_of, value_type
 from app.runs.params import Option, Params
 from sae_core.files import exists_partly
 
@@ -55,11 +54,11 @@ _CONFIG = Annotated[
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return the parameter of a command's signature that typer makes an option, or an argument, of."""
-    option = _option(field)
+    option = option_of(field)
     if is_argument(field):
         argument = typer.Argument(help=field.description, metavar=option.metavar or name.upper(), show_default=False)
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[_command_type(field), argument])
-    low, high = (None, None) if _is_several(field) else _limits(field)
+    low, high = (None, None) if is_several(field) else limits(field)
     declared = typer.Option(
         flags(name, field),
         help=field.description,
@@ -72,78 +71,44 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation)
 
 
-def _option(field: FieldInfo) -> Option:
-    return next((entry for entry in field.metadata if isinstance(entry, Option)), Option())
-
-
 def is_argument(field: FieldInfo) -> bool:
     """True for a parameter that is given by its position."""
-    return _option(field).argument
+    return option_of(field).argument
 
 
 def flags(name: str, field: FieldInfo) -> str:
     """Return the names of a parameter's option."""
-    return _option(field).flags or f"--{name.replace('_', '-')}"
+    return option_of(field).flags or f"--{name.replace('_', '-')}"
 
 
 def _command_type(field: FieldInfo) -> Any:
     """Return the type that a command line can give: several values are one text with commas, a mapping is repeated."""
-    inner = _without_none(field.annotation)
+    inner = value_type(field)
     if get_origin(inner) is dict:
         return list[str]
-    if _is_several(field):
+    if is_several(field):
         return str
     return inner if inner in (bool, int, float) or get_origin(inner) is Literal else str
-
-
-def _is_several(field: FieldInfo) -> bool:
-    return get_origin(_without_none(field.annotation)) is tuple
-
-
-def _without_none(annotation: Any) -> Any:
-    """Return the type of a parameter that may be None, without what only validation needs."""
-    if get_origin(annotation) is Annotated:
-        return _without_none(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        (inner,) = (entry for entry in get_args(annotation) if entry is not type(None))
-        return _without_none(inner)
-    return annotation
-
-
-def _limits(field: FieldInfo) -> tuple[Any, Any]:
-    """Return the least and the largest value, None where there is none."""
-    low = next((entry.ge for entry in field.metadata if isinstance(entry, annotated_types.Ge)), None)
-    high = next((entry.le for entry in field.metadata if isinstance(entry, annotated_types.Le)), None)
-    return low, high
-
-
-def default_text(field: FieldInfo) -> str:
-    """Return the default as `--help` shows it; empty where there is none worth showing."""
-    if in_words := _option(field).default:
-        return in_words
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if field.is_required() or default is None or default is False or default == {}:
-        return ""
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _with_absolute_paths(kind: type[Params], options: Mapping[str, Any]) -> dict[str, Any]:
     """Make paths absolute, because a worker has another working directory. Names on the hub stay as they are."""
     return {
-        name: _absolute(value, partly=option.partly)
-        if isinstance(value, str) and name in kind.model_fields and (option := _option(kind.model_fields[name])).path
+        name: _absolute(value, option)
+        if isinstance(value, str) and name in kind.model_fields and (option := option_of(kind.model_fields[name])).path
         else value
         for name, value in options.items()
     }
 
 
-def _absolute(given: str, *, partly: bool) -> str:
+def _absolute(given: str, option: Option) -> str:
     if not given:  # which would be the working directory
         return given
     try:
         path = Path(given).expanduser()
         # A file's own name is left alone: in the hub's cache it is a link, and its target says nothing.
-        return str(path.parent.resolve() / path.name) if path.exists() or (partly and exists_partly(given)) else given
+        is_path = path.exists() or option.new or (option.partly and exists_partly(given))
+        return str(path.parent.resolve() / path.name) if is_path else given
     except (OSError, RuntimeError) as error:  # a name that is too long, a home folder that there is not
         raise typer.BadParameter(f"{given[:80]} cannot be found: {getattr(error, 'strerror', error)}") from None
 
@@ -165,7 +130,7 @@ def _hint(kind: type[Params], name: str) -> str | None:
     field = kind.model_fields.get(name)
     if field is None:
         return None
-    return _option(field).metavar or name.upper() if is_argument(field) else flags(name, field)
+    return option_of(field).metavar or name.upper() if is_argument(field) else flags(name, field)
 
 
 def _read_config(path: Path | None, kind: type[Params]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """SAEs and features as the files of other packages.
 
     weights      an SAE in a public format
+    selection    some features of an SAE, by number
     features     features as files; the entry point of the three formats below
     labels       the labels of an SAE, one per row
     jsonl        the API's JSON of each feature, one per line

@@ -1,6 +1,5 @@
 """Export the features of an SAE: read in one transaction, written to a temporary folder, moved when complete."""
 
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.errors import Conflict, Unprocessable, UserError
+from app.exchange.selection import Selection
 from app.queries.examples import ExampleView, get_examples
 from app.queries.features import FeatureDetail, feature_numbers, get_feature
 from app.queries.saes import IndexInfo, SaeDetail
@@ -19,39 +19,6 @@ from app.services.saes import find_sae
 
 Progress = Callable[[int, int], None]
 """Called with the number of written features and the total."""
-
-_RANGE = re.compile(r" *(?P<first>[0-9]{1,9}) *(- *(?P<last>[0-9]{1,9}) *)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Ranges of feature numbers, ends included, in order."""
-
-    ranges: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def parse(cls, text: str) -> "Selection":
-        """Parse a selection such as `0-99,250`.
-
-        Raises:
-            Unprocessable: it is no list of numbers and ranges.
-        """
-        ranges = []
-        for part in text.split(","):
-            found = _RANGE.fullmatch(part)
-            if found is None:
-                raise Unprocessable(f"“{part.strip()[:40]}” is no number of a feature and no range: write 0-99,250.")
-            ranges.append((int(found["first"]), int(found["last"] or found["first"])))
-        backwards = next((each for each in ranges if each[0] > each[1]), None)
-        if backwards is not None:
-            raise Unprocessable(f"The range {backwards[0]}-{backwards[1]} runs backwards.")
-        return cls(tuple(sorted(ranges)))
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self.ranges)
-
-    def __str__(self) -> str:
-        return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +77,27 @@ def size(folder: Path) -> dict[str, int]:
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
+async def find_indexed(session: AsyncSession, slug: str) -> SaeDetail:
+    """Return an SAE that has an index.
+
+    Raises:
+        NotFound: there is no such SAE.
+        Conflict: it has no index.
+    """
+    sae = await find_sae(session, slug)
+    if sae.index is None:
+        raise Conflict(f"{slug} has no index, so nothing is known of its features yet: seesae index {slug}.")
+    return sae
+
+
 @asynccontextmanager
 async def _source(
     sessions: async_sessionmaker[AsyncSession], slug: str, selection: Selection | None
 ) -> AsyncIterator[Source]:
     """Return the SAE; reading it keeps its index from being dropped until the transaction ends."""
     async with sessions() as session:
-        sae = await find_sae(session, slug)
-        if sae.index is None:
-            raise Conflict(f"{slug} has no index, so nothing is known of its features yet: seesae index {slug}.")
+        sae = await find_indexed(session, slug)
+        assert sae.index is not None
         numbers = [each for each in await feature_numbers(session, sae) if selection is None or each in selection]
         if not numbers:
             raise Unprocessable(
@@ -136,17 +115,29 @@ def new_folder(folder: Path) -> Iterator[Path]:
         Conflict: there is something already.
         UserError: the folder cannot be written.
     """
+    check_new(folder)
     try:
         with _unfinished(folder) as unfinished:
             yield unfinished
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}. Choose another folder.") from error
+        raise _unwritable(folder, error) from error
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds something; raises as `new_folder`."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Conflict(f"{folder} is there already and holds something. Give a new or an empty folder.")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder} cannot be written: {error.strerror or error}. Choose another folder.")
 
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Conflict(f"{folder} is there already and holds something. Give a new or an empty folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".seesae-export-") as name:
         written = Path(name) / "export"

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.exchange.features import Selection, new_folder, size
+from app.exchange.features import new_folder, size
+from app.exchange.selection import Selection
 from app.queries.labels import submitted_labels
 from app.queries.saes import SaeDetail
 from app.services.saes import find_sae

@@ -1,8 +1,4 @@
-"""Export an SAE in a public format.
-
-An export is not a run: it takes seconds, writes to a folder of the machine that the command was given on, which a
-worker may not have, and leaves nothing for the site to show.
-"""
+"""Export an SAE in a public format."""
 
 import shutil
 import tempfile

@@ -20,11 +20,13 @@ class CompareParams(Params):
 
     a: Annotated[
         str,
-        Option(argument=True, metavar="SAE"),
+        Option(argument=True, metavar="SAE", label="SAE", known="sae"),
         Field(description="Slug of the SAE, such as smollm2-135m-l9-batchtopk-4096."),
     ]
     b: Annotated[
-        str, Option(argument=True, metavar="OTHER"), Field(description="Slug of another SAE of the same model.")
+        str,
+        Option(argument=True, metavar="OTHER", label="Other SAE", known="sae"),
+        Field(description="Slug of another SAE of the same model."),
     ]
 
 

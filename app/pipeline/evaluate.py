@@ -8,6 +8,7 @@ from pydantic import Field
 from app.paths import without_folder
 from app.pipeline.params import IndexedCorpusParams
 from app.pipeline.stages import EVALUATION, PREPARATION
+from app.runs.params import Option
 from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class EvaluateParams(IndexedCorpusParams):
 
     predictions: Annotated[
         int,
+        Option(rare=True),
         Field(ge=1, description="Next-token predictions to measure the model's losses on, by four full passes."),
     ] = 4096
 

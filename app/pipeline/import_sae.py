@@ -57,27 +57,27 @@ class ImportParams(Params):
     ]
     format: Annotated[
         Format | None,
-        Option(default="detected"),
+        Option(default="detected", rare=True),
         Field(description="The package that wrote it."),
     ] = None
     model: Annotated[
         str | None,
-        Option(path=True, default="from the checkpoint"),
+        Option(path=True, default="from the checkpoint", known="model"),
         Field(description=f"The model it was trained on: a GGUF file, a folder, a model of the hub, or {DEMO_MODEL}."),
     ] = None
     hook: Annotated[
         str | None,
-        Option(default="from the checkpoint"),
+        Option(default="from the checkpoint", label="Hook point"),
         Field(description="Hook point that it reads: resid_post.9, or TransformerLens' blocks.9.hook_resid_post."),
     ] = None
     hook_out: Annotated[
         str | None,
-        Option(default="from the checkpoint"),
+        Option(default="from the checkpoint", label="Hook point to reconstruct", rare=True),
         Field(description="Hook point that a transcoder reconstructs: mlp_out.9, …"),
     ] = None
     activation_scale: Annotated[
         float | None,
-        Option(default="from the checkpoint"),
+        Option(default="from the checkpoint", rare=True),
         Field(
             gt=0,
             description="What activations were multiplied by in training, for an SAE of SAELens that says there was "

@@ -11,12 +11,12 @@ DEMO_CORPUS = "wikipedia-summaries"
 
 SaeSlug = Annotated[
     str,
-    Option(argument=True),
+    Option(argument=True, label="SAE", known="sae"),
     Field(description="Slug of the SAE, such as smollm2-135m-l9-batchtopk-4096."),
 ]
 Corpus = Annotated[
     str,
-    Option(path=True),
+    Option(path=True, start=DEMO_CORPUS, known="corpus"),
     Field(
         min_length=1,
         description="Text: a .json, .jsonl, .csv, .tsv, .parquet, .arrow or .txt file, a folder of them, a dataset on "
@@ -26,11 +26,13 @@ Corpus = Annotated[
 
 
 ModelName = Annotated[
-    Slug | None, Option(default="from its file or address"), Field(description="Name to show for the model.")
+    Slug | None,
+    Option(default="from its file or address", rare=True),
+    Field(description="Name to show for the model."),
 ]
 CorpusName = Annotated[
     str | None,
-    Option(default="from its file or address"),
+    Option(default="from its file or address", rare=True),
     Field(min_length=1, max_length=100, description="Name to show for the text."),
 ]
 LENGTH = 128
@@ -43,15 +45,17 @@ class CorpusParams(Params):
     """A text, and the way it is cut into sequences."""
 
     corpus: Corpus
-    text_column: Annotated[str, Field(min_length=1, description="Column of the corpus that holds the text.")] = "text"
+    text_column: Annotated[
+        str, Option(rare=True), Field(min_length=1, description="Column of the corpus that holds the text.")
+    ] = "text"
     subset: Annotated[
         str | None,
-        Option(default="the only one"),
+        Option(default="the only one", rare=True),
         Field(min_length=1, description="Subset (configuration) of a dataset that has several."),
     ] = None
-    split: Annotated[str, Field(min_length=1, description="Split of a dataset.")] = "train"
+    split: Annotated[str, Option(rare=True), Field(min_length=1, description="Split of a dataset.")] = "train"
     tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
-    length: Annotated[int | None, _LENGTH] = LENGTH
+    length: Annotated[int | None, Option(rare=True), _LENGTH] = LENGTH
 
 
 class SaeParams(Params):
@@ -64,4 +68,6 @@ class IndexedCorpusParams(CorpusParams, SaeParams):
     """An SAE, and the text that it is indexed or evaluated on."""
 
     corpus: Corpus = DEMO_CORPUS
-    length: Annotated[int | None, Option(default=f"{LENGTH}, or that of the training if it is less"), _LENGTH] = None
+    length: Annotated[
+        int | None, Option(default=f"{LENGTH}, or that of the training if it is less", rare=True), _LENGTH
+    ] = None

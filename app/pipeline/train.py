@@ -47,14 +47,19 @@ class HookParams(Params):
 
     model: Annotated[
         str,
-        Option(path=True),
+        Option(path=True, start=DEMO_MODEL, known="model"),
         Field(
             min_length=1, description=f"A GGUF file, a folder, a model of the hub, or {DEMO_MODEL}, which needs no hub."
         ),
     ]
-    hook: Annotated[str, Field(description="Hook point where activations are read: resid_post.9, mlp_out.3, …")]
+    hook: Annotated[
+        str,
+        Option(label="Hook point", start="resid_post.9"),
+        Field(description="Hook point where activations are read: resid_post.9, mlp_out.3, …"),
+    ]
     hook_out: Annotated[
         str | None,
+        Option(label="Hook point to reconstruct", rare=True),
         Field(description="Hook point to reconstruct, such as mlp_out.9 from mlp_in.9: trains a transcoder."),
     ] = None
 
@@ -63,7 +68,9 @@ class TrainParams(CorpusParams, HookParams):
     """An SAE for every combination of architectures, widths and k, trained on one stream of activations."""
 
     skip: Annotated[
-        bool, Option(flags="--skip/--no-skip"), Field(description="Give a transcoder a skip connection.")
+        bool,
+        Option(flags="--skip/--no-skip", label="Skip connection", rare=True),
+        Field(description="Give a transcoder a skip connection."),
     ] = False
     architecture: Annotated[
         Several[str],
@@ -75,64 +82,76 @@ class TrainParams(CorpusParams, HookParams):
     ] = (4096,)
     k: Annotated[
         Several[Annotated[int, Field(ge=1, le=MOST_FEATURES)]],
+        Option(label="k"),
         Field(description="Active features per token (not gated, standard); several: 32,64."),
     ] = (32,)
     options: Annotated[
         dict[str, float | tuple[float, ...]],
         BeforeValidator(_options_by_name),
-        Option(flags="--set", metavar="NAME=VALUE"),
+        Option(flags="--set", metavar="NAME=VALUE", label="Options of the architecture", rare=True),
         Field(
             description="An option of the architecture, such as l1_coefficient=2 or prefixes=0.1,0.5,1; repeatable.",
         ),
     ] = Field(default_factory=dict)
     samples: Annotated[
         int | None,
-        Option(default="five passes over the corpus"),
+        Option(default="five passes over the corpus", rare=True),
         Field(ge=1, description="Activations to train on in all."),
     ] = None
-    batch_size: Annotated[int, Field(ge=1, description="Activations per step.")] = 2048
+    batch_size: Annotated[int, Option(rare=True), Field(ge=1, description="Activations per step.")] = 2048
     accumulate: Annotated[
         int,
+        Option(label="Parts of a batch", rare=True),
         Field(
             ge=1,
             description="Parts of a batch that are processed one after the other, to save memory. For standard, gated, "
             "and topk with --set aux_coefficient=0; the others need the whole batch.",
         ),
     ] = 1
-    precision: Annotated[Literal["float32", "tf32", "bf16"], Field(description="Precision of matrix products.")] = (
-        "float32"
-    )
+    precision: Annotated[
+        Literal["float32", "tf32", "bf16"], Option(rare=True), Field(description="Precision of matrix products.")
+    ] = "float32"
     kernels: Annotated[
         Literal["torch", "triton"],
+        Option(rare=True),
         Field(
             description="Kernels of the sparse parts of a step. triton needs an NVIDIA GPU; its speed is unmeasured."
         ),
     ] = "torch"
     compile: Annotated[
         bool,
-        Option(flags="--compile"),
+        Option(flags="--compile", rare=True),
         Field(description="Compile the step of gated or standard; needs a C++ compiler."),
     ] = False
     lr: Annotated[
-        float | None, Option(default="depends on the width"), Field(gt=0, description="Peak learning rate.")
+        float | None,
+        Option(default="depends on the width", label="Learning rate", rare=True),
+        Field(gt=0, description="Peak learning rate."),
     ] = None
     clip: Annotated[
         float | None,
-        Option(default="depends on the number of parameters"),
+        Option(default="depends on the number of parameters", label="Clip the gradient", rare=True),
         Field(gt=0, description="Largest norm of the gradient."),
     ] = None
-    seed: Annotated[int, Field(ge=0, description="Seed of initialisation and data order.")] = 0
+    seed: Annotated[int, Option(rare=True), Field(ge=0, description="Seed of initialisation and data order.")] = 0
     stream: Annotated[
         bool,
-        Option(flags="--stream/--cache", default="--cache"),
+        Option(flags="--stream/--cache", default="--cache", label="Stream activations", rare=True),
         Field(description="Compute activations as needed, or cache them on disk."),
     ] = False
-    buffer_mb: Annotated[int, Field(ge=1, description="Memory for activations with --stream, in MB.")] = 1024
+    buffer_mb: Annotated[
+        int,
+        Option(label="Buffer, in MB", rare=True),
+        Field(ge=1, description="Memory for activations that are streamed, in MB."),
+    ] = 1024
     feature_shards: Annotated[
-        int, Field(ge=1, description="Under torchrun, processes that share one dictionary; others share the batch.")
+        int,
+        Option(rare=True),
+        Field(ge=1, description="Under torchrun, processes that share one dictionary; others share the batch."),
     ] = 1
     track: Annotated[
         Several[Literal["tensorboard", "wandb"]] | None,
+        Option(label="Track with", rare=True),
         Field(description="Also send the curves to tensorboard, wandb, or both, separated by a comma."),
     ] = None
     name: Annotated[

@@ -1,7 +1,7 @@
 """Parameters of runs: immutable, kept with the run, shown on its page, and enough to do it again."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -50,7 +50,7 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """The command-line form of a parameter, where its name, type and default do not give it."""
+    """How people are asked for a parameter, by an option or in a form, where its declaration does not say it."""
 
     flags: str = ""
     """Names of the option, such as `--stream/--cache`."""
@@ -61,5 +61,15 @@ class Option:
     """True if it is a positional argument."""
     path: bool = False
     """True if it may name a file or folder, which is then made absolute: a worker has another working directory."""
+    new: bool = False
+    """True if the path is that of a folder which the run makes: it need not exist to be made absolute."""
     partly: bool = False
     """True if a path of which only the beginning exists is a mistake, and no name on the hub."""
+    label: str = ""
+    """Its name in a form, where the parameter's own does not say enough."""
+    start: str = ""
+    """Value that a form starts with, where there is no default."""
+    known: Literal["", "sae", "model", "corpus"] = ""
+    """The things that it names: a form offers those that there are."""
+    rare: bool = False
+    """True if few people need it: a form has it under "More options"."""

@@ -9,8 +9,8 @@ from typing import get_args
 import psycopg
 import pytest
 
-from app.cli.exchange import OF_FEATURES, Writable
 from app.db import libpq_url
+from app.pipeline import export
 from app.pipeline.import_sae import Format
 from sae_core.checkpoints import FORMATS, save_sae
 from tests.app.cli.test_cli import plain, seesae
@@ -48,7 +48,7 @@ def test_help_has_examples(command: str) -> None:
 
 def test_every_format_is_offered() -> None:
     assert set(get_args(Format)) == {*FORMATS, "neuronpedia"}
-    weights = {format.value for format in Writable if format not in OF_FEATURES}
+    weights = set(get_args(export.Format)) - {*export.OF_FEATURES, export.LABELS}
     assert weights == {name for name, layout in FORMATS.items() if layout.write}
 
 
@@ -83,8 +83,8 @@ def test_an_exported_sae_can_be_imported_and_indexed(
 
     exported = seesae("export", "mine", "shared/layer_1", "--format", "dictionary_learning")
     assert exported.exit_code == 0, exported.stderr
-    assert exported.stdout == (
-        f"{tmp_path / 'shared' / 'layer_1'} holds mine as dictionary_learning: ae.pt, config.json.\n"
+    assert exported.stdout.splitlines()[-1] == (
+        f"{tmp_path / 'shared' / 'layer_1'} holds mine as dictionary_learning: ae.pt, config.json."
     )
     again = seesae("export", "mine", "shared/layer_1", "--format", "dictionary_learning", "--json")
     written = json.loads(again.stdout)
@@ -170,15 +170,17 @@ def test_statistics_can_be_imported_and_exported(
 
     site = seesae("export", result["sae"], "shared/site", "--format", "site", "--features", "0-3")
     assert site.exit_code == 0, site.stderr
-    assert site.stdout.startswith(f"{tmp_path / 'shared' / 'site'} holds 3 features of gpt2-small-9-res-jb as site: ")
+    summary = site.stdout.splitlines()[-1]
+    assert summary.startswith(f"{tmp_path / 'shared' / 'site'} holds 3 features of gpt2-small-9-res-jb as site: ")
+    assert summary.endswith("Open index.html.")
     assert (tmp_path / "shared" / "site" / "features" / "3.html").exists()
-    assert "Write features: done in" in site.stderr
+    assert "Write the files: done in" in site.stderr
 
     labels = seesae("export", result["sae"], "shared/labels", "--format", "labels", "--features", "0-4")
     assert labels.exit_code == 0, labels.stderr
     rows = (tmp_path / "shared" / "labels" / "labels.jsonl").read_text("utf-8").splitlines()
     folder = tmp_path / "shared" / "labels"
-    assert labels.stdout == f"{folder} holds {len(rows)} labels of gpt2-small-9-res-jb, one per row.\n"
+    assert labels.stdout.splitlines()[-1] == (f"{folder} holds {len(rows)} labels of gpt2-small-9-res-jb, one per row.")
     assert {json.loads(row)["author"] for row in rows} >= {"neuronpedia:oai_token-act-pair/gpt-4o-mini"}
 
     release = seesae("export", result["sae"], "shared/release", "--format", "neuronpedia", "--json")

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.errors import Conflict, NotFound, Unprocessable
-from app.exchange.features import Progress, Selection, Source, export_features
+from app.exchange.features import Progress, Source, export_features
 from app.exchange.jsonl import FEATURES, write_jsonl
+from app.exchange.selection import Selection
 from app.settings import Settings
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.site import site

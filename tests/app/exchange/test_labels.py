@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.errors import Conflict, NotFound
 from app.exchange import labels as exchange
-from app.exchange.features import Selection
 from app.exchange.labels import export_labels
+from app.exchange.selection import Selection
 from app.settings import Settings
 from tests.factories import Synthetic, make_sae
 from tests.web.site import site

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from app.db import create_sessionmaker, transaction
 from app.exchange import static_site
 from app.exchange.drawings import draw_densities
-from app.exchange.features import Selection, export_features
+from app.exchange.features import export_features
+from app.exchange.selection import Selection
 from app.exchange.static_site import write_site
 from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
 from app.queries.saes import DensityHistogram, get_sae
