@@ -46,7 +46,7 @@ class ExportParams(SaeParams):
     destination: Annotated[
         str,
         AfterValidator(_whole_path),
-        Option(argument=True, metavar="DEST", path=True, new=True),
+        Option(argument=True, metavar="DEST", path=True, new=True, label="Folder"),
         Field(description="Folder to write, new or empty, on the machine that does the run."),
     ]
     format: Annotated[

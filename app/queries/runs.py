@@ -198,6 +198,12 @@ async def list_running(session: AsyncSession) -> list[RunView]:
     return [_view(*row) for row in await session.execute(_RUNS.where(Run.state == "running"))]
 
 
+async def recent_params(session: AsyncSession, limit: int = 200) -> list[tuple[str, Mapping[str, Any]]]:
+    """Kind and parameters of the newest runs that are done."""
+    query = select(Run.kind, Run.params).where(Run.state == "done").order_by(Run.id.desc()).limit(limit)
+    return [(kind, params) for kind, params in await session.execute(query)]
+
+
 async def start_run(session: AsyncSession, run_id: int, *, worker: str | None = None) -> bool:
     """Mark a run as running, also one that failed or was interrupted; False where it is done or cancelled."""
     return await _change(

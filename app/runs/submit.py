@@ -81,8 +81,9 @@ async def cancel_run(session: AsyncSession, run_id: int) -> RunView:
         Conflict: it has ended.
     """
     run = await find_run_by_id(session, run_id)
+    check_cancel(run)
     if not await runs.cancel_run(session, run_id):
-        raise Conflict(f"Run {run_id} has ended ({run.state}): there is nothing to cancel.")
+        check_cancel(await find_run_by_id(session, run_id))  # it ended since it was read
     if run.job_id is not None:
         await jobs.withdraw(session, run.job_id)
     return await find_run_by_id(session, run_id)
@@ -95,11 +96,29 @@ async def retry_run(session: AsyncSession, run_id: int) -> RunView:
         NotFound: there is no such run.
         Conflict: it is done, or under way.
     """
-    run = await find_run_by_id(session, run_id)
-    if run.state == "done":
-        raise Conflict(f"Run {run_id} is done: there is nothing to retry.")
-    if run.state in runs.ACTIVE:
-        raise Conflict(f"Run {run_id} is {run.state} already.")
+    check_retry(await find_run_by_id(session, run_id))
     await runs.requeue_run(session, run_id)
     await jobs.enqueue(session, run_id)
     return await find_run_by_id(session, run_id)
+
+
+def check_cancel(run: RunView) -> None:
+    """Refuse to cancel a run that has ended.
+
+    Raises:
+        Conflict: it has.
+    """
+    if run.state not in runs.ACTIVE:
+        raise Conflict(f"Run {run.id} has ended ({run.state}): there is nothing to cancel.")
+
+
+def check_retry(run: RunView) -> None:
+    """Refuse to retry a run that is done or under way.
+
+    Raises:
+        Conflict: it is.
+    """
+    if run.state == "done":
+        raise Conflict(f"Run {run.id} is done: there is nothing to retry.")
+    if run.state in runs.ACTIVE:
+        raise Conflict(f"Run {run.id} is {run.state} already.")

@@ -16,8 +16,8 @@ from app.queries import feature_list
 from app.services import feature_texts, labels, lists
 from app.services.tokens import spelled
 from app.web import caching
-from app.web.components import formatting, glossary, marks, output_tokens, sparklines, token_html
-from app.web.dependencies import remember_sae
+from app.web.components import formatting, glossary, marks, output_tokens, run_card, sparklines, token_html
+from app.web.dependencies import may_submit, remember_sae
 from app.web.static import imports, static_url
 
 LIMITS = MappingProxyType(
@@ -69,7 +69,7 @@ def environment() -> Environment:
     env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
     env.globals["form_key"] = token_urlsafe
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
-    env.filters |= {"marked": marks.marked, "sparkline": sparklines.path}
+    env.filters |= {"marked": marks.marked, "sparkline": sparklines.path, "waiting": run_card.waiting}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 
@@ -92,7 +92,7 @@ def render(
     Raises:
         NotModified: the client has it.
     """
-    body = text(template, {"request": request, **context})
+    body = text(template, {"request": request, "may_submit": may_submit(request.app.state.settings), **context})
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
     etag = etag or caching.make_etag(body)

@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 from math import cos, radians, sin
 from pathlib import Path
+from types import SimpleNamespace
 
 import plotly.offline
 import pytest
@@ -16,6 +17,7 @@ from jinja2.meta import find_referenced_templates
 from app.paths import STATIC, TEMPLATES
 from app.queries.feature_list import MAX_QUERY
 from app.services.lists import MAX_NOTE
+from app.settings import Settings
 from app.web import rendering
 from app.web.components import sparklines
 
@@ -29,7 +31,8 @@ NOUN_SHEETS = {path.stem for path in (STATIC / "css").glob("*.css")} - {"tokens"
 
 def request(**headers: str) -> Request:
     raw = [(name.replace("_", "-").encode().lower(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": raw})
+    app = SimpleNamespace(state=SimpleNamespace(settings=Settings()))
+    return Request({"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": raw, "app": app})
 
 
 # --- templates

@@ -45,3 +45,10 @@ def card(run: RunView) -> RunCard:
         ((i, stage) for i, stage in begun if stage.state == "running"), begun[-1] if begun else (0, None)
     )
     return RunCard(run, stage_view(current) if current else None, number)
+
+
+def waiting(run: RunView) -> str:
+    """Return what a queued run waits for."""
+    if run.queue_position is None:
+        return "waiting for a worker"
+    return "next in the queue" if run.queue_position == 1 else f"number {run.queue_position:,} in the queue"

@@ -1,4 +1,4 @@
-"""Runs: the list, one run live, and the events that keep its page up to date.
+"""Runs: the list, one run live, the events that keep its page up to date, and how to cancel and retry it.
 
 Events of `/runs/{id}/events` (server-sent): `progress` or `card`, a fragment whenever it changed; `curves`, the charts,
 once there are points to draw; `metrics`, further points as JSON; `end`, after which the browser closes the connection.
@@ -7,30 +7,35 @@ once there are points to draw; `metrics`, further points as JSON; `end`, after w
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.errors import Unavailable
-from app.queries.runs import ACTIVE, MetricPoint, RunView, get_run, list_runs, metrics
+from app.queries.runs import ACTIVE, MetricPoint, RunState, RunView, get_run, has_worker, list_runs, metrics
 from app.queries.sql.pg_safe import MAX_INTEGER
-from app.runs.spec import is_known, spec_of
+from app.runs.spec import is_known, spec_of, specs
+from app.runs.submit import cancel_run, check_cancel, check_retry, retry_run
 from app.services.runs import find_run
 from app.web import rendering
 from app.web.components import figures
 from app.web.components.formatting import count, significant
 from app.web.components.run_card import MOST_LIVE, card, stage_view
-from app.web.dependencies import BeforeId, Session
+from app.web.components.run_form import address_of
+from app.web.dependencies import BeforeId, Session, Submitter, may_submit
 from app.web.rendering import render
 
 router = APIRouter()
 
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
+_STATES: tuple[RunState, ...] = get_args(RunState)
 _SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals"}
 """Parts of a result that other sections or pages show: seconds of stages, tables, notes, intervals."""
 
@@ -38,18 +43,44 @@ View = Literal["progress", "card"]
 RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A link that filters the list."""
+
+    name: str
+    href: str
+    current: bool
+
+
 @router.get("/runs")
-async def run_list(request: Request, session: Session, before: BeforeId = None) -> HTMLResponse:
-    """Show all runs, newest first."""
-    runs, following = await list_runs(session, limit=_PAGE, before=before)
+async def run_list(
+    request: Request,
+    session: Session,
+    state: RunState | None = None,
+    kind: Annotated[str | None, Query(max_length=100)] = None,
+    before: BeforeId = None,
+) -> HTMLResponse:
+    """Show runs, newest first: all, or those in one state and of one kind."""
+    runs, following = await list_runs(session, state=state, kind=kind, limit=_PAGE, before=before)
     live = [run for run in runs if run.state in ACTIVE][:MOST_LIVE]
+    kinds = dict.fromkeys([*(spec.kind for spec in specs()), *([kind] if kind else [])])
     context = {
         "active": [card(run) for run in live],
         "cards": [card(run) for run in runs if run not in live],
-        "more": f"/runs?before={following}" if following else None,
-        "before": before,
+        "more": _address(state=state, kind=kind, before=following) if following else None,
+        "newest": _address(state=state, kind=kind) if before else None,
+        "filtered": bool(state or kind),
+        "states": [Choice(name or "any", _address(state=name, kind=kind), name == state) for name in (None, *_STATES)],
+        "kinds": [Choice(name or "any", _address(state=state, kind=name), name == kind) for name in (None, *kinds)],
+        "idle": any(run.state == "queued" for run in runs) and not await has_worker(session),
     }
     return render(request, "runs/list.html", context)
+
+
+def _address(**parameters: str | int | None) -> str:
+    """Return the address of the list with these parameters."""
+    query = urlencode({name: value for name, value in parameters.items() if value is not None})
+    return f"/runs?{query}" if query else "/runs"
 
 
 @router.get("/runs/{run_id}")
@@ -59,7 +90,8 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
     points = await metrics(session, run_id)
     result = {name: value for name, value in (run.result or {}).items() if name not in _SHOWN_ELSEWHERE}
     context = {
-        **_progress(run),
+        **await _progress(session, run),
+        "again": address_of(run.kind, run.params),
         "curves": figures.training_curves(points),
         "live": run.state in ACTIVE,
         "after": points[-1].step if points else -1,
@@ -69,6 +101,37 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "params": _facts(_params_order(run.kind, run.params)),
     }
     return render(request, "runs/page.html", context)
+
+
+@router.get("/runs/{run_id}/cancel")
+async def ask_cancel(request: Request, run_id: RunId, session: Session, _actor: Submitter) -> HTMLResponse:
+    """Ask whether to cancel a run, and say what is lost and what is kept."""
+    run = await find_run(session, run_id)
+    check_cancel(run)
+    return render(request, "runs/cancel.html", {"run": run, "card": card(run)})
+
+
+@router.post("/runs/{run_id}/cancel")
+async def cancel(run_id: RunId, session: Session, _actor: Submitter) -> Response:
+    """Cancel a run."""
+    await cancel_run(session, run_id)
+    return RedirectResponse(f"/runs/{run_id}", status_code=303)
+
+
+@router.get("/runs/{run_id}/retry")
+async def ask_retry(request: Request, run_id: RunId, session: Session, _actor: Submitter) -> HTMLResponse:
+    """Ask whether to retry a run, and say what is kept."""
+    run = await find_run(session, run_id)
+    check_retry(run)
+    context = {"run": run, "done": [stage.title for stage in run.stages if stage.state == "done"]}
+    return render(request, "runs/retry.html", {**context, "again": address_of(run.kind, run.params)})
+
+
+@router.post("/runs/{run_id}/retry")
+async def retry(run_id: RunId, session: Session, _actor: Submitter) -> Response:
+    """Queue a run again."""
+    await retry_run(session, run_id)
+    return RedirectResponse(f"/runs/{run_id}", status_code=303)
 
 
 async def _known_run(request: Request, run_id: RunId) -> int:
@@ -85,14 +148,15 @@ async def events(
     after: int = -1,
 ) -> AsyncIterator[ServerSentEvent]:
     """Send server-sent events until the run ends; `after` is the step of the last point that the page has."""
-    async for event in run_events(request.app.state.sessionmaker, run_id, view, after):
+    buttons = may_submit(request.app.state.settings)
+    async for event in run_events(request.app.state.sessionmaker, run_id, view, after, buttons=buttons):
         yield event
 
 
 async def run_events(
-    sessions: async_sessionmaker[AsyncSession], run_id: int, view: View, after: int
+    sessions: async_sessionmaker[AsyncSession], run_id: int, view: View, after: int, *, buttons: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
-    """Yield the events of one run, which is looked at once per second.
+    """Yield the events of one run, which is looked at once per second; with `buttons` it can be cancelled.
 
     Each look has a session of its own: a page that stays open must not hold a connection.
     """
@@ -102,6 +166,7 @@ async def run_events(
             async with transaction(sessions) as session:
                 run = await get_run(session, run_id)
                 points = await metrics(session, run_id, after_step=after) if view == "progress" else []
+                fragment = "" if run is None else await _fragment(session, run, view, buttons=buttons)
         except Unavailable:
             return  # without an `end`: the browser connects again, and is told how the database is
         if run is None:
@@ -112,7 +177,6 @@ async def run_events(
         elif points:
             yield ServerSentEvent(event="metrics", raw_data=_points(points))
         after = points[-1].step if points else after
-        fragment = _fragment(run, view)
         if fragment != sent:
             sent = fragment
             yield ServerSentEvent(event=view, raw_data=fragment)
@@ -122,14 +186,15 @@ async def run_events(
     yield ServerSentEvent(event="end", raw_data="")
 
 
-def _fragment(run: RunView, view: View) -> str:
+async def _fragment(session: AsyncSession, run: RunView, view: View, *, buttons: bool) -> str:
     if view == "card":
-        return rendering.text("runs/_card.html", {"run": card(run)})
-    return rendering.text("runs/_progress.html", _progress(run))
+        return rendering.text("runs/_card.html", {"run": card(run), "may_submit": buttons})
+    return rendering.text("runs/_progress.html", {**await _progress(session, run), "may_submit": buttons})
 
 
-def _progress(run: RunView) -> dict[str, Any]:
-    return {"run": run, "stages": [stage_view(stage) for stage in run.stages]}
+async def _progress(session: AsyncSession, run: RunView) -> dict[str, Any]:
+    idle = run.state == "queued" and not await has_worker(session)
+    return {"run": run, "stages": [stage_view(stage) for stage in run.stages], "idle": idle}
 
 
 def _points(points: list[MetricPoint]) -> str:

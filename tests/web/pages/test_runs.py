@@ -2,14 +2,18 @@ import json
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from app.db import DRIVER, connection_params, create_sessionmaker
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
+from app.runs.jobs import enqueue
+from app.settings import Settings
 from app.web.components.run_card import card, stage_view
 from app.web.pages.runs import run_events
 from tests.factories import Synthetic, add_run
 from tests.web.html import parse
+from tests.web.site import site
 
 
 def events(body: str) -> list[tuple[str, str]]:
@@ -33,9 +37,11 @@ async def test_runs_are_listed(client: httpx.AsyncClient, made: Synthetic, sessi
     page = parse((await client.get("/runs")).text)
     live = page.one("section", cls="run-live")
     assert live["sse-connect"] == f"/runs/{runs[2].id}/events?view=card"
-    assert "50.0" in live.one("a", cls="run-card").text
-    rows = page.all("a", cls="run-row")
-    assert [row["href"] for row in rows] == [f"/runs/{runs[1].id}", f"/runs/{runs[0].id}"]
+    assert "50.0" in live.one("div", cls="run-card").text
+    assert [link["href"] for link in live.all("a")] == [f"/runs/{runs[2].id}", f"/runs/{runs[2].id}/cancel"]
+    rows = page.all("li", cls="run-row")
+    links = [[link["href"] for link in row.all("a")] for row in rows]
+    assert links == [[f"/runs/{runs[1].id}", f"/runs/{runs[1].id}/retry"], [f"/runs/{runs[0].id}"]]
     assert [row.one("span", cls="state").text for row in rows] == ["failed", "done"]
     assert "lower the learning rate" in rows[0].text
 
@@ -137,7 +143,7 @@ async def test_the_first_page_gets_cards(client: httpx.AsyncClient, session: Asy
     await session.commit()
     got = events((await client.get(f"/runs/{run.id}/events?view=card")).text)
     assert [name for name, _ in got] == ["card", "end"]
-    assert parse(got[0][1]).one("a", cls="run-card")["href"] == f"/runs/{run.id}"
+    assert parse(got[0][1]).one("a", cls="run-card-link")["href"] == f"/runs/{run.id}"
 
 
 def test_a_running_stage_shows_its_rate_and_time_left() -> None:
@@ -161,7 +167,8 @@ async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, sessio
     assert card(run).current is None
     page = parse((await client.get(f"/runs/{run.id}")).text)
     assert page.one("h1").text == "Index <b>"
-    assert "Waiting for a worker" in page.text
+    assert "Queued" in page.one("div", cls="run-line").text
+    assert "seesae worker" in page.one("div", cls="run-idle").text  # there is none
 
 
 async def test_a_run_that_trained_several_saes_shows_each_with_its_curve(
@@ -183,3 +190,121 @@ async def test_a_run_that_trained_several_saes_shows_each_with_its_curve(
     assert len({line["line"]["color"] for line in loss["data"]}) == 2
     assert "One <b>note</b>." in page.one("section", aria_labelledby="notes").text
     assert "16, 32" in page.one("main").text
+
+
+async def queue(session: AsyncSession, title: str, kind: str = "compare") -> int:
+    """Put a run in the queue."""
+    params = {"a": title, "b": "other"}
+    stages = [Stage("compare", "Compare")]
+    run = await create_run(session, kind=kind, title=title, params=params, stages=stages, created_by="ada")
+    await enqueue(session, run.id)
+    return run.id
+
+
+async def test_the_list_is_filtered_by_plain_links_and_paged_with_the_filters_kept(
+    client: httpx.AsyncClient, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.pages.runs._PAGE", 2)
+    for number in range(6):
+        run = await create_run(
+            session, kind=("train", "index")[number % 2], title=f"Run {number}", params={}, stages=(), created_by="ada"
+        )
+        await start_run(session, run.id)
+        await finish_run(session, run.id, {})
+    await session.commit()
+    page = parse((await client.get("/runs?state=done&kind=index")).text)
+    assert [row.one("a", data_row=None).text for row in page.all("li", cls="run-row")] == ["Run 5", "Run 3"]
+    states, kinds = page.all("nav", cls="run-filter")
+    assert states.one("a", aria_current="true").text == "done"
+    assert states.one("a", href="/runs?kind=index").text == "any"
+    assert states.one("a", href="/runs?state=failed&kind=index").text == "failed"
+    assert kinds.one("a", aria_current="true").text == "index"
+    assert kinds.one("a", href="/runs?state=done").text == "any"
+    more = page.one("p", cls="more").one("a")["href"]
+    assert more.startswith("/runs?state=done&kind=index&before=")
+    rest = parse((await client.get(more)).text)
+    assert [row.one("a", data_row=None).text for row in rest.all("li", cls="run-row")] == ["Run 1"]
+    assert not rest.all("p", cls="more")
+    none = parse((await client.get("/runs?state=failed&kind=index")).text)
+    assert "There are no such runs." in none.one("main").text
+    assert none.all("nav", cls="run-filter")
+    assert (await client.get("/runs?state=asleep")).status_code == 422
+
+
+async def test_queued_runs_say_their_turn_and_that_no_worker_takes_them(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    first, second = await queue(session, "one"), await queue(session, "two")
+    await session.commit()
+    assert "next in the queue" in parse((await client.get(f"/runs/{first}")).text).one("div", cls="run-line").text
+    page = parse((await client.get(f"/runs/{second}")).text)
+    assert "number 2 in the queue" in page.one("div", cls="run-line").text
+    assert page.one("div", cls="run-idle")
+    listed = parse((await client.get("/runs")).text)
+    assert listed.one("div", cls="run-idle")
+    assert [entry.line for entry in listed.all("span", cls="number") if "queue" in entry.text] == [
+        "number 2 in the queue",
+        "next in the queue",
+    ]
+    await session.execute(text("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now())"))
+    await session.commit()
+    for path in ("/runs", f"/runs/{second}", "/runs/new"):
+        assert not parse((await client.get(path)).text).all("div", cls="run-idle")
+
+
+async def test_a_run_shows_the_worker_that_does_it(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    run = await queue(session, "one")
+    await start_run(session, run, worker="thalia, process 12")
+    await session.commit()
+    assert "on thalia, process 12" in parse((await client.get(f"/runs/{run}")).text).one("div", cls="run-line").text
+    await finish_run(session, run, {})
+    await session.commit()
+    assert "on thalia, process 12" in parse((await client.get("/runs")).text).one("li", cls="run-row").text
+
+
+async def test_cancel_and_retry_ask_first_and_say_what_is_kept(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
+    waiting = await queue(session, "one")
+    running = await add_run(session, made.sae, ends="running")
+    await session.commit()
+    assert "nothing is lost" in parse((await client.get(f"/runs/{waiting}/cancel")).text).one("main").text
+    asked = parse((await client.get(f"/runs/{running.id}/cancel")).text)
+    assert "Finished stages are kept" in asked.one("main").text
+    assert "has done since then is lost" in asked.one("main").text
+    for run in (waiting, running.id):
+        answer = await client.post(f"/runs/{run}/cancel")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run}")
+    assert (await client.post(f"/runs/{waiting}/cancel")).status_code == 409
+    assert (await client.get(f"/runs/{waiting}/cancel")).status_code == 409
+    page = parse((await client.get(f"/runs/{waiting}")).text)
+    assert page.one("span", cls="cancelled").text == "Cancelled"
+    assert page.one("a", cls="run-button")["href"] == f"/runs/{waiting}/retry"
+
+    asked = parse((await client.get(f"/runs/{waiting}/retry")).text)
+    assert "it starts with its first stage" in asked.one("main").text
+    assert asked.one("a", href="/runs/new/compare?a=one&b=other").text == "Change its parameters"
+    assert (await client.post(f"/runs/{waiting}/retry")).headers["location"] == f"/runs/{waiting}"
+    assert "Queued" in parse((await client.get(f"/runs/{waiting}")).text).one("div", cls="run-line").text
+    assert (await client.post(f"/runs/{waiting}/retry")).status_code == 409
+    for path in ("/runs/999/cancel", "/runs/999/retry"):
+        assert (await client.get(path)).status_code == 404
+        assert (await client.post(path)).status_code == 404
+
+
+async def test_where_visitors_may_not_submit_there_are_no_buttons(settings: Settings, session: AsyncSession) -> None:
+    run = await queue(session, "one")
+    failed = await add_run(session, None, ends="failed")
+    await session.commit()
+    async with site(settings.model_copy(update={"submit_runs": False})) as client:
+        for path in ("/", "/runs", f"/runs/{run}", f"/runs/{failed.id}"):
+            links = [link["href"] for link in parse((await client.get(path)).text).all("a")]
+            assert not [link for link in links if link.startswith("/runs/new") or link.endswith(("/cancel", "/retry"))]
+        page = parse((await client.get(f"/runs/{failed.id}")).text)
+        assert "Start the same command again" in page.one("div", cls="error").text
+        for path in ("/runs/new", "/runs/new/index", f"/runs/{run}/cancel", f"/runs/{failed.id}/retry"):
+            for answer in (await client.get(path), await client.post(path)):
+                if answer.status_code != 405:
+                    assert answer.status_code == 403
+                    assert "SEESAE_SUBMIT_RUNS" in parse(answer.text).one("main").text
+        assert "queued" in parse((await client.get("/runs")).text).one("main").text
