@@ -22,7 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.main import create_app
+from app.pipeline.compare import COMPARE, CompareParams
 from app.queries.examples import get_examples
+from app.runs.submit import request_run
 from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
@@ -236,6 +238,9 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
         running = await add_run(session, ends="running")
+        queued = await request_run(
+            session, COMPARE, CompareParams(a=narrow.sae.slug, b=made.sae.slug), settings=Settings(), actor=Actor("ada")
+        )
         examples = await get_examples(session, made.sae, 1)
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
         text = ListText("Music", "What belongs to an orchestra.")
@@ -249,6 +254,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "done": str(done.id),
         "failed": str(failed.id),
         "running": str(running.id),
+        "queued": str(queued.id),
         "sequence": str(examples[0].sequence),
         "dead": str(made.sae.d_sae - 1),
     }

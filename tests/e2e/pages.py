@@ -30,7 +30,8 @@ class Visit:
 
     name: str
     address: str
-    """`{sae}` has an index, `{bare}` none, `{live}` answers probes; `{done}`, `{failed}` and `{running}` are runs."""
+    """`{sae}` has an index, `{bare}` none, `{live}` answers probes; `{done}`, `{failed}`, `{running}` and
+    `{queued}` are runs."""
     status: int = 200
     then: Callable[[Page], Awaitable[None]] | None = None
     """Steps on the page, for a state that has no address of its own."""
@@ -65,6 +66,11 @@ async def _open_example(page: Page) -> None:
 async def _open_everything(page: Page) -> None:
     for summary in await page.locator("summary:visible").all():
         await summary.click()
+
+
+async def _queue_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Queue the run").click()
+    await expect(page.locator("[aria-invalid]").first).to_be_visible()
 
 
 async def _open_keys(page: Page) -> None:
@@ -117,6 +123,20 @@ PAGES = [
     Visit("run, done", "/runs/{done}"),
     Visit("run, failed", "/runs/{failed}"),
     Visit("run, running", "/runs/{running}"),
+    Visit("run, queued", "/runs/{queued}"),
+    Visit("run, to be cancelled", "/runs/{running}/cancel"),
+    Visit("run, to be retried", "/runs/{failed}/retry"),
+    Visit("runs, filtered", "/runs?state=failed&kind=train"),
+    Visit("runs, filtered, none", "/runs?state=cancelled&kind=import"),
+    Visit("new run", "/runs/new"),
+    Visit("new run, train", "/runs/new/train"),
+    Visit("new run, train, opened", "/runs/new/train", then=_open_everything),
+    Visit("new run, index", "/runs/new/index?sae={bare}"),
+    Visit("new run, evaluate", "/runs/new/evaluate"),
+    Visit("new run, compare", "/runs/new/compare?a={sae}&b={narrow}"),
+    Visit("new run, import", "/runs/new/import", then=_open_everything),
+    Visit("new run, export", "/runs/new/export?sae=nothing&format=site&destination=/nowhere/site"),
+    Visit("new run, refused", "/runs/new/import", then=_queue_nothing),
     Visit("API", "/api/docs", ready='rapi-doc >> text="/api/v1/saes"'),
     Visit("not found", "/saes/nothing", status=404),
     Visit("not understood", "/saes/{sae}/features?sort=nothing", status=422),

@@ -62,7 +62,7 @@ async def run_list(
 ) -> HTMLResponse:
     """Show runs, newest first: all, or those in one state and of one kind."""
     runs, following = await list_runs(session, state=state, kind=kind, limit=_PAGE, before=before)
-    live = [run for run in runs if run.state in ACTIVE][:MOST_LIVE]
+    live = sorted((run for run in runs if run.state in ACTIVE), key=_next_first)[:MOST_LIVE]
     kinds = dict.fromkeys([*(spec.kind for spec in specs()), *([kind] if kind else [])])
     context = {
         "active": [card(run) for run in live],
@@ -75,6 +75,11 @@ async def run_list(
         "idle": any(run.state == "queued" for run in runs) and not await has_worker(session),
     }
     return render(request, "runs/list.html", context)
+
+
+def _next_first(run: RunView) -> tuple[bool, int]:
+    """Sort what runs before what waits, and that by its turn."""
+    return run.state == "queued", run.queue_position or 0
 
 
 def _address(**parameters: str | int | None) -> str:
@@ -94,6 +99,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "again": address_of(run.kind, run.params),
         "curves": figures.training_curves(points),
         "live": run.state in ACTIVE,
+        "trains": any(stage.name == "train" for stage in run.stages),
         "after": points[-1].step if points else -1,
         "saes": (run.result or {}).get("saes", []),
         "notes": (run.result or {}).get("notes", []),

@@ -5,14 +5,16 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.pipeline.train import TrainParams
 from app.queries.runs import create_run, finish_run, get_run, list_runs, start_run
 from app.runs.spec import specs
+from app.settings import Settings
 from app.web.components.run_form import address_of
-from tests.factories import Synthetic
+from tests.factories import Synthetic, make_sae
 from tests.web.html import Element, parse
+from tests.web.site import site
 
 HTMX = {"HX-Request": "true"}
 
@@ -236,3 +238,17 @@ async def test_a_shared_address_queues_the_same_run(
     sent |= {element["name"]: element.one("option", selected=None).text for element in form.all("select")}
     again = await client.post(f"/runs/new/{run.kind}", data=sent)
     assert again.headers["location"] == first.headers["location"]
+
+
+async def test_an_sae_without_an_index_can_be_indexed_from_its_pages(engine: AsyncEngine, settings: Settings) -> None:
+    await make_sae(engine, slug="bare", publish=False)
+    pages = ("/", "/saes/bare", "/saes/bare/features", "/saes/bare/map")
+    for allowed in (True, False):
+        async with site(settings.model_copy(update={"submit_runs": allowed})) as client:
+            for path in pages:
+                main = parse((await client.get(path)).text).one("main")
+                assert bool(main.all("a", href="/runs/new/index?sae=bare")) is allowed, path
+                assert path == "/" or "seesae index bare" in main.text
+            if allowed:
+                form = parse((await client.get("/runs/new/index?sae=bare")).text)
+                assert field(form, "sae").one("option", selected=None).text == "bare"

@@ -243,8 +243,8 @@ async def test_queued_runs_say_their_turn_and_that_no_worker_takes_them(
     listed = parse((await client.get("/runs")).text)
     assert listed.one("div", cls="run-idle")
     assert [entry.line for entry in listed.all("span", cls="number") if "queue" in entry.text] == [
-        "number 2 in the queue",
         "next in the queue",
+        "number 2 in the queue",
     ]
     await session.execute(text("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now())"))
     await session.commit()
