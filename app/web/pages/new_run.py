@@ -5,7 +5,7 @@ fill it in: `/runs/new/index?sae=…`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
@@ -47,7 +47,7 @@ async def new_run(
     typed = first_values(spec.params, request.query_params)
     params, _ = read_params(spec.params, typed)  # what is not typed yet is no mistake
     found = _Found() if params is None else await _check(session, settings, spec, params)
-    return await _form(request, session, spec, typed, actor, found)
+    return await _form(request, session, spec, typed, actor, replace(found, asked=True))
 
 
 @router.post("/runs/new/{kind}")
@@ -78,7 +78,8 @@ async def submit(
             response = RedirectResponse(f"/runs/{run.id}", status_code=303)
             remember_actor(response, actor)
             return response
-    if wants_fragment(request):
+    if wants_fragment(request):  # a check while the form is being filled in
+        found = replace(found, asked=True)
         return render(request, "runs/_check.html", {"form": run_form(spec, typed, found.errors, {}), "found": found})
     return await _form(request, session, spec, typed, actor, found, status=found.status)
 
@@ -91,11 +92,12 @@ class _Found:
     problem: UserError | None = None
     estimate: Estimate | None = None
 
+    asked: bool = False
+    """True if nobody has sent the form: what is wrong is then no alert."""
+
     @property
     def status(self) -> int:
-        if self.errors:
-            return 422
-        return 200 if self.problem is None else self.problem.status
+        return 422 if self.errors or self.problem else 200
 
 
 async def _check(session: AsyncSession, settings: Settings, spec: RunSpec[Params], params: Params) -> _Found:

@@ -173,7 +173,7 @@ async def test_a_check_says_what_is_wrong_or_what_it_costs_and_queues_nothing(
     typed = {"sae": "none", "destination": str(tmp_path / "new"), "format": "saelens", "step": "check"}
     for headers in ({}, HTMX):
         answer = await client.post("/runs/new/export", data=typed, headers=headers)
-        assert answer.status_code == (200 if headers else 404)
+        assert answer.status_code == (200 if headers else 422)
         page = parse(answer.text)
         assert "There is no SAE “none”" in page.one("div", cls="error").text
         assert bool(page.all("form")) is not bool(headers)
