@@ -42,7 +42,7 @@ class Estimate:
     tokens: int | None = None
     """Tokens that the model reads."""
     disk_bytes: int | None = None
-    """Bytes of activations that it writes."""
+    """Bytes that it writes, above all activations."""
     free_bytes: int | None = None
     """Bytes that are free on their disk."""
     seconds: float | None = None

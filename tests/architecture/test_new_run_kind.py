@@ -102,6 +102,20 @@ def test_the_command_of_a_new_kind_does_the_work(environment: None, text: Path) 
     assert (result["words"], result["average"]) == (4, 3.75)
 
 
+async def test_the_site_has_a_form_for_a_new_kind(ctx: JobContext, client: httpx.AsyncClient, text: Path) -> None:
+    assert parse((await client.get("/runs/new")).text).one("a", href="/runs/new/count-words").text == "Count words"
+    page = parse((await client.get("/runs/new/count-words?least=3")).text)
+    assert "Count the words of a file." in page.one("main").text
+    assert page.one("input", name="least")["value"] == "3"
+    assert page.one("p", id="param-least-hint").text == "Letters that a word has at least."
+    wrong = parse((await client.post("/runs/new/count-words", data={"file": str(text), "least": "0"})).text)
+    assert wrong.one("p", id="param-least-error").text == "Give 1 or more."
+    assert wrong.one("input", name="file")["value"] == str(text)
+    queued = await client.post("/runs/new/count-words", data={"file": str(text), "least": "3"})
+    run = await run_row(ctx, int(queued.headers["location"].rpartition("/")[2]))
+    assert (run.state, run.params) == ("queued", {"file": str(text), "least": 3})
+
+
 async def test_queue_api_and_page_know_a_new_kind(ctx: JobContext, client: httpx.AsyncClient, text: Path) -> None:
     run_id = await submit(ctx, "count-words", CountWordsParams(file=str(text), least=3))
     async with ctx.sessions() as session:

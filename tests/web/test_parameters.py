@@ -59,7 +59,7 @@ async def test_an_unknown_parameter_is_named_with_the_known_ones(client: httpx.A
     for path in ("/api/v1/runs", f"/api/v1/saes/{NARROW}/features", f"/api/v1/saes/{NARROW}/features/export"):
         assert "“min_densty”" in problem(await client.get(path, params={"min_densty": "1"}), 422)["detail"]
     found = problem(await client.get("/api/v1/runs", params={"limit": "1", "sort\0": "x" * 999}), 422)
-    assert found["detail"] == "This address has no parameter “sort\0”. It has limit, cursor."
+    assert found["detail"] == "This address has no parameter “sort\0”. It has state, kind, limit, cursor."
     page = await client.get(f"/saes/{NARROW}/features", params={"min_densty": "1"})
     assert page.status_code == 422
     assert "min_densty" in page.text

@@ -91,8 +91,11 @@ def percentile(value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """Return a count of a run's stage without its unit; bytes as '92.9 MB'."""
-    return f"{significant(value / 1e6)}{NARROW_SPACE}MB" if unit == "bytes" else f"{value:,.0f}"
+    """Return a count of a run's stage without its unit; bytes as '92.9 MB' or '1.24 GB'."""
+    if unit != "bytes":
+        return f"{value:,.0f}"
+    divisor, name = (1e9, "GB") if value >= 1e9 else (1e6, "MB")
+    return f"{significant(value / divisor)}{NARROW_SPACE}{name}"
 
 
 def rate(value: float, unit: str) -> str:

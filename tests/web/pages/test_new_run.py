@@ -180,7 +180,7 @@ async def test_a_check_says_what_is_wrong_or_what_it_costs_and_queues_nothing(
         ready = await client.post("/runs/new/export", data={**typed, "sae": made.sae.slug}, headers=headers)
         assert ready.status_code == 200
         words = " ".join(parse(ready.text).one("div", cls="good").text.split())
-        assert words.startswith("Ready to queue on diskup to 0.00")
+        assert words.startswith("Ready to queue on disk up to 0.00")
         wanting = await client.post("/runs/new/export", data={"step": "check"}, headers=headers)
         assert wanting.status_code == (200 if headers else 422)
         assert "Folder: This is needed." in parse(wanting.text).text.replace("\n", " ")
