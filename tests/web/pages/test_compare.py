@@ -337,7 +337,7 @@ async def test_a_run_that_compares_the_two_is_shown_instead_of_its_command(
     indexing = await add("index", {}, b)
     comparing = await add("compare", {"a": "b", "b": "a"})
     page = await get(client, **both)
-    assert [link["href"] for link in page.all("a", cls="run-card")] == [
+    assert [link["href"] for link in page.all("a", cls="run-card-link")] == [
         f"/runs/{run.id}" for run in (comparing, indexing)
     ]
     assert "seesae compare" not in said(page)
