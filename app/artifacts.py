@@ -4,6 +4,8 @@ A run that is repeated, or resumed after a kill, finds what is there and makes t
 sees it.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from sae_core.files import sha256_json
 
 LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
+
+
+PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes")
+"""Folders of products, which are folders themselves."""
 
 
 def content_key(**depends_on: Any) -> str:
@@ -42,6 +48,17 @@ def weights_missing(slug: str, folder: Path) -> str:
     )
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 where there is nothing. Links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size if path.is_symlink() or path.exists() else 0
+    total = 0
+    for inner in path.rglob("*"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            total += 0 if inner.is_dir() and not inner.is_symlink() else inner.lstat().st_size
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Artifacts:
     """Folders under SEESAE_ARTIFACTS."""
@@ -52,6 +69,21 @@ class Artifacts:
     def models(self) -> Path:
         """Converted models, such as a GGUF file's weights as safetensors."""
         return self.root / "models"
+
+    def converted_models(self, weights_sha256: str) -> list[Path]:
+        """Return the folders of a model that was converted from a file with this hash."""
+        return sorted(self.models.glob(f"*-{weights_sha256[:16]}")) if weights_sha256.isalnum() else []
+
+    def folder(self, name: str) -> Path | None:
+        """Return a product's folder by its name here, such as "saes/tiny"; None for what cannot be one."""
+        parent, _, own = name.partition("/")
+        is_product = parent in PRODUCTS and own and "/" not in own and "\0" not in own and own not in (".", "..")
+        return self.root / parent / own if is_product else None
+
+    def bytes_of(self, folders: Iterable[str]) -> int | None:
+        """Return the bytes of products by name; None where this machine has none of them, but another may."""
+        found = [path for name in folders if (path := self.folder(name)) is not None]
+        return sum(map(size_of, found)) if self.root.is_dir() or not found else None
 
     def sequences(self, key: str) -> Path:
         """One corpus, packed by one tokenizer."""

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
         default_factory=_artifacts_in_home,
         description="Folder for weights and activation stores; by default, artifacts under the home folder.",
     )
+    cache_limit: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most room that activation caches may take, in GB: before a run makes new ones, those that were "
+        "used least recently are removed. By default there is no limit.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
     inference_url: str | None = Field(

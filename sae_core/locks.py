@@ -43,9 +43,18 @@ class FolderLock:
         Raises:
             ArtifactError: the file system has no locks, or does not let this user take one.
         """
-        while not self._try():
-            waiting(self._held_by())
+        while not self.try_acquire():
+            waiting(self.held_by())
             time.sleep(_POLL_SECONDS)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free, as `acquire` does; return False, at once, if it is not.
+
+        Raises:
+            ArtifactError: as for `acquire`.
+        """
+        if not self._try():
+            return False
         try:
             with self._explain_failure():
                 self._path.write_text(self._holder, encoding="utf-8")
@@ -53,6 +62,7 @@ class FolderLock:
         except BaseException:
             self.release()
             raise
+        return True
 
     def release(self) -> None:
         """Let others make the folder."""
@@ -67,7 +77,8 @@ class FolderLock:
                 return False
         return True
 
-    def _held_by(self) -> str:
+    def held_by(self) -> str:
+        """Return the `holder` of whoever has the lock, or had it last; empty if it is unknown."""
         with suppress(OSError):
             return self._path.read_text(encoding="utf-8")
         return ""

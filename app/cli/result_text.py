@@ -3,15 +3,19 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from app.queries.runs import RunView
 from app.runs.spec import RunSpec, is_known, spec_of
+
+if TYPE_CHECKING:
+    from app.storage.survey import Item
 
 
 def ordered_result(spec: RunSpec[Any], run: RunView) -> dict[str, Any]:
@@ -37,6 +41,15 @@ def runs_table(runs: Sequence[RunView]) -> str:
     for run in runs:
         state = f"{run.state}, {run.queue_position}" if run.queue_position else run.state
         table.add_row(str(run.id), state, run.kind, Text(run.title))
+    return _plain(table)
+
+
+def items_table(items: "Sequence[Item]") -> str:
+    """Return files and folders as a table: size, path, and why nothing needs them."""
+    table = Table("size", "folder", "why it is not needed", box=SIMPLE_HEAD)
+    table.columns[0].justify = "right"
+    for item in items:
+        table.add_row(decimal(item.size), Text(f"{item.path.parent.name}/{item.path.name}"), item.reason)
     return _plain(table)
 
 

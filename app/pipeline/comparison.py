@@ -77,6 +77,8 @@ async def compare_with_others(run: RunContext, ctx: JobContext, detail: SaeDetai
         async with ctx.sessions() as session:
             known = await saes.list_saes(session)
         others = [other for other in known if _comparable(this, other) and _store(ctx, other).exists()][:MOST_OTHERS]
+        async with ctx.sessions.begin() as session:
+            await runs.note_use(session, run.run_id, *(f"sae {other.id}" for other in others))
         for number, other in enumerate(others):
             try:
                 await _compare(run, ctx, this, other, subprogress(progress, number, len(others)))

@@ -14,11 +14,13 @@ from app.errors import Conflict
 from app.pipeline.identities import model_source, register_corpus, register_model
 from app.pipeline.params import LENGTH, SHORTEST, CorpusParams
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
+from app.queries import runs
 from app.queries.corpora import CorpusInfo
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.storage import removal
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
 from sae_core.files import make_folder
@@ -184,6 +186,8 @@ async def tokenise(
             model_row = _same_model(language_model, reader[1])
         language_model.name = model_row.name
         corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
+        async with ctx.sessions.begin() as session:
+            await runs.note_use(session, run.run_id, f"model {model_row.id}", f"corpus {corpus_row.id}")
     async with run.stage("tokenise") as progress:
         cut = Cut.of(params, reader[0] if reader else None)
         folder = ctx.artifacts.sequences(sequences_key(corpus, language_model, cut))
@@ -253,10 +257,13 @@ async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, pro
     folder = ctx.artifacts.activations(activations_key(model, hooks, sequences))
     size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
     run.retitle("activations", f"Run the model (activations take {decimal(size)})")
+    await removal.make_room(ctx.sessions, ctx.artifacts, folder, size, ctx.settings.cache_limit)
     async with run.lock("activations", folder, "these activations"):
-        return await run.in_thread(
+        cache = await run.in_thread(
             ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
         )
+        removal.touch(folder)
+        return cache
 
 
 def _sequences(folder: Path, model: LanguageModel, corpus: Corpus, cut: Cut, progress: Progress) -> Sequences:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
-from app.tables import Run, RunMetric, Sae, SaeClaim
+from app.tables import Run, RunMetric, RunUse, Sae, SaeClaim
 from app.tables.runs import RunState as RunState
 
 ACTIVE = ("queued", "running")
@@ -183,6 +183,13 @@ async def claim_sae(session: AsyncSession, run_id: int, slug: str, key: str) -> 
         )
     )
     return None
+
+
+async def note_use(session: AsyncSession, run_id: int, *subjects: str) -> None:
+    """Note what a run uses (`app.tables.runs.RunUse`): it is not deleted while the run is under way."""
+    if subjects:
+        rows = [{"run_id": run_id, "subject": subject} for subject in sorted(set(subjects))]
+        await session.execute(insert(RunUse).values(rows).on_conflict_do_nothing())
 
 
 async def list_active(session: AsyncSession) -> list[RunView]:

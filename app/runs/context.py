@@ -158,6 +158,9 @@ class RunContext:
         try:
             with self.waiting(stage, what) as tell:
                 await self.in_thread(lock.acquire, tell)
+            # Under the lock, so that whoever removes folders under it sees who uses them.
+            async with self.sessions.begin() as session:
+                await runs.note_use(session, self.run_id, f"{folder.parent.name}/{folder.name}")
             yield
         finally:
             lock.release()

@@ -20,6 +20,7 @@ from app.runs.execution import execute
 from app.runs.failures import INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.jobs import RUN, RUNS, app
+from app.storage import removal
 
 log = structlog.get_logger("worker")
 
@@ -71,6 +72,16 @@ async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> No
     ctx: JobContext = context.additional_context["ctx"]
     await requeue_stalled(context.app, ctx.engine, STALLED_SECONDS)
     await fail_abandoned(ctx)
+
+
+@app.periodic(cron="* * * * *")
+@app.task(name="remove_deleted", queue=MAINTENANCE, queueing_lock="remove_deleted", pass_context=True)
+async def remove_deleted(context: procrastinate.JobContext, timestamp: int) -> None:
+    """Remove the files of what was deleted on the site, which may have no access to them."""
+    ctx: JobContext = context.additional_context["ctx"]
+    removed = await removal.remove_deleted(ctx.sessions, ctx.artifacts)
+    if removed.items:
+        log.info("deleted_files", folders=[item.path.name for item in removed.items], bytes=removed.size)
 
 
 async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_since_heartbeat: float) -> list[int]:

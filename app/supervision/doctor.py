@@ -9,12 +9,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.artifacts import Artifacts, store_key, weights_missing
+from rich.filesize import decimal
+
+from app.artifacts import Artifacts, size_of, store_key, weights_missing
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
 from app.redaction import redact
@@ -108,7 +109,7 @@ def _home(settings: Settings) -> tuple[Level, str]:
             return "fail", f"{folder} cannot be made ({error.strerror}). Set {variable} to a folder you can write."
         if not os.access(folder, os.W_OK | os.X_OK):
             return "fail", f"{folder} cannot be written. Set {variable} to another folder, or fix its permissions."
-    return "ok", f"{settings.home} (artifacts: {_size(settings.artifacts) / 1e9:.1f} GB)"
+    return "ok", f"{settings.home} (artifacts: {size_of(settings.artifacts) / 1e9:.1f} GB)"
 
 
 def _disk(settings: Settings) -> tuple[Level, str]:
@@ -199,6 +200,46 @@ def _is_whole(manifest: Path) -> bool:
     return all((manifest.parent / shard["file"]).is_file() for shard in shards)
 
 
+def _room(settings: Settings) -> tuple[Level, str]:
+    """Say what takes room, and what `seesae gc` would free."""
+    from app.schema import is_current
+    from app.supervision.embedded_postgres import database
+
+    try:
+        with database(settings.home, settings.database_url) as url:
+            if not is_current(url):
+                return "warn", "not checked, because the tables are not up to date. Run `seesae db upgrade`."
+            sizes, garbage = asyncio.run(_sizes(settings, url))
+    except UserError:
+        return "warn", "not checked, because there is no database. When it is back, run `seesae doctor` again."
+    sizes["downloads"] = size_of(settings.home / "cache")
+    parts = [f"{name} {decimal(size)}" for name, size in sorted(sizes.items(), key=lambda part: -part[1]) if size]
+    free = f"`seesae gc` would free {decimal(garbage)}" if garbage else "`seesae gc` would free nothing"
+    return "ok", f"{', '.join(parts)}; {free}"
+
+
+async def _sizes(settings: Settings, database_url: str) -> tuple[dict[str, int], int]:
+    """Return bytes per category, and those that nothing needs."""
+    from app.db import create_engine, create_sessionmaker
+    from app.queries.deletions import database_bytes
+    from app.storage.survey import CATEGORIES, read_needs, survey
+
+    engine = create_engine(database_url)
+    try:
+        sessions = create_sessionmaker(engine)
+        needs = await read_needs(sessions)
+        async with sessions() as session:
+            sizes = {"database": await database_bytes(session)}
+    finally:
+        await engine.dispose()
+    garbage = 0
+    for item in survey(Artifacts(settings.artifacts), needs):
+        name = CATEGORIES[item.category]
+        sizes[name] = sizes.get(name, 0) + item.size
+        garbage += 0 if item.needed else item.size
+    return sizes, garbage
+
+
 def _supervisor(settings: Settings) -> tuple[Level, str]:
     import psutil
 
@@ -220,15 +261,6 @@ def _demo(settings: Settings) -> tuple[Level, str]:
     return "ok", "not fetched yet; `seesae demo` does it (98 MB)"
 
 
-def _size(folder: Path) -> int:
-    """Return the bytes of what is in a folder, and stays while it is counted."""
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            size += path.stat().st_size if path.is_file() else 0
-    return size
-
-
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
@@ -242,6 +274,7 @@ _CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {
     "Disk": _disk,
     "Database": _database,
     "SAEs": _saes,
+    "Room": _room,
     "Site": _supervisor,
     "Demo data": _demo,
 }

@@ -3,17 +3,19 @@
 from app.tables.base import Base
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
+from app.tables.deletions import DeletedFolder
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
-from app.tables.runs import Run, RunMetric, SaeClaim
+from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
 __all__ = [
     "Base",
     "Comparison",
     "Corpus",
+    "DeletedFolder",
     "Document",
     "ExampleBand",
     "Feature",
@@ -25,6 +27,7 @@ __all__ = [
     "LanguageModel",
     "Run",
     "RunMetric",
+    "RunUse",
     "Sae",
     "SaeClaim",
     "SavedList",

@@ -60,3 +60,13 @@ class SaeClaim(Base):
     key: Mapped[str]
     """Hash of everything that the SAE depends on."""
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+
+
+class RunUse(Base):
+    """Something that a run uses: while the run is under way, it is neither deleted nor evicted."""
+
+    __tablename__ = "run_use"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    """A folder under SEESAE_ARTIFACTS, such as "activations/1f3a"; or "model 2", "corpus 2", "sae 2", by id."""

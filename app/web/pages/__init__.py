@@ -2,8 +2,21 @@
 
 from fastapi import APIRouter
 
-from app.web.pages import by_example, compare, feature_list, features, home, labels, lists, new_run, probe, runs, saes
+from app.web.pages import (
+    by_example,
+    compare,
+    deletions,
+    feature_list,
+    features,
+    home,
+    labels,
+    lists,
+    new_run,
+    probe,
+    runs,
+    saes,
+)
 
 router = APIRouter(include_in_schema=False)
-for module in (home, saes, feature_list, by_example, features, probe, labels, lists, new_run, runs, compare):
+for module in (home, saes, feature_list, by_example, features, probe, labels, lists, new_run, runs, compare, deletions):
     router.include_router(module.router)
