@@ -36,7 +36,7 @@ SHELL = ("sh", "console", "bash")
 PROGRAMS = ("seesae", "make", "curl", "torchrun", "docker", "git", "pip", "python3", "export")
 """The first words of commands in blocks that name no language."""
 
-RUN_HERE = ("train", "index", "evaluate", "import", "export", "compare", "doctor", "db")
+RUN_HERE = ("train", "index", "evaluate", "import", "export", "compare", "doctor", "db", "gc", "delete")
 STARTED_BY = {
     "demo": "tests/e2e/test_demo.py",
     "serve": "tests/app/supervision/test_supervisor.py",

@@ -148,7 +148,7 @@ async def unfinished_uses(session: AsyncSession) -> dict[str, int]:
         .where(Run.state.in_(("failed", "cancelled")))
         .group_by(RunUse.subject)
     )
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 async def _is_alive(session: AsyncSession, run: Any) -> bool:

@@ -116,8 +116,7 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
     if corpus is not None:
         stays = [f"Its model {model} and the text of its index, {corpus_name(corpus)}, stay."]
     if contents.runs:
-        runs = _plural(contents.runs, "run")
-        stays.append(f"{runs} that {'was' if contents.runs == 1 else 'were'} about it will be listed without a link.")
+        stays.append(f"{_plural(contents.runs, 'run')} about it stay listed, without a link to it.")
     freed: list[tuple[Kind, str]] = []
     if await queries.saes_of_model(session, sae.model.id) == [sae.slug]:
         freed.append(("model", model))
@@ -142,7 +141,7 @@ async def _index(session: AsyncSession, sae: SaeDetail) -> Deletion:
         raise NotFound(f"{sae.slug} has no index: there is nothing to delete.")
     await _refuse_runs(session, f"the index of {sae.slug}", [f"sae {sae.id}"], [sae.slug])
     contents = await queries.sae_contents(session, sae.id)
-    again = f" `seesae index {sae.slug}` makes an index again." if sae.has_weights else ""
+    again = f" To make an index again: seesae index {sae.slug}" if sae.has_weights else ""
     return Deletion(
         "index",
         sae.slug,

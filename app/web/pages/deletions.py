@@ -141,4 +141,5 @@ async def _delete(
 async def _size(deletion: Deletion, artifacts: Artifacts) -> dict[str, Any]:
     """Return the room on disk that it takes; `elsewhere` is true where this machine does not have the files."""
     files = await asyncio.to_thread(artifacts.bytes_of, deletion.folders)
-    return {"size": decimal((files or 0) + deletion.table_bytes), "elsewhere": files is None}
+    size = (files or 0) + deletion.table_bytes
+    return {"size": decimal(size), "any_size": size > 0, "elsewhere": files is None}

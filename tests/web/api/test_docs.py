@@ -17,6 +17,10 @@ DOWNLOADS = {
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
+    ("delete", "/api/v1/saes/{sae}"),
+    ("delete", "/api/v1/saes/{sae}/index"),
+    ("delete", "/api/v1/models/{name}"),
+    ("delete", "/api/v1/corpora/{name}"),
     ("get", "/api/v1/saes/{sae}/map"),
     ("get", "/api/v1/saes/{sae}/features"),
     *DOWNLOADS,
