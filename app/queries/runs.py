@@ -200,9 +200,23 @@ async def list_active(session: AsyncSession) -> list[RunView]:
     return [_view(*row) for row in await session.execute(query)]
 
 
-async def list_running(session: AsyncSession) -> list[RunView]:
-    """All runs that are marked as running."""
-    return [_view(*row) for row in await session.execute(_RUNS.where(Run.state == "running"))]
+async def list_without_job(session: AsyncSession) -> list[int]:
+    """Ids of runs that have not ended and that no job of the queue continues: commands do them, or did.
+
+    A command begins a run as soon as it has submitted it; one that waits for a minute has lost its command.
+    """
+    query = text("""
+        SELECT id FROM run
+        WHERE (state = 'running' OR (state = 'queued' AND updated_at < now() - interval '1 minute'))
+          AND NOT EXISTS (SELECT FROM procrastinate_jobs AS job WHERE job.id = run.job_id)
+        ORDER BY id
+    """)
+    return list(await session.scalars(query))
+
+
+async def return_to_queue(session: AsyncSession, run_id: int) -> None:
+    """Mark a running run as waiting, because its worker stopped and its job waits again."""
+    await _change(session, run_id, ("running",), state="queued")
 
 
 async def recent_params(session: AsyncSession, limit: int = 200) -> list[tuple[str, Mapping[str, Any]]]:

@@ -4,20 +4,21 @@
 """
 
 import asyncio
+from contextlib import suppress
 
 import procrastinate
 import structlog
 from procrastinate import BaseRetryStrategy, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, UniqueViolation
 from procrastinate.jobs import Job, Status
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import libpq_url
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked, RunNotUnderstood
 from app.runs.execution import execute
-from app.runs.failures import INTERRUPTED, is_infrastructure
+from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.jobs import RUN, RUNS, app
 from app.storage import removal
@@ -63,6 +64,13 @@ async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
         async with ctx.sessions.begin() as session:
             await runs.note_run(session, run_id, str(error))
         raise
+    except RunCancelled:
+        raise
+    except (RunInterrupted, asyncio.CancelledError):
+        with suppress(*INFRASTRUCTURE):  # without the database, the next worker writes it
+            async with ctx.sessions.begin() as session:
+                await runs.return_to_queue(session, run_id)
+        raise
 
 
 @app.periodic(cron="* * * * *")
@@ -88,7 +96,7 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
     """Requeue the jobs that are marked as running while no process works on their run; return the ids of the runs.
 
     A worker may be between taking a job and locking its run at this moment. That is harmless: the job is then taken
-    twice, and the second worker finds the run locked or finished.
+    twice, and who comes second finds the run locked or finished.
     """
     found = []
     # Maintenance is deferred again every minute. A job whose worker lives is deleted by that worker.
@@ -97,12 +105,15 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
     for job in await app.job_manager.get_stalled_jobs(queue=RUNS, seconds_since_heartbeat=seconds_since_heartbeat):
         assert job.id is not None
         run_id = int(str(job.task_kwargs["run_id"]))
-        if await locks.is_run_locked(engine, run_id):
-            continue
-        try:
-            await app.job_manager.retry_job(job)
-        except (AlreadyEnqueued, UniqueViolation):  # the run was submitted again, and another job waits for it
-            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+        async with locks.run_lock(engine, run_id) as held:
+            if not held:
+                continue
+            async with AsyncSession(engine) as session, session.begin():
+                await runs.return_to_queue(session, run_id)
+            try:
+                await app.job_manager.retry_job(job)
+            except (AlreadyEnqueued, UniqueViolation):  # the run was submitted again, and another job waits for it
+                await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
         log.info("job_requeued", run=run_id, job=job.id)
         found.append(run_id)
     return found
@@ -111,8 +122,9 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
 async def fail_abandoned(ctx: JobContext) -> None:
     """Mark runs as failed that a command was doing when it was killed: no worker would continue them."""
     async with ctx.sessions() as session:
-        unqueued = [run for run in await runs.list_running(session) if run.job_id is None]
-    for run in unqueued:
-        if not await locks.is_run_locked(ctx.engine, run.id):
-            async with ctx.sessions.begin() as session:
-                await runs.fail_run(session, run.id, INTERRUPTED)
+        without_job = await runs.list_without_job(session)
+    for run_id in without_job:
+        async with locks.run_lock(ctx.engine, run_id) as held:
+            if held:
+                async with ctx.sessions.begin() as session:
+                    await runs.fail_run(session, run_id, INTERRUPTED)
