@@ -6,10 +6,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, select, text, update
+from sqlalchemy import ColumnElement, func, literal, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.paging import one_page
@@ -117,8 +116,8 @@ async def get_run(session: AsyncSession, run_id: int) -> RunView | None:
     """The run with this id."""
     if not is_id(run_id):
         return None
-    row = (await session.execute(_RUNS.where(Run.id == run_id))).one_or_none()
-    return None if row is None else _view(*row)
+    row = (await session.execute(_RUN.where(Run.id == run_id))).one_or_none()
+    return None if row is None else _view(*row, await _position(session, row[0]))
 
 
 async def list_runs(
@@ -316,16 +315,22 @@ async def cancel_run(session: AsyncSession, run_id: int) -> bool:
     return await _change(session, run_id, ("queued", "running"), state="cancelled", finished_at=func.now())
 
 
-_EARLIER = aliased(Run)
 # Literal, because the planner must see that the partial index covers it.
-_EARLIER_WAITS: ColumnElement[bool] = _EARLIER.state == literal_column("'queued'")
-_POSITION = case(
-    (
-        and_(Run.state == "queued", Run.job_id.is_not(None)),
-        select(func.count()).where(_EARLIER_WAITS, _EARLIER.job_id <= Run.job_id).correlate(Run).scalar_subquery(),
-    )
+_WAITS: ColumnElement[bool] = Run.state == literal_column("'queued'")
+_NUMBERED = (
+    select(Run.id, func.row_number().over(order_by=Run.job_id).label("position"))
+    .where(_WAITS, Run.job_id.is_not(None))
+    .subquery()
 )
-_RUNS = select(Run, Sae.slug, _POSITION).outerjoin(Sae, Sae.id == Run.sae_id).execution_options(populate_existing=True)
+_RUN = select(Run, Sae.slug).outerjoin(Sae, Sae.id == Run.sae_id).execution_options(populate_existing=True)
+_RUNS = _RUN.add_columns(_NUMBERED.c.position).outerjoin(_NUMBERED, _NUMBERED.c.id == Run.id)
+
+
+async def _position(session: AsyncSession, run: Run) -> int | None:
+    """Return the place of one run in the queue; open pages ask once per second, so the whole queue is not numbered."""
+    if run.state != "queued" or run.job_id is None:
+        return None
+    return await session.scalar(select(func.count()).where(_WAITS, Run.job_id <= run.job_id))
 
 
 async def _change(session: AsyncSession, run_id: int, states: Collection[str], **values: Any) -> bool:

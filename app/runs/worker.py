@@ -51,6 +51,7 @@ async def _serve(ctx: JobContext, database_url: str) -> None:
         async with app.open_async():
             await queue.requeue_stalled(app, ctx.engine, seconds_since_heartbeat=0)
             await queue.fail_abandoned(ctx)
+            await queue.count_jobs(ctx.engine)
             log.info("worker_ready")
             async with asyncio.TaskGroup() as workers:
                 for name in (jobs.RUNS, queue.MAINTENANCE):
