@@ -4,6 +4,7 @@ Paths and free space are those of the machine that takes the request. Workers el
 docs/deploy.md says; a run whose files they lack fails in its first stage.
 """
 
+import asyncio
 import json
 import re
 import shutil
@@ -44,6 +45,8 @@ _FILES = (
 )
 """Endings of names that are files, and no address on the hub."""
 _ACTIVATION_BYTES = 4
+_STORED_BYTES = 8
+"""A position and a value: what the activation store keeps of each non-zero activation."""
 _TOKEN_CHARACTERS = 4
 """Bytes of text per token, roughly: for estimates alone."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -62,7 +65,8 @@ async def check_training(session: "AsyncSession", settings: "Settings", params: 
     if params.name is not None:
         _check_name(await get_sae(session, params.name), params)
     model = await find_model(session, params.model)
-    return _estimate(
+    return await asyncio.to_thread(
+        _estimate,
         settings,
         params,
         width=0 if params.stream or width is None else width * len(hooks),
@@ -78,7 +82,8 @@ async def check_indexing(session: "AsyncSession", settings: "Settings", params: 
     check_corpus(params)
     hooks = 1 if sae.hook_out is None else 2
     speed = await stage_speed(session, sae.model.id, "activations")
-    return _estimate(settings, params, width=sae.d_in * hooks, speed=speed)
+    stored = sae.metrics.get("l0") or 0.0
+    return await asyncio.to_thread(_estimate, settings, params, width=sae.d_in * hooks, speed=speed, stored=stored)
 
 
 async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:
@@ -97,13 +102,19 @@ async def check_import(_session: "AsyncSession", _settings: "Settings", params: 
 
 
 def check_corpus(params: CorpusParams) -> None:
-    """Refuse a corpus that is a file which is not there.
+    """Refuse a corpus that is a file which is not there, or a word that names none.
 
     Raises:
         NotFound: it is not.
     """
-    if params.corpus != DEMO_CORPUS:
-        check_source(params.corpus, "corpus")
+    if params.corpus == DEMO_CORPUS:
+        return
+    check_source(params.corpus, "corpus")
+    if "/" not in params.corpus and not Path(params.corpus).is_absolute():
+        raise NotFound(
+            f"There is no corpus named {params.corpus[:100]}. Give {DEMO_CORPUS}, the whole path of a file or folder, "
+            "or a dataset of the Hugging Face hub as OWNER/NAME."
+        )
 
 
 def check_source(source: str, what: str) -> None:
@@ -163,23 +174,27 @@ def _shape_of_folder(folder: Path) -> tuple[int | None, int | None]:
     return layers if isinstance(layers, int) else None, width if isinstance(width, int) else None
 
 
-def _estimate(settings: "Settings", params: CorpusParams, *, width: int, speed: float | None) -> Estimate:
-    """Return the cost of running a model over a corpus.
+def _estimate(
+    settings: "Settings", params: CorpusParams, *, width: int, speed: float | None, stored: float = 0.0
+) -> Estimate:
+    """Return the cost of running a model over a corpus; `stored` is the non-zero activations per token of a store.
 
     Raises:
         Conflict: the activations do not fit on the disk.
     """
-    size = _size(Path(params.corpus)) if Path(params.corpus).is_absolute() else None
+    corpus = Path(params.corpus)
+    size = _size(corpus) if corpus.is_absolute() else None
     tokens = params.tokens
     if size is not None:
         tokens = min(tokens or size, max(size // _TOKEN_CHARACTERS, 1))
-    disk = None if tokens is None else (tokens + LENGTH) * width * _ACTIVATION_BYTES
+    disk = None if tokens is None else int((tokens + LENGTH) * (width * _ACTIVATION_BYTES + stored * _STORED_BYTES))
     artifacts = Artifacts(settings.artifacts)
-    free = shutil.disk_usage(
-        next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
-    ).free
+    folder = next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    # Of a table, who knows which part is text; the stage that writes the activations knows to the byte.
+    is_certain = params.tokens is not None or corpus.suffix.lower() == ".txt"
     # Activations that an earlier run left may be these: they need no further room.
-    if disk is not None and disk > free + (_size(artifacts.activations_root) or 0):
+    if disk is not None and is_certain and disk > free and disk > free + (_size(artifacts.activations_root) or 0):
         raise Conflict(
             f"The activations of {tokens:,} tokens take {disk / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under "
             f"{artifacts.root.name}. Free some space, use fewer tokens (--tokens), or train with --stream."

@@ -13,11 +13,14 @@ from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
 from app.pipeline.stages import COMPARISON, EVALUATION, INDEXING, PREPARATION, TRAINING
 from app.pipeline.train import TrainParams
 from app.runs.params import Params
-from app.runs.spec import Result, RunSpec
+from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
+    from app.settings import Settings
 
 _PREDICTIONS = 2048
 """Scored for the cross-entropy metrics; enough for two digits, in a quarter of a minute."""
@@ -58,6 +61,13 @@ def training_of(params: DemoParams) -> TrainParams:
         k=(params.k,),
         name=demo_slug(params),
     )
+
+
+async def check(session: "AsyncSession", settings: "Settings", params: DemoParams) -> Estimate:
+    """Refuse a demo for which there is no room, before the work."""
+    from app.pipeline.checks import check_training
+
+    return await check_training(session, settings, training_of(params))
 
 
 async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> Result:
@@ -104,6 +114,7 @@ DEMO = RunSpec(
     params=DemoParams,
     stages=lambda _params: (*PREPARATION, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON),
     title=title,
+    check=check,
     work=run_demo,
     result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
     panel="",  # its command serves the site too

@@ -62,6 +62,8 @@ async def _attempt(ctx: JobContext, run_id: int, listener: StagesListener | None
                 return
         log.info("run_started", run=run.id, kind=run.kind)
         try:
+            async with ctx.sessions() as session:
+                await spec.check(session, ctx.settings, params)  # things change while a run waits
             async with RunContext(run, ctx.sessions, listener=listener) as context:
                 result = await spec.work(context, ctx, params)
         except (RunInterrupted, asyncio.CancelledError):

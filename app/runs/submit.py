@@ -30,10 +30,9 @@ async def submit_run(
     """
     await locks.lock_until_commit(session, f"submit {spec.kind}")
     unfinished = await find_run(session, spec, params, "queued", "running", "failed")
-    if unfinished is not None:
-        return unfinished
-    await spec.check(session, settings, params)
-    return await runs.create_run(
+    if unfinished is None or unfinished.state == "failed":
+        await spec.check(session, settings, params)
+    return unfinished or await runs.create_run(
         session,
         kind=spec.kind,
         title=spec.title(params),

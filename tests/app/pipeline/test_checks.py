@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import Conflict, NotFound, Unprocessable, UserError
 from app.pipeline.checks import check_training
+from app.pipeline.demo import DEMO, DemoParams
 from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
 from app.runs.spec import Estimate
@@ -33,6 +34,7 @@ async def test_a_training_states_its_tokens_and_the_room_that_they_take(ctx: Job
     [
         ({"corpus": "/no/such/texts.jsonl"}, NotFound, "no corpus at /no/such/texts.jsonl"),
         ({"corpus": "texts.jsonl"}, NotFound, "whole path"),
+        ({"corpus": "wikipedia-sumaries"}, NotFound, "no corpus named wikipedia-sumaries"),
         ({"model": "/no/such/model"}, NotFound, "no model at"),
         ({"hook": "resid_post.4"}, Unprocessable, "its layers are 0 to 3"),
         ({"hook_out": "blocks.4.hook_mlp_out"}, Unprocessable, "no layer 4"),
@@ -60,3 +62,16 @@ async def test_a_disk_that_is_too_small_is_foreseen(
         await checked(ctx, asked)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     await checked(ctx, asked)
+    table = asked.model_copy(update={"corpus": str(corpus.rename(tmp_path / "texts.jsonl"))})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    await checked(ctx, table)  # it may be another column that is large
+    with pytest.raises(Conflict, match="are free"):
+        await checked(ctx, table, tokens=1000)
+
+
+async def test_a_demo_is_refused_where_there_is_no_room(ctx: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**8))
+    async with ctx.sessions() as session:
+        with pytest.raises(Conflict, match=r"200,000 tokens take 0\.5 GB, and 0\.1 GB are free"):
+            await DEMO.check(session, ctx.settings, DemoParams())

@@ -1,6 +1,8 @@
 """Equal commands, one after the other and at once."""
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +11,7 @@ from app.errors import Conflict, NotFound
 from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs
 from app.queries.runs import RunView
+from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.runs.submit import cancel_run, request_run, retry_run, submit_run
 from app.services.actors import Actor
@@ -84,3 +87,23 @@ async def test_a_run_that_does_not_exist_is_not_found(ctx: JobContext) -> None:
             await cancel_run(session, 1)
         with pytest.raises(NotFound):
             await retry_run(session, 1)
+
+
+async def test_a_run_whose_files_are_gone_is_refused_when_asked_again_and_when_it_begins(
+    ctx: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "texts.jsonl"
+    shutil.copy(training.corpus, corpus)
+    moved = training.model_copy(update={"corpus": str(corpus)})
+    run = await request(ctx, moved)
+    corpus.unlink()
+    with pytest.raises(NotFound, match="no corpus"):
+        await execute(ctx, run.id)
+    async with ctx.sessions() as session:
+        failed = await runs.get_run(session, run.id)
+    assert failed is not None
+    assert failed.state == "failed"
+    assert "no corpus" in (failed.error or "")
+    assert all(stage.state == "waiting" for stage in failed.stages)
+    with pytest.raises(NotFound, match="no corpus"):
+        await request(ctx, moved)
