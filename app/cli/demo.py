@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import Host, Json, Port
+from app.cli.options import Host, Json, Port, Queue
 from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
+from app.cli.run_commands import leave_to_worker
 from app.cli.run_options import with_params
 from app.pipeline.demo import DEMO, DemoParams, demo_slug
 
@@ -28,11 +29,15 @@ def demo(
     serve: Annotated[
         bool, typer.Option("--serve/--no-serve", help="Serve the site meanwhile and afterwards, or only do the work.")
     ] = True,
+    queue: Queue = False,
     as_json: Json = False,
     host: Host = None,
     port: Port = None,
 ) -> None:
     """Do the demo."""
+    if queue:
+        leave_to_worker(DEMO, params, as_json)
+        return
     settings = settings_with(host=host, port=port)
     asyncio.run((_served if serve else _unserved)(settings, params, as_json))
 

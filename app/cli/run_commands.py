@@ -30,10 +30,16 @@ def run_command(spec: RunSpec[Any]) -> Callable[..., None]:
     def run(params: Params, device: Device = None, queue: Queue = False, as_json: Json = False) -> None:
         if queue and device is not None:
             raise typer.BadParameter("A worker computes on its own SEESAE_DEVICE.", param_hint="--device")
-        (_queue if queue else _run)(spec, params, device, as_json)
+        do(params, device, queue, as_json)
 
     def run_without_device(params: Params, queue: Queue = False, as_json: Json = False) -> None:
-        (_queue if queue else _run)(spec, params, None, as_json)
+        do(params, None, queue, as_json)
+
+    def do(params: Params, device: str | None, queue: bool, as_json: bool) -> None:
+        if queue:
+            leave_to_worker(spec, params, as_json)
+        else:
+            _run(spec, params, device, as_json)
 
     command = run if spec.takes_device else run_without_device
     return with_params(spec.params, takes_config=spec.takes_config)(report_user_errors(command))
@@ -56,8 +62,8 @@ def _run(spec: RunSpec[Any], params: Params, device: str | None, as_json: bool) 
     answer(result, as_json=as_json, text=full_text(spec, result))
 
 
-def _queue(spec: RunSpec[Any], params: Params, _device: str | None, as_json: bool) -> None:
-    """Leave a run to the workers, and end with its number."""
+def leave_to_worker(spec: RunSpec[Any], params: Params, as_json: bool) -> None:
+    """Queue a run, and end with its number and the way to follow it."""
     from app.cli.local_runs import queue_run, queued_text
     from app.logging import configure
 

@@ -51,7 +51,7 @@ async def test_a_failed_demo_continues_as_the_same_run(
     async with sessionmaker() as session:
         run = await runs.get_run(session, first.id)
     assert run is not None
-    assert (run.state, run.error) == ("running", None)
+    assert (run.state, run.error) == ("queued", None)
 
 
 async def test_a_demo_that_another_process_runs_is_not_queued(
