@@ -36,10 +36,10 @@ def register(app: typer.Typer) -> None:
 
 
 @group.callback(invoke_without_command=True)
-def runs(context: typer.Context) -> None:
+def runs(context: typer.Context, as_json: Json = False) -> None:
     """Without a command, list the newest runs."""
     if context.invoked_subcommand is None:
-        list_runs()
+        list_runs(as_json=as_json)
 
 
 @group.command("list")
