@@ -33,6 +33,7 @@ SLOW = (
     "app/pipeline/",
     "app/queries/test_plans.py",
     "app/runs/test_outages.py",
+    "app/runs/test_two_workers.py",
     "app/runs/test_worker.py",
     "app/supervision/",
     "core/kernels/",
