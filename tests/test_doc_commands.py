@@ -1,8 +1,8 @@
 """Every command in README, CONTRIBUTING and docs runs in a test, or says in the page's source why it does not.
 
-`seesae` and `curl` commands run here, on a tiny model and a small corpus. Processes that serve until they are stopped
-are started by the tests that `STARTED_BY` names. `make` commands are dry runs. A block of anything else stands below
-a comment in the Markdown that gives the reason: `<!-- not run: needs Docker -->`.
+`seesae` and `curl` commands run here, on a tiny model and a small corpus. Processes that serve until they are stopped,
+and commands that need a queue, are started by the tests that `STARTED_BY` names. `make` commands are dry runs. A block
+of anything else stands below a comment in the Markdown that gives the reason: `<!-- not run: needs Docker -->`.
 """
 
 import json
@@ -45,6 +45,7 @@ STARTED_BY = {
     "inference": "tests/app/supervision/test_supervisor.py",
     "bench": "tests/app/bench/test_web.py",
     "torchrun": "tests/app/pipeline/test_train.py",
+    "runs": "tests/app/cli/test_runs.py",
 }
 
 
