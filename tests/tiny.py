@@ -118,8 +118,11 @@ def _random_model(config: Any, seed: int) -> Any:
     return model
 
 
-def tiny_gguf(file: Path, *, seed: int = 0) -> Path:
-    """Write the Llama that `tiny_model` makes from the same seed, and its tokenizer, as a GGUF file."""
+def tiny_gguf(file: Path, *, seed: int = 0, quantised: gguf.GGMLQuantizationType | None = None) -> Path:
+    """Write the Llama that `tiny_model` makes from the same seed, and its tokenizer, as a GGUF file.
+
+    `quantised` is the type of its matrices; float32 by default.
+    """
     config = FAMILIES["llama"]()
     model = _random_model(config, seed)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
@@ -146,7 +149,10 @@ def tiny_gguf(file: Path, *, seed: int = 0) -> Path:
     for name, tensor in model.state_dict().items():
         parent = name.split(".")[-2]
         rotary = tensor if parent not in heads else _interleave_rotary_halves(tensor, heads[parent])
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), rotary.numpy())
+        data = rotary.numpy()
+        kind = quantised if data.ndim == 2 else None
+        stored = data if kind is None else gguf.quants.quantize(data, kind)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), stored, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -28,6 +28,7 @@ from sae_core.files import (
     sha256_json,
 )
 from sae_core.locks import folder_lock, wait_silently
+from sae_core.models.gguf_files import read_once
 from sae_core.models.language_model import LanguageModel
 
 _LONGEST_NAME = 80
@@ -135,10 +136,9 @@ def _load_gguf(
 def _dequantise(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer to `folder`, as float32 safetensors."""
     # Its progress bar cannot be turned off by transformers' own switch.
-    with _explain_failure(str(file)), redirect_stderr(io.StringIO()):
+    with _explain_failure(str(file)), redirect_stderr(io.StringIO()), _reading, read_once():
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        with _reading:
-            model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     require_free_space(folder.parent, 4 * model.num_parameters(), f"Dequantising {file.name}")
     # The weights are plain floats now, but save_pretrained refuses any model that still says how it was quantised.
     model.hf_quantizer = None

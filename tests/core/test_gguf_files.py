@@ -1,0 +1,91 @@
+"""Reading GGUF files quickly gives what `gguf` and `transformers` give by themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from gguf import GGUFReader, GGUFWriter
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sae_core.models import gguf_files, load_model
+from sae_core.models.gguf_files import FastReader, read_once
+from tests.tiny import tiny_gguf
+
+
+@pytest.mark.parametrize("quantised", [None, gguf.GGMLQuantizationType.Q4_1, gguf.GGMLQuantizationType.Q8_0])
+def test_the_converted_model_is_equal_to_the_bit_to_what_transformers_reads(
+    tmp_path: Path, quantised: gguf.GGMLQuantizationType | None
+) -> None:
+    file = tiny_gguf(tmp_path / "tiny.gguf", quantised=quantised)
+    model = AutoModelForCausalLM.from_pretrained(str(tmp_path), gguf_file=file.name, dtype=torch.float32)
+    AutoTokenizer.from_pretrained(str(tmp_path), gguf_file=file.name).save_pretrained(tmp_path / "plain")
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(tmp_path / "plain")
+
+    ours = load_model(file, device="cpu", cache=tmp_path / "cache")
+
+    loaded = ours.hf_model.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert _files(folder) == _files(tmp_path / "plain")
+
+
+def test_a_model_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    mapped: list[object] = []
+    name_map = gguf.get_tensor_name_map
+
+    class Counted(FastReader):
+        def __init__(self, path: str | Path) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    def counted(*of: Any) -> Any:
+        mapped.append(of)
+        return name_map(*of)
+
+    monkeypatch.setattr(gguf_files, "FastReader", Counted)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", counted)
+    load_model(tiny_gguf(tmp_path / "tiny.gguf"), device="cpu")
+    assert (len(read), len(mapped)) == (1, 1 + 1)  # one of them writes the file
+    assert gguf.GGUFReader is GGUFReader
+    assert gguf.get_tensor_name_map is counted
+
+
+def test_every_kind_of_field_is_what_gguf_reads(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "fields.gguf", "llama")
+    writer.add_array("words", ["", "naïve", "a" * 1000, "日本"])
+    writer.add_array("whole", [1, -2, 3])
+    writer.add_array("real", [0.5, -1e30])
+    writer.add_array("flags", [True, False])
+    writer.add_array("nested", [[1, 2], [3]])
+    writer.add_string("word", "alone")
+    writer.add_uint64("number", 2**40)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours, theirs = FastReader(tmp_path / "fields.gguf"), GGUFReader(tmp_path / "fields.gguf")
+    assert ours.fields.keys() == theirs.fields.keys()
+    for name, field in theirs.fields.items():
+        assert ours.fields[name].types == field.types
+        assert _values(ours.fields[name]) == _values(field)
+
+
+def test_what_is_kept_is_dropped_where_reading_fails() -> None:
+    with pytest.raises(OSError, match="nowhere"), read_once():
+        gguf.GGUFReader("/nowhere")
+    assert gguf.GGUFReader is GGUFReader
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _values(field: gguf.ReaderField) -> list[bytes]:
+    return [bytes(field.parts[index]) for index in field.data]
