@@ -11,7 +11,7 @@ from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.run_commands import leave_to_worker
 from app.cli.run_options import with_params
-from app.pipeline.demo import DEMO, DemoParams, demo_slug
+from app.pipeline.demo import DEMO, DemoParams, demo_slugs
 
 if TYPE_CHECKING:
     from app.queries.runs import RunView
@@ -114,8 +114,8 @@ async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
     async with ctx.sessions.begin() as session:
         done = await find_run(session, DEMO, params, "done")
         if done is not None:
-            detail = await saes.get_sae(session, demo_slug(params))
-            if detail is not None and detail.index is not None:
+            details = [await saes.get_sae(session, slug) for slug in demo_slugs(params)]
+            if all(detail is not None and detail.index is not None for detail in details):
                 return done
         return await request_run(session, DEMO, params, settings=ctx.settings, actor=local_actor(ctx.settings))
 
@@ -126,5 +126,5 @@ def _answer(run: "RunView", as_json: bool, url: str | None = None) -> None:
     result = ordered_result(DEMO, run)
     text = full_text(DEMO, result)
     if url is not None:
-        text += f"\nBrowse the features: {url}/saes/{result['sae']}"
+        text += f"\nBrowse the features: {url}" + (f"/saes/{result['sae']}" if "sae" in result else "")
     answer(result, as_json=as_json, text=text)

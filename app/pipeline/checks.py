@@ -59,7 +59,7 @@ async def check_training(session: "AsyncSession", settings: "Settings", params: 
     check_corpus(params)
     check_source(params.model, "model")
     layers, width = await _shape(session, params.model)
-    hooks = [hook for hook in (params.hook, params.hook_out) if hook is not None]
+    hooks = [*params.hook, *([] if params.hook_out is None else [params.hook_out])]
     for hook in hooks:
         _check_layer(hook, layers, params.model)
     if params.name is not None:

@@ -12,7 +12,7 @@ from app.pipeline.naming import sae_slug
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
 from app.pipeline.stages import COMPARISON, EVALUATION, INDEXING, PREPARATION, TRAINING
 from app.pipeline.train import TrainParams
-from app.runs.params import Params
+from app.runs.params import OneOrSeveral, Params
 from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
@@ -32,42 +32,52 @@ class DemoParams(Params):
     tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 200_000
     width: Annotated[int, Field(ge=64, description="Number of features.")] = 4096
     k: Annotated[int, Field(ge=1, description="Active features per token, on average.")] = 32
-    layer: Annotated[int, Field(ge=0, le=29, description="Layer of SmolLM2-135M to train on.")] = 9
+    layer: Annotated[
+        OneOrSeveral[Annotated[int, Field(ge=0, le=29)]],
+        Field(description="Layer of SmolLM2-135M to train on; several: 6,9,12."),
+    ] = (9,)
 
 
 _DEFAULT = DemoParams()
 
 
-def demo_slug(params: DemoParams) -> str:
-    """Name the demo's SAE. What is not the default is in the name, so that demos of other settings live beside it."""
+def demo_slugs(params: DemoParams) -> list[str]:
+    """Name the demo's SAEs. What is not the default is in the name, so that demos of other settings live beside it."""
     k = params.k if params.k != _DEFAULT.k else None
-    slug = sae_slug(DEMO_MODEL, f"resid_post.{params.layer}", "batchtopk", params.width, k)
-    return slug if params.tokens == _DEFAULT.tokens else f"{slug}-t{params.tokens}"
+    tokens = "" if params.tokens == _DEFAULT.tokens else f"-t{params.tokens}"
+    hooks = [f"resid_post.{layer}" for layer in params.layer]
+    return [sae_slug(DEMO_MODEL, hook, "batchtopk", params.width, k) + tokens for hook in hooks]
 
 
 def title(params: DemoParams) -> str:
     """Return the title of a demo."""
-    return f"Demo: {params.width:,} features of SmolLM2-135M, layer {params.layer}, on {params.tokens:,} tokens"
+    layers = ("layer " if len(params.layer) == 1 else "layers ") + ", ".join(map(str, params.layer))
+    return f"Demo: {params.width:,} features of SmolLM2-135M, {layers}, on {params.tokens:,} tokens"
 
 
-def training_of(params: DemoParams) -> TrainParams:
-    """Return the training that the demo does."""
-    return TrainParams(
-        model=DEMO_MODEL,
-        hook=f"resid_post.{params.layer}",
-        corpus=DEMO_CORPUS,
-        tokens=params.tokens,
-        width=(params.width,),
-        k=(params.k,),
-        name=demo_slug(params),
-    )
+def trainings_of(params: DemoParams) -> list[TrainParams]:
+    """Return the trainings that the demo does, one per layer."""
+    return [
+        TrainParams(
+            model=DEMO_MODEL,
+            hook=(f"resid_post.{layer}",),
+            corpus=DEMO_CORPUS,
+            tokens=params.tokens,
+            width=(params.width,),
+            k=(params.k,),
+            name=slug,
+        )
+        for layer, slug in zip(params.layer, demo_slugs(params), strict=True)
+    ]
 
 
 async def check(session: "AsyncSession", settings: "Settings", params: DemoParams) -> Estimate:
     """Refuse a demo for which there is no room, before the work."""
     from app.pipeline.checks import check_training
 
-    return await check_training(session, settings, training_of(params))
+    first = trainings_of(params)[0]
+    hooks = tuple(f"resid_post.{layer}" for layer in params.layer)
+    return await check_training(session, settings, first.model_copy(update={"hook": hooks, "name": None}))
 
 
 async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> Result:
@@ -77,25 +87,35 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
-    training = training_of(params)
-    training_configs(training, params.tokens)  # refuses what cannot be trained, before the model runs for long
-    tokenised = await tokenise(run, ctx, training.model, HookPair.parse(training.hook, None), training)
-    plans = training_plans(training, tokenised)
-    await steps.claim_names(run, ctx, plans, tokenised)
+    trainings = trainings_of(params)
+    training_configs(trainings[0], params.tokens)  # refuses what cannot be trained, before the model runs for long
+    hooks = [HookPair.parse(training.hook[0], None) for training in trainings]
+    tokenised = await tokenise(run, ctx, DEMO_MODEL, hooks, trainings[0])
+    plans = [training_plans(training, own) for training, own in zip(trainings, tokenised, strict=True)]
+    for planned, own in zip(plans, tokenised, strict=True):
+        await steps.claim_names(run, ctx, planned, own)
     inputs = await run_model(run, ctx, tokenised)
-    ((sae, detail),) = await steps.train_saes(run, ctx, plans, inputs)
-    statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
-    (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=_PREDICTIONS)
-    await compare_with_others(run, ctx, detail)
-    return {
-        "sae": detail.slug,
-        "features": sae.d_sae,
-        "tokens": statistics.tokens,
-        "explained_variance": evaluation.explained_variance,
-        "l0": evaluation.l0,
-        "dead_fraction": steps.dead_fraction(statistics),
-        **steps.index_notes(statistics),
-    }
+    trained = [
+        await steps.train_saes(run, ctx, planned, own, named=len(hooks) > 1)
+        for own, planned in zip(inputs, plans, strict=True)
+    ]
+    results = []
+    for own, ((sae, detail),) in zip(inputs, trained, strict=True):
+        statistics = await steps.index_sae(run, ctx, sae, detail, own)
+        (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], own, predictions=_PREDICTIONS)
+        await compare_with_others(run, ctx, detail)
+        results.append(
+            {
+                "sae": detail.slug,
+                "features": sae.d_sae,
+                "tokens": statistics.tokens,
+                "explained_variance": evaluation.explained_variance,
+                "l0": evaluation.l0,
+                "dead_fraction": steps.dead_fraction(statistics),
+                **steps.index_notes(statistics),
+            }
+        )
+    return results[0] if len(results) == 1 else {"saes": results}
 
 
 DEMO = RunSpec(
@@ -109,6 +129,7 @@ DEMO = RunSpec(
     Examples:
       seesae demo
       seesae demo --tokens 500000 --width 8192
+      seesae demo --layer 6,9,12
       seesae demo --no-serve --json
     """,
     params=DemoParams,

@@ -39,6 +39,16 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def require_one_hook(hooks: int) -> None:
+    """Refuse a training at several hook points by several processes, which take part in one training.
+
+    Raises:
+        SAEError: there are several of both.
+    """
+    if hooks > 1 and size() > 1:
+        raise SAEError("Several processes train at one hook point. Give one --hook, or start one process.")
+
+
 def run_worker_rank(feature_shards: int) -> None:
     """Wait for the first process' request, and take part in the training.
 

@@ -4,6 +4,8 @@ The model runs over the corpus once. The activations that an SAE is trained on s
 again: the demo costs one forward pass, and an index of an SAE on its own corpus costs no further one.
 """
 
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from app.runs.job_context import JobContext
 from app.storage import removal
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
+from sae_core.errors import ModelError
 from sae_core.files import make_folder
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress
@@ -47,6 +50,19 @@ class HookPair:
             ModelError: one of them is not a hook point.
         """
         return cls(HookPoint.parse(hook), None if hook_out is None else HookPoint.parse(hook_out))
+
+    @classmethod
+    def parse_all(cls, hooks: Sequence[str], hook_out: str | None) -> list["HookPair"]:
+        """Parse the hook points of several SAEs.
+
+        Raises:
+            ModelError: one of them is not a hook point, or two names are of one.
+        """
+        pairs = [cls.parse(hook, hook_out) for hook in hooks]
+        for number, pair in enumerate(pairs):
+            if pair in pairs[:number]:
+                raise ModelError(f"The hook point {pair.input} is given twice. Give each once.")
+        return pairs
 
     def names(self) -> dict[str, str]:
         """Return both by the names that rows and content keys use."""
@@ -121,31 +137,32 @@ async def prepare_registered(
     Raises:
         Conflict: the model at its source is no longer the one that the SAE was trained on.
     """
-    hooks = HookPair.parse(detail.hook, detail.hook_out)
-    inputs = await tokenise(
+    hooks = [HookPair.parse(detail.hook, detail.hook_out)]
+    tokenised = await tokenise(
         run, ctx, model_source(detail.model), hooks, params, reader=(sae, detail), corpus_name=corpus_name
     )
-    return await run_model(run, ctx, inputs)
+    (inputs,) = await run_model(run, ctx, tokenised)
+    return inputs
 
 
 async def tokenise(
     run: RunContext,
     ctx: JobContext,
     model: str,
-    hooks: HookPair,
+    hooks: Sequence[HookPair],
     params: CorpusParams,
     *,
     reader: tuple[SAE, SaeDetail] | None = None,
     model_name: str | None = None,
     corpus_name: str | None = None,
-) -> TokenisedInputs:
-    """Read the corpus, load the model, register both, and cut the corpus into sequences.
+) -> list[TokenisedInputs]:
+    """Read the corpus, load the model, register both, and cut the corpus into sequences: the same for all `hooks`.
 
     Args:
         run: whose stages are entered.
         ctx: of the process.
         model: as `read_model` takes it.
-        hooks: that are read.
+        hooks: that are read; there is one TokenisedInputs for each.
         params: the corpus.
         reader: the SAE that is to read the sequences, and that the model has to be of; None if it is yet to be trained.
         model_name, corpus_name: names to show; by default made from their sources.
@@ -177,8 +194,8 @@ async def tokenise(
                 converted=ctx.artifacts.models,
                 waiting=waiting,
             )
-        for hook in (hooks.input, hooks.output):
-            if hook is not None:
+        for pair in hooks:
+            for hook in filter(None, (pair.input, pair.output)):
                 language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done
         if reader is None:
             model_row = await register_model(ctx, language_model, name=model_name)
@@ -193,7 +210,7 @@ async def tokenise(
         folder = ctx.artifacts.sequences(sequences_key(corpus, language_model, cut))
         async with run.lock("tokenise", folder, "these sequences"):
             sequences = await run.in_thread(_sequences, folder, language_model, corpus, cut, progress)
-    return TokenisedInputs(language_model, model_row, hooks, corpus, corpus_row, sequences, folder)
+    return [TokenisedInputs(language_model, model_row, pair, corpus, corpus_row, sequences, folder) for pair in hooks]
 
 
 def _same_model(model: LanguageModel, sae: SaeDetail) -> ModelInfo:
@@ -206,28 +223,32 @@ def _same_model(model: LanguageModel, sae: SaeDetail) -> ModelInfo:
 
 
 async def run_model(
-    run: RunContext, ctx: JobContext, inputs: TokenisedInputs, *, stream_mb: int | None = None
-) -> PreparedInputs:
-    """Run the model over the sequences, and keep its activations on disk.
+    run: RunContext, ctx: JobContext, inputs: Sequence[TokenisedInputs], *, stream_mb: int | None = None
+) -> list[PreparedInputs]:
+    """Run the model over the sequences once for all of `inputs`, which differ in hooks, and keep its activations.
 
     With `stream_mb` the model does not run yet: activations are computed as they are needed, and that much memory holds
     them.
     """
     async with run.stage("activations") as progress:
-        activations: ActivationCache | ActivationStream
+        activations: Sequence[ActivationCache | ActivationStream]
         if stream_mb is None:
             activations = await _cached(run, ctx, inputs, progress)
         else:
-            activations = ActivationStream(
-                inputs.model,
-                inputs.hooks.input,
-                inputs.sequences,
-                target=inputs.hooks.output,
-                buffer_bytes=stream_mb * 10**6,
-            )
-    return PreparedInputs(
-        **{field.name: getattr(inputs, field.name) for field in fields(inputs)}, activations=activations
-    )
+            activations = [
+                ActivationStream(
+                    own.model,
+                    own.hooks.input,
+                    own.sequences,
+                    target=own.hooks.output,
+                    buffer_bytes=stream_mb * 10**6,
+                )
+                for own in inputs
+            ]
+    return [
+        PreparedInputs(**{field.name: getattr(own, field.name) for field in fields(own)}, activations=found)
+        for own, found in zip(inputs, activations, strict=True)
+    ]
 
 
 def model_identity(model: LanguageModel) -> dict[str, str]:
@@ -251,19 +272,26 @@ def sequences_key(corpus: Corpus, model: LanguageModel, cut: Cut) -> str:
     )
 
 
-async def _cached(run: RunContext, ctx: JobContext, inputs: TokenisedInputs, progress: Progress) -> ActivationCache:
+async def _cached(
+    run: RunContext, ctx: JobContext, inputs: Sequence[TokenisedInputs], progress: Progress
+) -> list[ActivationCache]:
     """Write the activations to disk; the stage's title says how much room they take."""
-    model, hooks, sequences = inputs.model, inputs.hooks, inputs.sequences
-    folder = ctx.artifacts.activations(activations_key(model, hooks, sequences))
-    size = ActivationCache.size(sequences, model.d_in(hooks.input) + (model.d_in(hooks.output) if hooks.output else 0))
+    model, sequences = inputs[0].model, inputs[0].sequences
+    points = [(own.hooks.input, own.hooks.output) for own in inputs]
+    folders = [ctx.artifacts.activations(activations_key(model, own.hooks, sequences)) for own in inputs]
+    width = sum(model.d_in(hook) for pair in points for hook in pair if hook is not None)
+    size = ActivationCache.size(sequences, width)
     run.retitle("activations", f"Run the model (activations take {decimal(size)})")
-    await removal.make_room(ctx.sessions, ctx.artifacts, folder, size, ctx.settings.cache_limit)
-    async with run.lock("activations", folder, "these activations"):
-        cache = await run.in_thread(
-            ActivationCache.build, model, hooks.input, sequences, folder, target=hooks.output, progress=progress
+    await removal.make_room(ctx.sessions, ctx.artifacts, folders, size, ctx.settings.cache_limit)
+    async with AsyncExitStack() as locks:
+        for folder in sorted(folders):  # in one order, so that no two runs wait for each other
+            await locks.enter_async_context(run.lock("activations", folder, "these activations"))
+        caches = await run.in_thread(
+            ActivationCache.build_together, model, points, sequences, folders, progress=progress
         )
-        removal.touch(folder)
-        return cache
+        for folder in folders:
+            removal.touch(folder)
+        return caches
 
 
 def _sequences(folder: Path, model: LanguageModel, corpus: Corpus, cut: Cut, progress: Progress) -> Sequences:

@@ -56,8 +56,11 @@ async def train_saes(
     *,
     track: Sequence[str] = (),
     feature_shards: int = 1,
+    named: bool = False,
 ) -> list[tuple[SAE, SaeDetail]]:
     """Train SAEs on one stream of activations, save and register them. One with the same training key is kept.
+
+    Their curves have their names in front if there are several, or if the run trains others too (`named`).
 
     Raises:
         Conflict: a slug belongs to an SAE with another training key.
@@ -70,7 +73,7 @@ async def train_saes(
         known = {slug: await _find_trained(ctx, slug, key) for slug, key in keys.items()}
         missing = [plan for plan in plans if known[plan.slug] is None or not ctx.artifacts.sae(plan.slug).exists()]
         if missing:
-            names = [plan.slug for plan in missing] if len(plans) > 1 else []
+            names = [plan.slug for plan in missing] if named or len(plans) > 1 else []
             await run.in_thread(
                 partial(
                     _train,

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from app.paths import without_folder
 from app.pipeline.params import DEMO_MODEL, CorpusName, CorpusParams, ModelName
 from app.pipeline.stages import EVALUATION, PREPARATION, TRAINING
-from app.runs.params import Option, Params, Several, Slug
+from app.runs.params import OneOrSeveral, Option, Params, Several, Slug
 from app.runs.spec import Estimate, Result, RunSpec
 
 if TYPE_CHECKING:
@@ -53,9 +53,12 @@ class HookParams(Params):
         ),
     ]
     hook: Annotated[
-        str,
+        OneOrSeveral[Annotated[str, Field(min_length=1)]],
         Option(label="Hook point", start="resid_post.9"),
-        Field(description="Hook point where activations are read: resid_post.9, mlp_out.3, …"),
+        Field(
+            description="Hook point where activations are read: resid_post.9, mlp_out.3, …; several: "
+            "resid_post.6,resid_post.9."
+        ),
     ]
     hook_out: Annotated[
         str | None,
@@ -65,7 +68,7 @@ class HookParams(Params):
 
 
 class TrainParams(CorpusParams, HookParams):
-    """An SAE for every combination of architectures, widths and k, trained on one stream of activations."""
+    """An SAE for every combination of hook points, architectures, widths and k, from one pass of the model."""
 
     skip: Annotated[
         bool,
@@ -162,14 +165,25 @@ class TrainParams(CorpusParams, HookParams):
 
     @model_validator(mode="after")
     def _name_one_sae(self) -> "TrainParams":
-        if self.name is not None and len(self.architecture) * len(self.width) * len(self.k) > 1:
+        if self.name is not None and len(self.hook) * len(self.architecture) * len(self.width) * len(self.k) > 1:
             raise ValueError("A name is for one SAE; several are named by what they are. Leave the name out.")
+        return self
+
+    @model_validator(mode="after")
+    def _read_several_from_a_cache(self) -> "TrainParams":
+        if len(self.hook) > 1 and self.hook_out is not None:
+            raise ValueError("A transcoder reads one hook point. Give one hook with hook_out, and a run for each pair.")
+        if len(self.hook) > 1 and self.stream:
+            raise ValueError(
+                "One pass of the model for several hook points needs activations on disk. "
+                "Leave stream out, or train each hook point in a run of its own."
+            )
         return self
 
 
 def title(params: TrainParams) -> str:
     """Return the title of a training."""
-    hooks = params.hook if params.hook_out is None else f"{params.hook} to {params.hook_out}"
+    hooks = " and ".join(params.hook) + ("" if params.hook_out is None else f" to {params.hook_out}")
     widths = " and ".join(f"{width:,}" for width in params.width)
     name = params.name or ", ".join(params.architecture)
     return f"Train {name} on {without_folder(params.model)} {hooks}, {widths} features"
@@ -184,36 +198,42 @@ async def check(session: "AsyncSession", settings: "Settings", params: TrainPara
 
 async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -> Result:
     """Prepare the activations, train, evaluate."""
-    from app.pipeline import steps
+    from app.pipeline import distributed, steps
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
     training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
-    hooks = HookPair.parse(params.hook, params.hook_out)
+    hooks = HookPair.parse_all(params.hook, params.hook_out)
+    distributed.require_one_hook(len(hooks))
     tokenised = await tokenise(
         run, ctx, params.model, hooks, params, model_name=params.model_name, corpus_name=params.corpus_name
     )
-    plans = training_plans(params, tokenised)
-    await steps.claim_names(run, ctx, plans, tokenised)
+    plans = [training_plans(params, own) for own in tokenised]
+    for own, planned in zip(tokenised, plans, strict=True):
+        await steps.claim_names(run, ctx, planned, own)
     inputs = await run_model(run, ctx, tokenised, stream_mb=params.buffer_mb if params.stream else None)
-    trained = await steps.train_saes(
-        run,
-        ctx,
-        plans,
-        inputs,
-        track=params.track or (),
-        feature_shards=params.feature_shards,
-    )
-    evaluations = await steps.evaluate_saes(run, ctx, trained, inputs)
+    trained = [
+        await steps.train_saes(
+            run,
+            ctx,
+            planned,
+            own,
+            track=params.track or (),
+            feature_shards=params.feature_shards,
+            named=len(hooks) > 1,
+        )
+        for own, planned in zip(inputs, plans, strict=True)
+    ]
     results = [
         {
             "sae": detail.slug,
             "features": sae.d_sae,
-            "tokens": inputs.sequences.n_counted,
+            "tokens": own.sequences.n_counted,
             "explained_variance": evaluation.explained_variance,
             "l0": evaluation.l0,
         }
-        for (sae, detail), evaluation in zip(trained, evaluations, strict=True)
+        for own, saes in zip(inputs, trained, strict=True)
+        for (sae, detail), evaluation in zip(saes, await steps.evaluate_saes(run, ctx, saes, own), strict=True)
     ]
     return results[0] if len(results) == 1 else {"saes": results}
 
@@ -229,13 +249,14 @@ TRAIN = RunSpec(
     kind="train",
     help="""Train SAEs on a model's activations over a corpus.
 
-    Several architectures, widths or k give an SAE for each combination; the model runs once for all of them.
+    Several hook points, architectures, widths or k give an SAE for each combination; the model runs once for all.
     Interrupted, the same command continues from its last checkpoint. The run shows on the site too. train.json is
     saved beside the weights; --config takes it to train the same SAE again.
 
     Examples:
       seesae train --model smollm2-135m --hook resid_post.9 --corpus wikipedia-summaries --width 8192
       seesae train --config sweep.toml --width 4096,8192 --k 32,64
+      seesae train --config sweep.toml --hook resid_post.6,resid_post.9,resid_post.12
       seesae train --config mlp.toml --hook mlp_in.9 --hook-out mlp_out.9 --skip --architecture topk
       torchrun --nproc-per-node 4 -m app.cli train --config big.toml --feature-shards 2
     """,

@@ -89,7 +89,7 @@ def training_plans(params: "TrainParams", inputs: TokenisedInputs) -> list[Train
             ),
             config=config,
             options=params.model_dump(mode="json", exclude_none=True)
-            | {"architecture": config.architecture, "width": config.d_sae, "k": config.k},
+            | {"hook": hooks["hook"], "architecture": config.architecture, "width": config.d_sae, "k": config.k},
             stream_mb=params.buffer_mb if params.stream else None,
         )
         for config in training_configs(params, inputs.sequences.n_counted)

@@ -270,13 +270,18 @@ async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[S
 
 
 async def append_metrics(session: AsyncSession, run_id: int, points: Sequence[MetricPoint]) -> None:
-    """Add measurements; a step that was measured before, by a run that then resumed, is replaced."""
-    by_step = {point.step: clean_json(point.values) for point in points}
+    """Add measurements to those of the same step: of other SAEs, or of the same by a run that then resumed."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for point in points:
+        by_step.setdefault(point.step, {}).update(clean_json(point.values))
     if not by_step:
         return
     new = insert(RunMetric).values([{"run_id": run_id, "step": s, "values": values} for s, values in by_step.items()])
     await session.execute(
-        new.on_conflict_do_update(index_elements=["run_id", "step"], set_={"values": new.excluded["values"]})
+        new.on_conflict_do_update(
+            index_elements=["run_id", "step"],
+            set_={"values": RunMetric.__table__.c["values"].op("||")(new.excluded["values"])},
+        )
     )
 
 

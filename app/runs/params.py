@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 
@@ -30,6 +30,11 @@ Several = Annotated[
     AfterValidator(_without_repetition),
 ]
 """One or more values, all different."""
+
+OneOrSeveral = Annotated[
+    Several[T], PlainSerializer(lambda values: values[0] if len(values) == 1 else list(values), when_used="json")
+]
+"""The same, kept as the value itself where there is one, as runs from before there could be several kept it."""
 
 _LARGEST = 2**63 - 1
 """Whole numbers of torch and Postgres have 64 bits."""

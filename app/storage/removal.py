@@ -120,16 +120,16 @@ async def remove_deleted(sessions: Sessions, artifacts: Artifacts) -> Removed:
 
 
 async def make_room(
-    sessions: Sessions, artifacts: Artifacts, cache: Path, size: int, limit_gb: float | None
+    sessions: Sessions, artifacts: Artifacts, caches: Sequence[Path], size: int, limit_gb: float | None
 ) -> Removed:
-    """Evict the activation caches that were used least recently, until `cache` of `size` bytes fits the limit.
+    """Evict the activation caches that were used least recently, until `caches` of `size` bytes fit the limit.
 
     Caches that runs under way use stay, so the limit may be exceeded while they run.
 
     Raises:
-        Unprocessable: it is larger than the limit by itself.
+        Unprocessable: they are larger than the limit by themselves.
     """
-    if limit_gb is None or await asyncio.to_thread(size_of, cache) >= size:  # the whole cache is there
+    if limit_gb is None or await asyncio.to_thread(lambda: sum(map(size_of, caches))) >= size:  # all of them are there
         return Removed((), ())
     limit = int(limit_gb * 1e9)
     if size > limit:
@@ -138,8 +138,8 @@ async def make_room(
             "limit, take fewer tokens (--tokens), or train with --stream."
         )
     needs = await read_needs(sessions)
-    parent = cache.parent
-    others = [path for path in parent.iterdir() if path != cache] if parent.is_dir() else []
+    parent = artifacts.activations_root
+    others = [path for path in parent.iterdir() if path not in caches] if parent.is_dir() else []
     items = sorted((assess(path, needs) for path in others), key=lambda item: last_used(item.path))
     excess = sum(item.size for item in items) + size - limit
     removed: list[Item] = []

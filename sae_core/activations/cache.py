@@ -4,7 +4,7 @@ For a transcoder a row is the activations that it reads, followed by those that 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,80 @@ class ActivationCache:
             ArtifactError: the disk is too small, or `folder` holds activations of something else.
             ModelError: the model has no such hook point.
         """
-        hooks = [hook] if target is None else [hook, target]
-        width = sum(model.d_in(point) for point in hooks)
+        (built,) = cls.build_together(
+            model,
+            [(hook, target)],
+            sequences,
+            [folder],
+            batch_size=batch_size,
+            shard_sequences=shard_sequences,
+            progress=progress,
+        )
+        return built
+
+    @classmethod
+    def build_together(
+        cls,
+        model: LanguageModel,
+        points: Sequence[tuple[HookPoint, HookPoint | None]],
+        sequences: Sequences,
+        folders: Sequence[Path],
+        *,
+        batch_size: int = 16,
+        shard_sequences: int = 64,
+        progress: Progress = silent,
+    ) -> list["ActivationCache"]:
+        """Build a cache for each hook and its target, or None, from one forward pass of each batch.
+
+        The caches hold the same bytes as those that `build` makes one by one, and each continues where it stopped.
+        """
+        widths = [sum(map(model.d_in, _given(pair))) for pair in points]
+        manifests = [cls._manifest(model, *pair, sequences, shard_sequences) for pair in points]
+        for folder, manifest in zip(folders, manifests, strict=True):
+            _claim(folder, manifest)
+        slices = [
+            slice(start, min(start + shard_sequences, len(sequences)))
+            for start in range(0, len(sequences), shard_sequences)
+        ]
+        lacking = [
+            [which for which, folder in enumerate(folders) if not _shard_path(folder, index).exists()]
+            for index in range(len(slices))
+        ]
+        missing = [index for index, caches in enumerate(lacking) if caches]
+        needed = sum(
+            cls.size(sequences, widths[which], slices[index].stop - slices[index].start)
+            for index in missing
+            for which in lacking[index]
+        )
+        require_free_space(folders[0], needed, "The activation cache")
+        counted = sequences.counted.sum(axis=1)
+        total = int(counted.sum())
+        done = total - sum(int(counted[slices[index]].sum()) for index in missing)
+        progress(done, total)
+        for index in missing:
+            hooks = [hook for which in lacking[index] for hook in _given(points[which])]
+            shape = slices[index].stop - slices[index].start, sequences.length
+            shards = [torch.empty((*shape, widths[which])) for which in lacking[index]]
+            for start in range(0, shape[0], batch_size):
+                rows_of_batch = slice(
+                    slices[index].start + start, min(slices[index].start + start + batch_size, slices[index].stop)
+                )
+                token_ids = torch.from_numpy(sequences.token_ids[rows_of_batch]).long()
+                side_by_side = model.activations(token_ids, *hooks)
+                parts = torch.split(side_by_side, [shard.shape[-1] for shard in shards], dim=-1)
+                for shard, part in zip(shards, parts, strict=True):
+                    shard[start : start + batch_size] = part
+                done += int(counted[rows_of_batch].sum())
+                progress(done, total)
+            for which, shard in zip(lacking[index], shards, strict=True):
+                _write_shard(folders[which], index, shard)
+        return [cls(folder, sequences, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
+
+    @staticmethod
+    def _manifest(
+        model: LanguageModel, hook: HookPoint, target: HookPoint | None, sequences: Sequences, shard_sequences: int
+    ) -> dict[str, Any]:
+        """Return what a cache's manifest says."""
         manifest = {
             _NAME: model.name,
             "model_sha256": model.weights_sha256,
@@ -109,30 +181,7 @@ class ActivationCache:
         }
         if target is not None:
             manifest |= {"target": str(target), "d_out": model.d_in(target)}
-        _claim(folder, manifest)
-        slices = [
-            slice(start, min(start + shard_sequences, len(sequences)))
-            for start in range(0, len(sequences), shard_sequences)
-        ]
-        missing = [index for index in range(len(slices)) if not _shard_path(folder, index).exists()]
-        rows = sum(slices[index].stop - slices[index].start for index in missing)
-        require_free_space(folder, cls.size(sequences, width, rows), "The activation cache")
-        counted = sequences.counted.sum(axis=1)
-        total = int(counted.sum())
-        done = total - sum(int(counted[slices[index]].sum()) for index in missing)
-        progress(done, total)
-        for index in missing:
-            shard = torch.empty((slices[index].stop - slices[index].start, sequences.length, width))
-            for start in range(0, len(shard), batch_size):
-                rows_of_batch = slice(
-                    slices[index].start + start, min(slices[index].start + start + batch_size, slices[index].stop)
-                )
-                token_ids = torch.from_numpy(sequences.token_ids[rows_of_batch]).long()
-                shard[start : start + batch_size] = model.activations(token_ids, *hooks)
-                done += int(counted[rows_of_batch].sum())
-                progress(done, total)
-            _write_shard(folder, index, shard)
-        return cls(folder, sequences, manifest)
+        return manifest
 
     @classmethod
     def open(cls, folder: Path, sequences: Sequences) -> "ActivationCache":
@@ -195,6 +244,11 @@ class ActivationCache:
                 rows = self._shards[index].view(-1, self._width)
                 batch[torch.from_numpy(chosen)] = rows[torch.from_numpy(row_of[chosen])]
         return batch
+
+
+def _given(pair: tuple[HookPoint, HookPoint | None]) -> list[HookPoint]:
+    hook, target = pair
+    return [hook] if target is None else [hook, target]
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def training(model_folder: Path) -> TrainParams:
     """A training of a moment."""
     return TrainParams(
         model=str(model_folder),
-        hook="resid_post.1",
+        hook=("resid_post.1",),
         corpus=str(CORPUS_FILE),
         length=32,
         width=64,

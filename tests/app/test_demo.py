@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.cli.demo import submit_demo
-from app.pipeline.demo import DemoParams, demo_slug, title
+from app.pipeline.demo import DemoParams, demo_slugs, title
 from app.pipeline.naming import sae_slug
 from app.queries import runs
 from app.queries.sql import locks
@@ -12,11 +12,21 @@ from app.settings import Settings
 
 
 def test_slugs_name_parameters_that_differ_from_the_default() -> None:
-    assert demo_slug(DemoParams()) == "smollm2-135m-l9-batchtopk-4096"
-    assert demo_slug(DemoParams(width=8192, layer=4)) == "smollm2-135m-l4-batchtopk-8192"
-    assert demo_slug(DemoParams(k=16, tokens=65536)) == "smollm2-135m-l9-batchtopk-4096-k16-t65536"
+    assert demo_slugs(DemoParams()) == ["smollm2-135m-l9-batchtopk-4096"]
+    assert demo_slugs(DemoParams(width=8192, layer=(4,))) == ["smollm2-135m-l4-batchtopk-8192"]
+    assert demo_slugs(DemoParams(k=16, tokens=65536)) == ["smollm2-135m-l9-batchtopk-4096-k16-t65536"]
+    assert demo_slugs(DemoParams(layer=(6, 9), k=16)) == [
+        "smollm2-135m-l6-batchtopk-4096-k16",
+        "smollm2-135m-l9-batchtopk-4096-k16",
+    ]
     assert sae_slug("gpt2", "mlp_out.3", "topk", 512) == "gpt2-l3-mlp-out-topk-512"
     assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
+    assert "layers 6, 9, on" in title(DemoParams(layer=(6, 9)))
+
+
+def test_the_parameters_of_a_demo_of_one_layer_are_kept_as_before() -> None:
+    assert DemoParams().model_dump(mode="json")["layer"] == 9
+    assert DemoParams(layer=(6, 9)).model_dump(mode="json")["layer"] == [6, 9]
 
 
 def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:
@@ -33,7 +43,7 @@ async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
 
     async with sessionmaker.begin() as session:
         await runs.start_run(session, first.id)
-        await runs.finish_run(session, first.id, {"sae": demo_slug(DemoParams())})
+        await runs.finish_run(session, first.id, {"sae": demo_slugs(DemoParams())[0]})
     # Its SAE is not there, whoever removed it: the work is done again.
     again = await submit_demo(ctx, DemoParams())
     assert again.id != first.id

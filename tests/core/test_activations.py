@@ -178,6 +178,40 @@ def test_an_interrupted_build_continues_and_ends_with_the_same_bytes(
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
 
 
+def test_caches_of_several_hooks_are_built_from_one_pass_and_are_those_built_alone(
+    tmp_path: Path, model: LanguageModel, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [(HOOK, None), (HookPoint("mlp_in", 2), HookPoint("mlp_out", 2)), (HookPoint("resid_post", 3), None)]
+    for number, (hook, target) in enumerate(points):
+        alone = tmp_path / f"alone-{number}"
+        ActivationCache.build(model, hook, sequences, alone, target=target, batch_size=4, shard_sequences=16)
+
+    folders = [tmp_path / f"together-{number}" for number in range(3)]
+    half, options = len(sequences) // 32, {"batch_size": 4, "shard_sequences": 16}
+    with pytest.raises(StoppedError):  # the middle one is further than the others
+        ActivationCache.build(
+            model, points[1][0], sequences, folders[1], target=points[1][1], progress=interrupt_after(5), **options
+        )
+    passes = 0
+    forward = LanguageModel._forward
+
+    def counted(self: LanguageModel, token_ids: Tensor) -> object:
+        nonlocal passes
+        passes += token_ids.shape[1] > 1
+        return forward(self, token_ids)
+
+    monkeypatch.setattr(LanguageModel, "_forward", counted)
+    with pytest.raises(StoppedError):
+        ActivationCache.build_together(
+            model, points, sequences, folders, progress=interrupt_after(4 * half + 2), **options
+        )
+    ActivationCache.build_together(model, points, sequences, folders, **options)
+    assert passes <= -(-len(sequences) // 4) + 5  # one pass per batch; only what was interrupted is repeated
+    for number in range(3):
+        written = {path.name: path.read_bytes() for path in (tmp_path / f"together-{number}").iterdir()}
+        assert written == {path.name: path.read_bytes() for path in (tmp_path / f"alone-{number}").iterdir()}
+
+
 def test_activations_of_something_else_are_not_reused(
     cache: ActivationCache, model: LanguageModel, sequences: Sequences, corpus: Corpus
 ) -> None:

@@ -36,9 +36,9 @@ async def test_a_training_states_its_tokens_and_the_room_that_they_take(ctx: Job
         ({"corpus": "texts.jsonl"}, NotFound, "whole path"),
         ({"corpus": "wikipedia-sumaries"}, NotFound, "no corpus named wikipedia-sumaries"),
         ({"model": "/no/such/model"}, NotFound, "no model at"),
-        ({"hook": "resid_post.4"}, Unprocessable, "its layers are 0 to 3"),
+        ({"hook": ("resid_post.1", "resid_post.4")}, Unprocessable, "its layers are 0 to 3"),
         ({"hook_out": "blocks.4.hook_mlp_out"}, Unprocessable, "no layer 4"),
-        ({"hook": "everything"}, Unprocessable, "not a hook point"),
+        ({"hook": ("everything",)}, Unprocessable, "not a hook point"),
     ],
 )
 async def test_a_training_that_cannot_be_done_is_refused(

@@ -140,7 +140,7 @@ async def test_an_index_interrupted_at_any_report_gives_the_same_rows(
 async def test_an_error_that_the_user_can_fix_fails_the_run_with_its_message(
     ctx: JobContext, training: TrainParams
 ) -> None:
-    asked = training.model_copy(update={"hook": "nowhere.1"})
+    asked = training.model_copy(update={"hook": ("nowhere.1",)})
     run_id = await submit(ctx, "train", asked)
     with pytest.raises(ModelError) as caught:
         await execute(ctx, run_id)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +19,15 @@ from app.pipeline.index import IndexParams
 from app.pipeline.train import TrainParams
 from app.pipeline.training_plans import training_configs
 from app.queries import runs, saes
+from app.runs.context import RunContext, RunInterrupted
+from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from sae_core.checkpoints import load_sae
 from sae_core.errors import SAEError
 from sae_core.models import LanguageModel
 from sae_core.saes import ARCHITECTURES
 from sae_core.training.curves import read_curves
-from tests.app.pipeline.running import run_to_end
+from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.tiny import CORPUS_FILE, tiny_model
 
 
@@ -43,7 +47,7 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 async def test_every_family_of_models_at_every_kind_of_hook(
     ctx: JobContext, training: TrainParams, family_folder: Path, hook: str, hook_out: str | None, place: str
 ) -> None:
-    asked = {"model": str(family_folder), "hook": hook, "hook_out": hook_out, "skip": hook_out is not None}
+    asked = {"model": str(family_folder), "hook": (hook,), "hook_out": hook_out, "skip": hook_out is not None}
     done = await run_to_end(ctx, "train", training.model_copy(update=asked))
     assert done.result is not None
     slug = f"{family_folder.name}-{place}-batchtopk-64"
@@ -59,7 +63,9 @@ async def test_every_family_of_models_at_every_kind_of_hook(
 
 async def test_a_transcoder_is_evaluated_against_its_target(ctx: JobContext, training: TrainParams) -> None:
     """A skip connection that does the whole of a linear layer: what is left is what the layer is not linear in."""
-    asked = training.model_copy(update={"hook": "mlp_act.1", "hook_out": "mlp_out.1", "skip": True, "samples": 40_000})
+    asked = training.model_copy(
+        update={"hook": ("mlp_act.1",), "hook_out": "mlp_out.1", "skip": True, "samples": 40_000}
+    )
     done = await run_to_end(ctx, "train", asked)
     assert done.result is not None
     assert done.result["explained_variance"] > 0.95  # down_proj is linear
@@ -105,6 +111,88 @@ async def test_several_saes_are_trained_in_one_run(
     assert all(detail is not None and detail.config["run"] == done.id for detail in details)
     assert all(detail is not None and detail.metrics["explained_variance"] for detail in details)
     assert alone.result is not None
+
+
+async def test_saes_at_several_hooks_are_those_trained_alone(
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = ("resid_post.1", "mlp_out.2", "blocks.3.hook_resid_post")
+    alone = {}
+    for hook in hooks:
+        done = await run_to_end(ctx, "train", training.model_copy(update={"hook": (hook,), "name": f"alone-{hook}"}))
+        assert done.sae_slug is not None
+        alone[hook] = load_file(ctx.artifacts.sae(done.sae_slug) / "sae_weights.safetensors")
+    shutil.rmtree(ctx.settings.artifacts / "activations")
+
+    together = training.model_copy(update={"hook": hooks})
+    run_id = await submit(ctx, "train", together)
+    report = RunContext.report
+    stops = [("activations", 3), ("train", 2), ("train", 6)]  # in the model, the first hook and the second
+    reports = {"activations": 0, "train": 0}
+
+    def stop(self: RunContext, name: str, *rest: Any) -> None:
+        report(self, name, *rest)
+        if name in reports:
+            reports[name] += 1
+            if stops and stops[0][0] == name and reports[name] >= stops[0][1]:
+                stops.pop(0)
+                raise RunInterrupted
+
+    monkeypatch.setattr(RunContext, "report", stop)
+    while (await run_row(ctx, run_id)).state != "done":
+        try:
+            await execute(ctx, run_id)
+        except RunInterrupted:
+            assert await submit(ctx, "train", together) == run_id
+    assert not stops
+
+    done = await run_row(ctx, run_id)
+    assert done.result is not None
+    names = [result["sae"] for result in done.result["saes"]]
+    assert names == [f"tiny-llama-{place}-batchtopk-64" for place in ("l1", "l2-mlp-out", "l3")]
+    for hook, name in zip(hooks, names, strict=True):
+        weights = load_file(ctx.artifacts.sae(name) / "sae_weights.safetensors")
+        assert weights.keys() == alone[hook].keys()
+        assert all(torch.equal(weights[tensor], alone[hook][tensor]) for tensor in weights)
+        again = TrainParams.model_validate_json((ctx.artifacts.sae(name) / "train.json").read_text())
+        assert len(again.hook) == 1
+    async with ctx.sessions() as session:
+        points = await runs.metrics(session, run_id)
+    assert {f"{name}/loss" for name in names} <= points[-1].values.keys()  # on one axis
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ("resid_post.1,resid_post.9", "layers are 0 to 3"),
+        ("resid_post.1,blocks.1.hook_resid_post", "given twice"),
+        ("resid_post.1,nonsense", "not a hook point"),
+    ],
+)
+async def test_a_hook_that_cannot_be_trained_is_refused_before_the_model_runs(
+    ctx: JobContext, training: TrainParams, hook: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        await run_to_end(ctx, "train", TrainParams.model_validate({**training.model_dump(), "hook": hook}))
+    assert not (ctx.settings.artifacts / "sequences").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hook": "resid_post.1,resid_post.1"}, "given twice"),
+        ({"name": "one"}, "A name is for one SAE"),
+        ({"stream": True}, "Leave stream out"),
+        ({"hook_out": "mlp_out.2"}, "one hook with hook_out"),
+    ],
+)
+def test_several_hooks_exclude_what_is_for_one(training: TrainParams, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainParams.model_validate({**training.model_dump(), "hook": "resid_post.1,resid_post.2", **changes})
+
+
+def test_a_single_hook_is_kept_as_before(training: TrainParams) -> None:
+    assert training.model_dump(mode="json")["hook"] == "resid_post.1"
 
 
 async def test_a_stream_gives_an_sae_without_a_cache(ctx: JobContext, training: TrainParams) -> None:

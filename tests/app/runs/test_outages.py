@@ -107,7 +107,9 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
                 arguments = ["worker"]
             else:
                 config = tmp_path / "train.toml"
-                given = training.model_dump(include={"model", "hook", "corpus", "length", "samples", "batch_size"})
+                given = training.model_dump(
+                    mode="json", include={"model", "hook", "corpus", "length", "samples", "batch_size"}
+                )
                 config.write_text("".join(f"{name} = {value!r}\n" for name, value in given.items()))
                 arguments = ["train", "--config", str(config), "--width", "64", "--k", "4"]
             async with command(settings, log, *arguments) as process:

@@ -204,7 +204,7 @@ async def test_what_cannot_be_done_fails_and_what_another_version_submitted_wait
         await ask_as_another_version(ctx, "dance", {}),
         await ask_as_another_version(ctx, "train", {**training.model_dump(mode="json"), "moons": 2}),
     ]
-    wrong = await ask(ctx, training.model_copy(update={"hook": "nowhere.1"}))
+    wrong = await ask(ctx, training.model_copy(update={"hook": ("nowhere.1",)}))
     async with working(ctx) as worker:
         await until(lambda run: run.state == "failed", ctx, wrong, worker)
         for run_id in strange:

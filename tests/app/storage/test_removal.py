@@ -224,10 +224,10 @@ async def test_caches_that_were_used_least_recently_are_evicted(
     artifacts: Artifacts, sessionmaker: Sessions, caches: list[Path]
 ) -> None:
     new = artifacts.activations(KEY)
-    assert not (await removal.make_room(sessionmaker, artifacts, new, 1000, None)).items
-    assert not (await removal.make_room(sessionmaker, artifacts, new, 1000, 1e-5)).items
+    assert not (await removal.make_room(sessionmaker, artifacts, [new], 1000, None)).items
+    assert not (await removal.make_room(sessionmaker, artifacts, [new], 1000, 1e-5)).items
     removal.touch(caches[0])
-    removed = await removal.make_room(sessionmaker, artifacts, new, 1000, 3.2e-6)
+    removed = await removal.make_room(sessionmaker, artifacts, [new], 1000, 3.2e-6)
     assert [item.path for item in removed.items] == [caches[1], caches[2]]
     assert caches[0].exists()
     assert caches[3].exists()
@@ -239,7 +239,7 @@ async def test_inputs_of_runs_under_way_are_not_evicted(
 ) -> None:
     await under_way(sessionmaker, f"activations/{caches[0].name}")
     with folder_lock(caches[1], "run 7"):
-        removed = await removal.make_room(sessionmaker, artifacts, artifacts.activations(KEY), 1000, 1.1e-6)
+        removed = await removal.make_room(sessionmaker, artifacts, [artifacts.activations(KEY)], 1000, 1.1e-6)
     assert [item.path for item in removed.items] == caches[2:]
     assert [item.path for item, _ in removed.skipped] == [caches[1]]
 
@@ -248,6 +248,6 @@ async def test_a_cache_larger_than_the_limit_is_refused_unless_it_is_there(
     artifacts: Artifacts, sessionmaker: Sessions, caches: list[Path]
 ) -> None:
     with pytest.raises(Unprocessable, match="SEESAE_CACHE_LIMIT"):
-        await removal.make_room(sessionmaker, artifacts, artifacts.activations(KEY), 10_000, 5e-6)
-    await removal.make_room(sessionmaker, artifacts, caches[0], 1000, 5e-7)
+        await removal.make_room(sessionmaker, artifacts, [artifacts.activations(KEY)], 10_000, 5e-6)
+    await removal.make_room(sessionmaker, artifacts, [caches[0]], 1000, 5e-7)
     assert all(cache.exists() for cache in caches)
