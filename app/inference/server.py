@@ -4,6 +4,7 @@ It is a process of its own so that its failures, running out of memory above all
 in the body of a request and are neither kept nor logged.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,7 @@ from app.errors import Loading, Unavailable, UserError
 from app.inference.dependencies import require_secret
 from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads, LoadTimes
+from app.inference.preloading import Preloading
 from app.inference.residency import Residency
 from app.inference.routes import ROUTERS
 from app.inference.turns import Turns
@@ -67,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.draw_turns = Turns(_DRAWS, _WAITING)
     times = LoadTimes(settings.home / "cache" / "load-seconds.json")
     app.state.loads = Loads(app.state.probe_engine, app.state.turns, times)
+    app.state.preloading = Preloading(app.state.sessions, app.state.loads)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -83,9 +86,12 @@ async def healthz() -> PlainTextResponse:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    preloading = app.state.preloading_task = asyncio.create_task(app.state.preloading.run())
     try:
         yield
     finally:
+        preloading.cancel()
+        await asyncio.wait({preloading})
         await app.state.engine.dispose()
 
 

@@ -138,6 +138,12 @@ async def list_saes(session: AsyncSession) -> list[SaeDetail]:
     return [_detail(*row) for row in rows]
 
 
+async def newest_sae(session: AsyncSession) -> SaeDetail | None:
+    """Return the newest SAE that has weights."""
+    row = (await session.execute(_ALL.where(~Sae.weights_sha256.startswith(NO_WEIGHTS)).limit(1))).one_or_none()
+    return None if row is None else _detail(*row)
+
+
 async def get_sae(session: AsyncSession, slug: str) -> SaeDetail | None:
     """Return the SAE with this slug."""
     if not storable(slug):

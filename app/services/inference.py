@@ -8,7 +8,7 @@ import copy
 import json
 import time
 from http import HTTPStatus
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 import httpx
 import structlog
@@ -47,6 +47,15 @@ class InferenceDown(Unavailable):
             "The inference process is not answering, so no text can be probed right now; the rest of the site works. "
             "Try again in a moment. If it stays away, look at its log, which seesae serve names."
         )
+
+
+class Preloaded(BaseModel):
+    """The model that the inference process loads when it starts; `waiting` until it is known which."""
+
+    state: Literal["waiting", "nothing", "loading", "ready", "failed"] = "waiting"
+    model: str = ""
+    reason: str = ""
+    """Why it cannot be loaded."""
 
 
 class ProbeRequest(BaseModel):

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.supervision.child_processes import Child, ChildSpec
 from app.supervision.instance_lock import InstanceLock
 from app.supervision.kept_database import Notify, kept_database
+from app.supervision.preloading import tell_preloading
 from app.supervision.sockets import listen, url_of
 
 _UP_SECONDS = 30.0
@@ -76,7 +77,23 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
         async with _kept_running(children):
             await _until_up(url, children[0].log_path, notify, stop)
             lock.announce(url)
-            yield Site(url, database_url, children)
+            async with _preloading_told(environment, notify):
+                yield Site(url, database_url, children)
+
+
+@asynccontextmanager
+async def _preloading_told(environment: Mapping[str, str], notify: Notify) -> AsyncIterator[None]:
+    """Say meanwhile what our own inference process loads; one that runs elsewhere may have been up for days."""
+    if "SEESAE_INFERENCE_URL" not in environment:
+        yield
+        return
+    url, secret = environment["SEESAE_INFERENCE_URL"], environment["SEESAE_INFERENCE_SECRET"]
+    telling = asyncio.create_task(tell_preloading(url, secret, notify), name="preloading")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
 
 
 def _socket_child(name: str, listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:

@@ -1,5 +1,5 @@
 """Routes of the inference process: one module per operation."""
 
-from app.inference.routes import examples, probe, texts
+from app.inference.routes import examples, preloaded, probe, texts
 
-ROUTERS = (probe.router, examples.router, texts.router)
+ROUTERS = (probe.router, examples.router, texts.router, preloaded.router)
