@@ -11,10 +11,19 @@ from app.services.inference import SECRET_HEADER, Preloaded
 _LOOK_SECONDS = 0.2
 
 
-async def tell_preloading(url: str, secret: str, notify: Callable[[str], None]) -> None:
+async def tell_preloading(
+    url: str,
+    secret: str,
+    notify: Callable[[str], None],
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    pause: float = _LOOK_SECONDS,
+) -> None:
     """Follow the load at the start to its end; `notify` gets at most a line when it begins and one when it ends."""
     told = False
-    async with httpx.AsyncClient(base_url=url, headers={SECRET_HEADER: secret}, trust_env=False, timeout=5.0) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers={SECRET_HEADER: secret}, transport=transport, trust_env=False, timeout=5.0
+    ) as client:
         while True:
             preloaded = await _look(client)
             if preloaded.state == "loading" and not told:
@@ -26,7 +35,7 @@ async def tell_preloading(url: str, secret: str, notify: Callable[[str], None]) 
                 notify(f"{preloaded.model} cannot be loaded for probes: {preloaded.reason} The rest of the site works.")
             if preloaded.state in ("ready", "failed", "nothing"):
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
 
 async def _look(client: httpx.AsyncClient) -> Preloaded:
