@@ -20,9 +20,6 @@ from jaxtyping import Float64, Int64
 from app.queries.features import Histogram
 from sae_core.statistics.spec import HISTOGRAM_BINS
 
-_BLOCK = 8192
-"""Entries placed at a time: their bins' edges take 3 MB, where those of a long text on a dense SAE took gigabytes."""
-
 FeatureIds = Int64[np.ndarray, " entry"]
 Values = Float64[np.ndarray, " entry"]
 
@@ -60,29 +57,38 @@ class ActivationDistributions:
 
     def percentiles(self, features: FeatureIds, activations: Values) -> Values:
         """Return the share of the feature's activations below each entry, 0 to 100; 100 for a feature never active."""
-        shares = np.empty(len(features))
-        for start in range(0, len(features), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            shares[block] = self._block_percentiles(features[block], activations[block])
-        return shares
-
-    def _block_percentiles(self, features: FeatureIds, activations: Values) -> Values:
-        edges = self._maximum[features, None] * np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
-        upper = (edges < activations[:, None]).sum(axis=1).clip(1, HISTOGRAM_BINS)
-        entry = np.arange(len(features))
-        low, high = edges[entry, upper - 1], edges[entry, upper]
+        maximum = self._maximum[features]
+        upper = _upper_edge(maximum, activations)
+        low, high = _edge(maximum, upper - 1), _edge(maximum, upper)
         below, upto = self._cumulated[features, upper - 1], self._cumulated[features, upper]
         total = self._cumulated[features, -1]
         with np.errstate(divide="ignore", invalid="ignore"):  # for features that were never active
             inside = (activations - low) / (high - low) * (upto - below)
             shares = 100 * (below + inside) / total
-        return np.where((total == 0) | (activations >= edges[:, -1]), 100.0, shares)
+        return np.where((total == 0) | (activations >= _edge(maximum, HISTOGRAM_BINS)), 100.0, shares)
 
     def scores(self, features: FeatureIds, maxima: Values, counted: int) -> Values:
         """Return the ranking scores in a text of `counted` tokens, 0 to 1: see the module's docstring."""
         expected = counted * self._cumulated[features, -1] / max(self.tokens, 1)
         score: Values = (self.percentiles(features, maxima) / 100) ** np.maximum(1.0, expected)
         return score
+
+
+def _edge(maximum: Values, place: FeatureIds | int) -> Values:
+    """Return the edges of these places, 0 to `HISTOGRAM_BINS`, of equal bins over (0, maximum]."""
+    edge: Values = maximum * place / HISTOGRAM_BINS
+    return edge
+
+
+def _upper_edge(maximum: Values, activations: Values) -> FeatureIds:
+    """Return the place of the upper edge of each entry's bin, 1 to `HISTOGRAM_BINS`."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        place = np.ceil(activations / maximum * HISTOGRAM_BINS)
+    upper: FeatureIds = np.nan_to_num(place, nan=1.0).clip(1, HISTOGRAM_BINS).astype(np.int64)
+    # Both quotient and edges are rounded: next to an edge the quotient may name the neighbour.
+    upper += _edge(maximum, upper) < activations
+    upper -= _edge(maximum, upper - 1) >= activations
+    return upper.clip(1, HISTOGRAM_BINS)
 
 
 def ranked(
