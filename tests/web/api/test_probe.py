@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import create_engine, create_sessionmaker, transaction
 from app.queries.saes import SaeDetail
 from app.settings import Settings
+from app.web.api.probe import ProbeOut
 from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
 from tests.factories import add_label
 from tests.tiny import BOS, EOS, sentencepiece_tokenizer
@@ -117,6 +118,11 @@ async def test_top_k_cuts_both_lists(client: httpx.AsyncClient, url: str) -> Non
     assert cut["features"] == whole["features"][:3]
     assert cut["per_token"] == [features[:3] for features in whole["per_token"]]
     assert cut["firing"] == whole["firing"]
+
+
+async def test_the_answer_is_written_as_its_model_writes_it(client: httpx.AsyncClient, url: str) -> None:
+    body = (await client.post(url, json={"text": TEXT})).content
+    assert ProbeOut.model_validate_json(body, extra="forbid").model_dump_json().encode() == body
 
 
 async def test_features_have_their_labels(
