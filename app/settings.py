@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level to log.")
     probe_max_tokens: int = Field(default=1024, ge=1, description="Longest prompt of a probe, in tokens.")
+    inference_memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most memory that models, SAEs and probes may use in the inference process, in GB; by default four "
+        "fifths of what is free at its start.",
+    )
     author: str = Field(
         default_factory=_os_user,
         min_length=1,

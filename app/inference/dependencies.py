@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -10,9 +11,10 @@ from starlette.exceptions import HTTPException
 
 from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads
+from app.inference.metrics import InferenceMetrics
 from app.inference.residency import Residency
-from app.inference.turns import Turns
-from app.services.inference import SECRET_HEADER
+from app.inference.scheduler import Scheduler, Turn
+from app.services.inference import CLIENT_HEADER, SECRET_HEADER
 
 
 async def _sessions(request: Request) -> async_sessionmaker[AsyncSession]:
@@ -35,14 +37,27 @@ async def _loads(request: Request) -> Loads:
     return loads
 
 
-async def _turns(request: Request) -> Turns:
-    turns: Turns = request.app.state.turns
-    return turns
+@asynccontextmanager
+async def model_turn(request: Request) -> AsyncIterator[Turn]:
+    """Wait for a turn at the one model that runs, and hold it in the body."""
+    async with _turn(request, request.app.state.scheduler) as turn:
+        yield turn
 
 
 async def draw_turn(request: Request) -> AsyncIterator[None]:
     """Hold one of the turns of draws while the request is answered."""
-    async with request.app.state.draw_turns.take(request.receive):
+    async with _turn(request, request.app.state.draw_scheduler):
+        yield
+
+
+def _turn(request: Request, scheduler: Scheduler) -> AbstractAsyncContextManager[Turn]:
+    return scheduler.take(request.headers.get(CLIENT_HEADER, ""), request.receive)
+
+
+async def timed(request: Request) -> AsyncIterator[None]:
+    """Measure how long the request takes, waiting included."""
+    metrics: InferenceMetrics = request.app.state.metrics
+    with metrics.seconds.labels(request.scope["route"].path.strip("/")).time():
         yield
 
 
@@ -50,7 +65,6 @@ Sessions = Annotated[async_sessionmaker[AsyncSession], Depends(_sessions)]
 Resident = Annotated[Residency, Depends(_residency)]
 Engine = Annotated[ProbeEngine, Depends(_engine)]
 ModelLoads = Annotated[Loads, Depends(_loads)]
-ProbeTurns = Annotated[Turns, Depends(_turns)]
 
 
 async def require_secret(request: Request, secret: Annotated[str, Header(alias=SECRET_HEADER)] = "") -> None:

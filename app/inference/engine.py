@@ -1,7 +1,7 @@
 """Run texts through a model and an SAE."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
-from app.queries.saes import SaeDetail
+from app.services.inference import SaeRef
 from sae_core.errors import SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
@@ -54,47 +54,45 @@ class ProbeEngine:
         self._residency = residency
         self._max_tokens = max_tokens
 
-    def has(self, sae: SaeDetail) -> bool:
+    def has(self, sae: SaeRef) -> bool:
         """True if the SAE and its model are in memory."""
         return self.has_model(sae) and self._residency.has_sae(sae)
 
-    def has_model(self, sae: SaeDetail) -> bool:
+    def has_model(self, sae: SaeRef) -> bool:
         """True if the SAE's model is in memory."""
         return self._residency.has_model(sae.model)
 
-    def load(self, sae: SaeDetail) -> None:
+    def load(self, sae: SaeRef) -> None:
         """Load the SAE and its model if they are not in memory.
 
         Raises:
-            Unavailable: they cannot be loaded, or there is not enough memory.
+            TooLarge: they need more memory than there is.
+            Unavailable: they cannot be loaded, or memory ran out.
         """
-        with self._memory_freed(), _load_errors_logged(sae):
-            self._load(sae)
+        with self._memory_freed(), _load_errors_logged(sae), self._residency.use(sae):
+            pass
 
-    def probe(self, sae: SaeDetail, text: str) -> SparseActivations:
+    def probe(self, sae: SaeRef, text: str) -> SparseActivations:
         """Return the activations of all features of `sae` on `text`.
 
         BOS and special tokens come back as not counted and without activations: models put a huge vector on BOS that
         means nothing, and the index leaves them out too.
 
         Raises:
-            TooLarge: the text is longer than the limit, or than the model's context.
+            TooLarge: the text is longer than the limit or the model's context, or needs more memory than there is.
             Unprocessable: the text has no tokens, and the SAE wants no BOS.
             Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
         """
-        with self._memory_freed():
+        with self._memory_freed(), ExitStack() as held:
             with _load_errors_logged(sae):
-                model, dictionary = self._load(sae)
+                model, dictionary = held.enter_context(self._residency.use(sae))
             try:
                 token_ids = self._tokenize(model, dictionary, text)
                 ends = model.character_ends(text, token_ids)
+                self._residency.modules.make_room(_working_bytes(model, dictionary, len(token_ids)))
                 return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
             except SAEError as error:
                 raise Unavailable(f"{sae.slug} cannot be probed: {error}") from error
-
-    def _load(self, sae: SaeDetail) -> tuple[LanguageModel, SAE]:
-        model = self._residency.model(sae.model)
-        return model, self._residency.sae(sae, model.device)
 
     @contextmanager
     def _memory_freed(self) -> Iterator[None]:
@@ -129,7 +127,7 @@ class ProbeEngine:
 
 
 @contextmanager
-def _load_errors_logged(sae: SaeDetail) -> Iterator[None]:
+def _load_errors_logged(sae: SaeRef) -> Iterator[None]:
     """Log why model or SAE cannot be loaded: that names files of this machine, which a visitor does not get to see.
 
     Raises:
@@ -143,6 +141,11 @@ def _load_errors_logged(sae: SaeDetail) -> Iterator[None]:
             f"{sae.slug} cannot be probed: its weights or its model {sae.model.name} cannot be loaded. The log of the "
             "inference process says why."
         ) from error
+
+
+def _working_bytes(model: LanguageModel, sae: SAE, tokens: int) -> int:
+    """Estimate the memory of a probe: some twenty activations per token in a block of the model, and dense features."""
+    return 4 * (20 * tokens * model.d_model + 3 * min(tokens, _BLOCK) * sae.d_sae)
 
 
 @torch.inference_mode()

@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import Loading
 from app.inference.engine import ProbeEngine
-from app.inference.turns import Turns
-from app.queries.saes import SaeDetail
+from app.inference.scheduler import Scheduler
+from app.services.inference import SaeRef
 from sae_core.errors import ArtifactError
 from sae_core.files import write_json
 
@@ -44,7 +44,7 @@ class LoadTimes:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    sae: SaeDetail
+    sae: SaeRef
     what: str
     expected: float | None
     began: float
@@ -57,13 +57,13 @@ class _Load:
 class Loads:
     """Loads one model at a time, in a turn, and goes on with it when whoever asked has gone. For one event loop."""
 
-    def __init__(self, engine: ProbeEngine, turns: Turns, times: LoadTimes) -> None:
+    def __init__(self, engine: ProbeEngine, scheduler: Scheduler, times: LoadTimes) -> None:
         self._engine = engine
-        self._turns = turns
+        self._scheduler = scheduler
         self._times = times
         self._load: _Load | None = None
 
-    async def ensure(self, sae: SaeDetail) -> None:
+    async def ensure(self, sae: SaeRef) -> None:
         """Return once `sae` and its model are in memory and nothing else is being loaded.
 
         Raises:
@@ -79,11 +79,11 @@ class Loads:
                 raise load.error()
             if self._load is load:
                 self._load = None
-            if load.sae.id == sae.id:
+            if load.sae == sae:
                 load.task.result()
                 return
 
-    def _start(self, sae: SaeDetail) -> _Load:
+    def _start(self, sae: SaeRef) -> _Load:
         if self._engine.has_model(sae):
             what, key = f"The SAE {sae.slug} is being loaded", sae.weights_sha256
         else:
@@ -92,8 +92,8 @@ class Loads:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # the next request raises it
         return _Load(sae, what, self._times.get(key), time.monotonic(), task)
 
-    async def _run(self, sae: SaeDetail, key: str) -> None:
-        async with self._turns.take():
+    async def _run(self, sae: SaeRef, key: str) -> None:
+        async with self._scheduler.take():
             began = time.monotonic()
             await run_in_threadpool(self._engine.load, sae)
             await run_in_threadpool(self._times.put, key, time.monotonic() - began)

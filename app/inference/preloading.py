@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.errors import Loading, UserError
 from app.inference.loading import Loads
 from app.queries.saes import SaeDetail, newest_sae
-from app.services.inference import Preloaded
+from app.services.inference import Preloaded, SaeRef
 
 log = structlog.get_logger("inference")
 
@@ -49,6 +49,6 @@ class Preloading:
     async def _load(self, sae: SaeDetail) -> None:
         while True:
             try:
-                return await self._loads.ensure(sae)
+                return await self._loads.ensure(SaeRef.of(sae))
             except Loading:
                 await asyncio.sleep(_PAUSE)

@@ -1,30 +1,36 @@
-"""Models, SAEs, activation stores and distributions in memory: the few of each that were used last."""
+"""What is in memory: models and SAEs up to a number of bytes, the activation stores and distributions used last."""
 
 import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import psutil
 import structlog
 import torch
+from torch import nn
 
 from app.artifacts import Artifacts, store_key
-from app.errors import Unavailable
+from app.errors import TooLarge, Unavailable
 from app.inference.ranking import ActivationDistributions
-from app.queries.models import ModelInfo
 from app.queries.saes import IndexInfo, SaeDetail
+from app.services.inference import IndexRef, ModelRef, SaeRef
 from app.settings import Settings
 from sae_core.checkpoints import load_sae
+from sae_core.devices import resolve_device
+from sae_core.errors import ModelError
 from sae_core.models import LanguageModel, load_model
 from sae_core.saes import SAE
 from sae_core.store.activation_store import ActivationStore
 
 log = structlog.get_logger("inference")
 
-_MODELS = 2
-_SAES = 4
+_SHARE = 0.8
+"""Of the memory that is free at the start, the part that models, SAEs and probes may use."""
 _STORES = 16
 """Open activation stores; each holds one count per feature."""
 _DISTRIBUTIONS = 8
@@ -53,51 +59,126 @@ class LRUCache(Generic[Key, Value]):
     def __contains__(self, key: object) -> bool:
         return key in self._values
 
+
+@dataclass(slots=True)
+class _Resident:
+    """A model or an SAE in memory, which `users` requests use right now."""
+
+    module: Any
+    nbytes: int
+    users: int = 0
+
+
+class ResidentModules:
+    """Models and SAEs up to `limit` bytes; the least recently used one is evicted first, one in use never.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.loads = 0
+        """Number of modules loaded so far."""
+        self._kept: OrderedDict[Hashable, _Resident] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(resident.nbytes for resident in self._kept.values())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._kept
+
+    @contextmanager
+    def use(self, key: Hashable, estimate: int, load: Callable[[], Any]) -> Iterator[Any]:
+        """Yield the module of `key`, which stays in memory meanwhile.
+
+        Args:
+            key: everything that it depends on.
+            estimate: bytes that it takes, as far as is known before it is loaded.
+            load: makes it, if it is absent.
+
+        Raises:
+            TooLarge: there is not that much memory.
+        """
+        if key not in self._kept:
+            self.make_room(estimate)
+            module = load()
+            self._kept[key] = _Resident(module, _nbytes(module))
+            self.loads += 1
+        resident = self._kept[key]
+        self._kept.move_to_end(key)
+        resident.users += 1
+        try:
+            if self.nbytes > self.limit:  # it is larger than its estimate
+                self.make_room(0)
+            yield resident.module
+        finally:
+            resident.users -= 1
+
+    def make_room(self, nbytes: int) -> None:
+        """Evict until this many bytes are free within the limit.
+
+        Raises:
+            TooLarge: what is in use leaves less than that; nothing was evicted.
+        """
+        in_use = sum(resident.nbytes for resident in self._kept.values() if resident.users)
+        if in_use + nbytes > self.limit and nbytes:
+            raise TooLarge(
+                f"This needs about {(in_use + nbytes) / 1e9:.1f} GB of memory, and the inference process may use "
+                f"{self.limit / 1e9:.1f} GB. Try a shorter text; if that fails too, give it more memory "
+                "(SEESAE_INFERENCE_MEMORY), or a smaller model or SAE."
+            )
+        for key in [key for key, resident in self._kept.items() if not resident.users]:
+            if self.nbytes + nbytes <= self.limit:
+                return
+            del self._kept[key]
+
     def clear(self) -> None:
-        """Evict everything."""
-        self._values.clear()
+        """Evict everything that is not in use."""
+        for key in [key for key, resident in self._kept.items() if not resident.users]:
+            del self._kept[key]
 
 
 class Residency:
     """Caches of the inference process. A key holds everything that its value depends on.
 
-    `model`, `sae`, `free_memory` and `distributions` are for whoever holds the one turn; `store` is for any thread.
+    `use`, `make_room`, `free_memory` and `distributions` are for whoever holds the one turn; `store` is for any thread.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._artifacts = Artifacts(settings.artifacts)
-        self._models: LRUCache[tuple[str, str, str], LanguageModel] = LRUCache(_MODELS)
-        self._saes: LRUCache[tuple[str, str, int], SAE] = LRUCache(_SAES)
+        self.modules = ResidentModules(_memory_limit(settings))
         self._stores: LRUCache[tuple[Path, int], ActivationStore] = LRUCache(_STORES)
         self._stores_lock = threading.Lock()
         self._opening: dict[tuple[Path, int], threading.Lock] = {}
         self._distributions: LRUCache[int, ActivationDistributions] = LRUCache(_DISTRIBUTIONS)
 
-    def model(self, info: ModelInfo) -> LanguageModel:
-        """Return the model and tokenizer that `info` describes.
-
-        Raises:
-            Unavailable: the files at its source have changed.
-            SAEError: it cannot be loaded.
-        """
-        return self._models.get(_model_key(info), lambda: self._load_model(info))
-
-    def has_model(self, info: ModelInfo) -> bool:
+    def has_model(self, ref: ModelRef) -> bool:
         """True if the model is in memory."""
-        return _model_key(info) in self._models
+        return _model_key(ref) in self.modules
 
-    def has_sae(self, detail: SaeDetail) -> bool:
+    def has_sae(self, ref: SaeRef) -> bool:
         """True if the SAE is in memory."""
-        return self._sae_key(detail) in self._saes
+        return self._sae_key(ref) in self.modules
 
-    def sae(self, detail: SaeDetail, device: torch.device) -> SAE:
-        """Return the SAE that `detail` describes.
+    @contextmanager
+    def use(self, ref: SaeRef) -> Iterator[tuple[LanguageModel, SAE]]:
+        """Yield model and SAE, which stay in memory meanwhile.
 
         Raises:
-            SAEError: it cannot be loaded.
+            TooLarge: they need more memory than there is.
+            Unavailable: the files at the model's source have changed.
+            SAEError: one of them cannot be loaded.
         """
-        return self._saes.get(self._sae_key(detail), lambda: self._load_sae(detail, device))
+        with (
+            self.modules.use(
+                _model_key(ref.model), _model_bytes(ref.model), lambda: self._load_model(ref.model)
+            ) as model,
+            self.modules.use(self._sae_key(ref), _sae_bytes(ref), lambda: self._load_sae(ref, model.device)) as sae,
+        ):
+            yield model, sae
 
     def store(self, detail: SaeDetail, index: IndexInfo) -> ActivationStore:
         """Return the activation store of `index`, which belongs to `detail`.
@@ -118,39 +199,65 @@ class Residency:
                 self._opening.pop(key, None)
                 return self._stores.get(key, lambda: store)
 
-    def distributions(self, index: IndexInfo, d_sae: int) -> ActivationDistributions:
+    def distributions(self, index: IndexRef, d_sae: int) -> ActivationDistributions:
         """Return the distributions of `index`, empty at first; the caller adds the features that it needs."""
         return self._distributions.get(index.id, lambda: ActivationDistributions(d_sae, index.tokens))
 
     def free_memory(self) -> None:
-        """Drop models and SAEs and return their memory to the device."""
-        self._models.clear()
-        self._saes.clear()
+        """Drop models and SAEs that no request uses, and return their memory to the device."""
+        self.modules.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _sae_key(self, detail: SaeDetail) -> tuple[str, str, int]:
+    def _sae_key(self, ref: SaeRef) -> Hashable:
         # The hash leaves out the config, which lies in the folder.
-        return detail.weights_sha256, detail.artifact, _modified(self._artifacts.root / detail.artifact)
+        return ref.weights_sha256, ref.artifact, _modified(self._artifacts.root / ref.artifact)
 
-    def _load_model(self, info: ModelInfo) -> LanguageModel:
-        model = load_model(info.source, device=self._settings.device, name=info.name, cache=self._artifacts.models)
-        if (model.weights_sha256, model.tokenizer_sha256) != (info.weights_sha256, info.tokenizer_sha256):
-            log.warning("model_changed", model=info.name, source=info.source)
+    def _load_model(self, ref: ModelRef) -> LanguageModel:
+        model = load_model(ref.source, device=self._settings.device, name=ref.name, cache=self._artifacts.models)
+        if (model.weights_sha256, model.tokenizer_sha256) != (ref.weights_sha256, ref.tokenizer_sha256):
+            log.warning("model_changed", model=ref.name, source=ref.source)
             raise Unavailable(
-                f"The files of {info.name} are not those that this SAE was trained on: the model's weights or its "
+                f"The files of {ref.name} are not those that this SAE was trained on: the model's weights or its "
                 "tokenizer changed. Put the former files back, or train and index again."
             )
         return model
 
-    def _load_sae(self, detail: SaeDetail, device: torch.device) -> SAE:
-        return load_sae(self._artifacts.root / detail.artifact).to(device).eval()
+    def _load_sae(self, ref: SaeRef, device: torch.device) -> SAE:
+        return load_sae(self._artifacts.root / ref.artifact).to(device).eval()
 
 
-def _model_key(info: ModelInfo) -> tuple[str, str, str]:
+def _memory_limit(settings: Settings) -> int:
+    """Return the setting, or a share of what is free on the device now, in bytes."""
+    if settings.inference_memory is not None:
+        return int(settings.inference_memory * 1e9)
+    with suppress(ModelError):  # no such device: the first load says so
+        device = resolve_device(settings.device)
+        if device.type == "cuda":
+            return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    return int(_SHARE * psutil.virtual_memory().available)
+
+
+def _model_key(ref: ModelRef) -> Hashable:
     """Return what a loaded model depends on; the source also has what the hashes leave out, such as special tokens."""
-    return info.weights_sha256, info.tokenizer_sha256, info.source
+    return ref.weights_sha256, ref.tokenizer_sha256, ref.source
+
+
+def _model_bytes(ref: ModelRef) -> int:
+    """Estimate a model's memory, on the low side: its parameters, two bytes each; many have more."""
+    return 2 * (10 * ref.n_layers * ref.d_model**2 + ref.vocab_size * ref.d_model)
+
+
+def _sae_bytes(ref: SaeRef) -> int:
+    """Return the memory of an encoder and a decoder in float32."""
+    return 8 * ref.d_in * ref.d_sae
+
+
+def _nbytes(module: LanguageModel | nn.Module) -> int:
+    """Return the memory of all parameters and buffers; tied ones count once."""
+    inner: nn.Module = module.hf_model if isinstance(module, LanguageModel) else module
+    return sum({t.data_ptr(): t.nbytes for t in (*inner.parameters(), *inner.buffers())}.values())
 
 
 def _modified(folder: Path) -> int:

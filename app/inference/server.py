@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
@@ -18,13 +19,14 @@ from starlette.responses import PlainTextResponse, Response
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
 from app.errors import Loading, Unavailable, UserError
-from app.inference.dependencies import require_secret
+from app.inference.dependencies import require_secret, timed
 from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads, LoadTimes
+from app.inference.metrics import InferenceMetrics
 from app.inference.preloading import Preloading
 from app.inference.residency import Residency
 from app.inference.routes import ROUTERS
-from app.inference.turns import Turns
+from app.inference.scheduler import Scheduler
 from app.problems import problem
 from app.redaction import redact
 from app.settings import Settings
@@ -34,7 +36,7 @@ log = structlog.get_logger("inference")
 _MAX_BODY_BYTES = 8_000_000
 """Above the web's own limit, because JSON may escape one byte as six."""
 
-_WAITING = 16
+_WAITING = 64
 """Requests of each kind that wait for their turn; a probe takes a tenth of a second, a first draw of a store longer."""
 _DRAWS = 2
 """Draws at once: they read the disk, and leave the processor to the probes."""
@@ -65,23 +67,35 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessions = create_sessionmaker(app.state.engine)
     app.state.residency = Residency(settings)
     app.state.probe_engine = ProbeEngine(app.state.residency, settings.probe_max_tokens)
-    app.state.turns = Turns(1, _WAITING)
-    app.state.draw_turns = Turns(_DRAWS, _WAITING)
+    app.state.scheduler = Scheduler(1, _WAITING)
+    app.state.draw_scheduler = Scheduler(_DRAWS, _WAITING)
+    app.state.registry = CollectorRegistry()
+    app.state.metrics = InferenceMetrics(
+        app.state.registry,
+        app.state.residency,
+        {"model": app.state.scheduler, "examples": app.state.draw_scheduler},
+    )
     times = LoadTimes(settings.home / "cache" / "load-seconds.json")
-    app.state.loads = Loads(app.state.probe_engine, app.state.turns, times)
+    app.state.loads = Loads(app.state.probe_engine, app.state.scheduler, times)
     app.state.preloading = Preloading(app.state.sessions, app.state.loads)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_api_route("/healthz", healthz)
     for router in ROUTERS:
-        app.include_router(router, dependencies=[Depends(require_secret)])
+        app.include_router(router, dependencies=[Depends(require_secret), Depends(timed)])
+    app.add_api_route("/metrics", metrics, dependencies=[Depends(require_secret)])
     return app
 
 
 async def healthz() -> PlainTextResponse:
     """Answer that the process is up."""
     return PlainTextResponse("ok\n")
+
+
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus' text format; the site's own /metrics passes them on."""
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @asynccontextmanager
@@ -95,8 +109,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.engine.dispose()
 
 
-async def _user_error(_request: Request, error: Exception) -> Response:
+async def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
+    request.app.state.metrics.refusals.labels(type(error).__name__).inc()
     if error.__cause__ is not None:
         log.warning("probe_failed", exc_info=error)
     extra = {}

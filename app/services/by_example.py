@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, NoWeights, Unprocessable
 from app.queries.feature_list import check_range, filter_by_density
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
+from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, SaeRef
 from app.services.probe import ProbeToken, check_text, probe_tokens
 
 MAX_DENSITY = 0.01
@@ -77,7 +77,7 @@ async def by_example(
     check_text(text)
     check_range("A density", min_density, max_density)
     await session.commit()  # the first answer waits for the model to load: no connection is held for that long
-    answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
+    answer = await inference.probe(ProbeRequest(sae=SaeRef.of(sae), text=text))
     positions = _positions(answer, chosen)
     found = ranked(answer, positions)
     within = await filter_by_density(session, sae, [feature.index for feature in found], min_density, max_density)

@@ -11,7 +11,7 @@ from app.queries.examples import ExampleToken, ExampleView, view_stored
 from app.queries.features import FeatureDetail
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import ExamplesRequest, InferenceClient, TextsRequest
+from app.services.inference import ExamplesRequest, InferenceClient, SaeRef, TextsRequest
 from app.services.probe import check_text
 from app.services.tokens import parts, without_added_space
 
@@ -123,7 +123,8 @@ async def try_texts(
     for text in texts:
         check_text(text)
     await session.commit()  # the first text waits for the model to load: no connection is held for that long
-    answer = await inference.activations_on_texts(TextsRequest(sae=sae.slug, feature=feature, texts=list(texts)))
+    request = TextsRequest(sae=SaeRef.of(sae), feature=feature, texts=list(texts))
+    answer = await inference.activations_on_texts(request)
     known = await get_tokens(session, sae.model.id, {token for tried in answer.texts for token in tried.token_ids})
     found = []
     for text, tried in zip(texts, answer.texts, strict=True):

@@ -6,30 +6,45 @@ The types of requests and answers are here, not in `app.inference`, so that the 
 import asyncio
 import copy
 import json
+import sys
 import time
+from array import array
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, fields
+from hashlib import blake2b
 from http import HTTPStatus
-from typing import Literal, NoReturn, TypeVar
+from secrets import token_bytes
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 import httpx
 import structlog
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.types import Receive
 
 from app.asgi import until_gone
 from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unprocessable, UserError
 from app.queries.examples import StoredExample
+from app.queries.saes import SaeDetail
 from app.settings import Settings
 
 log = structlog.get_logger("web")
 
 SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
+CLIENT_HEADER = "X-SeeSAE-Client"
+"""Holds who a request is for, so that visitors take turns; nobody can read from it who that is."""
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 120.0
 """A long text on a slow machine, after others that came before it."""
 _PATIENCE_SECONDS = 1.5
 """An answer that takes longer makes the client ask whether the process is up at all."""
-_JSON = {"Content-Type": "application/json"}
+_START_SECONDS = 120.0
+"""A process that has not answered for that long after its start is not starting any more."""
+_SILENT_SECONDS = 30.0
+"""One that had answered, and is silent for that long, hangs: within this time a new process would answer."""
+_GAP_SECONDS = 30.0
+"""After that long without a look, silence counts anew: it may have answered others in between."""
+_METRICS_SECONDS = 1.0
 
 _ERRORS: dict[int, type[UserError]] = {
     HTTPStatus.NOT_FOUND: NotFound,
@@ -40,12 +55,22 @@ _ERRORS: dict[int, type[UserError]] = {
 
 
 class InferenceDown(Unavailable):
-    """The inference process does not answer."""
+    """The inference process does not answer.
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The inference process is not answering, so no text can be probed right now; the rest of the site works. "
+    Args:
+        seconds: for how long it has not, where that is known.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        since = "is not answering" if seconds is None else f"has not answered for {seconds:.0f} s"
+        remedy = (
             "Try again in a moment. If it stays away, look at its log, which seesae serve names."
+            if seconds is None
+            else "It hangs, or cannot start: look at its log, which seesae serve names, and end it. seesae serve "
+            "starts it again."
+        )
+        super().__init__(
+            f"The inference process {since}, so no text can be probed right now; the rest of the site works. {remedy}"
         )
 
 
@@ -58,11 +83,79 @@ class Preloaded(BaseModel):
     """Why it cannot be loaded."""
 
 
-class ProbeRequest(BaseModel):
-    """A prompt to run through an SAE, given by its slug, and its model."""
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What it takes to load a model and to know it again; the sizes give an estimate of its memory."""
 
-    sae: str
+    name: str
+    source: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRef:
+    """An index and its number of counted tokens."""
+
+    id: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaeRef:
+    """What it takes to run an SAE: the request carries it, so that the inference process need not read it again."""
+
+    slug: str
+    model: ModelRef
+    hook: str
+    artifact: str
+    weights_sha256: str
+    d_in: int
+    d_sae: int
+    index: IndexRef | None
+
+    @classmethod
+    def of(cls, sae: SaeDetail) -> "SaeRef":
+        """Return the reference to an SAE that was read from the database."""
+        model = ModelRef(**{field.name: getattr(sae.model, field.name) for field in fields(ModelRef)})
+        own = {name: getattr(sae, name) for name in ("slug", "hook", "artifact", "weights_sha256", "d_in", "d_sae")}
+        index = None if sae.index is None else IndexRef(sae.index.id, sae.index.tokens)
+        return cls(model=model, index=index, **own)
+
+
+class ProbeRequest(BaseModel):
+    """A prompt to run through an SAE and its model."""
+
+    sae: SaeRef
     text: str
+
+
+def pack(values: bytes) -> str:
+    """Return the little-endian bytes of an array as text; decimal numbers take much longer to write and to read."""
+    return b64encode(values).decode()
+
+
+def _unpacked(code: str) -> BeforeValidator:
+    """Return what reads an array that `pack` wrote, of this `array` type code, little-endian."""
+
+    def unpack(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        numbers = array(code, b64decode(value, validate=True))  # ValueError where it is no array
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tolist()
+
+    return BeforeValidator(unpack)
+
+
+Ints = Annotated[list[int], _unpacked("i")]
+"""32-bit integers, packed."""
+Floats = Annotated[list[float], _unpacked("d")]
+"""64-bit floats, packed."""
 
 
 class ProbeAnswer(BaseModel):
@@ -72,15 +165,15 @@ class ProbeAnswer(BaseModel):
     objects would take longer than the model does.
     """
 
-    token_ids: list[int]
-    ends: list[int] = Field(description="Characters of the prompt up to the end of each token.")
+    token_ids: Ints
+    ends: Ints = Field(description="Characters of the prompt up to the end of each token.")
     counted: list[bool] = Field(description="False for BOS and special tokens, whose activations are left out.")
-    features: list[int] = Field(description="Feature of each nonzero activation.")
-    positions: list[int] = Field(description="Position of its token.")
-    activations: list[float]
-    percentiles: list[float] | None = Field(description="As app.inference.ranking defines them; None without an index.")
-    ranked: list[int] = Field(description="Every active feature once, best first.")
-    maxima: list[float] = Field(description="Maximum activations of these features in the index; 0 without one.")
+    features: Ints = Field(description="Feature of each nonzero activation.")
+    positions: Ints = Field(description="Position of its token.")
+    activations: Floats
+    percentiles: Floats | None = Field(description="As app.inference.ranking defines them; None without an index.")
+    ranked: Ints = Field(description="Every active feature once, best first.")
+    maxima: Floats = Field(description="Maximum activations of these features in the index; 0 without one.")
 
 
 class ExamplesRequest(BaseModel):
@@ -106,7 +199,7 @@ class ExamplesAnswer(BaseModel):
 class TextsRequest(BaseModel):
     """Texts on which to compute one feature."""
 
-    sae: str
+    sae: SaeRef
     feature: int
     texts: list[str]
 
@@ -146,13 +239,22 @@ class InferenceClient:
             trust_env=False,  # a proxy for the internet does not reach a local process
         )
 
-        self._start = _Start()
+        self._contact = _Contact()
+        self._salt = token_bytes(16)
         self._receive: Receive | None = None
+        self._headers = {"Content-Type": "application/json"}
 
-    def for_client(self, receive: Receive) -> "InferenceClient":
-        """Return this client for one request of the site: its work is dropped when the sender of that request goes."""
+    def for_client(self, receive: Receive, client: str = "") -> "InferenceClient":
+        """Return this client for one request of the site.
+
+        Args:
+            receive: of that request, with whose sender the work is dropped.
+            client: the sender, who takes turns with others; what is sent of it is a hash with a salt.
+        """
         bound = copy.copy(self)
         bound._receive = receive
+        key = blake2b(client.encode(), key=self._salt, digest_size=8).hexdigest()
+        bound._headers = self._headers | {CLIENT_HEADER: key}
         return bound
 
     async def _gone(self) -> None:
@@ -194,6 +296,7 @@ class InferenceClient:
         try:
             response = await self._post(path, content)
         except httpx.TransportError as error:
+            self._contact.lost()
             log.warning("inference_unreachable", error=type(error).__name__)
             raise InferenceDown from None
         if response.status_code != HTTPStatus.OK:
@@ -206,7 +309,7 @@ class InferenceClient:
 
     async def _post(self, path: str, content: bytes) -> httpx.Response:
         """Wait for the answer while the process is alive and the client is there; else drop the connection."""
-        answer = asyncio.create_task(self._client.post(path, content=content, headers=_JSON))
+        answer = asyncio.create_task(self._client.post(path, content=content, headers=self._headers))
         gone = asyncio.create_task(self._gone())
         try:
             await asyncio.wait({answer, gone}, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -215,7 +318,7 @@ class InferenceClient:
                 await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientGone
-            self._start.ended()
+            self._contact.answered()
             return answer.result()
         finally:
             gone.cancel()
@@ -225,33 +328,59 @@ class InferenceClient:
         """Tell a process that works from one that is starting, whose socket takes connections before it does.
 
         Raises:
-            Loading: it is starting.
+            Loading: it is starting, or may be.
+            InferenceDown: it has been silent for longer than a start takes.
         """
         try:
             await self._client.get("/healthz", timeout=_PATIENCE_SECONDS)
         except httpx.TransportError:
-            self._start.seen()
-            raise Loading("The inference process is starting", self._start.elapsed, self._start.expected) from None
+            raise self._contact.silent() from None
+
+    async def metrics(self) -> str | None:
+        """Return its metrics in Prometheus' text format; None if it does not answer soon."""
+        if not self._configured:
+            return None
+        try:
+            response = await self._client.get("/metrics", timeout=_METRICS_SECONDS)
+        except httpx.TransportError:
+            return None
+        return response.text if response.status_code == HTTPStatus.OK else None
 
 
-class _Start:
-    """The start of the inference process: seconds so far, and seconds that the last one took."""
+class _Contact:
+    """What was seen of the inference process: it tells one that starts from one that hangs."""
 
-    expected: float | None = None
-    _began: float | None = None
+    def __init__(self) -> None:
+        self._seen = False
+        """It has answered, and no connection broke since: this process was up."""
+        self._silent: float | None = None
+        """When it was first found silent, of late."""
+        self._last = 0.0
+        """When it was last found silent."""
+        self._expected: float | None = None
 
-    @property
-    def elapsed(self) -> float:
-        return 0.0 if self._began is None else time.monotonic() - self._began
-
-    def seen(self) -> None:
-        """Note that it is starting."""
-        self._began = self._began or time.monotonic()
-
-    def ended(self) -> None:
+    def answered(self) -> None:
         """Note that it answers."""
-        if self._began is not None:
-            self.expected, self._began = self.elapsed, None
+        if self._silent is not None and not self._seen:
+            self._expected = time.monotonic() - self._silent
+        self._seen, self._silent = True, None
+
+    def lost(self) -> None:
+        """Note that a connection broke: the process has ended, and another may be starting."""
+        self._seen = False
+
+    def silent(self) -> Unavailable:
+        """Note that it takes connections and does not answer; return the error that says so."""
+        now = time.monotonic()
+        if self._silent is None or now - self._last > _GAP_SECONDS:
+            self._silent = now
+        self._last = now
+        elapsed = now - self._silent
+        if elapsed > (_SILENT_SECONDS if self._seen else max(_START_SECONDS, 3 * (self._expected or 0))):
+            return InferenceDown(elapsed)
+        if self._seen:
+            return Loading("The inference process does not answer; it may be starting again", elapsed, self._expected)
+        return Loading("The inference process is starting", elapsed, self._expected)
 
 
 def _encoded(request: BaseModel) -> bytes:

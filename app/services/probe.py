@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.concurrency import run_in_threadpool
 
 from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest
+from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, SaeRef
 from app.services.tokens import api_texts, parts, without_added_space
 
 
@@ -85,10 +86,15 @@ async def probe(
     if not sae.has_weights:
         raise NoWeights(sae.slug)
     await session.commit()  # the first probe waits for the model to load: no connection is held for that long
-    answer = await inference.probe(ProbeRequest(sae=sae.slug, text=text))
+    answer = await inference.probe(ProbeRequest(sae=SaeRef.of(sae), text=text))
     tokens = await probe_tokens(session, sae, answer, text)
     summaries = await label_summaries(session, sae.id, answer.ranked) if sae.labelled else {}
     labels = {number: summary.explanation for number, summary in summaries.items()}
+    return await run_in_threadpool(_result, tokens, answer, labels, top_k)
+
+
+def _result(tokens: tuple[ProbeToken, ...], answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> ProbeResult:
+    """Put the answer into rows: for a long text too much work for the event loop."""
     return ProbeResult(
         tokens=tokens,
         features=_overall(answer, labels, top_k),

@@ -37,7 +37,8 @@ def _settings(request: Request) -> Settings:
 
 def _inference(request: Request) -> InferenceClient:
     client: InferenceClient = request.app.state.inference
-    return client.for_client(request.receive)
+    address = request.client.host if request.client else ""
+    return client.for_client(request.receive, f"{address} {request.headers.get('cookie', '')}")
 
 
 AppSettings = Annotated[Settings, Depends(_settings)]

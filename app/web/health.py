@@ -31,5 +31,11 @@ async def readyz(session: Session) -> PlainTextResponse:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Return the metrics of this web process in Prometheus' text format."""
-    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+    """Return the metrics of this web process, and those of the inference process, in Prometheus' text format."""
+    answer = await request.app.state.inference.metrics()
+    up = (
+        "# HELP seesae_inference_up 1 if the inference process answers.\n"
+        f"# TYPE seesae_inference_up gauge\nseesae_inference_up {int(answer is not None)}\n"
+    )
+    own = generate_latest(request.app.state.registry).decode()
+    return Response(own + up + (answer or ""), media_type=CONTENT_TYPE_LATEST)

@@ -6,6 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
+from tests.app.inference.dictionaries import make_dictionary
+from tests.web.probing import probing_site
 from tests.web.site import site
 
 
@@ -49,3 +51,16 @@ async def test_requests_are_counted_by_route_and_never_by_address(client: httpx.
 async def test_pages_and_api_have_their_own_route_templates(client: httpx.AsyncClient) -> None:
     await client.get("/saes/some-sae")
     assert 'route="/saes/{sae}"' in (await client.get("/metrics")).text
+
+
+async def test_metrics_say_that_inference_is_away(client: httpx.AsyncClient) -> None:
+    assert "seesae_inference_up 0\n" in (await client.get("/metrics")).text
+
+
+async def test_metrics_pass_on_those_of_the_inference_process(database_url: str, tmp_path: Path) -> None:
+    settings = Settings(database_url=database_url, home=tmp_path)
+    async with probing_site(make_dictionary(tmp_path), settings) as client:
+        metrics = (await client.get("/metrics")).text
+    families = {family.name for family in text_string_to_metric_families(metrics)}
+    assert {"seesae_http_requests", "seesae_inference_seconds", "seesae_inference_memory_bytes"} <= families
+    assert "seesae_inference_up 1\n" in metrics

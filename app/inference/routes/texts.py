@@ -4,26 +4,23 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from app.db import transaction
-from app.inference.dependencies import Engine, ModelLoads, ProbeTurns, Sessions
+from app.inference.dependencies import Engine, ModelLoads, model_turn
 from app.inference.engine import SparseActivations
 from app.services.inference import TextActivations, TextsAnswer, TextsRequest
-from app.services.saes import find_sae
 
 router = APIRouter()
 
 
 @router.post("/texts")
-async def texts(
-    request: TextsRequest, http: Request, sessions: Sessions, engine: Engine, loads: ModelLoads, turns: ProbeTurns
-) -> TextsAnswer:
+async def texts(request: TextsRequest, http: Request, engine: Engine, loads: ModelLoads) -> TextsAnswer:
     """Return the tokens of each text, with the feature's activation on each token."""
-    async with transaction(sessions) as session:
-        sae = await find_sae(session, request.sae)
-    await loads.ensure(sae)
-    async with turns.take(http.receive):
-        found = [await run_in_threadpool(engine.probe, sae, text) for text in request.texts]
-    answers = [_of_feature(sparse, request.feature) for sparse in found]
+    await loads.ensure(request.sae)
+    answers = []
+    async with model_turn(http) as turn:
+        for text in request.texts:
+            sparse = await run_in_threadpool(engine.probe, request.sae, text)
+            answers.append(_of_feature(sparse, request.feature))
+            turn.raise_if_gone()
     return TextsAnswer(texts=answers)
 
 

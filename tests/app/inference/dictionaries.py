@@ -18,6 +18,7 @@ from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register
 from app.queries.models import ModelInfo, ModelRow, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
+from app.services.inference import SaeRef
 from app.settings import Settings
 from sae_core.checkpoints import save_sae
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
@@ -37,12 +38,17 @@ SLUG = "tiny-l2-topk-64"
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A model with an SAE: loaded, for the test to compute with, and as a row, for the engine."""
+    """A model with an SAE: loaded, for the test to compute with, and as a row of the database."""
 
     model: LanguageModel
     sae: SAE
     row: SaeDetail
     settings: Settings
+
+    @property
+    def ref(self) -> SaeRef:
+        """As a request names the SAE."""
+        return SaeRef.of(self.row)
 
 
 def random_sae(d_in: int, *, d_sae: int = 64, k: int = 8, seed: int = 0) -> TopK:

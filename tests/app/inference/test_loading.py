@@ -11,8 +11,8 @@ from app.errors import Loading, Unavailable
 from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads, LoadTimes
 from app.inference.residency import Residency
-from app.inference.turns import Turns
-from app.queries.saes import SaeDetail
+from app.inference.scheduler import Scheduler
+from app.services.inference import SaeRef
 from sae_core.models import LanguageModel, load_model
 from tests.app.inference.dictionaries import Dictionary
 
@@ -39,14 +39,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 def loads_of(dictionary: Dictionary, times: Path) -> Loads:
     engine = ProbeEngine(Residency(dictionary.settings), 100)
-    return Loads(engine, Turns(1, 4), LoadTimes(times))
+    return Loads(engine, Scheduler(1, 4), LoadTimes(times))
 
 
 async def loaded(loads: Loads, dictionary: Dictionary) -> None:
     """Ask until it is loaded, as a page does."""
     while True:
         try:
-            await loads.ensure(dictionary.row)
+            await loads.ensure(dictionary.ref)
         except Loading:
             continue
         return
@@ -58,10 +58,10 @@ async def test_a_load_that_takes_long_goes_on_beside_the_requests(
     loads = loads_of(dictionary, tmp_path / "times.json")
     for _ in range(3):
         with pytest.raises(Loading, match=r"The model tiny is being loaded: 0 s so far\. Try again in 5 s"):
-            await loads.ensure(dictionary.row)
+            await loads.ensure(dictionary.ref)
     gate.open.set()
     await loaded(loads, dictionary)
-    await loads.ensure(dictionary.row)
+    await loads.ensure(dictionary.ref)
     assert gate.loads == 1
 
 
@@ -72,7 +72,7 @@ async def test_the_next_load_is_told_the_time_of_the_last(dictionary: Dictionary
     gate.open.clear()
     loads = loads_of(dictionary, times)  # of the process that was started after a kill
     with pytest.raises(Loading, match="1 s the last time") as caught:
-        await loads.ensure(dictionary.row)
+        await loads.ensure(dictionary.ref)
     assert caught.value.expected is not None
     gate.open.set()
     await loaded(loads, dictionary)
@@ -81,7 +81,7 @@ async def test_the_next_load_is_told_the_time_of_the_last(dictionary: Dictionary
 async def test_what_keeps_a_model_from_loading_is_said_once_and_then_tried_again(
     dictionary: Dictionary, tmp_path: Path, gate: Gate
 ) -> None:
-    broken = replace(dictionary.row, model=replace(dictionary.row.model, source="/nowhere/at/all"))
+    broken = replace(dictionary.ref, model=replace(dictionary.ref.model, source="/nowhere/at/all"))
     loads = loads_of(dictionary, tmp_path / "times.json")
     with pytest.raises(Loading):
         await loads.ensure(broken)
@@ -92,7 +92,7 @@ async def test_what_keeps_a_model_from_loading_is_said_once_and_then_tried_again
     await loaded(loads, dictionary)  # another is not kept from loading
 
 
-async def _ask_until_it_fails(loads: Loads, broken: SaeDetail) -> None:
+async def _ask_until_it_fails(loads: Loads, broken: SaeRef) -> None:
     while True:
         try:
             await loads.ensure(broken)
@@ -105,4 +105,4 @@ async def test_damaged_times_are_measured_again(dictionary: Dictionary, tmp_path
     times.write_text("[1]")
     gate.open.set()
     await loaded(loads_of(dictionary, times), dictionary)
-    assert (LoadTimes(times).get(dictionary.row.model.weights_sha256) or 0) > 0
+    assert (LoadTimes(times).get(dictionary.ref.model.weights_sha256) or 0) > 0

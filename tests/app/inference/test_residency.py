@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from app.artifacts import store_key
-from app.errors import Unavailable
-from app.inference.residency import LRUCache, Residency
+from app.errors import TooLarge, Unavailable
+from app.inference.residency import LRUCache, Residency, ResidentModules
 from sae_core.checkpoints import save_sae
+from sae_core.errors import SAEError
 from sae_core.models import load_model
 from sae_core.saes import TopK
 from tests.app.inference.dictionaries import Dictionary, random_sae
@@ -33,42 +34,101 @@ def test_the_least_recently_used_value_is_evicted() -> None:
     assert loaded == ["a", "b", "c", "b"]  # a stayed, because it was used between
 
 
-def test_eviction_comes_before_loading() -> None:
-    alive = 0
+def tensor(megabytes: int) -> torch.nn.Module:
+    """A module of this size."""
+    return torch.nn.Linear(megabytes * 250_000, 1, bias=False)
 
-    class Model:
-        def __init__(self) -> None:
-            nonlocal alive
-            alive += 1
-            assert alive == 1
 
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
+def use(modules: ResidentModules, key: str, megabytes: int) -> None:
+    with modules.use(key, megabytes * 1_000_000, lambda: tensor(megabytes)):
+        pass
 
-    models: LRUCache[int, Model] = LRUCache(1)
-    for number in range(3):
-        models.get(number, Model)
-    assert alive == 1
-    models.clear()
-    assert alive == 0
+
+def test_modules_are_kept_by_bytes_and_the_least_recently_used_goes() -> None:
+    modules = ResidentModules(10_000_000)
+    for key, megabytes in (("a", 4), ("b", 4), ("a", 4), ("c", 4)):
+        use(modules, key, megabytes)
+    assert ("a" in modules, "b" in modules, "c" in modules) == (True, False, True)
+    assert (modules.nbytes, modules.loads) == (8_000_000, 3)
+    use(modules, "d", 9)
+    assert ("a" in modules, "c" in modules, modules.nbytes) == (False, False, 9_000_000)
+
+
+def test_room_is_made_before_loading() -> None:
+    modules = ResidentModules(1_500_000)
+    use(modules, "a", 1)
+
+    def load() -> torch.nn.Module:
+        assert "a" not in modules
+        return tensor(1)
+
+    with modules.use("b", 1_000_000, load):
+        pass
+    assert modules.nbytes == 1_000_000
+
+
+def test_what_a_request_uses_is_never_evicted() -> None:
+    modules = ResidentModules(10_000_000)
+    with modules.use("a", 6_000_000, lambda: tensor(6)):
+        with pytest.raises(TooLarge, match="of memory"), modules.use("b", 6_000_000, dict):
+            raise AssertionError
+        modules.clear()
+        assert "a" in modules
+        use(modules, "c", 4)
+    modules.clear()
+    assert modules.nbytes == 0
+
+
+def test_what_can_never_fit_is_refused_before_it_is_loaded_and_evicts_nothing() -> None:
+    modules = ResidentModules(10_000_000)
+    use(modules, "a", 4)
+
+    def load() -> torch.nn.Module:
+        raise AssertionError
+
+    with pytest.raises(TooLarge, match="SEESAE_INFERENCE_MEMORY"), modules.use("b", 11_000_000, load):
+        raise AssertionError
+    assert "a" in modules
+
+
+def test_a_module_that_does_not_load_leaves_nothing_behind() -> None:
+    modules = ResidentModules(10_000_000)
+
+    def load() -> torch.nn.Module:
+        raise SAEError("broken")
+
+    with pytest.raises(SAEError), modules.use("a", 1_000_000, load):
+        raise AssertionError
+    assert modules.nbytes == 0
+    use(modules, "a", 1)
+
+
+def test_the_memory_of_a_loaded_model_and_sae_is_that_of_their_tensors(dictionary: Dictionary) -> None:
+    residency = Residency(dictionary.settings)
+    with residency.use(dictionary.ref) as (model, sae):
+        parameters = {parameter.data_ptr(): parameter.nbytes for parameter in model.hf_model.parameters()}
+        assert residency.modules.nbytes >= sum(parameters.values()) + sum(p.nbytes for p in sae.parameters())
 
 
 def test_models_with_equal_weights_and_different_tokenizers_are_kept_apart(dictionary: Dictionary) -> None:
-    residency = Residency(dictionary.settings)
-    first = residency.model(dictionary.row.model)
-    assert residency.model(dictionary.row.model) is first
-    tokenizer = Path(dictionary.row.model.source) / "tokenizer.json"
+    residency, ref = Residency(dictionary.settings), dictionary.ref
+    with residency.use(ref) as (first, _):
+        pass
+    with residency.use(ref) as (again, _):
+        assert again is first
+    tokenizer = Path(ref.model.source) / "tokenizer.json"
     original = tokenizer.read_bytes()
     merged = json.loads(original)
     merged["model"]["merges"].pop()
     tokenizer.write_text(json.dumps(merged))
     try:
-        with pytest.raises(Unavailable, match="its tokenizer changed"):
-            Residency(dictionary.settings).model(dictionary.row.model)
-        changed = load_model(dictionary.row.model.source, device="cpu", name="tiny")
+        with pytest.raises(Unavailable, match="its tokenizer changed"), Residency(dictionary.settings).use(ref):
+            raise AssertionError
+        changed = load_model(ref.model.source, device="cpu", name="tiny")
         assert changed.weights_sha256 == first.weights_sha256
-        second = residency.model(replace(dictionary.row.model, tokenizer_sha256=changed.tokenizer_sha256))
+        other = replace(ref, model=replace(ref.model, tokenizer_sha256=changed.tokenizer_sha256))
+        with residency.use(other) as (second, _):
+            pass
     finally:
         tokenizer.write_bytes(original)
     assert second.tokenizer_sha256 == changed.tokenizer_sha256 != first.tokenizer_sha256
@@ -84,16 +144,14 @@ def test_models_with_equal_hashes_in_two_folders_are_kept_apart(dictionary: Dict
 
 
 def test_saes_with_equal_weights_and_different_configs_are_kept_apart(dictionary: Dictionary) -> None:
-    residency, cpu = Residency(dictionary.settings), torch.device("cpu")
-    first = residency.sae(dictionary.row, cpu)
-    assert residency.sae(dictionary.row, cpu) is first
-    copy = replace(dictionary.row, slug="sparser", artifact="saes/sparser")
+    residency = Residency(dictionary.settings)
+    copy = replace(dictionary.ref, slug="sparser", artifact="saes/sparser")
     metadata = {"model_name": "tiny", "hook_name": "blocks.2.hook_resid_post"}
     save_sae(random_sae(dictionary.row.d_in, k=4), dictionary.settings.artifacts / copy.artifact, metadata)
-    second = residency.sae(copy, cpu)
-    assert isinstance(first, TopK)
-    assert isinstance(second, TopK)
-    assert (first.config.k, second.config.k) == (8, 4)
+    with residency.use(dictionary.ref) as (_, first), residency.use(copy) as (_, second):
+        assert isinstance(first, TopK)
+        assert isinstance(second, TopK)
+        assert (first.config.k, second.config.k) == (8, 4)
 
 
 def test_one_store_is_opened_while_another_is_being_hashed(
@@ -126,12 +184,13 @@ def test_one_store_is_opened_while_another_is_being_hashed(
 
 def test_an_sae_that_was_made_again_is_loaded_again(dictionary: Dictionary, tmp_path: Path) -> None:
     residency = Residency(dictionary.settings)
-    row = replace(dictionary.row, artifact="saes/again")
+    row = replace(dictionary.ref, artifact="saes/again")
     folder = dictionary.settings.artifacts / row.artifact
     metadata = {"model_name": "tiny", "hook_name": "blocks.2.hook_resid_post"}
     kept = []
     for k in (8, 4):
         save_sae(random_sae(dictionary.row.d_in, k=k), folder, metadata)
-        kept.append(residency.sae(row, torch.device("cpu")).k)
+        with residency.use(row) as (_, sae):
+            kept.append(sae.k)
         folder.rename(tmp_path / f"former-{k}")
     assert kept == [8, 4]

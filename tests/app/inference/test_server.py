@@ -1,19 +1,22 @@
 """The inference service without the site: its secret, and its answers to bad requests."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import UserError
 from app.inference.ranking import ranked
+from app.inference.scheduler import Scheduler
 from app.inference.server import create_app
-from app.inference.turns import Turns
-from app.services.inference import SECRET_HEADER
+from app.services.inference import SECRET_HEADER, ProbeAnswer, SaeRef
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, publish
 from tests.web.site import app_of
@@ -44,7 +47,7 @@ async def test_healthz_needs_no_secret(service: httpx.AsyncClient) -> None:
     "headers", [{}, {SECRET_HEADER: ""}, {SECRET_HEADER: SECRET[:-1]}, {SECRET_HEADER: SECRET + "x"}]
 )
 async def test_requests_without_the_secret_are_refused(service: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    response = await service.post("/probe", json={"sae": "x", "text": "x"}, headers=headers)
+    response = await service.post("/probe", json={"text": "x"}, headers=headers)
     assert response.status_code == 403
 
 
@@ -69,31 +72,95 @@ async def test_the_event_loop_is_free_while_features_are_ranked(
 async def test_probes_answer_and_bad_requests_are_refused(
     service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
 ) -> None:
-    sae = await publish(engine, dictionary)
+    sae = asdict(SaeRef.of(await publish(engine, dictionary)))
     headers = {SECRET_HEADER: SECRET}
-    answer = await service.post("/probe", json={"sae": sae.slug, "text": "best of times"}, headers=headers)
-    assert answer.json()["token_ids"] == dictionary.model.tokenize("best of times")
+    response = await service.post("/probe", json={"sae": sae, "text": "best of times"}, headers=headers)
+    answer = ProbeAnswer.model_validate_json(response.content)
+    assert answer.token_ids == dictionary.model.tokenize("best of times")
     statuses = [
         (await service.post("/probe", json=body, headers=headers)).status_code
-        for body in ({"sae": "other", "text": "x"}, {"sae": sae.slug}, {"sae": sae.slug, "text": "x" * 9_000_000})
+        for body in ({"sae": sae["slug"], "text": "x"}, {"sae": sae}, {"sae": sae, "text": "x" * 9_000_000})
     ]
-    assert statuses == [404, 422, 413]
+    assert statuses == [422, 422, 413]
+
+
+async def test_a_warm_probe_reads_nothing_from_the_database(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
+) -> None:
+    sae = asdict(SaeRef.of(await publish(engine, dictionary)))
+    statements: list[str] = []
+    event.listen(
+        app_of(service).state.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    answers = []
+    for read in (True, False):
+        statements.clear()
+        answers.append(await service.post("/probe", json={"sae": sae, "text": "best"}, headers={SECRET_HEADER: SECRET}))
+        assert bool(statements) == read
+    assert answers[0].content == answers[1].content
+
+
+async def test_a_failing_request_harms_no_other(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
+) -> None:
+    sae = SaeRef.of(await publish(engine, dictionary))
+    bad = [
+        replace(sae, artifact="saes/gone"),
+        replace(sae, hook="mlp_act.2"),
+        replace(sae, d_sae=2**50, artifact="saes/huge"),
+        replace(sae, model=replace(sae.model, source="/nowhere", weights_sha256="1")),
+    ]
+
+    async def ask(ref: SaeRef) -> int:
+        body = {"sae": asdict(ref), "text": "best of times"}
+        return (await service.post("/probe", json=body, headers={SECRET_HEADER: SECRET})).status_code
+
+    statuses = await asyncio.gather(*(ask(ref) for pair in zip(bad, [sae] * 4, strict=True) for ref in pair))
+    assert statuses[1::2] == [200] * 4
+    assert statuses[::2] == [503, 503, 413, 503]
+
+
+async def test_metrics_need_the_secret_and_count(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine
+) -> None:
+    sae = asdict(SaeRef.of(await publish(engine, dictionary)))
+    assert (await service.get("/metrics")).status_code == 403
+    for text in ("best of times", "times " * 150):
+        await service.post("/probe", json={"sae": sae, "text": text}, headers={SECRET_HEADER: SECRET})
+    lines = (await service.get("/metrics", headers={SECRET_HEADER: SECRET})).text.splitlines()
+    assert 'seesae_inference_seconds_count{operation="probe"} 2.0' in lines
+    assert 'seesae_inference_refusals_total{reason="TooLarge"} 1.0' in lines
+    assert "seesae_inference_loads_total 2.0" in lines
+    assert 'seesae_inference_waiting{queue="model"} 0.0' in lines
+    [memory] = [float(line.split()[1]) for line in lines if line.startswith("seesae_inference_memory_bytes")]
+    assert memory == app_of(service).state.residency.modules.nbytes > 0
 
 
 @pytest.mark.parametrize(
-    ("turns", "path", "body"),
+    ("scheduler", "path", "body"),
     [
-        ("turns", "/probe", {"text": "x"}),
-        ("turns", "/texts", {"feature": 0, "texts": ["x"]}),
-        ("draw_turns", "/examples", {"feature": 0, "low": 0, "high": 1, "limit": 1}),
+        ("scheduler", "/probe", {"text": "x"}),
+        ("scheduler", "/texts", {"feature": 0, "texts": ["x"]}),
+        ("draw_scheduler", "/examples", {"feature": 0, "low": 0, "high": 1, "limit": 1}),
     ],
 )
 async def test_a_request_that_finds_too_many_before_it_is_told_when_to_come_back(
-    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine, turns: str, path: str, body: dict[str, Any]
+    service: httpx.AsyncClient,
+    dictionary: Dictionary,
+    engine: AsyncEngine,
+    scheduler: str,
+    path: str,
+    body: dict[str, Any],
 ) -> None:
     sae = await publish(engine, dictionary)
-    setattr(app_of(service).state, turns, Turns(1, 0))
-    response = await service.post(path, json={"sae": sae.slug, **body}, headers={SECRET_HEADER: SECRET})
+    named = sae.slug if path == "/examples" else asdict(SaeRef.of(sae))
+    headers = {SECRET_HEADER: SECRET}
+    if path != "/examples":  # loading takes a turn too
+        assert (await service.post(path, json={"sae": named, **body}, headers=headers)).status_code == 200
+    full = Scheduler(1, 0)
+    setattr(app_of(service).state, scheduler, full)
+    async with full.take():
+        response = await service.post(path, json={"sae": named, **body}, headers=headers)
     assert (response.status_code, response.json()["title"]) == (503, "Busy right now")
     assert int(response.headers["Retry-After"]) >= 1
 
@@ -102,7 +169,8 @@ async def test_an_unreachable_database_is_a_503(settings: Settings, unused_tcp_p
     away = settings.model_copy(update={"database_url": f"postgresql://127.0.0.1:{unused_tcp_port}/none"})
     app = create_app(away)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inference") as client:
-        response = await client.post("/probe", json={"sae": "x", "text": "x"}, headers={SECRET_HEADER: SECRET})
+        body = {"sae": "x", "feature": 0, "low": 0, "high": 1, "limit": 1}
+        response = await client.post("/examples", json=body, headers={SECRET_HEADER: SECRET})
     assert response.status_code == 503
     assert "database" in response.json()["detail"]
 
