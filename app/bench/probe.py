@@ -1,30 +1,38 @@
 """Benchmark of a probe: HTTP, web and inference process, compared with the model's forward alone.
 
-The forward pass runs in this process, in turn with the probes, on the same tokens to the same hook point.
+The forward pass runs in this process, in turn with the probes, on the same tokens to the same hook point. Then many
+people probe at once, and leave at once.
 """
 
 import asyncio
 import statistics
+import threading
 import time
 from typing import Any
 
 import httpx
 import torch
 
-from app.bench.bench_inputs import HOOK, BenchInputs, Notify, load
+from app.bench.bench_inputs import HOOK, BenchInputs, Notify, load, spread
 from app.errors import UserError
 from app.settings import Settings
-from app.supervision.supervisor import running_site
+from app.supervision.supervisor import Site, running_site
 
 WARM = 10
 """Probes before the measurement, in which caches fill."""
 _LOAD_SECONDS = 120
+_EACH = 3
+"""Probes of each of many people."""
+_LEAVE_SECONDS = 0.3
+"""After which they leave: their probes wait then."""
 PAUSE = 0.1
 """Seconds before each measurement: torch's threads go on spinning for a moment when a pass has ended, and would take
 time from the other side."""
 
 
-async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, notify: Notify) -> dict[str, Any]:
+async def run(
+    settings: Settings, sae: str | None, tokens: int, rounds: int, people: int, notify: Notify
+) -> dict[str, Any]:
     """Serve the site and probe it.
 
     Raises:
@@ -53,6 +61,7 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, not
             began = time.perf_counter()
             inputs.model.activations(token_ids, HOOK)
             floor.append(1000 * (time.perf_counter() - began))
+        crowd = await _crowd(site, slug, text, people) if people else {}
     took, floor = took[WARM:], floor[WARM:]
     return {
         "sae": slug,
@@ -61,7 +70,59 @@ async def run(settings: Settings, sae: str | None, tokens: int, rounds: int, not
         "p95_ms": round(statistics.quantiles(took, n=20)[-1], 1),
         "floor_ms": round(statistics.median(floor), 1),
         "target_ms": round(1.2 * statistics.median(floor) + 15, 1),
+        **crowd,
     }
+
+
+async def _crowd(site: Site, slug: str, text: str, people: int) -> dict[str, Any]:
+    """Let many people probe at once, then let them leave at once; ask meanwhile whether the processes are up.
+
+    Raises:
+        UserError: a probe failed.
+    """
+    inference = site.children[0].spec.environment["SEESAE_INFERENCE_URL"]
+    limits = httpx.Limits(max_connections=2 * people)
+    async with httpx.AsyncClient(base_url=site.url, timeout=120, limits=limits, trust_env=False) as client:
+
+        async def ask(person: int) -> float:
+            began = time.perf_counter()
+            headers = {"Cookie": f"author={person}"}
+            answer = await client.post(f"/api/v1/saes/{slug}/probe", json={"text": text}, headers=headers)
+            if answer.status_code != httpx.codes.OK:
+                raise UserError(f"The probe of one of {people} people was answered with {answer.status_code}.")
+            return 1000 * (time.perf_counter() - began)
+
+        stop = threading.Event()
+        watching = [asyncio.create_task(asyncio.to_thread(_healthz, url, stop)) for url in (site.url, inference)]
+        try:
+            took = await asyncio.gather(*(ask(person) for person in range(people) for _ in range(_EACH)))
+        finally:
+            stop.set()
+            site_up, inference_up = await asyncio.gather(*watching)
+        leaving = [asyncio.create_task(ask(person)) for person in range(people)]
+        await asyncio.sleep(_LEAVE_SECONDS)
+        for task in leaving:
+            task.cancel()
+        began = time.perf_counter()
+        await ask(people)
+    return {
+        "people": people,
+        "people_p95_ms": round(statistics.quantiles(took, n=20)[-1], 1),
+        "site_healthz_ms": spread(site_up),
+        "inference_healthz_ms": spread(inference_up),
+        "after_leaving_ms": round(1000 * (time.perf_counter() - began), 1),
+    }
+
+
+def _healthz(url: str, stop: threading.Event) -> list[float]:
+    """Ask whether a process is up, ten times a second; return the milliseconds that each answer took."""
+    took: list[float] = []
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        while not stop.wait(0.1) or not took:
+            began = time.perf_counter()
+            client.get("/healthz").raise_for_status()
+            took.append(round(1000 * (time.perf_counter() - began), 1))
+    return took
 
 
 async def _until_loaded(client: httpx.AsyncClient, slug: str, prompt: dict[str, Any]) -> None:

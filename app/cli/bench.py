@@ -94,15 +94,16 @@ def probe(
     sae: Annotated[str | None, typer.Option(help="Slug of the SAE.", show_default="the demo's newest")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 64,
     rounds: Annotated[int, typer.Option(min=5, help="Number of timed probes.")] = 40,
+    people: Annotated[int, typer.Option(min=0, max=64, help="People who then probe at once; 0 for none.")] = 32,
     as_json: Json = False,
 ) -> None:
-    """Probe a prompt through the running site, beside the model's forward pass alone.
+    """Probe a prompt through the running site, beside the model's forward pass alone; then with many people at once.
 
     Example: seesae bench probe --tokens 128
     """
     from app.bench.probe import run
 
-    _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, notify)), as_json)
+    _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, people, notify)), as_json)
 
 
 def _answer(result: Mapping[str, Any], as_json: bool) -> None:
