@@ -8,5 +8,5 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
-    op.add_column("run", sa.Column("worker", sa.Text))
+    op.add_column("run", sa.Column("worker", sa.String))
     op.create_index("ix_run_queue", "run", ["job_id"], postgresql_where=sa.text("state = 'queued'"))

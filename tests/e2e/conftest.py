@@ -239,7 +239,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         failed = await add_run(session, bare.sae, ends="failed")
         running = await add_run(session, ends="running")
         queued = await request_run(
-            session, COMPARE, CompareParams(a=narrow.sae.slug, b=made.sae.slug), settings=Settings(), actor=Actor("ada")
+            session, COMPARE, CompareParams(a=narrow.sae.slug, b=bare.sae.slug), settings=Settings(), actor=Actor("ada")
         )
         examples = await get_examples(session, made.sae, 1)
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]

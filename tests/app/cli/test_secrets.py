@@ -41,6 +41,7 @@ ARGUMENTS = {
     "index": "made-up --corpus FILE",
     "evaluate": "made-up --corpus FILE",
     "compare": "made-up other",
+    "delete": "sae made-up --yes",
     "runs show": "1",
     "runs cancel": "1",
     "runs retry": "1",

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.inference.server import create_app
-from app.services.inference import SECRET_HEADER, Preloaded
+from app.queries.saes import newest_sae
+from app.services.inference import SECRET_HEADER, Preloaded, SaeRef
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish
 
@@ -27,7 +28,10 @@ async def preloaded(settings: Settings, database_url: str) -> tuple[Preloaded, b
         assert (await client.get("/preloaded")).status_code == 403  # without the secret
         await app.state.preloading_task
         answer = await client.get("/preloaded", headers={SECRET_HEADER: SECRET})
-        return Preloaded.model_validate_json(answer.content), bool(app.state.residency._saes._values)
+        async with app.state.sessions() as session:
+            newest = await newest_sae(session)
+        loaded = newest is not None and app.state.residency.has_sae(SaeRef.of(newest))
+        return Preloaded.model_validate_json(answer.content), loaded
 
 
 @pytest.fixture

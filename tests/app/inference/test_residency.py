@@ -136,11 +136,12 @@ def test_models_with_equal_weights_and_different_tokenizers_are_kept_apart(dicti
 
 def test_models_with_equal_hashes_in_two_folders_are_kept_apart(dictionary: Dictionary, tmp_path: Path) -> None:
     residency = Residency(dictionary.settings)
-    first = residency.model(dictionary.row.model)
+    ref = dictionary.ref
     folder = tmp_path / "copy"
-    shutil.copytree(first.source, folder)  # what the hashes leave out, such as special tokens, may differ there
-    second = residency.model(replace(dictionary.row.model, source=str(folder)))
-    assert (first.source, second.source) == (dictionary.row.model.source, str(folder))
+    shutil.copytree(ref.model.source, folder)  # what the hashes leave out, such as special tokens, may differ there
+    copy = replace(ref, model=replace(ref.model, source=str(folder)))
+    with residency.use(ref) as (first, _), residency.use(copy) as (second, _):
+        assert (first.source, second.source) == (ref.model.source, str(folder))
 
 
 def test_saes_with_equal_weights_and_different_configs_are_kept_apart(dictionary: Dictionary) -> None:

@@ -61,8 +61,8 @@ async def test_the_event_loop_is_free_while_features_are_ranked(
         return ranked(*arguments)
 
     monkeypatch.setattr("app.inference.routes.probe.ranked", recorded)
-    sae = await publish(engine, dictionary)
-    body = {"sae": sae.slug, "text": "best of times"}
+    sae = SaeRef.of(await publish(engine, dictionary))
+    body = {"sae": asdict(sae), "text": "best of times"}
     response = await service.post("/probe", json=body, headers={SECRET_HEADER: SECRET})
     assert response.status_code == 200
     assert len(threads) == 1

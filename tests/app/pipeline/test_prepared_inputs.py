@@ -45,16 +45,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"corpus": "nope.jsonl"}, r"no file nope\.jsonl"),
         ({"text_column": "nope"}, "no column 'nope'"),
         ({"split": "nope"}, "leave them out"),
-        ({"corpus": "bad.jsonl"}, r"Row 41 of bad\.jsonl holds token ids"),
+        ({"corpus": "FOLDER/bad.jsonl"}, r"Row 41 of bad\.jsonl holds token ids"),
     ],
 )
 async def test_a_wrong_corpus_is_refused_before_the_model_is_looked_for(
     ctx: JobContext, folder: Path, asked: dict[str, Any], message: str
 ) -> None:
-    params: dict[str, Any] = {"model": str(folder / "none"), "hook": "resid_post.1", "corpus": str(CORPUS_FILE)}
+    (folder / "empty").mkdir()  # no model: loading it would fail
+    params: dict[str, Any] = {"model": str(folder / "empty"), "hook": "resid_post.1", "corpus": str(CORPUS_FILE)}
+    asked = {name: value.replace("FOLDER", str(folder)) for name, value in asked.items()}
     with pytest.raises(CorpusError, match=message):
         await run_to_end(ctx, "train", TrainParams(**params | {"samples": 1000} | asked))
 

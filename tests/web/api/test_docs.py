@@ -41,6 +41,9 @@ CONTRACT = {
     ("get", "/api/v1/runs"),
     ("get", "/api/v1/runs/kinds"),
     ("get", "/api/v1/runs/{id}"),
+    ("post", "/api/v1/runs"),
+    ("post", "/api/v1/runs/{id}/cancel"),
+    ("post", "/api/v1/runs/{id}/retry"),
 }
 
 
