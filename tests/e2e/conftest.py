@@ -227,6 +227,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     """Put something into every corner of a site; return what the `{names}` in the addresses of its pages stand for."""
     model = replace(dictionary.row.model, name="tiny-live")  # another than the made-up one that is called tiny
     live = await publish(engine, replace(dictionary, row=replace(dictionary.row, model=model)))
+    spare = await make_sae(engine, slug="spare", features=24, sequences=80, length=48)  # no run uses it
     bare = await make_sae(engine, slug="bare", publish=False)
     made = await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)
     narrow = await make_sae(engine, slug="tiny-l1-batchtopk-24", features=24, sequences=80, length=48)
@@ -248,6 +249,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     return {
         "sae": made.sae.slug,
         "narrow": narrow.sae.slug,
+        "spare": spare.sae.slug,
         "list": kept.public_id,
         "bare": bare.sae.slug,
         "live": live.slug,

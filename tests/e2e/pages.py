@@ -139,8 +139,8 @@ PAGES = [
     Visit("new run, refused", "/runs/new/import", then=_queue_nothing),
     Visit("API", "/api/docs", ready='rapi-doc >> text="/api/v1/saes"'),
     Visit("model, in use", "/models/tiny/delete", status=409),
-    Visit("index, to be deleted", "/saes/{sae}/index/delete"),
-    Visit("SAE, to be deleted", "/saes/{sae}/delete"),  # last: a test sends every form
+    Visit("index, to be deleted", "/saes/{spare}/index/delete"),
+    Visit("SAE, to be deleted", "/saes/{spare}/delete"),  # last: a test sends every form
     Visit("not found", "/saes/nothing", status=404),
     Visit("not understood", "/saes/{sae}/features?sort=nothing", status=422),
     Visit("keys", "/", then=_open_keys, scripts=True),

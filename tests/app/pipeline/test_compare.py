@@ -209,6 +209,6 @@ async def test_saes_that_cannot_be_compared_are_refused(
     await run_to_end(trained, "train", training.model_copy(update=elsewhere))
     with pytest.raises(Unprocessable, match="only SAEs of one model"):
         await run_to_end(trained, "compare", CompareParams(a=WIDE, b="another"))
-    onward = {"hook_out": "mlp_in.2", "hook": "mlp_in.1", "name": "narrower"}
+    onward = {"hook_out": "mlp_in.2", "hook": ("mlp_in.1",), "name": "narrower"}
     await run_to_end(trained, "train", training.model_copy(update=onward))
     assert (await run_to_end(trained, "compare", CompareParams(a=WIDE, b="narrower"))).state == "done"

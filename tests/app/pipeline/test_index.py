@@ -80,7 +80,7 @@ async def test_rows_of_the_unembedding_without_a_token_are_not_listed(
 async def test_an_sae_outside_the_residual_stream_has_no_output_tokens_and_the_run_says_why(
     ctx: JobContext, training: TrainParams
 ) -> None:
-    run, sae = await index(ctx, training, hook="mlp_act.1")
+    run, sae = await index(ctx, training, hook=("mlp_act.1",))
     assert sae.index is not None
     why = (
         "There are no output tokens, because mlp_act.1 is not a vector of the residual stream, "
