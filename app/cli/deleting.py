@@ -22,7 +22,7 @@ USAGE = 2
 
 
 class Deletable(StrEnum):
-    """What can be deleted."""
+    """Kinds of what can be deleted."""
 
     SAE = "sae"
     MODEL = "model"

@@ -25,7 +25,9 @@ class Selection:
         for part in text.split(","):
             found = _RANGE.fullmatch(part)
             if found is None:
-                raise Unprocessable(f"“{part.strip()[:40]}” is no number of a feature and no range: write 0-99,250.")
+                raise Unprocessable(
+                    f"“{part.strip()[:40]}” is neither the number of a feature nor a range: write 0-99,250."
+                )
             ranges.append((int(found["first"]), int(found["last"] or found["first"])))
         backwards = next((each for each in ranges if each[0] > each[1]), None)
         if backwards is not None:

@@ -28,7 +28,7 @@ class InferenceMetrics:
 
 
 class _State(Collector):
-    """What is true at the moment of asking."""
+    """Facts at the moment of asking."""
 
     def __init__(self, residency: Residency, schedulers: dict[str, Scheduler]) -> None:
         self._residency = residency

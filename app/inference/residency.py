@@ -1,4 +1,4 @@
-"""What is in memory: models and SAEs up to a number of bytes, the activation stores and distributions used last."""
+"""Models and SAEs in memory, up to a number of bytes, and the activation stores and distributions used last."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""What can be refused before a run starts, and what it will cost: without torch, because the site asks too.
+"""Checks of a run before it starts, and its estimated cost: without torch, because the site asks too.
 
 Paths and free space are those of the machine that takes the request. Workers elsewhere see the same folders, as
 docs/deploy.md says; a run whose files they lack fails in its first stage.

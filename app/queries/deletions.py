@@ -55,7 +55,7 @@ class UsedBy:
 
 @dataclass(frozen=True, slots=True)
 class SaeContents:
-    """What belongs to an SAE."""
+    """The rows and bytes that belong to an SAE."""
 
     labels: int
     """Drafts too."""
@@ -250,7 +250,7 @@ async def saes_indexed_on(session: AsyncSession, corpus_id: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class TextContents:
-    """What belongs to a model or a corpus beside its SAEs: packed text, and comparisons that were made on it."""
+    """Packed text of a model or a corpus, and the comparisons that were made on it."""
 
     sets: int
     sequences: int

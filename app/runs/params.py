@@ -55,7 +55,7 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How people are asked for a parameter, by an option or in a form, where its declaration does not say it."""
+    """The question for a parameter, as an option or in a form, where its declaration does not say it."""
 
     flags: str = ""
     """Names of the option, such as `--stream/--cache`."""

@@ -27,7 +27,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What deleting something takes with it."""
+    """The extent of a deletion."""
 
     kind: Kind
     name: str

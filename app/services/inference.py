@@ -43,7 +43,7 @@ _START_SECONDS = 120.0
 _SILENT_SECONDS = 30.0
 """One that had answered, and is silent for that long, hangs: within this time a new process would answer."""
 _GAP_SECONDS = 30.0
-"""After that long without a look, silence counts anew: it may have answered others in between."""
+"""After that long without a look, silence is counted from the start: it may have answered others in between."""
 _METRICS_SECONDS = 1.0
 
 _ERRORS: dict[int, type[UserError]] = {
