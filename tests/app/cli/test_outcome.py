@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_an_interrupt_in_the_middle_of_an_import_is_one_line(module: str) -> Non
     assert done.stderr == "Stopped. The same command continues from here.\n"
 
 
+def start_with(handlers: dict[signal.Signals, signal.Handlers]) -> None:
+    """Set what a new process does with signals: these tests may themselves run under nohup."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "background"),
@@ -64,7 +71,9 @@ def test_a_command_that_is_told_to_end_stops_its_database(
         env={**os.environ, "SEESAE_HOME": str(home)},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
+        preexec_fn=partial(
+            start_with, {signal.SIGHUP: signal.SIG_DFL} | ({signal.SIGINT: signal.SIG_IGN} if background else {})
+        ),
     )
     with command:
         assert command.stderr is not None

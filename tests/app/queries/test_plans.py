@@ -59,11 +59,11 @@ MATCHES = """
 LISTS_KEPT = """
     INSERT INTO saved_list (public_id, name, description, author, updated_at)
     SELECT 'list ' || number, 'A list', '', 'bench', now() - number * interval '1 minute'
-    FROM generate_series(1, 3000) number
+    FROM generate_series(1, 10000) number
 """
 ITEMS = """
     INSERT INTO saved_list_item SELECT list, sae.id, (7 * list + number) % 2048, number, '', 1
-    FROM generate_series(1, 3000) list, generate_series(1, 20) number, sae WHERE sae.id % 4 = list % 4
+    FROM generate_series(1, 10000) list, generate_series(1, 6) number, sae WHERE sae.id % 4 = list % 4
 """
 KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
 
