@@ -34,9 +34,9 @@ class Deletion:
     what: str
     """It in words, such as "the SAE tiny-l1"."""
     goes: tuple[str, ...]
-    """What goes with it, each a clause."""
+    """Things that go with it, each a clause."""
     stays: tuple[str, ...]
-    """What stays, each a sentence."""
+    """Things that stay, each a sentence."""
     folders: tuple[str, ...]
     """Its folders under SEESAE_ARTIFACTS."""
     table_bytes: int

@@ -85,7 +85,7 @@ class Preloaded(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """What it takes to load a model and to know it again; the sizes give an estimate of its memory."""
+    """Source and hashes of a model, by which it is loaded and kept in memory; the sizes estimate its memory."""
 
     name: str
     source: str
@@ -106,7 +106,7 @@ class IndexRef:
 
 @dataclass(frozen=True, slots=True)
 class SaeRef:
-    """What it takes to run an SAE: the request carries it, so that the inference process need not read it again."""
+    """All that running an SAE needs: requests carry it, so that the inference process reads no rows for it."""
 
     slug: str
     model: ModelRef
@@ -348,7 +348,7 @@ class InferenceClient:
 
 
 class _Contact:
-    """What was seen of the inference process: it tells one that starts from one that hangs."""
+    """History of the answers of the inference process: it tells one that starts from one that hangs."""
 
     def __init__(self) -> None:
         self._seen = False

@@ -1,1 +1,1 @@
-"""What is on disk under SEESAE_ARTIFACTS, what of it is needed, and how the rest is removed."""
+"""Files under SEESAE_ARTIFACTS: which are needed, and how the others are removed."""

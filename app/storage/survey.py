@@ -1,4 +1,4 @@
-"""What is on disk, by category, and why it is or is not needed.
+"""Files on disk by category, and why each is or is not needed.
 
 Unneeded is only what SeeSAE makes again, or what a deletion left. Everything whose origin is not certain stays: a file
 that somebody put there, and weights that this database does not know, which may be those of another database.
@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the database needs of the disk; folders are named as in "activations/1f3a"."""
+    """Folders that rows of the database need, named as in "activations/1f3a"."""
 
     folders: Mapping[str, str]
     """Folders that are needed, with the reason."""

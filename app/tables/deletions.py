@@ -1,4 +1,4 @@
-"""What deletions have left to do."""
+"""Folders that deletions have left to be removed."""
 
 from datetime import datetime
 

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1", tags=["Deleting"])
 
 
 class DeletionOut(BaseModel):
-    """What was deleted."""
+    """The result of a deletion."""
 
     kind: Kind
     name: str

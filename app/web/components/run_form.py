@@ -17,7 +17,7 @@ Control = Literal["text", "number", "choice", "check", "lines"]
 Known = Mapping[str, Collection[str]]
 """Names of the SAEs, models and corpora that there are, by the `known` of an option."""
 Errors = Mapping[str, str]
-"""What is wrong, by the name of its field; under "" what concerns several."""
+"""Errors by the name of their field; under "" those that concern several."""
 
 _ON = ("1", "on", "true", "yes")
 
@@ -35,7 +35,7 @@ class FormField:
     required: bool
     rare: bool
     unset: str
-    """What leaving it empty means."""
+    """The meaning of an empty field."""
     choices: tuple[str, ...]
     """Values to choose from: all that there are, or for text those that are likely."""
     changed: bool
