@@ -1,4 +1,4 @@
-"""Let `transformers` read a GGUF file quickly: the metadata once, and one map of tensor names per architecture."""
+"""Let `transformers` read a GGUF file quickly: metadata once, one map of tensor names, one pass over the weights."""
 
 import sys
 from collections.abc import Iterator
@@ -6,26 +6,55 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gguf
 import numpy as np
-from gguf import GGUFReader, GGUFValueType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFValueType
+from numpy.typing import NDArray
+from transformers import modeling_gguf_pytorch_utils
+
+_CHUNK = 1 << 17
+"""Weights that are dequantised at once: few enough that all intermediate arrays stay in the processor's cache."""
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
     """Keep what `gguf` reads while the body runs. Nothing else may use `gguf` meanwhile.
 
-    `transformers` makes a reader for the tokenizer, one for the config and one for the tensors, and a map of tensor
-    names for every module of the model. It takes both from `gguf` when it needs them.
+    `transformers` makes a reader for the tokenizer, one for the config and one for the tensors, each of which it parses
+    whole, and a map of tensor names for every module of the model. It takes all of it from `gguf` when it needs it.
     """
-    with_name_map, with_reader = gguf.get_tensor_name_map, gguf.GGUFReader
-    gguf.GGUFReader = cache(FastReader)  # type: ignore[misc, assignment]
-    gguf.get_tensor_name_map = cache(with_name_map)
-    try:
+    values = patch.object(modeling_gguf_pytorch_utils, "_gguf_parse_value", parse_value, create=True)  # a private name
+    with (
+        values,
+        patch.object(gguf, "GGUFReader", cache(FastReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        patch.object(gguf, "dequantize", dequantize),
+    ):
         yield
-    finally:
-        gguf.get_tensor_name_map, gguf.GGUFReader = with_name_map, with_reader  # type: ignore[misc]
+
+
+def parse_value(part: Any, types: list[GGUFValueType]) -> Any:
+    """Return one value of a field, as `transformers` does; it turns each byte of a string into a number first."""
+    return str(part, "utf-8") if types[-1] is GGUFValueType.STRING else part.item()
+
+
+def dequantize(data: NDArray[Any], kind: GGMLQuantizationType) -> NDArray[np.float32]:
+    """Return the weights `[..., columns]` of `data [..., bytes of a row]`, as `gguf.dequantize` does.
+
+    That one goes through groups of 16 rows, keeps all of them, and then joins them.
+    """
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+        return gguf.quants.dequantize(data, kind)
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    rows = data.reshape(-1, data.shape[-1])
+    weights = np.empty((len(rows), rows.shape[1] // block_bytes * block), np.float32)
+    step = max(1, _CHUNK // weights.shape[1])
+    for start in range(0, len(rows), step):
+        chunk = weights[start : start + step]
+        chunk[...] = gguf.quants.dequantize(rows[start : start + step].reshape(1, -1), kind).reshape(chunk.shape)
+    return weights.reshape(*data.shape[:-1], -1)
 
 
 class FastReader(GGUFReader):
