@@ -35,7 +35,7 @@ def with_params(kind: type[P], *, takes_config: bool = False) -> Callable[[Calla
         def wrapped(**given: Any) -> None:
             rest = {parameter.name: given.pop(parameter.name) for parameter in own}
             options = _read_config(given.pop("config", None), kind)
-            options |= {name: value for name, value in given.items() if value is not None}
+            options |= {name: _joined(kind, name, value) for name, value in given.items() if value is not None}
             command(_validated(kind, _with_absolute_paths(kind, options)), **rest)
 
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -56,8 +56,11 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return the parameter of a command's signature that typer makes an option, or an argument, of."""
     option = option_of(field)
     if is_argument(field):
-        argument = typer.Argument(help=field.description, metavar=option.metavar or name.upper(), show_default=False)
-        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[_command_type(field), argument])
+        several = is_several(field)
+        metavar = (option.metavar or name.upper()) + ("..." if several else "")
+        argument = typer.Argument(help=field.description, metavar=metavar, show_default=False)
+        kind = list[str] if several else _command_type(field)
+        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[kind, argument])
     low, high = (None, None) if is_several(field) else limits(field)
     declared = typer.Option(
         flags(name, field),
@@ -69,6 +72,12 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
     annotation = Annotated[_command_type(field) | None, declared]  # type: ignore[valid-type]
     return inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation)
+
+
+def _joined(kind: type[Params], name: str, value: Any) -> Any:
+    """Return what an option was given; positional arguments of one parameter become one text, as options have it."""
+    field = kind.model_fields[name]
+    return ",".join(value) if is_argument(field) and is_several(field) else value
 
 
 def is_argument(field: FieldInfo) -> bool:

@@ -101,9 +101,10 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     ]
     results = []
     for own, ((sae, detail),) in zip(inputs, trained, strict=True):
-        statistics = await steps.index_sae(run, ctx, sae, detail, own)
-        (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], own, predictions=_PREDICTIONS)
-        await compare_with_others(run, ctx, detail)
+        with run.about(detail.slug if len(hooks) > 1 else "", (*INDEXING, *EVALUATION, *COMPARISON)):
+            statistics = await steps.index_sae(run, ctx, sae, detail, own)
+            (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], own, predictions=_PREDICTIONS)
+            await compare_with_others(run, ctx, detail)
         results.append(
             {
                 "sae": detail.slug,

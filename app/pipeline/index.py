@@ -39,8 +39,9 @@ async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -
     inputs = await prepare_registered(run, ctx, readers, params, corpus_name=params.corpus_name)
     results = []
     for (sae, detail), own in zip(readers, inputs, strict=True):
-        statistics = await steps.index_sae(run, ctx, sae, detail, own)
-        await compare_with_others(run, ctx, detail)
+        with run.about(detail.slug if len(readers) > 1 else "", (*INDEXING, *COMPARISON)):
+            statistics = await steps.index_sae(run, ctx, sae, detail, own)
+            await compare_with_others(run, ctx, detail)
         results.append(
             {
                 "sae": detail.slug,
@@ -64,7 +65,7 @@ INDEX = RunSpec(
 
     Examples:
       seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
-      seesae index my-sae-l6,my-sae-l9
+      seesae index my-sae-l6 my-sae-l9
     """,
     params=IndexParams,
     stages=lambda _params: (*PREPARATION, *INDEXING, *COMPARISON),

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.errors import Conflict
 from app.queries import runs
 from app.queries.runs import MetricPoint, RunView, Stage
+from app.runs.spec import StageSpec
 from sae_core.locks import FolderLock
 
 WRITE_SECONDS = 0.5
@@ -182,6 +183,17 @@ class RunContext:
     def retitle(self, name: str, title: str) -> None:
         """Give a stage a title that says more than was known when the run was submitted."""
         self._change(name, title=title)
+
+    @contextmanager
+    def about(self, subject: str, stages: Sequence[StageSpec]) -> Iterator[None]:
+        """Say in the titles of stages what they are about now, as a run does that enters them once per SAE."""
+        try:
+            for stage in stages:  # the title as it is declared: the row's may have a subject, if an attempt was killed
+                self.retitle(stage.name, f"{stage.title}: {subject}" if subject else stage.title)
+            yield
+        finally:
+            for stage in stages:
+                self.retitle(stage.name, stage.title)
 
     def report(self, name: str, done: int, total: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
         """Store a report of the work's thread; `StageProgress` calls it."""

@@ -64,6 +64,13 @@ def test_a_rank_that_is_not_a_number_is_a_users_mistake(monkeypatch: pytest.Monk
     assert "RANK and WORLD_SIZE must be numbers" in sentence(result.stderr)
 
 
+@pytest.mark.parametrize("saes", [("a", "b", "a"), ("a,b", "a")])
+def test_several_saes_are_arguments_or_one_with_commas(saes: tuple[str, ...]) -> None:
+    result = seesae("index", *saes, "--corpus", "c")
+    assert result.exit_code == 2
+    assert "SAE: a is given twice." in sentence(result.stderr)
+
+
 def sentence(output: str) -> str:
     """Join the lines of an error's box."""
     return " ".join(plain(output).replace("│", " ").split())

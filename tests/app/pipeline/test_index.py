@@ -16,10 +16,12 @@ from app.pipeline.train import TrainParams
 from app.queries import saes
 from app.queries.runs import RunView
 from app.queries.saes import SaeDetail
+from app.runs.context import RunContext, RunInterrupted
+from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.web.components.output_tokens import no_output_tokens
 from sae_core.models import LanguageModel, ReadoutError
-from tests.app.pipeline.running import run_to_end
+from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.tiny import _NEOX_DIMENSIONS, CORPUS_FILE, _random_model, tiny_model, tiny_tokenizer
 
 
@@ -63,6 +65,40 @@ async def test_saes_of_several_hook_points_are_indexed_by_one_run_as_they_are_al
     ]
     assert len(list(ctx.artifacts.activations_root.iterdir())) == 2
     assert len(list(ctx.artifacts.index("any").parent.iterdir())) == 2
+
+
+async def test_an_index_of_several_saes_that_was_stopped_continues_with_the_one_that_it_was_at(
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = ("resid_post.1", "resid_post.2")
+    trained = await run_to_end(ctx, "train", training.model_copy(update={"hook": hooks, "name": None}))
+    assert trained.result is not None
+    first, second = (sae["sae"] for sae in trained.result["saes"])
+    params = IndexParams(sae=(first, second), corpus=str(CORPUS_FILE), length=24)
+    title = "Compute the features' statistics"
+    reported: list[str] = []
+    report = RunContext.report
+
+    def stop_at_the_second(self: RunContext, name: str, *arguments: Any) -> None:
+        report(self, name, *arguments)
+        reported.append(f"{name}: {self._stages[name].title}")
+        if reported.count(reported[-1]) == 1 and reported[-1] == f"statistics: {title}: {second}":
+            raise RunInterrupted
+
+    monkeypatch.setattr(RunContext, "report", stop_at_the_second)
+    run_id = await submit(ctx, "index", params)
+    with pytest.raises(RunInterrupted):
+        await execute(ctx, run_id)
+    assert f"statistics: {title}: {first}" in reported
+    async with ctx.sessions() as session:
+        indexed = [await saes.get_sae(session, slug) for slug in (first, second)]
+    assert [sae is not None and sae.index is not None for sae in indexed] == [True, False]
+    assert await submit(ctx, "index", params) == run_id
+    await execute(ctx, run_id)
+    run = await run_row(ctx, run_id)
+    assert run.result is not None
+    assert [sae["sae"] for sae in run.result["saes"]] == [first, second]
+    assert title in [stage.title for stage in run.stages]
 
 
 async def test_saes_that_cannot_share_a_pass_are_refused(

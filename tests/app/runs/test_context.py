@@ -10,6 +10,7 @@ from app.queries import runs
 from app.queries.runs import RunView, Stage
 from app.runs.context import RunCancelled, RunContext, RunInterrupted, StageProgress
 from app.runs.job_context import JobContext
+from app.runs.spec import StageSpec
 
 STAGES = (Stage("first", "First", unit="steps"), Stage("second", "Second"))
 
@@ -47,6 +48,14 @@ async def test_progress_of_a_thread_is_written_to_the_row(ctx: JobContext) -> No
         points = await runs.metrics(session, run.id)
     assert [point.step for point in points] == list(range(1, 11))
     assert points[3].values == {"loss": 0.25}
+
+
+async def test_stages_say_what_they_are_about_also_after_an_attempt_that_was_killed(ctx: JobContext) -> None:
+    context = RunContext(await running(ctx), ctx.sessions)
+    context.retitle("first", "First: left by the killed attempt")
+    with context.about("an SAE", [StageSpec("first", "First")]):
+        assert context._stages["first"].title == "First: an SAE"
+    assert context._stages["first"].title == "First"
 
 
 async def test_only_a_recorded_stage_keeps_metrics(ctx: JobContext) -> None:
