@@ -114,7 +114,7 @@ def _read(place: str, device: torch.device, *, local_files_only: bool = False) -
         raise ModelError(f"{place} has no fast tokenizer (tokenizer.json). Choose another model.")
     with _reading:
         hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
-    return hf_model.to(device), tokenizer
+    return hf_model.to(device).requires_grad_(False), tokenizer
 
 
 def _load_gguf(
