@@ -11,14 +11,11 @@ import torch
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_sessionmaker, transaction
 from app.errors import ClientGone
 from app.inference.scheduler import Turn
-from app.queries.saes import SaeDetail, SaeRow, register_sae
+from app.queries.saes import SaeDetail
 from app.settings import Settings
-from sae_core.checkpoints import save_sae
-from sae_core.models import HookPoint
-from tests.app.inference.dictionaries import HOOK, Dictionary, publish, random_sae
+from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary, add_early_sae, publish
 from tests.tiny import BOS
 from tests.web.api.problems import problem
 from tests.web.site import SECRET, site
@@ -26,7 +23,7 @@ from tests.web.site import SECRET, site
 module_fixture = pytest.fixture(scope="module")
 
 TEXT = "It was the best of times, it was the"
-EARLY = "tiny-l1-topk-64"
+JSON = {"Content-Type": "application/json"}
 
 
 @module_fixture
@@ -38,28 +35,7 @@ def engine(module_engine: AsyncEngine) -> AsyncEngine:
 async def sae(dictionary: Dictionary, engine: AsyncEngine) -> SaeDetail:
     """The SAE of `dictionary`, and one of an earlier layer beside it, without an index."""
     published = await publish(engine, dictionary)
-    early = random_sae(dictionary.model.d_model, seed=1)
-    hook = HookPoint("resid_post", 1)
-    info = {"model_name": "tiny", "hook_name": hook.transformer_lens}
-    save_sae(early, dictionary.settings.artifacts / "saes" / EARLY, info)
-    async with transaction(create_sessionmaker(engine)) as session:
-        await register_sae(
-            session,
-            SaeRow(
-                slug=EARLY,
-                model_id=published.model.id,
-                hook=str(hook),
-                architecture="topk",
-                d_in=early.d_in,
-                d_sae=early.d_sae,
-                k=early.k,
-                artifact=f"saes/{EARLY}",
-                weights_sha256="1" * 64,
-                config={},
-                metrics={},
-                created_by="tester",
-            ),
-        )
+    await add_early_sae(engine, dictionary, published.model.id)
     return published
 
 
@@ -151,13 +127,13 @@ async def test_a_token_in_the_text_is_predicted_after_the_one_before_it(
 async def test_saes_of_two_layers_share_a_pass_and_have_edges(
     client: httpx.AsyncClient, url: str, sae: SaeDetail
 ) -> None:
-    answer = await ask(client, url, saes=[EARLY], top=10)
-    assert {node["sae"] for node in answer["nodes"]} == {sae.slug, EARLY}
+    answer = await ask(client, url, saes=[EARLY_SLUG], top=10)
+    assert {node["sae"] for node in answer["nodes"]} == {sae.slug, EARLY_SLUG}
     assert answer["edges"]
     assert answer["edges_kept"] >= 0.8
     for edge in answer["edges"]:
         source, target = answer["nodes"][edge["source"]], answer["nodes"][edge["target"]]
-        assert (source["sae"], target["sae"]) == (EARLY, sae.slug)
+        assert (source["sae"], target["sae"]) == (EARLY_SLUG, sae.slug)
         assert source["position"] <= target["position"]
 
 
@@ -197,7 +173,7 @@ async def test_a_target_may_be_named_by_its_text(client: httpx.AsyncClient, url:
 async def test_bad_input_is_refused_in_one_sentence(
     client: httpx.AsyncClient, url: str, request_: dict[str, Any], status: int, detail: str
 ) -> None:
-    response = await client.post(url, content=json.dumps({"text": TEXT, **request_}))
+    response = await client.post(url, content=json.dumps({"text": TEXT, **request_}), headers=JSON)
     assert detail in problem(response, status)["detail"]
 
 
