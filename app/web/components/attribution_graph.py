@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from app.services.attribution import AttributionResult, Contribution
 from app.services.tokens import plain
 
-_LEFT, _TOP, _BOTTOM = 16, 24, 92
+_LEFT, _TOP, _BOTTOM = 16, 24, 76
 _ROW = 132
-_COLUMN, _PER_NODE = 40, 20
+_COLUMN, _PER_NODE = 64, 28
 _MIN_RADIUS, _MAX_RADIUS = 3.0, 9.0
 _CHARACTERS = 12
 
