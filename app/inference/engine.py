@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from app.errors import TooLarge, Unavailable, Unprocessable
@@ -83,16 +83,34 @@ class ProbeEngine:
             Unprocessable: the text has no tokens, and the SAE wants no BOS.
             Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
         """
+        with self.use(sae) as (model, (dictionary,)):
+            token_ids = self.tokenize(model, dictionary, text)
+            ends = model.character_ends(text, token_ids)
+            self.make_room(_working_bytes(model, dictionary, len(token_ids)))
+            return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
+
+    @contextmanager
+    def use(self, *saes: SaeRef) -> Iterator[tuple[LanguageModel, list[SAE]]]:
+        """Yield SAEs of one model and the model, in memory, to a body that runs texts.
+
+        Raises:
+            TooLarge: they need more memory than there is.
+            Unavailable: one cannot be loaded or run, or memory ran out in the body.
+        """
         with self._memory_freed(), ExitStack() as held:
-            with _load_errors_logged(sae):
-                model, dictionary = held.enter_context(self._residency.use(sae))
+            dictionaries = []
+            for sae in saes:
+                with _load_errors_logged(sae):
+                    model, dictionary = held.enter_context(self._residency.use(sae))
+                dictionaries.append(dictionary)
             try:
-                token_ids = self._tokenize(model, dictionary, text)
-                ends = model.character_ends(text, token_ids)
-                self._residency.modules.make_room(_working_bytes(model, dictionary, len(token_ids)))
-                return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
+                yield model, dictionaries
             except SAEError as error:
-                raise Unavailable(f"{sae.slug} cannot be probed: {error}") from error
+                raise Unavailable(f"{saes[0].slug} cannot be probed: {error}") from error
+
+    def make_room(self, nbytes: int) -> None:
+        """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""
+        self._residency.modules.make_room(nbytes)
 
     @contextmanager
     def _memory_freed(self) -> Iterator[None]:
@@ -115,7 +133,13 @@ class ProbeEngine:
             "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
         )
 
-    def _tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+    def tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+        """Return the tokens of a text.
+
+        Raises:
+            TooLarge: it is longer than the limit or the model's context.
+            Unprocessable: it has no tokens, and the SAE wants no BOS.
+        """
         token_ids = model.tokenize(text, prepend_bos=sae.prepend_bos)
         if not token_ids:
             raise Unprocessable("The text has no tokens. Write something to probe.")
@@ -152,8 +176,7 @@ def _working_bytes(model: LanguageModel, sae: SAE, tokens: int) -> int:
 def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], ends: list[int]) -> SparseActivations:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
     x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
-    uncounted = model.special_token_ids | {model.bos_token_id}
-    counted = np.array([token_id not in uncounted for token_id in token_ids])
+    counted = counted_tokens(model, token_ids)
     features, positions, activations = [], [], []
     for start in range(0, len(token_ids), _BLOCK):
         active, values = sae.encode_sparse(x[start : start + _BLOCK])
@@ -165,6 +188,12 @@ def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], 
     order = order[counted[position[order]]]
     values_in_order = _round_to_float32_digits(activation[order])
     return SparseActivations(token_ids, ends, counted.tolist(), feature[order], position[order], values_in_order)
+
+
+def counted_tokens(model: LanguageModel, token_ids: list[int]) -> Bool[np.ndarray, " position"]:
+    """Return False for BOS and other special tokens."""
+    uncounted = model.special_token_ids | {model.bos_token_id}
+    return np.array([token_id not in uncounted for token_id in token_ids])
 
 
 def _round_to_float32_digits(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields
 from hashlib import blake2b
 from http import HTTPStatus
 from secrets import token_bytes
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, NoReturn, Self, TypeVar
 
 import httpx
 import structlog
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.types import Receive
 
 from app.asgi import until_gone
@@ -116,12 +116,15 @@ class SaeRef:
     d_in: int
     d_sae: int
     index: IndexRef | None
+    hook_out: str | None = None
+    """Hook point that a transcoder reconstructs."""
 
     @classmethod
     def of(cls, sae: SaeDetail) -> "SaeRef":
         """Return the reference to an SAE that was read from the database."""
         model = ModelRef(**{field.name: getattr(sae.model, field.name) for field in fields(ModelRef)})
-        own = {name: getattr(sae, name) for name in ("slug", "hook", "artifact", "weights_sha256", "d_in", "d_sae")}
+        names = ("slug", "hook", "hook_out", "artifact", "weights_sha256", "d_in", "d_sae")
+        own = {name: getattr(sae, name) for name in names}
         index = None if sae.index is None else IndexRef(sae.index.id, sae.index.tokens)
         return cls(model=model, index=index, **own)
 
@@ -158,16 +161,21 @@ Floats = Annotated[list[float], _unpacked("d")]
 """64-bit floats, packed."""
 
 
-class ProbeAnswer(BaseModel):
+class PromptTokens(BaseModel):
+    """Tokens of a prompt."""
+
+    token_ids: Ints
+    ends: Ints = Field(description="Characters of the prompt up to the end of each token.")
+    counted: list[bool] = Field(description="False for BOS and special tokens, whose activations are left out.")
+
+
+class ProbeAnswer(PromptTokens):
     """Activations of an SAE's features on a prompt.
 
     Its activations are columns of equal length, by feature and then by position: transferring thousands of small
     objects would take longer than the model does.
     """
 
-    token_ids: Ints
-    ends: Ints = Field(description="Characters of the prompt up to the end of each token.")
-    counted: list[bool] = Field(description="False for BOS and special tokens, whose activations are left out.")
     features: Ints = Field(description="Feature of each nonzero activation.")
     positions: Ints = Field(description="Position of its token.")
     activations: Floats
@@ -217,6 +225,77 @@ class TextsAnswer(BaseModel):
     """The texts, in the order of the request."""
 
     texts: list[TextActivations]
+
+
+class TokenChoice(BaseModel):
+    """A token of the vocabulary, by its id or by its text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: int | None = Field(default=None, ge=0)
+    token: str | None = Field(
+        default=None, description="Its text, with a leading space where it has one.", examples=[" Paris"]
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.id is None) == (self.token is None):
+            raise ValueError("Name a token either by its id or by its text.")
+        return self
+
+
+class AttributeRequest(BaseModel):
+    """An output token to attribute to the features of some SAEs of one model."""
+
+    saes: list[SaeRef]
+    text: str
+    position: int | None
+    """Of the token after which the model predicts; None for the last."""
+    target: TokenChoice | None
+    """None for the most probable token."""
+    rival: TokenChoice | None
+    method: Literal["gradient", "integrated"]
+    steps: int
+    top: int
+    verify: int
+
+
+class AttributedNode(BaseModel):
+    """A feature at a position, and what it contributes to the target, in logits."""
+
+    sae: int = Field(description="Place of its SAE in the request.")
+    feature: int
+    position: int
+    activation: float
+    attribution: float
+    ablation: float | None = Field(description="Exact change of the target when it alone is ablated.")
+
+
+class AttributedEdge(BaseModel):
+    """An edge between two nodes, which are named by their place in `nodes`."""
+
+    source: int
+    target: int
+    weight: float
+
+
+class AttributeAnswer(PromptTokens):
+    """Contributions of features to one output token of a prompt."""
+
+    position: int
+    target: int
+    rival: int | None
+    value: float
+    predictions: list[tuple[int, float]] = Field(description="Token and probability, most probable first.")
+    probabilities: list[float] = Field(description="Of the target, and of the rival if there is one.")
+    active: int = Field(description="Active features at positions, listed or not.")
+    nodes: list[AttributedNode] = Field(description="Strongest first.")
+    features: list[list[float]] = Field(description="Sum over the features of each SAE at each position.")
+    errors: list[list[float]] = Field(description="Contribution of the error term of each SAE at each position.")
+    explained: float | None
+    rank_correlation: float | None
+    edges: list[AttributedEdge]
+    edges_kept: float
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -278,6 +357,10 @@ class InferenceClient:
     async def activations_on_texts(self, request: TextsRequest) -> TextsAnswer:
         """Compute one feature on some texts; raises as `_ask`."""
         return await self._ask("/texts", request, TextsAnswer)
+
+    async def attribute(self, request: AttributeRequest) -> AttributeAnswer:
+        """Attribute an output token of a prompt to features; raises as `_ask`."""
+        return await self._ask("/attribute", request, AttributeAnswer)
 
     async def _ask(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
         """Send a request, and parse the answer.

@@ -14,7 +14,7 @@ from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, SaeRef
+from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, PromptTokens, SaeRef
 from app.services.tokens import api_texts, parts, without_added_space
 
 
@@ -162,7 +162,9 @@ def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
     return answer.percentiles if answer.percentiles is not None else [None] * len(answer.features)
 
 
-async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer, text: str) -> tuple[ProbeToken, ...]:
+async def probe_tokens(
+    session: AsyncSession, sae: SaeDetail, answer: PromptTokens, text: str
+) -> tuple[ProbeToken, ...]:
     """Return the tokens of a prompt for display; their texts are its parts."""
     known = await get_tokens(session, sae.model.id, set(answer.token_ids))
     found = [known[token_id] for token_id in answer.token_ids]

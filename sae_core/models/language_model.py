@@ -1,7 +1,7 @@
 """A causal language model that can be stopped, read and changed at a hook point."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -24,6 +24,7 @@ Replace = Callable[
     [Float[Tensor, "batch position d_out"], Float[Tensor, "batch position d_in"]],
     Float[Tensor, "batch position d_out"],
 ]
+Write = Callable[[Float[Tensor, "batch position d"]], Float[Tensor, "batch position d"]]
 
 
 class _HookReached(Exception):
@@ -236,6 +237,37 @@ class LanguageModel:
         with torch.no_grad():
             logits: Tensor = self._forward(token_ids, cache).logits
         return logits.float()
+
+    def last_logits(
+        self, token_ids: Int[Tensor, "batch position"], writes: Mapping[HookPoint, Write]
+    ) -> Float[Tensor, "batch vocab"]:
+        """Next-token logits after the last position, float32, on the model's device. Gradients flow where they are on.
+
+        At each hook of `writes` the pass continues with what its function returns for the activations there, both
+        float32. Only the last position is unembedded, so memory does not grow with positions × vocabulary.
+
+        Raises:
+            ModelError: the model has no such hook point, or never computes one; or the sequences are too long.
+        """
+        reached: set[HookPoint] = set()
+
+        def write(hook: HookPoint, activations: Tensor) -> Tensor:
+            reached.add(hook)
+            written = writes[hook](_by_position(activations, token_ids).float())
+            return written.to(activations.dtype).reshape(activations.shape)
+
+        with HookManager() as hooks:
+            for hook in writes:
+                module, side = self.resolve(hook)
+                hooks.write(module, partial(write, hook), point=side)
+            hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
+            logits: Tensor = self._forward(token_ids).logits
+        for hook in writes:
+            if hook not in reached:
+                raise ModelError(
+                    f"{self.name} never computes {hook} as a tensor of its own. Choose another hook point."
+                )
+        return logits[:, -1].float()
 
     def _forward(self, token_ids: Int[Tensor, "batch position"], cache: Cache | None = None) -> Any:
         asked = token_ids.shape[1] + (0 if cache is None else cache.get_seq_length())

@@ -103,7 +103,7 @@ def _load_folder(
     """Load the model in `folder`, unless it is in memory as `hf_model`; `source` is the user's name for it."""
     with _explain_failure(source):
         tokenizer = _read_tokenizer(str(folder))
-        hf_model = _read_weights(str(folder), device) if hf_model is None else hf_model.to(device)
+        hf_model = _read_weights(str(folder), device) if hf_model is None else _for_inference(hf_model, device)
     return LanguageModel(
         hf_model=hf_model, tokenizer=tokenizer, name=name, source=source, weights_sha256=weights_sha256
     )
@@ -126,7 +126,11 @@ def _read_weights(place: str, device: torch.device, *, local_files_only: bool = 
     dtype = torch.float32 if device.type == "cpu" else "auto"
     with _reading:
         hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
-    return hf_model.to(device)
+    return _for_inference(hf_model, device)
+
+
+def _for_inference(hf_model: Any, device: torch.device) -> Any:
+    return hf_model.to(device).requires_grad_(False)
 
 
 def _load_gguf(

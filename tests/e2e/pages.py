@@ -58,6 +58,25 @@ async def _probe_nothing(page: Page) -> None:
     await expect(page.locator("#result [role=alert]")).to_be_visible()
 
 
+async def _attribute(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Attribute", exact=True).click()
+    await expect(page.locator("[data-attribution]")).to_be_visible()
+
+
+async def _attribute_layers(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.locator("[name=saes]").first.check(force=True)
+    await page.get_by_role("button", name="Attribute", exact=True).click()
+    await expect(page.locator("svg.graph")).to_be_visible()
+    await _open_everything(page)
+
+
+async def _attribute_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Attribute", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
 async def _open_example(page: Page) -> None:
     await page.locator(".example-line").first.click()
     await expect(page.locator(".example-open .strip")).to_be_visible()
@@ -116,6 +135,10 @@ PAGES = [
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
+    Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
+    Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),
+    Visit("attribute, two layers", "/saes/{live}/attribute", then=_attribute_layers),
+    Visit("attribute, refused", "/saes/{live}/attribute", then=_attribute_nothing),
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
     Visit("label, a long name that no SAE has", f"/label?sae={'W' * 80}"),

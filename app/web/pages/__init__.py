@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    attribute,
     by_example,
     compare,
     deletions,
@@ -18,5 +19,19 @@ from app.web.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for module in (home, saes, feature_list, by_example, features, probe, labels, lists, new_run, runs, compare, deletions):
+for module in (
+    home,
+    saes,
+    feature_list,
+    by_example,
+    features,
+    probe,
+    attribute,
+    labels,
+    lists,
+    new_run,
+    runs,
+    compare,
+    deletions,
+):
     router.include_router(module.router)
