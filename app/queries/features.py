@@ -154,6 +154,27 @@ async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
     return list(await session.scalars(own.order_by(Feature.number)))
 
 
+async def like_in_mass(session: AsyncSession, sae: SaeDetail, index: int) -> int | None:
+    """Return another feature whose sum of activations over the index is about that of this one.
+
+    Of the twenty nearest, one is drawn by a hash of both numbers: random, and the same each time. None without an
+    index, or if this feature or every other one was never active.
+    """
+    if sae.index is None:
+        return None
+    mass = Feature.count * Feature.mean
+    own = select(mass).where(Feature.index_id == sae.index.id, Feature.number == index).scalar_subquery()
+    nearest = (
+        select(Feature.number, Feature.index_id)
+        .where(Feature.index_id == sae.index.id, Feature.number != index, Feature.count > 0, own > 0)
+        .order_by(func.abs(func.ln(mass / own)), Feature.number)
+        .limit(20)
+        .subquery()
+    )
+    drawn = func.md5(func.concat(nearest.c.number, " ", index))
+    return await session.scalar(select(nearest.c.number).order_by(drawn).limit(1))
+
+
 async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> tuple[int | None, int | None]:
     """Return the features of the index before and after this number; None where there is none."""
     if sae.index is None:

@@ -6,7 +6,7 @@ Neither the prompt nor what is generated is kept or logged.
 import codecs
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -218,6 +218,11 @@ class SideText:
     def text(self) -> str:
         """All of it."""
         return "".join(token.text for token in self.tokens) + self.rest
+
+    def whole_tokens(self) -> list[NextToken]:
+        """Return the tokens, whose texts join to `text`."""
+        *others, last = self.tokens
+        return [*others, replace(last, text=last.text + self.rest)]
 
 
 @dataclass(slots=True)

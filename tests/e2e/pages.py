@@ -58,6 +58,17 @@ async def _probe_nothing(page: Page) -> None:
     await expect(page.locator("#result [role=alert]")).to_be_visible()
 
 
+async def _steer(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Steer", exact=True).click()
+    await expect(page.locator(".steer-result")).to_be_visible()
+
+
+async def _steer_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Steer", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
 async def _attribute(page: Page) -> None:
     await page.fill("#text", PROMPT)
     await page.get_by_role("button", name="Attribute", exact=True).click()
@@ -135,6 +146,9 @@ PAGES = [
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
+    Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
+    Visit("steer, result", "/saes/{live}/steer?feature=1", then=_steer),
+    Visit("steer, refused", "/saes/{live}/steer?feature=1", then=_steer_nothing),
     Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
     Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),
     Visit("attribute, two layers", "/saes/{live}/attribute", then=_attribute_layers),

@@ -237,9 +237,7 @@ def _prompt(tokens: Any) -> list[PromptTokenOut]:
 
 
 def _side(side: service.SideText) -> SideOut:
-    texts = [token.text for token in side.tokens]
-    if side.rest:
-        texts[-1] += side.rest
+    texts = [token.text for token in side.whole_tokens()]
     return SideOut(
         text=side.text,
         token_ids=[token.id for token in side.tokens],

@@ -16,6 +16,7 @@ from app.web.pages import (
     probe,
     runs,
     saes,
+    steer,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -26,6 +27,7 @@ for module in (
     by_example,
     features,
     probe,
+    steer,
     attribute,
     labels,
     lists,
