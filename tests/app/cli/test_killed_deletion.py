@@ -69,7 +69,7 @@ async def deleting() -> AsyncIterator[asyncio.subprocess.Process]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 (other processes change it)
             await asyncio.sleep(0.01)
 
 
