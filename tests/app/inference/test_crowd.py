@@ -41,7 +41,7 @@ class Processes:
 @contextmanager
 def process(*arguments: str, log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEESAE_")}
-    environment |= {f"SEESAE_{name.upper()}": value for name, value in settings.items()}
+    environment |= {f"SEESAE_{name.upper()}": value for name, value in settings.items()} | {"OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "app.cli", *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
