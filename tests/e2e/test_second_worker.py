@@ -29,7 +29,7 @@ from tests.e2e.demo_packages import fetched_packages, link_packages
 from tests.e2e.run_pages import cancel_run, queue_run, retry_run
 from tests.tiny import CORPUS_FILE, tiny_model
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 TEXT = {"corpus": str(CORPUS_FILE), "length": "32"}
 

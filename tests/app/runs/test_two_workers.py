@@ -34,6 +34,7 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.timeout(600)
 async def test_a_run_is_cancelled_at_work_tried_again_killed_and_done(
     ctx: JobContext, client: httpx.AsyncClient, training: TrainParams, tmp_path: Path
 ) -> None:
