@@ -11,7 +11,7 @@ from pydantic import Field
 from app.pipeline.naming import sae_slug
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
 from app.pipeline.stages import COMPARISON, EVALUATION, INDEXING, PREPARATION, TRAINING
-from app.pipeline.train import TrainParams
+from app.pipeline.train import MOST_FEATURES, TrainParams
 from app.runs.params import OneOrSeveral, Params
 from app.runs.spec import Estimate, Result, RunSpec
 
@@ -30,8 +30,8 @@ class DemoParams(Params):
     """The size of the demo: a small model, Wikipedia summaries, one SAE."""
 
     tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 200_000
-    width: Annotated[int, Field(ge=64, description="Number of features.")] = 4096
-    k: Annotated[int, Field(ge=1, description="Active features per token, on average.")] = 32
+    width: Annotated[int, Field(ge=64, le=MOST_FEATURES, description="Number of features.")] = 4096
+    k: Annotated[int, Field(ge=1, le=MOST_FEATURES, description="Active features per token, on average.")] = 32
     layer: Annotated[
         OneOrSeveral[Annotated[int, Field(ge=0, le=29)]],
         Field(description="Layer of SmolLM2-135M to train on; several: 6,9,12."),
