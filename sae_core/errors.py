@@ -5,6 +5,7 @@
     ├── CorpusError        text that cannot be read or holds too little
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
+    ├── InterventionError  a change of features or directions that makes no sense
     └── TrainingDiverged   a loss that is not finite
 
 Each message is one line: what is wrong, and what to do. The command line prints it and exits with 1.
@@ -29,6 +30,10 @@ class CheckpointError(SAEError):
 
 class ArtifactError(SAEError):
     """A file cannot be written (disk full), or does not match its hash."""
+
+
+class InterventionError(SAEError):
+    """An intervention is impossible, or contradicts another."""
 
 
 class TrainingDiverged(SAEError):

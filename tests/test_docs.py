@@ -101,5 +101,5 @@ def test_code_of_the_debugging_page_runs(tmp_path: Path) -> None:
     source = tiny_model(tmp_path / "model")
     save_sae(random_sae(32), tmp_path / "sae", {"hook_name": "blocks.2.hook_resid_post"})
     code = code.replace('"MODEL"', repr(str(source))).replace('"SAE"', repr(str(tmp_path / "sae")))
-    code = re.sub(r"FACTORS = .*", "FACTORS = {1: 0, 2: 2.5}", code).replace("resid_post.9", "resid_post.2")
+    code = re.sub(r"FEATURES = .*", "FEATURES = (1, 2)", code).replace("resid_post.9", "resid_post.2")
     exec(code, {})

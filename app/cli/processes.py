@@ -1,6 +1,7 @@
 """seesae serve, and the processes that it starts: web, worker, inference."""
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -8,6 +9,10 @@ import typer
 
 from app.cli.options import Device, Fd, Host, Port
 from app.cli.outcome import notify, report_user_errors, say
+
+_SHORT_SPIN = "GOMP_SPINCOUNT", "5000"
+"""For the threads of PyTorch, before it is imported: they wait for more work by spinning, by default for milliseconds
+in which a site on the same cores waits for its turn to answer."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +65,7 @@ def inference(host: Host = None, port: Port = None, fd: Fd = None) -> None:
 
     Example: seesae inference --host 10.0.0.5 --port 8001
     """
+    os.environ.setdefault(*_SHORT_SPIN)
     from app.inference.server import create_app
 
     settings = settings_with(host=host, port=port)

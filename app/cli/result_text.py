@@ -106,13 +106,14 @@ def _metrics_table(result: Mapping[str, Any]) -> str:
 
 
 def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the SAEs that one run trained."""
+    """Return the SAEs that one run trained or indexed."""
     table = Table("sae", box=SIMPLE_HEAD)
-    for name in ("features", "explained variance", "l0"):
-        table.add_column(name, justify="right")
+    table.add_column("features", justify="right")
+    measured = [name for name in ("explained_variance", "l0") if name in results[0]]
+    for name in measured:
+        table.add_column(name.replace("_", " "), justify="right")
     for result in results:
-        figures = (_figure(result["explained_variance"]), _figure(result["l0"]))
-        table.add_row(result["sae"], f"{result['features']:,}", *figures)
+        table.add_row(result["sae"], f"{result['features']:,}", *(_figure(result[name]) for name in measured))
     return _plain(table)
 
 

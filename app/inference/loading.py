@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import Loading
 from app.inference.engine import ProbeEngine
+from app.inference.model_thread import run_in_model_thread
 from app.inference.scheduler import Scheduler
 from app.services.inference import SaeRef
 from sae_core.errors import ArtifactError
@@ -95,5 +96,5 @@ class Loads:
     async def _run(self, sae: SaeRef, key: str) -> None:
         async with self._scheduler.take():
             began = time.monotonic()
-            await run_in_threadpool(self._engine.load, sae)
+            await run_in_model_thread(self._engine.load, sae)
             await run_in_threadpool(self._times.put, key, time.monotonic() - began)

@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,16 +74,29 @@ async def check_training(session: "AsyncSession", settings: "Settings", params: 
     )
 
 
-async def check_indexing(session: "AsyncSession", settings: "Settings", params: IndexedCorpusParams) -> Estimate:
-    """Refuse an index or evaluation whose SAE, weights, corpus or room is missing."""
-    sae = await find_sae(session, params.sae)
-    if not sae.has_weights:
-        raise NoWeights(sae.slug)
+async def check_indexing(
+    session: "AsyncSession", settings: "Settings", params: IndexedCorpusParams, slugs: Sequence[str]
+) -> Estimate:
+    """Refuse an index or evaluation whose SAEs, weights, corpus or room is missing, or whose SAEs are of two models."""
+    saes = [await find_sae(session, slug) for slug in slugs]
+    for sae in saes:
+        if not sae.has_weights:
+            raise NoWeights(sae.slug)
+        if sae.model.id != saes[0].model.id:
+            raise Unprocessable(
+                f"{saes[0].slug} is of {saes[0].model.name}, and {sae.slug} of {sae.model.name}: one run reads one "
+                "model. Index the SAEs of each model by a run of their own."
+            )
     check_corpus(params)
-    hooks = 1 if sae.hook_out is None else 2
-    speed = await stage_speed(session, sae.model.id, "activations")
-    stored = sae.metrics.get("l0") or 0.0
-    return await asyncio.to_thread(_estimate, settings, params, width=sae.d_in * hooks, speed=speed, stored=stored)
+    read = {(hook, sae.d_in) for sae in saes for hook in (sae.hook, sae.hook_out) if hook is not None}
+    return await asyncio.to_thread(
+        _estimate,
+        settings,
+        params,
+        width=sum(width for _, width in read),
+        speed=await stage_speed(session, saes[0].model.id, "activations"),
+        stored=sum(sae.metrics.get("l0") or 0.0 for sae in saes),
+    )
 
 
 async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from app.paths import without_folder
-from app.pipeline.params import IndexedCorpusParams
+from app.pipeline.params import IndexedCorpusParams, SaeParams
 from app.pipeline.stages import EVALUATION, PREPARATION
 from app.runs.params import Option
 from app.runs.spec import Estimate, Result, RunSpec
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-class EvaluateParams(IndexedCorpusParams):
+class EvaluateParams(IndexedCorpusParams, SaeParams):
     """An SAE and the text that it is measured on."""
 
     predictions: Annotated[
@@ -33,7 +33,7 @@ async def check(session: "AsyncSession", settings: "Settings", params: EvaluateP
     """Refuse an evaluation that cannot be made, before the work."""
     from app.pipeline.checks import check_indexing
 
-    return await check_indexing(session, settings, params)
+    return await check_indexing(session, settings, params, [params.sae])
 
 
 async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
@@ -43,7 +43,7 @@ async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluatePar
     from app.pipeline.steps import evaluate_saes
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare_registered(run, ctx, sae, detail, params)
+    (inputs,) = await prepare_registered(run, ctx, [(sae, detail)], params)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
     return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
 

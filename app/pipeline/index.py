@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from app.paths import without_folder
-from app.pipeline.params import CorpusName, IndexedCorpusParams
+from app.pipeline.params import CorpusName, IndexedCorpusParams, SaesParams
 from app.pipeline.stages import COMPARISON, INDEXING, PREPARATION
 from app.runs.spec import Estimate, Result, RunSpec
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-class IndexParams(IndexedCorpusParams):
-    """An SAE and the text that its features' statistics are computed on."""
+class IndexParams(IndexedCorpusParams, SaesParams):
+    """SAEs of one model, and the text that their features' statistics are computed on."""
 
     corpus_name: CorpusName = None
 
@@ -25,28 +25,33 @@ async def check(session: "AsyncSession", settings: "Settings", params: IndexPara
     """Refuse an index that cannot be made, before the work."""
     from app.pipeline.checks import check_indexing
 
-    return await check_indexing(session, settings, params)
+    return await check_indexing(session, settings, params, params.sae)
 
 
 async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -> Result:
-    """Prepare the activations, index, compare with the other SAEs of the same text."""
+    """Prepare the activations of all SAEs; index each, and compare it with the other SAEs of the same text."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
     from app.pipeline.prepared_inputs import prepare_registered
-    from app.pipeline.registered import open_sae_of_run
+    from app.pipeline.registered import open_saes_of_run
 
-    sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    inputs = await prepare_registered(run, ctx, sae, detail, params, corpus_name=params.corpus_name)
-    statistics = await steps.index_sae(run, ctx, sae, detail, inputs)
-    await compare_with_others(run, ctx, detail)
-    return {
-        "sae": detail.slug,
-        "features": detail.d_sae,
-        "tokens": statistics.tokens,
-        "l0": float(statistics["count"].sum() / statistics.tokens),
-        "dead_fraction": steps.dead_fraction(statistics),
-        **steps.index_notes(statistics),
-    }
+    readers = await open_saes_of_run(run, ctx, params.sae)
+    inputs = await prepare_registered(run, ctx, readers, params, corpus_name=params.corpus_name)
+    results = []
+    for (sae, detail), own in zip(readers, inputs, strict=True):
+        statistics = await steps.index_sae(run, ctx, sae, detail, own)
+        await compare_with_others(run, ctx, detail)
+        results.append(
+            {
+                "sae": detail.slug,
+                "features": detail.d_sae,
+                "tokens": statistics.tokens,
+                "l0": float(statistics["count"].sum() / statistics.tokens),
+                "dead_fraction": steps.dead_fraction(statistics),
+                **steps.index_notes(statistics),
+            }
+        )
+    return results[0] if len(results) == 1 else {"saes": results}
 
 
 INDEX = RunSpec(
@@ -55,11 +60,15 @@ INDEX = RunSpec(
 
     The site shows the previous index until the new one is complete. Interrupted, the same command continues.
 
-    Example: seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
+    Several SAEs of one model share its forward pass.
+
+    Examples:
+      seesae index smollm2-135m-l9-batchtopk-4096 --corpus texts.jsonl
+      seesae index my-sae-l6,my-sae-l9
     """,
     params=IndexParams,
     stages=lambda _params: (*PREPARATION, *INDEXING, *COMPARISON),
-    title=lambda params: f"Index {params.sae} on {without_folder(params.corpus)}",
+    title=lambda params: f"Index {', '.join(params.sae)} on {without_folder(params.corpus)}",
     check=check,
     work=run_index,
     result_order=("sae", "features", "tokens", "l0", "dead_fraction"),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.runs.params import Option, Params, Slug
+from app.runs.params import OneOrSeveral, Option, Params, Slug
 
 DEMO_MODEL = "smollm2-135m"
 DEMO_CORPUS = "wikipedia-summaries"
@@ -64,8 +64,18 @@ class SaeParams(Params):
     sae: SaeSlug
 
 
-class IndexedCorpusParams(CorpusParams, SaeParams):
-    """An SAE, and the text that it is indexed or evaluated on."""
+class SaesParams(Params):
+    """An SAE, or several of one model."""
+
+    sae: Annotated[
+        OneOrSeveral[Annotated[str, Field(min_length=1)]],
+        Option(argument=True, label="SAE", known="sae"),
+        Field(description="Slug of the SAE, such as smollm2-135m-l9-batchtopk-4096; several of one model: a,b."),
+    ]
+
+
+class IndexedCorpusParams(CorpusParams):
+    """The text that an SAE is indexed or evaluated on."""
 
     corpus: Corpus = DEMO_CORPUS
     length: Annotated[

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from app.artifacts import content_key
-from app.errors import Conflict
+from app.errors import Conflict, Unprocessable
 from app.pipeline.identities import model_source, register_corpus, register_model
 from app.pipeline.params import LENGTH, SHORTEST, CorpusParams
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
@@ -124,25 +124,32 @@ def default_length(sae: SAE | None) -> int:
 async def prepare_registered(
     run: RunContext,
     ctx: JobContext,
-    sae: SAE,
-    detail: SaeDetail,
+    readers: Sequence[tuple[SAE, SaeDetail]],
     params: CorpusParams,
     *,
     corpus_name: str | None = None,
-) -> PreparedInputs:
-    """Prepare the inputs of a registered SAE, with activations on disk.
+) -> list[PreparedInputs]:
+    """Prepare the inputs of registered SAEs of one model, with activations on disk: one pass of the model for all.
 
-    Sequences begin as those of the SAE's training did, and by default are no longer.
+    Sequences begin as those of the SAEs' training did, and by default are no longer.
 
     Raises:
-        Conflict: the model at its source is no longer the one that the SAE was trained on.
+        Conflict: the model at its source is no longer the one that the SAEs were trained on.
+        Unprocessable: the SAEs read different sequences.
     """
-    hooks = [HookPair.parse(detail.hook, detail.hook_out)]
+    cuts = {Cut.of(params, sae) for sae, _ in readers}
+    if len(cuts) > 1:
+        raise Unprocessable(
+            "These SAEs read texts of different lengths, or some with BOS and some without it, so they cannot share a "
+            "pass. Give the tokens per sequence, or index each by itself."
+        )
+    details = [detail for _, detail in readers]
+    hooks = list(dict.fromkeys(HookPair.parse(detail.hook, detail.hook_out) for detail in details))
     tokenised = await tokenise(
-        run, ctx, model_source(detail.model), hooks, params, reader=(sae, detail), corpus_name=corpus_name
+        run, ctx, model_source(details[0].model), hooks, params, reader=readers[0], corpus_name=corpus_name
     )
-    (inputs,) = await run_model(run, ctx, tokenised)
-    return inputs
+    prepared = dict(zip(hooks, await run_model(run, ctx, tokenised), strict=True))
+    return [prepared[HookPair.parse(detail.hook, detail.hook_out)] for detail in details]
 
 
 async def tokenise(

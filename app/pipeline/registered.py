@@ -1,5 +1,7 @@
 """SAEs that are registered: their rows, their weights, and what they were trained on."""
 
+from collections.abc import Sequence
+
 from app.artifacts import weights_missing
 from app.errors import Conflict, NoWeights
 from app.pipeline.prepared_inputs import HookPair
@@ -75,7 +77,13 @@ def hooks_of(detail: SaeDetail) -> HookPair:
 
 async def open_sae_of_run(run: RunContext, ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
     """Load the SAE that a run is about, and note it in the run's row; raises as `open_sae`."""
-    sae, detail = await open_sae(ctx, slug)
+    (opened,) = await open_saes_of_run(run, ctx, [slug])
+    return opened
+
+
+async def open_saes_of_run(run: RunContext, ctx: JobContext, slugs: Sequence[str]) -> list[tuple[SAE, SaeDetail]]:
+    """Load the SAEs that a run is about, and note the first in the run's row; raises as `open_sae`."""
+    opened = [await open_sae(ctx, slug) for slug in slugs]
     async with ctx.sessions.begin() as session:
-        await runs.set_sae(session, run.run_id, detail.id)
-    return sae, detail
+        await runs.set_sae(session, run.run_id, opened[0][1].id)
+    return opened

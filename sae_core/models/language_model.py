@@ -12,6 +12,7 @@ from interp_engine.hooks import HookManager
 from interp_engine.model import EagerModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import Cache, DynamicCache
 
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
@@ -173,7 +174,7 @@ class LanguageModel:
         # After the last hook nothing runs that could write into the tensor: no copy of it alone is needed.
         with HookManager() as manager, torch.no_grad(), suppress(_HookReached):
             for hook in set(hooks):
-                module, side = self._resolve(hook)
+                module, side = self.resolve(hook)
                 manager.read(module, partial(capture, hook), point=side)
             self._forward(token_ids)
         for hook in hooks:
@@ -216,11 +217,25 @@ class LanguageModel:
                     return replaced.to(activations.dtype).reshape(activations.shape)
 
                 if read is not None:
-                    module, side = self._resolve(read)
+                    module, side = self.resolve(read)
                     hooks.read(module, lambda activations: captured.append(activations.clone()), point=side)
-                module, side = self._resolve(hook)
+                module, side = self.resolve(hook)
                 hooks.write(module, write, point=side)
             logits: Tensor = self._forward(token_ids).logits
+        return logits.float()
+
+    def new_cache(self) -> Cache:
+        """Return an empty key-value cache for `extend`; each text has its own."""
+        return DynamicCache(config=self.hf_model.config)
+
+    def extend(self, token_ids: Int[Tensor, "batch position"], cache: Cache) -> Float[Tensor, "batch position vocab"]:
+        """Next-token logits, float32, after each of these tokens, which follow those in `cache` and join them there.
+
+        Raises:
+            ModelError: with them the sequences are longer than the model's context.
+        """
+        with torch.no_grad():
+            logits: Tensor = self._forward(token_ids, cache).logits
         return logits.float()
 
     def last_logits(
@@ -243,7 +258,7 @@ class LanguageModel:
 
         with HookManager() as hooks:
             for hook in writes:
-                module, side = self._resolve(hook)
+                module, side = self.resolve(hook)
                 hooks.write(module, partial(write, hook), point=side)
             hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
             logits: Tensor = self._forward(token_ids).logits
@@ -254,16 +269,20 @@ class LanguageModel:
                 )
         return logits[:, -1].float()
 
-    def _forward(self, token_ids: Int[Tensor, "batch position"]) -> Any:
-        if self.context_length is not None and token_ids.shape[1] > self.context_length:
-            asked = token_ids.shape[1]
+    def _forward(self, token_ids: Int[Tensor, "batch position"], cache: Cache | None = None) -> Any:
+        asked = token_ids.shape[1] + (0 if cache is None else cache.get_seq_length())
+        if self.context_length is not None and asked > self.context_length:
             raise ModelError(
                 f"{self.name} reads at most {self.context_length} tokens, not {asked}. Use shorter sequences."
             )
-        return self.hf_model(input_ids=token_ids.to(self.device), use_cache=False)
+        return self.hf_model(input_ids=token_ids.to(self.device), past_key_values=cache, use_cache=cache is not None)
 
-    def _resolve(self, hook: HookPoint) -> tuple[nn.Module, str]:
-        """Return the module that `hook` is at, and its side: input or output."""
+    def resolve(self, hook: HookPoint) -> tuple[nn.Module, str]:
+        """Return the module that `hook` is at, and its side: input or output.
+
+        Raises:
+            ModelError: the model has no such hook point.
+        """
         if not 0 <= hook.layer < self.n_layers:
             raise ModelError(f"{self.name} has no layer {hook.layer}: its layers are 0 to {self.n_layers - 1}.")
         attention_scale, mlp_scale = self._eager.arch.quirks.residual_multipliers
@@ -303,7 +322,7 @@ class LanguageModel:
             ReadoutError: no readout reproduces the model's own logits on a short text.
         """
         try:
-            block, side = self._resolve(HookPoint("resid_post", self.n_layers - 1))
+            block, side = self.resolve(HookPoint("resid_post", self.n_layers - 1))
         except ModelError as error:
             raise ReadoutError(f"the model has no one residual stream after its last block ({error})") from error
         if side != "output":

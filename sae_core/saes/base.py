@@ -146,6 +146,14 @@ class SAE(Display):
         rows = f.reshape(-1, self.d_sae) @ self.W_dec + self.b_dec + self.skipped(moments.apply(self._rows(x)))
         return moments.undo(rows).reshape(*x.shape[:-1], self.d_out)
 
+    def scale_back(self, f: Float[Tensor, " token"], x: Float[Tensor, "token d_in"]) -> Float[Tensor, " token"]:
+        """Return one feature's activations on the tokens `x` as factors of its decoder row in the model's own units.
+
+        They differ from `f` where the SAE normalises each token.
+        """
+        scale = token_moments(self.config.normalize_activations, self._rows(x)).scale
+        return f * (scale[:, 0] if isinstance(scale, Tensor) else scale)
+
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Return the reconstruction of activations in the model's own units."""
         return self.decode(self.encode(x), x)

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.inference import attribution
 from app.inference.dependencies import Engine, ModelLoads, model_turn
+from app.inference.model_thread import run_in_model_thread
 from app.services.inference import AttributeAnswer, AttributeRequest
 
 log = structlog.get_logger("inference")
@@ -23,11 +24,11 @@ async def attribute(request: AttributeRequest, http: Request, engine: Engine, lo
     for sae in request.saes:
         await loads.ensure(sae)
     async with model_turn(http) as turn:
-        estimated = await run_in_threadpool(attribution.estimate, engine, request, turn.raise_if_gone)
+        estimated = await run_in_model_thread(attribution.estimate, engine, request, turn.raise_if_gone)
     changes = []
     for part in attribution.batches(estimated, request.verify):
         async with model_turn(http):
-            changes.append(await run_in_threadpool(attribution.verified, engine, request, estimated, part))
+            changes.append(await run_in_model_thread(attribution.verified, engine, request, estimated, part))
     seconds = time.perf_counter() - started
     log.info("attribute", saes=len(request.saes), tokens=len(estimated.token_ids), ms=round(1000 * seconds, 1))
     return await run_in_threadpool(attribution.answer, estimated, np.concatenate([np.zeros(0), *changes]))

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from app.db import transaction
 from app.inference.dependencies import Engine, ModelLoads, Resident, Sessions, model_turn
 from app.inference.engine import ProbeEngine, SparseActivations
+from app.inference.model_thread import run_in_model_thread
 from app.inference.ranking import ActivationDistributions, FeatureIds, Values, ranked
 from app.inference.residency import Residency
 from app.queries.features import feature_histograms
@@ -37,7 +38,7 @@ async def probe(
     started = time.perf_counter()
     await loads.ensure(request.sae)
     async with model_turn(http) as turn:
-        sparse, features, maxima = await run_in_threadpool(_run, engine, request)
+        sparse, features, maxima = await run_in_model_thread(_run, engine, request)
         ran = time.perf_counter()
         turn.raise_if_gone()
         distributions = await _distributions(sessions, residency, request.sae, features)

@@ -2,10 +2,10 @@
 
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from app.inference.dependencies import Engine, ModelLoads, model_turn
 from app.inference.engine import SparseActivations
+from app.inference.model_thread import run_in_model_thread
 from app.services.inference import TextActivations, TextsAnswer, TextsRequest
 
 router = APIRouter()
@@ -18,7 +18,7 @@ async def texts(request: TextsRequest, http: Request, engine: Engine, loads: Mod
     answers = []
     async with model_turn(http) as turn:
         for text in request.texts:
-            sparse = await run_in_threadpool(engine.probe, request.sae, text)
+            sparse = await run_in_model_thread(engine.probe, request.sae, text)
             answers.append(_of_feature(sparse, request.feature))
             turn.raise_if_gone()
     return TextsAnswer(texts=answers)

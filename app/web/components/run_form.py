@@ -81,7 +81,7 @@ def _form_field(name: str, field: FieldInfo, typed: str, error: str, known: Know
     return FormField(
         name=name,
         label=option.label or _words(name),
-        hint="" if option.known == "sae" else field.description or "",
+        hint="" if _is_one_sae(field) else field.description or "",
         control=_control(field),
         value=typed,
         error=error,
@@ -104,9 +104,13 @@ def _control(field: FieldInfo) -> Control:
         return "check"
     if get_origin(kind) is dict:
         return "lines"
-    if get_origin(kind) is Literal or option_of(field).known == "sae":
+    if get_origin(kind) is Literal or _is_one_sae(field):
         return "choice"
     return "number" if kind in (int, float) else "text"
+
+
+def _is_one_sae(field: FieldInfo) -> bool:
+    return option_of(field).known == "sae" and not is_several(field)
 
 
 def _literals(field: FieldInfo) -> tuple[str, ...]:

@@ -102,11 +102,17 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "trains": any(stage.name == "train" for stage in run.stages),
         "after": points[-1].step if points else -1,
         "saes": (run.result or {}).get("saes", []),
-        "notes": (run.result or {}).get("notes", []),
+        "notes": _notes(run.result or {}),
         "results": _facts(_result_order(run.kind, result)),
         "params": _facts(_params_order(run.kind, run.params)),
     }
     return render(request, "runs/page.html", context)
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    """Return what the result notes, with the SAE's name where a run has several."""
+    own: list[str] = result.get("notes", [])
+    return own + [f"{sae['sae']}: {note}" for sae in result.get("saes", []) for note in sae.get("notes", [])]
 
 
 @router.get("/runs/{run_id}/cancel")

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import UserError
+from app.inference.engine import ProbeEngine
 from app.inference.ranking import ranked
 from app.inference.scheduler import Scheduler
 from app.inference.server import create_app
@@ -67,6 +68,30 @@ async def test_the_event_loop_is_free_while_features_are_ranked(
     assert response.status_code == 200
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
+
+
+async def test_models_are_loaded_and_run_in_one_thread(
+    service: httpx.AsyncClient, dictionary: Dictionary, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    for name in ("load", "probe"):
+        method = getattr(ProbeEngine, name)
+
+        def recorded(*arguments: Any, method: Any = method) -> Any:
+            threads.add(threading.get_ident())
+            return method(*arguments)
+
+        monkeypatch.setattr(ProbeEngine, name, recorded)
+    sae = asdict(SaeRef.of(await publish(engine, dictionary)))
+    headers = {SECRET_HEADER: SECRET}
+    bodies = [{"sae": sae, "text": text} for text in ("best", "worst", "times")]
+    texts = {"sae": sae, "feature": 0, "texts": ["best", "worst"]}
+    answers = await asyncio.gather(
+        *(service.post("/probe", json=body, headers=headers) for body in bodies),
+        service.post("/texts", json=texts, headers=headers),
+    )
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len(threads) == 1
 
 
 async def test_probes_answer_and_bad_requests_are_refused(

@@ -1,14 +1,17 @@
 """Indexes of models of odd kinds, and what a run says of output tokens that it leaves out."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from sqlalchemy import text
 from transformers import GPTNeoXConfig, OPTConfig
 
-from app.pipeline.index import IndexParams
+from app.errors import Unprocessable
+from app.pipeline.index import IndexParams, check
 from app.pipeline.train import TrainParams
 from app.queries import saes
 from app.queries.runs import RunView
@@ -17,7 +20,7 @@ from app.runs.job_context import JobContext
 from app.web.components.output_tokens import no_output_tokens
 from sae_core.models import LanguageModel, ReadoutError
 from tests.app.pipeline.running import run_to_end
-from tests.tiny import _NEOX_DIMENSIONS, CORPUS_FILE, _random_model, tiny_tokenizer
+from tests.tiny import _NEOX_DIMENSIONS, CORPUS_FILE, _random_model, tiny_model, tiny_tokenizer
 
 
 def save(folder: Path, config: Any) -> Path:
@@ -39,6 +42,45 @@ async def index(ctx: JobContext, training: TrainParams, **changes: Any) -> tuple
     assert sae.index is not None
     assert run.result is not None
     return run, sae
+
+
+async def test_saes_of_several_hook_points_are_indexed_by_one_run_as_they_are_alone(
+    ctx: JobContext, training: TrainParams
+) -> None:
+    hooks = ("resid_post.1", "resid_post.2")
+    trained = await run_to_end(ctx, "train", training.model_copy(update={"hook": hooks, "name": None}))
+    assert trained.result is not None
+    slugs = [sae["sae"] for sae in trained.result["saes"]]
+    text = {"corpus": str(CORPUS_FILE), "length": 24}
+    alone = [await run_to_end(ctx, "index", IndexParams(sae=slug, **text)) for slug in slugs]
+    shutil.rmtree(ctx.artifacts.activations_root)
+    shutil.rmtree(ctx.artifacts.index("any").parent)
+    run = await run_to_end(ctx, "index", IndexParams(sae=",".join(slugs), **text))
+    assert run.title.startswith(f"Index {slugs[0]}, {slugs[1]} on ")
+    assert run.result is not None
+    assert run.result["saes"] == [
+        {name: value for name, value in (one.result or {}).items() if name != "seconds"} for one in alone
+    ]
+    assert len(list(ctx.artifacts.activations_root.iterdir())) == 2
+    assert len(list(ctx.artifacts.index("any").parent.iterdir())) == 2
+
+
+async def test_saes_that_cannot_share_a_pass_are_refused(
+    ctx: JobContext, training: TrainParams, tmp_path: Path
+) -> None:
+    first = await run_to_end(ctx, "train", training)
+    other = training.model_copy(update={"model": str(tiny_model(tmp_path / "other", seed=1)), "name": "other"})
+    await run_to_end(ctx, "train", other)
+    params = IndexParams(sae=(first.sae_slug, "other"), corpus=str(CORPUS_FILE))
+    async with ctx.sessions() as session:
+        with pytest.raises(Unprocessable, match="one run reads one model"):
+            await check(session, ctx.settings, params)
+    shorter = training.model_copy(update={"length": 16, "name": "shorter"})
+    await run_to_end(ctx, "train", shorter)
+    with pytest.raises(Unprocessable, match="cannot share a pass"):
+        await run_to_end(ctx, "index", IndexParams(sae=(first.sae_slug, "shorter"), corpus=str(CORPUS_FILE)))
+    with pytest.raises(ValidationError, match="given twice"):
+        IndexParams(sae="a,a", corpus=str(CORPUS_FILE))
 
 
 async def promoted(ctx: JobContext) -> list[int]:
