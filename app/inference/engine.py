@@ -13,7 +13,7 @@ from torch import Tensor
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
 from app.services.inference import SaeRef
-from sae_core.errors import SAEError
+from sae_core.errors import InterventionError, SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
@@ -105,6 +105,8 @@ class ProbeEngine:
                 dictionaries.append(dictionary)
             try:
                 yield model, dictionaries
+            except InterventionError as error:
+                raise Unprocessable(str(error)) from error
             except SAEError as error:
                 raise Unavailable(f"{saes[0].slug} cannot be probed: {error}") from error
 

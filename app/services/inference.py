@@ -10,6 +10,7 @@ import sys
 import time
 from array import array
 from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from typing import Annotated, Literal, NoReturn, Self, TypeVar
 
 import httpx
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from starlette.types import Receive
 
 from app.asgi import until_gone
@@ -298,6 +299,126 @@ class AttributeAnswer(PromptTokens):
     edges_kept: float
 
 
+class DirectionChoice(BaseModel):
+    """A direction at the SAE's hook point: a vector, a feature's decoder row, or DiffMean of two lists of texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vector: list[float] | None = Field(default=None, description="One number per dimension of the hook point.")
+    feature: int | None = Field(default=None, description="A feature, whose decoder row it is.")
+    positive: list[str] | None = Field(default=None, description="Texts towards which it points (DiffMean).")
+    negative: list[str] | None = Field(default=None, description="Texts from which it points away.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.positive is None) != (self.negative is None):
+            raise ValueError("DiffMean needs both lists of texts: positive and negative.")
+        if sum(given is not None for given in (self.vector, self.feature, self.positive)) != 1:
+            raise ValueError("Give one of: vector, feature, positive and negative texts.")
+        return self
+
+
+class TokenPositions(BaseModel):
+    """Single tokens, counted from the first, BOS included."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: list[int] = Field(min_length=1, max_length=10_000)
+
+
+class InterventionChoice(BaseModel):
+    """One change of a feature or a direction; `sae_core.interventions` defines what each op does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    op: Literal["ablate", "clamp", "scale", "add"]
+    value: float = Field(
+        default=0.0, description="The activation (clamp), the factor (scale) or what is added (add), in model units."
+    )
+    feature: int | None = None
+    direction: DirectionChoice | None = None
+    positions: Literal["all", "prompt", "generated"] | tuple[int, int] | TokenPositions = Field(
+        default="all", description="A part of the text, a range [from, to), or single tokens."
+    )
+    special_tokens: bool = Field(default=False, description="Act on BOS and other special tokens too.")
+    random_direction: int | None = Field(
+        default=None,
+        description="A control: a seed; the feature's change goes along a random direction of equal norm.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.feature is None) == (self.direction is None):
+            raise ValueError("An intervention is about a feature or a direction: give one of the two.")
+        return self
+
+
+class PlacedIntervention(InterventionChoice):
+    """An intervention, and the place of its SAE in the request."""
+
+    sae: int = 0
+
+
+class GenerateRequest(BaseModel):
+    """A text to continue with and without interventions; `saes` are of one model."""
+
+    saes: list[SaeRef]
+    text: str
+    interventions: list[PlacedIntervention]
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    stop: list[str]
+    top: int
+
+
+class GeneratedPrompt(PromptTokens):
+    """The prompt, which is sent first."""
+
+    kind: Literal["prompt"] = "prompt"
+
+
+class GeneratedToken(BaseModel):
+    """A token of one side, with the likeliest ones at its place."""
+
+    kind: Literal["token"] = "token"
+    side: Literal["default", "changed"]
+    id: int
+    log_probability: float
+    top: list[tuple[int, float]]
+
+
+class GeneratedShift(BaseModel):
+    """What the interventions change after one token of the changed text: tokens with p before and after."""
+
+    kind: Literal["shift"] = "shift"
+    position: int
+    kl: float
+    raised: list[tuple[int, float, float]]
+    lowered: list[tuple[int, float, float]]
+
+
+class GeneratedEnd(BaseModel):
+    """A side is complete."""
+
+    kind: Literal["end"] = "end"
+    side: Literal["default", "changed"]
+    reason: Literal["length", "end of text", "stop"]
+
+
+class GenerationFailed(BaseModel):
+    """Generation stopped half-way."""
+
+    kind: Literal["failed"] = "failed"
+    detail: str
+
+
+GenerationEvent = Annotated[
+    GeneratedPrompt | GeneratedToken | GeneratedShift | GeneratedEnd | GenerationFailed, Field(discriminator="kind")
+]
+_EVENT: TypeAdapter[GenerationEvent] = TypeAdapter(GenerationEvent)
+
+
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -361,6 +482,31 @@ class InferenceClient:
     async def attribute(self, request: AttributeRequest) -> AttributeAnswer:
         """Attribute an output token of a prompt to features; raises as `_ask`."""
         return await self._ask("/attribute", request, AttributeAnswer)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
+        """Generate with and without interventions, as it goes; raises as `_ask`, and what stops it half-way too.
+
+        Whoever stops reading must close the generator, so that the work ends.
+        """
+        if not self._configured:
+            raise InferenceDown
+        try:
+            async with self._client.stream(
+                "POST", "/generate", content=_encoded(request), headers=self._headers
+            ) as answer:
+                if answer.status_code != HTTPStatus.OK:
+                    await answer.aread()
+                    _raise(answer)
+                self._contact.answered()
+                async for line in answer.aiter_lines():
+                    event = _EVENT.validate_json(line)
+                    if isinstance(event, GenerationFailed):
+                        raise Unavailable(event.detail)
+                    yield event
+        except (httpx.TransportError, ValidationError) as error:
+            self._contact.lost()
+            log.warning("inference_unreachable", error=type(error).__name__)
+            raise InferenceDown from None
 
     async def _ask(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
         """Send a request, and parse the answer.

@@ -47,6 +47,8 @@ class Intervention:
     feature: int | None = None
     direction: Float[Tensor, " d_out"] | None = None
     positions: Positions = "all"
+    along: Float[Tensor, " d_out"] | None = None
+    """A control: the feature's change goes along this vector instead of its decoder row."""
     special_tokens: bool = False
     """True to act on BOS and other special tokens too: models put huge activations there that mean nothing."""
 
@@ -57,15 +59,12 @@ class Intervention:
             raise InterventionError("An intervention is about one feature or one direction: give one of the two.")
         if not (math.isfinite(self.value) and abs(self.value) <= MAX_VALUE):
             raise InterventionError(f"The value {self.value:g} is too large: give one within ±{MAX_VALUE:,.0f}.")
-        if self.direction is not None:
-            self._check_direction(self.direction)
-        _check_positions(self.positions)
-
-    def _check_direction(self, direction: Tensor) -> None:
-        if self.op == "clamp":
+        for direction in (self.direction, self.along):
+            if direction is not None:
+                _check_direction(direction)
+        if self.direction is not None and self.op == "clamp":
             raise InterventionError("A direction has no activation to clamp: add it, scale it or ablate it.")
-        if direction.ndim != 1 or not direction.isfinite().all() or not direction.any():
-            raise InterventionError("A direction is one vector of finite numbers, not all of them zero.")
+        _check_positions(self.positions)
 
     def acts_on(self, tokens: PassTokens) -> Bool[Tensor, "batch position"]:
         """Return the tokens of a pass that it acts on; padding never is."""
@@ -84,6 +83,11 @@ class Intervention:
             case _:
                 chosen = torch.tensor(sorted(self.positions), device=there.device)
                 return there & torch.isin(tokens.positions, chosen)
+
+
+def _check_direction(direction: Tensor) -> None:
+    if direction.ndim != 1 or not direction.isfinite().all() or not direction.any():
+        raise InterventionError("A direction is one vector of finite numbers, not all of them zero.")
 
 
 def _check_positions(positions: Positions) -> None:
@@ -141,10 +145,11 @@ class Site:
         if self.sae.is_transcoder and self.write is None:
             raise InterventionError("A transcoder writes at another hook point than it reads: name it.")
         for change in self.interventions:
-            if change.direction is not None and len(change.direction) != self.sae.d_out:
-                raise InterventionError(
-                    f"The direction has {len(change.direction)} dimensions, and the model {self.sae.d_out} there."
-                )
+            for direction in (change.direction, change.along):
+                if direction is not None and len(direction) != self.sae.d_out:
+                    raise InterventionError(
+                        f"The direction has {len(direction)} dimensions, and the model {self.sae.d_out} there."
+                    )
 
     def change(
         self,
@@ -167,7 +172,7 @@ class Site:
             else:
                 assert self.sae is not None
                 assert change.feature is not None
-                direction = self.sae.W_dec[change.feature].to(written.dtype)
+                direction = (self.sae.W_dec[change.feature] if change.along is None else change.along).to(written)
                 if change.op == "add":
                     delta = (change.value * direction).expand_as(written)
                 else:

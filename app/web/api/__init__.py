@@ -7,6 +7,7 @@ from app.web.api import (
     deletions,
     docs,
     features,
+    generate,
     labels,
     lists,
     maps,
@@ -37,6 +38,10 @@ TAGS = [
         "name": "Attribute",
         "description": "Trace an output token of a text to the features that cause it, live.",
     },
+    {
+        "name": "Intervene",
+        "description": "Change features inside the model, and compare what it writes with and without.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
@@ -45,5 +50,19 @@ TAGS = [
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
 ROUTERS = tuple(
     module.router
-    for module in (saes, maps, by_example, features, compare, probe, attribute, labels, lists, runs, deletions, docs)
+    for module in (
+        saes,
+        maps,
+        by_example,
+        features,
+        compare,
+        probe,
+        generate,
+        attribute,
+        labels,
+        lists,
+        runs,
+        deletions,
+        docs,
+    )
 )

@@ -9,6 +9,7 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
+GENERATE = ("post", "/api/v1/saes/{sae}/generate")
 DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
@@ -29,6 +30,7 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
     ("post", "/api/v1/saes/{sae}/probe"),
     ("post", "/api/v1/saes/{sae}/attribute"),
+    ("post", "/api/v1/saes/{sae}/generate"),
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
@@ -74,6 +76,8 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         elif status == "204":
             assert content is None
         else:
+            streams = {"text/event-stream"} if address == GENERATE else set()
+            assert content.keys() == {"application/json", *streams}
             assert "$ref" in content["application/json"]["schema"]
         problems = {code: of for code, of in operation["responses"].items() if code != status}
         assert {"422", "503"} <= problems.keys()
