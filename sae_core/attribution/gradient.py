@@ -134,7 +134,7 @@ def _path_gradient(
     of_features = torch.zeros_like(y)
     for rows in _blocks(counted, x.device):
         active, values = sae.sae.encode_sparse(x[rows])
-        of_features[rows] = sae.scales(x[rows]) * (active.dense(values) @ sae.sae.W_dec)
+        of_features[rows] = sae.scales(x[rows])[:, None] * (active.dense(values) @ sae.sae.W_dec)
     total = torch.zeros_like(y)
     shares = (torch.arange(steps, device=y.device) + 0.5) / steps
     for some in torch.split(shares, max(1, GRADIENT_TOKENS // len(token_ids))):
@@ -161,13 +161,13 @@ def _products(
     parts = [_no_nodes()]
     for rows in _blocks(counted, x.device):
         active, values = sae.sae.encode_sparse(x[rows])
-        scales = torch.ones(len(rows), 1, device=x.device) * sae.scales(x[rows])
-        products = values * active.values(scales * (gradient[rows] @ sae.sae.W_dec.T))
+        scales = sae.scales(x[rows])
+        products = values * active.values(scales[:, None] * (gradient[rows] @ sae.sae.W_dec.T))
         error = y[rows] - sae.sae.decode(active.dense(values), x[rows])
         at = rows.cpu()
         errors[at] = (error * gradient[rows]).sum(dim=1, dtype=torch.float64).cpu()
         features.index_add_(0, at[active.rows.cpu()], products.double().cpu())
-        columns = (active.features, at[active.rows.cpu()], values, scales[active.rows, 0], products)
+        columns = (active.features, at[active.rows.cpu()], values, scales[active.rows], products)
         feature, position, value, scale, product = (column.cpu().numpy() for column in columns)
         parts.append(
             Nodes(

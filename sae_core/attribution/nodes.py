@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sae_core.models import HookPoint
 from sae_core.saes import SAE
-from sae_core.saes.normalisation import token_moments
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,12 @@ class HookedSAE:
     reads: HookPoint
     writes: HookPoint
 
-    def scales(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token 1"] | float:
+    def scales(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, " token"]:
         """Return the factor on decoder rows at each token: 1, unless the SAE normalises tokens.
 
         A token's shift and scale are constants here, as they are when one of its features is ablated.
         """
-        return token_moments(self.sae.config.normalize_activations, x).scale
+        return self.sae.scale_back(x.new_ones(len(x)), x)
 
 
 @dataclass(frozen=True)

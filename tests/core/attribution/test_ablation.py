@@ -7,7 +7,9 @@ from torch import Tensor
 
 from sae_core.attribution import HookedSAE, Target, ablate, attribute, rank_correlation
 from sae_core.attribution import ablation as module
+from sae_core.interventions import Intervention, Site, intervene
 from sae_core.models import LanguageModel
+from tests.core.attribution.conftest import LATE, random_sae
 
 TARGET = Target(token=40)
 
@@ -66,3 +68,20 @@ def test_rank_correlation_has_the_sign_of_agreement() -> None:
 @pytest.mark.parametrize("changes", [[0.1, 0.2], [0.0, 0.0, 0.0]])
 def test_too_few_or_equal_values_have_no_rank_correlation(changes: list[float]) -> None:
     assert rank_correlation(np.arange(len(changes), dtype=float), np.array(changes)) is None
+
+
+@pytest.mark.parametrize("normalisation", ["none", "layer_norm", "constant_norm_rescale"])
+def test_it_is_the_intervention_that_ablates_the_feature_at_its_position(
+    model: LanguageModel, token_ids: Tensor, normalisation: str
+) -> None:
+    sae = random_sae(model.d_model, normalize_activations=normalisation)
+    hooked = [HookedSAE(sae, LATE, LATE)]
+    nodes = attribute(model, hooked, token_ids, TARGET, counted=np.arange(len(token_ids)) > 0).nodes[:4]
+    changes = ablate(model, hooked, token_ids, TARGET, nodes)
+    clean = model.logits(token_ids[None])[0, -1, 40].item()
+    for node in range(len(nodes)):
+        at = frozenset({int(nodes.positions[node])})
+        ablation = Intervention("ablate", feature=int(nodes.features[node]), positions=at)
+        with intervene(model, [Site(LATE, [ablation], sae)]):
+            ablated = model.logits(token_ids[None])[0, -1, 40].item()
+        assert changes[node] == pytest.approx(ablated - clean, abs=2e-5)
