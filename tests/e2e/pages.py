@@ -108,6 +108,8 @@ PAGES = [
     Visit("compare, those that are split", "/compare?a={narrow}&b={sae}&show=split-a"),
     Visit("compare, a feature", "/compare?a={narrow}&b={sae}&feature=1"),
     Visit("compare, with itself", "/compare?a={sae}&b={sae}", status=422),
+    Visit("compare, not compared yet", "/compare?a={spare}&b={sae}", status=404),
+    Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
     Visit("lists", "/lists"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
