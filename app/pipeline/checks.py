@@ -151,7 +151,7 @@ def _check_name(existing: SaeDetail | None, params: "TrainParams") -> None:
     if wanted != (existing.architecture, existing.d_sae, existing.hook_out is None):
         raise Conflict(
             f"There is another SAE named {existing.slug} ({existing.architecture}, {existing.d_sae:,} features). "
-            "Choose another name (--name)."
+            "Choose another `name`."
         )
 
 
@@ -197,7 +197,7 @@ def _estimate(
     if disk is not None and is_certain and disk > free and disk > free + (_size(artifacts.activations_root) or 0):
         raise Conflict(
             f"The activations of {tokens:,} tokens take {disk / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under "
-            f"{artifacts.root.name}. Free some space, use fewer tokens (--tokens), or train with --stream."
+            f"{artifacts.root.name}. Free some space, use fewer `tokens`, or train with `stream`."
         )
     return Estimate(
         tokens=tokens, disk_bytes=disk, free_bytes=free, seconds=tokens / speed if tokens and speed else None
