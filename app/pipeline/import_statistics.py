@@ -133,6 +133,7 @@ async def _register(
         documents=[],
         sequences=sequences,
     )
+    await runs.note_use(session, run.run_id, f"sae {detail.id}", f"model {model.id}", f"corpus {corpus.id}")
     return detail, registered.id, ids
 
 

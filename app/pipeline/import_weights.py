@@ -18,7 +18,7 @@ from app.pipeline.prepared_inputs import HookPair, default_length
 from app.pipeline.registered import claim_name, find_sae, hooks_of
 from app.pipeline.registration import WEIGHTS, register_imported
 from app.pipeline.sources import MODELS, fetch_packages, read_model
-from app.queries import runs, saes
+from app.queries import models, runs, saes
 from app.queries.models import NO_WEIGHTS, ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
@@ -75,6 +75,9 @@ async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams
         if params.name is not None:
             await _refuse_taken(ctx, params.name, found.sae, hooks)
         source = await _model_source(ctx, params, found)
+        async with ctx.sessions.begin() as session:  # it may be the checkpoint that names it, and not the parameters
+            known = await models.find_model(session, source)
+            await runs.note_use(session, run.run_id, *([] if known is None else [f"model {known.id}"]))
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, source, None, cache, progress)
@@ -298,7 +301,7 @@ async def _register(
         ArtifactError: the disk is full.
     """
     sae, names = found.sae, hooks.names()
-    registered = await register_model(ctx, model, name=params.model_name)
+    registered = await register_model(ctx, run.run_id, model, name=params.model_name)
     model.name = registered.name
     slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
     imported = {**found.origin, "notes": found.notes}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.artifacts import store_key
 from app.errors import Conflict, NotFound, Unprocessable
@@ -26,6 +26,7 @@ from app.queries.saes import SaeDetail
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
+from app.tables import RunUse
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
@@ -521,3 +522,21 @@ async def test_what_cannot_be_a_path_fails_in_one_line(ctx: JobContext, source: 
         await bring(ctx, source)
     with pytest.raises(NotFound, match="There is no "):
         await bring(ctx, source, format="neuronpedia")
+
+
+async def test_a_model_that_only_the_checkpoint_names_is_noted_before_it_is_loaded(
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = foreign(tmp_path / "first", model_name="tiny-llama", hook_name="resid_post.1")
+    model = (await sae_row(ctx, (await bring(ctx, named, model=str(model_folder)))["sae"])).model
+
+    def gone(*_arguments: object, **_options: object) -> None:
+        raise ModelError("It cannot be loaded now.")
+
+    monkeypatch.setattr(import_weights, "read_model", gone)
+    run_id = await submit(ctx, "import", ImportParams(source=str(named), name="again"))
+    with pytest.raises(ModelError):
+        await execute(ctx, run_id)
+    async with ctx.sessions() as session:
+        used = await session.scalars(select(RunUse.subject).where(RunUse.run_id == run_id))
+        assert f"model {model.id}" in set(used)
