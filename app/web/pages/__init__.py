@@ -11,6 +11,7 @@ from app.web.pages import (
     home,
     labels,
     lists,
+    models,
     new_run,
     probe,
     runs,
@@ -18,5 +19,19 @@ from app.web.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for module in (home, saes, feature_list, by_example, features, probe, labels, lists, new_run, runs, compare, deletions):
+for module in (
+    home,
+    saes,
+    feature_list,
+    by_example,
+    features,
+    probe,
+    labels,
+    lists,
+    new_run,
+    runs,
+    compare,
+    models,
+    deletions,
+):
     router.include_router(module.router)
