@@ -1,6 +1,6 @@
 """Run texts through a model and an SAE."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -72,8 +72,10 @@ class ProbeEngine:
         with self._memory_freed(), _load_errors_logged(sae), self._residency.use(sae):
             pass
 
-    def probe(self, sae: SaeRef, text: str) -> SparseActivations:
+    def probe(self, sae: SaeRef, text: str, *, raise_if_gone: Callable[[], None] = lambda: None) -> SparseActivations:
         """Return the activations of all features of `sae` on `text`.
+
+        `raise_if_gone` is called again and again, and ends the work by raising.
 
         BOS and special tokens come back as not counted and without activations: models put a huge vector on BOS that
         means nothing, and the index leaves them out too.
@@ -87,7 +89,7 @@ class ProbeEngine:
             token_ids = self.tokenize(model, dictionary, text)
             ends = model.character_ends(text, token_ids)
             self.make_room(_working_bytes(model, dictionary, len(token_ids)))
-            return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
+            return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends, raise_if_gone)
 
     @contextmanager
     def use(self, *saes: SaeRef) -> Iterator[tuple[LanguageModel, list[SAE]]]:
@@ -175,12 +177,20 @@ def _working_bytes(model: LanguageModel, sae: SAE, tokens: int) -> int:
 
 
 @torch.inference_mode()
-def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], ends: list[int]) -> SparseActivations:
+def _run(
+    model: LanguageModel,
+    sae: SAE,
+    hook: HookPoint,
+    token_ids: list[int],
+    ends: list[int],
+    raise_if_gone: Callable[[], None],
+) -> SparseActivations:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
-    x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
+    x: Float[Tensor, "position d_in"] = model.activations(ids, hook, after_block=raise_if_gone)[0]
     counted = counted_tokens(model, token_ids)
     features, positions, activations = [], [], []
     for start in range(0, len(token_ids), _BLOCK):
+        raise_if_gone()
         active, values = sae.encode_sparse(x[start : start + _BLOCK])
         features.append(active.features.cpu().numpy())
         positions.append(active.rows.cpu().numpy() + start)

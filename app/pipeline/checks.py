@@ -164,7 +164,7 @@ def _check_name(existing: SaeDetail | None, params: "TrainParams") -> None:
     if wanted != (existing.architecture, existing.d_sae, existing.hook_out is None):
         raise Conflict(
             f"There is another SAE named {existing.slug} ({existing.architecture}, {existing.d_sae:,} features). "
-            "Choose another name (--name)."
+            "Choose another `name`."
         )
 
 
@@ -194,23 +194,32 @@ def _estimate(
 
     Raises:
         Conflict: the activations do not fit on the disk.
+        Unprocessable: they are larger than SEESAE_CACHE_LIMIT.
     """
     corpus = Path(params.corpus)
     size = _size(corpus) if corpus.is_absolute() else None
     tokens = params.tokens
     if size is not None:
         tokens = min(tokens or size, max(size // _TOKEN_CHARACTERS, 1))
-    disk = None if tokens is None else int((tokens + LENGTH) * (width * _ACTIVATION_BYTES + stored * _STORED_BYTES))
+    cached = (tokens + LENGTH) * width * _ACTIVATION_BYTES if tokens else 0
+    disk = None if tokens is None else cached + int((tokens + LENGTH) * stored * _STORED_BYTES)
     artifacts = Artifacts(settings.artifacts)
     folder = next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     # Of a table, who knows which part is text; the stage that writes the activations knows to the byte.
     is_certain = params.tokens is not None or corpus.suffix.lower() == ".txt"
     # Activations that an earlier run left may be these: they need no further room.
-    if disk is not None and is_certain and disk > free and disk > free + (_size(artifacts.activations_root) or 0):
+    left = _size(artifacts.activations_root) or 0
+    limit = settings.cache_limit
+    if limit is not None and is_certain and cached > max(limit * 1e9, left):
+        raise Unprocessable(
+            f"The activations of {tokens:,} tokens take {cached / 1e9:,.2f} GB, and SEESAE_CACHE_LIMIT allows "
+            f"{limit:,g} GB. Raise the limit, use fewer `tokens`, or train with `stream`."
+        )
+    if disk is not None and is_certain and disk > free + left:
         raise Conflict(
             f"The activations of {tokens:,} tokens take {disk / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under "
-            f"{artifacts.root.name}. Free some space, use fewer tokens (--tokens), or train with --stream."
+            f"{artifacts.root.name}. Free some space, use fewer `tokens`, or train with `stream`."
         )
     return Estimate(
         tokens=tokens, disk_bytes=disk, free_bytes=free, seconds=tokens / speed if tokens and speed else None

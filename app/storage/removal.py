@@ -150,7 +150,7 @@ async def make_room(
     if size > limit:
         raise Unprocessable(
             f"The activations take {size / 1e9:,.2f} GB, and SEESAE_CACHE_LIMIT allows {limit_gb:,g} GB. Raise the "
-            "limit, take fewer tokens (--tokens), or train with --stream."
+            "limit, take fewer `tokens`, or train with `stream`."
         )
     needs = await read_needs(sessions)
     parent = artifacts.activations_root

@@ -155,11 +155,15 @@ class LanguageModel:
         return self._d_in[hook]
 
     def activations(
-        self, token_ids: Int[Tensor, "batch position"], *hooks: HookPoint
+        self,
+        token_ids: Int[Tensor, "batch position"],
+        *hooks: HookPoint,
+        after_block: Callable[[], None] | None = None,
     ) -> Float[Tensor, "batch position d_in"]:
         """Activations at `hooks`, side by side, float32, on the model's device. The forward pass stops at the last.
 
-        Attention is causal, so right padding changes nothing before it and needs no mask.
+        Attention is causal, so right padding changes nothing before it and needs no mask. `after_block` is called after
+        each block before the last hook's; what it raises ends the pass.
 
         Raises:
             ModelError: the model has no such hook point, or the sequences are longer than its context.
@@ -176,6 +180,10 @@ class LanguageModel:
             for hook in set(hooks):
                 module, side = self.resolve(hook)
                 manager.read(module, partial(capture, hook), point=side)
+            if after_block is not None:
+                for layer in range(max(hook.layer for hook in hooks)):
+                    module, side = self.resolve(HookPoint("resid_post", layer))
+                    manager.read(module, lambda _: after_block(), point=side)
             self._forward(token_ids)
         for hook in hooks:
             if hook not in captured:

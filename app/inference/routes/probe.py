@@ -18,6 +18,7 @@ from app.inference.engine import ProbeEngine, SparseActivations
 from app.inference.model_thread import run_in_model_thread
 from app.inference.ranking import ActivationDistributions, FeatureIds, Values, ranked
 from app.inference.residency import Residency
+from app.inference.scheduler import Turn
 from app.queries.features import feature_histograms
 from app.services.inference import ProbeRequest, SaeRef, pack
 from app.services.saes import find_sae
@@ -38,7 +39,7 @@ async def probe(
     started = time.perf_counter()
     await loads.ensure(request.sae)
     async with model_turn(http) as turn:
-        sparse, features, maxima = await run_in_model_thread(_run, engine, request)
+        sparse, features, maxima = await run_in_model_thread(_run, engine, request, turn)
         ran = time.perf_counter()
         turn.raise_if_gone()
         distributions = await _distributions(sessions, residency, request.sae, features)
@@ -54,8 +55,8 @@ async def probe(
     return Response(body, media_type="application/json")
 
 
-def _run(engine: ProbeEngine, request: ProbeRequest) -> tuple[SparseActivations, FeatureIds, Values]:
-    sparse = engine.probe(request.sae, request.text)
+def _run(engine: ProbeEngine, request: ProbeRequest, turn: Turn) -> tuple[SparseActivations, FeatureIds, Values]:
+    sparse = engine.probe(request.sae, request.text, raise_if_gone=turn.raise_if_gone)
     return sparse, *sparse.max_per_feature()
 
 

@@ -11,6 +11,7 @@ from app.web.api import (
     labels,
     lists,
     maps,
+    models,
     probe,
     runs,
     saes,
@@ -45,6 +46,7 @@ TAGS = [
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
+    {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
     {"name": "Deleting", "description": "Delete what is not wanted any more, with everything that belongs to it."},
 ]
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
@@ -62,6 +64,7 @@ ROUTERS = tuple(
         labels,
         lists,
         runs,
+        models,
         deletions,
         docs,
     )

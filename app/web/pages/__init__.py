@@ -12,6 +12,7 @@ from app.web.pages import (
     home,
     labels,
     lists,
+    models,
     new_run,
     probe,
     runs,
@@ -34,6 +35,7 @@ for module in (
     new_run,
     runs,
     compare,
+    models,
     deletions,
 ):
     router.include_router(module.router)
