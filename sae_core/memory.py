@@ -1,7 +1,10 @@
-"""Settings of the C library's memory allocator."""
+"""Settings of the C library's memory allocator, and of Python's garbage collector."""
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 1 << 30
@@ -21,3 +24,18 @@ def reuse_freed_memory() -> None:
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Let the body make many objects that stay, without searching them for garbage again and again.
+
+    Threads may overlap: at worst the first that ends turns the collector on for the others too.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

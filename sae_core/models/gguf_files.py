@@ -1,63 +1,60 @@
-"""Let `transformers` read a GGUF file quickly: each value once, one map of tensor names, many rows at a time."""
+"""Let `transformers` read a GGUF file quickly: metadata once, one map of tensor names, one pass over the weights."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gguf
 import numpy as np
-from gguf import GGUFReader, GGUFValueType, quants
-from numpy.typing import DTypeLike, NDArray
-from transformers import modeling_gguf_pytorch_utils as transformers_gguf
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFValueType
+from numpy.typing import NDArray
+from transformers import modeling_gguf_pytorch_utils
 
-_ROWS = 256
-"""Of a tensor that are dequantised at a time; `gguf` takes 16, and spends half its time between them."""
+_CHUNK = 1 << 17
+"""Weights that are dequantised at once: few enough that all intermediate arrays stay in the processor's cache."""
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
     """Keep what `gguf` reads while the body runs. Nothing else may use `gguf` meanwhile.
 
-    `transformers` makes a reader for the tokenizer, one for the config and one for the tensors, each of which parses
-    every value, and a map of tensor names for every module of the model.
+    `transformers` makes a reader for the tokenizer, one for the config and one for the tensors, each of which it parses
+    whole, and a map of tensor names for every module of the model. It takes all of it from `gguf` when it needs it.
     """
-    with ExitStack() as patches:
-        for module, name, quick in (
-            (gguf, "GGUFReader", cache(FastReader)),
-            (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
-            (transformers_gguf, "_gguf_parse_value", _parse_once(transformers_gguf._gguf_parse_value)),
-            (quants, "_apply_over_grouped_rows", _apply_to_rows),
-        ):
-            patches.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, quick)
+    values = patch.object(modeling_gguf_pytorch_utils, "_gguf_parse_value", parse_value, create=True)  # a private name
+    with (
+        values,
+        patch.object(gguf, "GGUFReader", cache(FastReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        patch.object(gguf, "dequantize", dequantize),
+    ):
         yield
 
 
-def _parse_once(parse: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return `parse` for values that stay in memory, which the reader's do."""
-    parsed: dict[int, Any] = {}
-
-    def parse_once(value: Any, types: Any) -> Any:
-        if id(value) not in parsed:
-            parsed[id(value)] = parse(value, types)
-        return parsed[id(value)]
-
-    return parse_once
+def parse_value(part: Any, types: list[GGUFValueType]) -> Any:
+    """Return one value of a field, as `transformers` does; it turns each byte of a string into a number first."""
+    return str(part, "utf-8") if types[-1] is GGUFValueType.STRING else part.item()
 
 
-def _apply_to_rows(
-    func: Callable[[NDArray[Any]], NDArray[Any]], arr: NDArray[Any], otype: DTypeLike, oshape: tuple[int, ...]
-) -> NDArray[Any]:
-    """Return `func` of all rows; the names of the arguments are those that `gguf` gives."""
-    rows = arr.reshape(-1, arr.shape[-1])
-    out: NDArray[Any] = np.empty(oshape, otype)
-    flat = out.reshape(len(rows), -1)
-    for start in range(0, len(rows), _ROWS):
-        flat[start : start + _ROWS] = func(rows[start : start + _ROWS])
-    return out
+def dequantize(data: NDArray[Any], kind: GGMLQuantizationType) -> NDArray[np.float32]:
+    """Return the weights `[..., columns]` of `data [..., bytes of a row]`, as `gguf.dequantize` does.
+
+    That one goes through groups of 16 rows, keeps all of them, and then joins them.
+    """
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+        return gguf.quants.dequantize(data, kind)
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    rows = data.reshape(-1, data.shape[-1])
+    weights = np.empty((len(rows), rows.shape[1] // block_bytes * block), np.float32)
+    step = max(1, _CHUNK // weights.shape[1])
+    for start in range(0, len(rows), step):
+        chunk = weights[start : start + step]
+        chunk[...] = gguf.quants.dequantize(rows[start : start + step].reshape(1, -1), kind).reshape(chunk.shape)
+    return weights.reshape(*data.shape[:-1], -1)
 
 
 class FastReader(GGUFReader):

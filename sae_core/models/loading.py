@@ -28,6 +28,7 @@ from sae_core.files import (
     sha256_json,
 )
 from sae_core.locks import folder_lock, wait_silently
+from sae_core.memory import without_garbage_collection
 from sae_core.models.gguf_files import read_once
 from sae_core.models.language_model import LanguageModel
 
@@ -87,7 +88,8 @@ def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageMode
     """
     with _explain_failure(hub_id):
         try:
-            hf_model, tokenizer = _read(hub_id, device, local_files_only=True)
+            with without_garbage_collection():
+                hf_model, tokenizer = _read(hub_id, device, local_files_only=True)
         except OSError:
             hf_hub_download(hub_id, "config.json")  # without a network this fails once, and not once for each file
             hf_model, tokenizer = _read(hub_id, device)
@@ -97,6 +99,7 @@ def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageMode
     )
 
 
+@without_garbage_collection()
 def _load_folder(
     folder: Path, device: torch.device, name: str, weights_sha256: str, *, source: str, hf_model: Any = None
 ) -> LanguageModel:
@@ -150,6 +153,7 @@ def _load_gguf(
     return _load_folder(folder, device, name, sha256, source=str(file), hf_model=made[0] if made else None)
 
 
+@without_garbage_collection()
 def _dequantise(file: Path, folder: Path) -> Any:
     """Write a GGUF file's model and tokenizer to `folder`, as float32 safetensors, and return the model."""
     # Its progress bar cannot be turned off by transformers' own switch.

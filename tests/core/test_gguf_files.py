@@ -1,16 +1,18 @@
 """Reading GGUF files quickly gives what `gguf` and `transformers` give by themselves."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, GGUFWriter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFWriter
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from sae_core.models import LanguageModel, gguf_files, load_model
-from sae_core.models.gguf_files import FastReader, read_once
+from sae_core.models.gguf_files import FastReader, dequantize, parse_value, read_once
 from tests.tiny import tiny_gguf
 
 
@@ -62,6 +64,23 @@ def test_a_model_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (len(read), len(mapped)) == (1, 1 + 1)  # one of them writes the file
     assert gguf.GGUFReader is GGUFReader
     assert gguf.get_tensor_name_map is counted
+    assert gguf.dequantize is gguf.quants.dequantize
+    assert modeling_gguf_pytorch_utils._gguf_parse_value is not parse_value
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("kind", list(gguf.quants._type_traits), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("leading", [(), (37,), (2, 5)])
+def test_weights_are_dequantised_as_gguf_does(
+    kind: GGMLQuantizationType, leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    monkeypatch.setattr(gguf_files, "_CHUNK", 9 * block)  # four rows of two blocks, and the last chunk has one
+    data = np.random.default_rng(0).integers(0, 256, (*leading, 2 * block_bytes), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        ours, theirs = dequantize(data, kind), gguf.dequantize(data, kind)
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.dtype == theirs.dtype
 
 
 def test_every_kind_of_field_is_what_gguf_reads(tmp_path: Path) -> None:
@@ -82,6 +101,10 @@ def test_every_kind_of_field_is_what_gguf_reads(tmp_path: Path) -> None:
     for name, field in theirs.fields.items():
         assert ours.fields[name].types == field.types
         assert _values(ours.fields[name]) == _values(field)
+        parse = modeling_gguf_pytorch_utils._gguf_parse_value
+        parsed = [parse(field.parts[index], field.types) for index in field.data if name != "nested"]
+        quickly = [parse_value(ours.fields[name].parts[index], field.types) for index in field.data if name != "nested"]
+        assert quickly == parsed
 
 
 def test_what_is_kept_is_dropped_where_reading_fails() -> None:

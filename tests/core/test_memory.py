@@ -1,9 +1,12 @@
-"""That freed memory is used again: seen in the page faults of a process of its own."""
+"""That freed memory is used again, seen in the page faults of a process of its own; and pauses of the collector."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from sae_core.memory import without_garbage_collection
 
 ALLOCATE = """
 import resource
@@ -29,3 +32,17 @@ def faults(call: str) -> int:
 def test_a_freed_block_is_reused_instead_of_zeroed_again_by_the_kernel():
     assert faults("reuse_freed_memory()") < PAGES / 100
     assert faults("") > 0.9 * PAGES  # else this system needs no help, and the test shows nothing
+
+
+def test_the_garbage_collector_is_on_again_after_a_failure_and_stays_off_where_it_was():
+    with pytest.raises(OSError, match="disk"), without_garbage_collection():
+        assert not gc.isenabled()
+        raise OSError("disk")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with without_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
