@@ -21,10 +21,11 @@ from torch import Tensor
 from sae_core.errors import InterventionError, ModelError, SAEError, first_line
 from sae_core.files import write_json
 from sae_core.interventions.apply import hooks_on
+from sae_core.interventions.narrow import narrowed
 from sae_core.interventions.ops import Intervention, Positions, Site
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.points import find_modules, module_at
-from sae_core.saes import ARCHITECTURES, SAE, TopK
+from sae_core.saes import ARCHITECTURES, SAE
 
 FORMAT = "seesae-edit-1"
 """Changes when a file of an older version can no longer be read as it is."""
@@ -135,13 +136,10 @@ def edit_from_json(content: Any, source: str) -> Edit:
 
 
 def _site_to_json(site: Site) -> dict[str, Any]:
-    encoded = sorted(
-        {change.feature for change in site.interventions if change.feature is not None and change.op != "add"}
-    )
     return {
         "hook": str(site.hook),
         "write": None if site.write is None else str(site.write),
-        "sae": None if site.sae is None or not encoded else _sae_to_json(site.sae, encoded),
+        "sae": _sae_to_json(site.sae, site.encoded) if site.sae is not None and site.encoded else None,
         "interventions": [_change_to_json(change, site.sae) for change in site.interventions],
     }
 
@@ -150,7 +148,7 @@ def _site_from_json(content: dict[str, Any]) -> Site:
     sae, row_of = None, {}
     if content["sae"] is not None:
         sae = _sae_from_json(content["sae"])
-        row_of = {feature: row for row, feature in enumerate(content["sae"]["features"])}
+        row_of = {int(feature): row for feature, row in content["sae"]["row_of"].items()}
     write = None if content["write"] is None else HookPoint.parse(content["write"])
     changes = [_change_from_json(change, row_of) for change in content["interventions"]]
     return Site(HookPoint.parse(content["hook"]), changes, sae, write)
@@ -193,16 +191,14 @@ def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Interv
 
 
 def _sae_to_json(sae: SAE, features: list[int]) -> dict[str, Any]:
-    kept = list(range(sae.d_sae)) if isinstance(sae, TopK) else features
-    tensors = {}
-    for name, parameter in sae.named_parameters():
-        if name == "W_skip":  # no feature's share depends on it
-            continue
-        whole = parameter.detach().cpu()
-        rows = whole if name in sae.replicated else whole.t()[kept] if name == "W_enc" else whole[kept]
-        tensors[name] = _tensor_to_json(rows)
-    config = {**asdict(sae.config), "d_sae": len(kept), "skip": False}
-    return {"architecture": sae.architecture, "config": config, "features": kept, "tensors": tensors}
+    small, row_of = narrowed(sae, features)
+    tensors = {
+        name: _tensor_to_json(parameter.t() if name == "W_enc" else parameter)
+        for name, parameter in small.named_parameters()
+        if name != "W_skip"  # no feature's share depends on it
+    }
+    config = {**asdict(small.config), "skip": False}
+    return {"architecture": small.architecture, "config": config, "row_of": row_of, "tensors": tensors}
 
 
 def _sae_from_json(content: dict[str, Any]) -> SAE:

@@ -79,7 +79,7 @@ def test_a_transcoder_and_two_edits_at_once(model: LanguageModel, tmp_path: Path
 def test_a_file_holds_only_the_rows_of_its_features(model: LanguageModel, tmp_path: Path) -> None:
     content = json.loads(saved(tmp_path, model, sites_of(model)).read_text())
     sae = content["sites"][0]["sae"]
-    assert len(sae["features"]) == sae["config"]["d_sae"] == 3  # what is added needs no encoding
+    assert len(sae["row_of"]) == sae["config"]["d_sae"] == 3  # what is added needs no encoding
     loaded = load_edit(tmp_path / "edit.json")
     assert (loaded.name, loaded.model_name) == ("Test", model.name)
     assert loaded.special_token_ids == {0, 1, 2}
