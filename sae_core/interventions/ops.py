@@ -13,6 +13,7 @@ hook point are computed from the same x, and their changes are summed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_core.errors import InterventionError
+from sae_core.interventions.narrow import narrowed
 from sae_core.interventions.tokens import PassTokens
 from sae_core.models import HookPoint
 from sae_core.saes import SAE
@@ -151,6 +153,17 @@ class Site:
                         f"The direction has {len(direction)} dimensions, and the model {self.sae.d_out} there."
                     )
 
+    @cached_property
+    def encoded(self) -> list[int]:
+        """The features whose activations it takes to know the change, in order; `add` needs none."""
+        read = {change.feature for change in self.interventions if change.op != "add" and change.feature is not None}
+        return sorted(read)
+
+    @cached_property
+    def _encoder(self) -> tuple[SAE, dict[int, int]]:
+        assert self.sae is not None
+        return narrowed(self.sae, self.encoded)
+
     def change(
         self,
         x: Float[Tensor, "token d_in"],
@@ -176,8 +189,9 @@ class Site:
                 if change.op == "add":
                     delta = (change.value * direction).expand_as(written)
                 else:
-                    encoded = self.sae.encode(x) if encoded is None else encoded
-                    f = encoded[:, change.feature]
+                    encoder, row_of = self._encoder
+                    encoded = encoder.encode(x) if encoded is None else encoded
+                    f = encoded[:, row_of[change.feature]]
                     delta = self.sae.scale_back(changed_activation(change, f) - f, x)[:, None] * direction
             total = total + torch.where(tokens[:, None], delta, 0)
         return total

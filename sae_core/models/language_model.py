@@ -17,6 +17,7 @@ from transformers import Cache, DynamicCache
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
 from sae_core.models.hooks import HookPoint
+from sae_core.models.points import module_at
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
 from sae_core.models.vocabulary import known_token_ids, token_bytes
 
@@ -291,16 +292,7 @@ class LanguageModel:
         Raises:
             ModelError: the model has no such hook point.
         """
-        if not 0 <= hook.layer < self.n_layers:
-            raise ModelError(f"{self.name} has no layer {hook.layer}: its layers are 0 to {self.n_layers - 1}.")
-        attention_scale, mlp_scale = self._eager.arch.quirks.residual_multipliers
-        if {"attn_out_post": attention_scale, "mlp_out_post": mlp_scale}.get(hook.name, 1.0) != 1.0:
-            raise ModelError(f"{self.name} scales {hook} on its way to the residual stream. Use resid_post instead.")
-        try:
-            module, side = self._eager.resolve_point(hook.name, hook.layer)
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"{self.name} has no {hook}: {error}") from error
-        return module, side
+        return module_at(self._eager, hook, self.name)
 
     # Readout
 
