@@ -186,7 +186,12 @@ def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Interv
         case list(chosen):
             positions = frozenset(int(position) for position in chosen)
     return Intervention(
-        content["op"], float(content["value"]), feature, direction, positions, bool(content["special_tokens"])
+        content["op"],
+        float(content["value"]),
+        feature=feature,
+        direction=direction,
+        positions=positions,
+        special_tokens=bool(content["special_tokens"]),
     )
 
 
