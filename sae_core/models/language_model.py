@@ -1,7 +1,7 @@
 """A causal language model that can be stopped, read and changed at a hook point."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
+from sae_core.models.chat import RenderedChat, render_chat
 from sae_core.models.hooks import HookPoint
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
 from sae_core.models.vocabulary import known_token_ids, token_bytes
@@ -99,6 +100,14 @@ class LanguageModel:
         self.require_row(max(token_ids, default=0))
         prefix = self.prefix(prepend_bos=prepend_bos)
         return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return a conversation in the model's own chat format.
+
+        Raises:
+            ChatError: the model has no chat format, or its format refuses these messages.
+        """
+        return render_chat(self._eager.tok, messages, self.name)
 
     def require_row(self, token_id: int) -> None:
         """Refuse a token that only the tokenizer has, such as one that was added to it and never to the model.
