@@ -292,6 +292,7 @@ async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswe
             bytes=without_added_space(token.bytes, part),
             text=part if counted or part else api_texts([token.bytes])[0],
             special=not counted,
+            added=not counted and not part,
         )
         for token, part, counted in zip(found, parts(text, answer.ends), answer.counted, strict=True)
     )

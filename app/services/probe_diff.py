@@ -16,6 +16,9 @@ from app.services.probe import ProbeFeature, ProbeResult, probe
 _ALL = 1_000_000
 """More features than an SAE has: those of one prompt are compared with all of the other's."""
 
+_NOISE = 1e-4
+"""Smaller differences are the rounding of passes of different lengths."""
+
 Pair = tuple[int | None, int | None]
 """Positions of two tokens that stand for each other; None where one prompt has nothing there."""
 
@@ -99,7 +102,7 @@ def _compared(
         label=present[0].label,
         a=a.max if a else 0.0,
         b=b.max if b else 0.0,
-        difference=differences[pair] / scale,
+        difference=share if (share := differences[pair] / scale) > _NOISE else 0.0,
         pair=pair,
         active_in="both" if a and b else "a" if a else "b",
         scale=scale,
