@@ -130,11 +130,33 @@ class SaeRef:
         return cls(model=model, index=index, **own)
 
 
+RankBy = Literal["percentile", "activation", "rarity"]
+
+
 class ProbeRequest(BaseModel):
     """A prompt to run through an SAE and its model."""
 
     sae: SaeRef
     text: str
+    rank_by: RankBy = "percentile"
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Annotated[str, Field(min_length=1, max_length=40, examples=["user"])]
+    content: Annotated[str, Field(examples=["Who was Marie Curie?"])]
+
+
+class PromptRequest(BaseModel):
+    """A text or a conversation to run through several SAEs of one model, in one forward pass."""
+
+    saes: list[SaeRef]
+    text: str = ""
+    chat: list[ChatMessage] | None = None
+    rank_by: RankBy = "percentile"
 
 
 def pack(values: bytes) -> str:
@@ -183,6 +205,15 @@ class ProbeAnswer(PromptTokens):
     percentiles: Floats | None = Field(description="As app.inference.ranking defines them; None without an index.")
     ranked: Ints = Field(description="Every active feature once, best first.")
     maxima: Floats = Field(description="Maximum activations of these features in the index; 0 without one.")
+
+
+class PromptAnswer(BaseModel):
+    """A prompt as the model read it, and its activations in each SAE, in the order of the request."""
+
+    text: str = Field(description="A conversation in the model's chat format, or the text itself.")
+    roles: list[str | None] = Field(description="Of each token's turn; None outside of a conversation.")
+    added: list[bool] = Field(description="True for tokens that the author did not write: BOS, the chat template's.")
+    answers: list[ProbeAnswer]
 
 
 class ExamplesRequest(BaseModel):
@@ -470,6 +501,10 @@ class InferenceClient:
     async def probe(self, request: ProbeRequest) -> ProbeAnswer:
         """Run a prompt; raises as `_ask`."""
         return await self._ask("/probe", request, ProbeAnswer)
+
+    async def probe_prompt(self, request: PromptRequest) -> PromptAnswer:
+        """Run a prompt through several SAEs; raises as `_ask`."""
+        return await self._ask("/prompt", request, PromptAnswer)
 
     async def sample_examples(self, request: ExamplesRequest) -> ExamplesAnswer:
         """Sample examples from the activation store; raises as `_ask`."""

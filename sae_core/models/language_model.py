@@ -16,6 +16,7 @@ from transformers import Cache, DynamicCache
 
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
+from sae_core.models.chat import RenderedChat, render_chat
 from sae_core.models.hooks import HookPoint
 from sae_core.models.points import module_at
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
@@ -102,6 +103,14 @@ class LanguageModel:
         self.require_row(max(token_ids, default=0))
         prefix = self.prefix(prepend_bos=prepend_bos)
         return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return a conversation in the model's own chat format.
+
+        Raises:
+            ChatError: the model has no chat format, or its format refuses these messages.
+        """
+        return render_chat(self._eager.tok, messages, self.name)
 
     def require_row(self, token_id: int) -> None:
         """Refuse a token that only the tokenizer has, such as one that was added to it and never to the model.

@@ -47,6 +47,13 @@ async def _probe(page: Page) -> None:
     await expect(page.locator("[data-probe]")).to_be_visible()
 
 
+async def _compare_prompts(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.fill("#other", PROMPT.replace("best", "end"))
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.locator("[data-diff]")).to_be_visible()
+
+
 async def _look_at_a_token(page: Page) -> None:
     await _probe(page)
     await page.locator("[data-tokens] .t.top").click()
@@ -147,6 +154,8 @@ PAGES = [
     Visit("list, to be deleted", "/lists/{list}/delete"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
+    Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
+    Visit("probe, two prompts", "/saes/{live}/probe?mode=diff", then=_compare_prompts),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),

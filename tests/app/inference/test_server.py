@@ -65,7 +65,7 @@ async def test_the_event_loop_is_free_while_features_are_ranked(
         threads.append(threading.get_ident())
         return ranked(*arguments)
 
-    monkeypatch.setattr("app.inference.routes.probe.ranked", recorded)
+    monkeypatch.setattr("app.inference.answers.ranked", recorded)
     sae = SaeRef.of(await publish(engine, dictionary))
     body = {"sae": asdict(sae), "text": "best of times"}
     response = await service.post("/probe", json=body, headers={SECRET_HEADER: SECRET})
