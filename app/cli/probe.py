@@ -13,9 +13,10 @@ import typer
 from app.cli.options import Device, Json
 from app.cli.outcome import notify, report_user_errors, say
 from app.cli.processes import settings_with
+from app.logging import configure
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from app.queries.saes import SaeDetail
     from app.services.inference import InferenceClient
@@ -79,6 +80,7 @@ def probe(
     texts = [*(text or ()), *(read_texts(file) if file else ())]
     if not texts:
         raise typer.BadParameter("Give --text, or --file with at least one text.")
+    configure("error")
     asyncio.run(_probe(settings_with(device=device), sae, texts, top, rank_by.value, format_, as_json))
 
 
@@ -130,8 +132,8 @@ async def _probe(
 ) -> None:
     from app.services.probe_texts import csv_rows, ndjson_rows, probe_texts
 
-    async with _local_inference(settings, slug) as (session, inference, sae):
-        rows = probe_texts(session, inference, sae, texts, top_k=top, rank_by=rank_by)
+    async with _local_inference(settings, slug) as (sessions, inference, sae):
+        rows = probe_texts(sessions, inference, sae, texts, top_k=top, rank_by=rank_by)
         if as_json:
             found = [_row(row) async for row in rows]
             say(json.dumps({"sae": sae.slug, "results": found}))
@@ -166,8 +168,8 @@ def _say_table(found: "TextFindings", texts: list[str]) -> None:
 @asynccontextmanager
 async def _local_inference(
     settings: "Settings", slug: str
-) -> "AsyncIterator[tuple[AsyncSession, InferenceClient, SaeDetail]]":
-    """Yield a session, a client of an inference service within this process, and the SAE, which is loaded.
+) -> "AsyncIterator[tuple[async_sessionmaker[AsyncSession], InferenceClient, SaeDetail]]":
+    """Yield sessions, a client of an inference service within this process, and the SAE, which is loaded.
 
     Raises:
         UserError: there is no such SAE, or it cannot be loaded.
@@ -177,7 +179,7 @@ async def _local_inference(
     import httpx
     from pydantic import SecretStr
 
-    from app.db import create_engine, create_sessionmaker
+    from app.db import create_engine, create_sessionmaker, transaction
     from app.errors import NoWeights
     from app.inference.server import create_app
     from app.services.inference import InferenceClient, SaeRef
@@ -190,13 +192,14 @@ async def _local_inference(
         service, engine = create_app(settings), create_engine(url)
         inference = InferenceClient(settings, transport=httpx.ASGITransport(service))
         try:
-            async with create_sessionmaker(engine)() as session:
+            sessions = create_sessionmaker(engine)
+            async with transaction(sessions) as session:
                 sae = await find_sae(session, slug)
-                if not sae.has_weights:
-                    raise NoWeights(slug)
-                notify(f"Loading {sae.model.name}")
-                service.state.probe_engine.load(SaeRef.of(sae))
-                yield session, inference, sae
+            if not sae.has_weights:
+                raise NoWeights(slug)
+            notify(f"Loading {sae.model.name}")
+            service.state.probe_engine.load(SaeRef.of(sae))
+            yield sessions, inference, sae
         finally:
             await inference.close()
             await engine.dispose()

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic_core import to_json
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.errors import TooLarge, Unprocessable
+from app.db import transaction
+from app.errors import ClientGone, TooLarge, Unprocessable, UserError
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient, RankBy
 from app.services.probe import probe
@@ -44,7 +45,7 @@ class TextFindings:
 
 
 async def probe_texts(
-    session: AsyncSession,
+    sessions: async_sessionmaker[AsyncSession],
     inference: InferenceClient,
     sae: SaeDetail,
     texts: Sequence[str],
@@ -54,13 +55,20 @@ async def probe_texts(
 ) -> AsyncIterator[TextFindings]:
     """Yield each text's findings, one request after the other, so that other people's probes get their turns.
 
+    A text that cannot be probed gets a row that says why, so that no other is lost.
+
     Raises:
-        NoWeights, Unavailable: as `probe`.
+        NoWeights, Unavailable: as `probe`, of the first text.
     """
     for place, text in enumerate(texts):
         try:
-            found = await probe(session, inference, sae, text, top_k=top_k, rank_by=rank_by)
-        except (TooLarge, Unprocessable) as error:
+            async with transaction(sessions) as session:
+                found = await probe(session, inference, sae, text, top_k=top_k, rank_by=rank_by)
+        except ClientGone:
+            raise
+        except UserError as error:
+            if place == 0 and not isinstance(error, TooLarge | Unprocessable):
+                raise
             yield TextFindings(place, 0, 0, (), str(error))
             continue
         features = tuple(

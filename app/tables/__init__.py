@@ -8,6 +8,7 @@ from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
+from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
@@ -32,6 +33,7 @@ __all__ = [
     "SaeClaim",
     "SavedList",
     "SavedListItem",
+    "SavedProbe",
     "Sequence",
     "SequenceSet",
     "Token",

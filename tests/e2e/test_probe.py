@@ -171,6 +171,21 @@ async def test_compare_two_prompts_and_probe_a_conversation_beside_another_layer
         await page.locator("[data-tokens] .t:not([data-added])").first.click()
         await expect(page.locator("[data-token-panel]")).to_be_visible()
 
+        await page.get_by_text("Save this probe").click()
+        await page.get_by_label("Title").fill("A physicist")
+        await page.get_by_role("button", name="Save", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("A physicist")
+        await expect(page.locator(".probe-layer")).to_have_count(2)
+        assert await page.get_by_label("Turn 2", exact=True).input_value() == "Who was Marie Curie?"
+        shared = page.url
+        await page.get_by_role("link", name="Delete it").click()
+        await page.get_by_role("button", name="Delete the probe").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Probe")
+        gone = await page.goto(shared)
+        assert gone is not None
+        assert gone.status == 404
+        problems.forgive("404")
+
 
 async def add_sae_beside(engine: AsyncEngine, dictionary: Dictionary, model_id: int) -> None:
     """Add the SAE `other` at the layer before, with weights and no index."""

@@ -202,9 +202,12 @@ async def probe(
         first, second = body.texts
         compared = await probe_diff(session, inference, sae, (first, second), top_k=body.top_k)
         return _json(await run_in_threadpool(_diff_written, compared))
-    if body.texts is not None:
+    if body.texts is not None:  # sessions of their own, because the answer goes on after the request's has ended
         return await _texts(
-            http, probe_texts(session, inference, sae, body.texts, top_k=body.top_k, rank_by=body.rank_by)
+            http,
+            probe_texts(
+                http.app.state.sessionmaker, inference, sae, body.texts, top_k=body.top_k, rank_by=body.rank_by
+            ),
         )
     prompt = service.Prompt(body.text or "", None if body.chat is None else tuple(body.chat))
     saes = [sae, *[await find_sae(session, slug) for slug in body.saes or ()]]

@@ -9,23 +9,25 @@ from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NoWeights, Unprocessable, UserError
 from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail, list_saes
+from app.queries.saved_probes import list_saved_probes
 from app.services.inference import ChatMessage, InferenceClient, RankBy
 from app.services.probe import ProbeFeature, ProbeResult, Prompt, probe, probe_prompt
 from app.services.probe_diff import DiffFeature, Pair, ProbeDiff, probe_diff
 from app.services.saes import find_sae
+from app.services.saved_probes import delete_saved_probe, find_saved_probe, save_probe
 from app.services.texts import unix_lines
 from app.services.tokens import plain
 from app.settings import Settings
 from app.web.components import token_text
 from app.web.components.formatting import significant
 from app.web.components.prompts import EXAMPLE_PROMPTS
-from app.web.dependencies import AppSettings, Inference, Sae, Session
+from app.web.dependencies import AppSettings, FormActor, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -39,6 +41,7 @@ _SNIPPET = {"before": 6, "after": 4}
 _BESIDE = 12
 """Features of each SAE where several stand side by side."""
 _DIFFERENT = 60
+_SAVED = 20
 
 Mode = Literal["text", "chat", "diff"]
 MODES: dict[Mode, str] = {"text": "Text", "chat": "Conversation", "diff": "Two prompts"}
@@ -144,8 +147,9 @@ async def probe_form(
     known = next((name for name in MODES if name == mode), None)
     if known is None:
         raise Unprocessable(f"“{mode[:40]}” is not a way to probe: use {', '.join(MODES)}.")
-    form = _form(known, text)
-    return render(request, "probe/page.html", _context(sae, await _others(session, sae), settings, form))
+    context = _context(sae, await _others(session, sae), settings, _form(known, text))
+    context["saved_probes"] = await list_saved_probes(session, sae.id, _SAVED)
+    return render(request, "probe/page.html", context)
 
 
 @router.post("/saes/{sae}/probe")
@@ -158,11 +162,68 @@ async def run_probe(
     form: Annotated[ProbeForm, Depends(_form)],
 ) -> HTMLResponse:
     """Probe what the form holds; its `feature` is the one to shade by, for browsers without JavaScript."""
-    others = [] if wants_fragment(request) and not form.saes else await _others(session, sae)
-    context = _context(sae, others, settings, form)
+    others = [] if wants_fragment(request) else await _others(session, sae)
+    return await _probed(request, session, inference, _context(sae, others, settings, form))
+
+
+@router.post("/saes/{sae}/probe/saved")
+async def save(
+    sae: Sae,
+    session: Session,
+    form: Annotated[ProbeForm, Depends(_form)],
+    actor: FormActor,
+    title: Annotated[str, Form()] = "",
+) -> Response:
+    """Keep the prompt with its settings under a title."""
+    public_id = await save_probe(session, sae, title, form.fields, actor=actor)
+    return RedirectResponse(f"/saes/{sae.slug}/probe/saved/{public_id}", status_code=303)
+
+
+@router.get("/saes/{sae}/probe/saved/{id}")
+async def saved(
+    request: Request, sae: Sae, id: str, session: Session, inference: Inference, settings: AppSettings
+) -> HTMLResponse:
+    """Show a saved probe; its result is computed again."""
+    found = await find_saved_probe(session, sae, id)
+    context = _context(sae, await _others(session, sae), settings, _form_of(found.fields)) | {"saved": found}
+    return await _probed(request, session, inference, context)
+
+
+@router.get("/saes/{sae}/probe/saved/{id}/delete")
+async def ask_to_delete(request: Request, sae: Sae, id: str, session: Session) -> HTMLResponse:
+    """Ask before a saved probe is deleted."""
+    found = await find_saved_probe(session, sae, id)
+    return render(request, "probe/delete.html", {"sae": sae, "saved": found})
+
+
+@router.post("/saes/{sae}/probe/saved/{id}/delete")
+async def delete(sae: Sae, id: str, session: Session) -> Response:
+    """Delete a saved probe."""
+    await delete_saved_probe(session, sae, id)
+    return RedirectResponse(f"/saes/{sae.slug}/probe", status_code=303)
+
+
+def _form_of(fields: Sequence[tuple[str, str]]) -> ProbeForm:
+    """Return the form whose `fields` these are."""
+
+    def every(name: str) -> list[str]:
+        return [value for own, value in fields if own == name]
+
+    def first(name: str, default: str = "") -> str:
+        return next(iter(every(name)), default)
+
+    mode: Mode = next((name for name in MODES if name == first("mode")), "text")
+    rank_by: RankBy = next((name for name in RANKS if name == first("rank_by")), "percentile")
+    return _form(mode, first("text"), first("other"), every("role"), every("content"), rank_by, every("saes"))
+
+
+async def _probed(
+    request: Request, session: AsyncSession, inference: InferenceClient, context: dict[str, Any]
+) -> HTMLResponse:
+    """Render the page, or its result alone for htmx, with what its form finds or why it cannot."""
     template = "probe/_result.html" if wants_fragment(request) else "probe/page.html"
     try:
-        context |= await _found(session, inference, sae, form)
+        context |= await _found(session, inference, context["sae"], context["form"])
     except UserError as error:
         return render(request, template, {**context, "error": error}, status=error.status)
     return render(request, template, context)
@@ -271,6 +332,8 @@ def _context(sae: SaeDetail, others: Sequence[SaeDetail], settings: Settings, fo
         "result": None,
         "diff": None,
         "beside": [],
+        "saved": None,
+        "saved_probes": [],
     }
 
 
