@@ -236,7 +236,7 @@ async def test_a_damaged_export_is_refused_in_one_line_and_nothing_is_stored(
     ("batch", "message"),
     [
         ('{"model_id": "a", "features": []}', "describes no feature"),
-        ('{"features": [{"feature_index": 0}]}', "--model"),
+        ('{"features": [{"feature_index": 0}]}', "`model`"),
     ],
 )
 async def test_an_export_that_lacks_required_fields_is_refused(

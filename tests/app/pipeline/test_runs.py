@@ -93,7 +93,7 @@ async def test_a_repeated_run_reuses_existing_products(
 
 async def test_another_training_of_the_same_name_is_refused(ctx: JobContext, training: TrainParams) -> None:
     await run_to_end(ctx, "train", training)
-    with pytest.raises(Conflict, match="--name"):
+    with pytest.raises(Conflict, match="`name`"):
         await run_to_end(ctx, "train", training.model_copy(update={"seed": 1}))
     named = await run_to_end(ctx, "train", training.model_copy(update={"seed": 1, "name": "another"}))
     assert named.sae_slug == "another"
