@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.pipeline.compare import CompareParams
+    from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.train import TrainParams
     from app.settings import Settings
@@ -47,6 +49,8 @@ _FILES = (
 _ACTIVATION_BYTES = 4
 _STORED_BYTES = 8
 """A position and a value: what the activation store keeps of each non-zero activation."""
+SECONDS_PER_WINDOW = 0.06
+"""Of an effect, before any was measured: the demo's model on two cores."""
 _TOKEN_CHARACTERS = 4
 """Bytes of text per token, roughly: for estimates alone."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -97,6 +101,19 @@ async def check_indexing(
         speed=await stage_speed(session, saes[0].model.id, "activations"),
         stored=sum(sae.metrics.get("l0") or 0.0 for sae in saes),
     )
+
+
+async def check_effects(session: "AsyncSession", settings: "Settings", params: "EffectsParams") -> Estimate:
+    """Refuse what `check_indexing` refuses, and unknown features; add the time that measuring takes."""
+    estimate = await check_indexing(session, settings, params, [params.sae])
+    sae = await find_sae(session, params.sae)
+    for feature in params.features or ():
+        if feature >= sae.d_sae:
+            raise Unprocessable(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
+    features = len(params.features) if params.features else min(params.sample, sae.d_sae)
+    speed = await stage_speed(session, sae.model.id, "effects")
+    seconds = features / speed if speed else features * params.contexts * SECONDS_PER_WINDOW
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds)
 
 
 async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.effects import EffectView, get_effect
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
@@ -99,6 +100,8 @@ class FeatureDetail:
     labels: tuple[LabelView, ...]
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
+    effect: EffectView | None = None
+    """None if it was never measured."""
 
 
 EXTRA: tuple[Statistic, ...] = tuple(known for known in PLAIN if known.name not in FeatureDetail.__dataclass_fields__)
@@ -143,6 +146,7 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int, *, read
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
+        effect=await get_effect(session, sae, index),
     )
 
 

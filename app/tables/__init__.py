@@ -4,6 +4,7 @@ from app.tables.base import Base
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
+from app.tables.effects import FeatureEffect
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.lists import SavedList, SavedListItem
@@ -20,6 +21,7 @@ __all__ = [
     "Document",
     "ExampleBand",
     "Feature",
+    "FeatureEffect",
     "FeatureIndex",
     "FeatureMap",
     "FeatureMatch",
