@@ -130,6 +130,8 @@ def test_an_sae_that_normalises_tokens_writes_in_the_models_units(model: Languag
     expected = TARGET.of(model.logits(token_ids[None], LATE, ablated)[:, -1]).item() - found.value
     exact = ablate(model, [HookedSAE(sae, LATE, LATE)], token_ids, TARGET, node)
     assert exact[0] == pytest.approx(expected, abs=1e-4)
+    slope = ablate(model, [HookedSAE(sae, LATE, LATE)], token_ids, TARGET, scaled(node, 1e-3)) / -1e-3
+    assert node.attributions[0] == pytest.approx(slope[0], rel=0.05, abs=3e-3)
 
 
 def test_a_transcoder_acts_where_it_writes(model: LanguageModel) -> None:
