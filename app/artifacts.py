@@ -17,7 +17,7 @@ LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
 
 
-PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes")
+PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects")
 """Folders of products, which are folders themselves."""
 
 
@@ -109,3 +109,7 @@ class Artifacts:
     def index(self, key: str) -> Path:
         """The activation store of one SAE on one set of sequences."""
         return self.root / "indexes" / key
+
+    def effects(self, key: str) -> Path:
+        """Measured effects of one SAE's features on one set of sequences, in shards."""
+        return self.root / "effects" / key

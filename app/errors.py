@@ -13,7 +13,8 @@
         └── Loading          a model is being loaded, or a process started
 
 The message is one line: what is wrong, and what to do. `app.web.errors` shows it as a page, a fragment or
-`application/problem+json`; the command line prints it and exits with 1.
+`application/problem+json`; the command line prints it and exits with 1. It names a parameter of a run as `hook_out`: a
+page shows “hook out”, the command line --hook-out.
 """
 
 import math

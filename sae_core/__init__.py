@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sae_core.checkpoints import load_sae, save_sae
     from sae_core.corpora import load_corpus, pack
     from sae_core.evaluation import evaluate
+    from sae_core.interventions import apply_edits
     from sae_core.models import HookPoint, LanguageModel, load_model
     from sae_core.saes import ARCHITECTURES, SAE
     from sae_core.training import TrainingConfig, train, train_together
@@ -25,6 +26,7 @@ _HOME = {
     "load_corpus": "corpora",
     "pack": "corpora",
     "evaluate": "evaluation",
+    "apply_edits": "interventions",
     "HookPoint": "models",
     "LanguageModel": "models",
     "load_model": "models",
@@ -43,6 +45,7 @@ __all__ = [
     "HookPoint",
     "LanguageModel",
     "TrainingConfig",
+    "apply_edits",
     "evaluate",
     "load_corpus",
     "load_model",

@@ -1,12 +1,23 @@
-"""docker-compose.yml and the Dockerfile are held to the code: no Docker engine is needed to see that they fit."""
+"""docs/deploy.md, docker-compose.yml and the Dockerfile are held to the code.
 
+No Docker engine is needed to see that the last two fit. The commands without Docker run, in processes of their own.
+"""
+
+import os
 import re
 import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.routing import Match
 from typer.testing import CliRunner
 
@@ -14,11 +25,16 @@ from app.cli import app as cli
 from app.inference.server import create_app as create_inference
 from app.main import create_app as create_web
 from app.settings import PREFIX, Settings
+from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
+from tests.app.inference.test_crowd import process
+from tests.test_doc_commands import commands_of
+from tests.tiny import CORPUS_FILE
 
 CHECKOUT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if service["image"] == "seesae")
+SECONDS = 240.0
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)(/\w+)")
 
 
@@ -101,3 +117,96 @@ def test_image_copies_what_the_wheel_needs() -> None:
     }
     for source in copied:
         assert (CHECKOUT / source).exists(), source
+
+
+class Lab:
+    """The processes of docs/deploy.md on loopback, each with a home of its own, and the page's commands."""
+
+    def __init__(self, folder: Path, dictionary: Dictionary, database_url: str, ports: dict[str, str]) -> None:
+        self.folder = folder
+        self.settings = {
+            "database_url": database_url,
+            "artifacts": str(dictionary.settings.artifacts),
+            "inference_secret": "a secret of tests",
+            "inference_url": f"http://127.0.0.1:{ports['8001']}",
+            "device": "cpu",
+        }
+        names = {"my-sae": SLUG, "smollm2-135m-l9-topk-4096": SLUG, "/data/texts.jsonl": str(CORPUS_FILE), "12": "1"}
+        self.small = {**names, **ports}
+
+    def commands(self, page: str) -> list[list[str]]:
+        """Return the commands in blocks of a page, with this lab's names in the place of the page's."""
+        text = (CHECKOUT / "docs" / page).read_text(encoding="utf-8")
+        found = [command.arguments for command in commands_of(page, text) if not command.inline]
+        return [[self.small.get(word, word) for word in arguments] for arguments in found]
+
+    def seesae(self, *begins: str, added: Sequence[str] = ()) -> str:
+        """Run the page's first command that begins so; return what it prints."""
+        _, *arguments = next(
+            each for each in self.commands("deploy.md") if each[: len(begins) + 1] == ["seesae", *begins]
+        )
+        given = {PREFIX + name.upper(): value for name, value in {**self.settings, "home": str(self.folder)}.items()}
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", *arguments, *added],
+            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | given,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stderr}"
+        return done.stdout
+
+    @contextmanager
+    def processes(self, *names: str) -> Iterator[None]:
+        """Start processes as the page does."""
+        with ExitStack() as stack:
+            for number, name in enumerate(names):
+                _, *arguments = next(each for each in self.commands("deploy.md") if each[:2] == ["seesae", name])
+                home = str(self.folder / str(number))
+                log = self.folder / f"{name}-{number}.log"
+                stack.enter_context(process(*arguments, log=log, home=home, **self.settings))
+            yield
+
+
+@pytest.fixture
+async def lab(
+    engine: AsyncEngine, database_url: str, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> Lab:
+    dictionary = make_dictionary(tmp_path / "dictionary")
+    await publish(engine, dictionary, with_store=True)
+    ports = {port: str(unused_tcp_port_factory()) for port in ("8000", "8001")}
+    return Lab(tmp_path, dictionary, database_url, ports)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_processes_and_commands_without_docker_work(lab: Lab) -> None:
+    lab.seesae("db", "upgrade")
+    lab.seesae("delete", "index", added=["--yes"])
+    assert "Run 1 is next" in lab.seesae("index")
+    lab.seesae("runs", "cancel")
+    lab.seesae("runs", "retry")
+    with lab.processes("web", "inference", "worker", "worker"):
+        assert "done" in lab.seesae("runs", "show")
+        assert "Index" in lab.seesae("runs")
+        with httpx.Client(base_url=f"http://127.0.0.1:{lab.small['8000']}", trust_env=False) as client:
+            assert probe(client).is_success
+            assert "seesae_inference_up 1" in client.get("/metrics").text.splitlines()
+            for words in lab.commands("api.md"):
+                if "DELETE" in words:
+                    answer = client.delete(words[-1].replace("smollm2-135m-l9-topk-4096", SLUG).partition(":8000")[2])
+                    assert answer.json()["kind"] == "index"
+    lab.seesae("delete", "sae", added=["--yes"])
+    artifacts = Path(lab.settings["artifacts"])
+    assert [path for folder in ("saes", "indexes") for path in (artifacts / folder).iterdir()] == []
+
+
+def probe(client: httpx.Client) -> httpx.Response:
+    """Probe until the inference process has started and loaded the model."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        answer = client.post(f"/api/v1/saes/{SLUG}/probe", json={"text": "best of times"})
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            return answer
+        time.sleep(int(answer.headers["Retry-After"]))

@@ -11,7 +11,9 @@ from app.main import create_app
 from app.pipeline.train import TrainParams
 from app.pipeline.training_plans import training_configs
 from app.settings import PREFIX, Settings
+from sae_core.checkpoints import save_sae
 from sae_core.saes import ARCHITECTURES, SAEConfig
+from tests.app.inference.dictionaries import random_sae
 from tests.tiny import CORPUS_FILE, tiny_model
 
 CHECKOUT = Path(__file__).parent.parent
@@ -90,3 +92,14 @@ def test_training_page_lists_every_architecture_and_its_options() -> None:
     told = {name: set(re.findall(r"`(\w+)`", options)) for name, options in rows}
     common = {entry.name for entry in fields(SAEConfig)} | {"k"}
     assert told == {name: {entry.name for entry in fields(sae.Config)} - common for name, sae in ARCHITECTURES.items()}
+
+
+def test_code_of_the_debugging_page_runs(tmp_path: Path) -> None:
+    """Its code, with a tiny model and a small SAE instead of the demo's."""
+    page = (CHECKOUT / "docs" / "debugging.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
+    source = tiny_model(tmp_path / "model")
+    save_sae(random_sae(32), tmp_path / "sae", {"hook_name": "blocks.2.hook_resid_post"})
+    code = code.replace('"MODEL"', repr(str(source))).replace('"SAE"', repr(str(tmp_path / "sae")))
+    code = re.sub(r"FEATURES = .*", "FEATURES = (1, 2)", code).replace("resid_post.9", "resid_post.2")
+    exec(code, {})

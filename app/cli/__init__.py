@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import bench, checks, databases, deleting, demo, processes, run_commands, runs
+from app.cli import bench, checks, databases, deleting, demo, edits, probe, processes, run_commands, runs
 from app.cli.encoding import degrade_output
 from app.cli.outcome import take_ends_for_ctrl_c
 
@@ -19,8 +19,10 @@ app = typer.Typer(
 demo.register(app)
 processes.register(app)
 run_commands.register(app)
+probe.register(app)
 runs.register(app)
 databases.register(app)
+edits.register(app)
 deleting.register(app)
 checks.register(app)
 bench.register(app)

@@ -106,6 +106,24 @@ def probe(
     _answer(asyncio.run(run(settings_with(), sae, tokens, rounds, people, notify)), as_json)
 
 
+@group.command()
+@report_user_errors
+def generate(
+    width: Annotated[int, typer.Option(min=64, help="Number of features of the SAE.")] = 8192,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 32,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens to write after it.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions of each measurement.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Generate with features changed and without, beside the model's own greedy loop in transformers.
+
+    Example: seesae bench generate --tokens 128
+    """
+    from app.bench.generate import run
+
+    _answer(run(settings_with(), width, prompt, tokens, rounds, notify), as_json)
+
+
 def _answer(result: Mapping[str, Any], as_json: bool) -> None:
     shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
     answer(result, as_json=as_json, text="\n".join(f"{name:>20}  {value}" for name, value in shown.items()))

@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from app.cli.run_display import stderr_console
+from app.cli.run_options import name_options
 from app.errors import UserError
 from app.redaction import redact
 from sae_core.errors import SAEError
@@ -34,7 +35,7 @@ def notify(line: str, *, mark: str = "", style: str = "") -> None:
         line: the text.
         mark: text in front of it, in `style` where the terminal has colours.
     """
-    stderr_console().print(Text.assemble((mark, style), redact(line)), soft_wrap=True)
+    stderr_console().print(Text.assemble((mark, style), name_options(redact(line))), soft_wrap=True)
 
 
 def answer(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.run_options import name_options
 from app.queries.runs import RunView
 from app.runs.spec import RunSpec, is_known, spec_of
 
@@ -32,7 +33,7 @@ def full_text(spec: RunSpec[Any], result: Mapping[str, Any]) -> str:
     """Return a result with its notes and the next step, a line each."""
     notes = result.get("notes", [])
     text = result_text({name: value for name, value in result.items() if name != "notes"})
-    return "\n".join(line for line in [text, *notes, spec.next_step(result)] if line is not None)
+    return "\n".join(line for line in [text, *map(name_options, notes), spec.next_step(result)] if line is not None)
 
 
 def runs_table(runs: Sequence[RunView]) -> str:
@@ -60,7 +61,7 @@ def run_text(run: RunView) -> str:
     for stage in run.stages:
         done = f" {stage.done / stage.total:.0%}" if stage.total and stage.state == "running" else ""
         lines.append(f"{stage.state:>9}{done}  {stage.title}")
-    lines += [run.error] if run.error else []
+    lines += [name_options(run.error)] if run.error else []
     if run.result is not None and is_known(run.kind):
         spec = spec_of(run.kind)
         lines.append(full_text(spec, ordered_result(spec, run)))

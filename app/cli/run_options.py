@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
@@ -13,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from app.runs.fields import default_text, is_several, limits, option_of, value_type
 from app.runs.params import Option, Params
+from app.runs.spec import specs
 from sae_core.files import exists_partly
 
 P = TypeVar("P", bound=Params)
@@ -90,6 +93,20 @@ def flags(name: str, field: FieldInfo) -> str:
     return option_of(field).flags or f"--{name.replace('_', '-')}"
 
 
+_NAMED = re.compile(r"`([a-z][a-z0-9_]*)`")
+
+
+def name_options(text: str) -> str:
+    """Return a message with the options that stand for the parameters it names: `hook_out` is --hook-out."""
+    return _NAMED.sub(lambda named: _options().get(named[1], named[0]), text)
+
+
+@cache
+def _options() -> dict[str, str]:
+    fields = (field for spec in specs() for field in spec.params.model_fields.items())
+    return {name: flags(name, field).partition("/")[0] for name, field in fields if not is_argument(field)}
+
+
 def _command_type(field: FieldInfo) -> Any:
     """Return the type that a command line can give: several values are one text with commas, a mapping is repeated."""
     inner = value_type(field)
@@ -131,7 +148,7 @@ def _validated(kind: type[P], options: Mapping[str, Any]) -> P:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         if inner and isinstance(inner[0], str):
             message = f"{inner[0]}: {message}"
-        raise typer.BadParameter(message, param_hint=_hint(kind, str(name))) from None
+        raise typer.BadParameter(name_options(message), param_hint=_hint(kind, str(name))) from None
 
 
 def _hint(kind: type[Params], name: str) -> str | None:

@@ -1,20 +1,21 @@
 """Run texts through a model and an SAE."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
-from app.services.inference import SaeRef
-from sae_core.errors import SAEError
+from app.services.inference import ChatMessage, SaeRef
+from sae_core.errors import InterventionError, SAEError
 from sae_core.models import HookPoint, LanguageModel
+from sae_core.models.chat import ChatError, ChatToken, RenderedChat
 from sae_core.saes import SAE
 
 log = structlog.get_logger("inference")
@@ -40,6 +41,17 @@ class SparseActivations:
         """Return every active feature, ascending, and its maximum activation."""
         features, first = np.unique(self.features, return_index=True)
         return features, np.maximum.reduceat(self.activations, first) if len(first) else self.activations
+
+
+@dataclass(frozen=True)
+class PromptActivations:
+    """A prompt as the model read it, with the activations of each SAE."""
+
+    text: str
+    roles: list[str | None]
+    added: list[bool]
+    """True for tokens that the author did not write."""
+    activations: list[SparseActivations]
 
 
 class ProbeEngine:
@@ -72,27 +84,75 @@ class ProbeEngine:
         with self._memory_freed(), _load_errors_logged(sae), self._residency.use(sae):
             pass
 
-    def probe(self, sae: SaeRef, text: str) -> SparseActivations:
-        """Return the activations of all features of `sae` on `text`.
+    def probe(self, sae: SaeRef, text: str, *, raise_if_gone: Callable[[], None] = lambda: None) -> SparseActivations:
+        """Return the activations of all features of `sae` on `text`; see `probe_prompt`."""
+        return self.probe_prompt([sae], text, raise_if_gone=raise_if_gone).activations[0]
+
+    def probe_prompt(
+        self,
+        saes: Sequence[SaeRef],
+        text: str,
+        chat: Sequence[ChatMessage] | None = None,
+        *,
+        raise_if_gone: Callable[[], None] = lambda: None,
+    ) -> PromptActivations:
+        """Return the activations of all features of `saes`, which are of one model, from one forward pass.
+
+        `raise_if_gone` is called again and again, and ends the work by raising.
 
         BOS and special tokens come back as not counted and without activations: models put a huge vector on BOS that
         means nothing, and the index leaves them out too.
 
+        Args:
+            saes: at least one.
+            text: what to read where `chat` is None.
+            chat: a conversation, read in the model's own chat format.
+
         Raises:
-            TooLarge: the text is longer than the limit or the model's context, or needs more memory than there is.
-            Unprocessable: the text has no tokens, and the SAE wants no BOS.
-            Unavailable: the model or the SAE cannot be loaded, or there is not enough memory.
+            TooLarge: the prompt is longer than the limit or the model's context, or needs more memory than there is.
+            Unprocessable: the text has no tokens, and the SAE wants no BOS; the model has no chat template, or it
+                refuses the conversation; one of the SAEs wants BOS and another does not.
+            Unavailable: the model or an SAE cannot be loaded, or there is not enough memory.
+        """
+        with self.use(*saes) as (model, dictionaries):
+            _require_same_start(saes, dictionaries)
+            try:
+                rendered = None if chat is None else model.render_chat([message.model_dump() for message in chat])
+            except ChatError as error:
+                raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
+            text = text if rendered is None else rendered.text
+            token_ids = self.tokenize(model, dictionaries[0], text)
+            ends = model.character_ends(text, token_ids)
+            self.make_room(sum(_working_bytes(model, dictionary, len(token_ids)) for dictionary in dictionaries))
+            hooks = [HookPoint.parse(sae.hook) for sae in saes]
+            activations = _run(model, dictionaries, hooks, token_ids, ends, raise_if_gone)
+        tokens = _token_origins(model, token_ids, rendered)
+        return PromptActivations(text, [token.role for token in tokens], [token.added for token in tokens], activations)
+
+    @contextmanager
+    def use(self, *saes: SaeRef) -> Iterator[tuple[LanguageModel, list[SAE]]]:
+        """Yield SAEs of one model and the model, in memory, to a body that runs texts.
+
+        Raises:
+            TooLarge: they need more memory than there is.
+            Unavailable: one cannot be loaded or run, or memory ran out in the body.
         """
         with self._memory_freed(), ExitStack() as held:
-            with _load_errors_logged(sae):
-                model, dictionary = held.enter_context(self._residency.use(sae))
+            dictionaries = []
+            for sae in saes:
+                with _load_errors_logged(sae):
+                    model, dictionary = held.enter_context(self._residency.use(sae))
+                dictionaries.append(dictionary)
             try:
-                token_ids = self._tokenize(model, dictionary, text)
-                ends = model.character_ends(text, token_ids)
-                self._residency.modules.make_room(_working_bytes(model, dictionary, len(token_ids)))
-                return _run(model, dictionary, HookPoint.parse(sae.hook), token_ids, ends)
+                yield model, dictionaries
+            except InterventionError as error:
+                raise Unprocessable(str(error)) from error
             except SAEError as error:
-                raise Unavailable(f"{sae.slug} cannot be probed: {error}") from error
+                raise Unavailable(f"{saes[0].slug} cannot be probed: {error}") from error
+
+    def make_room(self, nbytes: int) -> None:
+        """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""
+        self._residency.modules.make_room(nbytes)
 
     @contextmanager
     def _memory_freed(self) -> Iterator[None]:
@@ -115,7 +175,13 @@ class ProbeEngine:
             "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
         )
 
-    def _tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+    def tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+        """Return the tokens of a text.
+
+        Raises:
+            TooLarge: it is longer than the limit or the model's context.
+            Unprocessable: it has no tokens, and the SAE wants no BOS.
+        """
         token_ids = model.tokenize(text, prepend_bos=sae.prepend_bos)
         if not token_ids:
             raise Unprocessable("The text has no tokens. Write something to probe.")
@@ -148,14 +214,56 @@ def _working_bytes(model: LanguageModel, sae: SAE, tokens: int) -> int:
     return 4 * (20 * tokens * model.d_model + 3 * min(tokens, _BLOCK) * sae.d_sae)
 
 
+def _token_origins(model: LanguageModel, token_ids: list[int], rendered: RenderedChat | None) -> list[ChatToken]:
+    """Return the role of each token, and whether it was added: BOS always counts as added."""
+    own = [ChatToken(None, False)] * len(token_ids) if rendered is None else list(rendered.tokens)
+    tokens = ([ChatToken(None, True)] * (len(token_ids) - len(own)) + own)[-len(token_ids) :]
+    if token_ids[0] == model.bos_token_id:
+        tokens[0] = ChatToken(tokens[0].role, True)
+    return tokens
+
+
+def _require_same_start(refs: Sequence[SaeRef], saes: Sequence[SAE]) -> None:
+    """Refuse SAEs that need different tokens from one text.
+
+    Raises:
+        Unprocessable: one wants BOS in front and another does not.
+    """
+    for ref, sae in zip(refs, saes, strict=True):
+        if sae.prepend_bos != saes[0].prepend_bos:
+            raise Unprocessable(
+                f"{refs[0].slug} and {ref.slug} cannot share a forward pass, because only one of them reads texts "
+                "with BOS in front: probe them one after the other."
+            )
+
+
 @torch.inference_mode()
-def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], ends: list[int]) -> SparseActivations:
+def _run(
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    hooks: Sequence[HookPoint],
+    token_ids: list[int],
+    ends: list[int],
+    raise_if_gone: Callable[[], None],
+) -> list[SparseActivations]:
     ids: Int[Tensor, "1 position"] = torch.tensor([token_ids])
-    x: Float[Tensor, "position d_in"] = model.activations(ids, hook)[0]
-    uncounted = model.special_token_ids | {model.bos_token_id}
-    counted = np.array([token_id not in uncounted for token_id in token_ids])
+    x: Float[Tensor, "position d_in"] = model.activations(ids, *hooks, after_block=raise_if_gone)[0]
+    counted = counted_tokens(model, token_ids)
+    inputs = [x] if len(hooks) == 1 else torch.split(x, [model.d_in(hook) for hook in hooks], dim=-1)
+    return [_encode(sae, own, token_ids, ends, counted, raise_if_gone) for sae, own in zip(saes, inputs, strict=True)]
+
+
+def _encode(
+    sae: SAE,
+    x: Float[Tensor, "position d_in"],
+    token_ids: list[int],
+    ends: list[int],
+    counted: Bool[np.ndarray, " position"],
+    raise_if_gone: Callable[[], None],
+) -> SparseActivations:
     features, positions, activations = [], [], []
     for start in range(0, len(token_ids), _BLOCK):
+        raise_if_gone()
         active, values = sae.encode_sparse(x[start : start + _BLOCK])
         features.append(active.features.cpu().numpy())
         positions.append(active.rows.cpu().numpy() + start)
@@ -165,6 +273,12 @@ def _run(model: LanguageModel, sae: SAE, hook: HookPoint, token_ids: list[int], 
     order = order[counted[position[order]]]
     values_in_order = _round_to_float32_digits(activation[order])
     return SparseActivations(token_ids, ends, counted.tolist(), feature[order], position[order], values_in_order)
+
+
+def counted_tokens(model: LanguageModel, token_ids: list[int]) -> Bool[np.ndarray, " position"]:
+    """Return False for BOS and other special tokens."""
+    uncounted = model.special_token_ids | {model.bos_token_id}
+    return np.array([token_id not in uncounted for token_id in token_ids])
 
 
 def _round_to_float32_digits(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:

@@ -9,7 +9,7 @@ features, which fire on every other token, have high maxima on any prompt and wo
 independent draws from the feature's distribution F stays below v with probability F(v)^m, and a feature of density p is
 expected to fire on m = n p of n counted tokens. So features are ranked by (percentile / 100)^max(1, n p), then by their
 maximum. A sparse feature keeps its percentile as its score; a dense one must be stronger than it usually is at its
-strongest in a text this long.
+strongest in a text this long. On request the maximum alone ranks, or rarity: the feature that fires least often first.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from app.queries.features import Histogram
+from app.services.inference import RankBy
 from sae_core.statistics.spec import HISTOGRAM_BINS
 
 FeatureIds = Int64[np.ndarray, " entry"]
@@ -67,6 +68,11 @@ class ActivationDistributions:
             shares = 100 * (below + inside) / total
         return np.where((total == 0) | (activations >= _edge(maximum, HISTOGRAM_BINS)), 100.0, shares)
 
+    def counts(self, features: FeatureIds) -> FeatureIds:
+        """Return how many tokens of the index each of these features fires on."""
+        counts: FeatureIds = self._cumulated[features, -1]
+        return counts
+
     def scores(self, features: FeatureIds, maxima: Values, counted: int) -> Values:
         """Return the ranking scores in a text of `counted` tokens, 0 to 1: see the module's docstring."""
         expected = counted * self._cumulated[features, -1] / max(self.tokens, 1)
@@ -92,7 +98,11 @@ def _upper_edge(maximum: Values, activations: Values) -> FeatureIds:
 
 
 def ranked(
-    features: FeatureIds, maxima: Values, distributions: ActivationDistributions | None, counted: int
+    features: FeatureIds,
+    maxima: Values,
+    distributions: ActivationDistributions | None,
+    counted: int,
+    by: RankBy = "percentile",
 ) -> FeatureIds:
     """Return the features, best first; without an index only their maxima decide.
 
@@ -101,6 +111,11 @@ def ranked(
         maxima: maximum activation of each in the text.
         distributions: those of the index, with these features added; None without an index.
         counted: number of counted tokens of the text.
+        by: percentile, corrected as the module's docstring says; the maximum alone; or rarity in the index.
     """
-    score = np.zeros(len(features)) if distributions is None else distributions.scores(features, maxima, counted)
+    score = np.zeros(len(features))
+    if distributions is not None and by == "percentile":
+        score = distributions.scores(features, maxima, counted)
+    elif distributions is not None and by == "rarity":
+        score = -distributions.counts(features).astype(np.float64)
     return features[np.lexsort((features, -maxima, -score))]

@@ -29,7 +29,7 @@ class Turn:
         self._gone = gone
 
     def raise_if_gone(self) -> None:
-        """Stop work whose client has gone.
+        """Stop work whose client has gone; from any thread.
 
         Raises:
             ClientGone: it has.

@@ -4,10 +4,19 @@ A kind's file is cheap to import, because the command line and the site read it.
 needs torch, is in the other modules, which it imports when its work starts.
 """
 
-from app.pipeline import compare, demo, evaluate, export, import_sae, index, train
+from app.pipeline import compare, demo, effects, evaluate, export, import_sae, index, train
 from app.runs.spec import register
 
-KINDS = (train.TRAIN, index.INDEX, evaluate.EVALUATE, compare.COMPARE, import_sae.IMPORT, export.EXPORT, demo.DEMO)
+KINDS = (
+    train.TRAIN,
+    index.INDEX,
+    evaluate.EVALUATE,
+    compare.COMPARE,
+    effects.EFFECTS_RUN,
+    import_sae.IMPORT,
+    export.EXPORT,
+    demo.DEMO,
+)
 
 for spec in KINDS:
     register(spec)

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.pipeline.compare import CompareParams
+    from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.train import TrainParams
     from app.settings import Settings
@@ -47,6 +49,8 @@ _FILES = (
 _ACTIVATION_BYTES = 4
 _STORED_BYTES = 8
 """A position and a value: what the activation store keeps of each non-zero activation."""
+SECONDS_PER_WINDOW = 0.06
+"""Of an effect, before any was measured: the demo's model on two cores."""
 _TOKEN_CHARACTERS = 4
 """Bytes of text per token, roughly: for estimates alone."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -97,6 +101,19 @@ async def check_indexing(
         speed=await stage_speed(session, saes[0].model.id, "activations"),
         stored=sum(sae.metrics.get("l0") or 0.0 for sae in saes),
     )
+
+
+async def check_effects(session: "AsyncSession", settings: "Settings", params: "EffectsParams") -> Estimate:
+    """Refuse what `check_indexing` refuses, and unknown features; add the time that measuring takes."""
+    estimate = await check_indexing(session, settings, params, [params.sae])
+    sae = await find_sae(session, params.sae)
+    for feature in params.features or ():
+        if feature >= sae.d_sae:
+            raise Unprocessable(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
+    features = len(params.features) if params.features else min(params.sample, sae.d_sae)
+    speed = await stage_speed(session, sae.model.id, "effects")
+    seconds = features / speed if speed else features * params.contexts * SECONDS_PER_WINDOW
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds)
 
 
 async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:
@@ -164,7 +181,7 @@ def _check_name(existing: SaeDetail | None, params: "TrainParams") -> None:
     if wanted != (existing.architecture, existing.d_sae, existing.hook_out is None):
         raise Conflict(
             f"There is another SAE named {existing.slug} ({existing.architecture}, {existing.d_sae:,} features). "
-            "Choose another name (--name)."
+            "Choose another `name`."
         )
 
 
@@ -194,23 +211,32 @@ def _estimate(
 
     Raises:
         Conflict: the activations do not fit on the disk.
+        Unprocessable: they are larger than SEESAE_CACHE_LIMIT.
     """
     corpus = Path(params.corpus)
     size = _size(corpus) if corpus.is_absolute() else None
     tokens = params.tokens
     if size is not None:
         tokens = min(tokens or size, max(size // _TOKEN_CHARACTERS, 1))
-    disk = None if tokens is None else int((tokens + LENGTH) * (width * _ACTIVATION_BYTES + stored * _STORED_BYTES))
+    cached = (tokens + LENGTH) * width * _ACTIVATION_BYTES if tokens else 0
+    disk = None if tokens is None else cached + int((tokens + LENGTH) * stored * _STORED_BYTES)
     artifacts = Artifacts(settings.artifacts)
     folder = next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     # Of a table, who knows which part is text; the stage that writes the activations knows to the byte.
     is_certain = params.tokens is not None or corpus.suffix.lower() == ".txt"
     # Activations that an earlier run left may be these: they need no further room.
-    if disk is not None and is_certain and disk > free and disk > free + (_size(artifacts.activations_root) or 0):
+    left = _size(artifacts.activations_root) or 0
+    limit = settings.cache_limit
+    if limit is not None and is_certain and cached > max(limit * 1e9, left):
+        raise Unprocessable(
+            f"The activations of {tokens:,} tokens take {cached / 1e9:,.2f} GB, and SEESAE_CACHE_LIMIT allows "
+            f"{limit:,g} GB. Raise the limit, use fewer `tokens`, or train with `stream`."
+        )
+    if disk is not None and is_certain and disk > free + left:
         raise Conflict(
             f"The activations of {tokens:,} tokens take {disk / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under "
-            f"{artifacts.root.name}. Free some space, use fewer tokens (--tokens), or train with --stream."
+            f"{artifacts.root.name}. Free some space, use fewer `tokens`, or train with `stream`."
         )
     return Estimate(
         tokens=tokens, disk_bytes=disk, free_bytes=free, seconds=tokens / speed if tokens and speed else None

@@ -191,7 +191,7 @@ def _stores(
 def _directions_only(why: str, sae: SaeDetail) -> str:
     return (
         f"Only directions were compared, not activity: {why}. "
-        f"Index it on the text of the other, seesae index {sae.slug} --corpus …, and compare again."
+        f"Index {sae.slug} on the text of the other, and compare again."
     )
 
 

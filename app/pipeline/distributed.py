@@ -46,7 +46,7 @@ def require_one_hook(hooks: int) -> None:
         SAEError: there are several of both.
     """
     if hooks > 1 and size() > 1:
-        raise SAEError("Several processes train at one hook point. Give one --hook, or start one process.")
+        raise SAEError("Several processes train at one hook point. Give one `hook`, or start one process.")
 
 
 def run_worker_rank(feature_shards: int) -> None:
@@ -86,7 +86,7 @@ def train(
         SAEError: activations are streamed, but there are several processes; else as `train_together`.
     """
     if size() > 1 and request.activations is None:
-        raise SAEError("Activations are streamed to one process only. Leave --stream out, or start one process.")
+        raise SAEError("Activations are streamed to one process only. Leave `stream` out, or start one process.")
     with process_grid(feature_shards) as grid:
         if size() > 1:
             dist.broadcast_object_list([request], src=0)

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePath
 
 from app.pipeline.sources import MODELS
-from app.queries import corpora, models
+from app.queries import corpora, models, runs
 from app.queries.corpora import CorpusInfo
 from app.queries.models import ModelInfo
 from app.runs.job_context import JobContext
@@ -11,8 +11,10 @@ from sae_core.corpora import Corpus, corpus_slug
 from sae_core.models import LanguageModel
 
 
-async def register_model(ctx: JobContext, model: LanguageModel, *, name: str | None = None) -> ModelInfo:
-    """Return the model's row; write it, with its vocabulary, where there is none. `name` is the name to show.
+async def register_model(ctx: JobContext, run_id: int, model: LanguageModel, *, name: str | None = None) -> ModelInfo:
+    """Return the model's row, which the run then uses; write it, with its vocabulary, where there is none.
+
+    `name` is the name to show.
 
     Raises:
         Conflict: another model has the name that was given.
@@ -36,13 +38,14 @@ async def register_model(ctx: JobContext, model: LanguageModel, *, name: str | N
         )
         if _is_gone(registered.source):
             registered = await models.set_source(session, registered.id, model.source)
+        await runs.note_use(session, run_id, f"model {registered.id}")
     return registered
 
 
-async def register_corpus(ctx: JobContext, corpus: Corpus, *, name: str | None = None) -> CorpusInfo:
-    """Return the corpus' row; write it where there is none. `name` is the name to show."""
+async def register_corpus(ctx: JobContext, run_id: int, corpus: Corpus, *, name: str | None = None) -> CorpusInfo:
+    """Return the corpus' row, which the run then uses; write it where there is none. `name` is the name to show."""
     async with ctx.sessions.begin() as session:
-        return await corpora.register_corpus(
+        registered = await corpora.register_corpus(
             session,
             corpora.CorpusRow(
                 slug=corpus.slug if name is None else corpus_slug(name),
@@ -55,6 +58,8 @@ async def register_corpus(ctx: JobContext, corpus: Corpus, *, name: str | None =
             ),
             keep_name=name is not None,
         )
+        await runs.note_use(session, run_id, f"corpus {registered.id}")
+    return registered
 
 
 def _is_gone(source: str) -> bool:

@@ -100,7 +100,7 @@ class ImportParams(Params):
     @model_validator(mode="after")
     def _scale_weights_only(self) -> "ImportParams":
         if self.is_statistics and self.activation_scale is not None:
-            raise ValueError("An export of statistics has no weights to scale. Leave --activation-scale out.")
+            raise ValueError("An export of statistics has no weights to scale. Leave `activation_scale` out.")
         return self
 
     @property

@@ -48,7 +48,7 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportPar
     if params.name is not None:
         known = await find_sae(ctx, params.name)
         if known is not None and known.has_weights:
-            raise Conflict(f"There is another SAE named {params.name}, with weights. Give this one a name: --name.")
+            raise Conflict(f"There is another SAE named {params.name}, with weights. Give this one another `name`.")
     root, prefix = ctx.artifacts.root, f".import-{run.run_id}-"
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(f"{prefix}*"):  # from an attempt that was killed
@@ -133,6 +133,7 @@ async def _register(
         documents=[],
         sequences=sequences,
     )
+    await runs.note_use(session, run.run_id, f"sae {detail.id}", f"model {model.id}", f"corpus {corpus.id}")
     return detail, registered.id, ids
 
 
@@ -141,7 +142,7 @@ def _slug(info: ExportInfo) -> str:
     named = f"{info.name.model}-{info.name.source or info.file.partition('.')[0]}"
     slug = re.sub(r"[^a-z0-9._-]+", "-", named.lower()).strip("._-")[:100]
     if not slug:
-        raise Unprocessable("No name can be made of the export's own. Give it one: --name.")
+        raise Unprocessable("No name can be made of the export's own. Give it a `name`.")
     return slug
 
 

@@ -18,7 +18,7 @@ from app.pipeline.prepared_inputs import HookPair, default_length
 from app.pipeline.registered import claim_name, find_sae, hooks_of
 from app.pipeline.registration import WEIGHTS, register_imported
 from app.pipeline.sources import MODELS, fetch_packages, read_model
-from app.queries import runs, saes
+from app.queries import models, runs, saes
 from app.queries.models import NO_WEIGHTS, ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
@@ -75,6 +75,9 @@ async def import_weights(run: RunContext, ctx: JobContext, params: "ImportParams
         if params.name is not None:
             await _refuse_taken(ctx, params.name, found.sae, hooks)
         source = await _model_source(ctx, params, found)
+        async with ctx.sessions.begin() as session:  # it may be the checkpoint that names it, and not the parameters
+            known = await models.find_model(session, source)
+            await runs.note_use(session, run.run_id, *([] if known is None else [f"model {known.id}"]))
     cache = ctx.settings.home / "cache"
     async with run.stage("fetch") as progress:
         await run.in_thread(fetch_packages, source, None, cache, progress)
@@ -124,8 +127,8 @@ def _length(sae: SAE) -> list[str]:
         return []
     trained = f"It was trained on sequences of {sae.context_size:,} tokens"
     if sae.context_size == length:
-        return [f"{trained}; so are those of its index, unless --length says otherwise."]
-    return [f"{trained}; those of its index have {length}, unless --length says otherwise."]
+        return [f"{trained}; so are those of its index, unless `length` says otherwise."]
+    return [f"{trained}; those of its index have {length}, unless `length` says otherwise."]
 
 
 def _sha256_of_files(path: Path, format: str) -> dict[str, str]:
@@ -148,11 +151,11 @@ def _hooks(params: "ImportParams", found: ReadCheckpoint) -> HookPair:
         ModelError: a parameter is not a hook point.
         Unprocessable: the checkpoint names no hook point that SeeSAE knows, or an autoencoder was given a second one.
     """
-    hook = _hook(params.hook, "hook_name", "--hook resid_post.9", found)
+    hook = _hook(params.hook, "hook_name", "`hook` resid_post.9", found)
     if found.sae.is_transcoder:
-        return HookPair(hook, _hook(params.hook_out, "hook_name_out", "--hook-out mlp_out.9", found))
+        return HookPair(hook, _hook(params.hook_out, "hook_name_out", "`hook_out` mlp_out.9", found))
     if params.hook_out is not None:
-        raise Unprocessable("The SAE is not a transcoder: it reconstructs what it reads. Leave --hook-out out.")
+        raise Unprocessable("The SAE is not a transcoder: it reconstructs what it reads. Leave `hook_out` out.")
     return HookPair(hook)
 
 
@@ -204,10 +207,10 @@ async def _model_source(ctx: JobContext, params: "ImportParams", found: ReadChec
     if revision is not None:
         raise Unprocessable(
             f"The checkpoint says that its model is revision {revision} of {name}, and SeeSAE loads the main one only. "
-            "Download that revision, and say where it is: --model FOLDER."
+            "Download that revision, and give its folder as `model`."
         )
     if not isinstance(name, str) or not name:
-        raise Unprocessable("The checkpoint does not say which model it was trained on. Say it: --model.")
+        raise Unprocessable("The checkpoint does not say which model it was trained on. Name it as `model`.")
     if name in MODELS:
         return name
     async with ctx.sessions() as session:
@@ -254,7 +257,7 @@ def _load(
         if params.model is not None:
             raise
         raise ModelError(
-            f"{error} The checkpoint names this model; if you have it elsewhere, say where: --model."
+            f"{error} The checkpoint names this model; if you have it elsewhere, give that folder as `model`."
         ) from error
 
 
@@ -265,18 +268,18 @@ def _check(sae: SAE, model: LanguageModel, hooks: HookPair) -> None:
         ModelError: the model has no such hook point.
         Unprocessable: it is of another width there.
     """
-    sides = [("reads", hooks.input, sae.d_in, "--hook")]
+    sides = [("reads", hooks.input, sae.d_in, "hook")]
     if hooks.output is not None:
-        sides.append(("reconstructs", hooks.output, sae.d_out, "--hook-out"))
-    for does, hook, width, option in sides:
+        sides.append(("reconstructs", hooks.output, sae.d_out, "hook_out"))
+    for does, hook, width, parameter in sides:
         try:
             found = model.d_in(hook)
         except ModelError as error:
-            raise ModelError(f"{error} Is this its hook point ({option}), and its model (--model)?") from error
+            raise ModelError(f"{error} Is this its hook point (`{parameter}`), and its model (`model`)?") from error
         if found != width:
             raise Unprocessable(
                 f"The SAE {does} {width} dimensions, but {model.name} has {found} at {hook}: "
-                f"is this its hook point ({option}), and its model (--model)?"
+                f"is this its hook point (`{parameter}`), and its model (`model`)?"
             )
 
 
@@ -298,7 +301,7 @@ async def _register(
         ArtifactError: the disk is full.
     """
     sae, names = found.sae, hooks.names()
-    registered = await register_model(ctx, model, name=params.model_name)
+    registered = await register_model(ctx, run.run_id, model, name=params.model_name)
     model.name = registered.name
     slug = params.name or sae_slug(model.name, names["hook"], sae.architecture, sae.d_sae, sae.k, names.get("hook_out"))
     imported = {**found.origin, "notes": found.notes}
@@ -334,8 +337,8 @@ async def _refuse_taken(ctx: JobContext, slug: str, sae: SAE, hooks: HookPair) -
 
 def _taken(slug: str) -> Conflict:
     return Conflict(
-        f"There is another SAE named {slug}, with other weights, config, model or hook point. Give this one a name: "
-        "--name."
+        f"There is another SAE named {slug}, with other weights, config, model or hook point. Give this one "
+        "another `name`."
     )
 
 

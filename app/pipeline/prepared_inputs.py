@@ -205,13 +205,13 @@ async def tokenise(
             for hook in filter(None, (pair.input, pair.output)):
                 language_model.d_in(hook)  # refuses a layer that the model does not have, before any work is done
         if reader is None:
-            model_row = await register_model(ctx, language_model, name=model_name)
+            model_row = await register_model(ctx, run.run_id, language_model, name=model_name)
         else:
             model_row = _same_model(language_model, reader[1])
+            async with ctx.sessions.begin() as session:
+                await runs.note_use(session, run.run_id, f"model {model_row.id}")
         language_model.name = model_row.name
-        corpus_row = await register_corpus(ctx, corpus, name=corpus_name)
-        async with ctx.sessions.begin() as session:
-            await runs.note_use(session, run.run_id, f"model {model_row.id}", f"corpus {corpus_row.id}")
+        corpus_row = await register_corpus(ctx, run.run_id, corpus, name=corpus_name)
     async with run.stage("tokenise") as progress:
         cut = Cut.of(params, reader[0] if reader else None)
         folder = ctx.artifacts.sequences(sequences_key(corpus, language_model, cut))

@@ -30,7 +30,7 @@ async def claim_name(run: RunContext, ctx: JobContext, slug: str, key: str) -> N
     async with ctx.sessions.begin() as session:
         other = await runs.claim_sae(session, run.run_id, slug, key)
     if other is not None:
-        raise Conflict(f"Run {other} is making another SAE named {slug}. Choose another name (--name).")
+        raise Conflict(f"Run {other} is making another SAE named {slug}. Choose another `name`.")
 
 
 async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:

@@ -16,4 +16,5 @@ INDEXING = (
     StageSpec("map", "Draw the map of the features"),
 )
 EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),)
+EFFECTS = (StageSpec("effects", "Measure the effects of features", unit="features"),)
 COMPARISON = (StageSpec("compare", "Compare with other SAEs", unit="features"),)

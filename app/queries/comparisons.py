@@ -23,8 +23,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.errors import Unprocessable
-from app.queries.saes import SaeDetail
+from app.errors import NotFound, Unprocessable
+from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.copy import copy_rows
 from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array
@@ -152,11 +152,18 @@ async def publish_comparison(
 
     Readers see the old one or the new one, whole, once the session commits.
 
+    Raises:
+        NotFound: one of the SAEs was deleted since it was read.
+
     Args:
         rows: those of `a`'s features, and those of `b`'s.
     """
     key = f"seesae comparison {a.id} {b.id}"
     await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
+    kept = await get_saes(session, (a.id, b.id))
+    for sae in (a, b):
+        if sae.id not in kept:
+            raise NotFound(f"{sae.slug} was deleted before the comparison was done.")
     await session.execute(delete(Comparison).where(Comparison.a_id == a.id, Comparison.b_id == b.id))
     new = insert(Comparison).values(
         a_id=a.id,

@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from psycopg.errors import LockNotAvailable
@@ -15,6 +17,7 @@ from sqlalchemy import delete, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.errors import Unavailable
 from app.queries.corpora import CorpusInfo, corpus_info
@@ -246,6 +249,46 @@ async def saes_indexed_on(session: AsyncSession, corpus_id: int) -> list[str]:
             .order_by(Sae.slug)
         )
     )
+
+
+async def saes_by_model(session: AsyncSession) -> dict[int, list[str]]:
+    """Return the names of the SAEs of each model that has any."""
+    rows = await session.execute(select(Sae.model_id, Sae.slug).order_by(Sae.model_id, Sae.slug))
+    return {number: [slug for _, slug in group] for number, group in groupby(rows, key=itemgetter(0))}
+
+
+async def saes_by_corpus(session: AsyncSession) -> dict[int, list[str]]:
+    """Return the names of the SAEs whose published index is of each corpus, where there are any."""
+    rows = await session.execute(
+        select(SequenceSet.corpus_id, Sae.slug)
+        .join(FeatureIndex, FeatureIndex.sequence_set_id == SequenceSet.id)
+        .join(Sae, Sae.current_index_id == FeatureIndex.id)
+        .order_by(SequenceSet.corpus_id, Sae.slug)
+    )
+    return {number: [slug for _, slug in group] for number, group in groupby(rows, key=itemgetter(0))}
+
+
+@dataclass(frozen=True, slots=True)
+class TextSize:
+    """Size of packed text; `tokens` are the counted ones."""
+
+    sequences: int
+    tokens: int
+
+
+async def text_by_model(session: AsyncSession) -> dict[int, TextSize]:
+    """Return the size of the text that was packed for each model, where there is any."""
+    return await _text_by(session, SequenceSet.model_id)
+
+
+async def text_by_corpus(session: AsyncSession) -> dict[int, TextSize]:
+    """Return the size of the text that was packed from each corpus, where there is any."""
+    return await _text_by(session, SequenceSet.corpus_id)
+
+
+async def _text_by(session: AsyncSession, owner: InstrumentedAttribute[int]) -> dict[int, TextSize]:
+    sums = select(owner, func.sum(SequenceSet.sequences), func.sum(SequenceSet.tokens)).group_by(owner)
+    return {number: TextSize(int(count), int(tokens)) for number, count, tokens in await session.execute(sums)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ from itertools import chain
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
+    REAL,
     ColumnElement,
     FromClause,
     Row,
     Select,
+    and_,
     bindparam,
     cast,
     exists,
@@ -21,10 +23,11 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.db import transaction
 from app.errors import Unavailable, Unprocessable
+from app.queries.effects import EffectSummary, effect_summaries
 from app.queries.examples import ExampleView, best_examples
 from app.queries.features import FeatureDetail, TopToken, top_tokens
 from app.queries.labels import LabelSummary, label_summaries
@@ -37,14 +40,15 @@ from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import storable
-from app.tables import Feature, Label
+from app.tables import Feature, FeatureEffect, Label
 from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
 
 MAX_LIMIT = 200
 MAX_QUERY = 200
 """Characters of a search, and of any other text to filter by."""
 
-Sort = Literal["match", "density", "max", "mean", "index"]
+Sort = Literal["match", "density", "max", "mean", "effect", "index"]
+EffectFilter = Literal["used", "measured"]
 LabelFilter = Literal["labelled", "unlabelled"]
 
 
@@ -76,6 +80,8 @@ class FeatureFilter:
     """The author of one of its submitted labels."""
     category: str = ""
     """A category of one of them."""
+    effect: EffectFilter | None = None
+    """Features whose effect was measured, or is beyond chance."""
     limit: int = 50
     cursor: str | None = None
 
@@ -105,6 +111,8 @@ class FeatureRow:
     health: tuple[str, ...]
     match: FeatureMatch | None = None
     """The reason why a search found it."""
+    effect: EffectSummary | None = None
+    """None if it was never measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,7 @@ async def _shown(
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
     labels = await label_summaries(session, sae.id, numbers)
+    effects = await effect_summaries(session, sae.id, numbers)
     top = {feature.number: top_tokens(feature, tokens) for feature in features}
     found = await feature_matches(session, sae, q, top) if q else {}
     return tuple(
@@ -211,6 +220,7 @@ async def _shown(
             label=labels.get(feature.number),
             health=tuple(feature.health),
             match=found.get(feature.number),
+            effect=effects.get(feature.number),
         )
         for feature in features
     )
@@ -255,7 +265,9 @@ _SORTS: dict[str, Any] = {
     "max": Feature.max,
     "mean": Feature.mean,
     "index": Feature.number,
+    "effect": func.coalesce(FeatureEffect.ratio, literal(-1.0, REAL)),
 }
+"""Features whose effect was not measured come after all others, as if their ratio was below 0."""
 
 
 def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
@@ -263,6 +275,8 @@ def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
         raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(get_args(Sort))}.")
     if filter.order == "match" and not filter.q.strip():
         raise Unprocessable("Features are sorted by match in a search only: give q, or choose another order.")
+    if filter.effect not in (None, *get_args(EffectFilter)):
+        raise Unprocessable("Features can be filtered by effect as used or measured.")
     if filter.label not in (None, *get_args(LabelFilter)):
         raise Unprocessable("Features can be filtered by label as labelled or unlabelled.")
     if filter.label == "unlabelled" and (filter.author or filter.category):
@@ -310,6 +324,10 @@ async def _conditions(session: AsyncSession, sae: SaeDetail, filter: FeatureFilt
     for column, spelling in ((Feature.top_token_ids, filter.token), (Feature.promoted_ids, filter.promotes)):
         if spelling:
             conditions.append(_overlap(column, await tokens_spelled(session, sae.model.id, spelling)))
+    if filter.effect:
+        own = aliased(FeatureEffect)  # the list may be sorted by the table itself
+        measured = exists().where(own.sae_id == sae.id, own.feature == Feature.number)
+        conditions.append(measured.where(own.low > 1) if filter.effect == "used" else measured)
     return conditions
 
 
@@ -384,6 +402,9 @@ def _page(
 def _key(sae: SaeDetail, filter: FeatureFilter, tokens: Sequence[int]) -> tuple[ColumnElement[Any], FromClause]:
     """Return what the list is sorted by, and the tables that have it."""
     features: FromClause = Feature.__table__
+    if filter.order == "effect":
+        own = and_(FeatureEffect.sae_id == sae.id, FeatureEffect.feature == Feature.number)
+        features = features.outerjoin(FeatureEffect.__table__, own)
     if filter.order != "match":
         return _SORTS[filter.order], features
     score, labels = match_score(sae.id, filter.q.strip(), tokens)

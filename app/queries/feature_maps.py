@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.effects import effect_summaries
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import submitted
 from app.queries.sql.pg_safe import clean_json
@@ -26,6 +27,8 @@ class FeaturePoints:
     topics: tuple[str, ...]
     labelled: Sequence[int]
     """Features with a submitted label."""
+    effect: Sequence[float | None]
+    """Ratio of each feature's effect to chance; None if it was not measured."""
     x: Sequence[float] | None
     """Coordinates on the map of directions; None until a map exists."""
     y: Sequence[float] | None
@@ -55,6 +58,7 @@ async def feature_points(session: AsyncSession, sae: SaeDetail) -> FeaturePoints
     index = {"index": sae.index.id}
     numbers, density, maximum, topic = (await session.execute(_COLUMNS, index)).one()
     place = (await session.execute(_PLACES, index)).one_or_none()
+    effects = await effect_summaries(session, sae.id)
     labelled = await session.scalars(_LABELLED, {"sae": sae.id})
     return FeaturePoints(
         index=numbers or [],
@@ -63,6 +67,7 @@ async def feature_points(session: AsyncSession, sae: SaeDetail) -> FeaturePoints
         topic=topic or [],
         topics=sae.index.topics,
         labelled=list(labelled),
+        effect=[effects[number].ratio if number in effects else None for number in numbers or []],
         x=[place.x[number] for number in numbers] if place else None,
         y=[place.y[number] for number in numbers] if place else None,
     )

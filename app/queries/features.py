@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.effects import EffectView, get_effect
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
@@ -99,6 +100,8 @@ class FeatureDetail:
     labels: tuple[LabelView, ...]
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
+    effect: EffectView | None = None
+    """None if it was never measured."""
 
 
 EXTRA: tuple[Statistic, ...] = tuple(known for known in PLAIN if known.name not in FeatureDetail.__dataclass_fields__)
@@ -143,6 +146,7 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int, *, read
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
+        effect=await get_effect(session, sae, index),
     )
 
 
@@ -152,6 +156,27 @@ async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
         return []
     own = select(Feature.number).where(Feature.index_id == sae.index.id)
     return list(await session.scalars(own.order_by(Feature.number)))
+
+
+async def like_in_mass(session: AsyncSession, sae: SaeDetail, index: int) -> int | None:
+    """Return another feature whose sum of activations over the index is about that of this one.
+
+    Of the twenty nearest, one is drawn by a hash of both numbers: random, and the same each time. None without an
+    index, or if this feature or every other one was never active.
+    """
+    if sae.index is None:
+        return None
+    mass = Feature.count * Feature.mean
+    own = select(mass).where(Feature.index_id == sae.index.id, Feature.number == index).scalar_subquery()
+    nearest = (
+        select(Feature.number, Feature.index_id)
+        .where(Feature.index_id == sae.index.id, Feature.number != index, Feature.count > 0, own > 0)
+        .order_by(func.abs(func.ln(mass / own)), Feature.number)
+        .limit(20)
+        .subquery()
+    )
+    drawn = func.md5(func.concat(nearest.c.number, " ", index))
+    return await session.scalar(select(nearest.c.number).order_by(drawn).limit(1))
 
 
 async def features_around(session: AsyncSession, sae: SaeDetail, index: int) -> tuple[int | None, int | None]:

@@ -120,7 +120,7 @@ async def _free_name(session: AsyncSession, row: ModelRow, *, keep_name: bool) -
     if row.name not in taken:
         return row.name
     if keep_name:
-        raise Conflict(f"Another model is named {row.name}. Choose another name (--model-name).")
+        raise Conflict(f"Another model is named {row.name}. Choose another `model_name`.")
     digest = hashlib.sha256(f"{row.weights_sha256} {row.tokenizer_sha256}".encode()).hexdigest()
     return next(name for length in range(6, 65) if (name := f"{row.name}-{digest[:length]}") not in taken)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, literal, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -159,21 +159,27 @@ async def get_saes(session: AsyncSession, ids: Collection[int]) -> dict[int, Sae
 
 
 async def sae_sizes(session: AsyncSession, slugs: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Return id and number of features by slug; SAEs that do not exist are absent."""
-    rows = await session.execute(select(Sae.slug, Sae.id, Sae.d_sae).where(Sae.slug.in_(filter(storable, slugs))))
-    return {slug: (number, size) for slug, number, size in rows}
+    """Return id and number of features by slug; SAEs that do not exist are absent.
+
+    Those that there are stay until the transaction ends, as in `_details`: rows that name them can be written.
+    """
+    query = select(Sae.slug, Sae.id, Sae.d_sae, _held()).where(Sae.slug.in_(filter(storable, slugs)))
+    return {slug: (number, size) for slug, number, size, _ in await session.execute(query)}
+
+
+def _held() -> ColumnElement[bool]:
+    """Name the table `feature`, which the query then holds until its transaction ends.
+
+    Until then no deletion begins (`app.queries.deletions`), and the current index is not dropped (`.publish`).
+    """
+    return select(Feature.number).where(literal(False)).exists()
 
 
 def _details() -> Select[Any]:
-    """Select everything that `_detail` needs.
-
-    The query names the table `feature`, and so locks it until the reader's transaction ends: the index that the reader
-    saw as current is not dropped before (`app.queries.publish`).
-    """
+    """Select everything that `_detail` needs; it holds the SAEs that it finds."""
     labelled = select(func.count(Label.feature.distinct())).where(Label.sae_id == Sae.id, submitted).scalar_subquery()
-    held = select(Feature.number).where(literal(False)).exists()
     return (
-        select(Sae, LanguageModel, FeatureIndex, SequenceSet, Corpus, labelled, held)
+        select(Sae, LanguageModel, FeatureIndex, SequenceSet, Corpus, labelled, _held())
         .join(LanguageModel, LanguageModel.id == Sae.model_id)
         .outerjoin(FeatureIndex, FeatureIndex.id == Sae.current_index_id)
         .outerjoin(SequenceSet, SequenceSet.id == FeatureIndex.sequence_set_id)

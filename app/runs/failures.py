@@ -10,7 +10,7 @@ from app.errors import UserError
 from app.redaction import redact
 from sae_core.errors import SAEError
 
-INTERRUPTED = "It was interrupted. The same command continues from where it stopped."
+INTERRUPTED = "It was interrupted. Start it again, and it continues from where it stopped."
 """Why a run failed whose process was stopped or killed."""
 
 INFRASTRUCTURE = (
@@ -33,9 +33,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, (UserError, SAEError)):
         return redact(str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full. Free some space, then run the same command again: it continues from here."
+        return "The disk is full. Free some space, then start the run again: it continues from here."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "There was not enough memory. Close other programs or ask for a smaller width, then try again."
     if is_infrastructure(error):
-        return "The database went away and did not come back. When it is up, run the same command again."
+        return "The database went away and did not come back. When it is up, start the run again."
     return f"An error inside SeeSAE: {type(error).__name__}. The log has the details; please report it."

@@ -160,8 +160,7 @@ async def _model(session: AsyncSession, model: ModelInfo, artifacts: Artifacts) 
     packed = await queries.text_contents(session, model_id=model.id)
     goes = [f"its vocabulary of {_plural(model.vocab_size, 'token')}", *_packed(packed)]
     stays = (f"Its files stay where it is loaded from, {without_folder(model.source)}.",) if model.has_weights else ()
-    converted = artifacts.converted_models(model.weights_sha256) if model.has_weights else []
-    folders = tuple(f"{folder.parent.name}/{folder.name}" for folder in converted)
+    folders = converted_folders(model, artifacts)
     return Deletion("model", model.name, f"the model {model.name}", tuple(goes), stays, folders, 0)
 
 
@@ -174,6 +173,12 @@ async def _corpus(session: AsyncSession, corpus: CorpusInfo) -> Deletion:
     stays = (f"Its files stay where it came from, {without_folder(corpus.source)}.",)
     goes = _packed(packed) or ["its title, source and licence"]
     return Deletion("corpus", name, f"the corpus {name}", tuple(goes), stays, (), 0)
+
+
+def converted_folders(model: ModelInfo, artifacts: Artifacts) -> tuple[str, ...]:
+    """Return the folders of a model that was converted from a file, as far as this machine has them."""
+    converted = artifacts.converted_models(model.weights_sha256) if model.has_weights else []
+    return tuple(f"{folder.parent.name}/{folder.name}" for folder in converted)
 
 
 def corpus_name(corpus: CorpusInfo) -> str:

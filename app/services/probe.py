@@ -5,7 +5,7 @@ The inference process computes percentiles and ranks (`app.inference.ranking`); 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.concurrency import run_in_threadpool
@@ -14,18 +14,36 @@ from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, SaeRef
+from app.services.inference import (
+    ChatMessage,
+    InferenceClient,
+    ProbeAnswer,
+    ProbeRequest,
+    PromptRequest,
+    PromptTokens,
+    RankBy,
+    SaeRef,
+)
 from app.services.tokens import api_texts, parts, without_added_space
+
+MAX_SAES = 8
+"""SAEs that read a prompt together."""
+MAX_TURNS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeToken:
-    """One token of the prompt; activations on `special` ones, such as BOS, are left out."""
+    """One token of the prompt; activations on `special` ones, such as BOS, are left out.
+
+    `role` is that of its turn in a conversation; `added` ones were not written by the author.
+    """
 
     id: int
     bytes: bytes
     text: str
     special: bool
+    role: str | None = None
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,14 @@ class TokenFeature:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is probed: a text, or a conversation where `chat` is given."""
+
+    text: str = ""
+    chat: tuple[ChatMessage, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeResult:
     """Result of a prompt: of the `firing` features, the first overall and the first of each token."""
 
@@ -68,13 +94,29 @@ class ProbeResult:
     firing: int
 
 
+@dataclass(frozen=True, slots=True)
+class PromptResult:
+    """A prompt's tokens as the model read them, and what each SAE finds on them, in the order they were named."""
+
+    tokens: tuple[ProbeToken, ...]
+    saes: tuple[SaeDetail, ...]
+    results: tuple[ProbeResult, ...]
+
+
 async def probe(
-    session: AsyncSession, inference: InferenceClient, sae: SaeDetail, text: str, *, top_k: int
+    session: AsyncSession,
+    inference: InferenceClient,
+    sae: SaeDetail,
+    text: str,
+    *,
+    top_k: int,
+    rank_by: RankBy = "percentile",
 ) -> ProbeResult:
     """Run `text` through the SAE's model and the SAE, live; the text is neither kept nor logged.
 
     Args:
         top_k: most features overall, and per token.
+        rank_by: order of the features.
 
     Raises:
         Unprocessable: the text is empty, or is not valid Unicode.
@@ -86,11 +128,69 @@ async def probe(
     if not sae.has_weights:
         raise NoWeights(sae.slug)
     await session.commit()  # the first probe waits for the model to load: no connection is held for that long
-    answer = await inference.probe(ProbeRequest(sae=SaeRef.of(sae), text=text))
+    answer = await inference.probe(ProbeRequest(sae=SaeRef.of(sae), text=text, rank_by=rank_by))
     tokens = await probe_tokens(session, sae, answer, text)
     summaries = await label_summaries(session, sae.id, answer.ranked) if sae.labelled else {}
     labels = {number: summary.explanation for number, summary in summaries.items()}
     return await run_in_threadpool(_result, tokens, answer, labels, top_k)
+
+
+async def probe_prompt(
+    session: AsyncSession,
+    inference: InferenceClient,
+    saes: Sequence[SaeDetail],
+    prompt: Prompt,
+    *,
+    top_k: int,
+    rank_by: RankBy = "percentile",
+) -> PromptResult:
+    """Run a text or a conversation through several SAEs of one model, in one forward pass; nothing is kept or logged.
+
+    Raises:
+        Unprocessable: the prompt cannot be read, there are too many SAEs, or they are of different models; also where
+            the model has no chat template.
+        NoWeights, TooLarge, InferenceDown: as `probe`.
+    """
+    check_prompt(prompt)
+    check_together(saes)
+    await session.commit()  # as in `probe`
+    request = PromptRequest(
+        saes=[SaeRef.of(sae) for sae in saes],
+        text=prompt.text,
+        chat=None if prompt.chat is None else list(prompt.chat),
+        rank_by=rank_by,
+    )
+    answer = await inference.probe_prompt(request)
+    first = answer.answers[0]
+    origins = zip(await probe_tokens(session, saes[0], first, answer.text), answer.roles, answer.added, strict=True)
+    tokens = tuple(replace(token, role=role, added=added) for token, role, added in origins)
+    results = []
+    for sae, own in zip(saes, answer.answers, strict=True):
+        summaries = await label_summaries(session, sae.id, own.ranked) if sae.labelled else {}
+        labels = {number: summary.explanation for number, summary in summaries.items()}
+        results.append(await run_in_threadpool(_result, tokens, own, labels, top_k))
+    return PromptResult(tokens, tuple(saes), tuple(results))
+
+
+def check_together(saes: Sequence[SaeDetail]) -> None:
+    """Refuse SAEs that cannot read a prompt from one forward pass.
+
+    Raises:
+        Unprocessable: there are too many, one is named twice, or they are of different models.
+        NoWeights: one was imported as statistics only.
+    """
+    if len(saes) > MAX_SAES:
+        raise Unprocessable(f"At most {MAX_SAES} SAEs read a prompt together; {len(saes)} are named.")
+    for place, sae in enumerate(saes):
+        if not sae.has_weights:
+            raise NoWeights(sae.slug)
+        if sae.model.id != saes[0].model.id:
+            raise Unprocessable(
+                f"{saes[0].slug} is an SAE of {saes[0].model.name}, {sae.slug} one of {sae.model.name}: only SAEs of "
+                "one model read a prompt together."
+            )
+        if sae.id in {other.id for other in saes[:place]}:
+            raise Unprocessable(f"{sae.slug} is named twice: name each SAE once.")
 
 
 def _result(tokens: tuple[ProbeToken, ...], answer: ProbeAnswer, labels: Mapping[int, str], top_k: int) -> ProbeResult:
@@ -101,6 +201,27 @@ def _result(tokens: tuple[ProbeToken, ...], answer: ProbeAnswer, labels: Mapping
         per_token=_per_token(answer, labels, top_k),
         firing=len(answer.ranked),
     )
+
+
+def check_prompt(prompt: Prompt) -> None:
+    """Refuse a prompt that cannot be read.
+
+    Raises:
+        Unprocessable: it is empty, or not valid Unicode; the conversation has no turns or too many.
+    """
+    if prompt.chat is None:
+        check_text(prompt.text)
+        return
+    if not prompt.chat:
+        raise Unprocessable("The conversation has no turns: give at least one, such as a user's.")
+    if len(prompt.chat) > MAX_TURNS:
+        raise Unprocessable(f"The conversation has {len(prompt.chat)} turns; at most {MAX_TURNS} can be probed.")
+    for message in prompt.chat:
+        check_text(message.role)
+        if message.content:
+            check_text(message.content)
+    if not any(message.content for message in prompt.chat):
+        raise Unprocessable("Every turn of the conversation is empty: enter some words to probe.")
 
 
 def check_text(text: str) -> None:
@@ -162,7 +283,9 @@ def _percentiles(answer: ProbeAnswer) -> Sequence[float | None]:
     return answer.percentiles if answer.percentiles is not None else [None] * len(answer.features)
 
 
-async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswer, text: str) -> tuple[ProbeToken, ...]:
+async def probe_tokens(
+    session: AsyncSession, sae: SaeDetail, answer: PromptTokens, text: str
+) -> tuple[ProbeToken, ...]:
     """Return the tokens of a prompt for display; their texts are its parts."""
     known = await get_tokens(session, sae.model.id, set(answer.token_ids))
     found = [known[token_id] for token_id in answer.token_ids]
@@ -172,6 +295,7 @@ async def probe_tokens(session: AsyncSession, sae: SaeDetail, answer: ProbeAnswe
             bytes=without_added_space(token.bytes, part),
             text=part if counted or part else api_texts([token.bytes])[0],
             special=not counted,
+            added=not counted and not part,
         )
         for token, part, counted in zip(found, parts(text, answer.ends), answer.counted, strict=True)
     )

@@ -104,8 +104,11 @@ async def remove_deleted(sessions: Sessions, artifacts: Artifacts) -> Removed:
     needs = await read_needs(sessions) if names else None
     for name in names:
         path = artifacts.folder(name)
-        if path is None or not path.exists():
+        if path is None:
             done.append(name)
+        elif not path.exists():
+            if await asyncio.to_thread(_remove_rest, path):
+                done.append(name)
         elif needs is not None:
             item = assess(path, needs)
             if not item.needed:
@@ -117,6 +120,18 @@ async def remove_deleted(sessions: Sessions, artifacts: Artifacts) -> Removed:
         for name in (*done, *(f"{item.category}/{item.path.name}" for item in removed.items)):
             await deletions.forget_folder(session, name)
     return removed
+
+
+def _remove_rest(path: Path) -> bool:
+    """Remove what a killed process left of a folder that it had begun to remove; return False if another holds it."""
+    lock = FolderLock(path, "a deletion")
+    try:
+        if not lock.try_acquire():  # which removes it
+            return False
+    except SAEError:
+        return False
+    lock.release()
+    return True
 
 
 async def make_room(
@@ -135,7 +150,7 @@ async def make_room(
     if size > limit:
         raise Unprocessable(
             f"The activations take {size / 1e9:,.2f} GB, and SEESAE_CACHE_LIMIT allows {limit_gb:,g} GB. Raise the "
-            "limit, take fewer tokens (--tokens), or train with --stream."
+            "limit, take fewer `tokens`, or train with `stream`."
         )
     needs = await read_needs(sessions)
     parent = artifacts.activations_root

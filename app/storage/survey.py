@@ -23,6 +23,7 @@ CATEGORIES = {
     "training": "checkpoints of training",
     "saes": "SAEs",
     "indexes": "activation stores",
+    "effects": "measured effects",
     "leftovers": "half-written files",
     "other": "other files",
 }

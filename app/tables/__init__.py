@@ -4,10 +4,12 @@ from app.tables.base import Base
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
+from app.tables.effects import FeatureEffect
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
+from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
 
@@ -19,6 +21,7 @@ __all__ = [
     "Document",
     "ExampleBand",
     "Feature",
+    "FeatureEffect",
     "FeatureIndex",
     "FeatureMap",
     "FeatureMatch",
@@ -32,6 +35,7 @@ __all__ = [
     "SaeClaim",
     "SavedList",
     "SavedListItem",
+    "SavedProbe",
     "Sequence",
     "SequenceSet",
     "Token",

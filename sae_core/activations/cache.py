@@ -232,6 +232,12 @@ class ActivationCache:
         for start in range(0, self.validation_tokens, batch_size):
             yield self._gather(self._validation[start : start + batch_size])
 
+    def of_sequences(self, numbers: Int64[np.ndarray, " sequence"]) -> Float[Tensor, "sequence position d_in+d_out"]:
+        """Return the activations of every position of some sequences, in memory."""
+        length = self.sequences.length
+        positions = numbers[:, None] * length + np.arange(length)
+        return self._gather(positions.ravel()).view(len(numbers), length, self._width)
+
     def _gather(self, positions: Int64[np.ndarray, "batch"]) -> Float[Tensor, "batch d_in+d_out"]:
         """Activations at flat positions, in their order."""
         shard_of, row_of = np.divmod(positions, self._shard_sequences * self.sequences.length)

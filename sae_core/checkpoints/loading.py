@@ -62,7 +62,7 @@ def load(source: str | Path, format: str | None = None, *, activation_scale: flo
     elif layout.read_scaled is not None:
         checkpoint = layout.read_scaled(path, activation_scale)
     else:
-        raise CheckpointError(f"An SAE of {layout.name} has its scale in its files. Leave --activation-scale out.")
+        raise CheckpointError(f"An SAE of {layout.name} has its scale in its files. Leave `activation_scale` out.")
     checkpoint.sae.metadata = {**checkpoint.metadata, **located.origin}
     checkpoint.notes.extend(_text(path, checkpoint.metadata))
     checkpoint.notes.extend(_unknown_hooks(checkpoint))

@@ -256,12 +256,12 @@ def _unfolded_scale(folder: Path, config: Config, given: float | None, notes: li
     needed = stored is None and config.get("normalize_activations") == SCALED
     if given is not None and not needed:
         raise CheckpointError(
-            f"{folder} says the scale of the activations itself, or that there is none. Leave --activation-scale out."
+            f"{folder} says the scale of the activations itself, or that there is none. Leave `activation_scale` out."
         )
     if needed and given is None:
         raise CheckpointError(
             f"{folder / CONFIG} says normalize_activations is {SCALED!r}, but not by what activations were multiplied "
-            "in training. Say it: --activation-scale NUMBER, which SAELens calls norm_scaling_factor (√d_in over their "
+            "in training. Give it as `activation_scale`, which SAELens calls norm_scaling_factor (√d_in over their "
             "mean norm); 1 if it is in the weights already."
         )
     return given if needed else stored

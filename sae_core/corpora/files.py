@@ -77,7 +77,7 @@ def missing_column(name: str, text_column: str, columns: Iterable[str]) -> Corpu
     shown = ", ".join(map(_printable, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
     return CorpusError(
         f"{name} has no column '{text_column}'. Its columns are {shown or 'without names'}: name the one that holds "
-        "the text with --text-column."
+        "the text as `text_column`."
     )
 
 
@@ -94,14 +94,14 @@ def _refuse_repeated(name: str, columns: Iterable[str], header: Sequence[str]) -
 def not_text(where: str, column: str, kind: str) -> CorpusError:
     """Return the error of a value or a column that is not text."""
     return CorpusError(
-        f"{where} holds {kind} in column '{column}', not text. Correct it, or name another column with --text-column."
+        f"{where} holds {kind} in column '{column}', not text. Correct it, or name another `text_column`."
     )
 
 
 def _read_paragraphs(file: BinaryIO, name: str, text_column: str, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the paragraphs of plain text, which blank lines part. Line ends are the file's, and become newlines."""
     if text_column != "text":
-        raise CorpusError(f"{name} is plain text and has no column '{text_column}'. Leave --text-column out.")
+        raise CorpusError(f"{name} is plain text and has no column '{text_column}'. Leave `text_column` out.")
     paragraph: list[str] = []
     for line in _text(file, newline=None):
         if line.strip():

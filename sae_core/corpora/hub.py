@@ -29,9 +29,7 @@ def dataset_files(source: str, config: str | None, split: str, cache: Path) -> I
         raise CorpusError(f"{source} has no data files. Give a dataset of .parquet, .jsonl, .csv or .txt files.")
     _refuse_mixed(Path(source))
     if split not in splits:
-        raise CorpusError(
-            f"{source} has no split '{split}'. Its splits are {', '.join(splits)}: name one with --split."
-        )
+        raise CorpusError(f"{source} has no split '{split}'. Its splits are {', '.join(splits)}: name one as `split`.")
     download = datasets.DownloadManager(
         dataset_name=builder.dataset_name, download_config=datasets.DownloadConfig(cache_dir=str(cache / "downloads"))
     )
@@ -59,7 +57,7 @@ def _builder(source: str, config: str | None, cache: Path) -> Any:
         if config in names or len(names) < 2:
             raise
         problem = "several subsets" if config is None else f"no subset '{config}'"
-        raise CorpusError(f"{source} has {problem}. It has {', '.join(names)}: name one with --subset.") from None
+        raise CorpusError(f"{source} has {problem}. It has {', '.join(names)}: name one as `subset`.") from None
 
 
 @contextmanager

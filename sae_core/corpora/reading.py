@@ -138,7 +138,7 @@ def _files(source: str | Path, path: Path, config: str | None, split: str, cache
     if os.path.isfile(path):  # noqa: PTH113 - as above
         if config is not None or split != "train":
             raise CorpusError(
-                f"{path.name} is one file. --subset and --split choose a part of a dataset: leave them out."
+                f"{path.name} is one file. `subset` and `split` choose a part of a dataset: leave them out."
             )
         if path.stat().st_size == 0:
             raise CorpusError(f"{path.name} is empty. Give a corpus with at least a few thousand words.")

@@ -1,6 +1,7 @@
-"""Change features and directions inside a model: ablate, clamp, scale and add, and generate with and without."""
+"""Change features and directions inside a model, generate with and without, and keep the change as an edit."""
 
 from sae_core.interventions.apply import intervene
+from sae_core.interventions.edits import Edit, apply_edits, load_edit, save_edit
 from sae_core.interventions.generation import (
     End,
     Event,
@@ -13,6 +14,7 @@ from sae_core.interventions.generation import (
 from sae_core.interventions.ops import Intervention, Op, Positions, Site
 
 __all__ = [
+    "Edit",
     "End",
     "Event",
     "Intervention",
@@ -22,7 +24,10 @@ __all__ = [
     "Shift",
     "Site",
     "Step",
+    "apply_edits",
     "generate",
     "generate_side_by_side",
     "intervene",
+    "load_edit",
+    "save_edit",
 ]

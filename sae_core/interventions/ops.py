@@ -13,6 +13,7 @@ hook point are computed from the same x, and their changes are summed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_core.errors import InterventionError
+from sae_core.interventions.narrow import narrowed
 from sae_core.interventions.tokens import PassTokens
 from sae_core.models import HookPoint
 from sae_core.saes import SAE
@@ -47,6 +49,8 @@ class Intervention:
     feature: int | None = None
     direction: Float[Tensor, " d_out"] | None = None
     positions: Positions = "all"
+    along: Float[Tensor, " d_out"] | None = None
+    """A control: the feature's change goes along this vector instead of its decoder row."""
     special_tokens: bool = False
     """True to act on BOS and other special tokens too: models put huge activations there that mean nothing."""
 
@@ -57,15 +61,12 @@ class Intervention:
             raise InterventionError("An intervention is about one feature or one direction: give one of the two.")
         if not (math.isfinite(self.value) and abs(self.value) <= MAX_VALUE):
             raise InterventionError(f"The value {self.value:g} is too large: give one within ±{MAX_VALUE:,.0f}.")
-        if self.direction is not None:
-            self._check_direction(self.direction)
-        _check_positions(self.positions)
-
-    def _check_direction(self, direction: Tensor) -> None:
-        if self.op == "clamp":
+        for direction in (self.direction, self.along):
+            if direction is not None:
+                _check_direction(direction)
+        if self.direction is not None and self.op == "clamp":
             raise InterventionError("A direction has no activation to clamp: add it, scale it or ablate it.")
-        if direction.ndim != 1 or not direction.isfinite().all() or not direction.any():
-            raise InterventionError("A direction is one vector of finite numbers, not all of them zero.")
+        _check_positions(self.positions)
 
     def acts_on(self, tokens: PassTokens) -> Bool[Tensor, "batch position"]:
         """Return the tokens of a pass that it acts on; padding never is."""
@@ -84,6 +85,11 @@ class Intervention:
             case _:
                 chosen = torch.tensor(sorted(self.positions), device=there.device)
                 return there & torch.isin(tokens.positions, chosen)
+
+
+def _check_direction(direction: Tensor) -> None:
+    if direction.ndim != 1 or not direction.isfinite().all() or not direction.any():
+        raise InterventionError("A direction is one vector of finite numbers, not all of them zero.")
 
 
 def _check_positions(positions: Positions) -> None:
@@ -141,10 +147,22 @@ class Site:
         if self.sae.is_transcoder and self.write is None:
             raise InterventionError("A transcoder writes at another hook point than it reads: name it.")
         for change in self.interventions:
-            if change.direction is not None and len(change.direction) != self.sae.d_out:
-                raise InterventionError(
-                    f"The direction has {len(change.direction)} dimensions, and the model {self.sae.d_out} there."
-                )
+            for direction in (change.direction, change.along):
+                if direction is not None and len(direction) != self.sae.d_out:
+                    raise InterventionError(
+                        f"The direction has {len(direction)} dimensions, and the model {self.sae.d_out} there."
+                    )
+
+    @cached_property
+    def encoded(self) -> list[int]:
+        """The features whose activations it takes to know the change, in order; `add` needs none."""
+        read = {change.feature for change in self.interventions if change.op != "add" and change.feature is not None}
+        return sorted(read)
+
+    @cached_property
+    def _encoder(self) -> tuple[SAE, dict[int, int]]:
+        assert self.sae is not None
+        return narrowed(self.sae, self.encoded)
 
     def change(
         self,
@@ -167,12 +185,13 @@ class Site:
             else:
                 assert self.sae is not None
                 assert change.feature is not None
-                direction = self.sae.W_dec[change.feature].to(written.dtype)
+                direction = (self.sae.W_dec[change.feature] if change.along is None else change.along).to(written)
                 if change.op == "add":
                     delta = (change.value * direction).expand_as(written)
                 else:
-                    encoded = self.sae.encode(x) if encoded is None else encoded
-                    f = encoded[:, change.feature]
+                    encoder, row_of = self._encoder
+                    encoded = encoder.encode(x) if encoded is None else encoded
+                    f = encoded[:, row_of[change.feature]]
                     delta = self.sae.scale_back(changed_activation(change, f) - f, x)[:, None] * direction
             total = total + torch.where(tokens[:, None], delta, 0)
         return total

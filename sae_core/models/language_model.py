@@ -1,7 +1,7 @@
 """A causal language model that can be stopped, read and changed at a hook point."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -16,7 +16,9 @@ from transformers import Cache, DynamicCache
 
 from sae_core.errors import ModelError
 from sae_core.files import sha256_json
+from sae_core.models.chat import RenderedChat, render_chat
 from sae_core.models.hooks import HookPoint
+from sae_core.models.points import module_at
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
 from sae_core.models.vocabulary import known_token_ids, token_bytes
 
@@ -24,6 +26,7 @@ Replace = Callable[
     [Float[Tensor, "batch position d_out"], Float[Tensor, "batch position d_in"]],
     Float[Tensor, "batch position d_out"],
 ]
+Write = Callable[[Float[Tensor, "batch position d"]], Float[Tensor, "batch position d"]]
 
 
 class _HookReached(Exception):
@@ -101,6 +104,14 @@ class LanguageModel:
         prefix = self.prefix(prepend_bos=prepend_bos)
         return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
 
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return a conversation in the model's own chat format.
+
+        Raises:
+            ChatError: the model has no chat format, or its format refuses these messages.
+        """
+        return render_chat(self._eager.tok, messages, self.name)
+
     def require_row(self, token_id: int) -> None:
         """Refuse a token that only the tokenizer has, such as one that was added to it and never to the model.
 
@@ -154,11 +165,15 @@ class LanguageModel:
         return self._d_in[hook]
 
     def activations(
-        self, token_ids: Int[Tensor, "batch position"], *hooks: HookPoint
+        self,
+        token_ids: Int[Tensor, "batch position"],
+        *hooks: HookPoint,
+        after_block: Callable[[], None] | None = None,
     ) -> Float[Tensor, "batch position d_in"]:
         """Activations at `hooks`, side by side, float32, on the model's device. The forward pass stops at the last.
 
-        Attention is causal, so right padding changes nothing before it and needs no mask.
+        Attention is causal, so right padding changes nothing before it and needs no mask. `after_block` is called after
+        each block before the last hook's; what it raises ends the pass.
 
         Raises:
             ModelError: the model has no such hook point, or the sequences are longer than its context.
@@ -175,6 +190,10 @@ class LanguageModel:
             for hook in set(hooks):
                 module, side = self.resolve(hook)
                 manager.read(module, partial(capture, hook), point=side)
+            if after_block is not None:
+                for layer in range(max(hook.layer for hook in hooks)):
+                    module, side = self.resolve(HookPoint("resid_post", layer))
+                    manager.read(module, lambda _: after_block(), point=side)
             self._forward(token_ids)
         for hook in hooks:
             if hook not in captured:
@@ -237,6 +256,37 @@ class LanguageModel:
             logits: Tensor = self._forward(token_ids, cache).logits
         return logits.float()
 
+    def last_logits(
+        self, token_ids: Int[Tensor, "batch position"], writes: Mapping[HookPoint, Write]
+    ) -> Float[Tensor, "batch vocab"]:
+        """Next-token logits after the last position, float32, on the model's device. Gradients flow where they are on.
+
+        At each hook of `writes` the pass continues with what its function returns for the activations there, both
+        float32. Only the last position is unembedded, so memory does not grow with positions × vocabulary.
+
+        Raises:
+            ModelError: the model has no such hook point, or never computes one; or the sequences are too long.
+        """
+        reached: set[HookPoint] = set()
+
+        def write(hook: HookPoint, activations: Tensor) -> Tensor:
+            reached.add(hook)
+            written = writes[hook](_by_position(activations, token_ids).float())
+            return written.to(activations.dtype).reshape(activations.shape)
+
+        with HookManager() as hooks:
+            for hook in writes:
+                module, side = self.resolve(hook)
+                hooks.write(module, partial(write, hook), point=side)
+            hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
+            logits: Tensor = self._forward(token_ids).logits
+        for hook in writes:
+            if hook not in reached:
+                raise ModelError(
+                    f"{self.name} never computes {hook} as a tensor of its own. Choose another hook point."
+                )
+        return logits[:, -1].float()
+
     def _forward(self, token_ids: Int[Tensor, "batch position"], cache: Cache | None = None) -> Any:
         asked = token_ids.shape[1] + (0 if cache is None else cache.get_seq_length())
         if self.context_length is not None and asked > self.context_length:
@@ -251,16 +301,7 @@ class LanguageModel:
         Raises:
             ModelError: the model has no such hook point.
         """
-        if not 0 <= hook.layer < self.n_layers:
-            raise ModelError(f"{self.name} has no layer {hook.layer}: its layers are 0 to {self.n_layers - 1}.")
-        attention_scale, mlp_scale = self._eager.arch.quirks.residual_multipliers
-        if {"attn_out_post": attention_scale, "mlp_out_post": mlp_scale}.get(hook.name, 1.0) != 1.0:
-            raise ModelError(f"{self.name} scales {hook} on its way to the residual stream. Use resid_post instead.")
-        try:
-            module, side = self._eager.resolve_point(hook.name, hook.layer)
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"{self.name} has no {hook}: {error}") from error
-        return module, side
+        return module_at(self._eager, hook, self.name)
 
     # Readout
 

@@ -100,10 +100,13 @@ def _load_from_hub(hub_id: str, device: torch.device, name: str) -> LanguageMode
 
 
 @without_garbage_collection()
-def _load_folder(folder: Path, device: torch.device, name: str, weights_sha256: str, *, source: str) -> LanguageModel:
-    """Load the model in `folder`; `source` is the user's name for it."""
+def _load_folder(
+    folder: Path, device: torch.device, name: str, weights_sha256: str, *, source: str, hf_model: Any = None
+) -> LanguageModel:
+    """Load the model in `folder`, unless it is in memory as `hf_model`; `source` is the user's name for it."""
     with _explain_failure(source):
-        hf_model, tokenizer = _read(str(folder), device)
+        tokenizer = _read_tokenizer(str(folder))
+        hf_model = _read_weights(str(folder), device) if hf_model is None else _for_inference(hf_model, device)
     return LanguageModel(
         hf_model=hf_model, tokenizer=tokenizer, name=name, source=source, weights_sha256=weights_sha256
     )
@@ -111,13 +114,26 @@ def _load_folder(folder: Path, device: torch.device, name: str, weights_sha256: 
 
 def _read(place: str, device: torch.device, *, local_files_only: bool = False) -> tuple[Any, Any]:
     """Return the `transformers` model and tokenizer at a folder or hub id."""
-    dtype = torch.float32 if device.type == "cpu" else "auto"
+    tokenizer = _read_tokenizer(place, local_files_only=local_files_only)
+    return _read_weights(place, device, local_files_only=local_files_only), tokenizer
+
+
+def _read_tokenizer(place: str, *, local_files_only: bool = False) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local_files_only)
     if not tokenizer.is_fast:
         raise ModelError(f"{place} has no fast tokenizer (tokenizer.json). Choose another model.")
+    return tokenizer
+
+
+def _read_weights(place: str, device: torch.device, *, local_files_only: bool = False) -> Any:
+    dtype = torch.float32 if device.type == "cpu" else "auto"
     with _reading:
         hf_model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local_files_only)
-    return hf_model.to(device), tokenizer
+    return _for_inference(hf_model, device)
+
+
+def _for_inference(hf_model: Any, device: torch.device) -> Any:
+    return hf_model.to(device).requires_grad_(False)
 
 
 def _load_gguf(
@@ -129,16 +145,17 @@ def _load_gguf(
             _dequantise(file, Path(temporary))
             return _load_folder(Path(temporary), device, name, sha256, source=str(file))
     folder = cache / f"{_slug(file)}-{sha256[:16]}"
+    made: list[Any] = []
     if not folder.is_dir():
         with folder_lock(folder, waiting=waiting):
             if not folder.is_dir():
-                make_folder(folder, lambda partial: _dequantise(file, partial))
-    return _load_folder(folder, device, name, sha256, source=str(file))
+                make_folder(folder, lambda partial: made.append(_dequantise(file, partial)))
+    return _load_folder(folder, device, name, sha256, source=str(file), hf_model=made[0] if made else None)
 
 
 @without_garbage_collection()
-def _dequantise(file: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer to `folder`, as float32 safetensors."""
+def _dequantise(file: Path, folder: Path) -> Any:
+    """Write a GGUF file's model and tokenizer to `folder`, as float32 safetensors, and return the model."""
     # Its progress bar cannot be turned off by transformers' own switch.
     with _explain_failure(str(file)), redirect_stderr(io.StringIO()), _reading, read_once():
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
@@ -150,6 +167,7 @@ def _dequantise(file: Path, folder: Path) -> None:
     with explain_full_disk(folder.parent):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    return model
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """Names of the demo, and requests for a demo that exists."""
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.cli.demo import submit_demo
-from app.pipeline.demo import DemoParams, demo_slugs, title
+from app.errors import Unprocessable
+from app.pipeline.demo import DEMO, DemoParams, demo_slugs, title
 from app.pipeline.naming import sae_slug
+from app.pipeline.train import MOST_FEATURES
 from app.queries import runs
 from app.queries.sql import locks
 from app.runs.job_context import JobContext
+from app.runs.spec import parse_params
 from app.settings import Settings
 
 
@@ -27,6 +31,12 @@ def test_slugs_name_parameters_that_differ_from_the_default() -> None:
 def test_the_parameters_of_a_demo_of_one_layer_are_kept_as_before() -> None:
     assert DemoParams().model_dump(mode="json")["layer"] == 9
     assert DemoParams(layer=(6, 9)).model_dump(mode="json")["layer"] == [6, 9]
+
+
+@pytest.mark.parametrize("name", ["width", "k"])
+def test_a_size_that_no_training_can_have_is_refused_with_its_name(name: str) -> None:
+    with pytest.raises(Unprocessable, match=f"^{name}: "):
+        parse_params(DEMO, {name: MOST_FEATURES + 1})
 
 
 def shop_of(engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:

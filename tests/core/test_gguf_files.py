@@ -11,7 +11,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFWriter
 from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
-from sae_core.models import gguf_files, load_model
+from sae_core.models import LanguageModel, gguf_files, load_model
 from sae_core.models.gguf_files import FastReader, dequantize, parse_value, read_once
 from tests.tiny import tiny_gguf
 
@@ -30,9 +30,16 @@ def test_the_converted_model_is_equal_to_the_bit_to_what_transformers_reads(
 
     ours = load_model(file, device="cpu", cache=tmp_path / "cache")
 
-    loaded = ours.hf_model.state_dict()
-    assert loaded.keys() == weights.keys()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    again = load_model(file, device="cpu", cache=tmp_path / "cache")  # from the folder that the first load made
+    ids = torch.tensor([ours.tokenize("It was the best of times")])
+    for read in (ours, again):
+        loaded = read.hf_model.state_dict()
+        assert loaded.keys() == weights.keys()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+        assert not read.hf_model.training
+        assert torch.equal(read.logits(ids), ours.logits(ids))
+    assert _config(ours) == _config(again)
+    assert (ours.tokenizer_sha256, ours.special_token_ids) == (again.tokenizer_sha256, again.special_token_ids)
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     assert _files(folder) == _files(tmp_path / "plain")
 
@@ -104,6 +111,12 @@ def test_what_is_kept_is_dropped_where_reading_fails() -> None:
     with pytest.raises(OSError, match="nowhere"), read_once():
         gguf.GGUFReader("/nowhere")
     assert gguf.GGUFReader is GGUFReader
+
+
+def _config(model: LanguageModel) -> dict[str, Any]:
+    config: dict[str, Any] = model.hf_model.config.to_dict()
+    del config["_name_or_path"]
+    return config
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -28,7 +28,7 @@ from app.runs.submit import request_run
 from app.services.actors import Actor
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
-from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish
+from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dictionary, publish
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
@@ -227,6 +227,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     """Put something into every corner of a site; return what the `{names}` in the addresses of its pages stand for."""
     model = replace(dictionary.row.model, name="tiny-live")  # another than the made-up one that is called tiny
     live = await publish(engine, replace(dictionary, row=replace(dictionary.row, model=model)))
+    await add_early_sae(engine, dictionary, live.model.id)
     spare = await make_sae(engine, slug="spare", features=24, sequences=80, length=48)  # no run uses it
     bare = await make_sae(engine, slug="bare", publish=False)
     made = await make_sae(engine, slug="tiny-l1-batchtopk-60", features=60, sequences=80, length=48)

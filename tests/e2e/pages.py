@@ -47,6 +47,13 @@ async def _probe(page: Page) -> None:
     await expect(page.locator("[data-probe]")).to_be_visible()
 
 
+async def _compare_prompts(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.fill("#other", PROMPT.replace("best", "end"))
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.locator("[data-diff]")).to_be_visible()
+
+
 async def _look_at_a_token(page: Page) -> None:
     await _probe(page)
     await page.locator("[data-tokens] .t.top").click()
@@ -55,6 +62,36 @@ async def _look_at_a_token(page: Page) -> None:
 
 async def _probe_nothing(page: Page) -> None:
     await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
+async def _steer(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Steer", exact=True).click()
+    await expect(page.locator(".steer-result")).to_be_visible()
+
+
+async def _steer_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Steer", exact=True).click()
+    await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
+async def _attribute(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Attribute", exact=True).click()
+    await expect(page.locator("[data-attribution]")).to_be_visible()
+
+
+async def _attribute_layers(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.locator("[name=saes]").first.check(force=True)
+    await page.get_by_role("button", name="Attribute", exact=True).click()
+    await expect(page.locator("svg.graph")).to_be_visible()
+    await _open_everything(page)
+
+
+async def _attribute_nothing(page: Page) -> None:
+    await page.get_by_role("button", name="Attribute", exact=True).click()
     await expect(page.locator("#result [role=alert]")).to_be_visible()
 
 
@@ -108,14 +145,26 @@ PAGES = [
     Visit("compare, those that are split", "/compare?a={narrow}&b={sae}&show=split-a"),
     Visit("compare, a feature", "/compare?a={narrow}&b={sae}&feature=1"),
     Visit("compare, with itself", "/compare?a={sae}&b={sae}", status=422),
+    Visit("compare, not compared yet", "/compare?a={spare}&b={sae}", status=404),
+    Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
+    Visit("models and corpora", "/models"),
     Visit("lists", "/lists"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
+    Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
+    Visit("probe, two prompts", "/saes/{live}/probe?mode=diff", then=_compare_prompts),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
+    Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
+    Visit("steer, result", "/saes/{live}/steer?feature=1", then=_steer),
+    Visit("steer, refused", "/saes/{live}/steer?feature=1", then=_steer_nothing),
+    Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
+    Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),
+    Visit("attribute, two layers", "/saes/{live}/attribute", then=_attribute_layers),
+    Visit("attribute, refused", "/saes/{live}/attribute", then=_attribute_nothing),
     Visit("label", "/label"),
     Visit("label, no such SAE", "/label?sae=nothing"),
     Visit("label, a long name that no SAE has", f"/label?sae={'W' * 80}"),

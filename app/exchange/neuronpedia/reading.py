@@ -290,7 +290,7 @@ def _tokens(dataset: Dataset, totals: FeatureTotals) -> Tokens:
 
 def _check_names(info: ExportInfo) -> None:
     if not info.name.model:
-        raise Unprocessable("The export does not say which model it is of. Say it: --model.")
+        raise Unprocessable("The export does not say which model it is of. Name its `model`.")
     if not all(storable(text) for text in (info.name.model, info.name.source, info.dataset.name, info.hook)):
         raise Unprocessable("The names of the model and the SAE hold NUL or broken characters.")
 

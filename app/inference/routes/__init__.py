@@ -1,5 +1,5 @@
 """Routes of the inference process: one module per operation."""
 
-from app.inference.routes import examples, preloaded, probe, texts
+from app.inference.routes import attribute, examples, generate, preloaded, probe, prompt, texts
 
-ROUTERS = (probe.router, examples.router, texts.router, preloaded.router)
+ROUTERS = tuple(module.router for module in (probe, prompt, examples, texts, attribute, generate, preloaded))

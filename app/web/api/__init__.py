@@ -1,6 +1,21 @@
 """The REST API under /api/v1, described at /api/docs."""
 
-from app.web.api import by_example, compare, deletions, docs, features, labels, lists, maps, probe, runs, saes
+from app.web.api import (
+    attribute,
+    by_example,
+    compare,
+    deletions,
+    docs,
+    features,
+    generate,
+    labels,
+    lists,
+    maps,
+    models,
+    probe,
+    runs,
+    saes,
+)
 
 DESCRIPTION = """
 Everything that the pages show, as JSON. A *feature* is one of an SAE's latents, its *activation* on a token is the
@@ -20,12 +35,37 @@ TAGS = [
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
     },
+    {
+        "name": "Attribute",
+        "description": "Trace an output token of a text to the features that cause it, live.",
+    },
+    {
+        "name": "Intervene",
+        "description": "Change features inside the model, and compare what it writes with and without.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
+    {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
     {"name": "Deleting", "description": "Delete what is not wanted any more, with everything that belongs to it."},
 ]
 # Each router carries its whole prefix, which `app.web.requests.route_template` relies on.
 ROUTERS = tuple(
-    module.router for module in (saes, maps, by_example, features, compare, probe, labels, lists, runs, deletions, docs)
+    module.router
+    for module in (
+        saes,
+        maps,
+        by_example,
+        features,
+        compare,
+        probe,
+        generate,
+        attribute,
+        labels,
+        lists,
+        runs,
+        models,
+        deletions,
+        docs,
+    )
 )

@@ -145,7 +145,10 @@ async def _not_compared(session: AsyncSession, a: SaeDetail, b: SaeDetail) -> No
     if under_way:
         run = under_way[0].id
         return NotFound(f"Run {run} will compare these two: GET /api/v1/runs/{run} says how far it is.")
-    return NotFound(f"These two have not been compared: run seesae compare {a.slug} {b.slug}.")
+    return NotFound(
+        "These two have not been compared: POST a run of kind compare to /api/v1/runs, or "
+        f"run seesae compare {a.slug} {b.slug}."
+    )
 
 
 async def _parts(session: Session, comparison: ComparisonView, index: int) -> list[PartnerOut]:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import examples, feature_list, features
+from app.queries.effects import EffectView, MovedToken
 from app.queries.examples import ExampleView
-from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, LabelFilter, Sort
+from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, EffectFilter, FeatureFilter, FeatureRow, LabelFilter, Sort
 from app.queries.features import EXTRA, FeatureDetail
 from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
@@ -62,6 +63,51 @@ class HistogramOut(_View):
     counts: list[int]
 
 
+class MovedTokenOut(BaseModel):
+    """A token whose probability the feature changes where it is active, through all later layers."""
+
+    id: int
+    text: str
+    change: Annotated[float, Field(description="Mean change of the probability, from -1 to 1.")]
+
+
+class EffectSummaryOut(_View):
+    """The effect of ablating a feature against that of random active features of equal mass on the same tokens."""
+
+    tokens: Annotated[int, Field(description="Held-out tokens whose predictions were compared.")]
+    ratio: Annotated[float | None, Field(description="KL over that of the controls; 1 is chance.")]
+    interval: Annotated[tuple[float, float] | None, Field(description="95 % bootstrap interval of `ratio`.")]
+    used: Annotated[bool, Field(description="True if the whole interval lies above 1.")]
+
+
+class EffectOut(EffectSummaryOut):
+    """All that was measured of a feature's effect. KL and losses are in nats per token."""
+
+    run: Annotated[int | None, Field(description="The run that measured it; null once that is deleted.")]
+    contexts: Annotated[int, Field(description="Places in which the feature was ablated.")]
+    kl: float | None
+    delta_loss: float | None
+    delta_loss_interval: tuple[float, float] | None
+    control: Annotated[dict[str, float], Field(description="`kl` and `delta_loss` of the controls.")]
+    by_band: Annotated[list[dict[str, Any]], Field(description="By fifth of its activations, 5 the strongest.")]
+    dose_response: Annotated[
+        list[dict[str, Any]], Field(description="By what is added, in multiples of its strongest activation.")
+    ]
+    promoted: list[MovedTokenOut]
+    suppressed: list[MovedTokenOut]
+    provenance: Annotated[dict[str, Any], Field(description="Text, seed and settings; equal ones give equal effects.")]
+
+    @classmethod
+    def of(cls, effect: EffectView) -> "EffectOut":
+        """Return a measured effect."""
+        own = {name: getattr(effect, name) for name in cls.model_fields.keys() - {"promoted", "suppressed"}}
+        return cls(**own, promoted=_moved(effect.promoted), suppressed=_moved(effect.suppressed))
+
+
+def _moved(tokens: tuple[MovedToken, ...]) -> list[MovedTokenOut]:
+    return [MovedTokenOut(id=token.id, text=lone_text(token), change=token.change) for token in tokens]
+
+
 class FeatureSummary(BaseModel):
     """A feature in a list."""
 
@@ -80,6 +126,7 @@ class FeatureSummary(BaseModel):
     match_label: Annotated[
         str | None, Field(description="In a search: the explanation of the label that matches best, if one does.")
     ] = None
+    effect: Annotated[EffectSummaryOut | None, Field(description="Null if it was never measured.")] = None
 
 
 class FeatureList(BaseModel):
@@ -141,6 +188,7 @@ class _FeatureOut(BaseModel):
     topics: list[TopicOut]
     health: Annotated[list[str], _statistic_field("health")]
     labels: list[LabelOut]
+    effect: Annotated[EffectOut | None, Field(description="Null if it was never measured: seesae effects SAE.")]
 
 
 _extra: dict[str, Any] = {known.name: (_TYPES[known.sql_type] | None, _statistic_field(known.name)) for known in EXTRA}
@@ -215,6 +263,9 @@ def _filter(
     label: LabelFilter | None = None,
     author: Annotated[Text, Query(description="Author of one of its submitted labels.")] = "",
     category: Annotated[Text, Query(description="A category of one of its submitted labels.")] = "",
+    effect: Annotated[
+        EffectFilter | None, Query(description="`used`: measured, and beyond chance; `measured`: measured at all.")
+    ] = None,
 ) -> FeatureFilter:
     return FeatureFilter(
         sort=sort,
@@ -231,11 +282,12 @@ def _filter(
         label=label,
         author=author,
         category=category,
+        effect=effect,
     )
 
 
 Filter = Annotated[FeatureFilter, Depends(_filter)]
-_NOT_IN_CSV = ("histogram",)
+_NOT_IN_CSV = ("histogram", "effect")
 
 
 @router.get("", summary="List features", responses=documented(404))
@@ -267,7 +319,8 @@ async def export_features(
 ) -> StreamingResponse:
     """Stream all features that pass the filters as one file: CSV, a JSON array, or JSON lines.
 
-    CSV has the texts of the top tokens, parted by semicolons, and no histogram; the others have both whole.
+    CSV has the texts of the top tokens, parted by semicolons, and neither histogram nor effect; the others have both
+    whole.
     """
     filter = replace(filter, limit=MAX_LIMIT)
     # The first page is read before the response starts, so that an error still has a status.
@@ -360,6 +413,7 @@ def summary(row: FeatureRow) -> FeatureSummary:
         label=_explanation(row.label),
         match_share=row.match.share if row.match else None,
         match_label=row.match.label if row.match else None,
+        effect=None if row.effect is None else EffectSummaryOut.model_validate(row.effect),
     )
 
 
@@ -377,6 +431,7 @@ def feature_out(feature: FeatureDetail) -> _FeatureOut:
         near=[NearOut.model_validate(other) for other in feature.near],
         topics=[TopicOut.model_validate(topic) for topic in feature.topics],
         labels=[LabelOut.of(label) for label in feature.labels],
+        effect=None if feature.effect is None else EffectOut.of(feature.effect),
     )
 
 

@@ -27,6 +27,9 @@ class PointsOut(BaseModel):
     topic: Annotated[list[int], Field(description="Index in `topics` of its preferred topic; -1 for none.")]
     topics: list[str]
     labelled: Annotated[list[int], Field(description="Features with a submitted label.")]
+    effect: Annotated[
+        list[float | None], Field(description="Ratio of its effect to chance; null if that was not measured.")
+    ]
 
 
 @router.get("/{sae}/map", summary="All features as points", response_model=PointsOut, responses=documented(404))
@@ -52,6 +55,7 @@ def _json(points: FeaturePoints) -> str:
         topic=list(points.topic),
         topics=list(points.topics),
         labelled=list(points.labelled),
+        effect=[None if ratio is None else float(format(ratio, ".4g")) for ratio in points.effect],
     ).model_dump_json()
 
 

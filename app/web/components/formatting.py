@@ -1,6 +1,7 @@
 """Numbers, shares and times as a person reads them; each function is a template filter of the same name."""
 
 import math
+import re
 from datetime import UTC, datetime
 
 from app.paths import without_folder
@@ -105,12 +106,20 @@ def rate(value: float, unit: str) -> str:
     return f"{significant(value) if value < 100 else f'{value:,.0f}'} {unit}/s"
 
 
+def message(text: object) -> str:
+    """Return a message with the parameters it names in quotation marks: `hook_out` is “hook out”."""
+    return _NAMED.sub(lambda named: f"“{named[1].replace('_', ' ')}”", str(text))
+
+
+_NAMED = re.compile(r"`([a-z][a-z0-9_]*)`")
+
 FILTERS = {
     f.__name__: f
     for f in (
         amount,
         count,
         duration,
+        message,
         moment,
         percent,
         percentile,

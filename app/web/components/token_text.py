@@ -124,6 +124,11 @@ def plain_runs(
     )
 
 
+def shown_runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
+    """Return tokens grouped by direction."""
+    return _runs(tokens)
+
+
 class _TokenView:
     """Tokens of one example as a page shows them, by their place in it."""
 

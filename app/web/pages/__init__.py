@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    attribute,
     by_example,
     compare,
     deletions,
@@ -11,12 +12,30 @@ from app.web.pages import (
     home,
     labels,
     lists,
+    models,
     new_run,
     probe,
     runs,
     saes,
+    steer,
 )
 
 router = APIRouter(include_in_schema=False)
-for module in (home, saes, feature_list, by_example, features, probe, labels, lists, new_run, runs, compare, deletions):
+for module in (
+    home,
+    saes,
+    feature_list,
+    by_example,
+    features,
+    probe,
+    steer,
+    attribute,
+    labels,
+    lists,
+    new_run,
+    runs,
+    compare,
+    models,
+    deletions,
+):
     router.include_router(module.router)

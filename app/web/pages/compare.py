@@ -116,7 +116,7 @@ class _Choice:
     def context(self) -> dict[str, Any]:
         """Return the context of the form that chooses two SAEs."""
         chosen = {"saes": self.saes, "a": self.a, "b": self.b, "sae": self.a}
-        return {**chosen, "known": [], "comparison": None, "error": None, "active": []}
+        return {**chosen, "known": [], "comparison": None, "error": None, "missing": False, "active": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +175,10 @@ async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -
 def _refused(query: CompareQuery, choice: _Choice, error: UserError) -> _Answer:
     """Return the choice with the error below it, or two SAEs side by side that are not yet compared."""
     a, b = choice.a, choice.b
-    if a and b and isinstance(error, NotFound) and not (query.feature or query.show):
-        return _Answer("compare/page.html", {"error": error, **_measures(a, b)})
-    return _Answer("compare/choose.html", {"error": error})
+    found = {"error": error, "missing": isinstance(error, _NotCompared)}
+    if a and b and found["missing"] and not (query.feature or query.show):
+        return _Answer("compare/page.html", {**found, **_measures(a, b)})
+    return _Answer("compare/choose.html", found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +208,20 @@ class _Summaries:
     others: Mapping[int, FeatureRow]
 
 
-def _not_compared(a: SaeDetail, b: SaeDetail) -> NotFound:
+class _NotCompared(NotFound):
+    """Two SAEs that can be compared, and have not been."""
+
+    title = "Not compared yet"
+
+
+def _not_compared(a: SaeDetail, b: SaeDetail) -> _NotCompared:
     for sae in (a, b):
         if sae.index is None:
-            return NotFound(
+            return _NotCompared(
                 f"{sae.slug} has no index yet, so there is no activity to compare. Runs shows if one is being made. "
-                f"If not: seesae index {sae.slug} --corpus CORPUS, on the text of the other; it compares them too."
+                "If not, index it on the text of the other; the two are then compared automatically."
             )
-    return NotFound(f"These two have not been compared yet. Run seesae compare {a.slug} {b.slug}")
+    return _NotCompared("These two have not been compared yet.")
 
 
 async def _under_way(session: AsyncSession, *saes: SaeDetail | None) -> list[RunCard]:

@@ -111,7 +111,7 @@ async def _ask(
         **await _size(found, artifacts),
         "thing": "the SAE" if kind == "sae" else f"the {kind}",
         "command": f"seesae delete {kind} {quote_word(found.name)}",
-        "back": f"/saes/{quote(found.name)}" if kind in ("sae", "index") else "/",
+        "back": f"/saes/{quote(found.name)}" if kind in ("sae", "index") else "/models",
         "allowed": may_submit(settings),
         "error": refused,
     }
@@ -133,7 +133,7 @@ async def _delete(
         "deletion": gone,
         **await _size(gone, artifacts),
         "freed": [_Freed(other, of, address(other, of)) for other, of in gone.freed],
-        "back": f"/saes/{quote(gone.name)}" if kind == "index" else "/",
+        "back": {"sae": "/", "index": f"/saes/{quote(gone.name)}"}.get(kind, "/models"),
     }
     return render(request, "deletions/done.html", context)
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Unprocessable
 from app.queries.examples import top_examples
 from app.queries.feature_list import (
+    EffectFilter,
     FeatureFilter,
     FeaturePage,
     FeatureRow,
@@ -38,10 +39,11 @@ SORTS = {
     "max-asc": ("lowest maximum first", FeatureFilter(sort="max", descending=False)),
     "mean": ("highest mean first", FeatureFilter(sort="mean", descending=True)),
     "mean-asc": ("lowest mean first", FeatureFilter(sort="mean", descending=False)),
+    "effect": ("largest effect first", FeatureFilter(sort="effect", descending=True)),
     "index": ("by number", FeatureFilter(sort="index", descending=False)),
     "index-desc": ("by number, backwards", FeatureFilter(sort="index", descending=True)),
 }
-_MORE = ("health", "token", "promotes", "topic", "author", "category", "min_max", "max_max")
+_MORE = ("effect", "health", "token", "promotes", "topic", "author", "category", "min_max", "max_max")
 """Filters behind the disclosure."""
 _ACTIVATION = "an activation, a number from 0 up"
 View = Literal["table", "cards"]
@@ -92,6 +94,7 @@ class FilterFields:
     label: str = ""
     author: str = ""
     category: str = ""
+    effect: str = ""
     cursor: str = ""
 
 
@@ -185,6 +188,7 @@ def _read(fields: FilterFields) -> FeatureQuery:
         label=read(forms.one_of, "label", get_args(LabelFilter)),
         author=fields.author.strip(),
         category=fields.category.strip(),
+        effect=read(forms.one_of, "effect", get_args(EffectFilter)),
         cursor=fields.cursor or None,
     )
     return FeatureQuery(sort, view, filter, errors[0] if errors else None)
@@ -223,6 +227,7 @@ _NAMES = {
     "label": "labels",
     "author": "labelled by",
     "category": "category",
+    "effect": "effect",
 }
 
 

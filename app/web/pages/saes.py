@@ -45,7 +45,7 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
 
 
 Axes = Literal["directions", "rate"]
-Colour = Literal["density", "max", "labels", "topic"]
+Colour = Literal["density", "max", "effect", "labels", "topic"]
 
 
 @router.get("/saes/{sae}/map")

@@ -66,6 +66,16 @@ const shades = (values, format) => {
 export const COLOURINGS = {
   density: (data) => shades(data.density, percent),
   max: (data) => shades(data.max, significant),
+  effect: (data) => {
+    const measured = data.effect.filter((ratio) => ratio !== null).length;
+    const { group, colours } = shades(data.effect.map((ratio) => ratio ?? 0), significant);
+    return {
+      group: group.map((shade, i) => (data.effect[i] === null ? 0 : shade + 1)),
+      colours: ["var(--map-low)", ...colours],
+      legend: measured ? shades(data.effect.map((ratio) => ratio ?? 0), (ratio) => `${significant(ratio)} × chance`).legend
+        : { keys: [["var(--map-low)", "no effect was measured yet"]] },
+    };
+  },
   labels: (data) => {
     const labelled = new Set(data.labelled);
     return {

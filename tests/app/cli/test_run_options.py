@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.run_options import _with_absolute_paths
+from app.cli.run_options import _with_absolute_paths, name_options
 from app.pipeline.import_sae import ImportParams
 from tests.app.cli.test_cli import plain, seesae
 
@@ -86,3 +86,17 @@ def test_a_missing_folder_of_a_local_repository_is_no_name_on_the_hub(
     assert absolute == {"source": str(tmp_path / "run/layers.10"), "model": "run/model"}  # which may be on the hub
     for source in ("org/repo/layers.10", "hf:run/layers.10"):
         assert _with_absolute_paths(ImportParams, {"source": source}) == {"source": source}
+
+
+def test_a_message_names_options_on_the_command_line() -> None:
+    text = "Give another `model_name` or `stream`; `trust_remote_code`, `sae` and `python -m pip` are no options."
+    expected = text.replace("`model_name`", "--model-name").replace("`stream`", "--stream")
+    assert name_options(text) == expected
+
+
+def test_a_refused_run_names_the_option(tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    result = seesae("import", str(export), "--format", "neuronpedia", "--activation-scale", "2")
+    assert result.exit_code == 2
+    assert "Leave --activation-scale out" in sentence(result.stderr)

@@ -34,8 +34,8 @@ URLS = (
 )
 SERVERS = {"web", "worker", "inference"}
 """Commands that keep trying to reach the database."""
-WITHOUT_DATABASE = {"bench train", "bench index", "bench probe"}
-"""They measure for minutes."""
+WITHOUT_DATABASE = {"bench train", "bench index", "bench probe", "bench generate", "export-model"}
+"""They measure for minutes, or read files alone."""
 ARGUMENTS = {
     "train": "--model made-up --hook resid_post.1 --corpus FILE",
     "index": "made-up --corpus FILE",

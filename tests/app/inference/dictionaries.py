@@ -142,6 +142,35 @@ class _Shards:
         return slice(0, len(self.x)), self.x
 
 
+EARLY_SLUG = "tiny-l1-topk-64"
+
+
+async def add_early_sae(engine: AsyncEngine, dictionary: Dictionary, model_id: int) -> SaeDetail:
+    """Register a second SAE of the model, one layer earlier, with weights and without an index."""
+    sae, hook = random_sae(dictionary.model.d_model, seed=1), HookPoint("resid_post", 1)
+    artifact = f"saes/{EARLY_SLUG}"
+    info = {"model_name": "tiny", "hook_name": hook.transformer_lens}
+    save_sae(sae, dictionary.settings.artifacts / artifact, info)
+    async with transaction(create_sessionmaker(engine)) as session:
+        return await register_sae(
+            session,
+            SaeRow(
+                slug=EARLY_SLUG,
+                model_id=model_id,
+                hook=str(hook),
+                architecture="topk",
+                d_in=sae.d_in,
+                d_sae=sae.d_sae,
+                k=sae.k,
+                artifact=artifact,
+                weights_sha256="1" * 64,
+                config={},
+                metrics={},
+                created_by="tester",
+            ),
+        )
+
+
 async def publish(engine: AsyncEngine, dictionary: Dictionary, *, with_store: bool = False) -> SaeDetail:
     """Register model and SAE, and publish an index of `CORPUS` with histograms and little else.
 

@@ -11,7 +11,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import Receive
 
+from app import asgi
 from app.errors import UserError
 from app.inference.engine import ProbeEngine
 from app.inference.ranking import ranked
@@ -19,7 +21,9 @@ from app.inference.scheduler import Scheduler
 from app.inference.server import create_app
 from app.services.inference import SECRET_HEADER, ProbeAnswer, SaeRef
 from app.settings import Settings
+from sae_core.models import HookPoint
 from tests.app.inference.dictionaries import Dictionary, publish
+from tests.e2e.conftest import serving
 from tests.web.site import app_of
 
 SECRET = "a secret of tests"
@@ -61,7 +65,7 @@ async def test_the_event_loop_is_free_while_features_are_ranked(
         threads.append(threading.get_ident())
         return ranked(*arguments)
 
-    monkeypatch.setattr("app.inference.routes.probe.ranked", recorded)
+    monkeypatch.setattr("app.inference.answers.ranked", recorded)
     sae = SaeRef.of(await publish(engine, dictionary))
     body = {"sae": asdict(sae), "text": "best of times"}
     response = await service.post("/probe", json=body, headers={SECRET_HEADER: SECRET})
@@ -77,9 +81,9 @@ async def test_models_are_loaded_and_run_in_one_thread(
     for name in ("load", "probe"):
         method = getattr(ProbeEngine, name)
 
-        def recorded(*arguments: Any, method: Any = method) -> Any:
+        def recorded(*arguments: Any, method: Any = method, **options: Any) -> Any:
             threads.add(threading.get_ident())
-            return method(*arguments)
+            return method(*arguments, **options)
 
         monkeypatch.setattr(ProbeEngine, name, recorded)
     sae = asdict(SaeRef.of(await publish(engine, dictionary)))
@@ -209,3 +213,43 @@ def test_it_does_not_start_without_required_settings(settings: Settings, missing
 def test_an_empty_secret_is_refused(settings: Settings) -> None:
     with pytest.raises(UserError, match="SEESAE_INFERENCE_SECRET"):
         create_app(settings.model_copy(update={"inference_secret": SecretStr("")}))
+
+
+@pytest.mark.slow
+async def test_a_forward_pass_ends_with_its_client(
+    settings: Settings, dictionary: Dictionary, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = await publish(engine, dictionary)
+    entered, noticed, later = threading.Event(), threading.Event(), []
+
+    async def until_gone(receive: Receive) -> None:
+        await asgi.until_gone(receive)
+        noticed.set()
+
+    def wait_for_the_end(*_arguments: object) -> None:
+        entered.set()
+        assert noticed.wait(10)
+
+    monkeypatch.setattr("app.inference.scheduler.until_gone", until_gone)
+    body = {"sae": asdict(SaeRef.of(sae)), "text": "It was the best of times."}
+    app = create_app(settings)
+    with serving(app) as url:
+        async with httpx.AsyncClient(base_url=url, headers={SECRET_HEADER: SECRET}, timeout=30) as client:
+            whole = (await client.post("/probe", json=body)).json()
+            with app.state.residency.use(SaeRef.of(sae)) as (model, _):
+                blocks = [model.resolve(HookPoint("resid_post", layer))[0] for layer in (0, 1)]
+            hooks = [
+                blocks[0].register_forward_hook(wait_for_the_end),
+                blocks[1].register_forward_hook(lambda *_: later.append(1)),
+            ]
+            asking = asyncio.create_task(client.post("/probe", json=body))
+            assert await asyncio.to_thread(entered.wait, 10)
+            asking.cancel()
+            await asyncio.wait({asking})
+            async with asyncio.timeout(10):
+                while not app.state.scheduler._free:
+                    await client.get("/healthz")
+            assert not later
+            for hook in hooks:
+                hook.remove()
+            assert (await client.post("/probe", json=body)).json() == whole

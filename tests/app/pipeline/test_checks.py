@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,17 @@ async def test_a_demo_is_refused_where_there_is_no_room(ctx: JobContext, monkeyp
     async with ctx.sessions() as session:
         with pytest.raises(Conflict, match=r"200,000 tokens take 0\.5 GB, and 0\.1 GB are free"):
             await DEMO.check(session, ctx.settings, DemoParams())
+
+
+async def test_activations_above_the_limit_of_the_caches_are_refused(ctx: JobContext, training: TrainParams) -> None:
+    size = (await checked(ctx, training, tokens=4_000)).disk_bytes
+    assert size is not None
+    limited = replace(ctx, settings=ctx.settings.model_copy(update={"cache_limit": 0.9 * size / 1e9}))
+    with pytest.raises(Unprocessable, match=rf"take {size / 1e9:.2f} GB, and SEESAE_CACHE_LIMIT allows 0\.00"):
+        await checked(limited, training, tokens=4_000)
+    await checked(limited, training, tokens=4_000, stream=True)
+    await checked(limited, training, tokens=3_000)
+    left = ctx.artifacts.activations("left")
+    left.mkdir(parents=True)
+    (left / "part").write_bytes(bytes(size))
+    await checked(limited, training, tokens=4_000)  # they may be these

@@ -125,7 +125,7 @@ async def test_directions_alone_are_compared_without_activations_on_the_same_tex
     assert done.result is not None
     (note,) = done.result["notes"]
     assert "Only directions" in note
-    assert "seesae index" in note
+    assert "on the text of the other" in note
     found = await compared(trained)
     assert found is not None
     assert (found.tokens, found.sequence_set_id) == (0, None)

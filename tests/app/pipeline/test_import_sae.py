@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.artifacts import store_key
 from app.errors import Conflict, NotFound, Unprocessable
@@ -26,6 +26,7 @@ from app.queries.saes import SaeDetail
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
+from app.tables import RunUse
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.errors import CheckpointError, ModelError, SAEError
 from sae_core.files import sha256_file
@@ -304,7 +305,7 @@ async def test_a_name_that_is_taken_is_refused_before_the_model_is_loaded(
     ctx: JobContext, model_folder: Path, tmp_path: Path
 ) -> None:
     result = await bring(ctx, dictionary(tmp_path / "first"), model=str(model_folder))
-    with pytest.raises(Conflict, match="--name"):
+    with pytest.raises(Conflict, match="`name`"):
         await bring(ctx, foreign(tmp_path / "wider", d_in=48, **AT_1), model=str(tmp_path), name=result["sae"])
 
 
@@ -312,7 +313,7 @@ async def test_another_sae_of_the_same_name_is_refused(ctx: JobContext, model_fo
     first, second = dictionary(tmp_path / "first"), dictionary(tmp_path / "second", seed=1)
     result = await bring(ctx, first, model=str(model_folder))
     row = await sae_row(ctx, result["sae"])
-    with pytest.raises(Conflict, match="--name"):
+    with pytest.raises(Conflict, match="`name`"):
         await bring(ctx, second, model=str(model_folder))
     with pytest.raises(Conflict, match="hook point"):
         await bring(ctx, first, model=str(model_folder), hook="resid_post.2", name=result["sae"])
@@ -346,23 +347,23 @@ AT_1 = {"hook_name": "blocks.1.hook_resid_post"}
 @pytest.mark.parametrize(
     ("sae", "options", "error", "message"),
     [
-        ({}, {}, Unprocessable, "does not say what the SAE reads. Say it, for example --hook resid_post.9"),
-        ({"hook_name": "layers.1.foo"}, {}, Unprocessable, "reads layers.1.foo, which is not a hook point .* --hook"),
-        ({"hook_name": "blocks.1.ln2.hook_normalized"}, {}, Unprocessable, "before its gain, by which .* --hook"),
+        ({}, {}, Unprocessable, "does not say what the SAE reads. Say it, for example `hook` resid_post.9"),
+        ({"hook_name": "layers.1.foo"}, {}, Unprocessable, "reads layers.1.foo, which is not a hook point .* `hook`"),
+        ({"hook_name": "blocks.1.ln2.hook_normalized"}, {}, Unprocessable, "before its gain, by which .* `hook`"),
         ({"hook_name": "blocks.1.hook_mlp_in"}, {}, Unprocessable, "where resid_mid is"),
         (AT_1, {"hook": "nowhere.1"}, ModelError, "'nowhere.1' is not a hook point"),
-        (AT_1, {"hook": "resid_post.99"}, ModelError, r"no layer 99: .* 0 to 3. Is this .*--hook\).*--model"),
-        (AT_1, {"hook_out": "mlp_out.1"}, Unprocessable, "not a transcoder.*Leave --hook-out out"),
-        (AT_1, {"model": None}, Unprocessable, "does not say which model it was trained on. Say it: --model"),
-        ({**AT_1, "model_name": "nobody/none"}, {"model": None}, ModelError, "cannot be loaded: .*say where: --model"),
+        (AT_1, {"hook": "resid_post.99"}, ModelError, r"no layer 99: .* 0 to 3. Is this .*`hook`\).*`model`"),
+        (AT_1, {"hook_out": "mlp_out.1"}, Unprocessable, "not a transcoder.*Leave `hook_out` out"),
+        (AT_1, {"model": None}, Unprocessable, "does not say which model it was trained on. Name it as `model`"),
+        ({**AT_1, "model_name": "nobody/none"}, {"model": None}, ModelError, "cannot be loaded: .*as `model`"),
         (AT_1, {"model": "nobody/none"}, ModelError, "nobody/none cannot be loaded"),
         ({**AT_1, "d_in": 48}, {}, Unprocessable, "reads 48 dimensions, but tiny-llama has 32 at resid_post.1"),
-        ({**AT_1, "d_out": 32}, {}, Unprocessable, "does not say what the SAE reconstructs.*--hook-out mlp_out"),
+        ({**AT_1, "d_out": 32}, {}, Unprocessable, "does not say what the SAE reconstructs.*`hook_out` mlp_out"),
         (
             {**AT_1, "d_out": 48, "hook_name_out": "blocks.1.mlp.hook_out"},
             {},
             Unprocessable,
-            r"reconstructs 48 dimensions, but tiny-llama has 32 at mlp_out.1: is this its hook point \(--hook-out\)",
+            r"reconstructs 48 dimensions, but tiny-llama has 32 at mlp_out.1: is this its hook point \(`hook_out`\)",
         ),
     ],
 )
@@ -442,7 +443,7 @@ async def test_an_index_has_sequences_no_longer_than_those_of_the_training(
     ctx: JobContext, model_folder: Path, tmp_path: Path
 ) -> None:
     result = await bring(ctx, case("context64", tmp_path), model=str(model_folder), name="short")
-    note = "It was trained on sequences of 64 tokens; so are those of its index, unless --length says otherwise."
+    note = "It was trained on sequences of 64 tokens; so are those of its index, unless `length` says otherwise."
     assert note in result["notes"]
     await indexed(ctx, "short")
     row = await sae_row(ctx, "short")
@@ -459,9 +460,9 @@ async def test_an_index_has_sequences_no_longer_than_those_of_the_training(
     [
         (None, 128, None),
         (128, 128, None),
-        (1024, 128, "It was trained on sequences of 1,024 tokens; those of its index have 128, unless --length "),
-        (64, 64, "It was trained on sequences of 64 tokens; so are those of its index, unless --length "),
-        (3, 8, "It was trained on sequences of 3 tokens; those of its index have 8, unless --length "),
+        (1024, 128, "It was trained on sequences of 1,024 tokens; those of its index have 128, unless `length` "),
+        (64, 64, "It was trained on sequences of 64 tokens; so are those of its index, unless `length` "),
+        (3, 8, "It was trained on sequences of 3 tokens; those of its index have 8, unless `length` "),
     ],
 )
 async def test_a_note_says_where_lengths_differ(
@@ -484,7 +485,7 @@ async def test_a_training_on_short_sequences_is_indexed_on_short_ones(ctx: JobCo
 
 async def test_a_scale_is_asked_for_and_kept(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     unfolded, folded = case("flat_unfolded", tmp_path), case("flat_folded", tmp_path)
-    with pytest.raises(CheckpointError, match=r"--activation-scale NUMBER"):
+    with pytest.raises(CheckpointError, match=r"`activation_scale`"):
         await bring(ctx, unfolded, model=str(model_folder))
     await bring(ctx, unfolded, model=str(model_folder), name="scaled", activation_scale=0.25)
     await bring(ctx, folded, model=str(model_folder), name="folded")
@@ -500,7 +501,7 @@ async def test_a_scale_is_asked_for_and_kept(ctx: JobContext, model_folder: Path
 
 async def test_a_revision_of_the_model_is_asked_for(ctx: JobContext, model_folder: Path, tmp_path: Path) -> None:
     source = case("kwargs_revision", tmp_path)
-    with pytest.raises(Unprocessable, match=r"is revision step3000 of tiny, .*--model FOLDER"):
+    with pytest.raises(Unprocessable, match=r"is revision step3000 of tiny, .*as `model`"):
         await bring(ctx, source)
     result = await bring(ctx, source, model=str(model_folder))
     assert "Its model is revision step3000, which the model that was given was taken for." in result["notes"]
@@ -521,3 +522,21 @@ async def test_what_cannot_be_a_path_fails_in_one_line(ctx: JobContext, source: 
         await bring(ctx, source)
     with pytest.raises(NotFound, match="There is no "):
         await bring(ctx, source, format="neuronpedia")
+
+
+async def test_a_model_that_only_the_checkpoint_names_is_noted_before_it_is_loaded(
+    ctx: JobContext, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = foreign(tmp_path / "first", model_name="tiny-llama", hook_name="resid_post.1")
+    model = (await sae_row(ctx, (await bring(ctx, named, model=str(model_folder)))["sae"])).model
+
+    def gone(*_arguments: object, **_options: object) -> None:
+        raise ModelError("It cannot be loaded now.")
+
+    monkeypatch.setattr(import_weights, "read_model", gone)
+    run_id = await submit(ctx, "import", ImportParams(source=str(named), name="again"))
+    with pytest.raises(ModelError):
+        await execute(ctx, run_id)
+    async with ctx.sessions() as session:
+        used = await session.scalars(select(RunUse.subject).where(RunUse.run_id == run_id))
+        assert f"model {model.id}" in set(used)

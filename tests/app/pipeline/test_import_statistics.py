@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import transaction
@@ -25,6 +25,7 @@ from app.queries.labels import label_histories, list_labels
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
 from app.services.tokens import api_texts
+from app.tables import RunUse
 from tests.app.pipeline.running import EXPORTS, import_statistics, run_to_end
 from tests.factories import add_label, make_sae
 from tests.tiny import CORPUS_FILE
@@ -235,7 +236,7 @@ async def test_a_damaged_export_is_refused_in_one_line_and_nothing_is_stored(
     ("batch", "message"),
     [
         ('{"model_id": "a", "features": []}', "describes no feature"),
-        ('{"features": [{"feature_index": 0}]}', "--model"),
+        ('{"features": [{"feature_index": 0}]}', "`model`"),
     ],
 )
 async def test_an_export_that_lacks_required_fields_is_refused(
@@ -355,3 +356,12 @@ async def test_our_own_export_is_the_same_when_imported_again(
         assert sorted(map(told, returned)) == sorted(map(told, examples))
     labels = (await shown(ctx, "back", 2))[0].labels
     assert [(label.author, label.explanation) for label in labels] == [("neuronpedia:ada", "rivers & <b>lakes</b>")]
+
+
+async def test_an_import_notes_what_it_uses(ctx: JobContext) -> None:
+    result = await import_statistics(ctx, DASHBOARD)
+    sae = await sae_of(ctx, result["sae"])
+    assert sae.index is not None
+    async with ctx.sessions() as session:
+        used = set(await session.scalars(select(RunUse.subject)))
+    assert used == {f"sae {sae.id}", f"model {sae.model.id}", f"corpus {sae.index.sequence_set.corpus.id}"}

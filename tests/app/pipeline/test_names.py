@@ -96,7 +96,7 @@ async def test_the_name_of_a_model_can_be_chosen_unless_it_is_taken(
     ]
     assert (first.model.name, second.model.name) == ("mine", "yours")
     assert first.slug.startswith("mine-")
-    with pytest.raises(Conflict, match="--model-name"):
+    with pytest.raises(Conflict, match="`model_name`"):
         await train(ctx, training, model=str(checkpoints[1]), model_name="mine")
     weights = shutil.copytree(ctx.artifacts.sae(second.slug), ctx.settings.home / "copy")
     await train(ctx, training, model=str(checkpoints[1]), model_name="theirs", name=second.slug)
@@ -137,7 +137,7 @@ async def test_a_name_that_another_sae_has_is_refused_before_the_model_runs(
 ) -> None:
     await train(ctx, training, name="mine")
     shutil.rmtree(ctx.settings.artifacts / "activations")
-    with pytest.raises(Conflict, match="--name"):
+    with pytest.raises(Conflict, match="`name`"):
         await train(ctx, training, model=str(checkpoints[1]), name="mine")
     assert not (ctx.settings.artifacts / "activations").exists()
 
@@ -151,7 +151,7 @@ async def test_a_name_that_a_run_under_way_has_is_refused_before_the_model_runs(
         assert await runs.claim_sae(session, under_way, "mine", "its key") is None
     other = {"seed": 1, "name": "mine"}
     async with locks.run_lock(ctx.engine, under_way):
-        with pytest.raises(Conflict, match=rf"Run {under_way} .*--name"):
+        with pytest.raises(Conflict, match=rf"Run {under_way} .*`name`"):
             await train(ctx, training, **other)
     assert not (ctx.settings.artifacts / "activations").exists()
     assert (await train(ctx, training, **other)).slug == "mine", "the command that held the name was killed"

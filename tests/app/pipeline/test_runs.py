@@ -93,7 +93,7 @@ async def test_a_repeated_run_reuses_existing_products(
 
 async def test_another_training_of_the_same_name_is_refused(ctx: JobContext, training: TrainParams) -> None:
     await run_to_end(ctx, "train", training)
-    with pytest.raises(Conflict, match="--name"):
+    with pytest.raises(Conflict, match="`name`"):
         await run_to_end(ctx, "train", training.model_copy(update={"seed": 1}))
     named = await run_to_end(ctx, "train", training.model_copy(update={"seed": 1, "name": "another"}))
     assert named.sae_slug == "another"
@@ -251,7 +251,7 @@ async def test_runs_read_the_column_that_they_are_told_to(
     file.write_text("\n".join(lines), encoding="utf-8")
     of_text = training.model_copy(update={"corpus": str(file)})
     run_id = await submit(ctx, "train", of_text)
-    with pytest.raises(SAEError, match=r"no column 'text'. Its columns are body, published: .* --text-column"):
+    with pytest.raises(SAEError, match=r"no column 'text'. Its columns are body, published: .* `text_column`"):
         await execute(ctx, run_id)
     of_body = of_text.model_copy(update={"text_column": "body"})
     assert (await run_to_end(ctx, "train", of_body)).state == "done"

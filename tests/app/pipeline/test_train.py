@@ -290,5 +290,5 @@ def test_torchrun_trains_what_one_process_trains(
 def test_streaming_to_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     order = distributed.TrainingRequest([], [], "cpu", tmp_path, None)
-    with pytest.raises(SAEError, match="Leave --stream out"):
+    with pytest.raises(SAEError, match="Leave `stream` out"):
         distributed.train(order, None, feature_shards=1)  # type: ignore[arg-type]

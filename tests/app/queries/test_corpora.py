@@ -78,12 +78,12 @@ async def test_models_of_one_name_are_told_apart(session: AsyncSession) -> None:
 
 async def test_a_name_that_was_chosen_is_kept_or_refused(session: AsyncSession) -> None:
     first = await model(session)
-    with pytest.raises(Conflict, match="--model-name"):
+    with pytest.raises(Conflict, match="`model_name`"):
         await model(session, weights_sha256="9", keep_name=True)
     renamed = await model(session, name="mine", keep_name=True)
     assert renamed == replace(first, name="mine")
     assert (await model(session, weights_sha256="9")).name == "tiny"
-    with pytest.raises(Conflict, match="--model-name"):
+    with pytest.raises(Conflict, match="`model_name`"):
         await model(session, name="tiny", keep_name=True)
 
 

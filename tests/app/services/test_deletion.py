@@ -1,7 +1,9 @@
 """Deletion of rows: what goes, what stays, who forbids it, and what readers see meanwhile."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -9,21 +11,25 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.artifacts import Artifacts
 from app.db import transaction
-from app.errors import Conflict, NotFound, Unavailable
+from app.errors import Conflict, NotFound, Unavailable, UserError
 from app.queries import deletions as queries
 from app.queries import runs
+from app.queries.comparisons import publish_comparison
 from app.queries.features import get_feature
-from app.queries.labels import list_labels
+from app.queries.labels import LabelText, list_labels
 from app.queries.models import register_without_weights
-from app.queries.saes import SaeRow, get_sae, register_sae
+from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.services.actors import Actor
 from app.services.deletion import Deletion, InUse, Kind, corpus_name, delete, describe
-from app.services.lists import ListText, NewItem, create_list, find_list
+from app.services.labels import save_label
+from app.services.lists import ListText, NewItem, add_item, create_list, find_list
+from app.services.saes import find_sae
 from app.tables import SaeClaim
 from tests.comparing import compare
 from tests.factories import Synthetic, add_label, add_run, make_sae
 
 Sessions = async_sessionmaker[AsyncSession]
+Write = Callable[[AsyncSession, SaeDetail, str], Awaitable[None]]
 
 
 @pytest.fixture
@@ -207,6 +213,64 @@ async def test_a_reader_has_the_whole_sae_until_it_ends(
         await deleting
     async with sessionmaker() as session:
         assert await get_sae(session, made.sae.slug) is None
+
+
+async def write_to_list(session: AsyncSession, sae: SaeDetail, address: str) -> None:
+    await add_item(session, address, NewItem(sae.slug, 1))
+
+
+async def write_label(session: AsyncSession, sae: SaeDetail, _address: str) -> None:
+    found = await find_sae(session, sae.slug)
+    await save_label(session, found, 1, actor=Actor("ada"), text=LabelText("music"), expected_version=None)
+
+
+async def write_comparison(session: AsyncSession, sae: SaeDetail, _address: str) -> None:
+    other = await get_sae(session, "other")
+    await session.rollback()  # a run reads the SAEs long before it publishes
+    assert other is not None
+    facts: dict[str, Any] = {"provenance": {}, "summary": {}, "rows": [[], []], "sequence_set_id": None, "tokens": 0}
+    await publish_comparison(session, a=sae, b=other, **facts)
+
+
+@pytest.mark.parametrize("write", [write_to_list, write_label, write_comparison])
+async def test_what_is_written_to_an_sae_that_is_being_deleted_is_refused(
+    engine: AsyncEngine, sessionmaker: Sessions, artifacts: Artifacts, made: Synthetic, write: Write
+) -> None:
+    await make_sae(engine, slug="other")
+    async with transaction(sessionmaker) as session:
+        address = (await create_list(session, ListText("Music"), actor=Actor("ada"))).public_id
+
+    async def write_and_commit() -> None:
+        async with transaction(sessionmaker) as session:
+            await write(session, made.sae, address)
+
+    async with sessionmaker() as observer, transaction(sessionmaker) as deleting:
+        await delete(deleting, "sae", made.sae.slug, artifacts)
+        writing = asyncio.create_task(write_and_commit())
+        async with asyncio.timeout(10):
+            while not await observer.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                assert not writing.done()
+                await observer.rollback()
+    with pytest.raises(UserError, match=made.sae.slug):
+        await writing
+
+
+@pytest.mark.parametrize("write", [write_to_list, write_label, write_comparison])
+async def test_a_deletion_waits_for_what_is_being_written(
+    engine: AsyncEngine, sessionmaker: Sessions, artifacts: Artifacts, made: Synthetic, write: Write
+) -> None:
+    await make_sae(engine, slug="other")
+    async with transaction(sessionmaker) as session:
+        address = (await create_list(session, ListText("Music"), actor=Actor("ada"))).public_id
+    async with sessionmaker() as observer, transaction(sessionmaker) as writing:
+        await write(writing, made.sae, address)
+        deleting = asyncio.create_task(erase(sessionmaker, "sae", made.sae.slug, artifacts))
+        waiting = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+        async with asyncio.timeout(10):
+            while not await observer.scalar(text(waiting)):
+                assert not deleting.done()
+                await observer.rollback()
+    assert (await deleting).goes[1:]  # what was written goes with it
 
 
 async def test_a_reader_that_does_not_end_is_not_cut_off(

@@ -144,6 +144,25 @@ async def test_a_kill_while_a_folder_is_removed_leaves_what_gc_finds(
     assert not list((artifacts.root / "activations").iterdir())
 
 
+async def test_the_rest_of_a_deleted_folder_whose_removal_was_killed_goes_with_the_next_removal(
+    artifacts: Artifacts, sessionmaker: Sessions, sae: SaeDetail
+) -> None:
+    async with transaction(sessionmaker) as session:
+        await delete(session, "sae", sae.slug, artifacts)
+    folder = artifacts.sae(SLUG)
+    folder.rename(unshared_name(folder, "partial"))  # killed here
+    with folder_lock(folder, "run 7"):
+        half = fill(unshared_name(folder, "partial"))  # of the run, which makes it again
+        await removal.remove_deleted(sessionmaker, artifacts)
+        assert half.exists()
+        async with sessionmaker() as session:
+            assert await deletions.left_folders(session) == [f"saes/{SLUG}"]
+    await removal.remove_deleted(sessionmaker, artifacts)
+    assert files(artifacts.root) == {}
+    async with sessionmaker() as session:
+        assert await deletions.left_folders(session) == []
+
+
 async def test_what_a_run_under_way_uses_stays(artifacts: Artifacts, sessionmaker: Sessions) -> None:
     used = [fill(artifacts.activations(KEY)), fill(artifacts.training(KEY)), fill(artifacts.index(KEY))]
     model = fill(artifacts.models / f"gguf-{KEY[:16]}")

@@ -316,7 +316,7 @@ def test_topk_with_unit_rows_says_so_in_the_way_that_saedashboard_needs(tmp_path
 
 def test_a_scale_that_only_the_user_knows_is_asked_for(tmp_path):
     folder, folded = case("flat_unfolded", tmp_path), load(case("flat_folded", tmp_path))
-    assert_refused(folder, r"normalize_activations is 'expected_average_only_in', .*--activation-scale NUMBER")
+    assert_refused(folder, r"normalize_activations is 'expected_average_only_in', .*`activation_scale`")
     checkpoint = load(folder, activation_scale=0.25)
     assert_same_weights(checkpoint.sae, folded.sae)
     assert [note for note in checkpoint.notes if "scale" in note] == [
@@ -338,7 +338,7 @@ def test_a_scale_that_the_files_have_is_said_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["flat_folded", "scaler", "context64"])
 def test_a_scale_that_is_not_missing_is_refused(tmp_path, name):
-    with pytest.raises(CheckpointError, match="Leave --activation-scale out"):
+    with pytest.raises(CheckpointError, match="Leave `activation_scale` out"):
         load(case(name, tmp_path), activation_scale=2.0)
 
 

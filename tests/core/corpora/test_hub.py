@@ -48,11 +48,11 @@ def test_subset_and_split_are_chosen_and_named(folder: Path, tmp_path: Path) -> 
 
 
 def test_what_is_not_there_is_refused_with_what_is(folder: Path) -> None:
-    with pytest.raises(CorpusError, match=r"several subsets.* small, large.* --subset"):
+    with pytest.raises(CorpusError, match=r"several subsets.* small, large.* `subset`"):
         load_corpus(folder)
     with pytest.raises(CorpusError, match=r"no subset 'huge'.* small, large"):
         load_corpus(folder, config="huge")
-    with pytest.raises(CorpusError, match=r"no split 'dev'.* train, test.* --split"):
+    with pytest.raises(CorpusError, match=r"no split 'dev'.* train, test.* `split`"):
         load_corpus(folder, config="small", split="dev")
     with pytest.raises(CorpusError, match=r"three\.jsonl has no column 'content'\. Its columns are text, body"):
         load_corpus(folder, config="small", split="test", text_column="content")
@@ -76,7 +76,7 @@ def test_a_folder_of_files_says_which_splits_it_has(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}')
     assert load_corpus(tmp_path, split="test").documents["text"][:] == ["test"]
     for split in ("nope", "all", "train+test", "train[:10%]"):
-        with pytest.raises(CorpusError, match=r"Its splits are train, test: name one with --split\."):
+        with pytest.raises(CorpusError, match=r"Its splits are train, test: name one as `split`\."):
             load_corpus(tmp_path, split=split)
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(CorpusError, match=r"has no split 'train'\. Its splits are test:"):

@@ -169,7 +169,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
     write_arrow(table.data.table, tmp_path / "a.arrow")
     table.to_json(tmp_path / "a.jsonl")
     for name in ("a.parquet", "a.arrow", "a.jsonl"):
-        with pytest.raises(CorpusError, match=r"Its columns are content, ids, when: .* with --text-column"):
+        with pytest.raises(CorpusError, match=r"Its columns are content, ids, when: .* as `text_column`"):
             load_corpus(tmp_path / name)
         with pytest.raises(CorpusError, match="holds token ids"):
             load_corpus(tmp_path / name, text_column="ids")

@@ -93,6 +93,14 @@ def test_directions_are_added_and_scaled_along_their_unit_vector(model: Language
         torch.testing.assert_close(changed_logits(model, ids, Site(HOOK, [change])), by_hand(model, ids, by), **CLOSE)
 
 
+def test_a_control_changes_along_another_vector(model: LanguageModel) -> None:
+    ids, sae, v = ids_of(model), random_sae(), torch.linspace(-1, 1, 32)
+    feature = strongest(model, sae)
+    ours = changed_logits(model, ids, Site(HOOK, [Intervention("ablate", feature=feature, along=v)], sae))
+    expected = by_hand(model, ids, lambda x: x - sae.encode(x)[..., feature, None] * v)
+    torch.testing.assert_close(ours, expected, **CLOSE)
+
+
 def test_an_sae_that_normalises_tokens_changes_x_in_the_models_units(model: LanguageModel) -> None:
     ids, sae = ids_of(model), random_sae(normalize_activations="layer_norm")
     feature = strongest(model, sae)

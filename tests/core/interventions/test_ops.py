@@ -7,6 +7,7 @@ import torch
 
 from sae_core.errors import InterventionError
 from sae_core.interventions import Intervention, Site
+from sae_core.interventions.narrow import narrowed
 from sae_core.interventions.tokens import PassTokens
 from sae_core.models import HookPoint
 from tests.core.interventions.conftest import HOOK, random_sae
@@ -79,3 +80,14 @@ def test_positions_leave_out_padding_and_special_tokens(positions: Any, expected
     asked = Intervention("ablate", feature=0, positions=positions, special_tokens=True)
     with_bos = [0, int(positions in ("all", "prompt", (0, 3))), *expected[2:]]
     assert asked.acts_on(tokens).int().tolist() == [with_bos]
+
+
+@pytest.mark.parametrize("kind", ["standard", "jumprelu", "topk"])
+@pytest.mark.parametrize("options", [{}, {"d_out": 32, "skip": True}, {"normalize_activations": "layer_norm"}])
+def test_a_narrowed_sae_gives_its_features_the_same_activations(kind: str, options: dict[str, Any]) -> None:
+    sae, x = random_sae(kind, **options), torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
+    small, row_of = narrowed(sae, [3, 11, 40])
+    assert small.d_sae == (48 if kind == "topk" else 3)
+    for feature, row in row_of.items():
+        torch.testing.assert_close(small.encode(x)[:, row], sae.encode(x)[:, feature])
+    assert (sae.encode(x)[:, [3, 11, 40]] > 0).any()

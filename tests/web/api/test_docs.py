@@ -9,6 +9,7 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
+GENERATE = ("post", "/api/v1/saes/{sae}/generate")
 DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
@@ -19,7 +20,9 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}"),
     ("delete", "/api/v1/saes/{sae}"),
     ("delete", "/api/v1/saes/{sae}/index"),
+    ("get", "/api/v1/models"),
     ("delete", "/api/v1/models/{name}"),
+    ("get", "/api/v1/corpora"),
     ("delete", "/api/v1/corpora/{name}"),
     ("get", "/api/v1/saes/{sae}/map"),
     ("get", "/api/v1/saes/{sae}/features"),
@@ -28,6 +31,8 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
     ("post", "/api/v1/saes/{sae}/probe"),
+    ("post", "/api/v1/saes/{sae}/attribute"),
+    ("post", "/api/v1/saes/{sae}/generate"),
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
@@ -73,7 +78,10 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         elif status == "204":
             assert content is None
         else:
-            assert "$ref" in content["application/json"]["schema"]
+            streams = {"text/event-stream"} if address == GENERATE else set()
+            assert content.keys() == {"application/json", *streams}
+            schema = content["application/json"]["schema"]
+            assert all("$ref" in one for one in schema.get("anyOf", [schema]))
         problems = {code: of for code, of in operation["responses"].items() if code != status}
         assert {"422", "503"} <= problems.keys()
         for response in problems.values():

@@ -43,7 +43,7 @@ async def test_statistics_are_the_true_ones(client: httpx.AsyncClient, made: Syn
 async def test_every_declared_statistic_is_a_field(client: httpx.AsyncClient, made: Synthetic) -> None:
     feature = (await client.get(url(made, "/0"))).json()
     declared = {statistic.name for statistic in PLAIN} | {ranked.name for ranked in RANKED_LISTS}
-    assert declared | {"index", "tokens", "labels"} == set(feature)
+    assert declared | {"index", "tokens", "labels", "effect"} == set(feature)
 
 
 async def test_a_dead_feature_has_statistics_too(client: httpx.AsyncClient, made: Synthetic) -> None:

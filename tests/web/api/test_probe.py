@@ -1,6 +1,7 @@
 """The probe, whole: site, inference service, model, SAE and index are real; only the network between them is not."""
 
 import asyncio
+import csv
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +14,23 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_engine, create_sessionmaker, transaction
-from app.queries.saes import SaeDetail
+from app.queries.saes import SaeDetail, SaeRow, register_sae
 from app.settings import Settings
-from app.web.api.probe import ProbeOut
-from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, make_dictionary, publish
+from app.web.api.probe import DiffOut, ProbeOut, PromptOut
+from sae_core.checkpoints import save_sae
+from sae_core.models import HookPoint
+from tests.app.inference.dictionaries import (
+    CORPUS,
+    SLUG,
+    Dictionary,
+    activations,
+    make_dictionary,
+    publish,
+    random_sae,
+)
+from tests.core.test_chat import CHATML
 from tests.factories import add_label
-from tests.tiny import BOS, EOS, sentencepiece_tokenizer
+from tests.tiny import BOS, EOS, sentencepiece_tokenizer, tiny_tokenizer
 from tests.web.api.problems import problem
 from tests.web.html import parse
 from tests.web.site import SECRET, app_of, production_logging, site
@@ -335,3 +347,127 @@ async def test_prompts_are_neither_logged_nor_stored(
                 f"SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%%xyzzy%%'"
             )
             assert found.scalar() == 0, table
+
+
+async def test_two_texts_are_compared_token_by_token(
+    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+) -> None:
+    texts = ["The nurse said he was late", "The nurse said she was late"]
+    answer = (await client.post(url, json={"texts": texts, "diff": True, "top_k": 64})).json()
+    DiffOut.model_validate(answer, extra="forbid")
+
+    for text, side in zip(texts, ("a", "b"), strict=True):
+        expected = activations(dictionary, text)
+        assert [token["id"] for token in answer[side]] == dictionary.model.tokenize(text)
+        for feature in answer["features"]:
+            assert feature[f"activations_{side}"] == pytest.approx(expected[:, feature["index"]].tolist(), rel=1e-5)
+    assert [i for i, _ in answer["alignment"] if i is not None] == list(range(len(answer["a"])))
+    differences = [feature["difference"] for feature in answer["features"]]
+    assert differences == sorted(differences, reverse=True)
+    assert answer["differing"] == sum(difference > 0 for difference in differences)
+    same = (await client.post(url, json={"texts": [TEXT, TEXT], "diff": True})).json()
+    assert same["differing"] == 0
+
+
+async def test_many_texts_are_probed_each_alone(client: httpx.AsyncClient, url: str) -> None:
+    texts = [TEXT, "times " * 150, "another text"]
+    results = (await client.post(url, json={"texts": texts, "top_k": 5})).json()["results"]
+    alone = (await client.post(url, json={"text": TEXT, "top_k": 5})).json()
+    assert [f["index"] for f in results[0]["features"]] == [f["index"] for f in alone["features"]]
+    assert results[0]["firing"] == alone["firing"]
+    assert "at most 100" in results[1]["error"]
+    assert (results[1]["features"], results[2]["error"], results[2]["prompt"]) == ([], None, 2)
+
+
+async def test_many_texts_stream_as_rows(client: httpx.AsyncClient, url: str) -> None:
+    body = {"texts": ["one text", '=cmd|"x"', "x " * 300], "top_k": 3}
+    whole = (await client.post(url, json=body)).json()["results"]
+    lines = await client.post(url, json=body, headers={"Accept": "application/x-ndjson"})
+    assert lines.headers["content-type"].startswith("application/x-ndjson")
+    assert [json.loads(line) for line in lines.text.splitlines()] == whole
+    table = await client.post(url, json=body, headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(table.text.splitlines()))
+    assert [(int(row["prompt"]), int(row["feature"])) for row in rows if row["feature"]] == [
+        (one["prompt"], feature["index"]) for one in whole for feature in one["features"]
+    ]
+    assert "at most 100" in rows[-1]["error"]
+
+
+async def test_features_rank_by_activation_and_by_rarity(
+    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+) -> None:
+    def rows(body: dict[str, object]) -> dict[str, object]:
+        return {"text": TEXT, "top_k": 64} | body
+
+    by_activation = (await client.post(url, json=rows({"rank_by": "activation"}))).json()["features"]
+    assert [f["max"] for f in by_activation] == sorted((f["max"] for f in by_activation), reverse=True)
+    fires = (torch.cat([activations(dictionary, text) for text in CORPUS]) > 0).sum(dim=0)
+    by_rarity = (await client.post(url, json=rows({"rank_by": "rarity"}))).json()["features"]
+    counts = [int(fires[f["index"]]) for f in by_rarity]
+    assert counts == sorted(counts)
+    assert len(by_rarity) == len(by_activation)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"text": "x", "texts": ["y"]}, 422, "exactly one; this has text and texts"),
+        ({"texts": []}, 422, "“texts” is empty"),
+        ({"texts": ["x"] * 1001}, 413, "at most 1,000"),
+        ({"texts": ["x", ""]}, 422, "Text 1 of “texts”: The text is empty"),
+        ({"texts": ["x"], "diff": True}, 422, "exactly two"),
+        ({"text": "x", "diff": True}, 422, "exactly two"),
+        ({"texts": ["x"], "saes": ["y"]}, 422, "probed in one SAE"),
+        ({"text": "x", "saes": ["nothing"]}, 404, "“nothing”"),
+        ({"text": "x", "saes": [SLUG]}, 422, "named twice"),
+        ({"text": "x", "rank_by": "luck"}, 422, "“rank_by” in the body"),
+        ({"chat": []}, 422, "no turns"),
+        ({"chat": [{"role": "user", "content": ""}]}, 422, "Every turn"),
+        ({"chat": [{"role": "user"}]}, 422, "content"),
+        ({"chat": [{"role": "user", "content": "x"}] * 101}, 422, "at most 100"),
+        ({"chat": [{"role": "user", "content": "Hello"}]}, 422, "tiny has no chat template"),
+    ],
+)
+async def test_combinations_that_do_not_fit_are_explained(
+    client: httpx.AsyncClient, url: str, body: object, status: int, says: str
+) -> None:
+    assert says in problem(await client.post(url, json=body), status)["detail"]
+
+
+@pytest.mark.own_database
+async def test_a_conversation_and_several_saes_share_one_pass(tmp_path: Path, database_url: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    made = make_dictionary(tmp_path, tokenizer)
+    away = made.settings.model_copy(update={"database_url": database_url, "inference_secret": SecretStr(SECRET)})
+    database = create_engine(database_url)
+    found = await publish(database, made)
+    other = random_sae(made.model.d_model, d_sae=32, k=4, seed=1)
+    save_sae(other, away.artifacts / "saes" / "other", {"model_name": "tiny", "hook_name": "blocks.1.hook_resid_post"})
+    row = SaeRow(
+        slug="other", model_id=found.model.id, hook="resid_post.1", architecture="topk", d_in=32, d_sae=32, k=4,
+        artifact="saes/other", weights_sha256="1" * 64, config={}, metrics={}, created_by="tester",
+    )  # fmt: skip
+    async with transaction(create_sessionmaker(database)) as session:
+        await register_sae(session, row)
+    await database.dispose()
+    chat = [{"role": "user", "content": "Hello <b>there</b>"}]
+    url = f"/api/v1/saes/{found.slug}/probe"
+    async with site(away, inference=away) as client:
+        response = await client.post(url, json={"chat": chat, "saes": ["other"], "top_k": 64})
+        plain = (await client.post(url, json={"text": f"{BOS}user\nHello <b>there</b>{EOS}\n{BOS}assistant\n"})).json()
+    answer = response.json()
+    PromptOut.model_validate(answer, extra="forbid")
+    tokens = answer["tokens"]
+    assert [token["id"] for token in tokens] == [token["id"] for token in plain["tokens"]]
+    assert [token["text"] for token in tokens].count(BOS) == 2  # the format's own, none in front
+    assert "".join(token["text"] for token in tokens if not token["added"]) == "Hello <b>there</b>"
+    assert {token["role"] for token in tokens if not token["added"]} == {"user"}
+    ids = torch.tensor([[token["id"] for token in tokens]])
+    counted = torch.tensor([not token["special"] for token in tokens])
+    for findings, sae, hook in zip(answer["saes"], (made.sae, other), ("resid_post.2", "resid_post.1"), strict=True):
+        assert findings["hook"] == hook
+        expected = sae.encode(made.model.activations(ids, HookPoint.parse(hook))[0]).detach() * counted[:, None]
+        assert findings["firing"] == int((expected.sum(dim=0) > 0).sum())
+        for feature in findings["features"]:
+            assert feature["activations"] == pytest.approx(expected[:, feature["index"]].tolist(), rel=1e-5)

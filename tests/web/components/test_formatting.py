@@ -69,3 +69,8 @@ def test_counts_and_units() -> None:
     assert f.amount(92_900_000, "bytes") == f"92.9{THIN}MB"
     assert f.rate(3100.4, "tokens") == "3,100 tokens/s"
     assert f.plain(32.0) == "32"
+
+
+def test_a_message_names_parameters_in_words() -> None:
+    text = "Choose another `model_name`, or run `python -m pip` and `Say`."
+    assert f.message(text) == "Choose another “model name”, or run `python -m pip` and `Say`."

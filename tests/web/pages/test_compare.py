@@ -7,11 +7,13 @@ from app.queries.comparisons import get_comparison, get_counterparts, get_parts
 from app.queries.models import ModelRow, register_model
 from app.queries.runs import RunView, Stage, cancel_run, create_run
 from app.queries.saes import SaeDetail, SaeRow, register_sae
+from app.settings import Settings
 from tests.comparing import NARROW, WIDE, compare, make_pair
 from tests.conftest import only_reads
 from tests.factories import Synthetic, add_label, make_sae
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
+from tests.web.site import site
 
 pytestmark = pytest.mark.read_only
 
@@ -186,7 +188,37 @@ async def test_an_index_on_other_text_makes_it_stale(
     await session.execute(text("UPDATE comparison SET sequence_set_id = NULL"))
     await session.commit()
     page = await get(client, **BOTH)
-    assert f"seesae compare {NARROW} {WIDE}" in page.one("p", cls="notice").text
+    notice = page.one("div", cls="notice")
+    assert f"seesae compare {NARROW} {WIDE}" in notice.text
+    assert notice.one("button").text == "Compare these two"
+
+
+@pytest.mark.own_database
+async def test_a_button_queues_the_comparison_and_the_page_follows_it(
+    client: httpx.AsyncClient, settings: Settings, engine: AsyncEngine
+) -> None:
+    for slug, features in ((NARROW, 24), (WIDE, 60)):
+        await make_sae(engine, slug=slug, features=features)
+    form = (await get(client, 404, **BOTH)).one("form", cls="compare-start")
+    sent = {field["name"]: field["value"] for field in (*form.all("input"), form.one("button"))}
+    assert BOTH.items() <= sent.items()
+    answer = await client.post(form["action"], data=sent)
+    assert answer.status_code == 303, answer.text
+    page = await get(client, **BOTH)
+    assert page.one("a", cls="run-card-link")["href"] == answer.headers["location"]
+    assert "next in the queue" in page.one("section", cls="run-live").text
+    assert not page.all("form", cls="compare-start")
+    await get(client, 404, **BOTH, show="matched")
+
+
+@pytest.mark.own_database
+async def test_visitors_who_may_not_submit_are_shown_the_command_alone(settings: Settings, engine: AsyncEngine) -> None:
+    for slug, features in ((NARROW, 24), (WIDE, 60)):
+        await make_sae(engine, slug=slug, features=features)
+    async with site(settings.model_copy(update={"submit_runs": False})) as closed:
+        page = await get(closed, 404, **BOTH)
+    assert f"seesae compare {NARROW} {WIDE}" in said(page)
+    assert not page.all("form", cls="compare-start")
 
 
 @pytest.mark.own_database
@@ -200,6 +232,7 @@ async def test_not_compared_shows_the_measures_and_says_how(client: httpx.AsyncC
     assert (chosen(page, "a"), chosen(page, "b")) == (NARROW, WIDE)
     page = await get(client, 404, a=NARROW, b="bare")
     assert "seesae index bare" in page.one("div", cls="compare-notice").text
+    assert page.one("div", cls="compare-notice").one("a")["href"] == "/runs/new/index?sae=bare"
     await get(client, 404, a=NARROW, b="bare", feature=3)
     await get(client, 404, a="bare", b=NARROW, show="matched")
 

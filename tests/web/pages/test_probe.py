@@ -20,7 +20,7 @@ TEXT = '\nIt was the best of <script>alert("times")</script>,\nit was the worst.
 
 def written(page: Element) -> str:
     """Return the content of the text field; a browser drops the first line break after the tag."""
-    return page.one("textarea").text.removeprefix("\n")
+    return page.one("textarea", id="text").text.removeprefix("\n")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_another_feature_shades_without_javascript(probing: httpx.AsyncCli
 
 async def test_htmx_gets_the_result_only(probing: httpx.AsyncClient, url: str) -> None:
     text = (await probing.post(url, data={"text": TEXT}, headers=HTMX)).text
-    assert "<form" not in text
+    assert 'id="probe-form"' not in text
     assert parse(text).one("section", cls="probe-result")
 
 
@@ -140,3 +140,53 @@ async def test_a_page_that_waits_for_the_model_says_so_and_asks_again(
         assert (waiting["action"], waiting["hx-post"], waiting["hx-trigger"]) == (url, url, "load delay:1s")
         assert {area["name"]: area.text.removeprefix("\n") for area in waiting.all("textarea")} == fields
         assert waiting.one("noscript").one("button").text == "Try again"
+
+
+async def test_two_prompts_are_compared(probing: httpx.AsyncClient, url: str) -> None:
+    fields = {"mode": "diff", "text": "The nurse said he", "other": "The nurse said she"}
+    page = parse((await probing.post(url, data=fields)).text)
+    tokens = page.one("ol", cls="diff-tokens").all("li")
+    assert "same" in tokens[0].classes
+    assert "same" not in tokens[-1].classes
+    rows = page.all("li", cls="rank")
+    assert rows
+    for row in rows:
+        assert ("shared" in row.classes) == (row.one("span", cls="diff-where").text == "both")
+    assert "No feature differs" in (await probing.post(url, data=fields | {"other": fields["text"]})).text
+
+
+async def test_a_model_without_a_chat_template_says_so_and_keeps_the_turns(
+    probing: httpx.AsyncClient, url: str
+) -> None:
+    fields = {"mode": "chat", "role": ["system", "user"], "content": ["", "Hello <b>"]}
+    response = await probing.post(url, data=fields)
+    assert response.status_code == 422
+    page = parse(response.text)
+    assert "tiny has no chat template" in page.one("div", id="result").one("div", role="alert").text
+    assert page.all("textarea")[1].text.removeprefix("\n") == "Hello <b>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"mode": "diff", "text": "one"}, 422, "enter both"),
+        ({"mode": "chat"}, 422, "no turns"),
+        ({"text": "x", "saes": "nothing"}, 404, "“nothing”"),
+    ],
+)
+async def test_a_form_that_does_not_fit_is_explained(
+    probing: httpx.AsyncClient, url: str, fields: dict[str, str], status: int, says: str
+) -> None:
+    response = await probing.post(url, data=fields)
+    assert response.status_code == status
+    assert says in parse(response.text).one("div", id="result").one("div", role="alert").text
+
+
+async def test_the_page_says_which_tokens_were_added(probing: httpx.AsyncClient, url: str) -> None:
+    page = parse((await probing.post(url, data={"text": "Some words"})).text)
+    assert page.one("p", data_added_tokens=None).text.startswith("1 token was added")
+    assert BOS in page.one("p", data_added_tokens=None).text
+
+
+async def test_an_unknown_way_to_probe_is_explained(probing: httpx.AsyncClient, url: str) -> None:
+    assert (await probing.get(url, params={"mode": "magic"})).status_code == 422

@@ -182,7 +182,7 @@ async def test_a_run_that_trained_several_saes_shows_each_with_its_curve(
     await finish_run(session, run.id, {"saes": saes, "notes": ["One <b>note</b>."], "seconds": {}})
     await session.commit()
     page = parse((await client.get(f"/runs/{run.id}")).text)
-    trained = page.one("section", aria_labelledby="saes")
+    trained = page.one("section", aria_labelledby="run-saes")
     assert [link["href"] for link in trained.all("a")] == ["/saes/wide", "/saes/narrow"]
     assert [link["href"] for link in page.one("ul", cls="series").all("a")] == ["/saes/wide", "/saes/narrow"]
     loss = json.loads(page.one("figure", data_metric="loss").one("script").text)

@@ -1,0 +1,162 @@
+"""Generation with and without interventions, as the events that the site streams."""
+
+from collections.abc import Generator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.errors import Unprocessable
+from app.inference.engine import ProbeEngine, counted_tokens
+from app.services.inference import (
+    DirectionChoice,
+    GeneratedEnd,
+    GeneratedPrompt,
+    GeneratedShift,
+    GeneratedToken,
+    GenerateRequest,
+    GenerationEvent,
+    PlacedIntervention,
+    SaeRef,
+    TokenPositions,
+)
+from sae_core.interventions import Event, Intervention, Positions, Sampling, Shift, Site, Step, generate_side_by_side
+from sae_core.models import HookPoint, LanguageModel
+from sae_core.saes import SAE
+
+_CACHES = 3
+"""Key-value caches: of both sides, and of the default model that reads the changed text."""
+
+
+def events(engine: ProbeEngine, request: GenerateRequest) -> Generator[GenerationEvent]:
+    """Yield the prompt's tokens and then what is generated; each step takes a pass or two of the model.
+
+    Whoever calls it holds the turn while a step runs, not between steps.
+
+    Raises:
+        Unprocessable: an intervention makes no sense, or the model's context is too short.
+        TooLarge: the prompt is too long, or there is not enough memory.
+        Unavailable: the model or an SAE cannot be loaded, or memory ran out.
+    """
+    with engine.use(*request.saes) as (model, saes):
+        token_ids = engine.tokenize(model, saes[0], request.text)
+        engine.make_room(_working_bytes(model, len(token_ids), request.max_new_tokens))
+        for asked in request.interventions:
+            _check_positions(asked, len(token_ids), len(token_ids) + request.max_new_tokens)
+        sites = _sites(engine, model, saes, request)
+        sampling = Sampling(request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top)
+        ends, counted = model.character_ends(request.text, token_ids), counted_tokens(model, token_ids)
+        yield GeneratedPrompt(token_ids=token_ids, ends=ends, counted=counted.tolist())
+        for event in generate_side_by_side(model, token_ids, sites, sampling):
+            yield _event(event)
+
+
+def _event(event: Event) -> GenerationEvent:
+    if isinstance(event, Step):
+        return GeneratedToken(side=event.side, id=event.token_id, log_probability=event.log_probability, top=event.top)
+    if isinstance(event, Shift):
+        return GeneratedShift(position=event.position, kl=event.kl, raised=event.raised, lowered=event.lowered)
+    return GeneratedEnd(side=event.side, reason=event.reason)
+
+
+def _working_bytes(model: LanguageModel, prompt: int, new: int) -> int:
+    """Estimate the memory: keys and values of each layer, and four distributions for each token of the prompt."""
+    return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * prompt * model.vocab_size)
+
+
+def _sites(engine: ProbeEngine, model: LanguageModel, saes: Sequence[SAE], request: GenerateRequest) -> list[Site]:
+    """Return what is done at each SAE's hook point."""
+    sites = []
+    for place, (ref, sae) in enumerate(zip(request.saes, saes, strict=True)):
+        own = [one for one in request.interventions if one.sae == place]
+        if own:
+            changes = [_intervention(engine, model, ref, sae, one) for one in own]
+            write = None if ref.hook_out is None else HookPoint.parse(ref.hook_out)
+            sites.append(Site(HookPoint.parse(ref.hook), changes, sae, write))
+    if not sites:
+        raise Unprocessable("There is nothing to change: give at least one intervention.")
+    return sites
+
+
+def _intervention(
+    engine: ProbeEngine, model: LanguageModel, ref: SaeRef, sae: SAE, asked: PlacedIntervention
+) -> Intervention:
+    along = None
+    if asked.random_direction is not None and asked.feature is not None:
+        along = _random_direction(asked.random_direction, _decoder_row(sae, asked.feature))
+    return Intervention(
+        asked.op,
+        asked.value,
+        feature=asked.feature,
+        direction=None if asked.direction is None else _direction(engine, model, ref, sae, asked.direction),
+        along=along,
+        positions=_positions(asked),
+        special_tokens=asked.special_tokens,
+    )
+
+
+def _check_positions(asked: PlacedIntervention, prompt: int, most: int) -> None:
+    """Refuse positions that the text never has.
+
+    Raises:
+        Unprocessable: there is one.
+    """
+    match asked.positions:
+        case (first, _):
+            beyond = first
+        case TokenPositions():
+            beyond = max(asked.positions.tokens)
+        case _:
+            return
+    if beyond >= most:
+        raise Unprocessable(
+            f"There is no token {beyond}: the prompt has {prompt}, counted from 0, and with the new ones there are at "
+            f"most {most}."
+        )
+
+
+def _positions(asked: PlacedIntervention) -> Positions:
+    return frozenset(asked.positions.tokens) if isinstance(asked.positions, TokenPositions) else asked.positions
+
+
+def _direction(
+    engine: ProbeEngine, model: LanguageModel, ref: SaeRef, sae: SAE, asked: DirectionChoice
+) -> Float[Tensor, " d_out"]:
+    if asked.vector is not None:
+        return torch.tensor(asked.vector)
+    if asked.feature is not None:
+        return _decoder_row(sae, asked.feature)
+    hook = HookPoint.parse(ref.hook_out or ref.hook)
+    means = [_mean(engine, model, hook, sae, texts) for texts in (asked.positive or [], asked.negative or [])]
+    difference = means[0] - means[1]
+    unit: Tensor = difference / torch.linalg.vector_norm(difference).clamp_min(1e-12)
+    return unit
+
+
+def _decoder_row(sae: SAE, feature: int) -> Float[Tensor, " d_out"]:
+    if not 0 <= feature < sae.d_sae:
+        raise Unprocessable(f"There is no feature {feature}: the SAE's features are 0 to {sae.d_sae - 1}.")
+    row: Tensor = sae.W_dec[feature]
+    return row
+
+
+def _random_direction(seed: int, row: Float[Tensor, " d_out"]) -> Float[Tensor, " d_out"]:
+    """Return a random direction with the norm of `row`."""
+    drawn = torch.randn(len(row), generator=torch.Generator().manual_seed(seed)).to(row)
+    scaled: Tensor = drawn * (torch.linalg.vector_norm(row) / torch.linalg.vector_norm(drawn))
+    return scaled
+
+
+def _mean(
+    engine: ProbeEngine, model: LanguageModel, hook: HookPoint, sae: SAE, texts: Sequence[str]
+) -> Float[Tensor, " d_out"]:
+    """Return the mean activation on the counted tokens of some texts."""
+    total, count = torch.zeros(model.d_in(hook), device=model.device), 0
+    for text in texts:
+        token_ids = engine.tokenize(model, sae, text)
+        counted = torch.from_numpy(counted_tokens(model, token_ids)).to(model.device)
+        total += model.activations(torch.tensor([token_ids]), hook)[0][counted].sum(dim=0)
+        count += int(counted.sum())
+    if not count:
+        raise Unprocessable("DiffMean needs words on both sides: give each list at least one text.")
+    return total / count

@@ -1,0 +1,259 @@
+"""POST /saes/{sae}/generate."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.db import transaction
+from app.errors import UserError
+from app.problems import documented
+from app.queries.saes import SaeDetail
+from app.services import generation as service
+from app.services.generation import GenerationPart, NextToken, PredictionShift, Prompt, SideEnd, Wish
+from app.services.inference import InferenceClient, InterventionChoice, PlacedIntervention
+from app.web.components.token_models import TokenText
+from app.web.dependencies import Inference, Sae
+
+router = APIRouter(prefix="/api/v1/saes/{sae}/generate", tags=["Intervene"])
+
+_EVENTS = "text/event-stream"
+
+
+class InterventionIn(InterventionChoice):
+    """One change of a feature or a direction. The error term stays, so one that changes nothing changes nothing."""
+
+    sae: Annotated[str | None, Field(description="Another SAE of the same model; null for the address' own.")] = None
+
+    def placed(self) -> tuple[str | None, PlacedIntervention]:
+        """Return the SAE's slug, and the intervention."""
+        return self.sae, PlacedIntervention(**self.model_dump(exclude={"sae"}))
+
+
+class GenerateIn(BaseModel):
+    """A text to continue with and without interventions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, Field(description="Neither kept nor logged.", examples=["The capital of France is"])]
+    interventions: Annotated[list[InterventionIn], Field(min_length=1, max_length=service.MAX_INTERVENTIONS)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=service.MAX_NEW_TOKENS)] = 40
+    temperature: Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token.")] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="Of both sides: they draw the same noise.")] = 0
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(max_length=service.MAX_STOPS, description="Texts that end a side once they are written."),
+    ] = []
+    top_logprobs: Annotated[
+        int, Field(ge=1, le=50, description="Likeliest tokens to list for each, and tokens raised and lowered.")
+    ] = 5
+
+    def wish(self) -> Wish:
+        """Return it for the service."""
+        return Wish(
+            text=self.text,
+            interventions=[one.placed() for one in self.interventions],
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            stop=self.stop,
+            top=self.top_logprobs,
+        )
+
+
+class PromptTokenOut(BaseModel):
+    """One token of the prompt."""
+
+    id: int
+    text: TokenText
+    special: bool
+
+
+class LikelyTokenOut(BaseModel):
+    """A token that could stand at a place."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class SideOut(BaseModel):
+    """The continuation of one side."""
+
+    text: str
+    token_ids: list[int]
+    tokens: Annotated[list[str], Field(description="Their texts, which join to `text`.")]
+    logprobs: Annotated[list[float], Field(description="Log-probability of each token, at temperature 1.")]
+    top_logprobs: list[list[LikelyTokenOut]]
+    end: Literal["length", "end of text", "stop"]
+
+
+class MovedTokenOut(BaseModel):
+    """A token whose probability changes."""
+
+    id: int
+    text: str
+    before: float
+    after: float
+
+
+class ShiftOut(BaseModel):
+    """What changes in the prediction after one token of the changed text."""
+
+    position: int
+    kl: float
+    raised: list[MovedTokenOut]
+    lowered: list[MovedTokenOut]
+
+
+class GenerateOut(BaseModel):
+    """Both continuations, and what the interventions change at each position."""
+
+    prompt: list[PromptTokenOut]
+    default: SideOut
+    changed: SideOut
+    kl: Annotated[
+        list[float],
+        Field(
+            description="KL(changed ‖ default), in nats, of the next-token distribution after each token of the prompt "
+            "and of the changed continuation but its last; both models read the same tokens."
+        ),
+    ]
+    shifts: Annotated[list[ShiftOut], Field(description="The same positions, with the tokens that moved most.")]
+
+
+@router.post(
+    "",
+    summary="Generate with and without interventions",
+    response_model=GenerateOut,
+    responses={
+        200: {"content": {_EVENTS: {"schema": {"type": "string", "description": "Events prompt, token, shift, end."}}}},
+        **documented(404, 409, 413),
+    },
+)
+async def generate(request: Request, sae: Sae, wish: GenerateIn, inference: Inference) -> Any:
+    """Continue a text twice, with the same seed: as the model is, and changed.
+
+    With `Accept: text/event-stream` the tokens of both sides come as they are generated: events `prompt`, `token`,
+    `shift`, `end` for each side, and `failed` where it stops half-way; then `done`.
+    """
+    if _EVENTS in request.headers.get("accept", ""):
+        events = _events(request, inference, sae, wish.wish())
+        return StreamingResponse(await _begun(events), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+    async with transaction(request.app.state.sessionmaker) as session:
+        whole = await service.generate_all(session, inference, sae, wish.wish())
+    return Response(_answer(whole).model_dump_json(), media_type="application/json")
+
+
+async def _events(request: Request, inference: InferenceClient, sae: SaeDetail, wish: Wish) -> AsyncGenerator[bytes]:
+    async with (
+        transaction(request.app.state.sessionmaker) as session,
+        aclosing(service.generate(session, inference, sae, wish)) as parts,
+    ):
+        async for part in parts:
+            name, data = _event(part)
+            yield format_sse_event(event=name, data_str=data.model_dump_json())
+    yield format_sse_event(event="done", data_str="{}")
+
+
+async def _begun(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Wait for the first event, so that a refusal is an answer of its own; later ones become an event `failed`."""
+    first = await anext(events)
+
+    async def rest() -> AsyncGenerator[bytes]:
+        async with aclosing(events):
+            yield first
+            try:
+                async for event in events:
+                    yield event
+            except UserError as error:
+                yield format_sse_event(event="failed", data_str=_Failed(detail=str(error)).model_dump_json())
+
+    return rest()
+
+
+class _Failed(BaseModel):
+    detail: str
+
+
+class PromptEvent(BaseModel):
+    """The prompt's tokens."""
+
+    tokens: list[PromptTokenOut]
+
+
+class TokenEvent(BaseModel):
+    """The next token of one side."""
+
+    side: Literal["default", "changed"]
+    id: int
+    text: str
+    logprob: float
+    top_logprobs: list[LikelyTokenOut]
+
+
+class EndEvent(BaseModel):
+    """A side is complete."""
+
+    side: Literal["default", "changed"]
+    end: str
+    text: Annotated[str, Field(description="What the last tokens left of a character.")]
+
+
+def _event(part: GenerationPart) -> tuple[str, BaseModel]:
+    match part:
+        case Prompt():
+            return "prompt", PromptEvent(tokens=_prompt(part.tokens))
+        case NextToken():
+            return "token", TokenEvent(
+                side=part.side,
+                id=part.id,
+                text=part.text,
+                logprob=part.log_probability,
+                top_logprobs=_likely(part),
+            )
+        case PredictionShift():
+            return "shift", _shift(part)
+        case SideEnd():
+            return "end", EndEvent(side=part.side, end=part.reason, text=part.text)
+
+
+def _answer(whole: service.Generated) -> GenerateOut:
+    return GenerateOut(
+        prompt=_prompt(whole.prompt),
+        default=_side(whole.default),
+        changed=_side(whole.changed),
+        kl=[shift.kl for shift in whole.shifts],
+        shifts=[_shift(shift) for shift in whole.shifts],
+    )
+
+
+def _prompt(tokens: Any) -> list[PromptTokenOut]:
+    return [PromptTokenOut(id=token.id, text=token.text, special=token.special) for token in tokens]
+
+
+def _side(side: service.SideText) -> SideOut:
+    texts = [token.text for token in side.whole_tokens()]
+    return SideOut(
+        text=side.text,
+        token_ids=[token.id for token in side.tokens],
+        tokens=texts,
+        logprobs=[token.log_probability for token in side.tokens],
+        top_logprobs=[_likely(token) for token in side.tokens],
+        end=side.end,  # type: ignore[arg-type]  # pydantic checks it
+    )
+
+
+def _likely(token: NextToken) -> list[LikelyTokenOut]:
+    return [LikelyTokenOut(id=one.id, text=one.text, logprob=one.log_probability) for one in token.top]
+
+
+def _shift(shift: PredictionShift) -> ShiftOut:
+    def moved(tokens: tuple[service.MovedToken, ...]) -> list[MovedTokenOut]:
+        return [MovedTokenOut(id=one.id, text=one.text, before=one.before, after=one.after) for one in tokens]
+
+    return ShiftOut(position=shift.position, kl=shift.kl, raised=moved(shift.raised), lowered=moved(shift.lowered))

@@ -1,0 +1,40 @@
+"""What a page does, as Python that runs with `sae_core` alone."""
+
+from app.queries.saes import SaeDetail
+from app.services.generation import Wish
+
+_STEERING = """\
+from sae_core import HookPoint, load_model, load_sae
+from sae_core.interventions import Intervention, Sampling, Site, generate_side_by_side
+
+model = load_model({source!r})
+sae = load_sae({artifact!r})  # under SEESAE_ARTIFACTS
+change = Intervention({op!r}, {value!r}, feature={feature}, positions={positions!r})
+site = Site(HookPoint.parse({hook!r}), [change], sae{write})
+sampling = Sampling(max_new_tokens={tokens}, temperature={temperature!r}, seed={seed})
+prompt = model.tokenize({text!r})
+written = {{"default": [], "changed": []}}
+for event in generate_side_by_side(model, prompt, [site], sampling):
+    if hasattr(event, "token_id"):
+        written[event.side].append(event.token_id)
+print({{side: model.decode(token_ids) for side, token_ids in written.items()}})
+"""
+
+
+def steering_snippet(sae: SaeDetail, wish: Wish) -> str:
+    """Return the code that generates what the steering page shows."""
+    ((_, change),) = wish.interventions
+    return _STEERING.format(
+        source=sae.model.source,
+        artifact=sae.artifact,
+        op=change.op,
+        value=change.value,
+        feature=change.feature,
+        positions=change.positions,
+        hook=sae.hook,
+        write="" if sae.hook_out is None else f", write=HookPoint.parse({sae.hook_out!r})",
+        tokens=wish.max_new_tokens,
+        temperature=wish.temperature,
+        seed=wish.seed,
+        text=wish.text,
+    )

@@ -1,0 +1,228 @@
+"""An edit: interventions in one JSON file, and the context manager that applies them to a plain `transformers` model.
+
+The file holds all that it takes, so it works where neither the SAE nor the tokenizer is: ids of the special tokens, and
+of each SAE the rows of the features concerned. A TopK is held whole, since all its features compete for k places;
+`add` needs no encoding, and so no SAE. Numbers are float32, little-endian, in base64.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_core.errors import InterventionError, ModelError, SAEError, first_line
+from sae_core.files import write_json
+from sae_core.interventions.apply import hooks_on
+from sae_core.interventions.narrow import narrowed
+from sae_core.interventions.ops import Intervention, Positions, Site
+from sae_core.models import HookPoint, LanguageModel
+from sae_core.models.points import find_modules, module_at
+from sae_core.saes import ARCHITECTURES, SAE
+
+FORMAT = "seesae-edit-1"
+"""Changes when a file of an older version can no longer be read as it is."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Interventions on one model."""
+
+    name: str
+    sites: Sequence[Site]
+    special_token_ids: frozenset[int]
+    """BOS and the other special tokens of the model, which interventions spare unless asked."""
+    model_name: str = ""
+    """Of the model that it was made on."""
+
+    @classmethod
+    def of(cls, name: str, model: LanguageModel, sites: Sequence[Site]) -> "Edit":
+        """Return an edit of `model`."""
+        bos = {model.bos_token_id} if model.bos_token_id is not None else set()
+        return cls(name, sites, model.special_token_ids | bos, model.name)
+
+
+@contextmanager
+def apply_edits(hf_model: Any, *edits: Edit | str | Path) -> Iterator[None]:
+    """Change every forward pass of a plain `transformers` model in the body, `generate` included.
+
+    The hooks are removed whatever happens there. Tokens of a pass with an empty cache are the prompt.
+
+        model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M")
+        with apply_edits(model, "edit.json"):
+            model.generate(**tokenizer("The capital of France is", return_tensors="pt"))
+
+    Args:
+        hf_model: a causal language model.
+        edits: edits, or their files.
+
+    Raises:
+        InterventionError: a file is no edit, or does not fit the model.
+        ModelError: the model lacks a hook point.
+    """
+    if isinstance(hf_model, LanguageModel):
+        hf_model = hf_model.hf_model
+    loaded = [edit if isinstance(edit, Edit) else load_edit(edit) for edit in edits]
+    eager, name = find_modules(hf_model), type(hf_model).__name__
+    sites = [_on_device(site, eager.device) for edit in loaded for site in edit.sites]
+    special = frozenset[int]().union(*(edit.special_token_ids for edit in loaded))
+    with hooks_on(hf_model, lambda hook: module_at(eager, hook, name), sites, special, None):
+        yield
+
+
+def _on_device(site: Site, device: torch.device) -> Site:
+    return site if site.sae is None or device.type == "cpu" else replace(site, sae=deepcopy(site.sae).to(device))
+
+
+# Files
+
+
+def save_edit(edit: Edit, path: str | Path) -> None:
+    """Write an edit to a file.
+
+    Raises:
+        ArtifactError: the disk is full.
+    """
+    write_json(Path(path), edit_to_json(edit))
+
+
+def load_edit(path: str | Path) -> Edit:
+    """Read an edit from a file.
+
+    Raises:
+        InterventionError: there is no such file, or it is no edit.
+    """
+    try:
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InterventionError(f"{path} cannot be read ({error.strerror}). Check the path.") from None
+    except ValueError:
+        raise InterventionError(f"{path} is no JSON. Give the file of an edit.") from None
+    return edit_from_json(content, str(path))
+
+
+def edit_to_json(edit: Edit) -> dict[str, Any]:
+    """Return what the file of an edit holds."""
+    return {
+        "format": FORMAT,
+        "name": edit.name,
+        "model": edit.model_name,
+        "special_token_ids": sorted(edit.special_token_ids),
+        "sites": [_site_to_json(site) for site in edit.sites],
+    }
+
+
+def edit_from_json(content: Any, source: str) -> Edit:
+    """Return the edit that `edit_to_json` wrote; `source` names it in messages.
+
+    Raises:
+        InterventionError: it is no edit.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InterventionError(f"{source} is no edit of the format {FORMAT}. Save the edit again, with this version.")
+    try:
+        special = frozenset(int(token_id) for token_id in content["special_token_ids"])
+        sites = [_site_from_json(site) for site in content["sites"]]
+        return Edit(str(content["name"]), sites, special, str(content["model"]))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SAEError) as error:
+        raise InterventionError(f"{source} is a damaged edit: {type(error).__name__}, {first_line(error)}.") from error
+
+
+def _site_to_json(site: Site) -> dict[str, Any]:
+    return {
+        "hook": str(site.hook),
+        "write": None if site.write is None else str(site.write),
+        "sae": _sae_to_json(site.sae, site.encoded) if site.sae is not None and site.encoded else None,
+        "interventions": [_change_to_json(change, site.sae) for change in site.interventions],
+    }
+
+
+def _site_from_json(content: dict[str, Any]) -> Site:
+    sae, row_of = None, {}
+    if content["sae"] is not None:
+        sae = _sae_from_json(content["sae"])
+        row_of = {int(feature): row for feature, row in content["sae"]["row_of"].items()}
+    write = None if content["write"] is None else HookPoint.parse(content["write"])
+    changes = [_change_from_json(change, row_of) for change in content["interventions"]]
+    return Site(HookPoint.parse(content["hook"]), changes, sae, write)
+
+
+def _change_to_json(change: Intervention, sae: SAE | None) -> dict[str, Any]:
+    direction = change.direction
+    if change.op == "add" and change.feature is not None:
+        assert sae is not None
+        direction = sae.W_dec[change.feature]
+    match change.positions:
+        case str():
+            positions: Any = change.positions
+        case (first, end):
+            positions = {"from": first, "to": end}
+        case _:
+            positions = sorted(change.positions)
+    return {
+        "op": change.op,
+        "value": change.value,
+        "feature": change.feature,
+        "direction": None if direction is None else _tensor_to_json(direction),
+        "positions": positions,
+        "special_tokens": change.special_tokens,
+    }
+
+
+def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Intervention:
+    direction = None if content["direction"] is None else _tensor_from_json(content["direction"])
+    feature = row_of[content["feature"]] if direction is None else None
+    positions: Positions = content["positions"]
+    match content["positions"]:
+        case {"from": first, "to": end}:
+            positions = (int(first), int(end))
+        case list(chosen):
+            positions = frozenset(int(position) for position in chosen)
+    return Intervention(
+        content["op"],
+        float(content["value"]),
+        feature=feature,
+        direction=direction,
+        positions=positions,
+        special_tokens=bool(content["special_tokens"]),
+    )
+
+
+def _sae_to_json(sae: SAE, features: list[int]) -> dict[str, Any]:
+    small, row_of = narrowed(sae, features)
+    tensors = {
+        name: _tensor_to_json(parameter.t() if name == "W_enc" else parameter)
+        for name, parameter in small.named_parameters()
+        if name != "W_skip"  # no feature's share depends on it
+    }
+    config = {**asdict(small.config), "skip": False}
+    return {"architecture": small.architecture, "config": config, "row_of": row_of, "tensors": tensors}
+
+
+def _sae_from_json(content: dict[str, Any]) -> SAE:
+    made = ARCHITECTURES[content["architecture"]]
+    sae = made(made.Config(**content["config"])).requires_grad_(False)
+    for name, parameter in sae.named_parameters():
+        rows = _tensor_from_json(content["tensors"][name])
+        wanted = parameter.t() if name == "W_enc" else parameter
+        if rows.shape != wanted.shape or not rows.isfinite().all():
+            raise ModelError(f"{name} is not {tuple(wanted.shape)} finite numbers")
+        wanted.copy_(rows)
+    return sae
+
+
+def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
+    data = tensor.detach().float().cpu().contiguous().numpy().astype("<f4")
+    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode()}
+
+
+def _tensor_from_json(content: dict[str, Any]) -> Tensor:
+    data = np.frombuffer(base64.b64decode(content["float32"], validate=True), dtype="<f4").astype(np.float32)
+    return torch.from_numpy(data.reshape(content["shape"]))
