@@ -13,7 +13,6 @@ import typer
 from app.cli.options import Device, Json
 from app.cli.outcome import notify, report_user_errors, say
 from app.cli.processes import settings_with
-from app.logging import configure
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -80,6 +79,8 @@ def probe(
     texts = [*(text or ()), *(read_texts(file) if file else ())]
     if not texts:
         raise typer.BadParameter("Give --text, or --file with at least one text.")
+    from app.logging import configure
+
     configure("error")
     asyncio.run(_probe(settings_with(device=device), sae, texts, top, rank_by.value, format_, as_json))
 

@@ -183,7 +183,7 @@ def test_train_index_and_evaluate_end_with_one_json_object(
     other = json.loads(narrow.stdout)["sae"]
     compared = seesae("compare", result["sae"], other)
     assert compared.exit_code == 0, compared.stderr
-    assert f"seesae index {other}" in compared.stdout.splitlines()[-1]  # which has no index yet
+    assert f"Index {other} on the text" in compared.stdout.splitlines()[-1]  # which has no index yet
     again = seesae("compare", result["sae"], other, "--json")
     assert json.loads(again.stdout)["matched_by_activity"] == 0
 
