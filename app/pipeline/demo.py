@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from app.pipeline.effects import EffectsParams
 from app.pipeline.naming import sae_slug
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
-from app.pipeline.stages import COMPARISON, EFFECTS, EVALUATION, INDEXING, PREPARATION, TRAINING
+from app.pipeline.stages import COMPARISON, EVALUATION, INDEXING, PREPARATION, TRAINING
 from app.pipeline.train import MOST_FEATURES, TrainParams
 from app.runs.params import OneOrSeveral, Params
 from app.runs.spec import Estimate, Result, RunSpec
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 _PREDICTIONS = 2048
 """Scored for the cross-entropy metrics; enough for two digits, in a quarter of a minute."""
-EFFECTS_OF = 16
-"""Features, the most frequent, whose effects the demo measures; `seesae effects` measures more."""
-_HELD_OUT = 4096
-"""Held-out tokens that those effects are measured on."""
 
 
 class DemoParams(Params):
@@ -89,7 +84,6 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     """Do all that train, index and evaluate do, on one pass of the model over the corpus."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
-    from app.pipeline.measured_effects import measure
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
@@ -107,12 +101,10 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     ]
     results = []
     for own, ((sae, detail),) in zip(inputs, trained, strict=True):
-        with run.about(detail.slug if len(hooks) > 1 else "", (*INDEXING, *EVALUATION, *COMPARISON, *EFFECTS)):
+        with run.about(detail.slug if len(hooks) > 1 else "", (*INDEXING, *EVALUATION, *COMPARISON)):
             statistics = await steps.index_sae(run, ctx, sae, detail, own)
             (evaluation,) = await steps.evaluate_saes(run, ctx, [(sae, detail)], own, predictions=_PREDICTIONS)
             await compare_with_others(run, ctx, detail)
-            sampled = EffectsParams(sae=detail.slug, corpus=DEMO_CORPUS, sample=EFFECTS_OF, held_out=_HELD_OUT)
-            effects = await measure(run, ctx, sae, detail, own, sampled)
         results.append(
             {
                 "sae": detail.slug,
@@ -121,7 +113,6 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
                 "explained_variance": evaluation.explained_variance,
                 "l0": evaluation.l0,
                 "dead_fraction": steps.dead_fraction(statistics),
-                "effects": effects["features"],
                 **steps.index_notes(statistics),
             }
         )
@@ -143,10 +134,10 @@ DEMO = RunSpec(
       seesae demo --no-serve --json
     """,
     params=DemoParams,
-    stages=lambda _params: (*PREPARATION, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON, *EFFECTS),
+    stages=lambda _params: (*PREPARATION, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON),
     title=title,
     check=check,
     work=run_demo,
-    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "effects"),
+    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
     panel="",  # its command serves the site too
 )

@@ -1,6 +1,4 @@
-"""Measured effects of features, and the stage that the demo ends with."""
-
-import json
+"""Measured effects of features."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,17 +6,6 @@ from sqlalchemy.dialects import postgresql as pg
 
 revision = "0014"
 down_revision = "0013"
-
-STAGE = {
-    "name": "effects",
-    "title": "Measure the effects of features",
-    "state": "waiting",
-    "done": 0,
-    "total": 0,
-    "unit": "features",
-    "seconds": 0.0,
-    "started_at": None,
-}
 
 
 def upgrade() -> None:
@@ -37,8 +24,3 @@ def upgrade() -> None:
     )
     op.create_index("ix_feature_effect_ratio", "feature_effect", ["sae_id", "ratio", "feature"])
     op.create_index("ix_feature_effect_run_id", "feature_effect", ["run_id"])
-    unfinished = """
-        UPDATE run SET stages = stages || CAST(:stages AS jsonb)
-        WHERE kind = 'demo' AND state IN ('queued', 'running', 'failed')
-    """
-    op.execute(sa.text(unfinished).bindparams(stages=json.dumps([STAGE])))

@@ -41,6 +41,8 @@ ARGUMENTS = {
     "index": "made-up --corpus FILE",
     "evaluate": "made-up --corpus FILE",
     "compare": "made-up other",
+    "effects": "made-up --corpus FILE",
+    "probe": "made-up --text words",
     "delete": "sae made-up --yes",
     "runs show": "1",
     "runs cancel": "1",
