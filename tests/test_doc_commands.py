@@ -46,6 +46,8 @@ STARTED_BY = {
     "bench": "tests/app/bench/test_web.py",
     "torchrun": "tests/app/pipeline/test_train.py",
     "runs": "tests/app/cli/test_runs.py",
+    "effects": "tests/app/pipeline/test_effects.py",
+    "probe": "tests/app/cli/test_probe.py",
 }
 
 

@@ -15,7 +15,7 @@ async def test_a_feature_is_steered_and_compared_with_a_random_one(page: Page, s
     await page.locator("#steer-text").fill(PROMPT)
     await page.get_by_role("button", name="Steer", exact=True).click()
     await expect(page).to_have_url(re.compile(r"/steer\?feature=1&text="))
-    await page.locator(".steer-marks button").last.click()
+    await page.locator(".steer-marks .text-button").last.click()
     strength = await page.locator("#value").input_value()
     await page.get_by_role("button", name="Steer", exact=True).click()
     await expect(page.locator(".steer-said")).to_contain_text("set to")

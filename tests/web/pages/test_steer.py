@@ -47,7 +47,7 @@ async def test_an_address_fills_the_form_in(probing: httpx.AsyncClient, url: str
     assert page.one("input", name="op", value="scale").attributes.keys() >= {"checked"}
     assert not page.all("div", cls="steer-result")
     marks = page.one("p", cls="steer-marks")
-    assert [re.sub(r"\s+[\d.,]+$", "", mark.text.strip()) for mark in marks.all("button")] == [
+    assert [re.sub(r"\s+[\d.,]+$", "", mark.text.strip()) for mark in marks.all("a", cls="text-button")] == [
         "median",
         "99 %",
         "maximum",
