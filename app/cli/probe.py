@@ -27,7 +27,7 @@ MAX_TEXTS = 100_000
 
 
 class Format(StrEnum):
-    """What is written on standard output."""
+    """Format of standard output."""
 
     TABLE = "table"
     CSV = "csv"

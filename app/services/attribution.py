@@ -35,7 +35,7 @@ Method = Literal["gradient", "integrated"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is attributed, and how; None for the last position, the most probable token, no rival."""
+    """An output token to attribute, and the method; None for the last position, the most probable token, no rival."""
 
     text: str
     position: int | None = None

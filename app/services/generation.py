@@ -38,7 +38,7 @@ Side = Literal["default", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to generate, and how."""
+    """A prompt to continue, its interventions, and the sampling."""
 
     text: str
     interventions: Sequence[tuple[str | None, PlacedIntervention]]
@@ -85,7 +85,7 @@ class MovedToken:
 
 @dataclass(frozen=True, slots=True)
 class PredictionShift:
-    """What the interventions change in the prediction after the token at `position` of the changed text."""
+    """Change of the prediction after the token at `position` of the changed text."""
 
     position: int
     kl: float

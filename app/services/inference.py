@@ -420,7 +420,7 @@ class GeneratedToken(BaseModel):
 
 
 class GeneratedShift(BaseModel):
-    """What the interventions change after one token of the changed text: tokens with p before and after."""
+    """Change of the prediction after one token of the changed text: tokens with p before and after."""
 
     kind: Literal["shift"] = "shift"
     position: int

@@ -99,7 +99,7 @@ class NodeOut(BaseModel):
 
 
 class ErrorOut(BaseModel):
-    """What an SAE leaves out at one position, beside the sum over its features there."""
+    """Error term of an SAE at one position, beside the sum over its features there."""
 
     sae: str
     position: int
@@ -108,7 +108,7 @@ class ErrorOut(BaseModel):
 
 
 class EdgeOut(BaseModel):
-    """What flows from one node through another, in logits."""
+    """Influence of one node through another, in logits."""
 
     source: Annotated[int, Field(description="Place in `nodes`.")]
     target: int

@@ -102,7 +102,7 @@ class MovedTokenOut(BaseModel):
 
 
 class ShiftOut(BaseModel):
-    """What changes in the prediction after one token of the changed text."""
+    """Change of the prediction after one token of the changed text."""
 
     position: int
     kl: float

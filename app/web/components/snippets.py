@@ -1,4 +1,4 @@
-"""What a page does, as Python that runs with `sae_core` alone."""
+"""Python code for the actions of pages; it runs with `sae_core` alone."""
 
 from app.queries.saes import SaeDetail
 from app.services.generation import Wish

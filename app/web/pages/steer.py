@@ -1,5 +1,6 @@
 """Steering: change a feature inside the model, and read what it writes with and without. The prompt comes by POST."""
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ def _result(
 
 
 def _shown(token: NextToken, shift: PredictionShift | None) -> ShownToken:
-    lines = [f"{plain(one.bytes)} {percent(2.718281828**one.log_probability)}" for one in token.top[:4]]
+    lines = [f"{plain(one.bytes)} {percent(math.exp(one.log_probability))}" for one in token.top[:4]]
     lines.insert(0, f"log-probability {significant(token.log_probability)}")
     if shift is not None:
         lines.insert(1, f"KL {significant(shift.kl)} nats")
