@@ -31,7 +31,7 @@ async def test_paste_text_choose_tokens_and_open_a_feature(
 
         await page.goto(f"{site}/saes/{sae.slug}/features")
         await page.get_by_role("link", name="search by example").click()
-        await expect(page).to_have_url(address)
+        await page.wait_for_url(address)  # and its scripts, which hear the keys
         assert await page.input_value("#max_density") == "0.01"
 
         # The default range leaves nothing of this dense little SAE; widening it searches again automatically.
@@ -100,6 +100,7 @@ async def test_keys_move_over_cards_and_a_contradictory_filter_replaces_them_wit
     await make_sae(engine, slug="wide", features=70)
     await page.goto(f"{live}/saes/wide/features?sort=index")
     await page.get_by_role("link", name="cards").click()
+    await page.wait_for_url("**&view=cards")
     cards = page.locator("a.feature-card")
     await expect(cards).to_have_count(50)
     for _ in range(50):

@@ -47,10 +47,12 @@ async def test_overview_leads_to_the_features_that_another_sae_splits(page: Page
     split = page.get_by_role("region", name="Split by …60")
     await split.get_by_role("link", name="All 9", exact=True).click()
     await expect(page.locator("h1")).to_have_text("Split by …60")
+    await page.wait_for_load_state()  # its scripts hear the keys
     await page.keyboard.press("j")
     await expect(page.locator(".pair").first).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.locator("#parts")).to_have_text("Its parts in …60")
+    await page.wait_for_load_state()
     first = page.url
     await page.keyboard.press("]")
     await page.wait_for_url(lambda url: url != first)

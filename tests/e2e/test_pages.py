@@ -146,6 +146,7 @@ async def test_label_one_feature_after_another_by_keyboard(page: Page, live: str
     queue = [int(text) for text in await page.locator(".feature-number").all_inner_texts()]
     await page.keyboard.press("j")
     await page.keyboard.press("Enter")
+    await page.wait_for_url(f"**/features/{queue[0]}?label=1")
     await expect(page.locator("#explanation")).to_be_focused()
     await page.keyboard.type("the first")
     await page.keyboard.press("Control+Enter")
@@ -166,6 +167,7 @@ async def test_label_one_feature_after_another_by_keyboard(page: Page, live: str
 
     await page.goto(f"{live}/label")
     await page.locator(".feature-row").first.click()
+    await page.wait_for_url(f"**/features/{queue[2]}?label=1")
     await page.fill("#explanation", "the third")
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("#status")).to_have_text("Saved.")
