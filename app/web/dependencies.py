@@ -1,4 +1,7 @@
-"""Dependencies of routes, by type: session, settings, actor, and the SAE and the feature that the address names."""
+"""Dependencies of routes, by type: session, settings, actor, and the SAE and the feature that the address names.
+
+All are coroutines: FastAPI calls a plain function in a thread, which takes longer than what these do.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -30,12 +33,12 @@ BeforeId = Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="The la
 """Of a list with the newest first; None asks for the first page."""
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _inference(request: Request) -> InferenceClient:
+async def _inference(request: Request) -> InferenceClient:
     client: InferenceClient = request.app.state.inference
     address = request.client.host if request.client else ""
     return client.for_client(request.receive, f"{address} {request.headers.get('cookie', '')}")
@@ -45,7 +48,7 @@ AppSettings = Annotated[Settings, Depends(_settings)]
 Inference = Annotated[InferenceClient, Depends(_inference)]
 
 
-def _actor(request: Request, settings: AppSettings) -> actors.Actor:
+async def _actor(request: Request, settings: AppSettings) -> actors.Actor:
     """Return the actor: on a page the name that this browser remembers, else the owner of the installation.
 
     Programs name the actor in each request, so the API ignores cookies.
@@ -64,7 +67,7 @@ def may_submit(settings: Settings) -> bool:
     return is_loopback(settings.host) if settings.submit_runs is None else settings.submit_runs
 
 
-def _require_submitter(settings: AppSettings, actor: Actor) -> actors.Actor:
+async def _require_submitter(settings: AppSettings, actor: Actor) -> actors.Actor:
     """Return the actor, who may start, cancel and retry runs.
 
     Raises:
@@ -82,7 +85,7 @@ Submitter = Annotated[actors.Actor, Depends(_require_submitter)]
 """The actor of a request that starts, cancels or retries a run."""
 
 
-def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
+async def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
     """Return the actor that the form's field `author` names, or the default actor if it is empty."""
     return actor.named(one_line(author))
 
@@ -90,7 +93,7 @@ def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Act
 FormActor = Annotated[actors.Actor, Depends(_form_actor)]
 
 
-def _reader(
+async def _reader(
     actor: Actor,
     author: Annotated[str, Query(description="Whose drafts to include; by default the setting SEESAE_AUTHOR's.")] = "",
 ) -> actors.Actor:

@@ -238,7 +238,7 @@ Bound = Annotated[FiniteFloat | None, Query(ge=0)]
 Share = Annotated[FiniteFloat | None, Query(ge=0, le=1)]
 
 
-def _filter(
+async def _filter(
     sort: Annotated[
         Sort | None,
         Query(

@@ -134,7 +134,7 @@ class Result:
         )
 
 
-def _declare(
+async def _declare(
     run: str = "",
     text: str = "",
     token: Annotated[list[str] | None, Query()] = None,

@@ -122,7 +122,7 @@ class ProbeForm:
         return [*chosen, *(("saes", slug) for slug in self.saes), *prompt]
 
 
-def _form(
+async def _form(
     mode: Annotated[Mode, Form()] = "text",
     text: Annotated[str, Form()] = "",
     other: Annotated[str, Form()] = "",
@@ -147,7 +147,7 @@ async def probe_form(
     known = next((name for name in MODES if name == mode), None)
     if known is None:
         raise Unprocessable(f"“{mode[:40]}” is not a way to probe: use {', '.join(MODES)}.")
-    context = _context(sae, await _others(session, sae), settings, _form(known, text))
+    context = _context(sae, await _others(session, sae), settings, await _form(known, text))
     context["saved_probes"] = await list_saved_probes(session, sae.id, _SAVED)
     return render(request, "probe/page.html", context)
 
@@ -185,7 +185,7 @@ async def saved(
 ) -> HTMLResponse:
     """Show a saved probe; its result is computed again."""
     found = await find_saved_probe(session, sae, id)
-    context = _context(sae, await _others(session, sae), settings, _form_of(found.fields)) | {"saved": found}
+    context = _context(sae, await _others(session, sae), settings, await _form_of(found.fields)) | {"saved": found}
     return await _probed(request, session, inference, context)
 
 
@@ -203,7 +203,7 @@ async def delete(sae: Sae, id: str, session: Session) -> Response:
     return RedirectResponse(f"/saes/{sae.slug}/probe", status_code=303)
 
 
-def _form_of(fields: Sequence[tuple[str, str]]) -> ProbeForm:
+async def _form_of(fields: Sequence[tuple[str, str]]) -> ProbeForm:
     """Return the form whose `fields` these are."""
 
     def every(name: str) -> list[str]:
@@ -214,7 +214,7 @@ def _form_of(fields: Sequence[tuple[str, str]]) -> ProbeForm:
 
     mode: Mode = next((name for name in MODES if name == first("mode")), "text")
     rank_by: RankBy = next((name for name in RANKS if name == first("rank_by")), "percentile")
-    return _form(mode, first("text"), first("other"), every("role"), every("content"), rank_by, every("saes"))
+    return await _form(mode, first("text"), first("other"), every("role"), every("content"), rank_by, every("saes"))
 
 
 async def _probed(
