@@ -33,6 +33,7 @@ async def test_make_fill_order_and_share_a_list(
         await page.get_by_role("button", name="Add", exact=True).click()
         await expect(page.locator(".holding")).to_have_text(re.compile("Rivers"))
     await page.locator(".holding a").click()
+    await page.wait_for_url("**/lists/*")  # and its scripts, which keep the focus
     await expect(numbers(page)).to_have_text(["7", "3", "12"])
 
     await page.get_by_role("button", name="Move feature 12 up").click()
@@ -108,6 +109,7 @@ async def test_scroll_position_is_kept_after_an_edit(page: Page, live: str, made
     await page.request.post(f"{live}/lists", form={"name": "All", "sae": made.sae.slug, "features": features})
     await page.goto(f"{live}/lists")
     await page.locator(".list-row").click()
+    await page.wait_for_url("**/lists/*")
     down = page.get_by_role("button", name="Move feature 30 down")
     await down.scroll_into_view_if_needed()
     before = await page.evaluate("scrollY")

@@ -140,6 +140,7 @@ async def test_compare_two_prompts_and_probe_a_conversation_beside_another_layer
         site = serve(create_app(answering))
         await page.goto(f"{site}/saes/{sae.slug}/probe")
         await page.get_by_role("link", name="Two prompts").click()
+        await page.wait_for_url("**mode=diff**")
         await page.fill("#text", "The nurse said he was late")
         await page.fill("#other", "The nurse said that she was late")
         await page.get_by_role("button", name="Compare").click()
@@ -154,6 +155,7 @@ async def test_compare_two_prompts_and_probe_a_conversation_beside_another_layer
         problems.forgive("422")
 
         await page.get_by_role("link", name="Conversation").click()
+        await page.wait_for_url("**mode=chat**")  # and its scripts
         await page.get_by_label("Turn 2", exact=True).fill("Who was Marie Curie?")
         await page.get_by_role("button", name="Add a turn").click()
         await page.keyboard.type("A physicist.")
