@@ -183,7 +183,8 @@ async def _local_inference(
     from app.db import create_engine, create_sessionmaker, transaction
     from app.errors import NoWeights
     from app.inference.server import create_app
-    from app.services.inference import InferenceClient, SaeRef
+    from app.services.inference import InferenceClient
+    from app.services.inference_messages import SaeRef
     from app.services.saes import find_sae
     from app.supervision.embedded_postgres import database
 

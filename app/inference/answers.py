@@ -11,7 +11,7 @@ from app.inference.engine import SparseActivations
 from app.inference.ranking import ActivationDistributions, FeatureIds, Values, ranked
 from app.inference.residency import Residency
 from app.queries.features import feature_histograms
-from app.services.inference import RankBy, SaeRef, pack
+from app.services.inference_messages import RankBy, SaeRef, pack
 from app.services.saes import find_sae
 
 _DECIMALS = 4

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from app.errors import Unprocessable
 from app.inference.engine import ProbeEngine, counted_tokens
-from app.services.inference import (
+from app.services.inference_messages import (
     AttributeAnswer,
     AttributedEdge,
     AttributedNode,

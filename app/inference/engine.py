@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
-from app.services.inference import ChatMessage, SaeRef
+from app.services.inference_messages import ChatMessage, SaeRef
 from sae_core.errors import InterventionError, SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.chat import ChatError, ChatToken, RenderedChat
@@ -286,7 +286,10 @@ def _round_to_float32_digits(values: Float[np.ndarray, " value"]) -> Float64[np.
     doubles = values.astype(np.float64)
     decimals = 6 - np.floor(np.log10(np.abs(doubles))).astype(int)
     scale = 10.0 ** np.abs(decimals)  # below 10^23 exact, so that the quotient is the double nearest to the decimals
-    return np.where(decimals >= 0, np.rint(doubles * scale) / scale, np.rint(doubles / scale) * scale)
+    rounded: Float64[np.ndarray, " value"] = np.where(
+        decimals >= 0, np.rint(doubles * scale) / scale, np.rint(doubles / scale) * scale
+    )
+    return rounded
 
 
 def _is_out_of_memory(error: Exception) -> bool:

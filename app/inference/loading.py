@@ -13,7 +13,7 @@ from app.errors import Loading
 from app.inference.engine import ProbeEngine
 from app.inference.model_thread import run_in_model_thread
 from app.inference.scheduler import Scheduler
-from app.services.inference import SaeRef
+from app.services.inference_messages import SaeRef
 from sae_core.errors import ArtifactError
 from sae_core.files import write_json
 

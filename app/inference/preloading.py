@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.errors import Loading, UserError
 from app.inference.loading import Loads
 from app.queries.saes import SaeDetail, newest_sae
-from app.services.inference import Preloaded, SaeRef
+from app.services.inference_messages import Preloaded, SaeRef
 
 log = structlog.get_logger("inference")
 

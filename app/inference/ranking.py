@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from app.queries.features import Histogram
-from app.services.inference import RankBy
+from app.services.inference_messages import RankBy
 from sae_core.statistics.spec import HISTOGRAM_BINS
 
 FeatureIds = Int64[np.ndarray, " entry"]

@@ -18,7 +18,7 @@ from app.artifacts import Artifacts, store_key
 from app.errors import TooLarge, Unavailable
 from app.inference.ranking import ActivationDistributions
 from app.queries.saes import IndexInfo, SaeDetail
-from app.services.inference import IndexRef, ModelRef, SaeRef
+from app.services.inference_messages import IndexRef, ModelRef, SaeRef
 from app.settings import Settings
 from sae_core.checkpoints import load_sae
 from sae_core.devices import resolve_device

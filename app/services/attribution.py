@@ -13,14 +13,8 @@ from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import (
-    AttributeAnswer,
-    AttributedEdge,
-    AttributeRequest,
-    InferenceClient,
-    SaeRef,
-    TokenChoice,
-)
+from app.services.inference import InferenceClient
+from app.services.inference_messages import AttributeAnswer, AttributedEdge, AttributeRequest, SaeRef, TokenChoice
 from app.services.probe import ProbeToken, check_text, probe_tokens
 from app.services.saes import find_sae
 from app.services.tokens import api_texts

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, NoWeights, Unprocessable
 from app.queries.feature_list import check_range, filter_by_density
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, ProbeAnswer, ProbeRequest, SaeRef
+from app.services.inference import InferenceClient
+from app.services.inference_messages import ProbeAnswer, ProbeRequest, SaeRef
 from app.services.probe import ProbeToken, check_text, probe_tokens
 
 MAX_DENSITY = 0.01

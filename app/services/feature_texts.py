@@ -11,7 +11,8 @@ from app.queries.examples import ExampleToken, ExampleView, view_stored
 from app.queries.features import FeatureDetail
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import ExamplesRequest, InferenceClient, SaeRef, TextsRequest
+from app.services.inference import InferenceClient
+from app.services.inference_messages import ExamplesRequest, SaeRef, TextsRequest
 from app.services.probe import check_text
 from app.services.tokens import parts, without_added_space
 

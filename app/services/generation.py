@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NoWeights, Unprocessable
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import (
+from app.services.inference import InferenceClient
+from app.services.inference_messages import (
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
     GeneratedToken,
     GenerateRequest,
-    InferenceClient,
     PlacedIntervention,
     SaeRef,
 )

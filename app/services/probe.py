@@ -14,9 +14,9 @@ from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
-from app.services.inference import (
+from app.services.inference import InferenceClient
+from app.services.inference_messages import (
     ChatMessage,
-    InferenceClient,
     ProbeAnswer,
     ProbeRequest,
     PromptRequest,

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.errors import ClientGone, TooLarge, Unprocessable, UserError
 from app.queries.saes import SaeDetail
-from app.services.inference import InferenceClient, RankBy
+from app.services.inference import InferenceClient
+from app.services.inference_messages import RankBy
 from app.services.probe import probe
 
 MAX_TEXTS = 1_000

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import httpx
 from pydantic import ValidationError
 
-from app.services.inference import SECRET_HEADER, Preloaded
+from app.services.inference import SECRET_HEADER
+from app.services.inference_messages import Preloaded
 
 _LOOK_SECONDS = 0.2
 

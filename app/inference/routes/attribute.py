@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.inference import attribution
 from app.inference.dependencies import Engine, ModelLoads, model_turn
 from app.inference.model_thread import run_in_model_thread
-from app.services.inference import AttributeAnswer, AttributeRequest
+from app.services.inference_messages import AttributeAnswer, AttributeRequest
 
 log = structlog.get_logger("inference")
 

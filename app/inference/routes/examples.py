@@ -10,7 +10,7 @@ from app.inference.example_sampler import ActivationRange, sample_examples
 from app.inference.residency import Residency
 from app.queries.examples import StoredExample
 from app.queries.saes import IndexInfo, SaeDetail
-from app.services.inference import ExamplesAnswer, ExamplesRequest
+from app.services.inference_messages import ExamplesAnswer, ExamplesRequest
 from app.services.saes import find_sae
 from sae_core.errors import ArtifactError
 

@@ -11,7 +11,7 @@ from app.errors import UserError
 from app.inference import steering
 from app.inference.dependencies import Engine, ModelLoads, model_turn
 from app.inference.model_thread import run_in_model_thread
-from app.services.inference import GenerateRequest, GenerationEvent, GenerationFailed
+from app.services.inference_messages import GenerateRequest, GenerationEvent, GenerationFailed
 
 log = structlog.get_logger("inference")
 

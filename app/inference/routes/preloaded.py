@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from app.services.inference import Preloaded
+from app.services.inference_messages import Preloaded
 
 router = APIRouter()
 

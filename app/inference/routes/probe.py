@@ -14,7 +14,7 @@ from app.inference.engine import ProbeEngine, SparseActivations
 from app.inference.model_thread import run_in_model_thread
 from app.inference.ranking import ActivationDistributions, FeatureIds, Values
 from app.inference.scheduler import Turn
-from app.services.inference import ProbeRequest, RankBy
+from app.services.inference_messages import ProbeRequest, RankBy
 
 log = structlog.get_logger("inference")
 

@@ -12,7 +12,7 @@ from app.inference.dependencies import Engine, ModelLoads, Resident, Sessions, m
 from app.inference.engine import PromptActivations
 from app.inference.model_thread import run_in_model_thread
 from app.inference.ranking import ActivationDistributions
-from app.services.inference import PromptRequest, RankBy
+from app.services.inference_messages import PromptRequest, RankBy
 
 router = APIRouter()
 

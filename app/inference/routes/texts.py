@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from app.inference.dependencies import Engine, ModelLoads, model_turn
 from app.inference.engine import SparseActivations
 from app.inference.model_thread import run_in_model_thread
-from app.services.inference import TextActivations, TextsAnswer, TextsRequest
+from app.services.inference_messages import TextActivations, TextsAnswer, TextsRequest
 
 router = APIRouter()
 

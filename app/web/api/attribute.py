@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.problems import documented
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import attribution as service
-from app.services.inference import TokenChoice
+from app.services.inference_messages import TokenChoice
 from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae, Session
 

@@ -15,7 +15,8 @@ from app.problems import documented
 from app.queries.saes import SaeDetail
 from app.services import generation as service
 from app.services.generation import GenerationPart, NextToken, PredictionShift, Prompt, SideEnd, Wish
-from app.services.inference import InferenceClient, InterventionChoice, PlacedIntervention
+from app.services.inference import InferenceClient
+from app.services.inference_messages import InterventionChoice, PlacedIntervention
 from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae
 

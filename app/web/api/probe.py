@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from app.errors import TooLarge, Unprocessable
 from app.problems import documented
 from app.services import probe as service
-from app.services.inference import ChatMessage, RankBy
+from app.services.inference_messages import ChatMessage, RankBy
 from app.services.probe_diff import ProbeDiff, probe_diff
 from app.services.probe_texts import CSV, MAX_TEXTS, NDJSON, TextFindings, csv_rows, ndjson_rows, probe_texts
 from app.services.saes import find_sae

@@ -14,7 +14,7 @@ from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail, list_saes
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.attribution import AttributionResult, Contribution, Method, Question, attribute
-from app.services.inference import TokenChoice
+from app.services.inference_messages import TokenChoice
 from app.services.texts import unix_lines
 from app.services.tokens import Piece, display
 from app.web.components import token_text

@@ -16,7 +16,8 @@ from app.errors import NoWeights, Unprocessable, UserError
 from app.queries.examples import ExampleView, best_examples
 from app.queries.saes import SaeDetail, list_saes
 from app.queries.saved_probes import list_saved_probes
-from app.services.inference import ChatMessage, InferenceClient, RankBy
+from app.services.inference import InferenceClient
+from app.services.inference_messages import ChatMessage, RankBy
 from app.services.probe import ProbeFeature, ProbeResult, Prompt, probe, probe_prompt
 from app.services.probe_diff import DiffFeature, Pair, ProbeDiff, probe_diff
 from app.services.saes import find_sae

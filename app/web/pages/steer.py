@@ -19,7 +19,8 @@ from app.queries.features import FeatureDetail, Histogram, get_feature, like_in_
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.generation import MAX_NEW_TOKENS, Generated, NextToken, PredictionShift, Wish, generate
-from app.services.inference import InferenceClient, PlacedIntervention
+from app.services.inference import InferenceClient
+from app.services.inference_messages import PlacedIntervention
 from app.services.texts import unix_lines
 from app.services.tokens import plain
 from app.web import rendering

@@ -18,7 +18,7 @@ from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register
 from app.queries.models import ModelInfo, ModelRow, register_model
 from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
-from app.services.inference import SaeRef
+from app.services.inference_messages import SaeRef
 from app.settings import Settings
 from sae_core.checkpoints import save_sae
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences

@@ -10,7 +10,7 @@ from app.errors import ClientGone, TooLarge
 from app.inference import attribution
 from app.inference.engine import ProbeEngine
 from app.inference.residency import Residency
-from app.services.inference import AttributeRequest
+from app.services.inference_messages import AttributeRequest
 from sae_core.attribution import ablation
 from sae_core.checkpoints import save_sae
 from sae_core.models import HookPoint

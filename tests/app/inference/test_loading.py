@@ -12,7 +12,7 @@ from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads, LoadTimes
 from app.inference.residency import Residency
 from app.inference.scheduler import Scheduler
-from app.services.inference import SaeRef
+from app.services.inference_messages import SaeRef
 from sae_core.models import LanguageModel, load_model
 from tests.app.inference.dictionaries import Dictionary
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.by_example import ranked
-from app.services.inference import ProbeAnswer
+from app.services.inference_messages import ProbeAnswer
 
 Entries = dict[tuple[int, int], tuple[float, float]]
 """Activation and percentile by feature and position."""

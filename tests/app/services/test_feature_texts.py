@@ -11,7 +11,8 @@ from app.db import create_sessionmaker, transaction
 from app.errors import Conflict
 from app.queries.features import get_feature
 from app.services.feature_texts import draw_examples, stored_sequence
-from app.services.inference import ExamplesAnswer, InferenceClient
+from app.services.inference import InferenceClient
+from app.services.inference_messages import ExamplesAnswer
 from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish
 
 

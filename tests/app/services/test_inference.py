@@ -12,17 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import Busy, ClientGone, Loading, Unavailable, Unprocessable
-from app.services.inference import (
-    CLIENT_HEADER,
-    ExamplesRequest,
-    InferenceClient,
-    InferenceDown,
-    ModelRef,
-    ProbeAnswer,
-    ProbeRequest,
-    SaeRef,
-    pack,
-)
+from app.services.inference import CLIENT_HEADER, InferenceClient, InferenceDown
+from app.services.inference_messages import ExamplesRequest, ModelRef, ProbeAnswer, ProbeRequest, SaeRef, pack
 from app.settings import Settings
 from app.supervision.sockets import listen, url_of
 

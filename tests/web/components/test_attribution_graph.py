@@ -3,7 +3,7 @@
 import dataclasses
 
 from app.services.attribution import AttributionResult, Contribution, OutputToken
-from app.services.inference import AttributedEdge
+from app.services.inference_messages import AttributedEdge
 from app.services.probe import ProbeToken
 from app.web.components.attribution_graph import graph
 from tests.app.inference.dictionaries import Dictionary
