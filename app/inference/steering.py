@@ -40,15 +40,17 @@ def events(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generatio
     """
     with engine.use(*request.saes) as (model, saes):
         token_ids = engine.tokenize(model, saes[0], request.text)
-        engine.make_room(_working_bytes(model, len(token_ids), request.max_new_tokens))
-        for asked in request.interventions:
-            _check_positions(asked, len(token_ids), len(token_ids) + request.max_new_tokens)
-        sites = _sites(engine, model, saes, request)
-        sampling = Sampling(request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top)
-        ends, counted = model.character_ends(request.text, token_ids), counted_tokens(model, token_ids)
-        yield GeneratedPrompt(token_ids=token_ids, ends=ends, counted=counted.tolist())
-        for event in generate_side_by_side(model, token_ids, sites, sampling):
-            yield _event(event)
+        with engine.reserve(_working_bytes(model, len(token_ids), request.max_new_tokens)):
+            for asked in request.interventions:
+                _check_positions(asked, len(token_ids), len(token_ids) + request.max_new_tokens)
+            sites = _sites(engine, model, saes, request)
+            sampling = Sampling(
+                request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top
+            )
+            ends, counted = model.character_ends(request.text, token_ids), counted_tokens(model, token_ids)
+            yield GeneratedPrompt(token_ids=token_ids, ends=ends, counted=counted.tolist())
+            for event in generate_side_by_side(model, token_ids, sites, sampling):
+                yield _event(event)
 
 
 def _event(event: Event) -> GenerationEvent:

@@ -44,7 +44,7 @@ async def _lines(
         while events:
             steps += len(events)
             yield b"".join(event.model_dump_json().encode() + b"\n" for event in events)
-            events = await _slice(http, generation)
+            events = await _slice(http, generation, admitted=True)
     except UserError as error:
         yield GenerationFailed(detail=str(error)).model_dump_json().encode() + b"\n"
     finally:
@@ -52,8 +52,10 @@ async def _lines(
         log.info("generate", events=steps, ms=round(1000 * (time.perf_counter() - started), 1))
 
 
-async def _slice(http: Request, generation: Generator[GenerationEvent]) -> list[GenerationEvent]:
-    async with model_turn(http):
+async def _slice(
+    http: Request, generation: Generator[GenerationEvent], *, admitted: bool = False
+) -> list[GenerationEvent]:
+    async with model_turn(http, admitted=admitted):
         return await run_in_model_thread(_some, generation)
 
 
