@@ -61,7 +61,7 @@ def generate(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generat
     """
     with engine.use(*request.saes) as (model, saes):
         prompt = _prompt(engine, model, saes, request, request.interventions)
-        sites = _sites(request.saes, saes, _placed(engine, model, saes, request.saes, request.interventions))
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
         counted = counted_tokens(model, prompt.token_ids)
         yield GeneratedPrompt(
             text=prompt.text,
@@ -81,7 +81,7 @@ def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | 
         prompt = _prompt(engine, model, saes, request, [one for changes in every for one in changes])
         series = [_placed(engine, model, saes, request.saes, changes) for changes in every]
         points = [
-            (control, value, _sites(request.saes, saes, _at(placed, value)))
+            (control, value, _grouped(request.saes, saes, _at(placed, value)))
             for value in request.values
             for control, placed in zip((False, True), series, strict=False)
         ]
@@ -141,6 +141,17 @@ def _working_bytes(model: LanguageModel, prompt: int, new: int) -> int:
     return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * (prompt + new) * model.vocab_size)
 
 
+def _sites(
+    engine: ProbeEngine,
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    refs: Sequence[SaeRef],
+    interventions: Sequence[PlacedIntervention],
+) -> list[Site]:
+    """Return what is done at each SAE's hook point."""
+    return _grouped(refs, saes, _placed(engine, model, saes, refs, interventions))
+
+
 def _placed(
     engine: ProbeEngine,
     model: LanguageModel,
@@ -153,8 +164,7 @@ def _placed(
     return [(one.sae, _intervention(engine, model, refs[one.sae], saes[one.sae], one)) for one in changes]
 
 
-def _sites(refs: Sequence[SaeRef], saes: Sequence[SAE], placed: Sequence[Placed]) -> list[Site]:
-    """Return what is done at each SAE's hook point."""
+def _grouped(refs: Sequence[SaeRef], saes: Sequence[SAE], placed: Sequence[Placed]) -> list[Site]:
     sites = []
     for place, (ref, sae) in enumerate(zip(refs, saes, strict=True)):
         own = [one for at, one in placed if at == place]
