@@ -87,7 +87,7 @@ async def test_a_control_stands_beside_the_feature(probing: httpx.AsyncClient, u
     own = await post(probing, url, **data)
     texts = {"positive": "best of times", "negative": "worst of times"}
     said = {
-        "direction": "seed 7: a random direction of the length of",
+        "direction": "With seed 7: a random direction of the length of",
         "feature": "seed 7: feature",
         "texts": "40.0 × DiffMean of the two lists added",
     }
