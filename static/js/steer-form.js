@@ -11,27 +11,15 @@ const short = (value) => String(Number(value.toPrecision(4)));
 const every = () => [...rows.children];
 const field = (row, name) => row.querySelector(`[name="${name}"]`);
 
-const showRemovals = () => {
-  for (const row of every()) row.querySelector("[data-remove-row]").hidden = every().length === 1;
-};
-
 const addRow = () => {
-  const row = rows.lastElementChild.cloneNode(true);
-  for (const named of row.querySelectorAll("[id]")) named.removeAttribute("id");
-  for (const name of ["feature", "value"]) field(row, name).value = "";
-  field(row, "op").value = "clamp";
-  row.querySelector("[data-marks-of-row]").replaceChildren();
-  row.querySelector("[data-slider]").hidden = true;
-  rows.append(row);
-  showRemovals();
-  field(row, "feature").focus();
+  rows.append(document.getElementById("steer-row").content.cloneNode(true));
+  field(rows.lastElementChild, "feature").focus();
 };
 
 const removeRow = (row) => {
-  const next = row.nextElementSibling ?? row.previousElementSibling;
+  const before = row.previousElementSibling; // the first row cannot be removed
   row.remove();
-  showRemovals();
-  field(next, "feature").focus();
+  field(before, "feature").focus();
 };
 
 const addTurn = () => {

@@ -292,6 +292,7 @@ async def _context(
         "sae": sae,
         "others": others,
         "form": form,
+        "blank_row": Row(),
         "rows": list(zip(form.rows, subjects, strict=True)),
         "subjects": subjects,
         "turns": form.turns or _BLANK_TURNS,

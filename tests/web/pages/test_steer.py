@@ -39,6 +39,10 @@ def sides(page: Element) -> list[str]:
     return [text.text for text in page.all("p", cls="steer-text")][:2]
 
 
+def rows_of(page: Element) -> Element:
+    return page.one("div", cls="steer-rows")
+
+
 def chosen(select: Element) -> str:
     return next(option["value"] for option in select.all("option") if "selected" in option.attributes)
 
@@ -51,7 +55,7 @@ async def test_an_address_fills_the_form_in(probing: httpx.AsyncClient, url: str
     assert page.one("textarea", id="text").text.removeprefix("\n") == TEXT
     assert page.one("input", id="feature")["value"] == str(feature)
     assert page.one("input", id="value")["value"] == "-2.5"
-    assert chosen(page.one("select", name="op")) == "scale"
+    assert chosen(rows_of(page).one("select", name="op")) == "scale"
     assert not page.all("div", cls="steer-result")
     marks = page.one("p", cls="steer-marks")
     assert [re.sub(r"\s+[\d.,]+$", "", mark.text.strip()) for mark in marks.all("a", cls="text-button")] == [
@@ -121,19 +125,19 @@ async def test_several_features_and_a_direction_act_together(
     )
     link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
     again = parse((await probing.get(link)).text)
-    assert [row["value"] for row in again.all("input", name="feature")] == [str(feature), "5", ""]
-    assert [chosen(row) for row in again.all("select", name="op")] == ["clamp", "add", "clamp"]
+    assert [row["value"] for row in rows_of(again).all("input", name="feature")] == [str(feature), "5", ""]
+    assert [chosen(row) for row in rows_of(again).all("select", name="op")] == ["clamp", "add", "clamp"]
     assert chosen(again.one("select", name="direction")) == "feature"
 
 
 async def test_rows_are_added_and_removed_without_scripts(probing: httpx.AsyncClient, url: str, feature: int) -> None:
     page = parse((await probing.post(url, data={"text": TEXT, "feature": feature, "value": 3, "add_row": 1})).text)
-    assert [row["value"] for row in page.all("input", name="feature")] == [str(feature), ""]
+    assert [row["value"] for row in rows_of(page).all("input", name="feature")] == [str(feature), ""]
     assert page.one("textarea", id="text").text.removeprefix("\n") == TEXT
     assert not page.all("div", cls="steer-result")
-    body = [("text", TEXT), ("feature", "1"), ("feature", "2"), ("remove_row", "0")]
+    body = [("text", TEXT), ("feature", "1"), ("feature", "2"), ("remove_row", "1")]
     page = parse((await probing.post(url, content=urlencode(body), headers=FORM)).text)
-    assert [row["value"] for row in page.all("input", name="feature")] == ["2"]
+    assert [row["value"] for row in rows_of(page).all("input", name="feature")] == ["1"]
 
 
 async def test_tokens_of_the_prompt_are_chosen_by_clicking(probing: httpx.AsyncClient, url: str, feature: int) -> None:
