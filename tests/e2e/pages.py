@@ -76,6 +76,24 @@ async def _steer_nothing(page: Page) -> None:
     await expect(page.locator("#result [role=alert]")).to_be_visible()
 
 
+async def _steer_several(page: Page) -> None:
+    await _open_everything(page)
+    await page.get_by_role("button", name="Add a feature").click()
+    await expect(page.locator("[name=feature]")).to_have_count(2)
+
+
+async def _steer_beside_a_control(page: Page) -> None:
+    await _steer(page)
+    await page.get_by_role("button", name="A random direction", exact=True).click()
+    await expect(page.locator(".steer-said", has_text="Control:")).to_be_visible()
+
+
+async def _sweep(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Sweep strengths").click()
+    await expect(page.locator(".sweep-result")).to_be_visible()
+
+
 async def _attribute(page: Page) -> None:
     await page.fill("#text", PROMPT)
     await page.get_by_role("button", name="Attribute", exact=True).click()
@@ -160,6 +178,10 @@ PAGES = [
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
     Visit("steer, result", "/saes/{live}/steer?feature=1", then=_steer),
+    Visit("steer, several features", "/saes/{live}/steer?feature=1", then=_steer_several),
+    Visit("steer, beside a control", "/saes/{live}/steer?feature=1&tokens=4", then=_steer_beside_a_control),
+    Visit("steer, conversation", "/saes/{live}/steer?mode=chat&feature=1"),
+    Visit("sweep", "/saes/{live}/steer?feature=1&tokens=6&strengths=1%2050", then=_sweep),
     Visit("steer, refused", "/saes/{live}/steer?feature=1", then=_steer_nothing),
     Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
     Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),

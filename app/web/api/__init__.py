@@ -15,6 +15,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    sweep,
 )
 
 DESCRIPTION = """
@@ -60,6 +61,7 @@ ROUTERS = tuple(
         compare,
         probe,
         generate,
+        sweep,
         attribute,
         labels,
         lists,

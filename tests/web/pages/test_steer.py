@@ -1,10 +1,12 @@
 """The steering page over a real model, an SAE and the inference service."""
 
 import re
+from urllib.parse import urlencode
 
 import httpx
 import pytest
 import torch
+from safetensors.torch import save
 
 from tests.app.inference.dictionaries import HOOK, Dictionary
 from tests.web.html import Element, parse
@@ -12,6 +14,7 @@ from tests.web.pages.conftest import HTMX
 
 pytestmark = pytest.mark.read_only
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TEXT = "It was the best of <b>times</b>, it was the"
 
 
@@ -36,15 +39,23 @@ def sides(page: Element) -> list[str]:
     return [text.text for text in page.all("p", cls="steer-text")][:2]
 
 
+def rows_of(page: Element) -> Element:
+    return page.one("div", cls="steer-rows")
+
+
+def chosen(select: Element) -> str:
+    return next(option["value"] for option in select.all("option") if "selected" in option.attributes)
+
+
 async def test_an_address_fills_the_form_in(probing: httpx.AsyncClient, url: str, feature: int) -> None:
     given = {"text": TEXT, "feature": feature, "op": "scale", "value": "-2.5", "seed": 4}
     response = await probing.get(url, params=given)
     assert response.status_code == 200, response.text
     page = parse(response.text)
-    assert page.one("textarea").text.removeprefix("\n") == TEXT
+    assert page.one("textarea", id="text").text.removeprefix("\n") == TEXT
     assert page.one("input", id="feature")["value"] == str(feature)
     assert page.one("input", id="value")["value"] == "-2.5"
-    assert page.one("input", name="op", value="scale").attributes.keys() >= {"checked"}
+    assert chosen(rows_of(page).one("select", name="op")) == "scale"
     assert not page.all("div", cls="steer-result")
     marks = page.one("p", cls="steer-marks")
     assert [re.sub(r"\s+[\d.,]+$", "", mark.text.strip()) for mark in marks.all("a", cls="text-button")] == [
@@ -72,18 +83,161 @@ async def test_both_texts_and_what_moved_are_shown(probing: httpx.AsyncClient, u
     link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
     again = parse((await probing.get(link)).text)
     assert again.one("input", id="value")["value"] == "40"
-    assert "<b>times</b>" in again.one("textarea").text
+    assert "<b>times</b>" in again.one("textarea", id="text").text
 
 
-async def test_controls_do_the_same_to_something_random(probing: httpx.AsyncClient, url: str, feature: int) -> None:
-    own = await post(probing, url, feature=feature, op="clamp", value=40)
-    along = await post(probing, url, feature=feature, op="clamp", value=40, control="direction")
-    assert "Control: along a random direction" in along.one("p", cls="steer-said").text.replace("\n", " ")
-    assert sides(along)[0] == sides(own)[0]
-    other = await post(probing, url, feature=feature, op="clamp", value=40, control="feature")
-    assert "Control: a random feature" in other.one("p", cls="steer-said").text
-    (link,) = other.one("p", cls="steer-said").all("a")
-    assert not link["href"].endswith(f"/features/{feature}")
+async def test_a_control_stands_beside_the_feature(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    data = {"feature": feature, "op": "clamp", "value": 40, "seed": 7}
+    own = await post(probing, url, **data)
+    texts = {"positive": "best of times", "negative": "worst of times"}
+    said = {
+        "direction": "With seed 7: a random direction of the length of",
+        "feature": "seed 7: feature",
+        "texts": "40.0 × DiffMean of the two lists added",
+    }
+    for kind, words in said.items():
+        page = await post(probing, url, **data, **texts, control=kind)
+        assert sides(page) == sides(own)
+        default, changed, control = [text.text for text in page.all("p", cls="steer-text")]
+        assert control not in (default, changed)
+        third = page.one("section", cls="steer-sides").all("div")[2]
+        assert words in " ".join(third.text.split())
+        assert "Control: by" in page.one("p", cls="steer-said").text
+
+
+async def test_several_features_and_a_direction_act_together(
+    probing: httpx.AsyncClient, url: str, feature: int
+) -> None:
+    body = [
+        ("text", TEXT),
+        ("tokens", "8"),
+        ("direction", "feature"),
+        ("direction_feature", "3"),
+        ("direction_value", "9"),
+    ]
+    for number, op, value in ((feature, "clamp", "40"), (5, "add", "3"), ("", "clamp", "")):
+        body += [("sae", ""), ("feature", str(number)), ("op", op), ("value", value)]
+    response = await probing.post(url, content=urlencode(body), headers=FORM)
+    page = parse(response.text)
+    said = " ".join(page.one("p", cls="steer-said").text.split())
+    assert (
+        f"feature {feature} set to 40.0, 3.00 × feature 5 added and 9.00 × the decoder row of feature 3 added" in said
+    )
+    link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
+    again = parse((await probing.get(link)).text)
+    assert [row["value"] for row in rows_of(again).all("input", name="feature")] == [str(feature), "5", ""]
+    assert [chosen(row) for row in rows_of(again).all("select", name="op")] == ["clamp", "add", "clamp"]
+    assert chosen(again.one("select", name="direction")) == "feature"
+
+
+async def test_rows_are_added_and_removed_without_scripts(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    page = parse((await probing.post(url, data={"text": TEXT, "feature": feature, "value": 3, "add_row": 1})).text)
+    assert [row["value"] for row in rows_of(page).all("input", name="feature")] == [str(feature), ""]
+    assert page.one("textarea", id="text").text.removeprefix("\n") == TEXT
+    assert not page.all("div", cls="steer-result")
+    body = [("text", TEXT), ("feature", "1"), ("feature", "2"), ("remove_row", "1")]
+    page = parse((await probing.post(url, content=urlencode(body), headers=FORM)).text)
+    assert [row["value"] for row in rows_of(page).all("input", name="feature")] == ["1"]
+
+
+async def test_tokens_of_the_prompt_are_chosen_by_clicking(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    data = {"feature": feature, "op": "add", "value": 40}
+    page = await post(probing, url, **data, toggle=3)
+    assert "on token 3" in page.one("p", cls="steer-said").text
+    assert page.one("input", id="at")["value"] == "3"
+    buttons = page.one("p", cls="steer-prompt").all("button")
+    assert [button["value"] for button in buttons if button["aria-pressed"] == "true"] == ["3"]
+    assert "0" not in {button["value"] for button in buttons}, "BOS is left alone"
+    page = await post(probing, url, **data, positions="tokens", at="2, 5-6", toggle=7)
+    assert page.one("input", id="at")["value"] == "2, 5-7"
+    assert "on tokens 2, 5-7" in page.one("p", cls="steer-said").text
+    page = await post(probing, url, **data, positions="tokens", at="3", toggle=3)
+    assert "on every token but BOS" in page.one("p", cls="steer-said").text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+async def test_an_uploaded_vector_is_a_direction(probing: httpx.AsyncClient, url: str, dtype: torch.dtype) -> None:
+    vector = torch.linspace(-1, 1, 32).to(dtype)
+    files = {"vector_file": ("mine.safetensors", save({"v": vector}))}
+    data = {"text": TEXT, "tokens": "5", "direction": "vector", "direction_value": "20"}
+    page = parse((await probing.post(url, data=data, files=files)).text)
+    assert "20.0 × the uploaded direction added" in page.one("p", cls="steer-said").text
+    packed = page.one("input", name="vector")["value"]
+    again = parse((await probing.post(url, data={**data, "vector": packed})).text)
+    assert sides(again) == sides(page), "the vector comes back with the form, for browsers without scripts"
+
+
+NOT_FINITE = torch.tensor([0.0] * 31 + [float("nan")])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (save({"v": NOT_FINITE}), "number 31 is nan"),
+        (save({"v": torch.zeros(32)}), "zero everywhere"),
+        (save({"v": torch.ones(7)}), "The direction has 7 dimensions, and the model 32 there"),
+        (save({"v": torch.ones(4, 8)}), "one row of numbers"),
+        (save({"v": torch.ones(3), "w": torch.ones(3)}), "2 tensors"),
+        (save({"v": torch.ones(32, dtype=torch.int64)}), "I64"),
+        (save({"v": torch.ones(32)})[:-3], "cut off"),
+        (b"GIF89a", "not a safetensors file"),
+        (b"\xff" * 40, "not a safetensors file"),
+    ],
+)
+async def test_files_without_a_direction_are_refused_with_one_sentence(
+    probing: httpx.AsyncClient, url: str, content: bytes, words: str
+) -> None:
+    data = {"text": TEXT, "tokens": "5", "direction": "vector", "direction_value": "20"}
+    response = await probing.post(url, data=data, files={"vector_file": ("v.safetensors", content)}, headers=HTMX)
+    assert response.status_code == 422
+    assert words in parse(response.text).one("div", role="alert").text
+
+
+async def test_a_sweep_draws_measures_and_lists_texts(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    data = {"feature": feature, "run": "sweep", "strengths": "0 5, 400", "sweep_control": "direction", "seed": 2}
+    page = await post(probing, url, **data)
+    titles = [figure.one("b").text for figure in page.all("figure", cls="chart")]
+    assert titles == ["Change", "Loss", "Repetition"]
+    rows = page.one("table", cls="sweep-table").one("tbody").all("tr")
+    assert [row.one("th").text.strip() for row in rows] == [
+        "none",
+        "0",
+        "control",
+        "5.00",
+        "control",
+        "400",
+        "control",
+    ]
+    said = " ".join(page.one("p", cls="steer-said").text.split())
+    assert "Control, with seed 2: a random direction" in said
+    assert re.search(r"set to 3 strengths. The text (collapses at strength (0|5\.00|400)\.|does not collapse)", said)
+    link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
+    again = parse((await probing.get(link)).text)
+    assert again.one("input", id="strengths")["value"] == "0 5, 400"
+    response = await probing.post(
+        url, data={"text": TEXT, "tokens": 8, **data}, headers={**HTMX, "Accept": "text/event-stream"}
+    )
+    names = re.findall(r"^event: (\w+)$", response.text, re.MULTILINE)
+    assert names == ["start", *["row"] * 6, "done"]
+
+
+async def test_a_sweep_starts_from_the_features_own_range(
+    probing: httpx.AsyncClient, url: str, feature: int, dictionary: Dictionary
+) -> None:
+    page = await post(probing, url, feature=feature, run="sweep", sweep_control="")
+    maximum = float(page.one("p", cls="steer-marks")["data-maximum"])
+    shown = [row.one("th").text.strip() for row in page.one("table", cls="sweep-table").one("tbody").all("tr")][1:]
+    assert [float(value.replace(",", "")) for value in shown] == pytest.approx(
+        [factor * maximum for factor in (0.5, 1, 2, 3, 5, 7, 10, 15, 20)], rel=0.01
+    )
+
+
+async def test_strengths_of_another_feature_are_given_alone(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    page = parse((await probing.get(f"{url}/marks", params={"feature": feature}, headers=HTMX)).text)
+    assert len(page.one("p", cls="steer-marks").all("a", cls="text-button")) == 6
+    unknown = await probing.get(f"{url}/marks", params={"feature": 10**6}, headers=HTMX)
+    assert "not known" in unknown.text
+    assert (await probing.get(f"{url}/marks", params={"feature": "x"}, headers=HTMX)).status_code == 422
 
 
 async def test_a_page_that_reads_a_stream_gets_tokens_and_then_the_result(
@@ -96,6 +250,7 @@ async def test_a_page_that_reads_a_stream_gets_tokens_and_then_the_result(
     events = [block.split("\n") for block in response.text.strip().split("\n\n")]
     names = [block[0].removeprefix("event: ") for block in events]
     assert names.count("default") == names.count("changed") == 8
+    assert names[0] == "start"
     assert names[-1] == "done"
     html = "\n".join(line.removeprefix("data: ") for line in events[-1][1:])
     assert sides(parse(html)) == sides(whole)
@@ -115,6 +270,33 @@ async def test_a_page_that_reads_a_stream_gets_tokens_and_then_the_result(
         ({"feature": "99999"}, "no feature 99999"),
         ({"text": "times " * 400}, "at most"),
         ({"tokens": "400"}, "reads at most 256 tokens"),
+        ({"tokens": "0"}, "between 1 and 512"),
+        ({"tokens": "1000000"}, "between 1 and 512"),
+        ({"tokens": "2.5"}, "whole number"),
+        ({"value": "NaN"}, "between"),
+        ({"value": "inf"}, "between"),
+        ({"value": "1e30"}, "between"),
+        ({"value": "much"}, "is a number"),
+        ({"op": "boost"}, "not an intervention"),
+        ({"positions": "tokens"}, "No tokens are chosen"),
+        ({"positions": "tokens", "at": "5-2"}, "no range"),
+        ({"positions": "tokens", "at": "one"}, "no positions"),
+        ({"positions": "tokens", "at": "999"}, "no token 999"),
+        ({"temperature": "-1"}, "temperature"),
+        ({"seed": "-1"}, "seed"),
+        ({"direction": "texts", "direction_value": "1", "positive": "a"}, "both lists"),
+        ({"direction": "vector", "direction_value": "1"}, "Choose the safetensors file"),
+        ({"direction": "vector", "direction_value": "1", "vector": "!"}, "damaged"),
+        ({"direction": "feature", "direction_feature": "3"}, "strength"),
+        ({"control": "weather"}, "no such button"),
+        ({"control": "texts"}, "both lists"),
+        ({"op": "ablate", "control": "texts", "positive": "a", "negative": "b"}, "Set to"),
+        ({"run": "sweep", "strengths": "1 x"}, "is a number"),
+        ({"run": "sweep", "strengths": " ".join(map(str, range(26)))}, "at most 25"),
+        ({"run": "sweep", "op": "ablate"}, "no strength"),
+        ({"sae": "nowhere"}, "nowhere"),
+        ({"mode": "chat", "role": "user", "content": "Hello"}, "no chat template"),
+        ({"mode": "chat"}, "no turns"),
     ],
 )
 @pytest.mark.parametrize("accept", ["text/html", "text/event-stream"])
@@ -123,7 +305,7 @@ async def test_mistakes_are_said_in_the_place_of_the_result(
 ) -> None:
     data = {"text": TEXT, "feature": "1", "tokens": "5", **changes}
     response = await probing.post(url, data=data, headers={**HTMX, "Accept": accept})
-    assert response.status_code in (413, 422)
+    assert response.status_code in (404, 413, 422)
     assert words in parse(response.text).one("div", role="alert").text
 
 
