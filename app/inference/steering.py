@@ -1,6 +1,8 @@
 """Generation with and without interventions, as the events that the site streams."""
 
+import json
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from app.errors import Unprocessable
 from app.inference.engine import ProbeEngine, counted_tokens
 from app.services.inference_messages import (
     DirectionChoice,
+    EditRequest,
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
@@ -20,7 +23,18 @@ from app.services.inference_messages import (
     SaeRef,
     TokenPositions,
 )
-from sae_core.interventions import Event, Intervention, Positions, Sampling, Shift, Site, Step, generate_side_by_side
+from sae_core.interventions import (
+    Edit,
+    Event,
+    Intervention,
+    Positions,
+    Sampling,
+    Shift,
+    Site,
+    Step,
+    generate_side_by_side,
+)
+from sae_core.interventions.edits import edit_to_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
@@ -43,12 +57,25 @@ def events(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generatio
         engine.make_room(_working_bytes(model, len(token_ids), request.max_new_tokens))
         for asked in request.interventions:
             _check_positions(asked, len(token_ids), len(token_ids) + request.max_new_tokens)
-        sites = _sites(engine, model, saes, request)
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
         sampling = Sampling(request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top)
         ends, counted = model.character_ends(request.text, token_ids), counted_tokens(model, token_ids)
         yield GeneratedPrompt(token_ids=token_ids, ends=ends, counted=counted.tolist())
         for event in generate_side_by_side(model, token_ids, sites, sampling):
             yield _event(event)
+
+
+def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
+    """Return the file of an edit, as JSON.
+
+    Raises:
+        Unprocessable, Unavailable: as `events`.
+    """
+    with engine.use(*request.saes) as (model, saes):
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
+        hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
+        edit = Edit.of(request.name, model, sites, saes=hashes)
+        return json.dumps(edit_to_json(replace(edit, model_name=request.saes[0].model.name)))
 
 
 def _event(event: Event) -> GenerationEvent:
@@ -64,11 +91,17 @@ def _working_bytes(model: LanguageModel, prompt: int, new: int) -> int:
     return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * prompt * model.vocab_size)
 
 
-def _sites(engine: ProbeEngine, model: LanguageModel, saes: Sequence[SAE], request: GenerateRequest) -> list[Site]:
+def _sites(
+    engine: ProbeEngine,
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    refs: Sequence[SaeRef],
+    interventions: Sequence[PlacedIntervention],
+) -> list[Site]:
     """Return what is done at each SAE's hook point."""
     sites = []
-    for place, (ref, sae) in enumerate(zip(request.saes, saes, strict=True)):
-        own = [one for one in request.interventions if one.sae == place]
+    for place, (ref, sae) in enumerate(zip(refs, saes, strict=True)):
+        own = [one for one in interventions if one.sae == place]
         if own:
             changes = [_intervention(engine, model, ref, sae, one) for one in own]
             write = None if ref.hook_out is None else HookPoint.parse(ref.hook_out)

@@ -70,8 +70,9 @@ def fold(model: LanguageModel, edit: Edit) -> Any:
     """Return a new `transformers` model whose weights do what the edit does.
 
     Raises:
-        InterventionError: it cannot be folded exactly; the message says why.
+        InterventionError: it cannot be folded exactly, or is of another model; the message says why.
     """
+    edit.check_model(model)
     folding = _Folding(model)
     for site in sorted(edit.sites, key=lambda site: -(site.write or site.hook).layer):  # a new layer renumbers later
         folding.add(site.write or site.hook, affine(site))
@@ -112,7 +113,7 @@ def affine(site: Site) -> Affine:
         if direction is None and change.op == "add":
             assert site.sae is not None
             assert change.feature is not None
-            direction = site.sae.W_dec[change.feature]
+            direction = site.sae.W_dec[change.feature] if change.along is None else change.along
         if direction is None:
             raise InterventionError(
                 f"To {change.op} a feature depends on its activation, which is no linear map. Only adding a feature or "
