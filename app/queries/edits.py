@@ -111,10 +111,10 @@ async def change_edit(session: AsyncSession, name: str, *, title: str, notes: st
     await session.execute(update(SavedEdit).where(SavedEdit.name == name).values(values))
 
 
-async def put_measurement(session: AsyncSession, name: str, run_id: int, measured: Mapping[str, Any]) -> bool:
+async def put_measurement(session: AsyncSession, edit_id: int, run_id: int, measured: Mapping[str, Any]) -> bool:
     """Store what a run measured; False if the edit is gone."""
     values = {"measured": clean_json(measured), "measured_at": func.now(), "run_id": run_id}
-    changed = update(SavedEdit).where(SavedEdit.name == name).values(values).returning(SavedEdit.id)
+    changed = update(SavedEdit).where(SavedEdit.id == edit_id).values(values).returning(SavedEdit.id)
     return await session.scalar(changed) is not None
 
 
