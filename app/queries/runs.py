@@ -226,7 +226,9 @@ async def recent_params(session: AsyncSession, limit: int = 200) -> list[tuple[s
 
 async def corpus_params(session: AsyncSession, sae_id: int) -> Mapping[str, Any] | None:
     """Return the parameters of the newest run on an SAE that is done and names its text; None where there is none."""
-    query = select(Run.params).where(Run.sae_id == sae_id, Run.state == "done", Run.kind.in_(("index", "train")))
+    query = select(Run.params).where(
+        Run.sae_id == sae_id, Run.state == "done", Run.kind.in_(("index", "train", "demo"))
+    )
     return await session.scalar(query.order_by(Run.id.desc()).limit(1))
 
 
