@@ -27,7 +27,7 @@ class MeasureEditParams(Params):
     corpus: Annotated[
         str | None,
         Option(path=True, default="that of the SAE", known="corpus"),
-        Field(min_length=1, description="Text to measure on, as `seesae index` takes it."),
+        Field(min_length=1, description="Text to measure on, as an index takes it."),
     ] = None
     text_column: Annotated[
         str, Option(rare=True), Field(min_length=1, description="Column of the corpus that holds the text.")

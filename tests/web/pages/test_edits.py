@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services.edits import MAX_CHECKS
 from tests.app.inference.dictionaries import SLUG
-from tests.edits import TEXT, save
+from tests.edits import MEASURED, TEXT, save
 from tests.web.html import parse
 
 CHANGE = {"op": "clamp", "value": 30.0, "feature": 7, "positions": "all"}
@@ -20,47 +20,6 @@ FORM = {
     "prompt": TEXT,
     "before": ", it was the worst",
     "after": ", it was <b>spring</b>",
-}
-
-FIGURE = {"value": 0.25, "interval": [0.125, 0.5]}
-SIDES = {"edit": FIGURE, "control": {"value": 0.05, "interval": None}}
-THREE = {"before": {"value": 0.0, "interval": None}, **SIDES}
-TEXTS = {
-    "texts": 4,
-    "tokens": 100,
-    "loss": 2.5,
-    "kl": {**SIDES, "ratio": {"value": 5.0, "interval": [2.0, 8.0]}},
-    "rise": SIDES,
-}
-MEASURED = {
-    "corpus": "<i>books</i>",
-    "controls": 3,
-    "control_features": [[1]],
-    "seed": 0,
-    "text": {
-        **TEXTS,
-        "gained": [{"id": 3, "text": "<u>", "change": 0.02, "control": 0.001}],
-        "lost": [{"id": 4, "text": " it", "change": -0.03, "control": 0.0}],
-    },
-    "control_prompts": {**TEXTS, "top_changed": SIDES},
-    "facts": {
-        "prompts": {
-            "prompts": 1,
-            "expected": THREE,
-            "holds": THREE,
-            "forbidden": THREE,
-            "each": [
-                {
-                    "prompt": "It was the",
-                    "expected": "best",
-                    "forbidden": "worst",
-                    "expected_p": [0.1, 0.6, 0.1],
-                    "forbidden_p": [0.5, 0.2, 0.5],
-                    "holds": [False, True],
-                }
-            ],
-        }
-    },
 }
 
 
