@@ -78,16 +78,18 @@ def apply_edits(hf_model: Any, *edits: Edit | str | Path) -> Iterator[None]:
             model.generate(**tokenizer("The capital of France is", return_tensors="pt"))
 
     Args:
-        hf_model: a causal language model.
+        hf_model: a causal language model; one of `load_model` knows the hash of its weights, which is then compared.
         edits: edits, or their files.
 
     Raises:
         InterventionError: a file is no edit, or does not fit the model.
         ModelError: the model lacks a hook point.
     """
-    if isinstance(hf_model, LanguageModel):
-        hf_model = hf_model.hf_model
     loaded = [edit if isinstance(edit, Edit) else load_edit(edit) for edit in edits]
+    if isinstance(hf_model, LanguageModel):
+        for edit in loaded:
+            edit.check_model(hf_model)
+        hf_model = hf_model.hf_model
     eager, name = find_modules(hf_model), type(hf_model).__name__
     sites = [_on_device(site, eager.device) for edit in loaded for site in edit.sites]
     special = frozenset[int]().union(*(edit.special_token_ids for edit in loaded))

@@ -1,6 +1,7 @@
 """Pages of saved edits, whose files a real inference service writes."""
 
 import json
+from pathlib import Path
 
 import httpx
 import pytest
@@ -43,6 +44,18 @@ async def test_a_form_saves_an_edit_that_its_page_shows(probing: httpx.AsyncClie
     listed = parse((await probing.get("/edits", params={"sae": SLUG})).text)
     assert listed.one("a", cls="list-row")["href"] == "/edits/best-of-times"
     assert (await probing.get("/edits/none")).status_code == 404
+
+
+async def test_the_pages_python_runs_with_the_downloaded_file(
+    probing: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await save(probing)
+    page = parse((await probing.get("/edits/best-of-times")).text)
+    file = (await probing.get("/api/v1/edits/best-of-times/download")).content
+    (tmp_path / "best-of-times.json").write_bytes(file)
+    monkeypatch.chdir(tmp_path)
+    exec(page.one("pre", cls="code").text, {})
+    assert TEXT in capsys.readouterr().out
 
 
 async def test_facts_are_written_line_by_line(probing: httpx.AsyncClient) -> None:
