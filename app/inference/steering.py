@@ -3,6 +3,7 @@
 They yield None between passes of the model, where others can go in between.
 """
 
+import json
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from app.errors import Unprocessable
 from app.inference.engine import ProbeEngine, ReadPrompt, counted_tokens, require_same_start
 from app.services.inference_messages import (
     DirectionChoice,
+    EditRequest,
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
@@ -29,6 +31,7 @@ from app.services.inference_messages import (
     TokenPositions,
 )
 from sae_core.interventions import (
+    Edit,
     Event,
     Intervention,
     Positions,
@@ -39,6 +42,7 @@ from sae_core.interventions import (
     Sweep,
     generate_side_by_side,
 )
+from sae_core.interventions.edits import edit_to_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
@@ -101,6 +105,19 @@ def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | 
                     repetition=point.repetition,
                     promoted=point.promoted,
                 )
+
+
+def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
+    """Return the file of an edit, as JSON.
+
+    Raises:
+        Unprocessable, Unavailable: as `generate`.
+    """
+    with engine.use(*request.saes) as (model, saes):
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
+        hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
+        edit = Edit.of(request.name, model, sites, saes=hashes)
+        return json.dumps(edit_to_json(replace(edit, model_name=request.saes[0].model.name)))
 
 
 def _at(placed: Sequence[Placed], value: float) -> list[Placed]:

@@ -170,6 +170,11 @@ PAGES = [
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
+    Visit("edits", "/edits"),
+    Visit("edit", "/edits/{edit}"),
+    Visit("edit, opened", "/edits/{edit}", then=_open_everything),
+    Visit("edit, to be deleted", "/edits/{edit}/delete"),
+    Visit("new run, measure an edit", "/runs/new/measure-edit?edit={edit}"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
@@ -222,6 +227,7 @@ EMPTY = [
     Visit("label, before the first SAE", "/label"),
     Visit("runs, before the first", "/runs"),
     Visit("lists, before the first", "/lists"),
+    Visit("edits, before the first", "/edits"),
     Visit("compare, before the first SAE", "/compare"),
 ]
 """Pages of a site without any content."""
