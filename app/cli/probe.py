@@ -147,7 +147,7 @@ async def _probe(
             return
         write = csv_rows if form is Format.CSV else ndjson_rows
         async for lines in write(first, rows):
-            say(lines.decode().removesuffix("\n"))
+            say(lines.decode().replace("\r\n", "\n").removesuffix("\n"))
 
 
 def _row(found: "TextFindings") -> dict[str, Any]:

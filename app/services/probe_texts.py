@@ -1,7 +1,5 @@
 """Many texts, each probed alone, as a table of features by prompt."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.errors import ClientGone, TooLarge, Unprocessable, UserError
 from app.queries.saes import SaeDetail
+from app.services.csv_text import csv_text
 from app.services.inference import InferenceClient
 from app.services.inference_messages import RankBy
 from app.services.probe import probe
@@ -87,19 +86,13 @@ async def ndjson_rows(first: TextFindings, rest: AsyncIterator[TextFindings]) ->
 
 async def csv_rows(first: TextFindings, rest: AsyncIterator[TextFindings]) -> AsyncIterator[bytes]:
     """Yield a header, and one line per text and feature."""
-    yield _lines([_COLUMNS])
-    yield _lines(_table(first))
+    yield csv_text([_COLUMNS]).encode()
+    yield csv_text(_table(first)).encode()
     async for row in rest:
-        yield _lines(_table(row))
+        yield csv_text(_table(row)).encode()
 
 
 def _table(found: TextFindings) -> list[tuple[object, ...]]:
     if found.error is not None:
         return [(found.prompt, None, None, None, None, None, found.error)]
     return [(found.prompt, *asdict(feature).values(), None) for feature in found.features]
-
-
-def _lines(rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
