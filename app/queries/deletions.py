@@ -37,6 +37,7 @@ from app.tables import (
     SaeClaim,
     SavedList,
     SavedListItem,
+    SavedProbe,
     SequenceSet,
     Token,
 )
@@ -65,6 +66,7 @@ class SaeContents:
     authors: int
     list_entries: int
     lists: int
+    saved_probes: int
     compared_with: tuple[str, ...]
     runs: int
     index_ids: tuple[int, ...]
@@ -186,6 +188,7 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
         authors=authors,
         list_entries=entries,
         lists=lists,
+        saved_probes=await session.scalar(select(func.count()).where(SavedProbe.sae_id == sae_id)) or 0,
         compared_with=tuple(compared),
         runs=await session.scalar(select(func.count()).where(Run.sae_id == sae_id)) or 0,
         index_ids=ids,
