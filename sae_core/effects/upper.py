@@ -39,8 +39,11 @@ class UpperLayers:
         layers = range(model.n_layers if self.skipped else 0)
         self._blocks = [model.resolve(HookPoint("resid_post", layer))[0] for layer in layers]
         self._is_tuple: list[bool] = []
+        self.why = "" if self.skipped else f"{hook} is not a point between two layers"
+        """Why the whole model runs, as a clause; empty if it does not."""
         if self.skipped and not self._equals_whole_pass():
             self.skipped, self._blocks = 0, []
+            self.why = "the layers above it alone do not give this model's logits"
 
     def _equals_whole_pass(self) -> bool:
         token_ids = torch.arange(3, 11)[None] % self.model.vocab_size

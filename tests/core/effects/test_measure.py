@@ -1,8 +1,5 @@
 """Effects equal those of whole passes, one feature and one window at a time."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +10,7 @@ from sae_core.effects.measure import _draw
 from sae_core.models import LanguageModel
 from sae_core.saes import SAE
 from tests.core.effects.conftest import HOOK
+from tests.effects import flat
 
 CONFIG = EffectConfig(contexts=5, window=8, dose_contexts=2, replicates=100)
 
@@ -66,15 +64,6 @@ def test_ablation_equals_whole_passes(model: LanguageModel, sae: SAE, text: Held
         assert effect.interval is not None
         assert effect.ratio is not None
         assert effect.interval[0] <= effect.ratio <= effect.interval[1]
-
-
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a result, with where they are."""
-    if isinstance(value, dict | list | tuple):
-        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from flat(part, f"{path}.{name}")
-    elif value is not None:
-        yield path, value
 
 
 def test_shared_passes_equal_one_pass_per_change(
