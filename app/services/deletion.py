@@ -108,8 +108,6 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
         goes.append(
             f"{_plural(contents.list_entries, 'entry', 'entries')} of {_plural(contents.lists, 'list')}, with notes"
         )
-    if contents.saved_probes:
-        goes.append(_plural(contents.saved_probes, "saved probe"))
     if contents.compared_with:
         comparisons = _plural(len(contents.compared_with), "comparison")
         goes.append(f"{comparisons}, with {_names(contents.compared_with)}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from sae_core.models import HookPoint, LanguageModel
+from sae_core.models.points import write_at
 
 TOLERANCE = 1e-3
 """Logits that differ by more than this from those of the whole pass are not trusted: the whole model runs then."""
@@ -32,7 +33,7 @@ class UpperLayers:
         """Raises `ModelError` if the model has no such hook point."""
         self.model = model
         self.hook = hook
-        self._module, self._side = model.resolve(hook)
+        self._place = model.resolve(hook)
         self._head: nn.Module = model.hf_model.get_output_embeddings()
         self.skipped = {"resid_post": hook.layer + 1, "resid_pre": hook.layer}.get(hook.name, 0)
         """Blocks that do not run; 0 where the whole model does."""
@@ -155,10 +156,11 @@ class UpperLayers:
             for block, is_tuple in zip(skipped, self._is_tuple, strict=False):
                 changed.enter_context(_skipped(block, is_tuple))
             if activations is not None:
-                hooks.write(
-                    self._module,
+                write_at(
+                    hooks,
+                    self._place,
+                    self.hook,
                     lambda own: activations.to(device=own.device, dtype=own.dtype).reshape(own.shape),
-                    point=self._side,
                 )
             handle = self._head.register_forward_pre_hook(lambda _, args: (unembedded(args[0]), *args[1:]))
             changed.callback(handle.remove)
