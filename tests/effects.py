@@ -1,5 +1,6 @@
 """Made-up effects, as `sae_core.effects` gives them as JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -43,3 +44,12 @@ def effect(
         "promoted": [(20, 0.02), (21, 0.01)],
         "suppressed": [(22, -0.02)],
     }
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a result, with where they are."""
+    if isinstance(value, dict | list | tuple):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(part, f"{path}.{name}")
+    elif value is not None:
+        yield path, value

@@ -1,7 +1,7 @@
 """Run texts through a model and an SAE."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,6 +159,10 @@ class ProbeEngine:
     def make_room(self, nbytes: int) -> None:
         """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""
         self._residency.modules.make_room(nbytes)
+
+    def reserve(self, nbytes: int) -> AbstractContextManager[None]:
+        """Make room as `make_room` does, and keep it while the context is open."""
+        return self._residency.modules.reserve(nbytes)
 
     @contextmanager
     def _memory_freed(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 They yield None between passes of the model, where others can go in between.
 """
 
+import json
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from app.errors import Unprocessable
 from app.inference.engine import ProbeEngine, ReadPrompt, counted_tokens, require_same_start
 from app.services.inference_messages import (
     DirectionChoice,
+    EditRequest,
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
@@ -29,6 +31,7 @@ from app.services.inference_messages import (
     TokenPositions,
 )
 from sae_core.interventions import (
+    Edit,
     Event,
     Intervention,
     Positions,
@@ -39,6 +42,7 @@ from sae_core.interventions import (
     Sweep,
     generate_side_by_side,
 )
+from sae_core.interventions.edits import edit_to_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
 
@@ -61,17 +65,18 @@ def generate(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generat
     """
     with engine.use(*request.saes) as (model, saes):
         prompt = _prompt(engine, model, saes, request, request.interventions)
-        sites = _sites(engine, model, saes, request.saes, request.interventions)
-        counted = counted_tokens(model, prompt.token_ids)
-        yield GeneratedPrompt(
-            text=prompt.text,
-            token_ids=prompt.token_ids,
-            ends=prompt.ends,
-            counted=counted.tolist(),
-            roles=[token.role for token in prompt.tokens],
-        )
-        for event in generate_side_by_side(model, prompt.token_ids, sites, _sampling(request)):
-            yield _event(event)
+        with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
+            sites = _sites(engine, model, saes, request.saes, request.interventions)
+            counted = counted_tokens(model, prompt.token_ids)
+            yield GeneratedPrompt(
+                text=prompt.text,
+                token_ids=prompt.token_ids,
+                ends=prompt.ends,
+                counted=counted.tolist(),
+                roles=[token.role for token in prompt.tokens],
+            )
+            for event in generate_side_by_side(model, prompt.token_ids, sites, _sampling(request)):
+                yield _event(event)
 
 
 def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | None]:
@@ -79,26 +84,40 @@ def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | 
     with engine.use(*request.saes) as (model, saes):
         every = [request.interventions, *([] if request.control is None else [request.control])]
         prompt = _prompt(engine, model, saes, request, [one for changes in every for one in changes])
-        series = [_placed(engine, model, saes, request.saes, changes) for changes in every]
-        points = [
-            (control, value, _grouped(request.saes, saes, _at(placed, value)))
-            for value in request.values
-            for control, placed in zip((False, True), series, strict=False)
-        ]
-        measured = Sweep(model, prompt.token_ids, _sampling(request), request.promoted)
-        baseline = yield from measured.baseline()
-        yield SweepBaseline(token_ids=baseline.token_ids, loss=baseline.loss, repetition=baseline.repetition)
-        for control, value, sites in points:
-            point = yield from measured.point(sites)
-            yield SweptPoint(
-                control=control,
-                value=value,
-                token_ids=point.token_ids,
-                kl=point.kl,
-                loss=point.loss,
-                repetition=point.repetition,
-                promoted=point.promoted,
-            )
+        with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
+            series = [_placed(engine, model, saes, request.saes, changes) for changes in every]
+            points = [
+                (control, value, _grouped(request.saes, saes, _at(placed, value)))
+                for value in request.values
+                for control, placed in zip((False, True), series, strict=False)
+            ]
+            measured = Sweep(model, prompt.token_ids, _sampling(request), request.promoted)
+            baseline = yield from measured.baseline()
+            yield SweepBaseline(token_ids=baseline.token_ids, loss=baseline.loss, repetition=baseline.repetition)
+            for control, value, sites in points:
+                point = yield from measured.point(sites)
+                yield SweptPoint(
+                    control=control,
+                    value=value,
+                    token_ids=point.token_ids,
+                    kl=point.kl,
+                    loss=point.loss,
+                    repetition=point.repetition,
+                    promoted=point.promoted,
+                )
+
+
+def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
+    """Return the file of an edit, as JSON.
+
+    Raises:
+        Unprocessable, Unavailable: as `generate`.
+    """
+    with engine.use(*request.saes) as (model, saes):
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
+        hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
+        edit = Edit.of(request.name, model, sites, saes=hashes)
+        return json.dumps(edit_to_json(replace(edit, model_name=request.saes[0].model.name)))
 
 
 def _at(placed: Sequence[Placed], value: float) -> list[Placed]:
@@ -114,11 +133,10 @@ def _prompt(
     request: GenerateRequest,
     changes: Sequence[PlacedIntervention],
 ) -> ReadPrompt:
-    """Return the prompt, once there is memory for it and its positions are those that are asked for."""
+    """Return the prompt, once its positions are those that are asked for."""
     require_same_start(request.saes, saes)
     prompt = engine.read_prompt(model, saes[0], request.text, request.chat)
     tokens = len(prompt.token_ids)
-    engine.make_room(_working_bytes(model, tokens, request.max_new_tokens))
     for asked in changes:
         _check_positions(asked, tokens, tokens + request.max_new_tokens)
     return prompt

@@ -43,7 +43,7 @@ async def _lines(http: Request, work: Work, part: tuple[list[BaseModel], bool], 
                 yield b"".join(event.model_dump_json().encode() + b"\n" for event in events)
             if ended:
                 break
-            events, ended = await _slice(http, work)
+            events, ended = await _slice(http, work, admitted=True)
     except UserError as error:
         yield GenerationFailed(detail=str(error)).model_dump_json().encode() + b"\n"
     finally:
@@ -51,8 +51,8 @@ async def _lines(http: Request, work: Work, part: tuple[list[BaseModel], bool], 
         log.info(name, events=steps, ms=round(1000 * (time.perf_counter() - started), 1))
 
 
-async def _slice(http: Request, work: Work) -> tuple[list[BaseModel], bool]:
-    async with model_turn(http):
+async def _slice(http: Request, work: Work, *, admitted: bool = False) -> tuple[list[BaseModel], bool]:
+    async with model_turn(http, admitted=admitted):
         return await run_in_model_thread(_some, work)
 
 

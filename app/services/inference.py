@@ -20,6 +20,8 @@ from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unp
 from app.services.inference_messages import (
     AttributeAnswer,
     AttributeRequest,
+    EditAnswer,
+    EditRequest,
     ExamplesAnswer,
     ExamplesRequest,
     GenerateRequest,
@@ -155,6 +157,10 @@ class InferenceClient:
     async def attribute(self, request: AttributeRequest) -> AttributeAnswer:
         """Attribute an output token of a prompt to features; raises as `_ask`."""
         return await self._ask("/attribute", request, AttributeAnswer)
+
+    async def edit(self, request: EditRequest) -> EditAnswer:
+        """Write interventions as the file of an edit; raises as `_ask`."""
+        return await self._ask("/edit", request, EditAnswer)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
         """Generate with and without interventions, as it goes; raises as `_stream`."""

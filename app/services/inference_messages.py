@@ -342,6 +342,20 @@ class PlacedIntervention(InterventionChoice):
     sae: int = 0
 
 
+class EditRequest(BaseModel):
+    """Interventions to write as the file of an edit; `saes` are of one model."""
+
+    saes: list[SaeRef]
+    name: str
+    interventions: list[PlacedIntervention]
+
+
+class EditAnswer(BaseModel):
+    """The file, as JSON."""
+
+    file: str
+
+
 class GenerateRequest(BaseModel):
     """A text or a conversation to continue with and without interventions; `saes` are of one model."""
 

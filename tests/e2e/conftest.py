@@ -32,6 +32,7 @@ from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dic
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
+from tests.edits import add_measured
 from tests.factories import add_label, add_run, make_sae
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
@@ -247,11 +248,13 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
+        edit = await add_measured(session, live, done.id)
     return {
         "sae": made.sae.slug,
         "narrow": narrow.sae.slug,
         "spare": spare.sae.slug,
         "list": kept.public_id,
+        "edit": edit,
         "bare": bare.sae.slug,
         "live": live.slug,
         "done": str(done.id),

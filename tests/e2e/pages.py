@@ -54,6 +54,12 @@ async def _compare_prompts(page: Page) -> None:
     await expect(page.locator("[data-diff]")).to_be_visible()
 
 
+async def _probe_texts(page: Page) -> None:
+    await page.fill("#text", f"{PROMPT}\nThe nurse said she")
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator(".texts-features")).to_be_visible()
+
+
 async def _look_at_a_token(page: Page) -> None:
     await _probe(page)
     await page.locator("[data-tokens] .t.top").click()
@@ -170,10 +176,17 @@ PAGES = [
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
+    Visit("edits", "/edits"),
+    Visit("edit", "/edits/{edit}"),
+    Visit("edit, opened", "/edits/{edit}", then=_open_everything),
+    Visit("edit, to be deleted", "/edits/{edit}/delete"),
+    Visit("new run, measure an edit", "/runs/new/measure-edit?edit={edit}"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
     Visit("probe, two prompts", "/saes/{live}/probe?mode=diff", then=_compare_prompts),
+    Visit("probe, many texts", "/saes/{live}/probe/texts", then=_probe_texts),
+    Visit("probe, many texts, refused", "/saes/{live}/probe/texts", then=_probe_nothing),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
@@ -222,6 +235,7 @@ EMPTY = [
     Visit("label, before the first SAE", "/label"),
     Visit("runs, before the first", "/runs"),
     Visit("lists, before the first", "/lists"),
+    Visit("edits, before the first", "/edits"),
     Visit("compare, before the first SAE", "/compare"),
 ]
 """Pages of a site without any content."""

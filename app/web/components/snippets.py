@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.queries.edits import EditView
 from app.queries.saes import SaeDetail
 from app.services.generation import Wish
 from app.services.inference_messages import InterventionChoice, TokenPositions
@@ -102,3 +103,21 @@ def _intervention(names: Mapping[int, str], sae: SaeDetail, choice: Intervention
         positions = frozenset(choice.positions.tokens)
     special = ", special_tokens=True" if choice.special_tokens else ""
     return f"Intervention({choice.op!r}, {choice.value!r}, {subject}, positions={positions!r}{special})"
+
+
+_EDIT = """\
+import torch
+from sae_core import apply_edits, load_model
+
+model = load_model({source!r})  # or any transformers model with the same weights
+prompt = torch.tensor([model.tokenize({text!r})])
+with apply_edits(model.hf_model, "{name}.json"):  # the downloaded file
+    written = model.hf_model.generate(prompt, max_new_tokens=30, do_sample=False)
+print(model.decode(written[0].tolist()))
+"""
+
+
+def edit_snippet(edit: EditView) -> str:
+    """Return the code that applies an edit's file to a plain model."""
+    text = edit.prompts[0]["text"] if edit.prompts else "The capital of France is"
+    return _EDIT.format(source=edit.model.source, text=text, name=edit.name)

@@ -1,6 +1,7 @@
 """Attribution: choose a token that the model predicts, see the features that cause it. The prompt comes by POST."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ _VERIFY = 20
 _SNIPPET = {"before": 6, "after": 4}
 _STEPS = 4
 """Shades of each sign in the strip."""
+_MAX_CARRIED = 1_500
+"""Characters of a prompt that a link to another page carries: addresses have a limit."""
 _METHODS: dict[str, Method] = {"gradient": "gradient", "integrated": "integrated"}
 _CHOICE = re.compile(r"(?P<position>\d{1,9}):(?P<target>\d{1,9}|other)?(?::(?P<rival>\d{1,9}|other))?")
 
@@ -111,6 +114,8 @@ async def run_attribution(
         "strip": _strip(result),
         "causes": causes,
         "graph": graph(result),
+        "names": _names(result.saes),
+        "carried": text if len(text) <= _MAX_CARRIED else "",
         "chosen": f"{result.position}:{result.target.id}{rival}",
         "chosen_in": _digest(text),
         "verified": verified,
@@ -166,6 +171,12 @@ def _token(written: str | None, other: str) -> TokenChoice | None:
     if written is None:
         return None
     return TokenChoice(token=other) if written == "other" else TokenChoice(id=int(written))
+
+
+def _names(saes: Sequence[SaeDetail]) -> dict[str, str]:
+    """Return a short name of each SAE: its hook point, where no two share one."""
+    hooks = {str(sae.hook) for sae in saes}
+    return {sae.slug: str(sae.hook) if len(hooks) == len(saes) else sae.slug for sae in saes}
 
 
 def _digest(text: str) -> str:

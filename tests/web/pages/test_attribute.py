@@ -114,6 +114,27 @@ async def test_htmx_gets_the_result_alone(probing: httpx.AsyncClient, url: str) 
     assert parse(response.text).all("li", cls="cause")
 
 
+async def test_a_cause_is_ablated_and_steered_on_the_same_prompt(probing: httpx.AsyncClient, url: str) -> None:
+    cause = (await post(probing, url)).all("li", cls="cause")[0]
+    feature = cause.all("a")[0].text
+    ops = {}
+    for link in cause.one("span", cls="cause-act").all("a"):
+        form = parse((await probing.get(link["href"])).text)
+        assert form.one("textarea", id="text").text.removeprefix("\n") == TEXT
+        assert form.one("input", id="feature")["value"] == feature
+        ops[link.text] = [one["value"] for one in form.all("input", name="op") if "checked" in one.attributes]
+    assert ops == {"ablate": ["ablate"], "steer": ["clamp"]}
+
+
+async def test_a_long_prompt_stays_out_of_addresses(
+    probing: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.pages.attribute._MAX_CARRIED", len(TEXT) - 1)
+    cause = (await post(probing, url)).all("li", cls="cause")[0]
+    for link in cause.one("span", cls="cause-act").all("a"):
+        assert link["href"].endswith("&text=")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
