@@ -82,7 +82,10 @@ def paths(servers: Servers) -> dict[str, tuple[str, dict[str, Any]]]:
     form = {"text": TEXT, "feature": 1, "value": 20, "tokens": 100}
     return {
         "generate": (f"{api}/generate", {"json": prompt}),
-        "sweep": (f"{api}/sweep", {"json": prompt | {"strengths": list(range(20)), "control": "direction", "max_new_tokens": 6}}),
+        "sweep": (
+            f"{api}/sweep",
+            {"json": prompt | {"strengths": list(range(20)), "control": "direction", "max_new_tokens": 6}},
+        ),
         "page": (f"/saes/{servers.sae.slug}/steer", {"data": form}),
         "page's sweep": (f"/saes/{servers.sae.slug}/steer", {"data": form | {"run": "sweep", "tokens": 6}}),
     }
