@@ -111,9 +111,9 @@ async def sweep(
         raise Unprocessable("Ablating has no strength to sweep over: choose clamp, scale or add.")
     if not all(map(math.isfinite, asked.values)):
         raise Unprocessable("A strength is infinite or not a number: give finite numbers.")
+    request = await generate_request(session, sae, asked.wish)
     control = None if asked.control is None else await control_of(session, sae, asked.wish, asked.control)
     promoted = await _promoted(session, sae, asked.wish.interventions[0])
-    request = await generate_request(session, sae, asked.wish)
     full = SweepRequest(
         **request.model_dump(),
         values=list(dict.fromkeys(asked.values)),

@@ -228,9 +228,11 @@ class SteerForm:
 
     def link(self, slug: str) -> str:
         """Return the page's address with these values; an uploaded vector is not in it."""
-        given = [pair for pair in self.fields if pair[1] and not pair[0].startswith("vector")]
-        if len(self.rows) > 1:  # columns of rows stay aligned
-            given = [pair for pair in self.fields if not pair[0].startswith("vector")]
+        given = [
+            (name, value)
+            for name, value in self.fields
+            if not name.startswith("vector") and (name, value) != ("text", "")
+        ]
         return f"/saes/{slug}/steer" + (f"?{urlencode(given)}" if given else "")
 
     def wish(self, defaults: Sequence[float]) -> Wish:

@@ -99,6 +99,8 @@ async def steer(
     async with request.form() as sent:
         try:
             form = SteerForm.read(sent)
+            if not sae.has_weights:
+                raise NoWeights(sae.slug)
             form = await form.with_upload(sent)
             if "toggle" in sent:
                 form = form.toggled(str(sent["toggle"]))

@@ -1,16 +1,25 @@
 """The steering page over a real model, an SAE and the inference service."""
 
+import json
 import re
-from urllib.parse import urlencode
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
 import torch
 from safetensors.torch import save
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.app.inference.dictionaries import HOOK, Dictionary
+from app.queries.saes import NO_WEIGHTS, SaeDetail
+from app.settings import Settings
+from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary, add_early_sae, make_dictionary, publish
+from tests.core.test_chat import CHATML
+from tests.tiny import BOS, EOS, tiny_tokenizer
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
+from tests.web.probing import probing_site
 
 pytestmark = pytest.mark.read_only
 
@@ -44,7 +53,8 @@ def rows_of(page: Element) -> Element:
 
 
 def chosen(select: Element) -> str:
-    return next(option["value"] for option in select.all("option") if "selected" in option.attributes)
+    options = select.all("option")
+    return next((option["value"] for option in options if "selected" in option.attributes), options[0]["value"])
 
 
 async def test_an_address_fills_the_form_in(probing: httpx.AsyncClient, url: str, feature: int) -> None:
@@ -309,20 +319,156 @@ async def test_mistakes_are_said_in_the_place_of_the_result(
     assert words in parse(response.text).one("div", role="alert").text
 
 
+SNIPPETS: list[dict[str, str]] = [
+    {"op": "clamp", "value": "40"},
+    {
+        "op": "scale",
+        "value": "-3",
+        "positions": "tokens",
+        "at": "2, 4-6",
+        "temperature": "0.8",
+        "seed": "3",
+        "stop": "q",
+    },
+    {
+        "op": "ablate",
+        "direction": "texts",
+        "direction_value": "25",
+        "positive": "best of times\nbest",
+        "negative": "worst",
+    },
+    {"op": "add", "value": "9", "direction": "feature", "direction_feature": "3", "direction_value": "9"},
+]
+
+
+@pytest.mark.parametrize("form", SNIPPETS)
 async def test_the_snippet_runs_with_sae_core_alone(
     probing: httpx.AsyncClient,
     url: str,
     feature: int,
+    form: dict[str, str],
     dictionary: Dictionary,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = await post(probing, url, feature=feature, op="clamp", value=40)
-    code = page.one("pre", cls="code").text
+    page = await post(probing, url, feature=feature, **form)
     monkeypatch.chdir(dictionary.settings.artifacts)
-    exec(compile(code, "snippet", "exec"), {})
+    assert run(page, capsys) == sides(page)
+
+
+def run(page: Element, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return both texts that the page's Python code prints."""
+    exec(compile(page.one("pre", cls="code").text, "snippet", "exec"), {})
     written = eval(capsys.readouterr().out)
-    assert [written["default"], written["changed"]] == sides(page)
+    return [written["default"], written["changed"]]
+
+
+@pytest.mark.own_database
+async def test_features_of_two_saes_act_together(
+    probing: httpx.AsyncClient,
+    url: str,
+    published: SaeDetail,
+    engine: AsyncEngine,
+    dictionary: Dictionary,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await add_early_sae(engine, dictionary, published.model.id)
+    body = [("text", TEXT), ("tokens", "8")]
+    for slug, number in (("", "3"), (EARLY_SLUG, "7")):
+        body += [("sae", slug), ("feature", number), ("op", "add"), ("value", "30")]
+    page = parse((await probing.post(url, content=urlencode(body), headers=FORM)).text)
+    said = " ".join(page.one("p", cls="steer-said").text.split())
+    assert f"30.0 × feature 3 added and 30.0 × feature 7 of {EARLY_SLUG} added" in said
+    assert [chosen(row) for row in rows_of(page).all("select", name="sae")] == ["", EARLY_SLUG]
+    monkeypatch.chdir(dictionary.settings.artifacts)
+    assert run(page, capsys) == sides(page)
+
+
+@pytest.mark.own_database
+async def test_a_conversation_is_continued_in_the_models_own_format(
+    engine: AsyncEngine,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    made = make_dictionary(tmp_path / "chat", tokenizer)
+    sae = await publish(engine, made)
+    turns = [("role", "system"), ("content", ""), ("role", "user"), ("content", "Hello <b>there</b>")]
+    body = [("mode", "chat"), *turns, ("tokens", "8"), ("feature", "3"), ("op", "add"), ("value", "30")]
+    address = f"/saes/{sae.slug}/steer"
+    async with probing_site(made, settings) as client:
+        page = parse((await client.post(address, content=urlencode(body), headers=FORM)).text)
+        more = parse((await client.post(address, content=urlencode([*body, ("add_turn", "1")]), headers=FORM)).text)
+        interventions = [{"feature": 3, "op": "add", "value": 30}]
+        chat = [{"role": "user", "content": "Hello <b>there</b>"}]
+        asked = {"chat": chat, "interventions": interventions, "max_new_tokens": 8}
+        answer = (await client.post(f"/api/v1/saes/{sae.slug}/generate", json=asked)).json()
+    assert [answer["default"]["text"], answer["changed"]["text"]] == sides(page)
+    assert {token["role"] for token in answer["prompt"]} == {"user", "assistant"}
+    assert "".join(token["text"] for token in answer["prompt"]) == (
+        f"{BOS}user\nHello <b>there</b>{EOS}\n{BOS}assistant\n"
+    )
+    assert [role.text for role in page.one("p", cls="steer-prompt").all("span", cls="turn-role")] == [
+        "user",
+        "assistant",
+    ]
+    assert [turn.text.removeprefix("\n") for turn in more.all("textarea", name="content")] == [
+        "",
+        "Hello <b>there</b>",
+        "",
+    ]
+    link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
+    assert parse_qs(urlsplit(link).query, keep_blank_values=True)["content"] == ["", "Hello <b>there</b>"]
+    monkeypatch.chdir(made.settings.artifacts)
+    assert run(page, capsys) == sides(page)
+
+
+async def test_a_transcoder_says_what_changing_it_means(
+    probing: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch, dictionary: Dictionary
+) -> None:
+    found = replace(dictionary.row, hook="mlp_in.1", hook_out="mlp_out.1", d_sae=64)
+
+    async def find(*_arguments: object) -> SaeDetail:
+        return found
+
+    monkeypatch.setattr("app.web.dependencies.find_sae", find)
+    page = (await probing.get(url)).text
+    assert "it reads activations at <code>mlp_in.1</code>" in page
+    assert "added at\n      <code>mlp_out.1</code>" in page
+
+
+async def test_an_sae_without_weights_is_refused_with_what_to_do(
+    probing: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch, dictionary: Dictionary
+) -> None:
+    async def find(*_arguments: object) -> SaeDetail:
+        return replace(dictionary.row, weights_sha256=f"{NO_WEIGHTS}1")
+
+    monkeypatch.setattr("app.web.dependencies.find_sae", find)
+    data = {"text": TEXT, "feature": "1"}
+    api = url.replace("/saes", "/api/v1/saes").removesuffix("/steer")
+    body = {"text": TEXT, "interventions": [{"feature": 1, "op": "clamp"}]}
+    answers = [
+        await probing.get(url),
+        await probing.post(url, data=data),
+        await probing.post(url, data={**data, "run": "sweep", "strengths": "1"}),
+        await probing.post(f"{api}/generate", json=body),
+        await probing.post(f"{api}/sweep", json=body | {"strengths": [1]}),
+    ]
+    assert [answer.status_code for answer in answers] == [409] * 5
+    assert all("it has no weights" in answer.text for answer in answers)
+
+
+async def test_a_result_can_be_saved_as_an_edit(probing: httpx.AsyncClient, url: str, feature: int) -> None:
+    page = await post(probing, url, feature=feature, op="clamp", value=40, positions="tokens", at="2, 5")
+    form = page.one("form", action="/edits")
+    (change,) = json.loads(form.one("input", name="interventions")["value"])
+    assert (change["feature"], change["value"], change["positions"]) == (feature, 40.0, {"tokens": [2, 5]})
+    texts = [form.one("textarea", name=name).text.removeprefix("\n") for name in ("prompt", "before", "after")]
+    assert texts == [TEXT, *sides(page)]
 
 
 async def test_a_features_page_leads_here(probing: httpx.AsyncClient, dictionary: Dictionary, feature: int) -> None:
