@@ -1,6 +1,6 @@
 """Saved edits: all of them, one with its evidence, and the forms that save, change, measure and delete one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -66,6 +66,7 @@ async def all_edits(
 
 @router.post("/edits")
 async def save(
+    request: Request,
     session: Session,
     inference: Inference,
     actor: FormActor,
@@ -76,10 +77,14 @@ async def save(
     before: Text = "",
     after: Text = "",
 ) -> Response:
-    """Keep what a page changed under a title."""
-    prompts = _prompts(unix_lines(prompt), unix_lines(before), unix_lines(after)) if prompt else []
-    draft = Draft(title=title, interventions=_interventions(interventions), prompts=prompts)
-    made = await save_edit(session, inference, await find_sae(session, sae), draft, actor=actor)
+    """Keep what a page changed under a title. On an error the answer is a form with everything that was sent."""
+    texts = {"prompt": unix_lines(prompt), "before": unix_lines(before), "after": unix_lines(after)}
+    try:
+        draft = Draft(title=title, interventions=_interventions(interventions), prompts=_prompts(texts))
+        made = await save_edit(session, inference, await find_sae(session, sae), draft, actor=actor)
+    except UserError as error:
+        sent = {"title": title, "sae": sae, "interventions": interventions, **texts}
+        return render(request, "edits/unsaved.html", {"sent": sent, "error": error}, status=error.status)
     response = RedirectResponse(f"/edits/{made.name}", status_code=303)
     remember_actor(response, actor)
     return response
@@ -175,9 +180,11 @@ def _steer_link(edit: EditView) -> str | None:
     return f"/saes/{edit.saes[0].slug}/steer?{urlencode({**prompt, **given})}"
 
 
-def _prompts(text: str, before: str, after: str) -> list[EditPrompt]:
+def _prompts(texts: Mapping[str, str]) -> list[EditPrompt]:
+    if not texts["prompt"]:
+        return []
     try:
-        return [EditPrompt(text=text, before=before, after=after)]
+        return [EditPrompt(text=texts["prompt"], before=texts["before"], after=texts["after"])]
     except ValidationError:
         raise Unprocessable(f"A prompt and its texts may have {MAX_TEXT:,} characters each.") from None
 

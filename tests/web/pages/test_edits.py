@@ -157,3 +157,7 @@ async def test_what_cannot_be_saved_is_explained(
 ) -> None:
     response = await probing.post("/edits", data={**FORM, **fields})
     assert response.status_code == status, response.text
+    form = parse(response.text).one("form", cls="edit-form")
+    kept = {area["name"]: area.text.removeprefix("\n") for area in form.all("textarea")}
+    kept["title"] = form.one("input", id="edit-title")["value"]
+    assert kept == {**FORM, **fields}, "nothing that was sent is lost"
