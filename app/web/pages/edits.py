@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Unprocessable, UserError
 from app.queries.edits import EditView, list_edits
 from app.queries.labels import label_summaries
+from app.queries.models import TokenInfo, get_tokens
 from app.services.edits import (
     MAX_CHECKS,
     MAX_INTERVENTIONS,
@@ -148,6 +149,7 @@ async def _page(
         "steer": _steer_link(edit),
         "snippet": edit_snippet(edit),
         "measured": edit.measured,
+        "tokens": await _moved_tokens(session, edit),
         "facts": edit_text.FACTS,
         "form": {**form, **(sent or {})},
         "error": error,
@@ -155,6 +157,14 @@ async def _page(
         "may_measure": may_submit(request.app.state.settings),
     }
     return render(request, "edits/page.html", context, status=200 if error is None else error.status)
+
+
+async def _moved_tokens(session: AsyncSession, edit: EditView) -> Mapping[int, TokenInfo]:
+    """Return the tokens that a measurement lists."""
+    text = edit.measured["text"] if edit.measured else {"gained": [], "lost": []}
+    return await get_tokens(
+        session, edit.model.id, {token["id"] for side in ("gained", "lost") for token in text[side]}
+    )
 
 
 async def _labels(session: AsyncSession, edit: EditView) -> dict[tuple[str, int], str]:
