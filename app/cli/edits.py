@@ -45,6 +45,7 @@ def export_model(
       seesae export-model edit.json ./edited-model
     """
     from app.artifacts import Artifacts
+    from app.errors import UserError
     from app.pipeline.sources import fetch_packages, read_model
     from sae_core.interventions.folding import affine, refuse_existing, with_special_tokens
     from sae_core.interventions.folding import export_model as export
@@ -52,15 +53,19 @@ def export_model(
     settings = settings_with(device=device)
     refuse_existing(dest)
     loaded, source = _read(edit, settings)
-    if special_tokens:
-        loaded = with_special_tokens(loaded)
-    for site in loaded.sites:
+    everywhere = with_special_tokens(loaded)
+    for site in everywhere.sites:
         affine(site)  # refuses what cannot be folded before the model is loaded
+    if not special_tokens and any(not change.special_tokens for site in loaded.sites for change in site.interventions):
+        raise UserError(
+            "This edit spares BOS and other special tokens, and weights cannot. Add --special-tokens if the model may "
+            "act on them too, or use apply_edits."
+        )
     name, cache = model or source, settings.home / "cache"
     notify(f"Loading {name}")
     fetch_packages(name, None, cache)
     whole = read_model(name, device=settings.device, cache=cache, converted=Artifacts(settings.artifacts).models)
-    export(whole, loaded, dest)
+    export(whole, everywhere, dest)
     result = {"edit": loaded.name, "model": whole.name, "folder": str(dest)}
     answer(result, as_json=as_json, text=f"{dest} holds {whole.name} with the edit {loaded.name!r} in its weights.")
 

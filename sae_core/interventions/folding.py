@@ -116,8 +116,8 @@ def affine(site: Site) -> Affine:
             )
         if not change.special_tokens:
             raise InterventionError(
-                "This edit spares BOS and other special tokens, and weights cannot. Export it with --special-tokens to "
-                "act on them too, or use apply_edits."
+                "This edit spares BOS and other special tokens, and weights cannot. Let it act on them too "
+                "(with_special_tokens), or use apply_edits."
             )
         direction = change.direction
         if direction is None and change.op == "add":

@@ -109,9 +109,10 @@ _EDIT = """\
 import torch
 from sae_core import apply_edits, load_model
 
-model = load_model({source!r})  # or any transformers model with the same weights
+# or any transformers model with the same weights
+model = load_model({source!r})
 prompt = torch.tensor([model.tokenize({text!r})])
-with apply_edits(model.hf_model, "{name}.json"):  # the downloaded file
+with apply_edits(model, "{name}.json"):  # the downloaded file
     written = model.hf_model.generate(prompt, max_new_tokens=30, do_sample=False)
 print(model.decode(written[0].tolist()))
 """

@@ -1,6 +1,6 @@
 """Saved edits: all of them, one with its evidence, and the forms that save, change, measure and delete one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Unprocessable, UserError
 from app.queries.edits import EditView, list_edits
 from app.queries.labels import label_summaries
+from app.queries.models import TokenInfo, get_tokens
 from app.services.edits import (
     MAX_CHECKS,
     MAX_INTERVENTIONS,
@@ -66,6 +67,7 @@ async def all_edits(
 
 @router.post("/edits")
 async def save(
+    request: Request,
     session: Session,
     inference: Inference,
     actor: FormActor,
@@ -76,10 +78,14 @@ async def save(
     before: Text = "",
     after: Text = "",
 ) -> Response:
-    """Keep what a page changed under a title."""
-    prompts = _prompts(unix_lines(prompt), unix_lines(before), unix_lines(after)) if prompt else []
-    draft = Draft(title=title, interventions=_interventions(interventions), prompts=prompts)
-    made = await save_edit(session, inference, await find_sae(session, sae), draft, actor=actor)
+    """Keep what a page changed under a title. On an error the answer is a form with everything that was sent."""
+    texts = {"prompt": unix_lines(prompt), "before": unix_lines(before), "after": unix_lines(after)}
+    try:
+        draft = Draft(title=title, interventions=_interventions(interventions), prompts=_prompts(texts))
+        made = await save_edit(session, inference, await find_sae(session, sae), draft, actor=actor)
+    except UserError as error:
+        sent = {"title": title, "sae": sae, "interventions": interventions, **texts}
+        return render(request, "edits/unsaved.html", {"sent": sent, "error": error}, status=error.status)
     response = RedirectResponse(f"/edits/{made.name}", status_code=303)
     remember_actor(response, actor)
     return response
@@ -143,6 +149,7 @@ async def _page(
         "steer": _steer_link(edit),
         "snippet": edit_snippet(edit),
         "measured": edit.measured,
+        "tokens": await _moved_tokens(session, edit),
         "facts": edit_text.FACTS,
         "form": {**form, **(sent or {})},
         "error": error,
@@ -150,6 +157,14 @@ async def _page(
         "may_measure": may_submit(request.app.state.settings),
     }
     return render(request, "edits/page.html", context, status=200 if error is None else error.status)
+
+
+async def _moved_tokens(session: AsyncSession, edit: EditView) -> Mapping[int, TokenInfo]:
+    """Return the tokens that a measurement lists."""
+    text = edit.measured["text"] if edit.measured else {"gained": [], "lost": []}
+    return await get_tokens(
+        session, edit.model.id, {token["id"] for side in ("gained", "lost") for token in text[side]}
+    )
 
 
 async def _labels(session: AsyncSession, edit: EditView) -> dict[tuple[str, int], str]:
@@ -175,9 +190,11 @@ def _steer_link(edit: EditView) -> str | None:
     return f"/saes/{edit.saes[0].slug}/steer?{urlencode({**prompt, **given})}"
 
 
-def _prompts(text: str, before: str, after: str) -> list[EditPrompt]:
+def _prompts(texts: Mapping[str, str]) -> list[EditPrompt]:
+    if not texts["prompt"]:
+        return []
     try:
-        return [EditPrompt(text=text, before=before, after=after)]
+        return [EditPrompt(text=texts["prompt"], before=texts["before"], after=texts["after"])]
     except ValidationError:
         raise Unprocessable(f"A prompt and its texts may have {MAX_TEXT:,} characters each.") from None
 

@@ -87,7 +87,7 @@ async def test_a_saved_edit_becomes_a_model_by_its_name(
 
     folder = tmp_path / "model"
     code, said = await run("test", str(folder))
-    assert (code, "spares BOS" in said, "--special-tokens" in said) == (1, True, True)
+    assert (code, "spares BOS" in said, "--special-tokens" in said) == (1, True, True), said
     assert await run("test", str(folder), "--special-tokens") == (0, f"Loading {dictionary.model.source}")
     everywhere = edit_of(dictionary, Intervention("add", 3.0, feature=7, special_tokens=True))
     same_logits(dictionary, folder, everywhere)

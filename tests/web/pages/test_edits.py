@@ -100,7 +100,8 @@ async def test_what_was_measured_is_shown_beside_the_controls(probing: httpx.Asy
     page = parse(response.text)
     assert "0.25 nats per token (KL), 5.0 × as much as the same change along random features (2.0 to 8.0)" in page.text
     assert "<i>books" not in response.text
-    assert "<u>" in page.one("div", cls="edit-moved").text
+    moved = page.one("div", cls="edit-moved")
+    assert [row.all("td")[0].text for row in moved.all("tr") if row.all("td")] == ["+2.0 %", "−3.0 %"]
     row = page.all("table", cls="edit-figures")[0].one("tbody").all("tr")[0]
     assert [" ".join(cell.text.split()) for cell in row.all("td")] == [
         "KL, nats per token",
@@ -157,3 +158,7 @@ async def test_what_cannot_be_saved_is_explained(
 ) -> None:
     response = await probing.post("/edits", data={**FORM, **fields})
     assert response.status_code == status, response.text
+    form = parse(response.text).one("form", cls="edit-form")
+    kept = {area["name"]: area.text.removeprefix("\n") for area in form.all("textarea")}
+    kept["title"] = form.one("input", id="edit-title")["value"]
+    assert kept == {**FORM, **fields}, "nothing that was sent is lost"
