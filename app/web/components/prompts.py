@@ -1,4 +1,6 @@
-"""What the forms for prompts share: examples to try, and orders of the features found."""
+"""What the forms for prompts share: examples to try, orders of the features found, and links that carry a prompt."""
+
+from urllib.parse import urlencode
 
 from app.services.inference_messages import RankBy
 
@@ -14,3 +16,12 @@ RANKS: dict[RankBy, str] = {
     "activation": "strongest activation first",
     "rarity": "rarest feature first",
 }
+
+MAX_CARRIED = 1_500
+"""Characters of a prompt that a link to another page carries: addresses have a limit."""
+
+
+def steer_link(sae: str, feature: int, text: str, op: str = "clamp") -> str:
+    """Return the address of the page that changes a feature of `sae` while the model continues `text`."""
+    asked = {"feature": feature, "op": op} | ({"text": text} if len(text) <= MAX_CARRIED else {})
+    return f"/saes/{sae}/steer?{urlencode(asked)}"

@@ -21,7 +21,7 @@ from app.services.tokens import Piece, display
 from app.web.components import token_text
 from app.web.components.attribution_graph import graph
 from app.web.components.formatting import signed
-from app.web.components.prompts import EXAMPLE_PROMPTS
+from app.web.components.prompts import EXAMPLE_PROMPTS, MAX_CARRIED, steer_link
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
@@ -32,8 +32,6 @@ _VERIFY = 20
 _SNIPPET = {"before": 6, "after": 4}
 _STEPS = 4
 """Shades of each sign in the strip."""
-_MAX_CARRIED = 1_500
-"""Characters of a prompt that a link to another page carries: addresses have a limit."""
 _METHODS: dict[str, Method] = {"gradient": "gradient", "integrated": "integrated"}
 _CHOICE = re.compile(r"(?P<position>\d{1,9}):(?P<target>\d{1,9}|other)?(?::(?P<rival>\d{1,9}|other))?")
 
@@ -115,7 +113,8 @@ async def run_attribution(
         "causes": causes,
         "graph": graph(result),
         "names": _names(result.saes),
-        "carried": text if len(text) <= _MAX_CARRIED else "",
+        "carries": len(text) <= MAX_CARRIED,
+        "steer_link": steer_link,
         "chosen": f"{result.position}:{result.target.id}{rival}",
         "chosen_in": _digest(text),
         "verified": verified,

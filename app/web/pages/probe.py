@@ -27,7 +27,7 @@ from app.services.tokens import plain
 from app.settings import Settings
 from app.web.components import token_text
 from app.web.components.formatting import significant
-from app.web.components.prompts import EXAMPLE_PROMPTS, RANKS
+from app.web.components.prompts import EXAMPLE_PROMPTS, RANKS, steer_link
 from app.web.dependencies import AppSettings, FormActor, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
@@ -321,6 +321,7 @@ def _context(sae: SaeDetail, others: Sequence[SaeDetail], settings: Settings, fo
         "rows": form.turns or _BLANK_TURNS,
         "roles": _ROLES,
         "ranks": RANKS,
+        "steer_link": steer_link,
         "limit": settings.probe_max_tokens,
         "examples": EXAMPLE_PROMPTS,
         "error": None,

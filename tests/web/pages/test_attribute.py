@@ -129,10 +129,10 @@ async def test_a_cause_is_ablated_and_steered_on_the_same_prompt(probing: httpx.
 async def test_a_long_prompt_stays_out_of_addresses(
     probing: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.web.pages.attribute._MAX_CARRIED", len(TEXT) - 1)
+    monkeypatch.setattr("app.web.components.prompts.MAX_CARRIED", len(TEXT) - 1)
     cause = (await post(probing, url)).all("li", cls="cause")[0]
     for link in cause.one("span", cls="cause-act").all("a"):
-        assert link["href"].endswith("&text=")
+        assert "text=" not in link["href"]
 
 
 @pytest.mark.parametrize(
