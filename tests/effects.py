@@ -7,7 +7,11 @@ from typing import Any
 def effect(
     feature: int, ratio: float | None = None, interval: tuple[float, float] | None = None, tokens: int = 200
 ) -> dict[str, Any]:
-    """The effect of a feature."""
+    """The effect of a feature; with no tokens it was never active."""
+    if not tokens:
+        nothing = dict.fromkeys(("kl", "delta_loss", "delta_loss_interval", "ratio", "interval"))
+        lists = {name: [] for name in ("by_band", "dose_response", "promoted", "suppressed")}
+        return {"feature": feature, "active": 0, "contexts": 0, "tokens": 0, "control": {}, **nothing, **lists}
     return {
         "feature": feature,
         "active": 40,

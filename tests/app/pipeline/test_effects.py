@@ -8,13 +8,17 @@ from sqlalchemy import select
 
 from app.errors import Unprocessable
 from app.pipeline import measured_effects
+from app.pipeline.demo import DemoParams, sample_effects
 from app.pipeline.effects import EffectsParams, check, known_text
 from app.pipeline.index import IndexParams
 from app.pipeline.params import DEMO_CORPUS
+from app.pipeline.prepared_inputs import prepare_registered
+from app.pipeline.registered import open_sae
 from app.pipeline.train import TrainParams
+from app.queries import runs
 from app.queries.effects import effect_summaries, get_effect
 from app.queries.saes import SaeDetail, get_sae
-from app.runs.context import RunInterrupted, StageProgress
+from app.runs.context import RunContext, RunInterrupted, StageProgress
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.storage.survey import read_needs, survey
@@ -151,3 +155,20 @@ async def test_the_files_are_a_cache_that_may_be_removed(trained: JobContext) ->
         item for item in survey(trained.artifacts, await read_needs(trained.sessions)) if item.category == "effects"
     ]
     assert [item.needed for item in items] == [False]
+
+
+async def test_a_demo_whose_effects_fail_says_so_and_is_done(trained: JobContext) -> None:
+    run_id = await submit(trained, "demo", DemoParams())
+    async with trained.sessions.begin() as session:
+        await runs.start_run(session, run_id)
+        run = await runs.get_run(session, run_id)
+    assert run is not None
+    opened, detail = await open_sae(trained, SAE)
+    (trained.artifacts.root / "effects").write_text("nothing can be written below a file")
+    async with RunContext(run, trained.sessions) as context:
+        text = PARAMS.model_copy(update={"corpus": str(CORPUS_FILE), "length": 32})
+        (inputs,) = await prepare_registered(context, trained, [(opened, detail)], text)
+        found = await sample_effects(context, trained, opened, detail, inputs, notes=["Known."])
+    assert found["notes"][0] == "Known."
+    assert f"seesae effects {SAE}" in found["notes"][1]
+    assert await rows(trained) == []
