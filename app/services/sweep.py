@@ -161,5 +161,5 @@ async def sweep_all(session: AsyncSession, inference: InferenceClient, sae: SaeD
 
 
 def default_values(maximum: float) -> tuple[float, ...]:
-    """Return strengths from a half to twenty times a feature's maximum activation, with three digits."""
-    return tuple(float(f"{factor * maximum:.3g}") for factor in (0.5, 1, 2, 3, 5, 7, 10, 15, 20))
+    """Return strengths from a quarter to three times a feature's maximum activation, with three digits."""
+    return tuple(float(f"{factor * maximum:.3g}") for factor in (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3))

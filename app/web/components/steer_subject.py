@@ -11,11 +11,7 @@ from app.services.controls import named_sae
 from app.services.sweep import default_values
 from app.web.components.steer_form import Row
 
-_DEFAULT_STRENGTH = 2.0
-"""Of a feature's maximum activation: most features show at it, and few models break."""
 _UNKNOWN_STRENGTH = 10.0
-SLIDER_END = 10
-"""Of the slider, in maximum activations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +35,11 @@ class Subject:
 
     @property
     def default_value(self) -> float:
-        """Strength that the form starts with."""
-        return float(f"{_DEFAULT_STRENGTH * self.maximum:.4g}") or _UNKNOWN_STRENGTH
+        """Strength that the form starts with: the maximum.
+
+        At it, four of four features of the demo's SAE showed in the text; at one and a half, the text of all collapsed.
+        """
+        return float(f"{self.maximum:.4g}") or _UNKNOWN_STRENGTH
 
     @property
     def sweep_values(self) -> tuple[float, ...]:
