@@ -56,7 +56,8 @@ def probe(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help=f'One text per line, or .jsonl with strings or {{"text": …}}; up to {MAX_TEXTS:,}.',
+            help=f'One text per line; .jsonl with strings or {{"text": …}}; or .csv with a column "text". Up to '
+            f"{MAX_TEXTS:,} texts.",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=10_000, help="Features per text.")] = 10,
@@ -89,37 +90,18 @@ def read_texts(file: Path) -> list[str]:
     """Return the texts of a file, without empty lines.
 
     Raises:
-        UserError: it is not UTF-8 or not JSON lines, or has too many texts.
+        UserError: it is not UTF-8, not what its name says, or has too many texts.
     """
-    from app.errors import TooLarge, UserError
+    from app.errors import UserError
+    from app.services.text_files import texts_of
 
-    texts: list[str] = []
     try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                if len(texts) == MAX_TEXTS:
-                    raise TooLarge(f"{file} has more than {MAX_TEXTS:,} texts. Cut it into several files.")
-                texts.append(_text_of(file, number, line) if file.suffix == ".jsonl" else line.rstrip("\n"))
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return texts_of(lines, str(file), MAX_TEXTS)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text: {error.reason}. Convert it first.") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    return texts
-
-
-def _text_of(file: Path, number: int, line: str) -> str:
-    from app.errors import UserError
-
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    text = value.get("text") if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise UserError(f'Line {number} of {file} is neither a JSON string nor an object with "text".')
-    return text
 
 
 async def _probe(
@@ -147,7 +129,7 @@ async def _probe(
             return
         write = csv_rows if form is Format.CSV else ndjson_rows
         async for lines in write(first, rows):
-            say(lines.decode().removesuffix("\n"))
+            say(lines.decode().replace("\r\n", "\n").removesuffix("\n"))
 
 
 def _row(found: "TextFindings") -> dict[str, Any]:

@@ -251,6 +251,13 @@ async def requeue_run(session: AsyncSession, run_id: int) -> bool:
     return await _change(session, run_id, ("failed", "cancelled"), state="queued", error=None, finished_at=None)
 
 
+async def newest_run(session: AsyncSession, sae_id: int, kind: str) -> RunView | None:
+    """The newest run of this kind that is done and that is about this SAE."""
+    about = select(func.max(Run.id)).where(Run.sae_id == sae_id, Run.kind == kind, Run.state == "done")
+    newest = await session.scalar(about)
+    return None if newest is None else await get_run(session, newest)
+
+
 async def stage_speed(session: AsyncSession, model_id: int, stage: str) -> float | None:
     """Return what a stage did per second in the newest run of this model that spent time on it, None if none did."""
     query = select(Run.stages).join(Sae, Sae.id == Run.sae_id).where(Run.state == "done", Sae.model_id == model_id)

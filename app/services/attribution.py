@@ -9,17 +9,15 @@ from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NoWeights, Unprocessable
 from app.queries.labels import label_summaries
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient
 from app.services.inference_messages import AttributeAnswer, AttributedEdge, AttributeRequest, SaeRef, TokenChoice
-from app.services.probe import ProbeToken, check_text, probe_tokens
+from app.services.probe import ProbeToken, check_number, check_text, check_together, probe_tokens
 from app.services.saes import find_sae
 from app.services.tokens import api_texts
 
-MAX_SAES = 8
 MAX_STEPS = 100
 MAX_TOP = 1_000
 MAX_VERIFY = 200
@@ -160,23 +158,11 @@ async def attribute(
 
 
 async def _saes(session: AsyncSession, sae: SaeDetail, others: Sequence[str]) -> tuple[SaeDetail, ...]:
-    """Return `sae` and the others, each once.
-
-    Raises:
-        Unprocessable: they are too many, or of another model.
-    """
+    """Return `sae` and the others, each once. Raises as `check_together`, and `NotFound`."""
     slugs = [slug for slug in dict.fromkeys(others) if slug != sae.slug]
-    if len(slugs) >= MAX_SAES:
-        raise Unprocessable(f"Attribution takes at most {MAX_SAES} SAEs at once, not {len(slugs) + 1}. Choose fewer.")
+    check_number(1 + len(slugs))
     saes = (sae, *[await find_sae(session, slug) for slug in slugs])
-    for one in saes:
-        if one.model.id != sae.model.id:
-            raise Unprocessable(
-                f"{one.slug} is an SAE of {one.model.name}, {sae.slug} one of {sae.model.name}: "
-                "choose SAEs of one model."
-            )
-        if not one.has_weights:
-            raise NoWeights(one.slug)
+    check_together(saes)
     return saes
 
 

@@ -172,6 +172,12 @@ async def probe_prompt(
     return PromptResult(tokens, tuple(saes), tuple(results))
 
 
+def check_number(saes: int) -> None:
+    """Raise `Unprocessable` for more SAEs than can read a prompt together."""
+    if saes > MAX_SAES:
+        raise Unprocessable(f"At most {MAX_SAES} SAEs read a prompt together; {saes} are named.")
+
+
 def check_together(saes: Sequence[SaeDetail]) -> None:
     """Refuse SAEs that cannot read a prompt from one forward pass.
 
@@ -179,8 +185,7 @@ def check_together(saes: Sequence[SaeDetail]) -> None:
         Unprocessable: there are too many, one is named twice, or they are of different models.
         NoWeights: one was imported as statistics only.
     """
-    if len(saes) > MAX_SAES:
-        raise Unprocessable(f"At most {MAX_SAES} SAEs read a prompt together; {len(saes)} are named.")
+    check_number(len(saes))
     for place, sae in enumerate(saes):
         if not sae.has_weights:
             raise NoWeights(sae.slug)

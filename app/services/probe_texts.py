@@ -1,8 +1,6 @@
 """Many texts, each probed alone, as a table of features by prompt."""
 
-import csv
-import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic_core import to_json
@@ -11,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.errors import ClientGone, TooLarge, Unprocessable, UserError
 from app.queries.saes import SaeDetail
+from app.services.csv_text import csv_text
 from app.services.inference import InferenceClient
 from app.services.inference_messages import RankBy
-from app.services.probe import probe
+from app.services.probe import check_text, probe
 
 MAX_TEXTS = 1_000
 """Texts in one request."""
@@ -45,6 +44,24 @@ class TextFindings:
     error: str | None
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse texts that one request cannot probe.
+
+    Raises:
+        Unprocessable: there is none, or one is empty or not valid Unicode.
+        TooLarge: there are too many.
+    """
+    if not texts:
+        raise Unprocessable("There are no texts: give at least one.")
+    if len(texts) > MAX_TEXTS:
+        raise TooLarge(f"{len(texts):,} texts; at most {MAX_TEXTS:,} can be probed in one request.")
+    for place, text in enumerate(texts):
+        try:
+            check_text(text)
+        except Unprocessable as error:
+            raise Unprocessable(f"Text {place} of “texts”: {error}") from None
+
+
 async def probe_texts(
     sessions: async_sessionmaker[AsyncSession],
     inference: InferenceClient,
@@ -53,7 +70,7 @@ async def probe_texts(
     *,
     top_k: int,
     rank_by: RankBy = "percentile",
-) -> AsyncIterator[TextFindings]:
+) -> AsyncGenerator[TextFindings]:
     """Yield each text's findings, one request after the other, so that other people's probes get their turns.
 
     A text that cannot be probed gets a row that says why, so that no other is lost.
@@ -87,19 +104,13 @@ async def ndjson_rows(first: TextFindings, rest: AsyncIterator[TextFindings]) ->
 
 async def csv_rows(first: TextFindings, rest: AsyncIterator[TextFindings]) -> AsyncIterator[bytes]:
     """Yield a header, and one line per text and feature."""
-    yield _lines([_COLUMNS])
-    yield _lines(_table(first))
+    yield csv_text([_COLUMNS]).encode()
+    yield csv_text(_table(first)).encode()
     async for row in rest:
-        yield _lines(_table(row))
+        yield csv_text(_table(row)).encode()
 
 
 def _table(found: TextFindings) -> list[tuple[object, ...]]:
     if found.error is not None:
         return [(found.prompt, None, None, None, None, None, found.error)]
     return [(found.prompt, *asdict(feature).values(), None) for feature in found.features]
-
-
-def _lines(rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()

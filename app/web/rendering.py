@@ -78,7 +78,11 @@ def environment() -> Environment:
     )
     env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
     env.globals["form_key"] = token_urlsafe
-    env.globals |= {"effect_note": effect_text.NOTE, "effect_moved": effect_text.MOVED}
+    env.globals |= {
+        "effect_note": effect_text.NOTE,
+        "effect_moved": effect_text.MOVED,
+        "effect_not_held_out": effect_text.NOT_HELD_OUT,
+    }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.filters |= {"marked": marks.marked, "sparkline": sparklines.path, "waiting": run_card.waiting}

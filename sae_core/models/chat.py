@@ -45,5 +45,26 @@ def render_chat(tokenize: Tokenize, messages: Sequence[Mapping[str, str]], name:
     except (TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
         raise ChatError(f"The chat template of {name} refuses this conversation: {reason}.") from error
-    tokens = tuple(ChatToken(span.role, span.section != "content") for span in spans)
-    return RenderedChat(str(text), tokens)
+    tokens = [ChatToken(span.role, span.section != "content") for span in spans]
+    complete = {span.message_index for span in spans if span.section == "content"}
+    folded = [row for index, row in enumerate(rows) if index not in complete]
+    return RenderedChat(str(text), tuple(_mark_folded(tokenize, str(text), tokens, folded)))
+
+
+def _mark_folded(
+    tokenize: Tokenize, text: str, tokens: Sequence[ChatToken], folded: Sequence[Mapping[str, str]]
+) -> list[ChatToken]:
+    """Mark what `folded` messages say: a format such as Llama 2's writes the system's within the user's turn."""
+    marked = list(tokens)
+    if not folded:
+        return marked
+    offsets = tokenize.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
+    for message in folded:
+        content = message["content"].strip()
+        start = text.find(content)
+        if not content or start < 0 or len(offsets) != len(marked):
+            continue
+        for place, (begin, end) in enumerate(offsets):
+            if begin < start + len(content) and end > start:
+                marked[place] = ChatToken(message["role"], added=False)
+    return marked

@@ -23,6 +23,7 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.main import create_app
 from app.pipeline.compare import COMPARE, CompareParams
+from app.queries.effects import put_effects
 from app.queries.examples import get_examples
 from app.runs.submit import request_run
 from app.services.actors import Actor
@@ -33,6 +34,7 @@ from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
 from tests.edits import add_measured
+from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
@@ -240,6 +242,13 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
+        effects = [
+            effect(1, 3.1, (2.7, 3.6)),
+            effect(2, 1.04, (0.9, 1.2)),
+            effect(3, 1.8, None, tokens=6),
+            effect(4, None, None, tokens=0),
+        ]
+        await put_effects(session, made.sae.id, done.id, effects, {"held_out_from_training": False})
         running = await add_run(session, ends="running")
         queued = await request_run(
             session, COMPARE, CompareParams(a=narrow.sae.slug, b=bare.sae.slug), settings=Settings(), actor=Actor("ada")

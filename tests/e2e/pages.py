@@ -54,6 +54,12 @@ async def _compare_prompts(page: Page) -> None:
     await expect(page.locator("[data-diff]")).to_be_visible()
 
 
+async def _probe_texts(page: Page) -> None:
+    await page.fill("#text", f"{PROMPT}\nThe nurse said she")
+    await page.get_by_role("button", name="Probe", exact=True).click()
+    await expect(page.locator(".texts-features")).to_be_visible()
+
+
 async def _look_at_a_token(page: Page) -> None:
     await _probe(page)
     await page.locator("[data-tokens] .t.top").click()
@@ -74,6 +80,24 @@ async def _steer(page: Page) -> None:
 async def _steer_nothing(page: Page) -> None:
     await page.get_by_role("button", name="Steer", exact=True).click()
     await expect(page.locator("#result [role=alert]")).to_be_visible()
+
+
+async def _steer_several(page: Page) -> None:
+    await _open_everything(page)
+    await page.get_by_role("button", name="Add a feature").click()
+    await expect(page.locator("[name=feature]")).to_have_count(2)
+
+
+async def _steer_beside_a_control(page: Page) -> None:
+    await _steer(page)
+    await page.get_by_role("button", name="A random direction", exact=True).click()
+    await expect(page.locator(".steer-said", has_text="Control:")).to_be_visible()
+
+
+async def _sweep(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Sweep strengths").click()
+    await expect(page.locator(".sweep-result")).to_be_visible()
 
 
 async def _attribute(page: Page) -> None:
@@ -122,12 +146,16 @@ PAGES = [
     Visit("overview without an index", "/saes/{bare}"),
     Visit("features", "/saes/{sae}/features"),
     Visit("features, filtered", "/saes/{sae}/features?q=violin&max_density=0.5&health=single_token"),
+    Visit("features, by effect", "/saes/{sae}/features?sort=effect&effect=measured"),
     Visit("features, none", "/saes/{sae}/features?q=zzz&author=nobody"),
     Visit("features, refused", "/saes/{sae}/features?min_density=0.1&max_density=0.01", status=422),
     Visit("features without an index", "/saes/{bare}/features"),
     Visit("feature", "/saes/{sae}/features/1"),
     Visit("feature, opened", "/saes/{sae}/features/1", then=_open_everything),
     Visit("feature, an example open", "/saes/{sae}/features/1", then=_open_example, scripts=True),
+    Visit("feature, no effect beyond chance", "/saes/{sae}/features/2", then=_open_everything),
+    Visit("feature, too rare for an effect", "/saes/{sae}/features/3"),
+    Visit("feature, not active on held-out text", "/saes/{sae}/features/4"),
     Visit("feature, label form", "/saes/{sae}/features/2?label=1"),
     Visit("feature, dead", "/saes/{sae}/features/{dead}"),
     Visit("example", "/saes/{sae}/features/1/examples/{sequence}"),
@@ -137,6 +165,7 @@ PAGES = [
     Visit("features, cards", "/saes/{sae}/features?view=cards"),
     Visit("map", "/saes/{sae}/map", ready="[data-map][data-ready]"),
     Visit("map, by rate", "/saes/{sae}/map?axes=rate&colour=topic", ready="[data-map][data-ready]"),
+    Visit("map, by effect", "/saes/{sae}/map?colour=effect", ready="[data-map][data-ready]"),
     Visit("map without an index", "/saes/{bare}/map"),
     Visit("by example", "/saes/{live}/features/by-example"),
     Visit("by example, result", "/saes/{live}/features/by-example?run=1&text=It%20was%20the%20best%20of%20times."),
@@ -161,10 +190,16 @@ PAGES = [
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
     Visit("probe, two prompts", "/saes/{live}/probe?mode=diff", then=_compare_prompts),
+    Visit("probe, many texts", "/saes/{live}/probe/texts", then=_probe_texts),
+    Visit("probe, many texts, refused", "/saes/{live}/probe/texts", then=_probe_nothing),
     Visit("probe, a token", "/saes/{live}/probe", then=_look_at_a_token, scripts=True),
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
     Visit("steer, result", "/saes/{live}/steer?feature=1", then=_steer),
+    Visit("steer, several features", "/saes/{live}/steer?feature=1", then=_steer_several),
+    Visit("steer, beside a control", "/saes/{live}/steer?feature=1&tokens=4", then=_steer_beside_a_control),
+    Visit("steer, conversation", "/saes/{live}/steer?mode=chat&feature=1"),
+    Visit("sweep", "/saes/{live}/steer?feature=1&tokens=6&strengths=1%2050", then=_sweep),
     Visit("steer, refused", "/saes/{live}/steer?feature=1", then=_steer_nothing),
     Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
     Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),

@@ -16,6 +16,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    sweep,
 )
 
 DESCRIPTION = """
@@ -65,6 +66,7 @@ ROUTERS = tuple(
         compare,
         probe,
         generate,
+        sweep,
         attribute,
         edits,
         labels,

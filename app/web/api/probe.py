@@ -9,12 +9,21 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from app.errors import TooLarge, Unprocessable
+from app.errors import Unprocessable
 from app.problems import documented
 from app.services import probe as service
 from app.services.inference_messages import ChatMessage, RankBy
 from app.services.probe_diff import ProbeDiff, probe_diff
-from app.services.probe_texts import CSV, MAX_TEXTS, NDJSON, TextFindings, csv_rows, ndjson_rows, probe_texts
+from app.services.probe_texts import (
+    CSV,
+    MAX_TEXTS,
+    NDJSON,
+    TextFindings,
+    check_texts,
+    csv_rows,
+    ndjson_rows,
+    probe_texts,
+)
 from app.services.saes import find_sae
 from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae, Session
@@ -231,15 +240,8 @@ def _check_combination(body: ProbeIn) -> None:
         raise Unprocessable("“diff” compares exactly two “texts”.")
     if body.texts is not None and body.saes:
         raise Unprocessable("“texts” are probed in one SAE: send “saes” with a “text” or a “chat”.")
-    if body.texts is not None and not body.texts:
-        raise Unprocessable("“texts” is empty: give at least one text.")
-    if len(body.texts or ()) > MAX_TEXTS:
-        raise TooLarge(f"{len(body.texts or ()):,} texts; at most {MAX_TEXTS:,} can be probed in one request.")
-    for place, text in enumerate(body.texts or ()):
-        try:
-            service.check_text(text)
-        except Unprocessable as error:
-            raise Unprocessable(f"Text {place} of “texts”: {error}") from None
+    if body.texts is not None:
+        check_texts(body.texts)
 
 
 async def _texts(http: Request, rows: AsyncIterator[TextFindings]) -> Response:

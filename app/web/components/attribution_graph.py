@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from app.services.attribution import AttributionResult, Contribution
 from app.services.tokens import plain
 
-_LEFT, _TOP, _BOTTOM = 16, 24, 76
+_LEFT, _RIGHT, _TOP, _BOTTOM = 132, 16, 4, 76
+"""Margins: the hook points of the rows stand in the left one."""
 _ROW = 132
-_COLUMN, _PER_NODE = 64, 28
+_COLUMN, _PER_NODE = 88, 34
 _MIN_RADIUS, _MAX_RADIUS = 3.0, 9.0
 _CHARACTERS = 12
 
@@ -38,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A token below its column, or an SAE's hook point above its row."""
+    """A token below its column, or an SAE's hook point beside its row."""
 
     text: str
     x: float
@@ -103,7 +104,7 @@ def graph(result: AttributionResult) -> Graph | None:
         )
     hooks = {sae.slug: sae.hook for sae in result.saes}
     return Graph(
-        width=round(max(x + _LEFT, 320), 1),
+        width=round(x + _RIGHT, 1),
         height=height,
         discs=tuple(discs[number] for number in numbers),
         lines=tuple(lines),
@@ -112,7 +113,7 @@ def graph(result: AttributionResult) -> Graph | None:
             for position in positions
         ),
         rows=tuple(
-            Label(hooks[level], _LEFT, _TOP - 8 + _ROW * (len(levels) - 1 - levels.index(level))) for level in levels
+            Label(hooks[level], 0, _TOP + 24 + _ROW * (len(levels) - 1 - levels.index(level))) for level in levels
         ),
         kept=result.edges_kept,
     )

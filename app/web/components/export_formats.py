@@ -1,12 +1,12 @@
 """Lists as files, written row by row: CSV, a JSON array, JSON lines."""
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
+
+from app.services.csv_text import csv_text
 
 Format = Literal["csv", "json", "jsonl"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -14,8 +14,6 @@ MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
     "jsonl": "application/jsonl",
 }
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 async def serialise(
@@ -39,18 +37,12 @@ async def serialise(
 
 
 def _csv(values: Sequence[dict[str, Any]], *, header: bool) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    if header and values:
-        writer.writerow(values[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in values)
-    return text.getvalue()
+    names = [list(values[0])] if header and values else []
+    return csv_text([*names, *([_cell(value) for value in row.values()] for row in values)])
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as one cell: lists as their texts, formulas of a spreadsheet as quoted text."""
-    if isinstance(value, list):
-        value = "; ".join(item["text"] if isinstance(item, dict) else item for item in value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    """Return a value as one cell: lists as their texts."""
+    if not isinstance(value, list):
+        return value
+    return "; ".join(item["text"] if isinstance(item, dict) else item for item in value)

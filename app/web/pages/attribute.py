@@ -1,6 +1,7 @@
 """Attribution: choose a token that the model predicts, see the features that cause it. The prompt comes by POST."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from app.services.tokens import Piece, display
 from app.web.components import token_text
 from app.web.components.attribution_graph import graph
 from app.web.components.formatting import signed
-from app.web.components.prompts import EXAMPLE_PROMPTS
+from app.web.components.prompts import EXAMPLE_PROMPTS, MAX_CARRIED, steer_link
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
@@ -111,6 +112,9 @@ async def run_attribution(
         "strip": _strip(result),
         "causes": causes,
         "graph": graph(result),
+        "names": _names(result.saes),
+        "carries": len(text) <= MAX_CARRIED,
+        "steer_link": steer_link,
         "chosen": f"{result.position}:{result.target.id}{rival}",
         "chosen_in": _digest(text),
         "verified": verified,
@@ -166,6 +170,12 @@ def _token(written: str | None, other: str) -> TokenChoice | None:
     if written is None:
         return None
     return TokenChoice(token=other) if written == "other" else TokenChoice(id=int(written))
+
+
+def _names(saes: Sequence[SaeDetail]) -> dict[str, str]:
+    """Return a short name of each SAE: its hook point, where no two share one."""
+    hooks = {str(sae.hook) for sae in saes}
+    return {sae.slug: str(sae.hook) if len(hooks) == len(saes) else sae.slug for sae in saes}
 
 
 def _digest(text: str) -> str:

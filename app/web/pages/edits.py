@@ -181,13 +181,24 @@ async def _labels(session: AsyncSession, edit: EditView) -> dict[tuple[str, int]
 
 def _steer_link(edit: EditView) -> str | None:
     """Return the address that does on the steering page what the edit does; None where its form cannot."""
-    change = edit.interventions[0]
-    fits = len(edit.interventions) == 1 and edit.saes[0].id is not None and isinstance(change["positions"], str)
-    if not fits or change["feature"] is None or change["special_tokens"] or change["random_direction"] is not None:
+    first = edit.interventions[0]
+    fits = all(sae.id is not None for sae in edit.saes) and all(
+        change["feature"] is not None
+        and isinstance(change["positions"], str)
+        and change["positions"] == first["positions"]
+        and not change["special_tokens"]
+        and change["random_direction"] is None
+        for change in edit.interventions
+    )
+    if not fits:
         return None
-    prompt = {"text": edit.prompts[0]["text"]} if edit.prompts else {}
-    given = {name: change[name] for name in ("feature", "op", "value", "positions")}
-    return f"/saes/{edit.saes[0].slug}/steer?{urlencode({**prompt, **given})}"
+    rows = [
+        (name, f"{change[name]:.6g}" if name == "value" else change[name])
+        for change in edit.interventions
+        for name in ("sae", "feature", "op", "value")
+    ]
+    prompt = [("text", edit.prompts[0]["text"])] if edit.prompts else []
+    return f"/saes/{edit.saes[0].slug}/steer?{urlencode([*prompt, ('positions', first['positions']), *rows])}"
 
 
 def _prompts(texts: Mapping[str, str]) -> list[EditPrompt]:

@@ -6,7 +6,7 @@ A prompt is a text, a conversation, or two texts to compare; SAEs at other layer
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -27,7 +27,7 @@ from app.services.tokens import plain
 from app.settings import Settings
 from app.web.components import token_text
 from app.web.components.formatting import significant
-from app.web.components.prompts import EXAMPLE_PROMPTS
+from app.web.components.prompts import EXAMPLE_PROMPTS, RANKS, steer_link
 from app.web.dependencies import AppSettings, FormActor, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
@@ -45,12 +45,7 @@ _DIFFERENT = 60
 _SAVED = 20
 
 Mode = Literal["text", "chat", "diff"]
-MODES: dict[Mode, str] = {"text": "Text", "chat": "Conversation", "diff": "Two prompts"}
-RANKS: dict[RankBy, str] = {
-    "percentile": "most unusual first",
-    "activation": "strongest activation first",
-    "rarity": "rarest feature first",
-}
+MODES: tuple[Mode, ...] = get_args(Mode)
 _BLANK_TURNS = (("system", ""), ("user", ""))
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -325,8 +320,8 @@ def _context(sae: SaeDetail, others: Sequence[SaeDetail], settings: Settings, fo
         "text": form.text,
         "rows": form.turns or _BLANK_TURNS,
         "roles": _ROLES,
-        "modes": MODES,
         "ranks": RANKS,
+        "steer_link": steer_link,
         "limit": settings.probe_max_tokens,
         "examples": EXAMPLE_PROMPTS,
         "error": None,

@@ -24,6 +24,7 @@ from app.services.deletion import Deletion, InUse, Kind, corpus_name, delete, de
 from app.services.labels import save_label
 from app.services.lists import ListText, NewItem, add_item, create_list, find_list
 from app.services.saes import find_sae
+from app.services.saved_probes import save_probe
 from app.tables import SaeClaim
 from tests.comparing import compare
 from tests.factories import Synthetic, add_label, add_run, make_sae
@@ -44,7 +45,13 @@ async def erase(sessions: Sessions, kind: Kind, name: str, artifacts: Artifacts)
 
 async def rows(session: AsyncSession, *, of: int) -> dict[str, int]:
     """The number of rows per table that name an SAE."""
-    columns = {"label": "sae_id", "saved_list_item": "sae_id", "feature_index": "sae_id", "sae": "id"}
+    columns = {
+        "label": "sae_id",
+        "saved_list_item": "sae_id",
+        "saved_probe": "sae_id",
+        "feature_index": "sae_id",
+        "sae": "id",
+    }
     counts = {
         table: await session.scalar(text(f"SELECT count(*) FROM {table} WHERE {column} = {of}"))
         for table, column in columns.items()
@@ -75,6 +82,8 @@ async def test_an_sae_goes_with_all_that_belongs_to_it_and_nothing_else(
         items = [NewItem(made.sae.slug, 3), NewItem(other.sae.slug, 4)]
         kept = await create_list(session, ListText("Both"), items, actor=Actor("ada"))
         run = await add_run(session, made.sae)
+        for sae in (made.sae, other.sae):
+            await save_probe(session, sae, "A probe", [("text", "Some words")], actor=Actor("ada"))
     async with sessionmaker() as session:
         before, others = await rows(session, of=made.sae.id), await rows(session, of=other.sae.id)
         assert all(before.values())
@@ -82,7 +91,13 @@ async def test_an_sae_goes_with_all_that_belongs_to_it_and_nothing_else(
     gone = await erase(sessionmaker, "sae", made.sae.slug, artifacts)
 
     said = "; ".join(gone.goes)
-    for words in ("24 features", "3 labels by 2 people", "1 entry of 1 list", "1 comparison, with other"):
+    for words in (
+        "24 features",
+        "3 labels by 2 people",
+        "1 entry of 1 list",
+        "1 saved probe, with the links to them",
+        "1 comparison, with other",
+    ):
         assert words in said
     assert gone.table_bytes > 0
     async with sessionmaker() as session:

@@ -167,7 +167,7 @@ async def test_a_target_may_be_named_by_its_text(client: httpx.AsyncClient, url:
         ({"steps": 0}, 422, "steps"),
         ({"verify": 10_000}, 422, "verify"),
         ({"saes": ["nothing"]}, 404, "no SAE “nothing”"),
-        ({"saes": [f"sae-{number}" for number in range(9)]}, 422, "at most 8 SAEs"),
+        ({"saes": [f"sae-{number}" for number in range(9)]}, 422, "At most 8 SAEs"),
     ],
 )
 async def test_bad_input_is_refused_in_one_sentence(

@@ -412,7 +412,7 @@ async def test_features_rank_by_activation_and_by_rarity(
     ("body", "status", "says"),
     [
         ({"text": "x", "texts": ["y"]}, 422, "exactly one; this has text and texts"),
-        ({"texts": []}, 422, "“texts” is empty"),
+        ({"texts": []}, 422, "There are no texts"),
         ({"texts": ["x"] * 1001}, 413, "at most 1,000"),
         ({"texts": ["x", ""]}, 422, "Text 1 of “texts”: The text is empty"),
         ({"texts": ["x"], "diff": True}, 422, "exactly two"),

@@ -114,6 +114,28 @@ async def test_htmx_gets_the_result_alone(probing: httpx.AsyncClient, url: str) 
     assert parse(response.text).all("li", cls="cause")
 
 
+async def test_a_cause_is_ablated_and_steered_on_the_same_prompt(probing: httpx.AsyncClient, url: str) -> None:
+    cause = (await post(probing, url)).all("li", cls="cause")[0]
+    feature = cause.all("a")[0].text
+    ops = {}
+    for link in cause.one("span", cls="cause-act").all("a"):
+        form = parse((await probing.get(link["href"])).text)
+        assert form.one("textarea", id="text").text.removeprefix("\n") == TEXT
+        assert form.one("input", id="feature")["value"] == feature
+        chosen = form.all("select", name="op")[0].all("option")
+        ops[link.text] = [one["value"] for one in chosen if "selected" in one.attributes]
+    assert ops == {"ablate": ["ablate"], "steer": ["clamp"]}
+
+
+async def test_a_long_prompt_stays_out_of_addresses(
+    probing: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.components.prompts.MAX_CARRIED", len(TEXT) - 1)
+    cause = (await post(probing, url)).all("li", cls="cause")[0]
+    for link in cause.one("span", cls="cause-act").all("a"):
+        assert "text=" not in link["href"]
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

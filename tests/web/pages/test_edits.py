@@ -41,7 +41,7 @@ async def test_a_form_saves_an_edit_that_its_page_shows(probing: httpx.AsyncClie
     form = parse((await probing.get(steer)).text)
     assert form.one("input", id="feature")["value"] == "7"
     assert form.one("input", id="value")["value"] == "30"
-    assert TEXT in form.one("textarea").text
+    assert TEXT in form.one("textarea", id="text").text
     listed = parse((await probing.get("/edits", params={"sae": SLUG})).text)
     assert listed.one("a", cls="list-row")["href"] == "/edits/best-of-times"
     assert (await probing.get("/edits/none")).status_code == 404

@@ -190,3 +190,14 @@ async def test_the_page_says_which_tokens_were_added(probing: httpx.AsyncClient,
 
 async def test_an_unknown_way_to_probe_is_explained(probing: httpx.AsyncClient, url: str) -> None:
     assert (await probing.get(url, params={"mode": "magic"})).status_code == 422
+
+
+async def test_a_prompt_goes_on_to_attribution_and_to_steering(probing: httpx.AsyncClient, url: str) -> None:
+    following = parse((await probing.post(url, data={"text": TEXT})).text).one("form", cls="probe-next")
+    sent = following.one("textarea").text.removeprefix("\n")
+    assert sent == TEXT
+    attributed = parse((await probing.post(following["action"], data={"text": sent})).text)
+    assert attributed.all("li", cls="cause")
+    steered = parse((await probing.get(following.one("a")["href"])).text)
+    assert written(steered) == TEXT
+    assert following.one("a").text == f"Steer feature {steered.one('input', id='feature')['value']}"
