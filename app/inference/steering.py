@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.errors import Unprocessable
+from app.errors import TooLarge, Unprocessable
 from app.inference.engine import ProbeEngine, ReadPrompt, counted_tokens, require_same_start
 from app.services.inference_messages import (
     DirectionChoice,
@@ -44,11 +44,15 @@ from sae_core.interventions import (
 )
 from sae_core.interventions.edits import edit_to_json
 from sae_core.models import HookPoint, LanguageModel
-from sae_core.saes import SAE
+from sae_core.saes import SAE, TopK
 
 Placed = tuple[int, Intervention]
 """An intervention, and the place of its SAE in the request."""
 
+MAX_FILE_BYTES = 64e6
+"""Of an edit's file, which is a value in the database."""
+_FILE_BYTES_PER_NUMBER = 4 * 4 / 3
+"""Float32 in base64."""
 _CACHES = 3
 """Key-value caches: of both sides, and of the default model that reads the changed text."""
 
@@ -115,9 +119,21 @@ def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
     """
     with engine.use(*request.saes) as (model, saes):
         sites = _sites(engine, model, saes, request.saes, request.interventions)
+        _check_size(sites)
         hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
         edit = Edit.of(request.name, model, sites, saes=hashes)
         return json.dumps(edit_to_json(replace(edit, model_name=request.saes[0].model.name)))
+
+
+def _check_size(sites: Sequence[Site]) -> None:
+    whole = [site.sae for site in sites if isinstance(site.sae, TopK) and site.encoded]
+    size = _FILE_BYTES_PER_NUMBER * sum(parameter.numel() for sae in whole for parameter in sae.parameters())
+    if size > MAX_FILE_BYTES:
+        raise TooLarge(
+            "All features of a TopK compete, so an edit that reads one holds the SAE whole: "
+            f"{size / 1e6:,.0f} MB, and at most {MAX_FILE_BYTES / 1e6:,.0f} MB are kept. Add to the feature instead, "
+            "which needs no activations."
+        )
 
 
 def _at(placed: Sequence[Placed], value: float) -> list[Placed]:

@@ -160,6 +160,8 @@ class _Folding:
             self._into_projection("z" if base == "attn_out" else "mlp_act", layer, change)
         elif hook.name in _FLAGS:
             self._into_readers(hook, change)
+        elif hook.name == "resid_mid" and not change.along and self.model.writes_residual(HookPoint("attn_out", layer)):
+            self._into_projection("z", layer, change)
         elif hook == HookPoint("resid_pre", 0):
             self._into_embeddings(change)
         elif hook.name in ("resid_pre", "resid_post", "mlp_out_post") and not change.along:

@@ -18,21 +18,6 @@ from tests.tiny import CORPUS_FILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SAVE = """(fields) => {
-  const form = document.createElement("form");
-  form.method = "post";
-  form.action = "/edits";
-  for (const [name, value] of Object.entries(fields)) {
-    const field = document.createElement("textarea");
-    field.name = name;
-    field.value = value;
-    form.append(field);
-  }
-  document.body.append(form);
-  form.submit();
-}"""
-"""Sends what templates/edits/_save.html sends."""
-
 
 async def test_an_edit_from_save_to_delete(
     page: Page,
@@ -43,14 +28,17 @@ async def test_an_edit_from_save_to_delete(
     sessionmaker: async_sessionmaker[AsyncSession],
     tmp_path: Path,
 ) -> None:
-    change = {"op": "clamp", "value": 40.0, "feature": 1, "positions": "all"}
-    texts = {"prompt": PROMPT, "before": " it was the age", "after": " it was <b>spring</b>"}
-    fields = {"title": "Spring", "sae": site.names["live"], "interventions": json.dumps([change]), **texts}
-    await page.goto(f"{site.url}/edits")
-    await page.evaluate(SAVE, fields)
+    await page.goto(f"{site.url}/saes/{site.names['live']}/steer?feature=1&op=clamp&value=40")
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Steer", exact=True).click()
+    await page.get_by_text("Save as an edit").click()
+    changed = await page.locator(".steer-text").nth(1).text_content()
+    await page.fill("#edit-title", "Spring")
+    await page.get_by_role("button", name="Save", exact=True).click()
     await page.wait_for_url("**/edits/spring")
     await expect(page.locator(".edit-sentence")).to_contain_text("to 40.0 on every token but BOS")
-    await expect(page.locator(".edit-sides")).to_contain_text("<b>spring</b>")
+    assert changed
+    await expect(page.locator(".edit-sides .edit-text").last).to_contain_text(changed.split()[0])
 
     await page.get_by_text("Change title, notes and facts").click()
     await page.fill("#prompts", "It was the best of | times | worlds\nIt was the worst of | times | worlds")
@@ -73,7 +61,7 @@ async def test_an_edit_from_save_to_delete(
     await (await downloading.value).save_as(file)
     assert load_edit(file).model_sha256 == dictionary.model.weights_sha256
     evidence = json.loads(file.read_text(encoding="utf-8"))["evidence"]
-    assert evidence["prompts"][0]["after"] == " it was <b>spring</b>"
+    assert evidence["prompts"][0]["text"] == PROMPT
     assert evidence["measured"]["facts"]["prompts"]["prompts"] == 2
 
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])

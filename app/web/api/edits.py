@@ -114,7 +114,7 @@ class MeasureOut(BaseModel):
     state: str
 
 
-@router.post("", summary="Save an edit", status_code=201, responses=documented(404, 409))
+@router.post("", summary="Save an edit", status_code=201, responses=documented(404, 409, 413))
 async def post_edit(body: EditIn, session: Session, inference: Inference, actor: Actor, response: Response) -> EditOut:
     """Save interventions under a name that is made from the title. `Location` is its address.
 

@@ -71,6 +71,19 @@ def test_what_projections_read_and_write_is_changed(
     check(model, [site(point, 1, *(linear if no_bias else changes))])
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_a_direction_is_added_between_attention_and_mlp(
+    load_family: Callable[[str], LanguageModel], family: str
+) -> None:
+    check(load_family(family), [site("resid_mid", 1, ADD)])
+
+
+def test_a_norm_behind_attention_has_no_bias_to_add_to(load_family: Callable[[str], LanguageModel]) -> None:
+    gemma = load_family("gemma2")
+    with pytest.raises(InterventionError, match=r"No weight .* resid_mid"):
+        fold(gemma, Edit.of("Test", gemma, [site("resid_mid", 1, ADD)]))
+
+
 def test_an_edit_of_another_model_is_not_folded(load_family: Callable[[str], LanguageModel]) -> None:
     edit = Edit.of("Test", load_family("llama"), [site("resid_post", 1, ADD)])
     with pytest.raises(InterventionError, match="other weights than"):
@@ -106,7 +119,6 @@ def test_an_exported_model_is_a_model_like_any_other(
         ([site("resid_post", 1, Intervention("add", 1.0, direction=VECTOR))], "spares BOS"),
         ([site("resid_post", 1, Intervention("add", 1.0, direction=VECTOR, positions="prompt"))], "every token"),
         ([site("resid_post", 1, OUT)], "no weight holds it"),
-        ([site("resid_mid", 1, ADD)], "No weight"),
         ([site("resid_mid", 1, OUT)], "no weight holds it"),
         ([Site(HOOK, [Intervention("clamp", 1.0, feature=1, special_tokens=True)], random_sae())], "no linear map"),
     ],

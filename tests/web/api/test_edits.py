@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from app.inference import steering
 from sae_core import apply_edits
 from sae_core.interventions import Intervention, Site, intervene, load_edit
 from tests.app.inference.dictionaries import HOOK, SLUG, Dictionary
@@ -89,6 +90,15 @@ async def test_the_download_does_to_a_plain_model_what_the_edit_says(
         torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
     assert (expected - dictionary.model.logits(ids)).abs().max() > 0.01
     assert load_edit(path).model_name == "tiny"
+
+
+async def test_a_file_that_is_too_large_for_the_database_is_refused(
+    probing: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steering, "MAX_FILE_BYTES", 1000)
+    refused = problem(await probing.post("/api/v1/edits", json=body()), 413)
+    assert "holds the SAE whole" in refused["detail"]
+    await save(probing, interventions=[{"op": "add", "value": 2.0, "feature": 7}])
 
 
 @pytest.mark.read_only

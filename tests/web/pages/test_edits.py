@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services.edits import MAX_CHECKS
-from tests.app.inference.dictionaries import SLUG
+from app.web import rendering
+from tests.app.inference.dictionaries import SLUG, Dictionary
 from tests.edits import MEASURED, TEXT, save
 from tests.web.html import parse
 
@@ -44,6 +45,21 @@ async def test_a_form_saves_an_edit_that_its_page_shows(probing: httpx.AsyncClie
     listed = parse((await probing.get("/edits", params={"sae": SLUG})).text)
     assert listed.one("a", cls="list-row")["href"] == "/edits/best-of-times"
     assert (await probing.get("/edits/none")).status_code == 404
+
+
+async def test_the_form_beside_a_result_sends_what_it_is_given(
+    probing: httpx.AsyncClient, dictionary: Dictionary
+) -> None:
+    texts = {"prompt": f"\n{TEXT} & <b>", "before": "</textarea>", "after": "'\""}
+    context = {"sae": dictionary.row, "edit_changes": [{**CHANGE, "sae": None}]}
+    form = parse(rendering.text("edits/_save.html", context | {f"edit_{name}": text for name, text in texts.items()}))
+    sent = {field["name"]: field["value"] for field in form.all("input") if field["name"] != "title"}
+    sent |= {area["name"]: area.text.removeprefix("\n") for area in form.all("textarea")}
+    assert (form.one("form")["action"], form.one("form")["method"]) == ("/edits", "post")
+    assert (await probing.post("/edits", data={**sent, "title": "Best of times"})).status_code == 303
+    made = (await probing.get("/api/v1/edits/best-of-times")).json()
+    assert made["prompts"] == [{"text": texts["prompt"], "before": texts["before"], "after": texts["after"]}]
+    assert made["interventions"][0]["feature"] == 7
 
 
 async def test_the_pages_python_runs_with_the_downloaded_file(
