@@ -1,12 +1,17 @@
 """Made-up effects, as `sae_core.effects` gives them as JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 
 def effect(
     feature: int, ratio: float | None = None, interval: tuple[float, float] | None = None, tokens: int = 200
 ) -> dict[str, Any]:
-    """The effect of a feature."""
+    """The effect of a feature; with no tokens it was never active."""
+    if not tokens:
+        nothing = dict.fromkeys(("kl", "delta_loss", "delta_loss_interval", "ratio", "interval"))
+        lists = {name: [] for name in ("by_band", "dose_response", "promoted", "suppressed")}
+        return {"feature": feature, "active": 0, "contexts": 0, "tokens": 0, "control": {}, **nothing, **lists}
     return {
         "feature": feature,
         "active": 40,
@@ -43,3 +48,12 @@ def effect(
         "promoted": [(20, 0.02), (21, 0.01)],
         "suppressed": [(22, -0.02)],
     }
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a result, with where they are."""
+    if isinstance(value, dict | list | tuple):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(part, f"{path}.{name}")
+    elif value is not None:
+        yield path, value

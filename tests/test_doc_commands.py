@@ -48,6 +48,8 @@ STARTED_BY = {
     "runs": "tests/app/cli/test_runs.py",
     "effects": "tests/app/pipeline/test_effects.py",
     "probe": "tests/app/cli/test_probe.py",
+    "measure-edit": "tests/app/pipeline/test_measure_edit.py",
+    "export-model": "tests/app/cli/test_edits.py",
 }
 
 

@@ -1,13 +1,14 @@
 """Benchmark of a probe: HTTP, web and inference process, compared with the model's forward alone.
 
 The forward pass runs in this process, in turn with the probes, on the same tokens to the same hook point. Then many
-people probe at once, and leave at once.
+people probe at once, a second time while four more steer, and leave at once.
 """
 
 import asyncio
 import statistics
 import threading
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import httpx
@@ -23,6 +24,10 @@ WARM = 10
 _LOAD_SECONDS = 120
 _EACH = 3
 """Probes of each of many people."""
+_STEERING = 4
+"""People who steer meanwhile."""
+_WRITTEN = 30
+"""Tokens that each of them lets the model write, twice."""
 _LEAVE_SECONDS = 0.3
 """After which they leave: their probes wait then."""
 PAUSE = 0.1
@@ -75,27 +80,39 @@ async def run(
 
 
 async def _crowd(site: Site, slug: str, text: str, people: int) -> dict[str, Any]:
-    """Let many people probe at once, then let them leave at once; ask meanwhile whether the processes are up.
+    """Let many people probe at once, alone and beside some who steer, and ask meanwhile whether the processes are up.
+    Then let all leave at once.
 
     Raises:
-        UserError: a probe failed.
+        UserError: a request failed.
     """
     inference = site.children[0].spec.environment["SEESAE_INFERENCE_URL"]
     limits = httpx.Limits(max_connections=2 * people)
     async with httpx.AsyncClient(base_url=site.url, timeout=120, limits=limits, trust_env=False) as client:
 
-        async def ask(person: int) -> float:
+        async def post(person: int, operation: str, body: dict[str, Any]) -> float:
             began = time.perf_counter()
             headers = {"Cookie": f"author={person}"}
-            answer = await client.post(f"/api/v1/saes/{slug}/probe", json={"text": text}, headers=headers)
+            answer = await client.post(f"/api/v1/saes/{slug}/{operation}", json=body, headers=headers)
             if answer.status_code != httpx.codes.OK:
-                raise UserError(f"The probe of one of {people} people was answered with {answer.status_code}.")
+                raise UserError(f"“{operation}” of one of {people} people was answered with {answer.status_code}.")
             return 1000 * (time.perf_counter() - began)
 
+        def ask(person: int) -> Coroutine[Any, Any, float]:
+            return post(person, "probe", {"text": text})
+
+        def steer(person: int) -> Coroutine[Any, Any, float]:
+            change = {"op": "add", "value": 10.0, "feature": person}
+            return post(
+                people + person, "generate", {"text": text, "interventions": [change], "max_new_tokens": _WRITTEN}
+            )
+
+        probing = [person for person in range(people) for _ in range(_EACH)]
         stop = threading.Event()
         watching = [asyncio.create_task(asyncio.to_thread(_healthz, url, stop)) for url in (site.url, inference)]
         try:
-            took = await asyncio.gather(*(ask(person) for person in range(people) for _ in range(_EACH)))
+            took = await asyncio.gather(*map(ask, probing))
+            both = await asyncio.gather(*map(steer, range(_STEERING)), *map(ask, probing))
         finally:
             stop.set()
             site_up, inference_up = await asyncio.gather(*watching)
@@ -108,6 +125,9 @@ async def _crowd(site: Site, slug: str, text: str, people: int) -> dict[str, Any
     return {
         "people": people,
         "people_p95_ms": round(statistics.quantiles(took, n=20)[-1], 1),
+        "steering": _STEERING,
+        "steering_s": [round(ms / 1000, 1) for ms in both[:_STEERING]],
+        "people_beside_p95_ms": round(statistics.quantiles(both[_STEERING:], n=20)[-1], 1),
         "site_healthz_ms": spread(site_up),
         "inference_healthz_ms": spread(inference_up),
         "after_leaving_ms": round(1000 * (time.perf_counter() - began), 1),

@@ -28,7 +28,7 @@ from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_
 from app.queries.features import FeatureDetail
 from app.queries.saes import DensityHistogram
 from app.services.tokens import plain
-from app.web.components import glossary, token_html, token_text
+from app.web.components import effect_text, glossary, token_html, token_text
 from app.web.components.feature_view import Example, feature_view, histogram, neighbour_snippets
 from app.web.components.label_panel import ShownLabel
 from app.web.components.sparklines import path as sparkline
@@ -88,7 +88,7 @@ class _Counts:
 
     def __init__(self, edges: Sequence[float]) -> None:
         """`edges` are those of the index's histogram of log10 density."""
-        self.labelled = self._dead = 0
+        self.labelled = self.measured = self._dead = 0
         self._edges, self._densities = edges, [0] * (len(edges) - 1)
         self._health: Counter[str] = Counter()
 
@@ -96,6 +96,7 @@ class _Counts:
         """Count these features too."""
         for row in rows:
             self.labelled += row.label is not None
+            self.measured += row.effect is not None
             self._health.update(row.health)
             if row.density > 0:
                 place = bisect_right(self._edges, math.log10(row.density)) - 1
@@ -192,6 +193,7 @@ class _Site:
         measures, more_measures = glossary.measures(sae.metrics)
         return {
             "labelled": counts.labelled,
+            "measured_effects": counts.measured,
             "measures": [*measures, *more_measures],
             "not_counted": glossary.not_counted(sae),
             "density": draw_densities(counts.densities()),
@@ -300,6 +302,9 @@ def _data(row: FeatureRow) -> list[Any]:
         row.max,
         row.mean,
         list(row.health),
+        -1 if row.effect is None or row.effect.ratio is None else row.effect.ratio,
+        "" if row.effect is None else effect_text.short(row.effect),
+        "" if row.effect is None else effect_text.sentence(row.effect),
     ]
 
 

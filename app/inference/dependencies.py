@@ -38,9 +38,9 @@ async def _loads(request: Request) -> Loads:
 
 
 @asynccontextmanager
-async def model_turn(request: Request) -> AsyncIterator[Turn]:
-    """Wait for a turn at the one model that runs, and hold it in the body."""
-    async with _turn(request, request.app.state.scheduler) as turn:
+async def model_turn(request: Request, *, admitted: bool = False) -> AsyncIterator[Turn]:
+    """Wait for a turn at the one model that runs, and hold it in the body; `admitted` work has had a turn before."""
+    async with _turn(request, request.app.state.scheduler, admitted) as turn:
         yield turn
 
 
@@ -50,8 +50,8 @@ async def draw_turn(request: Request) -> AsyncIterator[None]:
         yield
 
 
-def _turn(request: Request, scheduler: Scheduler) -> AbstractAsyncContextManager[Turn]:
-    return scheduler.take(request.headers.get(CLIENT_HEADER, ""), request.receive)
+def _turn(request: Request, scheduler: Scheduler, admitted: bool = False) -> AbstractAsyncContextManager[Turn]:
+    return scheduler.take(request.headers.get(CLIENT_HEADER, ""), request.receive, admitted=admitted)
 
 
 async def timed(request: Request) -> AsyncIterator[None]:

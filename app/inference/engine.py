@@ -1,7 +1,7 @@
 """Run texts through a model and an SAE."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,17 @@ class PromptActivations:
     added: list[bool]
     """True for tokens that the author did not write."""
     activations: list[SparseActivations]
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model reads it."""
+
+    text: str
+    token_ids: list[int]
+    ends: list[int]
+    """Characters of the text up to the end of each token."""
+    tokens: list[ChatToken]
 
 
 class ProbeEngine:
@@ -115,19 +126,14 @@ class ProbeEngine:
             Unavailable: the model or an SAE cannot be loaded, or there is not enough memory.
         """
         with self.use(*saes) as (model, dictionaries):
-            _require_same_start(saes, dictionaries)
-            try:
-                rendered = None if chat is None else model.render_chat([message.model_dump() for message in chat])
-            except ChatError as error:
-                raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
-            text = text if rendered is None else rendered.text
-            token_ids = self.tokenize(model, dictionaries[0], text)
-            ends = model.character_ends(text, token_ids)
-            self.make_room(sum(_working_bytes(model, dictionary, len(token_ids)) for dictionary in dictionaries))
+            require_same_start(saes, dictionaries)
+            prompt = self.read_prompt(model, dictionaries[0], text, chat)
+            self.make_room(sum(_working_bytes(model, sae, len(prompt.token_ids)) for sae in dictionaries))
             hooks = [HookPoint.parse(sae.hook) for sae in saes]
-            activations = _run(model, dictionaries, hooks, token_ids, ends, raise_if_gone)
-        tokens = _token_origins(model, token_ids, rendered)
-        return PromptActivations(text, [token.role for token in tokens], [token.added for token in tokens], activations)
+            activations = _run(model, dictionaries, hooks, prompt.token_ids, prompt.ends, raise_if_gone)
+        return PromptActivations(
+            prompt.text, [token.role for token in prompt.tokens], [token.added for token in prompt.tokens], activations
+        )
 
     @contextmanager
     def use(self, *saes: SaeRef) -> Iterator[tuple[LanguageModel, list[SAE]]]:
@@ -154,6 +160,10 @@ class ProbeEngine:
         """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""
         self._residency.modules.make_room(nbytes)
 
+    def reserve(self, nbytes: int) -> AbstractContextManager[None]:
+        """Make room as `make_room` does, and keep it while the context is open."""
+        return self._residency.modules.reserve(nbytes)
+
     @contextmanager
     def _memory_freed(self) -> Iterator[None]:
         """Drop models and SAEs where the body runs out of memory.
@@ -174,6 +184,17 @@ class ProbeEngine:
             "There is not enough memory for this probe. Try a shorter text; if that fails too, run the inference "
             "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
         )
+
+    def read_prompt(self, model: LanguageModel, sae: SAE, text: str, chat: Sequence[ChatMessage] | None) -> ReadPrompt:
+        """Return the tokens of a text, or of a conversation in the model's chat format; raises as `probe_prompt`."""
+        try:
+            rendered = None if chat is None else model.render_chat([message.model_dump() for message in chat])
+        except ChatError as error:
+            raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
+        text = text if rendered is None else rendered.text
+        token_ids = self.tokenize(model, sae, text)
+        ends = model.character_ends(text, token_ids)
+        return ReadPrompt(text, token_ids, ends, _token_origins(model, token_ids, rendered))
 
     def tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -223,7 +244,7 @@ def _token_origins(model: LanguageModel, token_ids: list[int], rendered: Rendere
     return tokens
 
 
-def _require_same_start(refs: Sequence[SaeRef], saes: Sequence[SAE]) -> None:
+def require_same_start(refs: Sequence[SaeRef], saes: Sequence[SAE]) -> None:
     """Refuse SAEs that need different tokens from one text.
 
     Raises:
@@ -233,7 +254,7 @@ def _require_same_start(refs: Sequence[SaeRef], saes: Sequence[SAE]) -> None:
         if sae.prepend_bos != saes[0].prepend_bos:
             raise Unprocessable(
                 f"{refs[0].slug} and {ref.slug} cannot share a forward pass, because only one of them reads texts "
-                "with BOS in front: probe them one after the other."
+                "with BOS in front: use them one after the other."
             )
 
 

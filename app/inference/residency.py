@@ -80,11 +80,12 @@ class ResidentModules:
         self.loads = 0
         """Number of modules loaded so far."""
         self._kept: OrderedDict[Hashable, _Resident] = OrderedDict()
+        self._reserved = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
-        return sum(resident.nbytes for resident in self._kept.values())
+        """Bytes in memory, and those that are reserved."""
+        return self._reserved + sum(resident.nbytes for resident in self._kept.values())
 
     def __contains__(self, key: object) -> bool:
         return key in self._kept
@@ -116,13 +117,30 @@ class ResidentModules:
         finally:
             resident.users -= 1
 
+    @contextmanager
+    def reserve(self, nbytes: int) -> Iterator[None]:
+        """Make room for work that gives its turn to others in between, and keep it until the body ends.
+
+        Raises:
+            TooLarge, Unavailable: as `make_room`.
+        """
+        self.make_room(nbytes)
+        self._reserved += nbytes
+        try:
+            yield
+        finally:
+            self._reserved -= nbytes
+
     def make_room(self, nbytes: int) -> None:
         """Evict until this many bytes are free within the limit.
 
         Raises:
             TooLarge: what is in use leaves less than that; nothing was evicted.
+            Unavailable: it does only because of what others have reserved.
         """
         in_use = sum(resident.nbytes for resident in self._kept.values() if resident.users)
+        if nbytes and in_use + nbytes <= self.limit < in_use + nbytes + self._reserved:
+            raise Unavailable("The texts that are being written right now take all memory. Try again in a moment.")
         if in_use + nbytes > self.limit and nbytes:
             raise TooLarge(
                 f"This needs about {(in_use + nbytes) / 1e9:.1f} GB of memory, and the inference process may use "
@@ -143,7 +161,7 @@ class ResidentModules:
 class Residency:
     """Caches of the inference process. A key holds everything that its value depends on.
 
-    `use`, `make_room`, `free_memory` and `distributions` are for whoever holds the one turn; `store` is for any thread.
+    `use`, `modules`, `free_memory` and `distributions` are for whoever holds the one turn; `store` is for any thread.
     """
 
     def __init__(self, settings: Settings) -> None:

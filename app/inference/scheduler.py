@@ -19,7 +19,11 @@ from app.errors import Busy, ClientGone
 _WEIGHT = 0.2
 """Of the latest turn in the mean that `Busy` estimates with."""
 
-Waiter = asyncio.Future[None]
+
+class Waiter(asyncio.Future[None]):
+    """Is done when the turn comes. Work that had turns before is `admitted`: it is not refused half-way."""
+
+    admitted = False
 
 
 class Turn:
@@ -60,12 +64,15 @@ class Scheduler:
         return sum(map(len, self._queues.values()))
 
     @asynccontextmanager
-    async def take(self, client: str = "", receive: Receive | None = None) -> AsyncIterator[Turn]:
+    async def take(
+        self, client: str = "", receive: Receive | None = None, *, admitted: bool = False
+    ) -> AsyncIterator[Turn]:
         """Wait for a turn, and hold it in the body.
 
         Args:
             client: whoever asks; clients take turns.
             receive: of the request, whose body has been read; None waits for work that has no client.
+            admitted: the work has begun in an earlier turn, so it is not refused.
 
         Raises:
             Busy: too many wait already.
@@ -73,7 +80,7 @@ class Scheduler:
         """
         gone = None if receive is None else asyncio.create_task(until_gone(receive))
         try:
-            await self._wait(client, gone)
+            await self._wait(client, gone, admitted)
             began = time.perf_counter()
             try:
                 yield Turn(gone)
@@ -84,9 +91,9 @@ class Scheduler:
             if gone is not None:
                 gone.cancel()
 
-    async def _wait(self, client: str, gone: asyncio.Task[None] | None) -> None:
+    async def _wait(self, client: str, gone: asyncio.Task[None] | None, admitted: bool) -> None:
         """Return with a turn; on any error there is none, and the place in the queue is free."""
-        waiter = self._enqueue(client)
+        waiter = self._enqueue(client, admitted)
         try:
             await asyncio.wait({waiter, gone} if gone else {waiter}, return_when=asyncio.FIRST_COMPLETED)
             Turn(gone).raise_if_gone()
@@ -95,13 +102,14 @@ class Scheduler:
             self._leave(client, waiter)
             raise
 
-    def _enqueue(self, client: str) -> Waiter:
-        waiter: Waiter = asyncio.get_running_loop().create_future()
+    def _enqueue(self, client: str, admitted: bool) -> Waiter:
+        waiter = Waiter(loop=asyncio.get_running_loop())
+        waiter.admitted = admitted
         if self._free > 0:
             self._free -= 1
             waiter.set_result(None)
             return waiter
-        if self.waiting >= self._max_waiting:
+        if self.waiting >= self._max_waiting and not admitted:
             self._make_place(client)
         self._queues.setdefault(client, deque()).append(waiter)
         return waiter
@@ -113,10 +121,15 @@ class Scheduler:
             Busy: that would be the request of `client`.
         """
         busy = Busy(max(1, math.ceil((self.waiting + 1) * self._seconds / self._at_once)))
-        most = max(self._queues, key=lambda other: len(self._queues[other]), default=client)
-        if len(self._queues.get(most, ())) <= len(self._queues.get(client, ())) + 1:
+        refusable = {
+            other: [waiter for waiter in queue if not waiter.admitted] for other, queue in self._queues.items()
+        }
+        most = max(refusable, key=lambda other: len(refusable[other]), default=client)
+        if len(refusable.get(most, ())) <= len(refusable.get(client, ())) + 1:
             raise busy
-        self._queues[most].pop().set_exception(busy)
+        refused = refusable[most][-1]
+        self._queues[most].remove(refused)
+        refused.set_exception(busy)
 
     def _leave(self, client: str, waiter: Waiter) -> None:
         """Give back the place, or the turn, of a request that ends before its work begins."""

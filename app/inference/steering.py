@@ -1,15 +1,21 @@
-"""Generation with and without interventions, as the events that the site streams."""
+"""Generation with and without interventions, and sweeps, as the events that the site streams.
 
+They yield None between passes of the model, where others can go in between.
+"""
+
+import json
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from app.errors import Unprocessable
-from app.inference.engine import ProbeEngine, counted_tokens
+from app.inference.engine import ProbeEngine, ReadPrompt, counted_tokens, require_same_start
 from app.services.inference_messages import (
     DirectionChoice,
+    EditRequest,
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
@@ -18,17 +24,36 @@ from app.services.inference_messages import (
     GenerationEvent,
     PlacedIntervention,
     SaeRef,
+    SweepBaseline,
+    SweepEvent,
+    SweepRequest,
+    SweptPoint,
     TokenPositions,
 )
-from sae_core.interventions import Event, Intervention, Positions, Sampling, Shift, Site, Step, generate_side_by_side
+from sae_core.interventions import (
+    Edit,
+    Event,
+    Intervention,
+    Positions,
+    Sampling,
+    Shift,
+    Site,
+    Step,
+    Sweep,
+    generate_side_by_side,
+)
+from sae_core.interventions.edits import edit_to_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE
+
+Placed = tuple[int, Intervention]
+"""An intervention, and the place of its SAE in the request."""
 
 _CACHES = 3
 """Key-value caches: of both sides, and of the default model that reads the changed text."""
 
 
-def events(engine: ProbeEngine, request: GenerateRequest) -> Generator[GenerationEvent]:
+def generate(engine: ProbeEngine, request: GenerateRequest) -> Generator[GenerationEvent | None]:
     """Yield the prompt's tokens and then what is generated; each step takes a pass or two of the model.
 
     Whoever calls it holds the turn while a step runs, not between steps.
@@ -39,16 +64,86 @@ def events(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generatio
         Unavailable: the model or an SAE cannot be loaded, or memory ran out.
     """
     with engine.use(*request.saes) as (model, saes):
-        token_ids = engine.tokenize(model, saes[0], request.text)
-        engine.make_room(_working_bytes(model, len(token_ids), request.max_new_tokens))
-        for asked in request.interventions:
-            _check_positions(asked, len(token_ids), len(token_ids) + request.max_new_tokens)
-        sites = _sites(engine, model, saes, request)
-        sampling = Sampling(request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top)
-        ends, counted = model.character_ends(request.text, token_ids), counted_tokens(model, token_ids)
-        yield GeneratedPrompt(token_ids=token_ids, ends=ends, counted=counted.tolist())
-        for event in generate_side_by_side(model, token_ids, sites, sampling):
-            yield _event(event)
+        prompt = _prompt(engine, model, saes, request, request.interventions)
+        with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
+            sites = _sites(engine, model, saes, request.saes, request.interventions)
+            counted = counted_tokens(model, prompt.token_ids)
+            yield GeneratedPrompt(
+                text=prompt.text,
+                token_ids=prompt.token_ids,
+                ends=prompt.ends,
+                counted=counted.tolist(),
+                roles=[token.role for token in prompt.tokens],
+            )
+            for event in generate_side_by_side(model, prompt.token_ids, sites, _sampling(request)):
+                yield _event(event)
+
+
+def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | None]:
+    """Yield the default model's continuation, and the measures at each strength; raises as `generate`."""
+    with engine.use(*request.saes) as (model, saes):
+        every = [request.interventions, *([] if request.control is None else [request.control])]
+        prompt = _prompt(engine, model, saes, request, [one for changes in every for one in changes])
+        with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
+            series = [_placed(engine, model, saes, request.saes, changes) for changes in every]
+            points = [
+                (control, value, _grouped(request.saes, saes, _at(placed, value)))
+                for value in request.values
+                for control, placed in zip((False, True), series, strict=False)
+            ]
+            measured = Sweep(model, prompt.token_ids, _sampling(request), request.promoted)
+            baseline = yield from measured.baseline()
+            yield SweepBaseline(token_ids=baseline.token_ids, loss=baseline.loss, repetition=baseline.repetition)
+            for control, value, sites in points:
+                point = yield from measured.point(sites)
+                yield SweptPoint(
+                    control=control,
+                    value=value,
+                    token_ids=point.token_ids,
+                    kl=point.kl,
+                    loss=point.loss,
+                    repetition=point.repetition,
+                    promoted=point.promoted,
+                )
+
+
+def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
+    """Return the file of an edit, as JSON.
+
+    Raises:
+        Unprocessable, Unavailable: as `generate`.
+    """
+    with engine.use(*request.saes) as (model, saes):
+        sites = _sites(engine, model, saes, request.saes, request.interventions)
+        hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
+        edit = Edit.of(request.name, model, sites, saes=hashes)
+        return json.dumps(edit_to_json(replace(edit, model_name=request.saes[0].model.name)))
+
+
+def _at(placed: Sequence[Placed], value: float) -> list[Placed]:
+    """Return the interventions with this value for the first."""
+    (place, first), *others = placed
+    return [(place, replace(first, value=value)), *others]
+
+
+def _prompt(
+    engine: ProbeEngine,
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    request: GenerateRequest,
+    changes: Sequence[PlacedIntervention],
+) -> ReadPrompt:
+    """Return the prompt, once its positions are those that are asked for."""
+    require_same_start(request.saes, saes)
+    prompt = engine.read_prompt(model, saes[0], request.text, request.chat)
+    tokens = len(prompt.token_ids)
+    for asked in changes:
+        _check_positions(asked, tokens, tokens + request.max_new_tokens)
+    return prompt
+
+
+def _sampling(request: GenerateRequest) -> Sampling:
+    return Sampling(request.max_new_tokens, request.temperature, request.seed, tuple(request.stop), request.top)
 
 
 def _event(event: Event) -> GenerationEvent:
@@ -60,35 +155,59 @@ def _event(event: Event) -> GenerationEvent:
 
 
 def _working_bytes(model: LanguageModel, prompt: int, new: int) -> int:
-    """Estimate the memory: keys and values of each layer, and four distributions for each token of the prompt."""
-    return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * prompt * model.vocab_size)
+    """Estimate the memory: keys and values of each layer, and four distributions for each token."""
+    return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * (prompt + new) * model.vocab_size)
 
 
-def _sites(engine: ProbeEngine, model: LanguageModel, saes: Sequence[SAE], request: GenerateRequest) -> list[Site]:
+def _sites(
+    engine: ProbeEngine,
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    refs: Sequence[SaeRef],
+    interventions: Sequence[PlacedIntervention],
+) -> list[Site]:
     """Return what is done at each SAE's hook point."""
-    sites = []
-    for place, (ref, sae) in enumerate(zip(request.saes, saes, strict=True)):
-        own = [one for one in request.interventions if one.sae == place]
-        if own:
-            changes = [_intervention(engine, model, ref, sae, one) for one in own]
-            write = None if ref.hook_out is None else HookPoint.parse(ref.hook_out)
-            sites.append(Site(HookPoint.parse(ref.hook), changes, sae, write))
-    if not sites:
+    return _grouped(refs, saes, _placed(engine, model, saes, refs, interventions))
+
+
+def _placed(
+    engine: ProbeEngine,
+    model: LanguageModel,
+    saes: Sequence[SAE],
+    refs: Sequence[SaeRef],
+    changes: Sequence[PlacedIntervention],
+) -> list[Placed]:
+    if not changes:
         raise Unprocessable("There is nothing to change: give at least one intervention.")
+    return [(one.sae, _intervention(engine, model, refs[one.sae], saes[one.sae], one)) for one in changes]
+
+
+def _grouped(refs: Sequence[SaeRef], saes: Sequence[SAE], placed: Sequence[Placed]) -> list[Site]:
+    sites = []
+    for place, (ref, sae) in enumerate(zip(refs, saes, strict=True)):
+        own = [one for at, one in placed if at == place]
+        if own:
+            write = None if ref.hook_out is None else HookPoint.parse(ref.hook_out)
+            sites.append(Site(HookPoint.parse(ref.hook), own, sae, write))
     return sites
 
 
 def _intervention(
     engine: ProbeEngine, model: LanguageModel, ref: SaeRef, sae: SAE, asked: PlacedIntervention
 ) -> Intervention:
-    along = None
-    if asked.random_direction is not None and asked.feature is not None:
-        along = _random_direction(asked.random_direction, _decoder_row(sae, asked.feature))
+    along, direction = None, None
+    if asked.direction is not None:
+        direction = _direction(engine, model, ref, sae, asked.direction)
+    if asked.random_direction is not None:
+        if asked.feature is not None:
+            along = _random_direction(asked.random_direction, _decoder_row(sae, asked.feature))
+        elif direction is not None:
+            direction = _random_direction(asked.random_direction, direction)
     return Intervention(
         asked.op,
         asked.value,
         feature=asked.feature,
-        direction=None if asked.direction is None else _direction(engine, model, ref, sae, asked.direction),
+        direction=direction,
         along=along,
         positions=_positions(asked),
         special_tokens=asked.special_tokens,

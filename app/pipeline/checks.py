@@ -17,9 +17,10 @@ from app.artifacts import Artifacts
 from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
 from app.queries.models import find_model
-from app.queries.runs import stage_speed
+from app.queries.runs import corpus_params, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.runs.spec import Estimate
+from app.services.edits import find_edit
 from app.services.saes import check_comparable, find_sae
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from app.pipeline.compare import CompareParams
     from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
+    from app.pipeline.measure_edit import MeasureEditParams
     from app.pipeline.train import TrainParams
+    from app.queries.edits import EditView
     from app.settings import Settings
 
 _FILES = (
@@ -114,6 +117,52 @@ async def check_effects(session: "AsyncSession", settings: "Settings", params: "
     speed = await stage_speed(session, sae.model.id, "effects")
     seconds = features / speed if speed else features * params.contexts * SECONDS_PER_WINDOW
     return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds)
+
+
+async def check_edit(session: "AsyncSession", settings: "Settings", params: "MeasureEditParams") -> Estimate:
+    """Refuse the measurement of an edit that is not there, or whose SAEs or corpus are gone."""
+    edit = await find_edit(session, params.edit)
+    saes = await saes_of_edit(session, edit)
+    corpus = await text_of_edit(session, saes, params)
+    await check_indexing(session, settings, corpus, [sae.slug for sae in saes])
+    tokens = params.held_out * (2 + params.controls)
+    speed = await stage_speed(session, saes[0].model.id, "activations")
+    return Estimate(tokens=tokens, seconds=2 * tokens / speed if speed else None)
+
+
+async def saes_of_edit(session: "AsyncSession", edit: "EditView") -> list[SaeDetail]:
+    """Return the SAEs of an edit, in the order of its sites.
+
+    Raises:
+        Conflict: one of them was deleted.
+    """
+    gone = [sae.slug for sae in edit.saes if sae.id is None]
+    if gone:
+        raise Conflict(
+            f"{gone[0]} was deleted, so there are no features to compare the edit “{edit.title}” with. It can still "
+            "be downloaded and applied."
+        )
+    return [await find_sae(session, sae.slug) for sae in edit.saes]
+
+
+async def text_of_edit(
+    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams"
+) -> IndexedCorpusParams:
+    """Return the text to measure on: what is given, or that on which an SAE was trained or indexed.
+
+    Raises:
+        Unprocessable: neither is known.
+    """
+    if params.corpus is not None:
+        return IndexedCorpusParams(corpus=params.corpus, text_column=params.text_column)
+    for sae in saes:
+        known = await corpus_params(session, sae.id)
+        if known is not None:
+            own = {name: value for name, value in known.items() if name in IndexedCorpusParams.model_fields}
+            return IndexedCorpusParams.model_validate(own)
+        if sae.index is not None and sae.index.sequence_set.corpus.slug == DEMO_CORPUS:
+            return IndexedCorpusParams()
+    raise Unprocessable(f"Which text {saes[0].slug} was indexed on is not known here. Give the `corpus` to measure on.")
 
 
 async def check_comparison(session: "AsyncSession", _settings: "Settings", params: "CompareParams") -> Estimate:

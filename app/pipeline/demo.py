@@ -4,13 +4,15 @@ Layer 9 of SmolLM2-135M's 30 is read: far enough in that the residual stream hol
 early enough that the forward pass, which stops there, costs a third of the whole.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from app.pipeline.effects import EffectsParams
 from app.pipeline.naming import sae_slug
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL
-from app.pipeline.stages import COMPARISON, EVALUATION, INDEXING, PREPARATION, TRAINING
+from app.pipeline.stages import COMPARISON, EFFECTS, EVALUATION, INDEXING, PREPARATION, TRAINING
 from app.pipeline.train import MOST_FEATURES, TrainParams
 from app.runs.params import OneOrSeveral, Params
 from app.runs.spec import Estimate, Result, RunSpec
@@ -18,12 +20,17 @@ from app.runs.spec import Estimate, Result, RunSpec
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.pipeline.prepared_inputs import PreparedInputs
+    from app.queries.saes import SaeDetail
     from app.runs.context import RunContext
     from app.runs.job_context import JobContext
     from app.settings import Settings
+    from sae_core.saes import SAE
 
 _PREDICTIONS = 2048
 """Scored for the cross-entropy metrics; enough for two digits, in a quarter of a minute."""
+MOST_EFFECTS = 32
+"""Features, the most frequent, whose effects the demo measures, in about half a minute; fewer with less text."""
 
 
 class DemoParams(Params):
@@ -81,7 +88,7 @@ async def check(session: "AsyncSession", settings: "Settings", params: DemoParam
 
 
 async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> Result:
-    """Do all that train, index and evaluate do, on one pass of the model over the corpus."""
+    """Do all that train, index, evaluate and effects do, on one pass of the model over the corpus."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
@@ -99,7 +106,7 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
         await steps.train_saes(run, ctx, planned, own, named=len(hooks) > 1)
         for own, planned in zip(inputs, plans, strict=True)
     ]
-    results = []
+    results: list[dict[str, Any]] = []
     for own, ((sae, detail),) in zip(inputs, trained, strict=True):
         with run.about(detail.slug if len(hooks) > 1 else "", (*INDEXING, *EVALUATION, *COMPARISON)):
             statistics = await steps.index_sae(run, ctx, sae, detail, own)
@@ -116,16 +123,46 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
                 **steps.index_notes(statistics),
             }
         )
+    for own, ((sae, detail),), result in zip(inputs, trained, results, strict=True):
+        with run.about(detail.slug if len(hooks) > 1 else "", EFFECTS):
+            result |= await sample_effects(run, ctx, sae, detail, own, notes=result.get("notes", ()))
     return results[0] if len(results) == 1 else {"saes": results}
+
+
+async def sample_effects(
+    run: "RunContext",
+    ctx: "JobContext",
+    sae: "SAE",
+    detail: "SaeDetail",
+    inputs: "PreparedInputs",
+    *,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Measure some effects. The site shows the SAE by now: a failure joins the `notes`, and the demo is done."""
+    from app.pipeline.measured_effects import measure
+    from app.runs.context import RunInterrupted
+    from app.runs.failures import explain, is_infrastructure
+
+    if not run.has_stage(EFFECTS[0].name):
+        return {}
+    sample = max(1, min(MOST_EFFECTS, inputs.sequences.n_counted // 6250))
+    params = EffectsParams(sae=detail.slug, corpus=DEMO_CORPUS, sample=sample)
+    try:
+        return {"effects": (await measure(run, ctx, sae, detail, inputs, params))["features"]}
+    except Exception as error:
+        if isinstance(error, RunInterrupted) or is_infrastructure(error):
+            raise
+        note = f"Effects of features were not measured. {explain(error)} To try again: seesae effects {detail.slug}."
+        return {"notes": [*notes, note]}
 
 
 DEMO = RunSpec(
     kind="demo",
     help="""Learn the features of a small language model on this machine, and browse them.
 
-    Fetches SmolLM2-135M and Wikipedia summaries (98 MB, once), trains a sparse autoencoder, indexes its features and
-    serves the site, which shows the work as it goes. Takes some minutes. Started again, it continues from where it was
-    and repeats no finished stage.
+    Fetches SmolLM2-135M and Wikipedia summaries (98 MB, once), trains a sparse autoencoder, indexes its features,
+    measures the effects of some and serves the site, which shows the work as it goes. Takes some minutes. Started
+    again, it continues from where it was and repeats no finished stage.
 
     Examples:
       seesae demo
@@ -134,10 +171,10 @@ DEMO = RunSpec(
       seesae demo --no-serve --json
     """,
     params=DemoParams,
-    stages=lambda _params: (*PREPARATION, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON),
+    stages=lambda _params: (*PREPARATION, *TRAINING, *INDEXING, *EVALUATION, *COMPARISON, *EFFECTS),
     title=title,
     check=check,
     work=run_demo,
-    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
+    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "effects"),
     panel="",  # its command serves the site too
 )

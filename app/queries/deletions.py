@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.errors import Unavailable
 from app.queries.corpora import CorpusInfo, corpus_info
+from app.queries.edits import edits_of_sae
 from app.queries.models import ModelInfo, model_info
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.pg_safe import clean_json, storable
@@ -67,6 +68,7 @@ class SaeContents:
     list_entries: int
     lists: int
     saved_probes: int
+    edits: int
     compared_with: tuple[str, ...]
     runs: int
     index_ids: tuple[int, ...]
@@ -189,6 +191,7 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
         list_entries=entries,
         lists=lists,
         saved_probes=await session.scalar(select(func.count()).where(SavedProbe.sae_id == sae_id)) or 0,
+        edits=await edits_of_sae(session, sae_id),
         compared_with=tuple(compared),
         runs=await session.scalar(select(func.count()).where(Run.sae_id == sae_id)) or 0,
         index_ids=ids,

@@ -158,11 +158,11 @@ async def feature_numbers(session: AsyncSession, sae: SaeDetail) -> list[int]:
     return list(await session.scalars(own.order_by(Feature.number)))
 
 
-async def like_in_mass(session: AsyncSession, sae: SaeDetail, index: int) -> int | None:
+async def like_in_mass(session: AsyncSession, sae: SaeDetail, index: int, seed: int = 0) -> int | None:
     """Return another feature whose sum of activations over the index is about that of this one.
 
-    Of the twenty nearest, one is drawn by a hash of both numbers: random, and the same each time. None without an
-    index, or if this feature or every other one was never active.
+    Of the twenty nearest, one is drawn by a hash of both numbers and the seed: random, and the same each time. None
+    without an index, or if this feature or every other one was never active.
     """
     if sae.index is None:
         return None
@@ -175,7 +175,7 @@ async def like_in_mass(session: AsyncSession, sae: SaeDetail, index: int) -> int
         .limit(20)
         .subquery()
     )
-    drawn = func.md5(func.concat(nearest.c.number, " ", index))
+    drawn = func.md5(func.concat(nearest.c.number, " ", index, " ", seed))
     return await session.scalar(select(nearest.c.number).order_by(drawn).limit(1))
 
 

@@ -224,6 +224,14 @@ async def recent_params(session: AsyncSession, limit: int = 200) -> list[tuple[s
     return [(kind, params) for kind, params in await session.execute(query)]
 
 
+async def corpus_params(session: AsyncSession, sae_id: int) -> Mapping[str, Any] | None:
+    """Return the parameters of the newest run on an SAE that is done and names its text; None where there is none."""
+    query = select(Run.params).where(
+        Run.sae_id == sae_id, Run.state == "done", Run.kind.in_(("index", "train", "demo"))
+    )
+    return await session.scalar(query.order_by(Run.id.desc()).limit(1))
+
+
 async def start_run(session: AsyncSession, run_id: int, *, worker: str | None = None) -> bool:
     """Mark a run as running, also one that failed or was interrupted; False where it is done or cancelled."""
     return await _change(
@@ -241,6 +249,13 @@ async def start_run(session: AsyncSession, run_id: int, *, worker: str | None = 
 async def requeue_run(session: AsyncSession, run_id: int) -> bool:
     """Mark a run that failed or was cancelled as queued again; False where it is done or under way."""
     return await _change(session, run_id, ("failed", "cancelled"), state="queued", error=None, finished_at=None)
+
+
+async def newest_run(session: AsyncSession, sae_id: int, kind: str) -> RunView | None:
+    """The newest run of this kind that is done and that is about this SAE."""
+    about = select(func.max(Run.id)).where(Run.sae_id == sae_id, Run.kind == kind, Run.state == "done")
+    newest = await session.scalar(about)
+    return None if newest is None else await get_run(session, newest)
 
 
 async def stage_speed(session: AsyncSession, model_id: int, stage: str) -> float | None:

@@ -71,7 +71,7 @@ class SaeDetail:
     labelled: int
     """Features with at least one submitted label."""
     label_changes: int = 0
-    """Number of label writes so far; pages that show labels are unchanged while it is."""
+    """Writes of labels and of measured effects so far; pages that show either are unchanged while it is."""
 
     @property
     def has_weights(self) -> bool:

@@ -104,6 +104,10 @@ class RunContext:
         """Make the next `progress` call raise `RunInterrupted`; safe from any thread."""
         self._interrupted.set()
 
+    def has_stage(self, name: str) -> bool:
+        """False for a stage that the version which submitted the run did not have."""
+        return name in self._stages
+
     @asynccontextmanager
     async def stage(self, name: str, *, record: bool = False) -> AsyncIterator["StageProgress"]:
         """Enter a stage. A stage that is done already may be entered again: its seconds add up.

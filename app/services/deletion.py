@@ -16,6 +16,7 @@ from app.paths import without_folder
 from app.queries import deletions as queries
 from app.queries.corpora import CorpusInfo
 from app.queries.deletions import UsedBy
+from app.queries.edits import edits_of_model
 from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail, get_sae
 from app.services.saes import find_sae
@@ -107,16 +108,21 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
         goes.append(
             f"{_plural(contents.list_entries, 'entry', 'entries')} of {_plural(contents.lists, 'list')}, with notes"
         )
-    if contents.saved_probes:
-        goes.append(_plural(contents.saved_probes, "saved probe"))
     if contents.compared_with:
         comparisons = _plural(len(contents.compared_with), "comparison")
         goes.append(f"{comparisons}, with {_names(contents.compared_with)}")
+    if contents.saved_probes:
+        goes.append(f"{_plural(contents.saved_probes, 'saved probe')}, with the links to them")
     model = sae.model.name
     stays = [f"Its model {model} stays."]
     corpus = None if sae.index is None else sae.index.sequence_set.corpus
     if corpus is not None:
         stays = [f"Its model {model} and the text of its index, {corpus_name(corpus)}, stay."]
+    if contents.edits:
+        stays.append(
+            f"{_plural(contents.edits, 'edit')} of its features stay, with the vectors that they need: they can be "
+            "downloaded and applied, but not measured or opened in Steer any more."
+        )
     if contents.runs:
         stays.append(f"{_plural(contents.runs, 'run')} about it stay listed, without a link to it.")
     freed: list[tuple[Kind, str]] = []
@@ -161,6 +167,9 @@ async def _model(session: AsyncSession, model: ModelInfo, artifacts: Artifacts) 
     await _refuse_runs(session, f"the model {model.name}", [f"model {model.id}"], [model.name, model.source])
     packed = await queries.text_contents(session, model_id=model.id)
     goes = [f"its vocabulary of {_plural(model.vocab_size, 'token')}", *_packed(packed)]
+    edits = await edits_of_model(session, model.id)
+    if edits:
+        goes.append(f"{_plural(edits, 'saved edit')} of it, with their prompts and measurements")
     stays = (f"Its files stay where it is loaded from, {without_folder(model.source)}.",) if model.has_weights else ()
     folders = converted_folders(model, artifacts)
     return Deletion("model", model.name, f"the model {model.name}", tuple(goes), stays, folders, 0)

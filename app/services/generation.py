@@ -11,43 +11,49 @@ from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NoWeights, Unprocessable
+from app.errors import Unprocessable
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.services.inference import InferenceClient
 from app.services.inference_messages import (
+    ChatMessage,
     GeneratedEnd,
     GeneratedPrompt,
     GeneratedShift,
     GeneratedToken,
     GenerateRequest,
+    InterventionChoice,
     PlacedIntervention,
     SaeRef,
 )
-from app.services.probe import ProbeToken, check_text
+from app.services.probe import MAX_SAES, ProbeToken, check_prompt, check_together
+from app.services.probe import Prompt as ReadPrompt
 from app.services.saes import find_sae
 from app.services.tokens import api_texts, parts, without_added_space
 
 MAX_NEW_TOKENS = 512
 MAX_INTERVENTIONS = 64
 MAX_STOPS = 8
-MAX_SAES = 8
 
 Side = Literal["default", "changed"]
 
 
+Change = tuple[str | None, InterventionChoice]
+"""The slug of its SAE, None for the page's own, and an intervention."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A prompt to continue, its interventions, and the sampling."""
+    """A prompt to continue, its interventions, and the sampling; with `chat` it is that conversation, and no text."""
 
     text: str
-    interventions: Sequence[tuple[str | None, PlacedIntervention]]
-    """Each with the slug of its SAE, None for the page's own."""
+    interventions: Sequence[Change]
     max_new_tokens: int = 40
     temperature: float = 0.0
     seed: int = 0
     stop: Sequence[str] = ()
     top: int = 5
+    chat: Sequence[ChatMessage] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +147,7 @@ async def generate(
         TooLarge: the prompt is too long, or needs too much memory.
         InferenceDown: the inference process does not answer.
     """
-    check_text(wish.text)
-    request = await _request(session, sae, wish)
+    request = await generate_request(session, sae, wish)
     await session.commit()  # the first one waits for the model to load: no connection is held for that long
     texts = _Texts(session, sae.model.id)
     decoders = {side: codecs.getincrementaldecoder("utf-8")("replace") for side in ("default", "changed")}
@@ -151,7 +156,7 @@ async def generate(
             match event:
                 case GeneratedPrompt():
                     await texts.learn(event.token_ids)
-                    yield Prompt(_prompt(texts, event, wish.text))
+                    yield Prompt(_prompt(texts, event))
                 case GeneratedToken():
                     await texts.learn([event.id, *(token for token, _ in event.top)])
                     raw = texts.known[event.id].bytes
@@ -169,22 +174,20 @@ async def generate(
                     yield SideEnd(event.side, event.reason, decoders[event.side].decode(b"", final=True))
 
 
-async def _request(session: AsyncSession, sae: SaeDetail, wish: Wish) -> GenerateRequest:
-    """Return the request, with every SAE that an intervention names."""
+async def generate_request(session: AsyncSession, sae: SaeDetail, wish: Wish) -> GenerateRequest:
+    """Return the request, with every SAE that an intervention names; raises as `generate`."""
+    check_prompt(ReadPrompt(wish.text, None if wish.chat is None else tuple(wish.chat)))
     slugs = list(dict.fromkeys([sae.slug, *(slug for slug, _ in wish.interventions if slug is not None)]))
     if len(slugs) > MAX_SAES:
         raise Unprocessable(f"Interventions can be on at most {MAX_SAES} SAEs at once.")
     details = [sae, *[await find_sae(session, slug) for slug in slugs[1:]]]
-    for other in details:
-        if not other.has_weights:
-            raise NoWeights(other.slug)
-        if other.model.id != sae.model.id:
-            raise Unprocessable(f"{other.slug} is of another model than {sae.slug}: {other.model.name}.")
-    places = [one.model_copy(update={"sae": slugs.index(slug or sae.slug)}) for slug, one in wish.interventions]
+    check_together(details)
+    saes = [SaeRef.of(detail) for detail in details]
     return GenerateRequest(
-        saes=[SaeRef.of(detail) for detail in details],
-        text=wish.text,
-        interventions=places,
+        saes=saes,
+        text=wish.text if wish.chat is None else "",
+        chat=None if wish.chat is None else list(wish.chat),
+        interventions=placed(wish.interventions, saes),
         max_new_tokens=wish.max_new_tokens,
         temperature=wish.temperature,
         seed=wish.seed,
@@ -193,16 +196,24 @@ async def _request(session: AsyncSession, sae: SaeDetail, wish: Wish) -> Generat
     )
 
 
-def _prompt(texts: _Texts, prompt: GeneratedPrompt, text: str) -> tuple[ProbeToken, ...]:
+def placed(changes: Sequence[Change], saes: Sequence[SaeRef]) -> list[PlacedIntervention]:
+    """Return interventions with the places of their SAEs in a request, whose first SAE is the page's own."""
+    places = {None: 0} | {sae.slug: place for place, sae in enumerate(saes)}
+    return [PlacedIntervention(**one.model_dump() | {"sae": places[slug]}) for slug, one in changes]
+
+
+def _prompt(texts: _Texts, prompt: GeneratedPrompt) -> tuple[ProbeToken, ...]:
     found = [texts.known[token_id] for token_id in prompt.token_ids]
+    columns = zip(found, parts(prompt.text, prompt.ends), prompt.counted, prompt.roles, strict=True)
     return tuple(
         ProbeToken(
             id=token.id,
             bytes=without_added_space(token.bytes, part),
             text=part if counted or part else api_texts([token.bytes])[0],
             special=not counted,
+            role=role,
         )
-        for token, part, counted in zip(found, parts(text, prompt.ends), prompt.counted, strict=True)
+        for token, part, counted, role in columns
     )
 
 

@@ -20,6 +20,8 @@ from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unp
 from app.services.inference_messages import (
     AttributeAnswer,
     AttributeRequest,
+    EditAnswer,
+    EditRequest,
     ExamplesAnswer,
     ExamplesRequest,
     GenerateRequest,
@@ -29,6 +31,8 @@ from app.services.inference_messages import (
     ProbeRequest,
     PromptAnswer,
     PromptRequest,
+    SweepEvent,
+    SweepRequest,
     TextsAnswer,
     TextsRequest,
 )
@@ -81,10 +85,12 @@ class InferenceDown(Unavailable):
         )
 
 
-_EVENT: TypeAdapter[GenerationEvent] = TypeAdapter(GenerationEvent)
+_GENERATION: TypeAdapter[GenerationEvent] = TypeAdapter(GenerationEvent)
+_SWEEP: TypeAdapter[SweepEvent] = TypeAdapter(SweepEvent)
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Event = TypeVar("Event", bound=BaseModel)
 
 
 class InferenceClient:
@@ -152,23 +158,33 @@ class InferenceClient:
         """Attribute an output token of a prompt to features; raises as `_ask`."""
         return await self._ask("/attribute", request, AttributeAnswer)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
-        """Generate with and without interventions, as it goes; raises as `_ask`, and what stops it half-way too.
+    async def edit(self, request: EditRequest) -> EditAnswer:
+        """Write interventions as the file of an edit; raises as `_ask`."""
+        return await self._ask("/edit", request, EditAnswer)
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
+        """Generate with and without interventions, as it goes; raises as `_stream`."""
+        return self._stream("/generate", request, _GENERATION)
+
+    def sweep(self, request: SweepRequest) -> AsyncGenerator[SweepEvent]:
+        """Measure interventions at several strengths, one after the other; raises as `_stream`."""
+        return self._stream("/sweep", request, _SWEEP)
+
+    async def _stream(self, path: str, request: BaseModel, kind: TypeAdapter[Event]) -> AsyncGenerator[Event]:
+        """Send a request, and yield the events of its answer; raises as `_ask`, and what stops it half-way too.
 
         Whoever stops reading must close the generator, so that the work ends.
         """
         if not self._configured:
             raise InferenceDown
         try:
-            async with self._client.stream(
-                "POST", "/generate", content=_encoded(request), headers=self._headers
-            ) as answer:
+            async with self._client.stream("POST", path, content=_encoded(request), headers=self._headers) as answer:
                 if answer.status_code != HTTPStatus.OK:
                     await answer.aread()
                     _raise(answer)
                 self._contact.answered()
                 async for line in answer.aiter_lines():
-                    event = _EVENT.validate_json(line)
+                    event = kind.validate_json(line)
                     if isinstance(event, GenerationFailed):
                         raise Unavailable(event.detail)
                     yield event

@@ -270,15 +270,25 @@ class AttributeAnswer(PromptTokens):
     edges_kept: float
 
 
+MAX_TEXTS = 50
+"""Of each list of DiffMean: they are read in one turn of the model."""
+
+
 class DirectionChoice(BaseModel):
     """A direction at the SAE's hook point: a vector, a feature's decoder row, or DiffMean of two lists of texts."""
 
     model_config = ConfigDict(extra="forbid")
 
-    vector: list[float] | None = Field(default=None, description="One number per dimension of the hook point.")
+    vector: list[float] | None = Field(
+        default=None, max_length=2**18, description="One number per dimension of the hook point."
+    )
     feature: int | None = Field(default=None, description="A feature, whose decoder row it is.")
-    positive: list[str] | None = Field(default=None, description="Texts towards which it points (DiffMean).")
-    negative: list[str] | None = Field(default=None, description="Texts from which it points away.")
+    positive: list[str] | None = Field(
+        default=None, max_length=MAX_TEXTS, description="Texts towards which it points (DiffMean)."
+    )
+    negative: list[str] | None = Field(
+        default=None, max_length=MAX_TEXTS, description="Texts from which it points away."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -314,7 +324,9 @@ class InterventionChoice(BaseModel):
     special_tokens: bool = Field(default=False, description="Act on BOS and other special tokens too.")
     random_direction: int | None = Field(
         default=None,
-        description="A control: a seed; the feature's change goes along a random direction of equal norm.",
+        ge=0,
+        le=2**63 - 1,
+        description="A control: a seed; the change goes along a random direction of equal norm.",
     )
 
     @model_validator(mode="after")
@@ -330,11 +342,26 @@ class PlacedIntervention(InterventionChoice):
     sae: int = 0
 
 
-class GenerateRequest(BaseModel):
-    """A text to continue with and without interventions; `saes` are of one model."""
+class EditRequest(BaseModel):
+    """Interventions to write as the file of an edit; `saes` are of one model."""
 
     saes: list[SaeRef]
-    text: str
+    name: str
+    interventions: list[PlacedIntervention]
+
+
+class EditAnswer(BaseModel):
+    """The file, as JSON."""
+
+    file: str
+
+
+class GenerateRequest(BaseModel):
+    """A text or a conversation to continue with and without interventions; `saes` are of one model."""
+
+    saes: list[SaeRef]
+    text: str = ""
+    chat: list[ChatMessage] | None = None
     interventions: list[PlacedIntervention]
     max_new_tokens: int
     temperature: float
@@ -343,10 +370,23 @@ class GenerateRequest(BaseModel):
     top: int
 
 
+class SweepRequest(GenerateRequest):
+    """A prompt to continue at several strengths; `top` is of no use."""
+
+    values: list[float]
+    """Each takes the place of the first intervention's value."""
+    control: list[PlacedIntervention] | None
+    """Interventions to compare with, whose first one takes the same values."""
+    promoted: list[int]
+    """Tokens whose rise is measured."""
+
+
 class GeneratedPrompt(PromptTokens):
     """The prompt, which is sent first."""
 
     kind: Literal["prompt"] = "prompt"
+    text: str = Field(description="A conversation in the model's chat format, or the text itself.")
+    roles: list[str | None] = Field(description="Of each token's turn; None outside of a conversation.")
 
 
 class GeneratedToken(BaseModel):
@@ -377,6 +417,28 @@ class GeneratedEnd(BaseModel):
     reason: Literal["length", "end of text", "stop"]
 
 
+class SweepBaseline(BaseModel):
+    """The default model's continuation."""
+
+    kind: Literal["baseline"] = "baseline"
+    token_ids: list[int]
+    loss: float
+    repetition: float
+
+
+class SweptPoint(BaseModel):
+    """Measures at one strength; `sae_core.interventions.sweep` defines them."""
+
+    kind: Literal["point"] = "point"
+    control: bool
+    value: float
+    token_ids: list[int]
+    kl: float
+    loss: float
+    repetition: float
+    promoted: float | None
+
+
 class GenerationFailed(BaseModel):
     """Generation stopped half-way."""
 
@@ -387,3 +449,4 @@ class GenerationFailed(BaseModel):
 GenerationEvent = Annotated[
     GeneratedPrompt | GeneratedToken | GeneratedShift | GeneratedEnd | GenerationFailed, Field(discriminator="kind")
 ]
+SweepEvent = Annotated[SweepBaseline | SweptPoint | GenerationFailed, Field(discriminator="kind")]

@@ -4,6 +4,7 @@ from app.tables.base import Base
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
+from app.tables.edits import SavedEdit, SavedEditSae
 from app.tables.effects import FeatureEffect
 from app.tables.features import ExampleBand, Feature
 from app.tables.labels import Label, LabelRevision
@@ -33,6 +34,8 @@ __all__ = [
     "RunUse",
     "Sae",
     "SaeClaim",
+    "SavedEdit",
+    "SavedEditSae",
     "SavedList",
     "SavedListItem",
     "SavedProbe",

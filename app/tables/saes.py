@@ -14,7 +14,7 @@ class Sae(Base):
     """A dictionary on one hook point of one model.
 
     `hook_out` is what a transcoder reconstructs; `artifact` is the folder of the weights, under SEESAE_ARTIFACTS;
-    `label_changes` counts label writes, so that a page can tell if a label has changed.
+    `label_changes` counts writes of labels and of measured effects, so that a page can tell if either has changed.
     """
 
     __tablename__ = "sae"

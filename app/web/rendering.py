@@ -16,7 +16,17 @@ from app.queries import feature_list
 from app.services import feature_texts, labels, lists
 from app.services.tokens import spelled
 from app.web import caching
-from app.web.components import effect_text, formatting, glossary, marks, output_tokens, run_card, sparklines, token_html
+from app.web.components import (
+    edit_text,
+    effect_text,
+    formatting,
+    glossary,
+    marks,
+    output_tokens,
+    run_card,
+    sparklines,
+    token_html,
+)
 from app.web.dependencies import may_submit, remember_sae
 from app.web.static import imports, static_url
 
@@ -68,8 +78,12 @@ def environment() -> Environment:
     )
     env.globals |= {"static_url": static_url, "stylesheet": stylesheet, "module": module, "limits": LIMITS}
     env.globals["form_key"] = token_urlsafe
-    env.globals |= {"effect_note": effect_text.NOTE, "effect_moved": effect_text.MOVED}
-    env.filters |= effect_text.FILTERS
+    env.globals |= {
+        "effect_note": effect_text.NOTE,
+        "effect_moved": effect_text.MOVED,
+        "effect_not_held_out": effect_text.NOT_HELD_OUT,
+    }
+    env.filters |= effect_text.FILTERS | edit_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.filters |= {"marked": marks.marked, "sparkline": sparklines.path, "waiting": run_card.waiting}
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}

@@ -3,25 +3,28 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from sae_core.effects.held_out import HeldOut, Window
-from sae_core.effects.upper import UpperLayers
+from sae_core.effects.upper import Prefix, UpperLayers
 from sae_core.progress import Progress, silent
+
+T = TypeVar("T")
 
 BANDS = 5
 NEAREST = 8
 """A control is drawn from this many active features whose mass is nearest."""
 BATCH_POSITIONS = 1024
 """Positions that the upper layers read at once."""
-LOGIT_ROWS = 256
-"""Rows of logits that are compared at once."""
+GROUP_BYTES = 512 << 20
+"""Keys, values and last hidden states of texts that are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +85,20 @@ class FeatureEffect:
 
 @dataclass(frozen=True)
 class _Variant:
-    """One change of one window."""
+    """One change of one window: `factors[i]` times the decoder row of `sources[i]` is added at `positions[i]`."""
 
     feature: int
     context: int
     kind: str
     """`ablate`, `control` or `dose N`."""
     window: Window
-    positions: Int64[np.ndarray, " changed"]
-    change: Float[Tensor, "changed d_out"]
-    first: int
-    """First position that is compared, from the window's start."""
+    sources: Int64[np.ndarray, " active"]
+    factors: Float32[np.ndarray, " active"]
+
+    @property
+    def start(self) -> int:
+        """First position that is changed: causal, so none before it differs."""
+        return int(self.window.positions[0])
 
 
 @dataclass
@@ -115,8 +121,8 @@ def measure_effects(
 ) -> list[FeatureEffect]:
     """Return the effects of some features, in their order.
 
-    A feature's windows, controls and intervals depend on the seed and its number alone. The features are measured
-    together, so that each window's clean predictions are computed once.
+    A feature's windows, controls and intervals depend on the seed and its number alone. Changes of all features and
+    texts that begin at the same position share a pass, because a pass costs less per row the more rows it has.
 
     Args:
         upper: the model above the point that the SAE writes.
@@ -126,45 +132,100 @@ def measure_effects(
         progress: gets windows done and windows in all.
     """
     drawn = {feature: _draw(text, feature, config) for feature in features}
-    blocks: dict[int, dict[int, list[_Variant]]] = defaultdict(lambda: defaultdict(list))
-    for feature, windows in drawn.items():
-        for variant in _variants(text, feature, windows, config):
-            blocks[variant.window.sequence][variant.window.start].append(variant)
+    variants = [own for feature, windows in drawn.items() for own in _variants(text, feature, windows, config)]
     sums: dict[int, dict[str, dict[int, _Sums]]] = {feature: defaultdict(dict) for feature in features}
     raised = {feature: torch.zeros(0) for feature in features}
-    total, done = sum(len(variants) for starts in blocks.values() for variants in starts.values()), 0
-    progress(0, total)
-    for sequence in sorted(blocks):
-        ids, activations = text.token_ids[sequence][None], text.activations[sequence][None]
-        prefix, logits = upper.begin(ids, activations)
-        all_clean = log_softmax(logits, dim=1)
-        for start in sorted(blocks[sequence]):
-            stop = min(start + config.window, ids.shape[1])
-            counted = torch.from_numpy(text.counted[sequence])
-            clean = all_clean[start:stop]
-            for variants in _batched(blocks[sequence][start], stop - start):
-                rows = torch.stack([_compared(counted[start:stop], variant.first) for variant in variants])
-                changed = activations[:, start:stop].repeat(len(variants), 1, 1)
-                for own, variant in zip(changed, variants, strict=True):
-                    own[torch.from_numpy(variant.positions - start)] += variant.change
-                logits = upper.logits(
-                    ids[:, start:stop].expand(len(variants), -1), changed, prefix=prefix, start=start, rows=rows
-                )
-                ends = rows.sum(dim=1).cumsum(dim=0).tolist()
-                for variant, row, first, end in zip(variants, rows, [0, *ends[:-1]], ends, strict=True):
-                    log_p = log_softmax(logits[first:end], dim=1)
-                    own = sums[variant.feature][variant.kind]
-                    own[variant.context] = _compare(clean, log_p, row, ids[0], counted, start)
-                    if variant.kind == "ablate":
-                        there = torch.from_numpy(variant.positions - start).to(row.device)
-                        kept = torch.isin(row.nonzero()[:, 0], there)
-                        gain = (clean[row][kept].exp() - log_p[kept].exp()).sum(dim=0)
-                        raised[variant.feature] = (
-                            gain if not len(raised[variant.feature]) else raised[variant.feature] + gain
-                        )
-                done += len(variants)
-                progress(done, total)
+    done = 0
+    progress(0, len(variants))
+    for texts, group in _groups(upper, text, variants):
+        prefix, hidden = upper.begin(text.token_ids[texts], text.activations[texts])
+        for batch in _batches(group, config.window):
+            for variant, found, gain in _compare_batch(upper, text, texts, prefix, hidden, batch, config.window):
+                sums[variant.feature][variant.kind][variant.context] = found
+                if gain is not None:
+                    before = raised[variant.feature]
+                    raised[variant.feature] = before + gain if len(before) else gain
+            done += len(batch)
+            progress(done, len(variants))
     return [_effect(text, feature, drawn[feature], sums[feature], raised[feature], config) for feature in features]
+
+
+def _groups(
+    upper: UpperLayers, text: HeldOut, variants: Sequence[_Variant]
+) -> Iterator[tuple[Int64[Tensor, " text"], list[_Variant]]]:
+    """Yield groups of texts of which `GROUP_BYTES` are kept, and the variants of each."""
+    by_text: dict[int, list[_Variant]] = defaultdict(list)
+    for variant in variants:
+        by_text[variant.window.sequence].append(variant)
+    size = upper.bytes_per_token(text.token_ids, text.activations) * text.token_ids.shape[1]
+    for texts in _split(sorted(by_text), max(1, GROUP_BYTES // size)):
+        yield torch.tensor(texts), [variant for number in texts for variant in by_text[number]]
+
+
+def _batches(variants: Sequence[_Variant], window: int) -> Iterator[Sequence[_Variant]]:
+    """Yield variants that begin at the same position, and so end at the same one, whatever their texts are."""
+    by_start: dict[int, list[_Variant]] = defaultdict(list)
+    for variant in variants:
+        by_start[variant.start].append(variant)
+    for start, own in sorted(by_start.items()):
+        yield from _split(own, max(1, BATCH_POSITIONS // (window - start % window)))
+
+
+def _split(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _compare_batch(
+    upper: UpperLayers,
+    text: HeldOut,
+    texts: Int64[Tensor, " text"],
+    prefix: Prefix,
+    hidden: Float[Tensor, "text position d_head"],
+    batch: Sequence[_Variant],
+    window: int,
+) -> Iterator[tuple[_Variant, _Sums, Float[Tensor, " vocab"] | None]]:
+    """Yield each variant, its sums, and what ablation takes from each token's probability where the feature is active.
+
+    What is predicted without a change is unembedded once per text of the batch.
+    """
+    start = batch[0].start
+    span = slice(start, batch[0].window.start + window)
+    numbers = torch.tensor([variant.window.sequence for variant in batch])
+    rows = torch.from_numpy(text.counted[numbers.numpy(), span])
+    changed = text.activations[numbers, span]
+    for own, variant in zip(changed, batch, strict=True):
+        places = torch.from_numpy(variant.window.positions - start)
+        own[places] += torch.from_numpy(variant.factors)[:, None] * text.directions[torch.from_numpy(variant.sources)]
+    logits = upper.logits(
+        text.token_ids[numbers, span],
+        changed,
+        prefix=prefix,
+        texts=torch.searchsorted(texts, numbers),
+        start=start,
+        rows=rows,
+    )
+    used = torch.unique_consecutive(numbers)
+    used_rows = torch.from_numpy(text.counted[used.numpy(), span])
+    unchanged = upper.unembed(hidden[torch.searchsorted(texts, used), span][used_rows.to(hidden.device)])
+    unchanged_of = dict(zip(used.tolist(), _by_row(unchanged, used_rows), strict=True))
+    changes = zip(batch, _by_row(logits, rows), strict=True)
+    for number, own_changes in groupby(changes, key=lambda change: change[0].window.sequence):
+        places = torch.from_numpy(text.counted[number, span]).nonzero()[:, 0] + start
+        clean = log_softmax(unchanged_of[number], dim=1)
+        p = clean.exp()
+        for variant, own in own_changes:
+            log_p = log_softmax(own, dim=1)
+            found = _compare(clean, p, log_p, places, text.token_ids[number], text.counted[number])
+            gain = None
+            if variant.kind == "ablate":
+                active = torch.from_numpy(np.isin(places.numpy(), variant.window.positions)).to(p.device)
+                gain = (p[active] - log_p[active].exp()).sum(dim=0)
+            yield variant, found, gain
+
+
+def _by_row(logits: Float[Tensor, "compared vocab"], rows: Bool[Tensor, "row position"]) -> tuple[Tensor, ...]:
+    return torch.split(logits, rows.sum(dim=1).tolist())
 
 
 def _random(config: EffectConfig, feature: int, use: int) -> np.random.Generator:
@@ -180,30 +241,27 @@ def _draw(text: HeldOut, feature: int, config: EffectConfig) -> list[Window]:
 
 def _variants(text: HeldOut, feature: int, windows: Sequence[Window], config: EffectConfig) -> Iterator[_Variant]:
     random = _random(config, feature, 1)
-    direction = text.directions[feature]
     strongest = float(text.values(feature).max(initial=0.0))
     for context, window in enumerate(windows):
-        first = int(window.positions[0]) - window.start
-        ablation = -torch.from_numpy(window.scaled)[:, None] * direction
-        control = torch.stack(
-            [
-                _control(text, feature, window.sequence, int(position), float(mass), random)
-                for position, mass in zip(window.positions, window.scaled * text.lengths[feature], strict=True)
-            ]
-        )
-        yield _Variant(feature, context, "ablate", window, window.positions, ablation, first)
-        yield _Variant(feature, context, "control", window, window.positions, control, first)
+        masses = window.scaled * text.lengths[feature]
+        others = [
+            _control(text, feature, window.sequence, int(position), float(mass), random)
+            for position, mass in zip(window.positions, masses, strict=True)
+        ]
+        itself = np.full(len(window.positions), feature)
+        yield _Variant(feature, context, "ablate", window, itself, -window.scaled)
+        yield _Variant(feature, context, "control", window, np.array(others), -masses / text.lengths[others])
         if context < config.dose_contexts:
             per_f = float(window.scaled[0] / window.f[0])
             for dose in config.doses:
-                added = (dose * strongest * per_f * direction).expand(len(window.positions), -1)
-                yield _Variant(feature, context, f"dose {dose:g}", window, window.positions, added, first)
+                added = np.full(len(itself), dose * strongest * per_f, dtype=np.float32)
+                yield _Variant(feature, context, f"dose {dose:g}", window, itself, added)
 
 
 def _control(
     text: HeldOut, feature: int, sequence: int, position: int, mass: float, random: np.random.Generator
-) -> Float[Tensor, " d_out"]:
-    """Return what ablating another feature on this token takes away, made as long as `mass`.
+) -> int:
+    """Return another feature, to be ablated on this token with as much mass.
 
     It is drawn from the `NEAREST` other features active there whose mass is nearest, or from all of the dictionary
     where no other is active.
@@ -213,39 +271,24 @@ def _control(
     others, masses = others[kept], masses[kept]
     if len(others):
         nearest = np.argsort(np.abs(np.log(masses / mass)), kind="stable")[:NEAREST]
-        chosen = int(others[nearest[random.integers(len(nearest))]])
-    else:
-        usable = np.flatnonzero(text.lengths > 0)
-        chosen = int(usable[random.integers(len(usable))])
-    return -text.directions[chosen] * (mass / float(text.lengths[chosen]))
-
-
-def _batched(variants: Sequence[_Variant], length: int) -> Iterator[Sequence[_Variant]]:
-    size = max(1, BATCH_POSITIONS // length)
-    for start in range(0, len(variants), size):
-        yield variants[start : start + size]
-
-
-def _compared(counted: Bool[Tensor, " position"], first: int) -> Bool[Tensor, " position"]:
-    """Positions of a window whose predictions are compared: causal, so none before the first change."""
-    return counted & (torch.arange(len(counted)) >= first)
+        return int(others[nearest[random.integers(len(nearest))]])
+    usable = np.flatnonzero(text.lengths > 0)
+    return int(usable[random.integers(len(usable))])
 
 
 def _compare(
-    clean: Float[Tensor, "position vocab"],
+    clean: Float[Tensor, "compared vocab"],
+    p: Float[Tensor, "compared vocab"],
     log_p: Float[Tensor, "compared vocab"],
-    row: Bool[Tensor, " position"],
-    token_ids: Int64[Tensor, " text"],
-    counted: Bool[Tensor, " text"],
-    start: int,
+    places: Int64[Tensor, " compared"],
+    token_ids: Int64[Tensor, " position"],
+    counted: Bool[np.ndarray, " position"],
 ) -> _Sums:
-    before = clean[row]
-    kl = (before.exp() * (before - log_p)).sum(dim=1)
-    places = row.nonzero()[:, 0] + start
+    kl = torch.linalg.vecdot(p, clean - log_p)
     following = torch.clamp(places + 1, max=len(token_ids) - 1)
-    scored = (places + 1 < len(token_ids)) & counted[following]
-    target = token_ids[following][:, None].to(before.device)
-    loss = (before.gather(1, target) - log_p.gather(1, target))[:, 0].cpu()
+    scored = (places + 1 < len(token_ids)) & torch.from_numpy(counted)[following]
+    target = token_ids[following][:, None].to(clean.device)
+    loss = (clean.gather(1, target) - log_p.gather(1, target))[:, 0].cpu()
     return _Sums(len(places), int(scored.sum()), float(kl.double().sum()), float(loss[scored].double().sum()))
 
 

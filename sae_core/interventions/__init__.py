@@ -12,8 +12,10 @@ from sae_core.interventions.generation import (
     generate_side_by_side,
 )
 from sae_core.interventions.ops import Intervention, Op, Positions, Site
+from sae_core.interventions.sweep import Baseline, Sweep, SweepPoint
 
 __all__ = [
+    "Baseline",
     "Edit",
     "End",
     "Event",
@@ -24,6 +26,8 @@ __all__ = [
     "Shift",
     "Site",
     "Step",
+    "Sweep",
+    "SweepPoint",
     "apply_edits",
     "generate",
     "generate_side_by_side",

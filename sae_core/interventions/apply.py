@@ -12,6 +12,7 @@ from sae_core.errors import InterventionError
 from sae_core.interventions.ops import Site
 from sae_core.interventions.tokens import PassTokens, tokens_of_pass
 from sae_core.models import HookPoint, LanguageModel
+from sae_core.models.points import write_at
 
 Resolve = Callable[[HookPoint], tuple[nn.Module, str]]
 
@@ -83,8 +84,8 @@ def _install(manager: HookManager, resolve: Resolve, site: Site, reading: list[P
     if site.write is not None and site.write != site.hook:
         module, side = resolve(site.hook)
         manager.read(module, lambda activations: captured.append(activations.clone()), point=side)
-    module, side = resolve(site.write or site.hook)
-    manager.write(module, write, point=side)
+    point = site.write or site.hook
+    write_at(manager, resolve(point), point, write)
 
 
 def _check_width(site: Site, activations: Tensor) -> None:

@@ -7,10 +7,10 @@ of each SAE the rows of the features concerned. A TopK is held whole, since all 
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,30 @@ class Edit:
     """BOS and the other special tokens of the model, which interventions spare unless asked."""
     model_name: str = ""
     """Of the model that it was made on."""
+    model_sha256: str = ""
+    """Hash of that model's weights; empty where it is not known."""
+    saes: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the weights of the SAEs that its features are of, by name."""
 
     @classmethod
-    def of(cls, name: str, model: LanguageModel, sites: Sequence[Site]) -> "Edit":
+    def of(
+        cls, name: str, model: LanguageModel, sites: Sequence[Site], *, saes: Mapping[str, str] | None = None
+    ) -> "Edit":
         """Return an edit of `model`."""
         bos = {model.bos_token_id} if model.bos_token_id is not None else set()
-        return cls(name, sites, model.special_token_ids | bos, model.name)
+        return cls(name, sites, model.special_token_ids | bos, model.name, model.weights_sha256, saes or {})
+
+    def check_model(self, model: LanguageModel) -> None:
+        """Refuse another model than the edit was made on.
+
+        Raises:
+            InterventionError: its weights have another hash.
+        """
+        if self.model_sha256 and model.weights_sha256 != self.model_sha256:
+            raise InterventionError(
+                f"The edit {self.name!r} was made on {self.model_name} with other weights than {model.name} has "
+                f"(SHA-256 {self.model_sha256[:12]}…, not {model.weights_sha256[:12]}…). Give the model that it is of."
+            )
 
 
 @contextmanager
@@ -60,16 +78,18 @@ def apply_edits(hf_model: Any, *edits: Edit | str | Path) -> Iterator[None]:
             model.generate(**tokenizer("The capital of France is", return_tensors="pt"))
 
     Args:
-        hf_model: a causal language model.
+        hf_model: a causal language model; one of `load_model` knows the hash of its weights, which is then compared.
         edits: edits, or their files.
 
     Raises:
         InterventionError: a file is no edit, or does not fit the model.
         ModelError: the model lacks a hook point.
     """
-    if isinstance(hf_model, LanguageModel):
-        hf_model = hf_model.hf_model
     loaded = [edit if isinstance(edit, Edit) else load_edit(edit) for edit in edits]
+    if isinstance(hf_model, LanguageModel):
+        for edit in loaded:
+            edit.check_model(hf_model)
+        hf_model = hf_model.hf_model
     eager, name = find_modules(hf_model), type(hf_model).__name__
     sites = [_on_device(site, eager.device) for edit in loaded for site in edit.sites]
     special = frozenset[int]().union(*(edit.special_token_ids for edit in loaded))
@@ -114,6 +134,8 @@ def edit_to_json(edit: Edit) -> dict[str, Any]:
         "format": FORMAT,
         "name": edit.name,
         "model": edit.model_name,
+        "model_sha256": edit.model_sha256,
+        "saes": dict(edit.saes),
         "special_token_ids": sorted(edit.special_token_ids),
         "sites": [_site_to_json(site) for site in edit.sites],
     }
@@ -130,7 +152,10 @@ def edit_from_json(content: Any, source: str) -> Edit:
     try:
         special = frozenset(int(token_id) for token_id in content["special_token_ids"])
         sites = [_site_from_json(site) for site in content["sites"]]
-        return Edit(str(content["name"]), sites, special, str(content["model"]))
+        saes = {str(name): str(sha256) for name, sha256 in content.get("saes", {}).items()}
+        return Edit(
+            str(content["name"]), sites, special, str(content["model"]), str(content.get("model_sha256", "")), saes
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SAEError) as error:
         raise InterventionError(f"{source} is a damaged edit: {type(error).__name__}, {first_line(error)}.") from error
 
@@ -158,7 +183,7 @@ def _change_to_json(change: Intervention, sae: SAE | None) -> dict[str, Any]:
     direction = change.direction
     if change.op == "add" and change.feature is not None:
         assert sae is not None
-        direction = sae.W_dec[change.feature]
+        direction = sae.W_dec[change.feature] if change.along is None else change.along
     match change.positions:
         case str():
             positions: Any = change.positions
@@ -171,6 +196,7 @@ def _change_to_json(change: Intervention, sae: SAE | None) -> dict[str, Any]:
         "value": change.value,
         "feature": change.feature,
         "direction": None if direction is None else _tensor_to_json(direction),
+        "along": None if direction is not None or change.along is None else _tensor_to_json(change.along),
         "positions": positions,
         "special_tokens": change.special_tokens,
     }
@@ -191,6 +217,7 @@ def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Interv
         feature=feature,
         direction=direction,
         positions=positions,
+        along=_tensor_from_json(content["along"]) if content.get("along") else None,
         special_tokens=bool(content["special_tokens"]),
     )
 

@@ -2,15 +2,16 @@
 
     x → x + Σ (factor − 1)(x · v̂) v̂ + b
 
-At `attn_out` and `mlp_out` the last projection takes it, and at `resid_pre.0` the embeddings do, untied from the
-unembedding. `b` alone is also folded where the residual stream has passed a layer: into the bias of the MLP's last
-projection, or, where what the MLP gives is normed (Gemma), into a new layer that writes b and nothing else.
-Nothing else is exact: a norm that reads x · v̂ less is no linear map, and weights cannot spare BOS.
+At `attn_out` and `mlp_out` the last projection takes it, at `resid_pre.0` the embeddings do, untied from the
+unembedding, and at `attn_in`, `z`, `mlp_in` and `mlp_act` all projections that read what is there. `b` alone is also
+folded into the residual stream: into the bias of the last projection before the point, or, where what the MLP gives is
+normed (Gemma), into a new layer that writes b and nothing else. Nothing else is exact: a norm that reads x · v̂ less is
+no linear map, and weights cannot spare BOS.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def export_model(model: LanguageModel, edit: Edit, folder: Path) -> None:
         InterventionError: the edit cannot be folded exactly, or the folder is there; the message says why.
         ArtifactError: the disk is full.
     """
-    if folder.exists():
-        raise InterventionError(f"{folder} is there already. Give the folder another name.")
+    refuse_existing(folder)
     folded = fold(model, edit)
 
     def write(partial: Path) -> None:
@@ -65,13 +65,24 @@ def export_model(model: LanguageModel, edit: Edit, folder: Path) -> None:
     make_folder(folder, write)
 
 
+def refuse_existing(folder: Path) -> None:
+    """Refuse a folder that is there.
+
+    Raises:
+        InterventionError: it is.
+    """
+    if folder.exists():
+        raise InterventionError(f"{folder} is there already. Give the folder another name.")
+
+
 @torch.no_grad()
 def fold(model: LanguageModel, edit: Edit) -> Any:
     """Return a new `transformers` model whose weights do what the edit does.
 
     Raises:
-        InterventionError: it cannot be folded exactly; the message says why.
+        InterventionError: it cannot be folded exactly, or is of another model; the message says why.
     """
+    edit.check_model(model)
     folding = _Folding(model)
     for site in sorted(edit.sites, key=lambda site: -(site.write or site.hook).layer):  # a new layer renumbers later
         folding.add(site.write or site.hook, affine(site))
@@ -105,14 +116,14 @@ def affine(site: Site) -> Affine:
             )
         if not change.special_tokens:
             raise InterventionError(
-                "This edit spares BOS and other special tokens, and weights cannot. "
-                "Save it with special tokens included, or use apply_edits."
+                "This edit spares BOS and other special tokens, and weights cannot. Let it act on them too "
+                "(with_special_tokens), or use apply_edits."
             )
         direction = change.direction
         if direction is None and change.op == "add":
             assert site.sae is not None
             assert change.feature is not None
-            direction = site.sae.W_dec[change.feature]
+            direction = site.sae.W_dec[change.feature] if change.along is None else change.along
         if direction is None:
             raise InterventionError(
                 f"To {change.op} a feature depends on its activation, which is no linear map. Only adding a feature or "
@@ -147,6 +158,8 @@ class _Folding:
             base == hook.name or self.model.writes_residual(HookPoint(base, layer))
         ):
             self._into_projection("z" if base == "attn_out" else "mlp_act", layer, change)
+        elif hook.name in _FLAGS:
+            self._into_readers(hook, change)
         elif hook == HookPoint("resid_pre", 0):
             self._into_embeddings(change)
         elif hook.name in ("resid_pre", "resid_post", "mlp_out_post") and not change.along:
@@ -179,6 +192,38 @@ class _Folding:
             self.state[f"{name}.bias"] = change.linear(self.state[f"{name}.bias"])
         if change.shift is not None and not self._add_bias(name, change.shift, _FLAGS[point]):
             raise InterventionError(f"{name} of {self.model.name} cannot have a bias to add to. Use apply_edits.")
+
+    def _into_readers(self, hook: HookPoint, change: Affine) -> None:
+        """Let the projections that read a point read it changed: W(Ax + b) is WA, and a bias of Wb."""
+        for module in self._readers(hook):
+            name, is_transposed = self.name_of[module], isinstance(module, Conv1D)
+            weight = self.state[f"{name}.weight"]
+            rows = weight.t() if is_transposed else weight
+            if change.shift is not None and not self._add_bias(name, rows.float() @ change.shift, _FLAGS[hook.name]):
+                raise InterventionError(f"{name} of {self.model.name} cannot have a bias to add to. Use apply_edits.")
+            changed = change.linear(rows)
+            self.state[f"{name}.weight"] = changed.t().contiguous() if is_transposed else changed
+
+    def _readers(self, hook: HookPoint) -> list[nn.Module]:
+        """Return the projections whose input is what a point holds."""
+        ids = torch.tensor([self.model.tokenize(TEXT)])
+        there = self.model.activations(ids, hook).flatten()
+        found: list[nn.Module] = []
+
+        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if args and args[0].numel() == len(there) and torch.equal(args[0].float().flatten(), there):
+                found.append(module)
+
+        projections = [module for module in self.name_of if isinstance(module, nn.Linear | Conv1D)]
+        handles = [module.register_forward_pre_hook(note) for module in projections]
+        try:
+            self.model.logits(ids)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not found:
+            raise InterventionError(f"No one matrix of {self.model.name} reads {hook}. Use apply_edits.")
+        return found
 
     def _projection(self, point: str, layer: int) -> tuple[str, bool]:
         """Return the name of the projection that reads `point`, and whether its weight is [in, out]."""
@@ -270,8 +315,17 @@ class _Folding:
         return norm
 
 
-_FLAGS = {"z": "attention_bias", "mlp_act": "mlp_bias"}
+_FLAGS = {"attn_in": "attention_bias", "z": "attention_bias", "mlp_in": "mlp_bias", "mlp_act": "mlp_bias"}
 """By the point that a projection reads: the flag of a config that gives it a bias."""
+
+
+def with_special_tokens(edit: Edit) -> Edit:
+    """Return the edit acting on BOS and other special tokens too, as weights do."""
+    sites = [
+        replace(site, interventions=[replace(change, special_tokens=True) for change in site.interventions])
+        for site in edit.sites
+    ]
+    return replace(edit, sites=sites)
 
 
 def _renumber(name: str, stem: str, layer: int) -> str:

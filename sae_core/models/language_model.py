@@ -18,7 +18,7 @@ from sae_core.errors import ModelError
 from sae_core.files import sha256_json
 from sae_core.models.chat import RenderedChat, render_chat
 from sae_core.models.hooks import HookPoint
-from sae_core.models.points import module_at
+from sae_core.models.points import module_at, write_at
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
 from sae_core.models.vocabulary import known_token_ids, token_bytes
 
@@ -237,8 +237,7 @@ class LanguageModel:
                 if read is not None:
                     module, side = self.resolve(read)
                     hooks.read(module, lambda activations: captured.append(activations.clone()), point=side)
-                module, side = self.resolve(hook)
-                hooks.write(module, write, point=side)
+                write_at(hooks, self.resolve(hook), hook, write)
             logits: Tensor = self._forward(token_ids).logits
         return logits.float()
 
@@ -276,8 +275,7 @@ class LanguageModel:
 
         with HookManager() as hooks:
             for hook in writes:
-                module, side = self.resolve(hook)
-                hooks.write(module, partial(write, hook), point=side)
+                write_at(hooks, self.resolve(hook), hook, partial(write, hook))
             hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
             logits: Tensor = self._forward(token_ids).logits
         for hook in writes:

@@ -1,9 +1,11 @@
 """The module at a hook point, in a `LanguageModel` or in a plain `transformers` model."""
 
+from collections.abc import Callable
 from typing import Any
 
+from interp_engine.hooks import HookManager
 from interp_engine.model import EagerModel
-from torch import nn
+from torch import Tensor, nn
 
 from sae_core.errors import ModelError
 from sae_core.models.hooks import HookPoint
@@ -25,6 +27,22 @@ def module_at(eager: EagerModel, hook: HookPoint, name: str) -> tuple[nn.Module,
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{name} has no {hook}: {error}") from error
     return module, side
+
+
+def write_at(
+    hooks: HookManager, place: tuple[nn.Module, str], hook: HookPoint, write: Callable[[Tensor], Tensor]
+) -> None:
+    """Let passes continue with `write(activations)` instead of the activations at `hook`, which is at `place`.
+
+    Between attention and MLP the residual stream is the input of a norm, and what the block adds the MLP's output to
+    afterwards is the same tensor. So it is written in place there: both see the change.
+    """
+
+    def in_place(activations: Tensor) -> Tensor:
+        return activations.copy_(write(activations.clone()))
+
+    module, side = place
+    hooks.write(module, in_place if hook.name == "resid_mid" else write, point=side)
 
 
 def find_modules(hf_model: Any) -> EagerModel:

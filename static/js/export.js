@@ -19,7 +19,7 @@ const sparkline = (path) => {
 };
 
 const start = (rows, form, list) => {
-  const [NUMBER, TEXT, LABEL, TOKENS, EXAMPLE, SPARK, DENSITY, MAX, , FLAGS] = rows.length ? rows[0].keys() : [];
+  const [NUMBER, TEXT, LABEL, TOKENS, EXAMPLE, SPARK, DENSITY, MAX, , FLAGS, , EFFECT, MEANING] = rows.length ? rows[0].keys() : [];
   const note = document.getElementById("list-note");
   const pages = document.getElementById("pages");
   const written = { rows: [...list.children], note: note.textContent };
@@ -33,6 +33,7 @@ const start = (rows, form, list) => {
     if (!row[TOKENS].length) return span("faint", "no label");
     return span("tokens", ...row[TOKENS].map((token) => element("bdi", { class: "token" }, token.trim() ? token : "␣".repeat(token.length))));
   };
+  const effectOf = (row) => (row[EFFECT] ? [element("span", { class: "tag", title: row[MEANING] }, `effect ${row[EFFECT]}`)] : []);
   const exampleOf = (row) => {
     if (!row[EXAMPLE]) return span("faint small", "no example");
     const [before, token, after] = row[EXAMPLE];
@@ -43,7 +44,7 @@ const start = (rows, form, list) => {
       "a",
       { class: "feature-row", href: `features/${row[NUMBER]}.html` },
       span("feature-number number", String(row[NUMBER])),
-      span("feature-name", nameOf(row), ...row[FLAGS].map((name) => span("tag warn", name.replaceAll("_", " ")))),
+      span("feature-name", nameOf(row), ...row[FLAGS].map((name) => span("tag warn", name.replaceAll("_", " "))), ...effectOf(row)),
       span("feature-example", exampleOf(row)),
       span("feature-spark", sparkline(row[SPARK])),
       span("feature-density number", percent(row[DENSITY])),

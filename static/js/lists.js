@@ -1,17 +1,4 @@
-// A list: copies its link to the clipboard, and moves its features by Alt+↑ and Alt+↓.
-
-const copy = document.querySelector("[data-copy-link]");
-copy.hidden = !navigator.clipboard; // plain http has none; the address bar has the link
-copy.addEventListener("click", async () => {
-  const words = copy.firstElementChild;
-  try {
-    await navigator.clipboard.writeText(new URL(copy.dataset.copyLink, location.href).href);
-    words.textContent = "Link copied";
-  } catch {
-    words.textContent = "Copy it from the address bar";
-  }
-  setTimeout(() => (words.textContent = "Copy link"), 3000);
-});
+// A list: moves its features by Alt+↑ and Alt+↓.
 
 document.addEventListener("keydown", (event) => {
   const direction = { ArrowUp: "up", ArrowDown: "down" }[event.key];

@@ -1,4 +1,5 @@
-// Steering as it goes: the form is sent with fetch, and both texts grow token by token. The server writes all HTML.
+// Steering as it goes: the form is sent with fetch, and the texts grow token by token, or the sweep row by row. The
+// server writes all HTML.
 
 const form = document.getElementById("steer-form");
 const result = document.getElementById("result");
@@ -6,19 +7,18 @@ const stop = form.querySelector("[data-stop]");
 const status = document.getElementById("status");
 let running = null; // the request under way
 
-const show = (html) => {
-  result.innerHTML = html;
-  htmx.process(result); // a model that is being loaded asks again by itself
-};
-
-const begin = () => {
-  result.replaceChildren(document.getElementById("steer-running").content.cloneNode(true));
-};
+// htmx starts what the HTML needs: charts, and a form that asks again while a model is being loaded.
+const show = (html) => htmx.swap(result, html, { swapStyle: "innerHTML" });
 
 const take = ({ event, data }) => {
-  if (event === "done") show(data);
+  if (event === "start") result.innerHTML = data;
+  else if (event === "done") show(data);
   else if (event === "failed") result.insertAdjacentHTML("afterbegin", data);
-  else result.querySelector(`[data-side="${event}"]`)?.insertAdjacentHTML("beforeend", data);
+  else {
+    result.querySelector(`[data-side="${event}"]`)?.insertAdjacentHTML("beforeend", data);
+    const progress = result.querySelector("[data-progress]");
+    if (progress) progress.value += 1;
+  }
 };
 
 // Blocks of an event stream: `event: name`, lines of `data:`.
@@ -53,15 +53,12 @@ const send = async (submitter) => {
   try {
     const answer = await fetch(form.action, {
       method: "POST",
-      body: new URLSearchParams(new FormData(form, submitter)),
+      body: new FormData(form, submitter),
       headers: { Accept: "text/event-stream", "HX-Request": "true" },
       signal: controller.signal,
     });
     if (!answer.headers.get("Content-Type").startsWith("text/event-stream")) show(await answer.text());
-    else {
-      begin();
-      await read(answer.body);
-    }
+    else await read(answer.body);
   } catch (error) {
     if (error.name !== "AbortError") result.textContent = "The site does not answer. Is it still running? Try again.";
   } finally {
@@ -70,6 +67,7 @@ const send = async (submitter) => {
 };
 
 form.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return; // a button that changes the form alone: see steer-form.js
   event.preventDefault();
   send(event.submitter);
 });

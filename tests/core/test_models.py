@@ -506,3 +506,14 @@ def test_models_that_are_loaded_at_once_leave_nothing_behind(tmp_path: Path) -> 
     finally:
         sys.setswitchinterval(interval)
         PreTrainedModel.tie_weights = tie_weights  # for other tests, if this one fails
+
+
+def test_gradients_reach_what_is_added_between_attention_and_mlp(load_family: LoadFamily, token_ids: Tensor) -> None:
+    model = load_family("llama")
+    gradients = []
+    for point in ("resid_mid", "attn_out_post"):  # adding to either adds to the residual stream
+        added = torch.zeros(32, requires_grad=True)
+        logits = model.last_logits(token_ids, {HookPoint(point, 1): lambda x, added=added: x + added})
+        gradients.append(torch.autograd.grad(logits.square().sum(), added)[0])
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    assert gradients[0].abs().max() > 0

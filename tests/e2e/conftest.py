@@ -23,6 +23,7 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.main import create_app
 from app.pipeline.compare import COMPARE, CompareParams
+from app.queries.effects import put_effects
 from app.queries.examples import get_examples
 from app.runs.submit import request_run
 from app.services.actors import Actor
@@ -32,6 +33,8 @@ from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dic
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
+from tests.edits import add_measured
+from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
@@ -239,6 +242,13 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
+        effects = [
+            effect(1, 3.1, (2.7, 3.6)),
+            effect(2, 1.04, (0.9, 1.2)),
+            effect(3, 1.8, None, tokens=6),
+            effect(4, None, None, tokens=0),
+        ]
+        await put_effects(session, made.sae.id, done.id, effects, {"held_out_from_training": False})
         running = await add_run(session, ends="running")
         queued = await request_run(
             session, COMPARE, CompareParams(a=narrow.sae.slug, b=bare.sae.slug), settings=Settings(), actor=Actor("ada")
@@ -247,11 +257,13 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         items = [NewItem(made.sae.slug, 1, "the strings"), NewItem(narrow.sae.slug, 2)]
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
+        edit = await add_measured(session, live, done.id)
     return {
         "sae": made.sae.slug,
         "narrow": narrow.sae.slug,
         "spare": spare.sae.slug,
         "list": kept.public_id,
+        "edit": edit,
         "bare": bare.sae.slug,
         "live": live.slug,
         "done": str(done.id),

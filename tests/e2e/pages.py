@@ -82,6 +82,24 @@ async def _steer_nothing(page: Page) -> None:
     await expect(page.locator("#result [role=alert]")).to_be_visible()
 
 
+async def _steer_several(page: Page) -> None:
+    await _open_everything(page)
+    await page.get_by_role("button", name="Add a feature").click()
+    await expect(page.locator("[name=feature]")).to_have_count(2)
+
+
+async def _steer_beside_a_control(page: Page) -> None:
+    await _steer(page)
+    await page.get_by_role("button", name="A random direction", exact=True).click()
+    await expect(page.locator(".steer-said", has_text="Control:")).to_be_visible()
+
+
+async def _sweep(page: Page) -> None:
+    await page.fill("#text", PROMPT)
+    await page.get_by_role("button", name="Sweep strengths").click()
+    await expect(page.locator(".sweep-result")).to_be_visible()
+
+
 async def _attribute(page: Page) -> None:
     await page.fill("#text", PROMPT)
     await page.get_by_role("button", name="Attribute", exact=True).click()
@@ -128,12 +146,16 @@ PAGES = [
     Visit("overview without an index", "/saes/{bare}"),
     Visit("features", "/saes/{sae}/features"),
     Visit("features, filtered", "/saes/{sae}/features?q=violin&max_density=0.5&health=single_token"),
+    Visit("features, by effect", "/saes/{sae}/features?sort=effect&effect=measured"),
     Visit("features, none", "/saes/{sae}/features?q=zzz&author=nobody"),
     Visit("features, refused", "/saes/{sae}/features?min_density=0.1&max_density=0.01", status=422),
     Visit("features without an index", "/saes/{bare}/features"),
     Visit("feature", "/saes/{sae}/features/1"),
     Visit("feature, opened", "/saes/{sae}/features/1", then=_open_everything),
     Visit("feature, an example open", "/saes/{sae}/features/1", then=_open_example, scripts=True),
+    Visit("feature, no effect beyond chance", "/saes/{sae}/features/2", then=_open_everything),
+    Visit("feature, too rare for an effect", "/saes/{sae}/features/3"),
+    Visit("feature, not active on held-out text", "/saes/{sae}/features/4"),
     Visit("feature, label form", "/saes/{sae}/features/2?label=1"),
     Visit("feature, dead", "/saes/{sae}/features/{dead}"),
     Visit("example", "/saes/{sae}/features/1/examples/{sequence}"),
@@ -143,6 +165,7 @@ PAGES = [
     Visit("features, cards", "/saes/{sae}/features?view=cards"),
     Visit("map", "/saes/{sae}/map", ready="[data-map][data-ready]"),
     Visit("map, by rate", "/saes/{sae}/map?axes=rate&colour=topic", ready="[data-map][data-ready]"),
+    Visit("map, by effect", "/saes/{sae}/map?colour=effect", ready="[data-map][data-ready]"),
     Visit("map without an index", "/saes/{bare}/map"),
     Visit("by example", "/saes/{live}/features/by-example"),
     Visit("by example, result", "/saes/{live}/features/by-example?run=1&text=It%20was%20the%20best%20of%20times."),
@@ -158,6 +181,11 @@ PAGES = [
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
+    Visit("edits", "/edits"),
+    Visit("edit", "/edits/{edit}"),
+    Visit("edit, opened", "/edits/{edit}", then=_open_everything),
+    Visit("edit, to be deleted", "/edits/{edit}/delete"),
+    Visit("new run, measure an edit", "/runs/new/measure-edit?edit={edit}"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
@@ -168,6 +196,10 @@ PAGES = [
     Visit("probe, refused", "/saes/{live}/probe", then=_probe_nothing),
     Visit("steer", "/saes/{live}/steer?text=Some%20text&feature=1"),
     Visit("steer, result", "/saes/{live}/steer?feature=1", then=_steer),
+    Visit("steer, several features", "/saes/{live}/steer?feature=1", then=_steer_several),
+    Visit("steer, beside a control", "/saes/{live}/steer?feature=1&tokens=4", then=_steer_beside_a_control),
+    Visit("steer, conversation", "/saes/{live}/steer?mode=chat&feature=1"),
+    Visit("sweep", "/saes/{live}/steer?feature=1&tokens=6&strengths=1%2050", then=_sweep),
     Visit("steer, refused", "/saes/{live}/steer?feature=1", then=_steer_nothing),
     Visit("attribute", "/saes/{live}/attribute?text=Some%20text"),
     Visit("attribute, result", "/saes/{live}/attribute", then=_attribute),
@@ -208,6 +240,7 @@ EMPTY = [
     Visit("label, before the first SAE", "/label"),
     Visit("runs, before the first", "/runs"),
     Visit("lists, before the first", "/lists"),
+    Visit("edits, before the first", "/edits"),
     Visit("compare, before the first SAE", "/compare"),
 ]
 """Pages of a site without any content."""

@@ -39,6 +39,7 @@ STAGES = [
     "map",
     "evaluate",
     "compare",
+    "effects",
 ]
 HOOK = HookPoint.parse("resid_post.9")
 

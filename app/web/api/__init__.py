@@ -6,6 +6,7 @@ from app.web.api import (
     compare,
     deletions,
     docs,
+    edits,
     features,
     generate,
     labels,
@@ -15,6 +16,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    sweep,
 )
 
 DESCRIPTION = """
@@ -43,6 +45,10 @@ TAGS = [
         "name": "Intervene",
         "description": "Change features inside the model, and compare what it writes with and without.",
     },
+    {
+        "name": "Edits",
+        "description": "Interventions kept under a name, with what they change and what else they break.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
@@ -60,7 +66,9 @@ ROUTERS = tuple(
         compare,
         probe,
         generate,
+        sweep,
         attribute,
+        edits,
         labels,
         lists,
         runs,

@@ -290,6 +290,32 @@ Filter = Annotated[FeatureFilter, Depends(_filter)]
 _NOT_IN_CSV = ("histogram", "effect")
 
 
+class FeatureCsv(FeatureSummary):
+    """A feature in a CSV file, where its effect has columns of its own; they are empty if it was never measured."""
+
+    effect_tokens: int | None = None
+    effect_ratio: float | None = None
+    effect_low: float | None = None
+    effect_high: float | None = None
+    effect_used: bool | None = None
+
+    @classmethod
+    def of(cls, feature: FeatureSummary) -> "FeatureCsv":
+        """Return a feature with its effect in columns."""
+        effect = feature.effect
+        if effect is None:
+            return cls(**dict(feature))
+        low, high = effect.interval or (None, None)
+        return cls(
+            **dict(feature),
+            effect_tokens=effect.tokens,
+            effect_ratio=effect.ratio,
+            effect_low=low,
+            effect_high=high,
+            effect_used=effect.used,
+        )
+
+
 @router.get("", summary="List features", responses=documented(404))
 async def list_features(
     sae: Sae,
@@ -319,16 +345,20 @@ async def export_features(
 ) -> StreamingResponse:
     """Stream all features that pass the filters as one file: CSV, a JSON array, or JSON lines.
 
-    CSV has the texts of the top tokens, parted by semicolons, and neither histogram nor effect; the others have both
-    whole.
+    CSV has the texts of the top tokens, parted by semicolons, no histogram, and the effect in columns; the others have
+    all of it whole.
     """
     filter = replace(filter, limit=MAX_LIMIT)
     # The first page is read before the response starts, so that an error still has a status.
     first = await feature_list.list_features(session, sae, filter, with_examples=False)
     pages = feature_list.pages(request.app.state.sessionmaker, sae, filter, first)
     name = f"{sae.slug}-features.{format}"
+
+    def shown(row: FeatureRow) -> FeatureSummary:
+        return FeatureCsv.of(summary(row)) if format == "csv" else summary(row)
+
     return StreamingResponse(
-        serialise(format, ([summary(row) for row in page.rows] async for page in pages), not_in_csv=_NOT_IN_CSV),
+        serialise(format, ([shown(row) for row in page.rows] async for page in pages), not_in_csv=_NOT_IN_CSV),
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -7,63 +7,29 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.db import transaction
-from app.errors import UserError
 from app.problems import documented
 from app.queries.saes import SaeDetail
 from app.services import generation as service
 from app.services.generation import GenerationPart, NextToken, PredictionShift, Prompt, SideEnd, Wish
 from app.services.inference import InferenceClient
-from app.services.inference_messages import InterventionChoice, PlacedIntervention
+from app.web.components.intervention_models import EVENTS, PromptedIn, failed
 from app.web.components.token_models import TokenText
 from app.web.dependencies import Inference, Sae
+from app.web.streams import begun
 
 router = APIRouter(prefix="/api/v1/saes/{sae}/generate", tags=["Intervene"])
 
-_EVENTS = "text/event-stream"
 
+class GenerateIn(PromptedIn):
+    """A prompt to continue with and without interventions."""
 
-class InterventionIn(InterventionChoice):
-    """One change of a feature or a direction. The error term stays, so one that changes nothing changes nothing."""
-
-    sae: Annotated[str | None, Field(description="Another SAE of the same model; null for the address' own.")] = None
-
-    def placed(self) -> tuple[str | None, PlacedIntervention]:
-        """Return the SAE's slug, and the intervention."""
-        return self.sae, PlacedIntervention(**self.model_dump(exclude={"sae"}))
-
-
-class GenerateIn(BaseModel):
-    """A text to continue with and without interventions."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: Annotated[str, Field(description="Neither kept nor logged.", examples=["The capital of France is"])]
-    interventions: Annotated[list[InterventionIn], Field(min_length=1, max_length=service.MAX_INTERVENTIONS)]
     max_new_tokens: Annotated[int, Field(ge=1, le=service.MAX_NEW_TOKENS)] = 40
-    temperature: Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token.")] = 0.0
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="Of both sides: they draw the same noise.")] = 0
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        Field(max_length=service.MAX_STOPS, description="Texts that end a side once they are written."),
-    ] = []
     top_logprobs: Annotated[
         int, Field(ge=1, le=50, description="Likeliest tokens to list for each, and tokens raised and lowered.")
     ] = 5
-
-    def wish(self) -> Wish:
-        """Return it for the service."""
-        return Wish(
-            text=self.text,
-            interventions=[one.placed() for one in self.interventions],
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            stop=self.stop,
-            top=self.top_logprobs,
-        )
 
 
 class PromptTokenOut(BaseModel):
@@ -72,6 +38,7 @@ class PromptTokenOut(BaseModel):
     id: int
     text: TokenText
     special: bool
+    role: Annotated[str | None, Field(description="Of its turn; null outside of a conversation.")]
 
 
 class LikelyTokenOut(BaseModel):
@@ -132,21 +99,22 @@ class GenerateOut(BaseModel):
     summary="Generate with and without interventions",
     response_model=GenerateOut,
     responses={
-        200: {"content": {_EVENTS: {"schema": {"type": "string", "description": "Events prompt, token, shift, end."}}}},
+        200: {"content": {EVENTS: {"schema": {"type": "string", "description": "Events prompt, token, shift, end."}}}},
         **documented(404, 409, 413),
     },
 )
 async def generate(request: Request, sae: Sae, wish: GenerateIn, inference: Inference) -> Any:
-    """Continue a text twice, with the same seed: as the model is, and changed.
+    """Continue a text or a conversation twice, with the same seed: as the model is, and changed.
 
     With `Accept: text/event-stream` the tokens of both sides come as they are generated: events `prompt`, `token`,
     `shift`, `end` for each side, and `failed` where it stops half-way; then `done`.
     """
-    if _EVENTS in request.headers.get("accept", ""):
-        events = _events(request, inference, sae, wish.wish())
-        return StreamingResponse(await _begun(events), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+    asked = wish.wish(wish.max_new_tokens, wish.top_logprobs)
+    if EVENTS in request.headers.get("accept", ""):
+        events = await begun(_events(request, inference, sae, asked), failed)
+        return StreamingResponse(events, media_type=EVENTS, headers={"Cache-Control": "no-store"})
     async with transaction(request.app.state.sessionmaker) as session:
-        whole = await service.generate_all(session, inference, sae, wish.wish())
+        whole = await service.generate_all(session, inference, sae, asked)
     return Response(_answer(whole).model_dump_json(), media_type="application/json")
 
 
@@ -159,26 +127,6 @@ async def _events(request: Request, inference: InferenceClient, sae: SaeDetail, 
             name, data = _event(part)
             yield format_sse_event(event=name, data_str=data.model_dump_json())
     yield format_sse_event(event="done", data_str="{}")
-
-
-async def _begun(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Wait for the first event, so that a refusal is an answer of its own; later ones become an event `failed`."""
-    first = await anext(events)
-
-    async def rest() -> AsyncGenerator[bytes]:
-        async with aclosing(events):
-            yield first
-            try:
-                async for event in events:
-                    yield event
-            except UserError as error:
-                yield format_sse_event(event="failed", data_str=_Failed(detail=str(error)).model_dump_json())
-
-    return rest()
-
-
-class _Failed(BaseModel):
-    detail: str
 
 
 class PromptEvent(BaseModel):
@@ -234,7 +182,7 @@ def _answer(whole: service.Generated) -> GenerateOut:
 
 
 def _prompt(tokens: Any) -> list[PromptTokenOut]:
-    return [PromptTokenOut(id=token.id, text=token.text, special=token.special) for token in tokens]
+    return [PromptTokenOut(id=token.id, text=token.text, special=token.special, role=token.role) for token in tokens]
 
 
 def _side(side: service.SideText) -> SideOut:

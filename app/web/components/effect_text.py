@@ -1,12 +1,14 @@
 """Measured effects in words."""
 
 from app.queries.effects import EffectSummary, EffectView
+from app.web.components.dose_response import dose_response
 from app.web.components.formatting import plural, significant
 
 NOTE = (
     "The feature is ablated where it is active on held-out text, and the change of the next-token distribution (KL) is "
     "compared with that of ablating other active features of equal mass on the same tokens."
 )
+NOT_HELD_OUT = "Some of the text may have been seen in training."
 MOVED = (
     "Tokens whose probability it raises and lowers where it is active, through all later layers. The output tokens "
     "above are the direct part alone."
@@ -55,5 +57,6 @@ FILTERS = {
     "effect_sentence": sentence,
     "effect_short": short,
     "effect_basis": basis,
+    "dose_response": dose_response,
     "points": points,
 }

@@ -65,7 +65,7 @@ def activation_histogram(histogram: Histogram, band_edges: Sequence[float], divi
     return Chart(
         title="Activations",
         note=f"tokens by how active the feature is; dotted lines divide them into {divided}",
-        figure=_figure([bars], x, y, shapes=shapes),
+        figure=figure([bars], x, y, shapes=shapes),
         columns=("from", "to", "tokens"),
         rows=tuple(
             (significant(low), significant(high), count(number))
@@ -115,7 +115,7 @@ def density_histogram(histogram: DensityHistogram) -> Chart:
     return Chart(
         title="How often features fire",
         note=f"without {plural(histogram.dead, 'dead feature')}" if histogram.dead else "",
-        figure=_figure([bars], x, y),
+        figure=figure([bars], x, y),
         columns=("density from", "to", "features"),
         rows=tuple((*share, count(number)) for share, number in zip(shares, histogram.counts, strict=True)),
     )
@@ -134,7 +134,7 @@ def redundancy_histogram(counts: Sequence[int]) -> Chart:
     return Chart(
         title="How redundant directions are",
         note="near 1, two features are redundant",
-        figure=_figure([bars], x, y),
+        figure=figure([bars], x, y),
         columns=("cosine from", "to", "features"),
         rows=tuple((*end, count(number)) for end, number in zip(ends, counts, strict=True)),
     )
@@ -162,7 +162,7 @@ def match_quality(measure: str, what: str, counts: Mapping[str, Sequence[int]], 
     return Chart(
         title=f"By {measure} of {what}",
         note="solid: each is the other's best; pale: it is not, or too low",
-        figure=_figure(
+        figure=figure(
             bars,
             {"title": f"best {measure}", "range": [0, 1], "tickformat": ".1f"},
             {"title": "features", "tickformat": ",", "rangemode": "tozero", "nticks": 5},
@@ -233,7 +233,7 @@ def _curve_chart(curve: _Curve, lines: Mapping[str, Sequence[tuple[int, float]]]
     return Chart(
         title=curve.title,
         note=curve.note,
-        figure=_figure(traces, x, {"nticks": 4, **curve.axis}),
+        figure=figure(traces, x, {"nticks": 4, **curve.axis}),
         columns=(*(["SAE"] if len(series) > 1 else []), "samples", curve.title.lower()),
         rows=tuple(
             (*([name] if len(series) > 1 else []), count(step), significant(value, 4))
@@ -288,7 +288,7 @@ def _log_counts(highest: int) -> dict[str, Any]:
     return {"type": "log", "dtick": 1, "tickformat": ",", "range": [math.log10(0.6), math.log10(max(highest, 1) * 1.6)]}
 
 
-def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
+def figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
     """Return a figure with the layout that all charts share."""
     return {
         "data": traces,

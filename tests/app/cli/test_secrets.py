@@ -34,7 +34,7 @@ URLS = (
 )
 SERVERS = {"web", "worker", "inference"}
 """Commands that keep trying to reach the database."""
-WITHOUT_DATABASE = {"bench train", "bench index", "bench probe", "bench generate", "export-model"}
+WITHOUT_DATABASE = {"bench train", "bench index", "bench probe", "bench generate"}
 """They measure for minutes, or read files alone."""
 ARGUMENTS = {
     "train": "--model made-up --hook resid_post.1 --corpus FILE",
@@ -42,6 +42,8 @@ ARGUMENTS = {
     "evaluate": "made-up --corpus FILE",
     "compare": "made-up other",
     "effects": "made-up --corpus FILE",
+    "measure-edit": "made-up",
+    "export-model": "made-up FOLDER",
     "probe": "made-up --text words",
     "delete": "sae made-up --yes",
     "runs show": "1",

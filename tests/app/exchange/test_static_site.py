@@ -15,12 +15,15 @@ from app.exchange.drawings import draw_densities
 from app.exchange.features import export_features
 from app.exchange.selection import Selection
 from app.exchange.static_site import write_site
+from app.queries.effects import EffectSummary, put_effects
 from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
 from app.queries.saes import DensityHistogram, get_sae
 from app.settings import Settings
 from app.web.components import glossary
+from app.web.components.effect_text import sentence
 from tests.app.exchange.test_features import silent
-from tests.factories import Synthetic, add_label, make_sae
+from tests.effects import effect
+from tests.factories import Synthetic, add_label, add_run, make_sae
 from tests.web.html import Element, parse
 from tests.web.site import site
 
@@ -36,6 +39,7 @@ async def made(module_engine: AsyncEngine) -> Synthetic:
     async with transaction(create_sessionmaker(module_engine)) as session:
         await add_label(session, made.sae, 3, LABEL)
         await add_label(session, made.sae, 4, "a draft of mine", status="draft")
+        await put_effects(session, made.sae.id, (await add_run(session)).id, [effect(3, 3.1, (2.7, 3.6))], {})
     return made
 
 
@@ -169,7 +173,7 @@ def test_a_feature_is_what_its_page_on_the_site_says(folder: Path, made: Synthet
     whole = examples[0].one("p", cls="strip").text.replace("↵\n", "\n").replace("⇥", "\t")
     assert re.sub(r"\b[0-9A-F]{2}\b|\W", "", whole) == re.sub(r"\b[0-9A-F]{2}\b|\W", "", text)
     assert len(examples[0].one("p", cls="strip").all("span", cls="top")) >= 1
-    assert feature.one("figure").one("svg").one("path")["d"].startswith("M")
+    assert feature.all("figure")[0].one("svg").one("path")["d"].startswith("M")
     assert f"{row.count:,} token" in feature.one("aside", cls="rail-first").text
     assert "a draft of mine" not in (folder / "features" / "4.html").read_text("utf-8")
 
@@ -203,6 +207,8 @@ def test_the_list_for_the_script_is_all_there_is(folder: Path, made: Synthetic) 
     assert rows[3][2] == LABEL
     assert LABEL.lower() in rows[3][1]
     stated = made.features.rows()[3]
+    assert rows[3][10:12] == [pytest.approx(3.1), "3.1 ×"]
+    assert (rows[3][12], rows[4][12]) == (sentence(EffectSummary(200, 3.1, (2.7, 3.6))), "")
     assert rows[3][6:9] == pytest.approx([stated.density, stated.max, stated.mean])
 
 

@@ -1,4 +1,4 @@
-"""Thirty-two people probe at once: a real inference process and a real site, over HTTP."""
+"""Thirty-two people probe and four steer at once: a real inference process and a real site, over HTTP."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,10 +25,12 @@ pytestmark = pytest.mark.slow
 PEOPLE = 32
 EACH = 3
 """Probes per person, one after the other."""
+STEERING = 4
 SECONDS = 60.0
 UP_SECONDS = 1.0
 """Longest that /healthz may take on a machine that also runs other tests; `seesae bench probe` measures it."""
 PROBE = f"/api/v1/saes/{SLUG}/probe"
+GENERATE = f"/api/v1/saes/{SLUG}/generate"
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,23 @@ async def test_all_are_answered_with_what_they_asked_for_while_the_processes_say
                 for feature in answer.json()["features"]:
                     assert max(feature["activations"]) == pytest.approx(best[feature["index"]].item(), rel=1e-3)
 
+    async def steer(number: int) -> dict[str, Any]:
+        change = {"op": "add", "value": 20, "feature": number}
+        async with person(PEOPLE + number, processes.site) as client:
+            answer = await client.post(
+                GENERATE, json={"text": texts[number], "interventions": [change], "max_new_tokens": 30}
+            )
+        assert answer.status_code == httpx.codes.OK, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    alone = [await steer(number) for number in range(STEERING)]
     with asking_whether_it_is_up(processes.site, processes.inference) as took:
-        await asyncio.gather(*(ask(number) for number in range(PEOPLE)))
+        answers = await asyncio.gather(
+            *(steer(number) for number in range(STEERING)), *(ask(number) for number in range(PEOPLE))
+        )
+    assert list(answers[:STEERING]) == alone  # to the bit: neither hooks nor caches of one reach another
+    assert len({tuple(answer["changed"]["token_ids"]) for answer in alone}) > 1
     assert len(took) > 2
     assert max(took) < UP_SECONDS
 

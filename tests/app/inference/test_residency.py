@@ -91,6 +91,19 @@ def test_what_can_never_fit_is_refused_before_it_is_loaded_and_evicts_nothing() 
     assert "a" in modules
 
 
+def test_reserved_memory_is_kept_while_others_work() -> None:
+    modules = ResidentModules(10_000_000)
+    use(modules, "a", 4)
+    with modules.reserve(6_000_000):
+        with modules.reserve(1_000_000):
+            assert "a" not in modules
+        with pytest.raises(Unavailable, match="Try again in a moment"):
+            modules.make_room(5_000_000)
+        with pytest.raises(TooLarge):
+            modules.make_room(11_000_000)
+    modules.make_room(10_000_000)
+
+
 def test_a_module_that_does_not_load_leaves_nothing_behind() -> None:
     modules = ResidentModules(10_000_000)
 

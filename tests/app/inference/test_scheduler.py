@@ -92,6 +92,23 @@ async def test_a_full_queue_takes_the_place_of_the_client_with_the_most_waiting(
     assert "".join(done) == "abaa"
 
 
+async def test_work_that_had_a_turn_is_not_refused() -> None:
+    scheduler = Scheduler(1, 1)
+
+    async def go_on() -> None:
+        async with scheduler.take("a", admitted=True):
+            pass
+
+    async with held(scheduler):
+        going = [asyncio.create_task(go_on()) for _ in range(3)]
+        await until_waiting(scheduler, 3)
+        for client in ("a", "b"):  # neither for more of the same client, nor for another
+            with pytest.raises(Busy):
+                async with scheduler.take(client):
+                    raise AssertionError
+    await asyncio.gather(*going)
+
+
 async def test_work_whose_client_has_gone_never_starts_and_frees_its_place() -> None:
     scheduler, gone, started = Scheduler(1, 1), asyncio.Event(), []
 

@@ -95,7 +95,7 @@ async def test_an_sae_goes_with_all_that_belongs_to_it_and_nothing_else(
         "24 features",
         "3 labels by 2 people",
         "1 entry of 1 list",
-        "1 saved probe",
+        "1 saved probe, with the links to them",
         "1 comparison, with other",
     ):
         assert words in said

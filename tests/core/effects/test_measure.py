@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from sae_core.effects import EffectConfig, HeldOut, UpperLayers, Window, measure_effects
+from sae_core.effects import EffectConfig, HeldOut, UpperLayers, Window, measure, measure_effects
 from sae_core.effects.measure import _draw
 from sae_core.models import LanguageModel
 from sae_core.saes import SAE
 from tests.core.effects.conftest import HOOK
+from tests.effects import flat
 
 CONFIG = EffectConfig(contexts=5, window=8, dose_contexts=2, replicates=100)
 
@@ -65,6 +66,21 @@ def test_ablation_equals_whole_passes(model: LanguageModel, sae: SAE, text: Held
         assert effect.interval[0] <= effect.ratio <= effect.interval[1]
 
 
+def test_shared_passes_equal_one_pass_per_change(
+    text: HeldOut, upper: UpperLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = frequent(text, 3)
+    with monkeypatch.context() as plain:
+        plain.setattr(measure, "BATCH_POSITIONS", 1)
+        plain.setattr(measure, "GROUP_BYTES", 1)
+        expected = measure_effects(upper, text, features, CONFIG)
+    per_text = upper.bytes_per_token(text.token_ids, text.activations) * text.token_ids.shape[1]
+    for texts in (3, 100):
+        monkeypatch.setattr(measure, "GROUP_BYTES", texts * per_text)
+        for own, alone in zip(measure_effects(upper, text, features, CONFIG), expected, strict=True):
+            assert dict(flat(own.as_json())) == pytest.approx(dict(flat(alone.as_json())), abs=1e-4)
+
+
 def test_rise_of_the_loss_is_a_mean_over_scored_tokens(
     model: LanguageModel, sae: SAE, text: HeldOut, upper: UpperLayers
 ) -> None:
@@ -100,15 +116,16 @@ def test_controls_are_active_features_of_equal_mass(text: HeldOut) -> None:
     (feature,) = frequent(text, 1)
     windows = _draw(text, feature, CONFIG)
     made = list(_variants(text, feature, windows, CONFIG))
-    ablated = [variant.change for variant in made if variant.kind == "ablate"]
+    ablated = [variant for variant in made if variant.kind == "ablate"]
     controls = [variant for variant in made if variant.kind == "control"]
     for own, control in zip(ablated, controls, strict=True):
-        torch.testing.assert_close(own.norm(dim=1), control.change.norm(dim=1))
-        for position, change in zip(control.positions, control.change, strict=True):
+        np.testing.assert_allclose(
+            control.factors * text.lengths[control.sources], own.factors * text.lengths[feature], rtol=1e-5
+        )
+        for position, source in zip(control.window.positions, control.sources, strict=True):
             others, _ = text.active_at(control.window.sequence, int(position))
-            cosines = torch.cosine_similarity(-change[None], text.directions[torch.from_numpy(others)])
-            assert others[int(cosines.argmax())] != feature
-            assert float(cosines.max()) == pytest.approx(1, abs=1e-5)
+            assert source in others
+            assert source != feature
 
 
 def test_a_feature_that_is_never_active_has_no_effect_to_measure(text: HeldOut, upper: UpperLayers) -> None:

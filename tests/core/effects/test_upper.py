@@ -53,6 +53,13 @@ def test_a_changed_pass_that_continues_a_prefix_equals_the_whole_changed_pass(
 def test_blocks_below_a_residual_stream_do_not_run(any_model: LanguageModel) -> None:  # noqa: F811
     upper = UpperLayers(any_model, HookPoint("resid_post", 1))
     assert upper.skipped == 2
+    assert not upper.why
+
+
+def test_a_point_inside_a_block_says_why_all_blocks_run(any_model: LanguageModel) -> None:  # noqa: F811
+    upper = UpperLayers(any_model, HookPoint("mlp_out_post", 1))
+    assert upper.skipped == 0
+    assert "mlp_out_post.1" in upper.why
 
 
 def test_the_model_is_as_before(any_model: LanguageModel) -> None:  # noqa: F811

@@ -15,6 +15,9 @@ from tests.core.interventions.conftest import HOOK, TEXT, random_sae, strongest
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
+ADDED = Intervention("add", 3.0, direction=torch.ones(32))
+
+
 def ids_of(model: LanguageModel, text: str = TEXT) -> Tensor:
     return torch.tensor([model.tokenize(text)])
 
@@ -91,6 +94,22 @@ def test_directions_are_added_and_scaled_along_their_unit_vector(model: Language
         (Intervention("ablate", direction=v), lambda x: x - (x @ unit)[..., None] * unit),
     ]:
         torch.testing.assert_close(changed_logits(model, ids, Site(HOOK, [change])), by_hand(model, ids, by), **CLOSE)
+
+
+def test_between_attention_and_mlp_both_the_mlp_and_the_residual_stream_change(any_model: LanguageModel) -> None:
+    if any_model.hf_model.config.model_type == "gpt_neox":
+        with pytest.raises(ModelError, match="resid_mid"):  # its attention and MLP read the same input
+            changed_logits(any_model, ids_of(any_model), Site(HookPoint("resid_mid", 1), [ADDED]))
+        return
+    ids = ids_of(any_model)
+    between = changed_logits(any_model, ids, Site(HookPoint("resid_mid", 1), [ADDED]))
+    as_attention_adds_it = changed_logits(any_model, ids, Site(HookPoint("attn_out_post", 1), [ADDED]))
+    torch.testing.assert_close(between, as_attention_adds_it, **CLOSE)
+    torch.testing.assert_close(
+        any_model.logits(ids, HookPoint("resid_mid", 1), lambda x, _: torch.cat([x[:, :1], x[:, 1:] + 3], dim=1)),
+        between,
+        **CLOSE,
+    )
 
 
 def test_a_control_changes_along_another_vector(model: LanguageModel) -> None:

@@ -1,6 +1,7 @@
 """Edits: files that hold all that it takes, applied to plain `transformers` models."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,29 @@ def test_a_damaged_edit_is_refused(model: LanguageModel, tmp_path: Path, path: t
     file.write_text(json.dumps(content))
     with pytest.raises(InterventionError, match="damaged edit"):
         load_edit(file)
+
+
+def test_another_model_of_the_same_shape_is_refused(load_family: Callable[[str], LanguageModel]) -> None:
+    edit = Edit.of("Test", load_family("llama"), [Site(HOOK, [Intervention("ablate", direction=torch.ones(32))])])
+    with (
+        pytest.raises(InterventionError, match="other weights than mistral has"),
+        apply_edits(load_family("mistral"), edit),
+    ):
+        pass
+
+
+def test_a_control_along_another_vector_is_kept(model: LanguageModel, tmp_path: Path) -> None:
+    sae, vector = random_sae(), torch.linspace(-1, 2, 32)
+    feature = strongest(model, sae)
+    changes = [
+        Intervention("scale", 3.0, feature=feature, along=vector),
+        Intervention("add", 2.0, feature=(feature + 1) % 48, along=vector),
+    ]
+    sites, ids = [Site(HOOK, changes, sae)], torch.tensor([model.tokenize(TEXT)])
+    with intervene(model, sites):
+        expected = model.logits(ids)
+    with apply_edits(model.hf_model, saved(tmp_path, model, sites)):
+        torch.testing.assert_close(model.logits(ids), expected, **CLOSE)
 
 
 def test_an_edit_of_another_model_is_refused(model: LanguageModel, tmp_path: Path) -> None:

@@ -58,6 +58,25 @@ def test_the_projections_take_the_whole_map(load_family: Callable[[str], Languag
         check(load_family(family), [site("attn_out", 1, ADD, OUT), site("mlp_out_post", 2, ADD, OUT)])
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "gemma3"])
+@pytest.mark.parametrize("point", ["attn_in", "z", "mlp_in", "mlp_act", "attn_out", "mlp_out"])
+def test_what_projections_read_and_write_is_changed(
+    load_family: Callable[[str], LanguageModel], family: str, point: str
+) -> None:
+    model = load_family(family)
+    vector = torch.linspace(-1, 2, model.d_in(HookPoint(point, 1)))
+    changes = [Intervention(op, 1.5, direction=vector, special_tokens=True) for op in ("add", "scale")]
+    linear = [change for change in changes if change.op == "scale"]
+    no_bias = family.startswith("gemma") and point.startswith("mlp")
+    check(model, [site(point, 1, *(linear if no_bias else changes))])
+
+
+def test_an_edit_of_another_model_is_not_folded(load_family: Callable[[str], LanguageModel]) -> None:
+    edit = Edit.of("Test", load_family("llama"), [site("resid_post", 1, ADD)])
+    with pytest.raises(InterventionError, match="other weights than"):
+        fold(load_family("qwen3"), edit)
+
+
 def test_an_added_feature_is_its_direction(model: LanguageModel) -> None:
     check(model, [Site(HOOK, [Intervention("add", 4.0, feature=7, special_tokens=True)], random_sae())])
 
@@ -87,7 +106,8 @@ def test_an_exported_model_is_a_model_like_any_other(
         ([site("resid_post", 1, Intervention("add", 1.0, direction=VECTOR))], "spares BOS"),
         ([site("resid_post", 1, Intervention("add", 1.0, direction=VECTOR, positions="prompt"))], "every token"),
         ([site("resid_post", 1, OUT)], "no weight holds it"),
-        ([site("mlp_in", 1, OUT)], "No weight"),
+        ([site("resid_mid", 1, ADD)], "No weight"),
+        ([site("resid_mid", 1, OUT)], "no weight holds it"),
         ([Site(HOOK, [Intervention("clamp", 1.0, feature=1, special_tokens=True)], random_sae())], "no linear map"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
-GENERATE = ("post", "/api/v1/saes/{sae}/generate")
+STREAMED = {("post", "/api/v1/saes/{sae}/generate"), ("post", "/api/v1/saes/{sae}/sweep")}
 DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
@@ -32,7 +32,7 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
     ("post", "/api/v1/saes/{sae}/probe"),
     ("post", "/api/v1/saes/{sae}/attribute"),
-    ("post", "/api/v1/saes/{sae}/generate"),
+    *STREAMED,
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
@@ -41,6 +41,13 @@ CONTRACT = {
     ("get", "/api/v1/lists/{id}"),
     ("put", "/api/v1/lists/{id}"),
     ("delete", "/api/v1/lists/{id}"),
+    ("get", "/api/v1/edits"),
+    ("post", "/api/v1/edits"),
+    ("get", "/api/v1/edits/{name}"),
+    ("put", "/api/v1/edits/{name}"),
+    ("delete", "/api/v1/edits/{name}"),
+    ("get", "/api/v1/edits/{name}/download"),
+    ("post", "/api/v1/edits/{name}/measure"),
     ("get", "/api/v1/saes/{sae}/features/{index}/counterparts"),
     ("get", "/api/v1/compare"),
     ("get", "/api/v1/runs"),
@@ -78,7 +85,7 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         elif status == "204":
             assert content is None
         else:
-            streams = {"text/event-stream"} if address == GENERATE else set()
+            streams = {"text/event-stream"} if address in STREAMED else set()
             assert content.keys() == {"application/json", *streams}
             schema = content["application/json"]["schema"]
             assert all("$ref" in one for one in schema.get("anyOf", [schema]))

@@ -122,7 +122,8 @@ async def test_a_cause_is_ablated_and_steered_on_the_same_prompt(probing: httpx.
         form = parse((await probing.get(link["href"])).text)
         assert form.one("textarea", id="text").text.removeprefix("\n") == TEXT
         assert form.one("input", id="feature")["value"] == feature
-        ops[link.text] = [one["value"] for one in form.all("input", name="op") if "checked" in one.attributes]
+        chosen = form.all("select", name="op")[0].all("option")
+        ops[link.text] = [one["value"] for one in chosen if "selected" in one.attributes]
     assert ops == {"ablate": ["ablate"], "steer": ["clamp"]}
 
 

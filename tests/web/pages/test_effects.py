@@ -1,5 +1,9 @@
 """The measured effect on a feature's page, in the API and in the list."""
 
+import csv
+import io
+import json
+
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -46,3 +50,23 @@ async def test_the_list_filters_by_effect(client: httpx.AsyncClient, base: str) 
     page = parse((await client.get(f"{base}/features?effect=used")).text)
     assert [row.one("span", cls="feature-number").text for row in page.all("a", cls="feature-row")] == ["3"]
     assert "effect 3.1 ×" in page.one("a", cls="feature-row").text
+
+
+@pytest.mark.usefixtures("measured")
+async def test_downloads_carry_the_effect(client: httpx.AsyncClient, base: str) -> None:
+    address = f"/api/v1{base}/features/export"
+    rows = list(csv.DictReader(io.StringIO((await client.get(address)).text)))
+    effects = {row["index"]: (row["effect_ratio"][:3], row["effect_used"]) for row in rows}
+    assert (effects["3"], effects["4"], effects["5"]) == (("3.1", "True"), ("", "False"), ("", ""))
+    lines = (await client.get(f"{address}?format=jsonl&effect=used")).text.splitlines()
+    assert [json.loads(line)["effect"]["used"] for line in lines] == [True]
+
+
+@pytest.mark.usefixtures("measured")
+async def test_a_feature_that_was_not_measured_offers_it(client: httpx.AsyncClient, base: str) -> None:
+    page = parse((await client.get(f"{base}/features/5")).text)
+    section = page.one("section", cls="effect")
+    address = section.one("a")["href"]
+    assert address.startswith("/runs/new/effects?sae=")
+    form = parse((await client.get(address)).text)
+    assert form.one("input", name="features")["value"] == "5"

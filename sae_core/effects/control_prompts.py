@@ -1,0 +1,28 @@
+"""Prompts of many kinds, to see whether an edit changes what has nothing to do with it."""
+
+CONTROL_PROMPTS = (
+    "The capital of Japan is",
+    "Water is made of hydrogen and",
+    "The opposite of hot is",
+    "Two plus two equals",
+    "Once upon a time, there was a",
+    "The largest planet in the solar system is",
+    "She opened the door and saw",
+    "The recipe calls for flour, sugar and",
+    "In the northern hemisphere, winter begins in",
+    "The author of Romeo and Juliet is William",
+    "To boil an egg, first",
+    "The heart pumps blood through the",
+    "He was born in Germany, so his first language is",
+    "The train leaves at eight o'clock in the",
+    "A triangle has three",
+    "Dogs bark, and cats",
+    "The meeting was moved from Monday to",
+    "If it rains tomorrow, we will",
+    "The patient was given medicine for the",
+    "The company reported higher profits this",
+    "Plants use sunlight to make",
+    "My favourite season is",
+    "The bridge over the river was built of",
+    "def add(a, b):\n    return a +",
+)
