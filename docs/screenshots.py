@@ -1,8 +1,10 @@
-"""Retake the pictures of the docs: make the demo at two widths, serve it, and walk docs/tour.md in Chromium.
+"""Retake the pictures of the docs: make the demo at two widths, serve it, and walk docs/tour.md and docs/debugging.md
+in Chromium.
 
 `make screenshots` runs it. The demo is made under SEESAE_HOME unless it is there already; nothing else is changed.
 """
 
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,7 @@ SEESAE = Path(sys.executable).with_name("seesae")
 WIDE, NARROW = "smollm2-135m-l9-batchtopk-4096", "smollm2-135m-l9-batchtopk-1024"
 SPANISH = "La casa de mi abuela tiene un jardín muy grande con flores rojas."
 CENTRE = "The church stands in the centre of the village."
+CAPITAL = "The capital of Australia is the city of"
 TRIED = "El perro de la vecina se llama Luna.\nThe neighbour's dog is called Luna."
 WINDOW = {"width": 1200, "height": 760}
 
@@ -61,12 +64,13 @@ def take(page: Page, name: str, *, at: str = "") -> None:
           return top > innerHeight || bottom < 0 || box.querySelector(".main-svg");
         })"""
     )
+    page.mouse.move(0, 0)  # no element is shown as pointed at
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"{name}.png")
 
 
 def walk(page: Page, url: str) -> None:
-    """The paths of docs/tour.md, click by click."""
+    """The paths of docs/tour.md and docs/debugging.md, click by click."""
     page.goto(f"{url}/saes/{WIDE}/features")
     page.get_by_role("link", name="by example").first.click()
     page.fill("#text", SPANISH)
@@ -90,7 +94,7 @@ def walk(page: Page, url: str) -> None:
     take(page, "tour-map")
 
     page.goto(f"{url}/compare?a={NARROW}&b={WIDE}&show=split-a")
-    page.locator("[data-row]", has_text="who").first.click()
+    page.locator("[data-row]", has_text=re.compile(r"which\s+that\s+who")).first.click()
     page.wait_for_url("**feature=*")
     take(page, "tour-parts", at="#parts")
     page.goto(f"{url}/compare?a={NARROW}&b={WIDE}")
@@ -108,6 +112,13 @@ def walk(page: Page, url: str) -> None:
     page.get_by_role("button", name="Draw").click()
     page.locator("#drawn .examples").wait_for()
     take(page, "tour-range", at=".chart")
+
+    page.goto(f"{url}/saes/{WIDE}/attribute")
+    page.fill("#text", CAPITAL)
+    page.get_by_role("button", name="Attribute", exact=True).click()
+    page.get_by_role("row", name="Canberra").get_by_role("button", name="As rival").click(timeout=120_000)
+    page.get_by_role("heading", name="and not").wait_for()
+    take(page, "debugging-attribute", at="[data-attribution]")
 
 
 def main() -> None:

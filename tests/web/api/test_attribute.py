@@ -1,72 +1,40 @@
 """Attribution, whole: site, inference service, models and SAEs are real; only the network between them is not."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
-from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import ClientGone
 from app.inference.scheduler import Turn
 from app.queries.saes import SaeDetail
-from app.settings import Settings
-from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary, add_early_sae, publish
+from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary
 from tests.tiny import BOS
 from tests.web.api.problems import problem
-from tests.web.site import SECRET, site
-
-module_fixture = pytest.fixture(scope="module")
 
 TEXT = "It was the best of times, it was the"
 JSON = {"Content-Type": "application/json"}
 
 
-@module_fixture
-def engine(module_engine: AsyncEngine) -> AsyncEngine:
-    return module_engine
-
-
-@module_fixture
-async def sae(dictionary: Dictionary, engine: AsyncEngine) -> SaeDetail:
-    """The SAE of `dictionary`, and one of an earlier layer beside it, without an index."""
-    published = await publish(engine, dictionary)
-    await add_early_sae(engine, dictionary, published.model.id)
-    return published
-
-
-@pytest.fixture(scope="module")
-def settings(dictionary: Dictionary, module_database_url: str) -> Settings:
-    secret = SecretStr(SECRET)
-    return dictionary.settings.model_copy(update={"database_url": module_database_url, "inference_secret": secret})
-
-
-@module_fixture
-async def client(settings: Settings, sae: SaeDetail) -> AsyncIterator[httpx.AsyncClient]:
-    async with site(settings, inference=settings) as client:
-        yield client
-
-
 @pytest.fixture
-def url(sae: SaeDetail) -> str:
-    return f"/api/v1/saes/{sae.slug}/attribute"
+def url(two_layers: SaeDetail) -> str:
+    return f"/api/v1/saes/{two_layers.slug}/attribute"
 
 
-async def ask(client: httpx.AsyncClient, url: str, **request: Any) -> dict[str, Any]:
-    response = await client.post(url, json={"text": TEXT, **request})
+async def ask(live: httpx.AsyncClient, url: str, **request: Any) -> dict[str, Any]:
+    response = await live.post(url, json={"text": TEXT, **request})
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
 async def test_by_default_it_explains_the_most_probable_next_token(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
-    answer = await ask(client, url)
+    answer = await ask(live, url)
     model = dictionary.model
     token_ids = torch.tensor([model.tokenize(TEXT)])
     logits = model.logits(token_ids)[0, -1]
@@ -78,9 +46,9 @@ async def test_by_default_it_explains_the_most_probable_next_token(
 
 
 async def test_ablations_are_those_of_a_hook_written_by_hand(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
-    answer = await ask(client, url, target={"id": 40}, rival={"id": 41}, verify=5, top=20)
+    answer = await ask(live, url, target={"id": 40}, rival={"id": 41}, verify=5, top=20)
     model, sae = dictionary.model, dictionary.sae.for_inference()
     token_ids = torch.tensor([model.tokenize(TEXT)])
     clean = model.logits(token_ids)[0, -1]
@@ -102,8 +70,8 @@ async def test_ablations_are_those_of_a_hook_written_by_hand(
         assert node["ablation"] == pytest.approx(expected.item(), abs=1e-4)
 
 
-async def test_features_and_errors_are_stated_for_each_counted_position(client: httpx.AsyncClient, url: str) -> None:
-    answer = await ask(client, url, top=1000)
+async def test_features_and_errors_are_stated_for_each_counted_position(live: httpx.AsyncClient, url: str) -> None:
+    answer = await ask(live, url, top=1000)
     assert [share["position"] for share in answer["error"]] == list(range(1, len(answer["tokens"])))
     assert len(answer["nodes"]) == answer["active"]
     for share in answer["error"]:
@@ -115,37 +83,37 @@ async def test_features_and_errors_are_stated_for_each_counted_position(client: 
 
 
 async def test_a_token_in_the_text_is_predicted_after_the_one_before_it(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     token_ids = dictionary.model.tokenize(TEXT)
-    answer = await ask(client, url, target={"id": token_ids[4], "position": 3})
+    answer = await ask(live, url, target={"id": token_ids[4], "position": 3})
     logits = dictionary.model.logits(torch.tensor([token_ids[:4]]))[0, -1]
     assert answer["value"] == pytest.approx(logits[token_ids[4]].item(), abs=1e-4)
     assert max(node["position"] for node in answer["nodes"]) <= 3
 
 
 async def test_saes_of_two_layers_share_a_pass_and_have_edges(
-    client: httpx.AsyncClient, url: str, sae: SaeDetail
+    live: httpx.AsyncClient, url: str, two_layers: SaeDetail
 ) -> None:
-    answer = await ask(client, url, saes=[EARLY_SLUG], top=10)
-    assert {node["sae"] for node in answer["nodes"]} == {sae.slug, EARLY_SLUG}
+    answer = await ask(live, url, saes=[EARLY_SLUG], top=10)
+    assert {node["sae"] for node in answer["nodes"]} == {two_layers.slug, EARLY_SLUG}
     assert answer["edges"]
     assert answer["edges_kept"] >= 0.8
     for edge in answer["edges"]:
         source, target = answer["nodes"][edge["source"]], answer["nodes"][edge["target"]]
-        assert (source["sae"], target["sae"]) == (EARLY_SLUG, sae.slug)
+        assert (source["sae"], target["sae"]) == (EARLY_SLUG, two_layers.slug)
         assert source["position"] <= target["position"]
 
 
-async def test_integrated_gradients_are_another_method(client: httpx.AsyncClient, url: str) -> None:
-    gradient, integrated = [await ask(client, url, method=method) for method in ("gradient", "integrated")]
+async def test_integrated_gradients_are_another_method(live: httpx.AsyncClient, url: str) -> None:
+    gradient, integrated = [await ask(live, url, method=method) for method in ("gradient", "integrated")]
     assert gradient["value"] == integrated["value"]
     of_gradient = [node["attribution"] for node in gradient["nodes"]]
     assert not np.allclose(of_gradient, [node["attribution"] for node in integrated["nodes"]])
 
 
-async def test_a_target_may_be_named_by_its_text(client: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
-    answer = await ask(client, url, target={"token": " the"})
+async def test_a_target_may_be_named_by_its_text(live: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
+    answer = await ask(live, url, target={"token": " the"})
     assert [answer["target"]["id"]] == dictionary.model.tokenize(" the", prepend_bos=False)
     assert answer["target"]["text"] == " the"
 
@@ -171,27 +139,27 @@ async def test_a_target_may_be_named_by_its_text(client: httpx.AsyncClient, url:
     ],
 )
 async def test_bad_input_is_refused_in_one_sentence(
-    client: httpx.AsyncClient, url: str, request_: dict[str, Any], status: int, detail: str
+    live: httpx.AsyncClient, url: str, request_: dict[str, Any], status: int, detail: str
 ) -> None:
-    response = await client.post(url, content=json.dumps({"text": TEXT, **request_}), headers=JSON)
+    response = await live.post(url, content=json.dumps({"text": TEXT, **request_}), headers=JSON)
     assert detail in problem(response, status)["detail"]
 
 
-async def test_a_lone_bos_has_a_value_and_no_nodes(client: httpx.AsyncClient, url: str) -> None:
-    answer = await ask(client, url, text=BOS)
+async def test_a_lone_bos_has_a_value_and_no_nodes(live: httpx.AsyncClient, url: str) -> None:
+    answer = await ask(live, url, text=BOS)
     assert answer["nodes"] == answer["error"] == []
     assert answer["explained"] is None
     assert answer["rank_correlation"] is None
 
 
 async def test_a_client_that_goes_stops_the_work(
-    client: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
+    live: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Turn, "raise_if_gone", _gone)
-    response = await client.post(url, json={"text": TEXT, "method": "integrated"})
+    response = await live.post(url, json={"text": TEXT, "method": "integrated"})
     assert response.status_code == 503
     monkeypatch.undo()
-    await ask(client, url)
+    await ask(live, url)
 
 
 def _gone(_turn: Turn) -> None:

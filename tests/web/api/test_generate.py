@@ -1,56 +1,26 @@
 """Generation with interventions, whole: site, inference service, model and SAEs are real."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import torch
-from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.queries.saes import SaeDetail
-from app.settings import Settings
 from sae_core.interventions import Intervention, Sampling, Shift, Site, Step, generate_side_by_side
-from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary, add_early_sae, publish
+from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary
 from tests.tiny import BOS
 from tests.web.api.problems import problem
-from tests.web.site import SECRET, app_of, site
-
-module_fixture = pytest.fixture(scope="module")
+from tests.web.site import app_of
 
 TEXT = "It was the best of times, it was the"
 STREAM = {"Accept": "text/event-stream"}
 
 
-@module_fixture
-def engine(module_engine: AsyncEngine) -> AsyncEngine:
-    return module_engine
-
-
-@module_fixture
-async def sae(dictionary: Dictionary, engine: AsyncEngine) -> SaeDetail:
-    published = await publish(engine, dictionary)
-    await add_early_sae(engine, dictionary, published.model.id)
-    return published
-
-
-@pytest.fixture(scope="module")
-def settings(dictionary: Dictionary, module_database_url: str) -> Settings:
-    secret = SecretStr(SECRET)
-    return dictionary.settings.model_copy(update={"database_url": module_database_url, "inference_secret": secret})
-
-
-@module_fixture
-async def client(settings: Settings, sae: SaeDetail) -> AsyncIterator[httpx.AsyncClient]:
-    async with site(settings, inference=settings) as client:
-        yield client
-
-
 @pytest.fixture
-def url(sae: SaeDetail) -> str:
-    return f"/api/v1/saes/{sae.slug}/generate"
+def url(two_layers: SaeDetail) -> str:
+    return f"/api/v1/saes/{two_layers.slug}/generate"
 
 
 def active_feature(dictionary: Dictionary) -> int:
@@ -58,19 +28,19 @@ def active_feature(dictionary: Dictionary) -> int:
     return int(dictionary.sae.encode(x).max(dim=0).values.argmax())
 
 
-async def ask(client: httpx.AsyncClient, url: str, *interventions: Any, **request: Any) -> dict[str, Any]:
+async def ask(live: httpx.AsyncClient, url: str, *interventions: Any, **request: Any) -> dict[str, Any]:
     body = {"text": TEXT, "interventions": list(interventions), "max_new_tokens": 12, **request}
-    response = await client.post(url, json=body)
+    response = await live.post(url, json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
 async def test_both_sides_are_what_sae_core_generates(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     feature = active_feature(dictionary)
-    answer = await ask(client, url, {"feature": feature, "op": "clamp", "value": 30})
+    answer = await ask(live, url, {"feature": feature, "op": "clamp", "value": 30})
     site = Site(HOOK, [Intervention("clamp", 30.0, feature=feature)], dictionary.sae)
     model = dictionary.model
     events = list(generate_side_by_side(model, model.tokenize(TEXT), [site], Sampling(max_new_tokens=12)))
@@ -91,13 +61,13 @@ async def test_both_sides_are_what_sae_core_generates(
 
 
 async def test_a_stream_carries_what_the_whole_answer_has(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     asked = {"feature": active_feature(dictionary), "op": "scale", "value": -4, "positions": "generated"}
     options = {"temperature": 0.9, "seed": 3}
-    whole = await ask(client, url, asked, **options)
+    whole = await ask(live, url, asked, **options)
     body = {"text": TEXT, "interventions": [asked], "max_new_tokens": 12, **options}
-    response = await client.post(url, json=body, headers=STREAM)
+    response = await live.post(url, json=body, headers=STREAM)
     assert response.headers["content-type"].startswith("text/event-stream")
     events = [
         (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
@@ -114,14 +84,14 @@ async def test_a_stream_carries_what_the_whole_answer_has(
         assert "".join(token["text"] for token in tokens) + end["text"] == whole[side]["text"]
 
 
-async def test_what_changes_nothing_shows_no_shift(client: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
-    answer = await ask(client, url, {"feature": active_feature(dictionary), "op": "scale", "value": 1})
+async def test_what_changes_nothing_shows_no_shift(live: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
+    answer = await ask(live, url, {"feature": active_feature(dictionary), "op": "scale", "value": 1})
     assert answer["default"]["token_ids"] == answer["changed"]["token_ids"]
     assert max(answer["kl"]) < 1e-5
 
 
 async def test_directions_controls_positions_and_other_saes_act(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     feature = active_feature(dictionary)
     strong = {"op": "add", "value": 40}
@@ -134,12 +104,12 @@ async def test_directions_controls_positions_and_other_saes_act(
         {"feature": feature, "positions": {"tokens": [3]}, **strong},
         {"feature": 1, "sae": EARLY_SLUG, **strong},
     ):
-        answer = await ask(client, url, intervention, max_new_tokens=3)
+        answer = await ask(live, url, intervention, max_new_tokens=3)
         assert max(answer["kl"]) > 1e-3, intervention
-    at_three = await ask(client, url, {"feature": feature, "positions": {"tokens": [3]}, **strong}, max_new_tokens=3)
+    at_three = await ask(live, url, {"feature": feature, "positions": {"tokens": [3]}, **strong}, max_new_tokens=3)
     assert [kl > 1e-6 for kl in at_three["kl"][:4]] == [False, False, False, True]
-    row = await ask(client, url, {"direction": {"feature": feature}, **strong}, max_new_tokens=3)
-    own = await ask(client, url, {"feature": feature, **strong}, max_new_tokens=3)
+    row = await ask(live, url, {"direction": {"feature": feature}, **strong}, max_new_tokens=3)
+    own = await ask(live, url, {"feature": feature, **strong}, max_new_tokens=3)
     assert row["kl"] == pytest.approx(own["kl"], abs=1e-5)
 
 
@@ -172,28 +142,28 @@ async def test_directions_controls_positions_and_other_saes_act(
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bad_requests_are_refused_with_one_sentence(
-    client: httpx.AsyncClient, url: str, request_: dict[str, Any], status: int, words: str, stream: bool
+    live: httpx.AsyncClient, url: str, request_: dict[str, Any], status: int, words: str, stream: bool
 ) -> None:
     body = {"text": TEXT, "interventions": [{"op": "ablate", "feature": 1}], **request_}
-    response = await client.post(url, json=body, headers=STREAM if stream else {})
+    response = await live.post(url, json=body, headers=STREAM if stream else {})
     assert words in problem(response, status)["detail"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-async def test_numbers_that_are_none_are_refused(client: httpx.AsyncClient, url: str, value: str) -> None:
+async def test_numbers_that_are_none_are_refused(live: httpx.AsyncClient, url: str, value: str) -> None:
     content = f'{{"text": "a", "interventions": [{{"op": "clamp", "feature": 1, "value": {value}}}]}}'
-    response = await client.post(url, content=content, headers={"Content-Type": "application/json"})
+    response = await live.post(url, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
 
 
 async def test_nothing_of_one_request_is_left_for_the_next(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     feature = active_feature(dictionary)
     nothing = {"feature": feature, "op": "scale", "value": 1}
-    before = await ask(client, url, nothing, temperature=1, seed=5)
-    await ask(client, url, {"feature": feature, "op": "clamp", "value": 50}, temperature=1, seed=9)
+    before = await ask(live, url, nothing, temperature=1, seed=5)
+    await ask(live, url, {"feature": feature, "op": "clamp", "value": 50}, temperature=1, seed=9)
     bad = {"text": TEXT, "interventions": [{"op": "ablate", "feature": 10**6}]}
-    assert (await client.post(url, json=bad)).status_code == 422
-    assert await ask(client, url, nothing, temperature=1, seed=5) == before
-    assert not app_of(client).state.inference._client.is_closed
+    assert (await live.post(url, json=bad)).status_code == 422
+    assert await ask(live, url, nothing, temperature=1, seed=5) == before
+    assert not app_of(live).state.inference._client.is_closed

@@ -1,42 +1,21 @@
 """Sweeps, whole: site, inference service, model and SAEs are real."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.queries.saes import SaeDetail
 from app.services.sweep import Point, SweepStart, Swept
-from tests.app.inference.dictionaries import EARLY_SLUG, Dictionary, add_early_sae, publish
+from tests.app.inference.dictionaries import EARLY_SLUG, Dictionary
 from tests.web.api.problems import problem
 from tests.web.api.test_generate import STREAM, TEXT, active_feature
-from tests.web.site import SECRET, site
-
-module_fixture = pytest.fixture(scope="module")
-
-
-@module_fixture
-async def sae(dictionary: Dictionary, module_engine: AsyncEngine) -> SaeDetail:
-    published = await publish(module_engine, dictionary)
-    await add_early_sae(module_engine, dictionary, published.model.id)
-    return published
-
-
-@module_fixture
-async def client(dictionary: Dictionary, module_database_url: str, sae: SaeDetail) -> AsyncIterator[httpx.AsyncClient]:
-    secret = SecretStr(SECRET)
-    settings = dictionary.settings.model_copy(update={"database_url": module_database_url, "inference_secret": secret})
-    async with site(settings, inference=settings) as client:
-        yield client
 
 
 @pytest.fixture
-def url(sae: SaeDetail) -> str:
-    return f"/api/v1/saes/{sae.slug}/sweep"
+def url(two_layers: SaeDetail) -> str:
+    return f"/api/v1/saes/{two_layers.slug}/sweep"
 
 
 def body_of(dictionary: Dictionary, **changes: Any) -> dict[str, Any]:
@@ -44,23 +23,23 @@ def body_of(dictionary: Dictionary, **changes: Any) -> dict[str, Any]:
     return {"text": TEXT, "interventions": interventions, "strengths": [0, 5, 400], "max_new_tokens": 12} | changes
 
 
-async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> dict[str, Any]:
-    response = await client.post(url, json=body)
+async def ask(live: httpx.AsyncClient, url: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = await live.post(url, json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
 async def test_points_are_what_generation_gives_at_each_strength(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     body = body_of(dictionary)
-    answer = await ask(client, url, body)
+    answer = await ask(live, url, body)
     assert [point["strength"] for point in answer["points"]] == [0, 5, 400]
     for point in answer["points"]:
         change = {**body["interventions"][0], "value": point["strength"]}
         asked = {"text": TEXT, "interventions": [change], "max_new_tokens": 12}
-        generated = await ask(client, url.replace("/sweep", "/generate"), asked)
+        generated = await ask(live, url.replace("/sweep", "/generate"), asked)
         assert point["text"] == generated["changed"]["text"]
         assert answer["default"]["text"] == generated["default"]["text"]
         own = generated["kl"][len(generated["prompt"]) - 1 :]
@@ -70,11 +49,11 @@ async def test_points_are_what_generation_gives_at_each_strength(
 
 
 async def test_a_control_of_each_kind_has_its_own_points(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
-    alone = await ask(client, url, body_of(dictionary))
+    alone = await ask(live, url, body_of(dictionary))
     for kind in ("feature", "direction"):
-        answer = await ask(client, url, body_of(dictionary, control=kind, seed=3))
+        answer = await ask(live, url, body_of(dictionary, control=kind, seed=3))
         assert answer["points"] == alone["points"]
         (change,) = answer["control"]["interventions"]
         own = active_feature(dictionary)
@@ -84,19 +63,17 @@ async def test_a_control_of_each_kind_has_its_own_points(
         )
         values = [point["kl"] for point in answer["control"]["points"]]
         assert values != [point["kl"] for point in answer["points"]]
-        assert await ask(client, url, body_of(dictionary, control=kind, seed=3)) == answer
-    other = await ask(client, url, body_of(dictionary, control="direction", seed=4))
+        assert await ask(live, url, body_of(dictionary, control=kind, seed=3)) == answer
+    other = await ask(live, url, body_of(dictionary, control="direction", seed=4))
     assert other["control"]["points"][2]["kl"] != answer["control"]["points"][2]["kl"]
 
 
-async def test_only_the_first_intervention_is_swept(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
-) -> None:
+async def test_only_the_first_intervention_is_swept(live: httpx.AsyncClient, url: str, dictionary: Dictionary) -> None:
     second = {"feature": 1, "sae": EARLY_SLUG, "op": "add", "value": 30}
     several = body_of(dictionary)["interventions"] + [second]
-    answer = await ask(client, url, body_of(dictionary, interventions=several, strengths=[5], control="direction"))
+    answer = await ask(live, url, body_of(dictionary, interventions=several, strengths=[5], control="direction"))
     generated = await ask(
-        client,
+        live,
         url.replace("/sweep", "/generate"),
         {"text": TEXT, "interventions": [{**several[0], "value": 5}, second], "max_new_tokens": 12},
     )
@@ -105,11 +82,11 @@ async def test_only_the_first_intervention_is_swept(
 
 
 async def test_a_stream_has_the_points_as_they_come_and_then_all(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary
 ) -> None:
     body = body_of(dictionary, control="direction")
-    whole = await ask(client, url, body)
-    response = await client.post(url, json=body, headers=STREAM)
+    whole = await ask(live, url, body)
+    response = await live.post(url, json=body, headers=STREAM)
     assert response.headers["content-type"].startswith("text/event-stream")
     events = [
         (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
@@ -153,7 +130,7 @@ async def test_a_collapse_is_the_smallest_strength_beyond_either_bound() -> None
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bad_requests_are_refused_with_one_sentence(
-    client: httpx.AsyncClient,
+    live: httpx.AsyncClient,
     url: str,
     dictionary: Dictionary,
     changes: dict[str, Any],
@@ -161,14 +138,14 @@ async def test_bad_requests_are_refused_with_one_sentence(
     words: str,
     stream: bool,
 ) -> None:
-    response = await client.post(url, json=body_of(dictionary, **changes), headers=STREAM if stream else {})
+    response = await live.post(url, json=body_of(dictionary, **changes), headers=STREAM if stream else {})
     assert words in problem(response, status)["detail"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
 async def test_strengths_that_are_no_numbers_are_refused(
-    client: httpx.AsyncClient, url: str, dictionary: Dictionary, value: str
+    live: httpx.AsyncClient, url: str, dictionary: Dictionary, value: str
 ) -> None:
     content = json.dumps(body_of(dictionary, strengths=["x"])).replace('"x"', value)
-    response = await client.post(url, content=content, headers={"Content-Type": "application/json"})
+    response = await live.post(url, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
