@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PREDICTIONS = 2048
 """Scored for the cross-entropy metrics; enough for two digits, in a quarter of a minute."""
 MOST_EFFECTS = 32
-"""Features, the most frequent, whose effects the demo measures, in about half a minute; fewer with less text."""
+"""Features, the most frequent, whose effects the demo measures: about 90 CPU-seconds. Fewer with less text."""
 
 
 class DemoParams(Params):

@@ -26,8 +26,9 @@ from sae_core.saes import SAE
 if TYPE_CHECKING:
     from app.pipeline.effects import EffectsParams
 
-SHARD = 64
-"""Features that are measured together. An interruption loses at most the work on these."""
+SHARD = 128
+"""Features that are measured together, for which the model reads the text once without a change. An interruption loses
+at most the work on these."""
 
 
 async def measure(

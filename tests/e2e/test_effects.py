@@ -30,6 +30,7 @@ async def test_the_map_is_coloured_by_effect(page: Page, site: Site) -> None:
     await page.select_option("[data-map-colour]", "effect")
     await page.wait_for_url("**colour=effect**")
     await expect(page.get_by_text("× chance").first).to_be_visible()
+    await expect(page.get_by_text("not measured (57)")).to_be_visible()
 
 
 async def test_the_numbers_of_the_dose_response_open_below_it(page: Page, site: Site) -> None:

@@ -49,12 +49,13 @@ export const placed = ({ x, y }) => {
 // --- colours ---------------------------------------------------------------------------------------------------------
 
 // Shades are steps of the logarithm between two percentiles: a few outliers would leave all others one colour.
-const shades = (values, format) => {
+// The weakest shade is `from` per cent of the accent.
+const shades = (values, format, from = 0) => {
   const logs = values.filter((value) => value > 0).map(Math.log10).sort((a, b) => a - b);
   const low = logs[Math.floor(0.02 * logs.length)];
   const high = logs[Math.ceil(0.98 * logs.length) - 1];
   const step = (value) => Math.floor(((Math.log10(value) - low) / (high - low || 1)) * SHADES);
-  const colours = Array.from({ length: SHADES }, (_, i) => `color-mix(in oklab, var(--accent) ${Math.round((100 * i) / (SHADES - 1))}%, var(--map-low))`);
+  const colours = Array.from({ length: SHADES }, (_, i) => `color-mix(in oklab, var(--accent) ${Math.round(from + ((100 - from) * i) / (SHADES - 1))}%, var(--map-low))`);
   return {
     group: values.map((value) => (value > 0 ? Math.max(0, Math.min(SHADES - 1, step(value))) : 0)),
     colours,
@@ -67,13 +68,12 @@ export const COLOURINGS = {
   density: (data) => shades(data.density, percent),
   max: (data) => shades(data.max, significant),
   effect: (data) => {
-    const measured = data.effect.filter((ratio) => ratio !== null).length;
-    const { group, colours } = shades(data.effect.map((ratio) => ratio ?? 0), significant);
+    const missing = data.effect.filter((ratio) => ratio === null).length;
+    const { group, colours, legend } = shades(data.effect.map((ratio) => ratio ?? 0), (ratio) => `${significant(ratio)} × chance`, 25);
     return {
       group: group.map((shade, i) => (data.effect[i] === null ? 0 : shade + 1)),
       colours: ["var(--map-low)", ...colours],
-      legend: measured ? shades(data.effect.map((ratio) => ratio ?? 0), (ratio) => `${significant(ratio)} × chance`).legend
-        : { keys: [["var(--map-low)", "no effect was measured yet"]] },
+      legend: { ...legend, keys: missing ? [["var(--map-low)", `not measured (${count(missing)})`]] : [] },
     };
   },
   labels: (data) => {

@@ -98,9 +98,9 @@ export const draw = (canvas, map, scale) => {
 
 export const showLegend = (place, legend) => {
   const swatch = (colour) => element("i", { style: `background: ${colour}` });
-  if (!legend) place.replaceChildren();
-  else if (legend.ramp) place.replaceChildren(`${legend.from} `, element("span", { class: "map-ramp" }, ...legend.ramp.map(swatch)), ` ${legend.to}`);
-  else place.replaceChildren(...legend.keys.map(([colour, name]) => element("span", { class: "map-key" }, swatch(colour), name)));
+  const { ramp, from, to, keys = [] } = legend ?? {};
+  const scale = ramp ? [`${from} `, element("span", { class: "map-ramp" }, ...ramp.map(swatch)), ` ${to}`] : [];
+  place.replaceChildren(...scale, ...keys.map(([colour, name]) => element("span", { class: "map-key" }, swatch(colour), name)));
 };
 
 // The note below the point `i`, whose pixel is (x, y) on a canvas of this width.
