@@ -146,7 +146,8 @@ NAMED = 8
 SPARED = 0.9
 """Share of the probability of the neighbours used for choosing that an edit must leave."""
 CONTROLS, TEXT_CONTROLS, NEAREST = 20, 4, 16
-PASSAGES, REPLICATES, ROWS, DIGITS = 24, 2000, 18, 4
+PASSAGES, DATED_PASSAGES, REPLICATES = 24, 16, 2000
+ROWS, DIGITS = 18, 4
 
 
 OTHER_EVENTS = (
@@ -274,6 +275,11 @@ class Bench:
         return Batch(token_ids, counted, self.model.activations(token_ids, HOOK), rows, token_ids[follow]), years[
             follow
         ]
+
+    def with_dates(self, sequences: Sequences) -> np.ndarray:
+        """Return the sequences of a corpus with the most years."""
+        digits = [float(self._digits_of_years(row).sum()) for row in sequences.token_ids.tolist()]
+        return np.argsort(-np.array(digits), kind="stable")[:DATED_PASSAGES]
 
     def _digits_of_years(self, token_ids: list[int]) -> torch.Tensor:
         """Return 1.0 at each digit of a run of exactly four that starts with 1 or 2; a digit is a token of its own."""
@@ -416,7 +422,7 @@ def dated(prompts: Sequence[str]) -> Facts:
 
 
 def reported(bench: Bench, rows: Sequence[dict[str, Any]]) -> dict[str, Tried]:
-    """Return the edits that are measured: one by the rule, and two that were named before anything was tried."""
+    """Return the edits that are measured: one by the rule, and the two that one would try first."""
     return {
         "chosen": next(row["edit"] for row in bench.allowed(rows) if row["edit"] is not NOTHING),
         "the feature that attribution names first": rows[1]["edit"],
@@ -463,12 +469,14 @@ def on_facts(bench: Bench, edit: Tried, controls: Sequence[tuple[Intervention, .
 
 
 def on_text(
-    bench: Bench, sequences: Sequences, edits: Mapping[str, Sequence[tuple[Intervention, ...]]]
+    bench: Bench,
+    sequences: Sequences,
+    numbers: np.ndarray,
+    edits: Mapping[str, Sequence[tuple[Intervention, ...]]],
 ) -> dict[str, Any]:
-    """Return the rise of the loss and the KL on held-out text, of each edit (first of its list) and its controls."""
-    held_out = np.flatnonzero(sequences.is_validation())[:PASSAGES]
+    """Return the rise of the loss and the KL on passages, of each edit (first of its list) and its controls."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in edits}
-    for part in np.split(held_out, range(4, len(held_out), 4)):
+    for part in np.split(numbers, range(4, len(numbers), 4)):
         batch, in_year = bench.passages(sequences, part)
         clean = bench.log_probabilities(batch, ())
         for name, variants in edits.items():
@@ -492,7 +500,7 @@ def on_text(
             }
             for which, kind in enumerate(("all tokens", "digits of years"))
         }
-    return {"passages": len(held_out), "edits": result}
+    return {"passages": len(numbers), "edits": result}
 
 
 def _sums(clean: torch.Tensor, log_q: torch.Tensor, batch: Batch, in_year: torch.Tensor) -> np.ndarray:
@@ -536,6 +544,7 @@ def measure(home: Path) -> dict[str, Any]:
     controls = {name: [bench.control(edit, named) for _ in range(CONTROLS)] for name, edit in edits.items()}
     facts = {name: on_facts(bench, edit, controls[name]) for name, edit in edits.items()}
     variants = {name: [edit.changes, *controls[name][:TEXT_CONTROLS]] for name, edit in edits.items()}
+    held_out = np.flatnonzero(sequences.is_validation())[:PASSAGES]
     return {
         "sae": SAE_NAME,
         "active_features": len(named),
@@ -544,7 +553,10 @@ def measure(home: Path) -> dict[str, Any]:
         "tried": [{**row, "family": row["edit"].family, "edit": row["edit"].name} for row in rows],
         "controls": CONTROLS,
         "reported": {name: {"edit": edits[name].name, **facts[name]} for name in edits},
-        "text": on_text(bench, sequences, variants),
+        "text": {
+            "held out": on_text(bench, sequences, held_out, variants),
+            "with dates": on_text(bench, sequences, bench.with_dates(sequences), variants),
+        },
     }
 
 
@@ -566,7 +578,8 @@ def tables(result: dict[str, Any]) -> Iterator[str]:
                 f"{own['p_ending_in_4'][1]:.3f}  greedy {own['greedy'][0]} → {own['greedy'][1]} of {own['facts']}, "
                 f"controls {own['control_greedy']:.1f}"
             )
-        for kind, own in result["text"]["edits"][name].items():
+        for text, kind in (("held out", "all tokens"), ("with dates", "digits of years")):
+            own = result["text"][text]["edits"][name][kind]
             for what in ("loss", "kl"):
                 low, high = own[what]["interval"]
                 others = own[what]["controls"]
