@@ -71,7 +71,7 @@ const start = (root) => {
   for (const token of tokens) token.role = "button";
   const legend = root.querySelector("[data-legend]");
   const panel = root.querySelector("[data-token-panel]");
-  const base = location.pathname.replace(/\/probe$/, "/features/");
+  const base = location.pathname.replace(/\/probe(\/.*)?$/, "/features/");
   const slots = new Array(MAX_PINNED).fill(null); // a feature keeps its hue while others come and go
   slots[0] = Number(root.querySelector("[data-pin][aria-pressed='true']").dataset.pin);
 

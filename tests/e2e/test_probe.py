@@ -91,6 +91,37 @@ async def test_probe_pin_features_inspect_a_token_and_lose_inference(
     problems.forgive("503")
 
 
+async def test_a_saved_probe_leads_to_features_and_many_texts_to_a_table(
+    page: Page,
+    engine: AsyncEngine,
+    settings: Settings,
+    serve: Callable[[FastAPI], str],
+    dictionary: Dictionary,
+) -> None:
+    sae = await publish(engine, dictionary)
+    with serving_inference(settings, dictionary) as answering:
+        site = serve(create_app(answering))
+        await page.goto(f"{site}/saes/{sae.slug}/probe")
+        await page.fill("#text", PROMPT)
+        await page.locator("#text").press("Control+Enter")
+        await page.get_by_text("Save this probe").click()
+        await page.fill("#title", "Best of times")
+        await page.get_by_role("button", name="Save", exact=True).click()
+        await page.wait_for_url("**/probe/saved/*")
+        await page.locator("[data-legend] a").click()
+        await page.wait_for_url(f"**/saes/{sae.slug}/features/*")
+
+        await page.goto(f"{site}/saes/{sae.slug}/probe/texts")
+        await page.fill("#text", "It was the best of times\nThe nurse said")
+        await page.locator("#text").press("Control+Enter")
+        await expect(page.locator(".texts-features td.cell .t").first).to_be_visible()
+        async with page.expect_download() as download:
+            await page.get_by_role("button", name="Download all as CSV").click()
+        assert (await download.value).suggested_filename == f"{sae.slug}-probe.csv"
+        await page.get_by_role("button", name="The nurse said").click()
+        await expect(page.locator("[data-probe]")).to_be_visible()
+
+
 async def test_a_model_that_is_being_loaded_is_named_until_the_result_follows(
     page: Page,
     problems: Problems,
