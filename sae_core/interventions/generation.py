@@ -230,15 +230,22 @@ def read(
 def compare(default: LogProbabilities, changed: LogProbabilities, position: int, top: int) -> list[Shift]:
     """Return what changes at each of these positions, of which `position` is the first."""
     shifts = []
-    for offset, (log_p, log_q) in enumerate(zip(default, changed, strict=True)):
+    divergences = divergence(default, changed).tolist()
+    for offset, (log_p, log_q, kl) in enumerate(zip(default, changed, divergences, strict=True)):
         p, q = log_p.exp(), log_q.exp()
-        kl = torch.special.xlogy(q, q).sum() - torch.where(q > 0, q * log_p, 0).sum()
         risen, fallen = (q - p).topk(top).indices, (p - q).topk(top).indices
         raised, lowered = (
             [(int(token), float(p[token]), float(q[token])) for token in tokens] for tokens in (risen, fallen)
         )
-        shifts.append(Shift(position + offset, max(0.0, float(kl)), raised, lowered))
+        shifts.append(Shift(position + offset, kl, raised, lowered))
     return shifts
+
+
+def divergence(log_p: LogProbabilities, log_q: LogProbabilities) -> Float[Tensor, " position"]:
+    """Return KL(q ‖ p) at each position, in nats."""
+    q = log_q.exp()
+    divergences: Tensor = (torch.special.xlogy(q, q) - torch.where(q > 0, q * log_p, 0)).sum(dim=1).clamp_min(0)
+    return divergences
 
 
 def require_room(model: LanguageModel, prompt: int, new: int) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from transformers import Cache
 
-from sae_core.interventions.generation import Generation, LogProbabilities, Sampling, read
+from sae_core.interventions.generation import Generation, LogProbabilities, Sampling, divergence, read
 from sae_core.interventions.ops import Site
 from sae_core.models import LanguageModel
 
@@ -98,7 +98,7 @@ class Sweep:
         log_q = torch.cat(predictions)
         return SweepPoint(
             token_ids=changed.token_ids,
-            kl=mean_kl(log_p, log_q),
+            kl=float(divergence(log_p, log_q).mean()),
             loss=float(loss),
             repetition=repetition(changed.token_ids),
             promoted=self._rise(log_p, log_q) if self._promoted else None,
@@ -115,13 +115,6 @@ class Sweep:
     def _rise(self, log_p: LogProbabilities, log_q: LogProbabilities) -> float:
         rise = log_q[:, self._promoted].exp() - log_p[:, self._promoted].exp()
         return float(rise.sum(dim=1).mean())
-
-
-def mean_kl(log_p: LogProbabilities, log_q: LogProbabilities) -> float:
-    """Return the mean over positions of KL(q ‖ p), in nats."""
-    q = log_q.exp()
-    kl = (torch.special.xlogy(q, q) - torch.where(q > 0, q * log_p, 0)).sum(dim=1)
-    return max(0.0, float(kl.mean()))
 
 
 def repetition(token_ids: Sequence[int]) -> float:
