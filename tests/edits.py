@@ -71,7 +71,7 @@ async def add_measured(session: AsyncSession, sae: SaeDetail, run: int) -> str:
     assert await add_edit(session, "measured", new)
     found = await get_edit(session, "measured")
     assert found is not None
-    await put_measurement(session, found.id, run, MEASURED)
+    await put_measurement(session, found.id, run, MEASURED | {"checks": found.checks})
     return found.name
 
 

@@ -147,6 +147,7 @@ def _measure(
         "controls": params.controls,
         "control_features": [features for _, features in drawn],
         "seed": params.seed,
+        "checks": edit.checks,
         "text": summarise_texts(on_text, **bootstrap) | _named(inputs, moved, on_text),
         "control_prompts": summarise_texts(on_prompts, **bootstrap, tops=True),
         "facts": {},

@@ -13,20 +13,19 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound, NoWeights, Unprocessable
+from app.errors import NotFound, Unprocessable
 from app.queries import edits as queries
 from app.queries.edits import EditView, NewEdit
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import storable
 from app.services.actors import Actor
+from app.services.generation import saes_to_change
 from app.services.inference import InferenceClient
 from app.services.inference_messages import EditRequest, InterventionChoice, PlacedIntervention, SaeRef
 from app.services.labels import tidy_name
-from app.services.saes import find_sae
 from app.services.texts import trim, unix_lines
 
 MAX_INTERVENTIONS = 64
-MAX_SAES = 8
 MAX_NOTES = 4_000
 MAX_PROMPTS = 50
 MAX_CHECKS = 100
@@ -113,8 +112,8 @@ async def save_edit(
     _check_storable([*draft.prompts, draft.checks, *draft.interventions])
     if not 0 < len(draft.interventions) <= MAX_INTERVENTIONS:
         raise Unprocessable(f"An edit has 1 to {MAX_INTERVENTIONS} interventions.")
-    saes = await _saes(session, sae, draft.interventions)
-    slugs = [one.slug for one in saes]
+    slugs = list(dict.fromkeys(one.sae or sae.slug for one in draft.interventions))
+    saes = await saes_to_change(session, sae, slugs)
     await session.commit()  # the model may have to be loaded: no connection is held for that long
     placed = [one.placed(slugs.index(one.sae or sae.slug)) for one in draft.interventions]
     request = EditRequest(saes=[SaeRef.of(one) for one in saes], name=title, interventions=placed)
@@ -122,7 +121,7 @@ async def save_edit(
         title=title,
         author=author,
         notes=notes,
-        model_id=sae.model.id,
+        model_id=saes[0].model.id,
         saes=[(one.id, one.slug) for one in saes],
         interventions=[one.model_dump(mode="json") | {"sae": one.sae or sae.slug} for one in draft.interventions],
         prompts=[one.model_dump() for one in draft.prompts],
@@ -130,20 +129,6 @@ async def save_edit(
         file=(await inference.edit(request)).file,
     )
     return await find_edit(session, await _add(session, new))
-
-
-async def _saes(session: AsyncSession, sae: SaeDetail, interventions: Sequence[EditIntervention]) -> list[SaeDetail]:
-    """Return the SAEs that the interventions name, in order; features of others need no part of `sae`."""
-    slugs = list(dict.fromkeys(one.sae or sae.slug for one in interventions))
-    if len(slugs) > MAX_SAES:
-        raise Unprocessable(f"Interventions can be on at most {MAX_SAES} SAEs at once.")
-    found = [sae if slug == sae.slug else await find_sae(session, slug) for slug in slugs]
-    for other in found:
-        if not other.has_weights:
-            raise NoWeights(other.slug)
-        if other.model.id != sae.model.id:
-            raise Unprocessable(f"{other.slug} is of another model than {sae.slug}: {other.model.name}.")
-    return found
 
 
 async def _add(session: AsyncSession, new: NewEdit) -> str:

@@ -178,11 +178,7 @@ async def generate_request(session: AsyncSession, sae: SaeDetail, wish: Wish) ->
     """Return the request, with every SAE that an intervention names; raises as `generate`."""
     check_prompt(ReadPrompt(wish.text, None if wish.chat is None else tuple(wish.chat)))
     slugs = list(dict.fromkeys([sae.slug, *(slug for slug, _ in wish.interventions if slug is not None)]))
-    if len(slugs) > MAX_SAES:
-        raise Unprocessable(f"Interventions can be on at most {MAX_SAES} SAEs at once.")
-    details = [sae, *[await find_sae(session, slug) for slug in slugs[1:]]]
-    check_together(details)
-    saes = [SaeRef.of(detail) for detail in details]
+    saes = [SaeRef.of(detail) for detail in await saes_to_change(session, sae, slugs)]
     return GenerateRequest(
         saes=saes,
         text=wish.text if wish.chat is None else "",
@@ -194,6 +190,20 @@ async def generate_request(session: AsyncSession, sae: SaeDetail, wish: Wish) ->
         stop=list(wish.stop),
         top=wish.top,
     )
+
+
+async def saes_to_change(session: AsyncSession, sae: SaeDetail, slugs: Sequence[str]) -> list[SaeDetail]:
+    """Return the SAEs of these names, of which one may be `sae`, for interventions in one pass.
+
+    Raises:
+        NotFound: there is no such SAE.
+        Unprocessable, NoWeights: as `check_together`.
+    """
+    if len(slugs) > MAX_SAES:
+        raise Unprocessable(f"Interventions can be on at most {MAX_SAES} SAEs at once.")
+    found = [sae if slug == sae.slug else await find_sae(session, slug) for slug in slugs]
+    check_together(found)
+    return found
 
 
 def placed(changes: Sequence[Change], saes: Sequence[SaeRef]) -> list[PlacedIntervention]:

@@ -129,7 +129,9 @@ def brute(result: dict[str, Any], home: Path, model: LanguageModel, sequences: S
 
 
 def test_demo_prints_a_summary_of_its_sae(result: dict[str, Any]) -> None:
-    assert list(result) == ["sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "seconds"]
+    figures = ["sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "effects", "seconds"]
+    assert list(result) == figures
+    assert 0 < result["effects"] <= 32
     assert result["sae"] == SLUG
     assert (result["features"], result["tokens"]) == (512, 8192)
     assert result["explained_variance"] > 0.6

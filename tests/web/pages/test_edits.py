@@ -106,14 +106,15 @@ async def test_facts_are_written_line_by_line(probing: httpx.AsyncClient) -> Non
 
 
 async def test_what_was_measured_is_shown_beside_the_controls(probing: httpx.AsyncClient, engine: AsyncEngine) -> None:
-    await save(probing)
+    measured = MEASURED | {"checks": (await save(probing))["checks"]}
     async with engine.begin() as connection:
         await connection.execute(
             text("UPDATE saved_edit SET measured = CAST(:it AS jsonb), measured_at = now()"),
-            {"it": json.dumps(MEASURED)},
+            {"it": json.dumps(measured)},
         )
     response = await probing.get("/edits/best-of-times")
     page = parse(response.text)
+    assert "have changed since" not in page.text
     assert "0.25 nats per token (KL), 5.0 × as much as the same change along random features (2.0 to 8.0)" in page.text
     assert "<i>books" not in response.text
     moved = page.one("div", cls="edit-moved")
@@ -128,6 +129,11 @@ async def test_what_was_measured_is_shown_beside_the_controls(probing: httpx.Asy
     each = page.one("details", cls="edit-each").one("tbody").text
     assert "It was the" in each
     assert "Measure again" in page.text
+    sent = {"title": "Best of times", "prompts": "It was the | best"}
+    assert (await probing.post("/edits/best-of-times", data=sent)).status_code == 303
+    assert "have changed since this was measured" in " ".join(
+        parse((await probing.get("/edits/best-of-times")).text).text.split()
+    )
 
 
 async def test_an_edit_is_deleted_after_a_question(probing: httpx.AsyncClient) -> None:
