@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.paths import without_folder
 from app.queries.edits import EditView
 from app.queries.saes import SaeDetail
 from app.services.generation import Wish
@@ -9,7 +10,7 @@ from app.services.inference_messages import InterventionChoice, TokenPositions
 
 _STEERING = """\
 {imports}
-model = load_model({source!r})
+{load_model}
 {saes}sites = [
 {sites}
 ]
@@ -79,7 +80,7 @@ def steering_snippet(sae: SaeDetail, wish: Wish, saes: Mapping[str | None, SaeDe
         text = f"model.render_chat({[message.model_dump() for message in wish.chat]!r}).text"
     return _STEERING.format(
         imports="\n".join(imports),
-        source=sae.model.source,
+        load_model=_load_model(sae.model.source),
         saes=loaded,
         sites="\n".join(sites),
         tokens=wish.max_new_tokens,
@@ -89,6 +90,13 @@ def steering_snippet(sae: SaeDetail, wish: Wish, saes: Mapping[str | None, SaeDe
         text=text,
         bos=bos,
     )
+
+
+def _load_model(source: str) -> str:
+    """Return the line that loads a model; folders of the site's machine are not for all to see."""
+    name = without_folder(source)
+    where = "" if name == source else "  # a file or folder of the site's machine: give its path"
+    return f"model = load_model({name!r}){where}"
 
 
 def _intervention(names: Mapping[int, str], sae: SaeDetail, choice: InterventionChoice) -> str:
@@ -110,7 +118,7 @@ import torch
 from sae_core import apply_edits, load_model
 
 # or any transformers model with the same weights
-model = load_model({source!r})
+{load_model}
 prompt = torch.tensor([model.tokenize({text!r})])
 with apply_edits(model, "{name}.json"):  # the downloaded file
     written = model.hf_model.generate(prompt, max_new_tokens=30, do_sample=False)
@@ -121,4 +129,4 @@ print(model.decode(written[0].tolist()))
 def edit_snippet(edit: EditView) -> str:
     """Return the code that applies an edit's file to a plain model."""
     text = edit.prompts[0]["text"] if edit.prompts else "The capital of France is"
-    return _EDIT.format(source=edit.model.source, text=text, name=edit.name)
+    return _EDIT.format(load_model=_load_model(edit.model.source), text=text, name=edit.name)

@@ -145,6 +145,14 @@ class _Shards:
 EARLY_SLUG = "tiny-l1-topk-64"
 
 
+def link_files(dictionary: Dictionary, folder: Path) -> Path:
+    """Link model and SAEs into `folder`, where the Python of pages finds them by their names; returns it."""
+    source = Path(dictionary.model.source)
+    (folder / source.name).symlink_to(source)
+    (folder / "saes").symlink_to(dictionary.settings.artifacts / "saes")
+    return folder
+
+
 async def add_early_sae(engine: AsyncEngine, dictionary: Dictionary, model_id: int) -> SaeDetail:
     """Register a second SAE of the model, one layer earlier, with weights and without an index."""
     sae, hook = random_sae(dictionary.model.d_model, seed=1), HookPoint("resid_post", 1)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services.edits import MAX_CHECKS
 from app.web import rendering
-from tests.app.inference.dictionaries import SLUG, Dictionary
+from tests.app.inference.dictionaries import SLUG, Dictionary, link_files
 from tests.edits import MEASURED, TEXT, save
 from tests.web.html import parse
 
@@ -63,13 +63,18 @@ async def test_the_form_beside_a_result_sends_what_it_is_given(
 
 
 async def test_the_pages_python_runs_with_the_downloaded_file(
-    probing: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    probing: httpx.AsyncClient,
+    dictionary: Dictionary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     await save(probing)
     page = parse((await probing.get("/edits/best-of-times")).text)
+    assert dictionary.model.source not in page.text, "paths of the site's machine are not for all to see"
     file = (await probing.get("/api/v1/edits/best-of-times/download")).content
     (tmp_path / "best-of-times.json").write_bytes(file)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(link_files(dictionary, tmp_path))
     exec(page.one("pre", cls="code").text, {})
     assert TEXT in capsys.readouterr().out
 

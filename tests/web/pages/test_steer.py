@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.queries.saes import NO_WEIGHTS, SaeDetail
 from app.settings import Settings
-from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, Dictionary, add_early_sae, make_dictionary, publish
+from tests.app.inference.dictionaries import (
+    EARLY_SLUG,
+    HOOK,
+    Dictionary,
+    add_early_sae,
+    link_files,
+    make_dictionary,
+    publish,
+)
 from tests.core.test_chat import CHATML
 from tests.tiny import BOS, EOS, tiny_tokenizer
 from tests.web.html import Element, parse
@@ -348,11 +356,12 @@ async def test_the_snippet_runs_with_sae_core_alone(
     feature: int,
     form: dict[str, str],
     dictionary: Dictionary,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     page = await post(probing, url, feature=feature, **form)
-    monkeypatch.chdir(dictionary.settings.artifacts)
+    monkeypatch.chdir(link_files(dictionary, tmp_path))
     assert run(page, capsys) == sides(page)
 
 
@@ -370,6 +379,7 @@ async def test_features_of_two_saes_act_together(
     published: SaeDetail,
     engine: AsyncEngine,
     dictionary: Dictionary,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -381,7 +391,7 @@ async def test_features_of_two_saes_act_together(
     said = " ".join(page.one("p", cls="steer-said").text.split())
     assert f"30.0 × feature 3 added and 30.0 × feature 7 of {EARLY_SLUG} added" in said
     assert [chosen(row) for row in rows_of(page).all("select", name="sae")] == ["", EARLY_SLUG]
-    monkeypatch.chdir(dictionary.settings.artifacts)
+    monkeypatch.chdir(link_files(dictionary, tmp_path))
     assert run(page, capsys) == sides(page)
 
 
@@ -423,7 +433,7 @@ async def test_a_conversation_is_continued_in_the_models_own_format(
     ]
     link = next(button["href"] for button in page.all("a") if "Link to these" in button.text)
     assert parse_qs(urlsplit(link).query, keep_blank_values=True)["content"] == ["", "Hello <b>there</b>"]
-    monkeypatch.chdir(made.settings.artifacts)
+    monkeypatch.chdir(link_files(made, tmp_path))
     assert run(page, capsys) == sides(page)
 
 
