@@ -1,4 +1,4 @@
-// The form of the steering page: rows of features, turns, strengths from a feature's own range, and tokens to change.
+// The form of the steering page: rows of features, strengths from a feature's own range, and tokens to change.
 // Without this script the same buttons ask the server.
 
 const form = document.getElementById("steer-form");
@@ -22,28 +22,11 @@ const removeRow = (row) => {
   field(before, "feature").focus();
 };
 
-const addTurn = () => {
-  const turns = form.querySelector("[data-turns]");
-  const last = turns.querySelector(".chat-turn:last-child");
-  const turn = last.cloneNode(true);
-  const number = turns.querySelectorAll(".chat-turn").length + 1;
-  const [role, content] = [turn.querySelector("select"), turn.querySelector("textarea")];
-  role.value = last.querySelector("select").value === "user" ? "assistant" : "user";
-  role.setAttribute("aria-label", `Role of turn ${number}`);
-  content.value = "";
-  content.removeAttribute("id");
-  content.removeAttribute("data-key");
-  content.setAttribute("aria-label", `Turn ${number}`);
-  turns.append(turn);
-  content.focus();
-};
-
 form.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-add-row], [data-remove-row], [data-add-turn]");
+  const button = event.target.closest("[data-add-row], [data-remove-row]");
   if (!button) return;
   event.preventDefault();
   if ("addRow" in button.dataset) addRow();
-  else if ("addTurn" in button.dataset) addTurn();
   else removeRow(button.closest("[data-row-of-form]"));
 });
 

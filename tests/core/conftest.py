@@ -60,3 +60,9 @@ def corpus() -> Corpus:
 def sequences(corpus: Corpus, model: LanguageModel) -> Sequences:
     """The corpus in sequences of 32 tokens."""
     return pack(corpus, model, length=32)
+
+
+@pytest.fixture(params=["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3"])
+def any_model(request: pytest.FixtureRequest, load_family: Callable[[str], LanguageModel]) -> LanguageModel:
+    """A tiny model of each family."""
+    return load_family(request.param)

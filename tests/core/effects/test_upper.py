@@ -7,7 +7,6 @@ from torch import Tensor
 from sae_core.effects import UpperLayers
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.language_model import Replace
-from tests.core.interventions.conftest import any_model  # noqa: F401
 
 
 def token_ids(length: int = 40) -> Tensor:
@@ -16,7 +15,7 @@ def token_ids(length: int = 40) -> Tensor:
 
 
 @pytest.mark.parametrize("hook", ["resid_post.1", "resid_pre.2", "mlp_out_post.1"])
-def test_upper_layers_equal_the_whole_pass(any_model: LanguageModel, hook: str) -> None:  # noqa: F811
+def test_upper_layers_equal_the_whole_pass(any_model: LanguageModel, hook: str) -> None:
     point = HookPoint.parse(hook)
     upper = UpperLayers(any_model, point)
     ids = token_ids()
@@ -26,7 +25,7 @@ def test_upper_layers_equal_the_whole_pass(any_model: LanguageModel, hook: str) 
 
 @pytest.mark.parametrize("hook", ["resid_post.1", "mlp_out_post.1"])
 def test_a_changed_pass_that_continues_a_prefix_equals_the_whole_changed_pass(
-    any_model: LanguageModel,  # noqa: F811
+    any_model: LanguageModel,
     hook: str,
 ) -> None:
     point = HookPoint.parse(hook)
@@ -50,19 +49,19 @@ def test_a_changed_pass_that_continues_a_prefix_equals_the_whole_changed_pass(
     torch.testing.assert_close(found, whole[:, 27:38].reshape(-1, whole.shape[-1]), atol=1e-4, rtol=0)
 
 
-def test_blocks_below_a_residual_stream_do_not_run(any_model: LanguageModel) -> None:  # noqa: F811
+def test_blocks_below_a_residual_stream_do_not_run(any_model: LanguageModel) -> None:
     upper = UpperLayers(any_model, HookPoint("resid_post", 1))
     assert upper.skipped == 2
     assert not upper.why
 
 
-def test_a_point_inside_a_block_says_why_all_blocks_run(any_model: LanguageModel) -> None:  # noqa: F811
+def test_a_point_inside_a_block_says_why_all_blocks_run(any_model: LanguageModel) -> None:
     upper = UpperLayers(any_model, HookPoint("mlp_out_post", 1))
     assert upper.skipped == 0
     assert "mlp_out_post.1" in upper.why
 
 
-def test_the_model_is_as_before(any_model: LanguageModel) -> None:  # noqa: F811
+def test_the_model_is_as_before(any_model: LanguageModel) -> None:
     ids = token_ids()
     before = any_model.logits(ids)
     upper = UpperLayers(any_model, HookPoint("resid_post", 1))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 
 from sae_core.models import HookPoint, LanguageModel
@@ -35,9 +34,3 @@ def strongest(model: LanguageModel, sae: SAE, hook: HookPoint = HOOK) -> int:
     """The feature with the largest activation on `TEXT`, BOS left out."""
     x = model.activations(torch.tensor([model.tokenize(TEXT)]), hook)[0, 1:]
     return int(sae.encode(x).max(dim=0).values.argmax())
-
-
-@pytest.fixture(params=["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3"])
-def any_model(request: pytest.FixtureRequest, load_family: Callable[[str], LanguageModel]) -> LanguageModel:
-    """A tiny model of each family."""
-    return load_family(request.param)
