@@ -78,7 +78,7 @@ class TokenFeature:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is probed: a text, or a conversation where `chat` is given."""
+    """A prompt: a text, or a conversation where `chat` is given."""
 
     text: str = ""
     chat: tuple[ChatMessage, ...] | None = None

@@ -29,7 +29,7 @@ _PROMOTED = 10
 
 @dataclass(frozen=True, slots=True)
 class SweepWish:
-    """What is swept: the first intervention's value takes each of `values`."""
+    """A sweep to run: the first intervention's value takes each of `values`."""
 
     wish: Wish
     values: Sequence[float]
@@ -58,7 +58,7 @@ class SweepStart:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What happens at one strength; means over the new tokens."""
+    """Measures at one strength; means over the new tokens."""
 
     control: bool
     value: float

@@ -38,7 +38,7 @@ Notes = Annotated[str, Field(description=f"Up to {MAX_NOTES:,} characters.")]
 
 
 class EditTextIn(BaseModel):
-    """What may change of an edit."""
+    """The fields of an edit that may change."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -39,7 +39,7 @@ Percentile = Annotated[
 
 
 class ProbeIn(BaseModel):
-    """What to probe: exactly one of `text`, `chat` and `texts`."""
+    """A prompt or several: exactly one of `text`, `chat` and `texts`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -119,7 +119,7 @@ class PromptTokenOut(ProbeTokenOut):
 
 
 class SaeFindingsOut(BaseModel):
-    """What one SAE finds on a prompt."""
+    """The features of one SAE that are active on a prompt."""
 
     sae: str
     hook: str

@@ -41,7 +41,7 @@ class SweepIn(PromptedIn):
 
 
 class PointOut(BaseModel):
-    """What happens at one strength. Means are over the new tokens."""
+    """Measures at one strength. Means are over the new tokens."""
 
     strength: float
     text: str

@@ -1,4 +1,4 @@
-"""What requests of the API say about interventions: the prompt, the changes, the sampling."""
+"""Fields of API requests for interventions: the prompt, the changes, the sampling."""
 
 from typing import Annotated, Self
 

@@ -1,4 +1,4 @@
-"""What the forms for prompts share: examples to try, orders of the features found, and links that carry a prompt."""
+"""Shared by the forms for prompts: examples to try, orders of the features found, and links that carry a prompt."""
 
 from urllib.parse import urlencode
 

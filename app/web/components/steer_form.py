@@ -97,7 +97,7 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class SteerForm:
-    """What the form holds."""
+    """The values of the form."""
 
     mode: Mode = "text"
     text: str = ""

@@ -1,4 +1,4 @@
-"""What the steering page shows of both texts: words for the changes, shaded tokens, where predictions moved most."""
+"""Both texts on the steering page: words for the changes, shaded tokens, where predictions moved most."""
 
 import math
 from collections.abc import Sequence
