@@ -15,6 +15,7 @@ from app.tables.people import ApiToken, Invitation, Person, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
+from app.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "Activity",
@@ -60,4 +61,6 @@ __all__ = [
     "SequenceSet",
     "SignInSession",
     "Token",
+    "Webhook",
+    "WebhookDelivery",
 ]

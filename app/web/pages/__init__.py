@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from app.web.pages import (
     attribute,
     by_example,
+    changes,
     compare,
     deletions,
     edits,
@@ -29,6 +30,7 @@ for module in (
     feature_list,
     by_example,
     features,
+    changes,
     probe,
     probe_texts,
     steer,
