@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.services.agreement_report import Estimate
+
 MISSING = -1
 RESAMPLES = 1000
 MIN_UNITS = 10
@@ -35,17 +37,6 @@ class Measure:
     value: Callable[[Floats], Floats]
     """From sums `[resamples, n]` to values `[resamples]`; not a number where the measure is not defined."""
     units: int
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % bootstrap interval over units; None where there is not enough to say, for a `reason`."""
-
-    units: int
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
 
 
 class Bootstrap:

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from app.services.agreement import MAX_PAIRS, AgreementReport, Rating, measure_agreement
+from app.services.agreement import MAX_PAIRS, measure_agreement
+from app.services.agreement_report import AgreementReport, Rating
 
 CATEGORIES = ("syntax", "medicine", "names")
 

@@ -10,7 +10,6 @@ from app.services.agreement_measures import (
     MIN_UNITS,
     MISSING,
     Bootstrap,
-    Estimate,
     Floats,
     Measure,
     ac1,
@@ -26,6 +25,7 @@ from app.services.agreement_measures import (
     raw_agreement,
     value_counts,
 )
+from app.services.agreement_report import Estimate
 
 
 def rows(*people: str) -> NDArray[np.int64]:
