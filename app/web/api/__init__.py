@@ -1,6 +1,7 @@
 """The REST API under /api/v1, described at /api/docs."""
 
 from app.web.api import (
+    agreement,
     attribute,
     by_example,
     compare,
@@ -70,6 +71,7 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
+        agreement,
         lists,
         runs,
         models,
