@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, feature_texts, labels, lists
+from app.services import adjudication, comments, feature_texts, labels, lists
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -38,6 +38,7 @@ LIMITS = MappingProxyType(
         "explanation": labels.MAX_EXPLANATION,
         "categories": labels.MAX_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "author": labels.MAX_NAME,
+        "comment": comments.MAX_COMMENT,
         "decision_note": adjudication.MAX_NOTE,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,

@@ -3,11 +3,13 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    activity,
     adjudicate,
     agreement,
     attribute,
     by_example,
     changes,
+    comments,
     compare,
     deletions,
     edits,
@@ -33,6 +35,8 @@ for module in (
     by_example,
     features,
     changes,
+    comments,
+    activity,
     probe,
     probe_texts,
     steer,

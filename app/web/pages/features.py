@@ -27,6 +27,7 @@ from app.services.inference import InferenceClient
 from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
+from app.web.components.comment_panel import comment_panel
 from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import (
     Example,
@@ -109,6 +110,7 @@ async def feature(
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -134,6 +136,7 @@ async def try_texts(
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     return render(request, "features/page.html", context, status=status)
 
 
