@@ -13,6 +13,7 @@ from app.tables.models import LanguageModel, Token
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, Sae
+from app.tables.suggestions import LlmAnswer, Suggestion
 
 __all__ = [
     "Base",
@@ -29,6 +30,7 @@ __all__ = [
     "Label",
     "LabelRevision",
     "LanguageModel",
+    "LlmAnswer",
     "Run",
     "RunMetric",
     "RunUse",
@@ -41,5 +43,6 @@ __all__ = [
     "SavedProbe",
     "Sequence",
     "SequenceSet",
+    "Suggestion",
     "Token",
 ]

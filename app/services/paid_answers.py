@@ -1,0 +1,62 @@
+"""Answers of an endpoint, each paid for once: the same request is answered from the database."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.queries.suggestions import ModelAnswer, find_answer, keep_answer
+from app.services.llm import LlmClient, Message
+
+
+class PaidAnswers:
+    """Asks through a client, and keeps each answer before anything else is done with it.
+
+    `paid` and `kept` count answers, and `tokens_in` and `tokens_out` the tokens of those that were paid for now.
+
+    Args:
+        sessions: each answer is committed by itself, so a kill loses only requests that are under way.
+        client: the endpoint and the model.
+        seed: another one asks again.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], client: LlmClient, seed: int = 0) -> None:
+        self._sessions = sessions
+        self._client = client
+        self._seed = seed
+        self.paid = self.kept = self.tokens_in = self.tokens_out = 0
+
+    @property
+    def model(self) -> str:
+        """Name of the model that answers."""
+        return self._client.model
+
+    def key(self, messages: Sequence[Message], max_tokens: int) -> str:
+        """Return the hash of a request: of the endpoint without its secrets, the model, and all that is asked."""
+        address = urlsplit(self._client.endpoint)
+        request = [
+            f"{address.scheme}://{address.hostname}:{address.port}{address.path}",
+            self.model,
+            self._seed,
+            max_tokens,
+            [[message.role, message.content] for message in messages],
+        ]
+        return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+    async def ask(self, messages: list[Message], *, max_tokens: int) -> ModelAnswer:
+        """Return the answer to a request, from the database if it was paid for; raises as `LlmClient.ask`."""
+        key = self.key(messages, max_tokens)
+        async with self._sessions() as session:
+            known = await find_answer(session, key)
+        if known is not None:
+            self.kept += 1
+            return known
+        answer = await self._client.ask(messages, max_tokens=max_tokens)
+        async with self._sessions.begin() as session:
+            await keep_answer(session, key, self.model, answer)
+        self.paid += 1
+        self.tokens_in += answer.tokens_in
+        self.tokens_out += answer.tokens_out
+        return answer
