@@ -83,8 +83,8 @@ async def _prepare(
 ) -> "_Draw":
     shown = await example_sequences(session, index, feature)
     near, edges = await near_and_bands(session, index, feature)
-    sequences = index.sequence_set
-    allowed = await run_in_threadpool(held_out_sequences, sequences.sha256, sequences.sequences, without=shown)
+    count = index.sequence_set.sequences
+    allowed = await run_in_threadpool(held_out_sequences, store.sequences_sha256, count, without=shown)
     block = await run_in_threadpool(store.block, feature, feature + 1)
     return _Draw(
         session=session,

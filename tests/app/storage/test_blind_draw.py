@@ -56,7 +56,7 @@ async def drawn(
     sequences = [snippet.sequence for snippet in snippets]
     assert len(set(sequences)) == len(sequences)
     assert made.sae.index is not None
-    assert is_held_out(made.sae.index.sequence_set.sha256, np.array(sequences)).all()
+    assert is_held_out(store.sequences_sha256, np.array(sequences)).all()
     assert not set(sequences) & await example_sequences(session, made.sae.index, feature)
     for snippet in snippets:
         row = dense(made, feature, snippet)
