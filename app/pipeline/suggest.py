@@ -1,6 +1,6 @@
 """Suggest labels of features, by a model or from statistics."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,14 @@ class SuggestParams(SaeParams):
     estimate: Annotated[
         bool, Field(description="Only estimate what it costs: nothing is asked, and nothing is written.")
     ] = False
+    score: Annotated[
+        bool,
+        Option(flags="--score/--no-score"),
+        Field(
+            description="Let the model test each suggestion on held-out text, by detection and fuzzing, beside the "
+            "suggestion of another feature: four more requests per feature."
+        ),
+    ] = True
     answer_tokens: Annotated[
         int,
         Option(rare=True),
@@ -85,13 +93,14 @@ def _title(params: SuggestParams) -> str:
     )
 
 
-SUGGEST: RunSpec[Any] = RunSpec(
+SUGGEST = RunSpec(
     kind="suggest",
     help="""Suggest labels of features: by a model of any OpenAI-compatible endpoint, or from statistics.
 
     A model reads examples from the whole range of each feature, with active tokens marked, and the tokens that the
-    feature promotes. Suggestions stand apart and are never counted as labels of people. An answer is paid for once:
-    a run that was stopped, or is repeated, takes what was answered before.
+    feature promotes. Then it gets each suggestion alone, and says in which held-out texts the feature is active
+    (detection), and where in them (fuzzing). Suggestions stand apart and are never counted as labels of people. An
+    answer is paid for once: a run that was stopped, or is repeated, takes what was answered before.
 
     Examples:
       seesae suggest smollm2-135m-l9-batchtopk-4096 --estimate
@@ -99,7 +108,7 @@ SUGGEST: RunSpec[Any] = RunSpec(
       seesae suggest smollm2-135m-l9-batchtopk-4096 --features 3,14,15 --source statistics
     """,
     params=SuggestParams,
-    stages=lambda _params: SUGGESTION,
+    stages=lambda params: SUGGESTION if params.score and not params.estimate else SUGGESTION[:1],
     title=_title,
     check=check,
     work=run_suggest,
@@ -112,6 +121,12 @@ SUGGEST: RunSpec[Any] = RunSpec(
         "failed",
         "requests",
         "from_cache",
+        "detection",
+        "detection_interval",
+        "detection_floor",
+        "fuzzing",
+        "fuzzing_interval",
+        "fuzzing_floor",
         "tokens_in",
         "tokens_out",
         "dollars",

@@ -48,36 +48,36 @@ class ModelAnswer:
     tokens_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewSuggestion:
+    """A suggestion to write, or why there is none: exactly one of `text` and `error` is set. As `Suggestion` has it."""
+
+    key: str
+    source: Source
+    model: str = ""
+    prompt: str = ""
+    text: str | None = None
+    error: str | None = None
+
+
 async def put_suggestion(
-    session: AsyncSession,
-    *,
-    sae_id: int,
-    feature: int,
-    key: str,
-    source: Source,
-    model: str = "",
-    prompt: str = "",
-    text: str | None,
-    error: str | None,
-    index_id: int | None,
-    run_id: int,
+    session: AsyncSession, sae: SaeDetail, feature: int, suggestion: NewSuggestion, *, run_id: int
 ) -> int:
-    """Write a suggestion, or why there is none, and return its id; one of the same request becomes the newest."""
+    """Write a suggestion and return its id; one of the same request becomes the newest."""
     content = {
-        "text": None if text is None else clean_text(text),
-        "error": None if error is None else clean_text(error),
-        "index_id": index_id,
+        "text": None if suggestion.text is None else clean_text(suggestion.text),
+        "error": None if suggestion.error is None else clean_text(suggestion.error),
+        "index_id": None if sae.index is None else sae.index.id,
         "run_id": run_id,
     }
-    new = insert(Suggestion).values(
-        sae_id=sae_id, feature=feature, key=key, source=source, model=model, prompt=prompt, **content
-    )
+    origin = {name: getattr(suggestion, name) for name in ("key", "source", "model", "prompt")}
+    new = insert(Suggestion).values(sae_id=sae.id, feature=feature, **origin, **content)
     written = new.on_conflict_do_update(
         index_elements=["sae_id", "feature", "key"], set_={**content, "created_at": func.now()}
     ).returning(Suggestion.id)
     number = await session.scalar(written)
     assert number is not None
-    await _count_change(session, sae_id)
+    await _count_change(session, sae.id)
     return number
 
 

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.queries.suggestions import ModelAnswer, find_answer, keep_answer
-from app.services.llm import LlmClient, Message
+from app.services.llm import EndpointUnusable, LlmClient, Message, RequestFailed
+
+_FAILURES_IN_A_ROW = 5
+"""After so many requests without an answer, the endpoint is taken to be down."""
 
 
 class PaidAnswers:
@@ -27,6 +30,7 @@ class PaidAnswers:
         self._client = client
         self._seed = seed
         self.paid = self.kept = self.tokens_in = self.tokens_out = 0
+        self._failed_in_a_row = 0
 
     @property
     def model(self) -> str:
@@ -46,17 +50,36 @@ class PaidAnswers:
         return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
     async def ask(self, messages: list[Message], *, max_tokens: int) -> ModelAnswer:
-        """Return the answer to a request, from the database if it was paid for; raises as `LlmClient.ask`."""
+        """Return the answer to a request, from the database if it was paid for.
+
+        Raises:
+            EndpointUnusable: as `LlmClient.ask`, and after several requests in a row that failed.
+            RequestFailed: as `LlmClient.ask`.
+        """
         key = self.key(messages, max_tokens)
         async with self._sessions() as session:
             known = await find_answer(session, key)
         if known is not None:
             self.kept += 1
             return known
-        answer = await self._client.ask(messages, max_tokens=max_tokens)
+        answer = await self._ask(messages, max_tokens)
         async with self._sessions.begin() as session:
             await keep_answer(session, key, self.model, answer)
         self.paid += 1
         self.tokens_in += answer.tokens_in
         self.tokens_out += answer.tokens_out
+        return answer
+
+    async def _ask(self, messages: list[Message], max_tokens: int) -> ModelAnswer:
+        try:
+            answer = await self._client.ask(messages, max_tokens=max_tokens)
+        except RequestFailed as failed:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row < _FAILURES_IN_A_ROW:
+                raise
+            raise EndpointUnusable(
+                f"{failed} So ended {_FAILURES_IN_A_ROW} requests in a row. Start the run again once the endpoint "
+                "answers: what was answered is kept."
+            ) from None
+        self._failed_in_a_row = 0
         return answer

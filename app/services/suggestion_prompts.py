@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -41,6 +42,7 @@ _JOINERS = "\u200c\u200d"
 """Invisible, but some scripts and emoji are wrong without them."""
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _EXPLANATION = re.compile(r"^[\s>*_#\[\"]*explanation[\]*_\"]*\s*:[\s*_]*(.*)$", re.IGNORECASE | re.MULTILINE)
+_OBJECT = re.compile(r"\{[^{}]*\}")
 _NO_PATTERN = re.compile(r"(no (clear |specific |consistent )?pattern|none|n/?a|unknown|unclear)\W*", re.IGNORECASE)
 
 
@@ -110,6 +112,32 @@ def parse_explanation(text: str, *, finished: bool) -> str:
     if len(explanation) > MAX_SUGGESTION:
         raise BadAnswer(f"The answer is longer than {MAX_SUGGESTION} characters.")
     return explanation
+
+
+def rating_prompt(kind: Literal["detection", "fuzzing"], label: str, texts: Sequence[str]) -> list[Message]:
+    """Return the request to rate, from a label alone, in which texts its feature is active; see `mark` for fuzzing."""
+    numbered = [json_line({"number": number, "text": text}) for number, text in enumerate(texts, 1)]
+    return render_prompt(kind, label=json_line(label), texts=numbered)
+
+
+def parse_ratings(text: str, count: int, *, finished: bool) -> list[float]:
+    """Return the ratings of all texts, from 0 to 1.
+
+    Raises:
+        BadAnswer: one is missing, or is no number from 0 to 10.
+    """
+    if not finished:
+        raise BadAnswer("The answer was cut off at its limit of tokens.")
+    found = _OBJECT.findall(_THOUGHTS.sub("", text))
+    try:
+        ratings = json.loads(found[-1])
+    except (IndexError, ValueError):
+        raise BadAnswer("The answer does not have the form that was asked for.") from None
+    values = [ratings.get(str(number)) for number in range(1, count + 1)]
+    known = [value for value in values if type(value) in (int, float) and 0 <= value <= SCALE]
+    if len(known) < count:
+        raise BadAnswer(f"The answer rates {len(known)} of {count} texts.")
+    return [value / SCALE for value in known]
 
 
 def visible_line(text: str) -> str:

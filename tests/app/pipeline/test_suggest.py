@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -12,8 +13,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from app.artifacts import store_key
 from app.errors import Conflict, Unprocessable
-from app.pipeline import suggesting
+from app.pipeline import concurrent
 from app.pipeline.suggest import SUGGEST, SuggestParams
 from app.queries.features import get_feature
 from app.queries.sql.locks import subject_lock
@@ -26,7 +28,8 @@ from app.services.llm import EndpointUnusable
 from app.services.plain_suggestions import plain_suggestion
 from app.tables import Label, LlmAnswer, Suggestion
 from tests.app.pipeline.running import run_row, run_to_end, submit
-from tests.factories import Synthetic, add_label
+from tests.app.storage.test_blind_draw import make_store
+from tests.factories import Synthetic, add_label, make_sae
 from tests.llm_server import LlmServer, Reply, completion, llm_server
 
 
@@ -42,7 +45,7 @@ def numbered(server_requests: list[dict[str, Any]]) -> Reply:
 async def test_a_model_suggests_and_a_repeated_run_pays_nothing(ctx: JobContext, made: Synthetic) -> None:
     async with ctx.sessions.begin() as session:
         label = await add_label(session, made.sae, 1, "Biology")
-    params = SuggestParams(sae=made.sae.slug, sample=6)
+    params = SuggestParams(sae=made.sae.slug, sample=6, score=False)
     async with llm_server(lambda _request: numbered(server.requests)) as server:
         own = asking(ctx, server, llm_price_in=1.0, llm_price_out=10.0)
         run = await run_to_end(own, "suggest", params)
@@ -53,12 +56,13 @@ async def test_a_model_suggests_and_a_repeated_run_pays_nothing(ctx: JobContext,
         assert (run.result["requests"], run.result["from_cache"], run.result["tokens_in"]) == (6, 0, 600)
         assert run.result["dollars"] == pytest.approx(600e-6 + 60e-5)
         assert "at most 6 requests" in run.stages[0].title
-        again = await run_to_end(own, "suggest", params.model_copy(update={"estimate": False, "sample": 7}))
+        again = await run_to_end(own, "suggest", params.model_copy(update={"sample": 7}))
         assert again.result is not None
         assert (again.result["requests"], again.result["from_cache"]) == (1, 6)
-        another = await run_to_end(own, "suggest", params.model_copy(update={"seed": 1, "sample": 1}))
+        another = await run_to_end(own, "suggest", params.model_copy(update={"seed": 1, "sample": 1, "score": True}))
         assert another.result is not None
         assert (another.result["requests"], another.result["from_cache"]) == (1, 0)
+        assert "not tested: the activations of its index are not on this machine" in another.result["notes"][0]
     async with ctx.sessions() as session:
         texts = await suggested_texts(session, made.sae.id, range(24))
         assert 1 not in texts, "a labelled feature needs no suggestion"
@@ -92,7 +96,7 @@ async def test_bad_answers_are_stated_for_their_feature_and_the_others_go_on(ctx
     )  # fmt: skip
     async with llm_server(lambda _request: next(answers)) as server:
         own = asking(ctx, server, llm_concurrency=1)
-        run = await run_to_end(own, "suggest", SuggestParams(sae=made.sae.slug, features=tuple(range(9))))
+        run = await run_to_end(own, "suggest", SuggestParams(sae=made.sae.slug, features=tuple(range(9)), score=False))
     assert run.state == "done"
     assert run.result is not None
     assert (run.result["suggested"], run.result["failed"]) == (2, 7)
@@ -114,13 +118,13 @@ async def test_bad_answers_are_stated_for_their_feature_and_the_others_go_on(ctx
 async def test_an_endpoint_that_is_down_or_refuses_ends_the_run_in_one_sentence(
     ctx: JobContext, made: Synthetic
 ) -> None:
-    params = SuggestParams(sae=made.sae.slug, sample=20)
+    params = SuggestParams(sae=made.sae.slug, sample=20, score=False)
     async with llm_server(lambda _request: Reply.error(401, "no such key sk-secret")) as server:
         with pytest.raises(EndpointUnusable, match="SEESAE_LLM_API_KEY"):
             await run_to_end(asking(ctx, server), "suggest", params)
         server.answer = lambda _request: Reply.error(422, "broken")
         server.requests.clear()
-        with pytest.raises(EndpointUnusable, match="5 features in a row"):
+        with pytest.raises(EndpointUnusable, match="5 requests in a row"):
             await run_to_end(asking(ctx, server, llm_concurrency=1), "suggest", params)
         assert len(server.requests) == 5
         async with ctx.sessions() as session:
@@ -134,7 +138,7 @@ async def test_an_endpoint_that_is_down_or_refuses_ends_the_run_in_one_sentence(
 async def test_a_cancelled_run_stops_asking_and_keeps_what_came(
     ctx: JobContext, made: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suggesting, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(concurrent, "LOOK_SECONDS", 0.02)
 
     async def third_hangs(_request: dict[str, Any]) -> Reply:
         if len(server.requests) > 2:
@@ -145,7 +149,7 @@ async def test_a_cancelled_run_stops_asking_and_keeps_what_came(
 
     async with llm_server(third_hangs) as server:
         own = asking(ctx, server, llm_concurrency=1)
-        run_id = await submit(own, "suggest", SuggestParams(sae=made.sae.slug, sample=8))
+        run_id = await submit(own, "suggest", SuggestParams(sae=made.sae.slug, sample=8, score=False))
         with pytest.raises(RunCancelled):
             await execute(own, run_id)
     assert len(server.requests) == 3
@@ -185,14 +189,16 @@ async def test_what_cannot_be_asked_is_refused_before_it_starts(ctx: JobContext,
         set_up = ctx.settings.model_copy(
             update={"llm_url": "http://127.0.0.1:9", "llm_model": "m", "llm_price_out": 1.0}
         )
-        cost = await SUGGEST.check(session, set_up, SuggestParams(sae=made.sae.slug, sample=10))
+        scored = await SUGGEST.check(session, set_up, SuggestParams(sae=made.sae.slug, sample=10))
+        cost = await SUGGEST.check(session, set_up, SuggestParams(sae=made.sae.slug, sample=10, score=False))
     assert (cost.requests, cost.tokens_out, cost.dollars) == (10, 5120, pytest.approx(0.00512))
+    assert scored.requests == 50
     assert cost.tokens is not None
     assert 1_000 < cost.tokens < 50_000
     own = replace(ctx, settings=set_up)
-    run = await run_to_end(own, "suggest", SuggestParams(sae=made.sae.slug, sample=10, estimate=True))
+    run = await run_to_end(own, "suggest", SuggestParams(sae=made.sae.slug, sample=10, score=False, estimate=True))
     assert run.result is not None
-    assert run.result["estimate"]["requests"] == 10
+    assert run.result["estimated_requests"] == 10
 
 
 async def test_a_killed_run_continues_without_paying_twice(ctx: JobContext, made: Synthetic, database_url: str) -> None:
@@ -216,7 +222,7 @@ async def test_a_killed_run_continues_without_paying_twice(ctx: JobContext, made
             "SEESAE_LLM_MODEL": "small",
             "SEESAE_LLM_CONCURRENCY": "1",
         }
-        command = [sys.executable, "-m", "app.cli", "suggest", made.sae.slug, "--sample", "6", "--json"]
+        command = [sys.executable, "-m", "app.cli", "suggest", made.sae.slug, "--sample", "6", "--no-score", "--json"]
         process = await asyncio.create_subprocess_exec(*command, env=environment)
         assert await process.wait() == -9
         killed.set()
@@ -226,3 +232,63 @@ async def test_a_killed_run_continues_without_paying_twice(ctx: JobContext, made
     result = json.loads(output)
     assert (result["suggested"], result["requests"], result["from_cache"]) == (6, 3, 3)
     assert set(Counter(answered).values()) == {1}
+
+
+async def test_a_model_that_reads_only_the_label_tests_it_on_held_out_text(ctx: JobContext) -> None:
+    """The tester knows the truth of its own label, so that a right label scores high, and another's at chance."""
+    made = await make_sae(ctx.engine, sequences=900, length=64)
+    assert made.sae.index is not None
+    folder = ctx.artifacts.index(store_key(made.sae, made.sae.index.sequence_set.sha256))
+    make_store(made.corpus, made.features, folder)
+    features = (13, 17)
+
+    def word(feature: int) -> str:
+        ids = made.features.activations[feature].argmax()
+        return made.corpus.vocabulary[made.corpus.token_ids.reshape(-1)[ids]].decode().strip()
+
+    def answer(request: dict[str, Any]) -> Reply:
+        system, user = (message["content"] for message in request["messages"])
+        if "You study features" in system:
+            return completion(f"Explanation: {word(features[len(server.requests) - 1])}")
+        label = json.loads(user.splitlines()[0].removeprefix("Description: "))
+        texts = [json.loads(line) for line in user.splitlines() if line.startswith("{")]
+        assert not any(set(text) - {"number", "text"} for text in texts), "the tester sees text alone"
+        active = re.compile(f"<<[^>]*{label}" if "<<" in user else label)
+        return completion(json.dumps({text["number"]: 10 * bool(active.search(text["text"])) for text in texts}))
+
+    def half(request: dict[str, Any]) -> Reply:
+        return completion(
+            "Explanation: x" if "You study" in request["messages"][0]["content"] else '{"1": 10, "2": 11}'
+        )
+
+    async with llm_server(answer) as server:
+        own = asking(ctx, server, llm_concurrency=1)
+        params = SuggestParams(sae=made.sae.slug, features=features)
+        run = await run_to_end(own, "suggest", params)
+        async with ctx.sessions() as session:
+            found = [(await list_suggestions(session, made.sae.id, feature))[0] for feature in features]
+        server.answer = half
+        again = await run_to_end(own, "suggest", params.model_copy(update={"seed": 1}))
+    assert run.result is not None
+    assert (run.result["requests"], run.result["suggested"]) == (10, 2)
+    assert [shown.text for shown in found] == [word(feature) for feature in features]
+    for kind in ("detection", "fuzzing"):
+        low, high = run.result[f"{kind}_interval"]
+        assert low <= run.result[kind] <= high
+        assert run.result[kind] > run.result[f"{kind}_floor"] + 0.15
+        for shown in found:
+            assert shown.scores is not None
+            assert shown.scores["tester"] == "small"
+            score = shown.scores[kind]
+            assert 10 <= score["items"] <= 20
+            for measure in ("balanced_accuracy", "f1", "auprc"):
+                assert score[measure]["low"] <= score[measure]["value"] <= score[measure]["high"]
+            assert score["floor"]["balanced_accuracy"]["value"] < score["balanced_accuracy"]["value"]
+    assert again.result is not None
+    assert "detection" not in again.result
+    assert again.result["notes"] == ["2 of 2 suggestions could not be tested: their pages say why."]
+    async with ctx.sessions() as session:
+        (shown, *_) = await list_suggestions(session, made.sae.id, features[0])
+    assert shown.text == "x"
+    assert shown.scores is not None
+    assert shown.scores["detection"] == {"error": "The answer rates 1 of 20 texts."}

@@ -11,6 +11,8 @@ from app.services.suggestion_prompts import (
     explain_prompt,
     mark,
     parse_explanation,
+    parse_ratings,
+    rating_prompt,
     template_hash,
 )
 from tests.app.services.test_plain_suggestions import detail
@@ -101,3 +103,29 @@ def test_other_answers_are_refused_without_being_quoted(answer: str, why: str) -
 def test_an_answer_that_was_cut_off_is_refused() -> None:
     with pytest.raises(BadAnswer, match="cut off"):
         parse_explanation("Explanation: half a sen", finished=False)
+
+
+def test_a_tester_sees_the_label_and_the_texts_alone() -> None:
+    _, user = rating_prompt("fuzzing", HOSTILE, [HOSTILE, "a <<b>>"])
+    label, begin, *texts, end = user.content.splitlines()
+    assert json.loads(label.removeprefix("Description: ")) == HOSTILE
+    assert (begin, end) == ("BEGIN TEXTS", "END TEXTS")
+    assert [json.loads(text) for text in texts] == [{"number": 1, "text": HOSTILE}, {"number": 2, "text": "a <<b>>"}]
+
+
+def test_ratings_of_all_texts_are_needed() -> None:
+    assert parse_ratings('I think {"a": 1}\n```json\n{"2": 0, "1": 7.5}\n```', 2, finished=True) == [0.75, 0.0]
+    for answer, why in (
+        ("", "form"),
+        ("[1, 2]", "form"),
+        ('{"1": 1', "form"),
+        ('{"1": 1,}', "form"),
+        ('{"1": 1}', "1 of 2"),
+        ('{"1": true, "2": "9"}', "0 of 2"),
+        ('{"1": NaN, "2": 11}', "0 of 2"),
+        ('{"1": 1e999, "2": -1}', "0 of 2"),
+    ):
+        with pytest.raises(BadAnswer, match=why):
+            parse_ratings(answer, 2, finished=True)
+    with pytest.raises(BadAnswer, match="cut off"):
+        parse_ratings('{"1": 1, "2": 2}', 2, finished=False)
