@@ -13,6 +13,7 @@ from app.queries.labels import LabelSummary, LabelView, label_summaries, list_la
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
+from app.queries.suggestions import SuggestionView, list_suggestions
 from app.tables import Feature
 from sae_core.statistics.spec import PLAIN, Statistic
 
@@ -100,6 +101,8 @@ class FeatureDetail:
     labels: tuple[LabelView, ...]
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
+    suggestions: tuple[SuggestionView, ...] = ()
+    """What machines said, which is never a label."""
     effect: EffectView | None = None
     """None if it was never measured."""
 
@@ -146,6 +149,7 @@ async def get_feature(session: AsyncSession, sae: SaeDetail, index: int, *, read
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
+        suggestions=tuple(await list_suggestions(session, sae.id, index)),
         effect=await get_effect(session, sae, index),
     )
 

@@ -16,6 +16,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    suggestions,
     sweep,
 )
 
@@ -50,6 +51,7 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Labels", "description": "People's explanations of features, with history."},
+    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -70,6 +72,7 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
+        suggestions,
         lists,
         runs,
         models,

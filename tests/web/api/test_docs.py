@@ -36,6 +36,8 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
+    ("post", "/api/v1/saes/{sae}/suggestions"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/suggestions"),
     ("get", "/api/v1/lists"),
     ("post", "/api/v1/lists"),
     ("get", "/api/v1/lists/{id}"),
