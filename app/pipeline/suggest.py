@@ -48,7 +48,9 @@ class SuggestParams(SaeParams):
         Field(min_length=1, max_length=200, description="Name of the model at the endpoint."),
     ] = None
     estimate: Annotated[
-        bool, Field(description="Only estimate what it costs: nothing is asked, and nothing is written.")
+        bool,
+        Option(rare=True),
+        Field(description="Only estimate what it costs: nothing is asked, and nothing is written."),
     ] = False
     score: Annotated[
         bool,
