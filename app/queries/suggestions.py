@@ -9,10 +9,11 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.activity import count_changes
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
-from app.tables import Feature, Label, LlmAnswer, Sae, Suggestion
+from app.tables import Feature, Label, LlmAnswer, Suggestion
 
 Source = Literal["model", "statistics"]
 
@@ -77,7 +78,7 @@ async def put_suggestion(
     ).returning(Suggestion.id)
     number = await session.scalar(written)
     assert number is not None
-    await _count_change(session, sae.id)
+    await count_changes(session, sae.id)
     return number
 
 
@@ -85,15 +86,7 @@ async def put_scores(session: AsyncSession, sae_id: int, suggestion_id: int, sco
     """Write how well a suggestion predicts its feature."""
     written = update(Suggestion).where(Suggestion.id == suggestion_id).values(scores=clean_json(scores))
     await session.execute(written, execution_options={"synchronize_session": False})
-    await _count_change(session, sae_id)
-
-
-async def _count_change(session: AsyncSession, sae_id: int) -> None:
-    """Make the tags of the SAE's pages change."""
-    await session.execute(
-        update(Sae).where(Sae.id == sae_id).values(label_changes=Sae.label_changes + 1),
-        execution_options={"synchronize_session": False},
-    )
+    await count_changes(session, sae_id)
 
 
 async def list_suggestions(session: AsyncSession, sae_id: int, feature: int) -> list[SuggestionView]:
