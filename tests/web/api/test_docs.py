@@ -43,6 +43,8 @@ CONTRACT = {
     ("get", "/api/v1/labelsets/{id}/disagreements"),
     ("get", "/api/v1/labelsets/{id}/decisions"),
     ("post", "/api/v1/labelsets/{id}/decisions"),
+    ("post", "/api/v1/saes/{sae}/suggestions"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/suggestions"),
     ("get", "/api/v1/lists"),
     ("post", "/api/v1/lists"),
     ("get", "/api/v1/lists/{id}"),
