@@ -152,3 +152,13 @@ async def test_too_few_snippets_or_none_without_the_feature_are_refused(
         await draw_blind_items(session, module_made.sae, store, rare, kind="detection", seed=0)
     with pytest.raises(NotFound):
         await draw_blind_items(session, module_made.sae, store, 24, kind="detection", seed=0)
+
+
+async def test_what_an_earlier_test_showed_is_left_out(
+    module_made: Synthetic, session: AsyncSession, store: ActivationStore
+) -> None:
+    first = await drawn(session, module_made, store, 0, "detection")
+    seen = {item.snippets[0].sequence for item in first}
+    again = await draw_blind_items(session, module_made.sae, store, 0, kind="detection", seed=3, items=10, without=seen)
+    assert len(again) == 10
+    assert not seen & {item.snippets[0].sequence for item in again}
