@@ -314,9 +314,8 @@ class _Draw:
 
     def _too_few(self) -> Unprocessable:
         return Unprocessable(
-            f"Too few held-out snippets show feature {self.block.start} that no earlier test has shown: a test needs "
-            f"{MIN_POSITIVES}. A feature that is active in few sequences can only be tested on an index of a larger "
-            "corpus."
+            f"Too few held-out snippets show feature {self.block.start} of which no earlier test told the truth: a "
+            f"test needs {MIN_POSITIVES}. Let somebody else make one, or index a larger corpus."
         )
 
 
