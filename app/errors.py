@@ -1,6 +1,7 @@
 """Errors of the app that a user can fix, each with its HTTP status.
 
     UserError (400)
+    ├── SignInNeeded (401)
     ├── Forbidden (403)
     ├── NotFound (404)
     ├── Conflict (409)       another change came first
@@ -27,8 +28,15 @@ class UserError(Exception):
     title = "This request cannot be answered"
 
 
+class SignInNeeded(UserError):
+    """Nobody is signed in, or what should prove it is not valid."""
+
+    status = 401
+    title = "Sign in first"
+
+
 class Forbidden(UserError):
-    """This site does not do that; the message names the setting that decides it."""
+    """This site does not do that, or not for this person; the message says what decides it."""
 
     status = 403
     title = "Not allowed here"

@@ -25,7 +25,9 @@ from app.services.lists import ListConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
 from app.web.caching import NotModified, answer_not_modified
+from app.web.dependencies import check_role
 from app.web.parameters import refuse_unknown_parameters
+from app.web.permissions import check_routes
 from app.web.requests import RequestMetrics, RequestMiddleware
 from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeadersMiddleware
 from app.web.static import VersionedStaticFiles
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1),
         ],
         swagger_ui_oauth2_redirect_url=None,
-        dependencies=[Depends(refuse_unknown_parameters)],
+        dependencies=[Depends(check_role), Depends(refuse_unknown_parameters)],
     )
     app.state.settings = settings
     app.state.registry = registry
@@ -81,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(ListConflict, api.lists.answer_conflict)
     for router in (health.router, *api.ROUTERS, pages.router):
         app.include_router(router)
+    check_routes(app.routes)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")
     return app
 

@@ -17,6 +17,7 @@ from app.exchange.neuronpedia.statistics import example_rows, feature_rows
 from app.pipeline.registered import find_sae
 from app.pipeline.registration import with_progress
 from app.queries import corpora, labels, models, runs, saes
+from app.queries.label_sets import ensure_set
 from app.queries.models import NO_WEIGHTS
 from app.queries.publish import publish_index
 from app.queries.saes import SaeDetail
@@ -65,7 +66,8 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportPar
             async with run.stage("publish") as progress:
                 number = await _publish(ctx, detail, set_id, ids, info, spool, progress)
                 async with ctx.sessions.begin() as session:
-                    added = await labels.add_labels(session, detail.id, _labels(spool))
+                    of_set = await ensure_set(session, detail.id)
+                    added = await labels.add_labels(session, detail.id, of_set.id, _labels(spool))
                     await runs.set_sae(session, run.run_id, detail.id)
         finally:
             spool.close()

@@ -31,6 +31,7 @@ class EditView:
     name: str
     title: str
     author: str
+    owner_id: int
     notes: str
     model: ModelInfo
     saes: tuple[EditSae, ...]
@@ -49,6 +50,7 @@ class NewEdit:
 
     title: str
     author: str
+    owner_id: int
     notes: str
     model_id: int
     saes: Sequence[tuple[int, str]]
@@ -64,6 +66,7 @@ async def add_edit(session: AsyncSession, name: str, new: NewEdit) -> bool:
         "name": name,
         "title": new.title,
         "author": new.author,
+        "owner_id": new.owner_id,
         "notes": new.notes,
         "model_id": new.model_id,
         "interventions": clean_json(list(new.interventions)),
@@ -152,6 +155,7 @@ def _view(row: SavedEdit, model: ModelInfo, saes: Sequence[EditSae]) -> EditView
         name=row.name,
         title=row.title,
         author=row.author,
+        owner_id=row.owner_id,
         notes=row.notes,
         model=model,
         saes=tuple(saes),

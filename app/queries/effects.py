@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.activity import count_changes
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
@@ -77,8 +78,9 @@ async def put_effects(
         }
         for effect in effects
     ]
-    # Pages' tags change with this count, and the row's lock makes two runs that publish follow each other.
-    await session.execute(update(Sae).where(Sae.id == sae_id).values(label_changes=Sae.label_changes + 1))
+    # The row's lock makes two runs that publish follow each other.
+    await session.execute(select(Sae.id).where(Sae.id == sae_id).with_for_update())
+    await count_changes(session, sae_id)
     numbers = [row["feature"] for row in rows]
     await session.execute(
         delete(FeatureEffect).where(FeatureEffect.sae_id == sae_id, in_array(FeatureEffect.feature, numbers))

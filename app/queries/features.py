@@ -13,6 +13,7 @@ from app.queries.labels import LabelSummary, LabelView, label_summaries, list_la
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
+from app.queries.sql.visibility import NOBODY, Reader
 from app.tables import Feature
 from sae_core.statistics.spec import PLAIN, Statistic
 
@@ -111,7 +112,9 @@ EXTRA: tuple[Statistic, ...] = tuple(known for known in PLAIN if known.name not 
 _ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), Feature.number == bindparam("number"))
 
 
-async def get_feature(session: AsyncSession, sae: SaeDetail, index: int, *, reader: str = "") -> FeatureDetail | None:
+async def get_feature(
+    session: AsyncSession, sae: SaeDetail, index: int, *, reader: Reader = NOBODY
+) -> FeatureDetail | None:
     """Return one feature of the SAE's current index; None if there is no such feature or no index.
 
     Its labels are those that `reader` may see.

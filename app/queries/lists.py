@@ -36,6 +36,7 @@ class ListView:
     name: str
     description: str
     author: str
+    owner_id: int
     version: int
     text_version: int
     created_at: datetime
@@ -98,10 +99,12 @@ class FeatureLists:
 
 
 async def insert_list(
-    session: AsyncSession, *, public_id: str, name: str, description: str, author: str
+    session: AsyncSession, *, public_id: str, name: str, description: str, author: str, owner_id: int
 ) -> ListView | None:
     """Create an empty list; return None if there is one at this address."""
-    new = insert(SavedList).values(public_id=public_id, name=name, description=description, author=author)
+    new = insert(SavedList).values(
+        public_id=public_id, name=name, description=description, author=author, owner_id=owner_id
+    )
     kept = await session.scalar(new.on_conflict_do_nothing().returning(SavedList))
     return None if kept is None else _view(kept)
 
@@ -171,6 +174,7 @@ def _view(kept: SavedList) -> ListView:
         name=kept.name,
         description=kept.description,
         author=kept.author,
+        owner_id=kept.owner_id,
         version=kept.version,
         text_version=kept.text_version,
         created_at=kept.created_at,

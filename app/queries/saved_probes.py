@@ -19,15 +19,16 @@ class SavedProbeView:
     public_id: str
     title: str
     author: str
+    owner_id: int
     fields: tuple[tuple[str, str], ...]
     created_at: datetime
 
 
 async def add_saved_probe(
-    session: AsyncSession, sae_id: int, public_id: str, title: str, author: str, fields: Fields
+    session: AsyncSession, sae_id: int, public_id: str, title: str, author: str, owner_id: int, fields: Fields
 ) -> None:
     """Store a probe."""
-    row = {"public_id": public_id, "sae_id": sae_id, "title": title, "author": author}
+    row = {"public_id": public_id, "sae_id": sae_id, "title": title, "author": author, "owner_id": owner_id}
     await session.execute(insert(SavedProbe).values(**row, fields=[list(field) for field in fields]))
 
 
@@ -53,4 +54,4 @@ async def delete_saved_probe(session: AsyncSession, sae_id: int, public_id: str)
 
 def _view(row: SavedProbe) -> SavedProbeView:
     fields = tuple((str(name), str(value)) for name, value in row.fields)
-    return SavedProbeView(row.public_id, row.title, row.author, fields, row.created_at)
+    return SavedProbeView(row.public_id, row.title, row.author, row.owner_id, fields, row.created_at)

@@ -1,21 +1,82 @@
-"""The actor of a request. While there are no accounts, a person is a name."""
+"""The actor of a request: a person with an account, or the one who uses a site that has no accounts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import Forbidden
+from app.queries.people import PersonView, ensure_name
+from app.queries.sql.visibility import Reader
 from app.settings import Settings
+
+
+class Role(IntEnum):
+    """What an actor may do; each role may do all that the ones before it may."""
+
+    anyone = 0
+    """Nobody is signed in."""
+    viewer = 1
+    """Read everything, and run prompts through models."""
+    labeller = 2
+    """Label, comment, and make lists and edits of one's own."""
+    reviewer = 3
+    """Make label sets, decide between labels, and change what others made."""
+    admin = 4
+    """Start runs, delete SAEs, and look after accounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person who writes labels, keeps lists or starts runs."""
+    """Who makes a request. `person_id` is None for a name that has made nothing yet."""
 
     name: str
+    person_id: int | None = None
+    role: Role = Role.admin
+    is_account: bool = False
+
+    @classmethod
+    def of(cls, person: PersonView) -> "Actor":
+        """Return the actor of an account."""
+        return cls(person.name, person.id, Role[person.role], person.is_account)
 
     def named(self, name: str | None) -> "Actor":
-        """Return the actor of this name, or this actor where no name is given."""
-        return Actor(name) if name else self
+        """Return the actor of this name, or this actor where no name is given.
+
+        Raises:
+            Forbidden: the actor has an account, and the name is another.
+        """
+        if not name or name == self.name:
+            return self
+        if self.is_account:
+            raise Forbidden(
+                f"You are signed in as {self.name}, and can write under that name alone: leave out the author."
+            )
+        return replace(self, name=name, person_id=None)
+
+    @property
+    def reader(self) -> Reader:
+        """Return what of others' labels they may see."""
+        return Reader(self.person_id, sees_all=self.role >= Role.reviewer)
+
+    def owns(self, owner_id: int | None) -> bool:
+        """True if this actor made something whose owner is `owner_id`."""
+        return self.person_id is not None and self.person_id == owner_id
+
+    def may_change(self, owner_id: int | None) -> bool:
+        """True if this actor may change what `owner_id` made: their own, or anything from a reviewer up."""
+        return self.role >= Role.reviewer or (self.role >= Role.labeller and self.owns(owner_id))
+
+
+NOBODY = Actor("", role=Role.anyone)
+"""Who has not signed in to a site that has accounts."""
 
 
 def local_actor(settings: Settings) -> Actor:
-    """Return the actor who runs this installation."""
+    """Return the actor who uses a site that has no accounts."""
     return Actor(settings.author)
+
+
+async def ensure_person(session: AsyncSession, actor: Actor) -> int:
+    """Return the id of the actor's person; a name that has made nothing yet becomes one."""
+    return actor.person_id or await ensure_name(session, actor.name)

@@ -7,7 +7,7 @@ change and delete it, as with lists.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +18,7 @@ from app.queries import edits as queries
 from app.queries.edits import EditView, NewEdit
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import storable
-from app.services.actors import Actor
+from app.services.actors import Actor, ensure_person
 from app.services.generation import saes_to_change
 from app.services.inference import InferenceClient
 from app.services.inference_messages import EditRequest, InterventionChoice, PlacedIntervention, SaeRef
@@ -120,6 +120,7 @@ async def save_edit(
     new = NewEdit(
         title=title,
         author=author,
+        owner_id=await ensure_person(session, replace(actor, name=author)),
         notes=notes,
         model_id=saes[0].model.id,
         saes=[(one.id, one.slug) for one in saes],

@@ -5,10 +5,11 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound, Unprocessable
-from app.queries.labels import LabelText, LabelView, find_label, put_label
+from app.queries.label_sets import DEFAULT, LabelSetView, ensure_set, find_set
+from app.queries.labels import Act, LabelText, LabelView, find_label, put_label
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
-from app.services.actors import Actor
+from app.services.actors import Actor, Role, ensure_person
 from app.services.texts import one_line, trim, unix_lines
 
 MAX_EXPLANATION = 2_000
@@ -16,7 +17,7 @@ MAX_CATEGORIES = 10
 MAX_CATEGORY = 40
 MAX_NAME = 80
 """Characters in the name of an author or of a label set."""
-STATUSES = ("draft", "submitted")
+STATUSES = ("draft", "submitted", "discarded")
 SCALE = range(1, 6)
 """Scale of interpretability and confidence."""
 
@@ -38,14 +39,15 @@ async def save_label(
     actor: Actor,
     text: LabelText,
     expected_version: int | None,
-    label_set: str = "default",
+    label_set: str = DEFAULT,
+    act: str = "saved",
 ) -> LabelView:
     """Write one person's label; `expected_version` is the version that was read, None if there was no label yet.
 
     A label that reads so already is returned as it is: a request that is sent twice does not conflict with itself.
 
     Raises:
-        NotFound: the SAE has no such feature.
+        NotFound: the SAE has no such feature, or the actor may not make a set of this name and there is none.
         Unprocessable: the text is missing, too long, or holds what a label cannot.
         LabelConflict: the label has another version by now.
     """
@@ -55,6 +57,8 @@ async def save_label(
     label_set = tidy_name("label set", label_set)
     tidy = _tidy(text)
     _check(tidy)
+    person_id = await ensure_person(session, replace(actor, name=author))
+    of_set = await _set_to_write(session, sae, label_set, actor, person_id)
     possible = expected_version is None or 0 < expected_version < MAX_INTEGER
     label = None
     if possible:
@@ -62,17 +66,30 @@ async def save_label(
             session,
             sae_id=sae.id,
             feature=feature,
+            label_set_id=of_set.id,
+            person_id=person_id,
             author=author,
-            label_set=label_set,
             text=tidy,
+            withheld=of_set.withholds,
             expected_version=expected_version,
+            act=Act(person_id, act, sae.index.id if sae.index else None, of_set.guideline),
         )
     if label is not None:
         return label
-    current = await find_label(session, sae.id, feature, author, label_set)
+    current = await find_label(session, of_set.id, feature, person_id)
     if current is None or current.text != tidy:
         raise LabelConflict(current, tidy)
     return current
+
+
+async def _set_to_write(session: AsyncSession, sae: SaeDetail, name: str, actor: Actor, person_id: int) -> LabelSetView:
+    """Return the set of this name; a reviewer who names a new one makes it."""
+    if name == DEFAULT or actor.role >= Role.reviewer:
+        return await ensure_set(session, sae.id, name, person_id=None if name == DEFAULT else person_id)
+    found = await find_set(session, sae.id, name)
+    if found is None:
+        raise NotFound(f"{sae.slug} has no label set “{name}”. A reviewer can make one.")
+    return found
 
 
 def _tidy(text: LabelText) -> LabelText:
@@ -88,7 +105,7 @@ def _tidy(text: LabelText) -> LabelText:
 def _check(text: LabelText) -> None:
     if text.status not in STATUSES:
         raise Unprocessable(f"A label's status is one of {', '.join(STATUSES)}.")
-    if not text.explanation and text.status == "submitted":
+    if not text.explanation and text.status == "submitted" and not text.cant_tell:
         raise Unprocessable("A label needs an explanation: say what the feature responds to, or save a draft.")
     if len(text.explanation) > MAX_EXPLANATION:
         raise Unprocessable(

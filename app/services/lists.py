@@ -18,7 +18,7 @@ from app.queries import lists as queries
 from app.queries.lists import ListItem, ListView, get_list
 from app.queries.saes import sae_sizes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
-from app.services.actors import Actor
+from app.services.actors import Actor, ensure_person
 from app.services.labels import tidy_name
 from app.services.texts import one_line, trim, unix_lines
 
@@ -87,7 +87,12 @@ async def create_list(
     rows = await _rows(session, items)
     public_id = _public_id(key, author, text, rows) if key else token_urlsafe(_ID_BYTES)
     new = await queries.insert_list(
-        session, public_id=public_id, name=text.name, description=text.description, author=author
+        session,
+        public_id=public_id,
+        name=text.name,
+        description=text.description,
+        author=author,
+        owner_id=await ensure_person(session, replace(actor, name=author)),
     )
     if new is None:
         return await find_list(session, public_id)

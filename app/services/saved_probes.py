@@ -1,5 +1,6 @@
 """Rules of saved probes: only what its author saves is kept, and whoever has the link may delete it, as with lists."""
 
+from dataclasses import replace
 from secrets import token_urlsafe
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +10,7 @@ from app.queries import saved_probes as queries
 from app.queries.saes import SaeDetail
 from app.queries.saved_probes import Fields, SavedProbeView
 from app.queries.sql.pg_safe import storable
-from app.services.actors import Actor
+from app.services.actors import Actor, ensure_person
 from app.services.labels import tidy_name
 
 _ID_BYTES = 9
@@ -26,7 +27,9 @@ async def save_probe(session: AsyncSession, sae: SaeDetail, title: str, fields: 
     if not all(storable(part) for field in fields for part in field):
         raise Unprocessable("The prompt has a NUL or half a character, which cannot be stored: remove it, then save.")
     public_id = token_urlsafe(_ID_BYTES)
-    await queries.add_saved_probe(session, sae.id, public_id, title, tidy_name("author", actor.name), fields)
+    author = tidy_name("author", actor.name)
+    owner_id = await ensure_person(session, replace(actor, name=author))
+    await queries.add_saved_probe(session, sae.id, public_id, title, author, owner_id, fields)
     return public_id
 
 

@@ -7,15 +7,20 @@ from app.tables.deletions import DeletedFolder
 from app.tables.edits import SavedEdit, SavedEditSae
 from app.tables.effects import FeatureEffect
 from app.tables.features import ExampleBand, Feature
-from app.tables.labels import Label, LabelRevision
+from app.tables.label_sets import Guideline, LabelAssignment, LabelLease, LabelSet, LabelSetFeature, LabelSkip
+from app.tables.labels import Activity, Comment, Label, LabelDecision, LabelDraft, LabelRevision, LabelVote
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
+from app.tables.people import ApiToken, Invitation, Person, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
-from app.tables.saes import FeatureIndex, FeatureMap, Sae
+from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
 
 __all__ = [
+    "Activity",
+    "ApiToken",
     "Base",
+    "Comment",
     "Comparison",
     "Corpus",
     "DeletedFolder",
@@ -26,9 +31,21 @@ __all__ = [
     "FeatureIndex",
     "FeatureMap",
     "FeatureMatch",
+    "Guideline",
+    "Invitation",
     "Label",
+    "LabelAssignment",
+    "LabelCount",
+    "LabelDecision",
+    "LabelDraft",
+    "LabelLease",
     "LabelRevision",
+    "LabelSet",
+    "LabelSetFeature",
+    "LabelSkip",
+    "LabelVote",
     "LanguageModel",
+    "Person",
     "Run",
     "RunMetric",
     "RunUse",
@@ -41,5 +58,6 @@ __all__ = [
     "SavedProbe",
     "Sequence",
     "SequenceSet",
+    "SignInSession",
     "Token",
 ]

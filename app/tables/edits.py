@@ -23,6 +23,7 @@ class SavedEdit(Base):
     name: Mapped[str] = mapped_column(unique=True)
     title: Mapped[str]
     author: Mapped[str]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     notes: Mapped[str]
     model_id: Mapped[int] = mapped_column(ForeignKey("language_model.id", ondelete="CASCADE"), index=True)
     interventions: Mapped[list[Any]] = mapped_column(JSONB)

@@ -22,6 +22,7 @@ class SavedList(Base):
     name: Mapped[str]
     description: Mapped[str]
     author: Mapped[str]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     version: Mapped[int] = mapped_column(server_default="1")
     text_version: Mapped[int] = mapped_column(server_default="1")
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

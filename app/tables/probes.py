@@ -23,5 +23,6 @@ class SavedProbe(Base):
     sae_id: Mapped[int] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"), index=True)
     title: Mapped[str]
     author: Mapped[str]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
     fields: Mapped[list[Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

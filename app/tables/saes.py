@@ -3,11 +3,37 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, REAL, TIMESTAMP, BigInteger, CheckConstraint, ForeignKey, Identity, Integer, Text, func
+from sqlalchemy import (
+    ARRAY,
+    REAL,
+    TIMESTAMP,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Integer,
+    Text,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.tables.base import Base
+
+
+class LabelCount(Base):
+    """How often labels of an SAE changed: the sum over its slots, which grows with every commit.
+
+    A change takes a slot that nobody holds, or makes one: so one slow change never holds another's.
+    """
+
+    __tablename__ = "label_count"
+
+    slot: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    sae_id: Mapped[int] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"), index=True)
+    changes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Sae(Base):
@@ -37,7 +63,12 @@ class Sae(Base):
     current_index_id: Mapped[int | None] = mapped_column(
         ForeignKey("feature_index.id", ondelete="SET NULL", use_alter=True)
     )
-    label_changes: Mapped[int] = mapped_column(server_default="0")
+    label_changes: Mapped[int] = column_property(
+        select(cast(func.coalesce(func.sum(LabelCount.changes), 0), BigInteger))
+        .where(LabelCount.sae_id == id)
+        .correlate_except(LabelCount)
+        .scalar_subquery()
+    )
 
 
 class FeatureIndex(Base):

@@ -16,8 +16,8 @@ from app.paths import STATIC, TEMPLATES
 from app.queries.saes import SaeDetail
 from app.web.dependencies import remember_sae
 
-PAGE_HEADERS = {"Vary": "HX-Request", "Cache-Control": "no-cache"}
-"""`Vary` keeps caches from answering a request for a fragment with the whole page, and the reverse."""
+PAGE_HEADERS = {"Vary": "HX-Request, Cookie", "Cache-Control": "private, no-cache"}
+"""`Vary` keeps caches from answering a request for a fragment with the whole page, or with another person's."""
 
 
 class NotModified(Exception):
@@ -34,10 +34,10 @@ def make_etag(*parts: object) -> str:
 
 
 def features_etag(request: Request, sae: SaeDetail, *parts: object) -> str:
-    """Return the ETag of a page about features, which changes with the SAE's index and with any of its labels."""
+    """Return the ETag of a page about features: it changes with the reader, the SAE's index and any of its labels."""
     index = sae.index.id if sae.index else None
     htmx = request.headers.get("HX-Request"), request.headers.get("HX-History-Restore-Request")
-    return make_etag(str(request.url), htmx, sae.id, index, sae.label_changes, *parts)
+    return make_etag(str(request.url), htmx, request.state.actor, sae.id, index, sae.label_changes, *parts)
 
 
 def raise_if_not_modified(request: Request, etag: str) -> None:

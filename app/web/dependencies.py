@@ -4,24 +4,27 @@ All are coroutines: FastAPI calls a plain function in a thread, which takes long
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from fastapi import Depends, Form, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import get_session
-from app.errors import Forbidden, NotFound
+from app.db import get_session, transaction
+from app.errors import Forbidden, NotFound, SignInNeeded
+from app.queries.people import find_name, without_account
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors
+from app.services.accounts import actor_of_session, actor_of_token
 from app.services.inference import InferenceClient
-from app.services.labels import MAX_NAME, tidy_name
+from app.services.labels import tidy_name
 from app.services.saes import find_sae
-from app.services.texts import one_line
 from app.settings import Settings, is_loopback
+from app.web.permissions import least_role
 
-_ACTOR_COOKIE = "author"
+_SESSION_COOKIE = "session"
 _SAE_COOKIE = "sae"
 _YEAR = 365 * 24 * 3600
 
@@ -48,32 +51,70 @@ AppSettings = Annotated[Settings, Depends(_settings)]
 Inference = Annotated[InferenceClient, Depends(_inference)]
 
 
-async def _actor(request: Request, settings: AppSettings) -> actors.Actor:
-    """Return the actor: on a page the name that this browser remembers, else the owner of the installation.
-
-    Programs name the actor in each request, so the API ignores cookies.
-    """
+async def _actor(request: Request, session: AsyncSession, settings: Settings) -> actors.Actor:
+    """Return who makes the request: by its token, else by the browser's session, else by there being no accounts."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        actor = await actor_of_token(session, token.strip())
+        if actor is None:
+            raise SignInNeeded("This token is not valid: it was revoked, has expired, or was not copied whole.")
+        return actor
+    if secret := request.cookies.get(_SESSION_COOKIE):
+        actor = await actor_of_session(session, secret)
+        if actor is not None:
+            return actor
     local = actors.local_actor(settings)
-    if request.url.path.startswith("/api/"):
-        return local
-    return local.named(one_line(unquote(request.cookies.get(_ACTOR_COOKIE, ""))[:MAX_NAME]))
+    accounts, person_id = await without_account(session, local.name)
+    return actors.NOBODY if accounts else replace(local, person_id=person_id)
 
 
-Actor = Annotated[actors.Actor, Depends(_actor)]
+async def check_role(request: Request) -> None:
+    """Refuse an actor whose role is too low for the route; a dependency of every route.
+
+    Raises:
+        SignInNeeded: nobody is signed in.
+        Forbidden: the person who is may not do this.
+    """
+    least = least_role(request.scope["route"], request.method)
+    if least is actors.Role.anyone:
+        return
+    settings: Settings = request.app.state.settings
+    async with transaction(request.app.state.sessionmaker) as session:
+        actor = await _actor(request, session, settings)
+    request.state.actor = actor
+    if actor.role < least:
+        if actor.role is actors.Role.anyone:
+            raise SignInNeeded("Sign in first: this site is for people with an account.")
+        raise Forbidden(
+            f"This needs the role {least.name}, and {actor.name} is a {actor.role.name}. An admin can change that."
+        )
 
 
-def may_submit(settings: Settings) -> bool:
-    """True if visitors of this site may start, cancel and retry runs."""
-    return is_loopback(settings.host) if settings.submit_runs is None else settings.submit_runs
+async def _state_actor(request: Request) -> actors.Actor:
+    actor: actors.Actor = getattr(request.state, "actor", actors.NOBODY)
+    return actor
 
 
-async def _require_submitter(settings: AppSettings, actor: Actor) -> actors.Actor:
+Actor = Annotated[actors.Actor, Depends(_state_actor)]
+"""Who makes the request; `NOBODY` on the routes that need no sign-in."""
+
+
+def may_submit(request: Request) -> bool:
+    """True if the actor of this request may start, cancel and retry runs on this site."""
+    settings: Settings = request.app.state.settings
+    actor: actors.Actor = getattr(request.state, "actor", actors.NOBODY)
+    by_default = actor.is_account or is_loopback(settings.host)
+    allowed = by_default if settings.submit_runs is None else settings.submit_runs
+    return allowed and actor.role >= actors.Role.admin
+
+
+async def _require_submitter(request: Request, actor: Actor) -> actors.Actor:
     """Return the actor, who may start, cancel and retry runs.
 
     Raises:
         Forbidden: nobody may on this site.
     """
-    if not may_submit(settings):
+    if not may_submit(request):
         raise Forbidden(
             "This site takes no runs from its visitors, because it listens beyond its own machine and runs read files "
             "of that machine. Whoever runs it can allow them with SEESAE_SUBMIT_RUNS=1; the command line always can."
@@ -85,28 +126,20 @@ Submitter = Annotated[actors.Actor, Depends(_require_submitter)]
 """The actor of a request that starts, cancels or retries a run."""
 
 
-async def _form_actor(actor: Actor, author: Annotated[str, Form()] = "") -> actors.Actor:
-    """Return the actor that the form's field `author` names, or the default actor if it is empty."""
-    return actor.named(one_line(author))
-
-
-FormActor = Annotated[actors.Actor, Depends(_form_actor)]
-
-
 async def _reader(
     actor: Actor,
+    session: Session,
     author: Annotated[str, Query(description="Whose drafts to include; by default the setting SEESAE_AUTHOR's.")] = "",
 ) -> actors.Actor:
     """Return the actor of an API request that only reads."""
-    return actors.Actor(tidy_name("author", actor.named(author).name))
+    named = actor.named(author)
+    if named is actor:
+        return actor
+    name = tidy_name("author", named.name)
+    return replace(named, name=name, person_id=await find_name(session, name))
 
 
 Reader = Annotated[actors.Actor, Depends(_reader)]
-
-
-def remember_actor(response: Response, actor: actors.Actor) -> None:
-    """Set the cookie that names the actor in later requests."""
-    response.set_cookie(_ACTOR_COOKIE, quote(actor.name), max_age=_YEAR, httponly=True, samesite="lax")
 
 
 def remember_sae(request: Request, response: Response) -> None:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import Unavailable, UserError
+from app.errors import SignInNeeded, Unavailable, UserError
 from app.problems import problem
 from app.redaction import redact
 from app.web.rendering import render_error
@@ -25,6 +25,7 @@ log = structlog.get_logger("web")
 
 _TITLES = {
     400: "This request cannot be answered",
+    401: "Sign in first",
     403: "Refused",
     404: "Not found",
     405: "Not possible here",
@@ -77,6 +78,8 @@ async def _user_error(request: Request, error: Exception) -> Response:
     if isinstance(error, Unavailable):
         log.warning("unavailable", detail=str(error), exc_info=error.__cause__)
         headers = {"Retry-After": str(error.retry_after)}
+    if isinstance(error, SignInNeeded):
+        headers = {"WWW-Authenticate": "Bearer"}
     return answer(request, error.status, error.title, redact(str(error)), headers=headers)
 
 

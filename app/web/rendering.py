@@ -14,6 +14,7 @@ from markupsafe import Markup
 from app.paths import TEMPLATES
 from app.queries import feature_list
 from app.services import feature_texts, labels, lists
+from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import (
@@ -108,7 +109,7 @@ def render(
     Raises:
         NotModified: the client has it.
     """
-    body = text(template, {"request": request, "may_submit": may_submit(request.app.state.settings), **context})
+    body = text(template, {**_of_request(request), **context})
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
     etag = etag or caching.make_etag(body)
@@ -116,6 +117,11 @@ def render(
     response = HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})
     remember_sae(request, response)
     return response
+
+
+def _of_request(request: Request) -> dict[str, Any]:
+    actor = getattr(request.state, "actor", NOBODY)
+    return {"request": request, "actor": actor, "may_submit": may_submit(request)}
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:

@@ -5,13 +5,13 @@ Queries that every page runs are built once, with named parameters: building one
 
 from collections.abc import Iterable
 
-from sqlalchemy import ARRAY, ColumnElement, Integer, any_, bindparam, literal, literal_column
+from sqlalchemy import ARRAY, ColumnElement, Integer, and_, any_, bindparam, literal, literal_column
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.tables import Label
 
-submitted: ColumnElement[bool] = Label.status == literal_column("'submitted'")
-"""True for labels that are shown. Literal, because the planner must see that the partial index covers them."""
+submitted: ColumnElement[bool] = and_(Label.status == literal_column("'submitted'"), ~Label.withheld)
+"""True for labels that everybody sees. Literal, because the planner must see that the partial index covers them."""
 
 
 def in_array(column: InstrumentedAttribute[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:

@@ -367,7 +367,7 @@ async def export_features(
 @router.get("/{index}", summary="One feature", response_model=FeatureOut, responses=documented(404))
 async def get_feature(sae: Sae, index: FeatureIndex, session: Session, reader: Reader) -> _FeatureOut:
     """Return all statistics of one feature, its neighbours, and its labels: submitted ones, and `author`'s drafts."""
-    feature = await features.get_feature(session, sae, index, reader=reader.name)
+    feature = await features.get_feature(session, sae, index, reader=reader.reader)
     if feature is None and sae.index is not None:
         raise NotFound(f"Feature {index} is not in the export that {sae.slug} was imported from.")
     if feature is None:

@@ -42,12 +42,13 @@ class LabelIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    explanation: Annotated[str, Field(examples=["head injuries in sport"])]
+    explanation: Annotated[str, Field(examples=["head injuries in sport"])] = ""
     set: Annotated[str, Field(description="The set that the label belongs to.")] = "default"
     categories: Annotated[list[str], Field(examples=[["medicine"]])] = []
     interpretability: Score | None = None
     confidence: Score | None = None
-    status: Literal["draft", "submitted"] = "submitted"
+    cant_tell: Annotated[bool, Field(description="True if the author looked and cannot tell.")] = False
+    status: Literal["draft", "submitted", "discarded"] = "submitted"
     author: Annotated[
         str | None,
         Field(min_length=1, max_length=MAX_NAME, description="The author; by default the setting SEESAE_AUTHOR."),
@@ -55,14 +56,19 @@ class LabelIn(BaseModel):
 
 
 class RevisionOut(BaseModel):
-    """One version of a label."""
+    """One version of a label, and who made it by which act."""
 
     version: int
+    act: str
+    by: str
     status: str
     explanation: str
     categories: list[str]
     interpretability: int | None
     confidence: int | None
+    cant_tell: bool
+    guideline_version: int | None
+    index_id: int | None
     changed_at: datetime
 
 
@@ -76,7 +82,7 @@ class History(BaseModel):
 @router.get("/saes/{sae}/features/{index}/labels", summary="Labels of a feature", responses=documented(404))
 async def list_labels(sae: Sae, index: FeatureIndex, session: Session, reader: Reader) -> LabelList:
     """Return the labels of a feature, newest first: all submitted ones, and the drafts of `author`."""
-    labels = await queries.list_labels(session, sae.id, index, reader=reader.name)
+    labels = await queries.list_labels(session, sae.id, index, reader=reader.reader)
     return LabelList(labels=[LabelOut.of(label) for label in labels])
 
 
@@ -128,6 +134,7 @@ async def put_my_label(
             interpretability=label.interpretability,
             confidence=label.confidence,
             status=label.status,
+            cant_tell=label.cant_tell,
         ),
         expected_version=None if if_match is None else read_version(if_match, "label"),
         label_set=label.set,
@@ -139,10 +146,10 @@ async def put_my_label(
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
 async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session, reader: Reader) -> History:
     """Return the versions of a label, newest first: all submitted ones, and the drafts of `author`."""
-    label = await queries.get_label(session, id, reader=reader.name)
+    label = await queries.get_label(session, id, reader=reader.reader)
     if label is None:
         raise NotFound(f"Label {id} does not exist.")
-    revisions = (await queries.label_histories(session, [label], reader=reader.name)).get(id, [])
+    revisions = (await queries.label_histories(session, [label], reader=reader.reader)).get(id, [])
     return History(
         label=LabelOut.of(label),
         history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],

@@ -1,8 +1,9 @@
 """Labels as the API writes them."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.queries.labels import LabelView
 
@@ -11,7 +12,8 @@ class LabelOut(BaseModel):
     """One person's label of a feature."""
 
     id: int
-    author: str
+    author: Annotated[str, Field(description="The name of who wrote it.")]
+    verified: Annotated[bool, Field(description="True if the author signed in with an account.")]
     set: str
     status: str
     version: int
@@ -19,6 +21,7 @@ class LabelOut(BaseModel):
     categories: list[str]
     interpretability: int | None
     confidence: int | None
+    cant_tell: bool
     created_at: datetime
     updated_at: datetime
 
@@ -28,6 +31,7 @@ class LabelOut(BaseModel):
         return cls(
             id=label.id,
             author=label.author,
+            verified=label.is_account,
             set=label.label_set,
             status=label.status,
             version=label.version,
@@ -35,6 +39,7 @@ class LabelOut(BaseModel):
             categories=list(label.categories),
             interpretability=label.interpretability,
             confidence=label.confidence,
+            cant_tell=label.cant_tell,
             created_at=label.created_at,
             updated_at=label.updated_at,
         )

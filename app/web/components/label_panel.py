@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
 from app.queries.feature_list import FeatureRow
+from app.queries.label_sets import DEFAULT
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_histories
+from app.queries.sql.visibility import Reader
 from app.services.actors import Actor
 from app.services.labels import LabelConflict
 from app.web.components import glossary
@@ -38,7 +40,6 @@ class LabelFields:
     confidence: Annotated[str, Form()] = ""
     draft: Annotated[bool, Form()] = False
     version: Annotated[str, Form()] = ""
-    version_author: Annotated[str, Form()] = ""
 
     def text(self, saved: LabelView | None = None) -> LabelText:
         """Return the label's text, with what the form does not show as in the `saved` label."""
@@ -49,15 +50,13 @@ class LabelFields:
             interpretability=saved.interpretability if saved else None,
             confidence=int(self.confidence) if self.confidence in known else None,
             status="draft" if self.draft else "submitted",
+            cant_tell=saved.cant_tell if saved and not self.explanation else False,
         )
 
-    def version_read_by(self, actor: Actor) -> int | None:
-        """Return the version that was read, None for a new label.
-
-        It belongs to one author: under another name the label is new.
-        """
-        is_number = self.version.isdecimal() and len(self.version) < 10
-        return int(self.version) if is_number and self.version_author == actor.name else None
+    @property
+    def version_read(self) -> int | None:
+        """Return the version that was read, None for a new label."""
+        return int(self.version) if self.version.isdecimal() and len(self.version) < 10 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class LabelForm:
     @classmethod
     def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
         """Return the form with the actor's own label, if there is one."""
-        mine = next((label for label in labels if label.author == actor.name and label.label_set == "default"), None)
+        mine = next((label for label in labels if actor.owns(label.person_id) and label.label_set == DEFAULT), None)
         if mine is None:
             return cls(author=actor.name, is_open=is_open)
         return cls(
@@ -99,7 +98,7 @@ class LabelForm:
         """Return the form as it was sent, with the error. After a conflict it changes the newer version."""
         form = cls(
             author=actor.name,
-            version=fields.version_read_by(actor),
+            version=fields.version_read,
             explanation=fields.explanation,
             categories=fields.categories,
             confidence=fields.text().confidence,
@@ -134,9 +133,10 @@ async def label_panel(
     labels: Sequence[LabelView],
     form: LabelForm,
     *,
+    reader: Reader,
     saved: bool = False,
     next: FeatureRow | None = None,
 ) -> LabelPanel:
     """Return the panel of these labels, each with its history."""
-    histories = await label_histories(session, labels, reader=form.author)
+    histories = await label_histories(session, labels, reader=reader)
     return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved, next)

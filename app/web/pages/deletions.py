@@ -112,7 +112,7 @@ async def _ask(
         "thing": "the SAE" if kind == "sae" else f"the {kind}",
         "command": f"seesae delete {kind} {quote_word(found.name)}",
         "back": f"/saes/{quote(found.name)}" if kind in ("sae", "index") else "/models",
-        "allowed": may_submit(settings),
+        "allowed": may_submit(request),
         "error": refused,
     }
     return render(request, "deletions/ask.html", context, status=Conflict.status if refused else 200)

@@ -32,7 +32,7 @@ from app.services.saes import find_sae
 from app.services.texts import unix_lines
 from app.web.components import edit_text
 from app.web.components.snippets import edit_snippet
-from app.web.dependencies import BeforeId, FormActor, Inference, Session, may_submit, remember_actor
+from app.web.dependencies import Actor, BeforeId, Inference, Session, may_submit
 from app.web.rendering import render
 
 router = APIRouter()
@@ -70,7 +70,7 @@ async def save(
     request: Request,
     session: Session,
     inference: Inference,
-    actor: FormActor,
+    actor: Actor,
     sae: Text = "",
     title: Text = "",
     interventions: Text = "[]",
@@ -86,9 +86,7 @@ async def save(
     except UserError as error:
         sent = {"title": title, "sae": sae, "interventions": interventions, **texts}
         return render(request, "edits/unsaved.html", {"sent": sent, "error": error}, status=error.status)
-    response = RedirectResponse(f"/edits/{made.name}", status_code=303)
-    remember_actor(response, actor)
-    return response
+    return RedirectResponse(f"/edits/{made.name}", status_code=303)
 
 
 @router.get("/edits/{name}")
@@ -154,7 +152,7 @@ async def _page(
         "form": {**form, **(sent or {})},
         "error": error,
         "max_notes": MAX_NOTES,
-        "may_measure": may_submit(request.app.state.settings),
+        "may_measure": may_submit(request),
     }
     return render(request, "edits/page.html", context, status=200 if error is None else error.status)
 

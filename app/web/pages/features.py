@@ -19,6 +19,7 @@ from app.queries.features import (
     get_feature,
 )
 from app.queries.saes import SaeDetail
+from app.queries.sql.visibility import NOBODY, Reader
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
@@ -94,9 +95,9 @@ async def feature(
     etag = None  # the result for `text` depends on more than the database
     if not text:
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
-        etag = features_etag(request, sae, actor.name, *parts)
+        etag = features_etag(request, sae, *parts)
         raise_if_not_modified(request, etag)
-    detail = await _detail(session, sae, index, actor.name)
+    detail = await _detail(session, sae, index, actor.reader)
     if embed:
         response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
@@ -105,7 +106,7 @@ async def feature(
     context = await _page(session, sae, detail)
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
-    context["panel"] = await label_panel(session, detail.labels, form, saved=saved, next=following)
+    context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -122,13 +123,15 @@ async def try_texts(
     text: Annotated[str, Form()] = "",
 ) -> HTMLResponse:
     """Show a feature's activations on the reader's own lines; for htmx only these."""
-    detail = await _detail(session, sae, index, actor.name)
+    detail = await _detail(session, sae, index, actor.reader)
     tried = await _try_lines(session, inference, sae, detail, text)
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
     context = await _page(session, sae, detail) | {"tried": tried}
-    context["panel"] = await label_panel(session, detail.labels, LabelForm.of(actor, detail.labels))
+    context["panel"] = await label_panel(
+        session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
+    )
     return render(request, "features/page.html", context, status=status)
 
 
@@ -252,7 +255,7 @@ async def example(
     return render(request, "features/_sequence.html" if wants_fragment(request) else "features/example.html", context)
 
 
-async def _detail(session: AsyncSession, sae: SaeDetail, index: int, reader: str = "") -> FeatureDetail:
+async def _detail(session: AsyncSession, sae: SaeDetail, index: int, reader: Reader = NOBODY) -> FeatureDetail:
     detail = await get_feature(session, sae, index, reader=reader)
     if detail is None and sae.index is not None:
         raise NotFound(

@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import UserError
 from app.queries.feature_list import UNLABELLED, list_features, next_unlabelled
 from app.queries.features import get_feature
+from app.queries.label_sets import ensure_set
 from app.queries.labels import find_label, list_labels
 from app.queries.saes import SaeDetail, list_saes
-from app.services.actors import Actor
 from app.services.labels import save_label
 from app.web.components import glossary, token_text
 from app.web.components.feature_view import heading
 from app.web.components.label_panel import LabelFields, LabelForm, label_panel
-from app.web.dependencies import FeatureIndex, FormActor, Sae, Session, last_sae, remember_actor
+from app.web.dependencies import Actor, FeatureIndex, Sae, Session, last_sae
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -29,33 +29,35 @@ async def save(
     sae: Sae,
     index: FeatureIndex,
     session: Session,
-    actor: FormActor,
+    actor: Actor,
     fields: Annotated[LabelFields, Depends()],
 ) -> Response:
     """Save the actor's label. On an error the answer is the form with the text that was sent."""
-    version = fields.version_read_by(actor)
+    version = fields.version_read
     try:
-        text = fields.text(await find_label(session, sae.id, index, actor.name))
+        of_set = await ensure_set(session, sae.id)
+        text = fields.text(await find_label(session, of_set.id, index, actor.person_id))
         await save_label(session, sae, index, actor=actor, text=text, expected_version=version)
     except UserError as error:
-        labels = await list_labels(session, sae.id, index, reader=actor.name)
-        panel = await label_panel(session, labels, LabelForm.refused(actor, fields, error))
+        labels = await list_labels(session, sae.id, index, reader=actor.reader)
+        panel = await label_panel(session, labels, LabelForm.refused(actor, fields, error), reader=actor.reader)
         template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
         return render(request, template, {"sae": sae, "index": index, "panel": panel}, status=error.status)
     if wants_fragment(request):
         response: Response = await _saved(request, sae, index, session, actor)
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}?saved=1#labels", status_code=303)
-    remember_actor(response, actor)
     return response
 
 
 async def _saved(request: Request, sae: SaeDetail, index: int, session: AsyncSession, actor: Actor) -> HTMLResponse:
     """Return the panel after a label was saved, with the heading of a feature that has one."""
-    detail = await get_feature(session, sae, index, reader=actor.name)
-    labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.name)
+    detail = await get_feature(session, sae, index, reader=actor.reader)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.reader)
     following = await next_unlabelled(session, sae, detail) if detail else None
-    panel = await label_panel(session, labels, LabelForm.of(actor, labels), saved=True, next=following)
+    panel = await label_panel(
+        session, labels, LabelForm.of(actor, labels), reader=actor.reader, saved=True, next=following
+    )
     context = {"sae": sae, "index": index, "panel": panel}
     if detail is None:
         return render(request, "labels/_panel.html", context)

@@ -36,7 +36,7 @@ from app.services.lists import (
 from app.web.components import glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.list_panel import AddForm, lists_panel
-from app.web.dependencies import Actor, BeforeId, FeatureIndex, FormActor, Sae, Session, remember_actor
+from app.web.dependencies import Actor, BeforeId, FeatureIndex, Sae, Session
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -54,7 +54,6 @@ FormKey = Annotated[str, Form(max_length=MAX_KEY)]
 class NewListForm:
     """Values of the form for a new list with `features` of `sae`; `error` is the reason why it was not created."""
 
-    author: str
     name: str = ""
     description: str = ""
     sae: str = ""
@@ -105,14 +104,14 @@ class ListRow:
 @router.get("/lists")
 async def all_lists(request: Request, session: Session, actor: Actor, before: BeforeId = None) -> HTMLResponse:
     """Show all lists, newest first, and the form of a new one."""
-    return await _all(request, session, NewListForm(actor.name), before=before)
+    return await _all(request, session, NewListForm(), before=before)
 
 
 @router.post("/lists")
 async def make(
     request: Request,
     session: Session,
-    actor: FormActor,
+    actor: Actor,
     name: Text = "",
     description: Text = "",
     sae: Text = "",
@@ -124,11 +123,9 @@ async def make(
         items = [NewItem(sae, number) for number in _numbers(features)]
         made = await create_list(session, ListText(name, description), items, actor=actor, key=key)
     except UserError as error:
-        form = NewListForm(actor.name, name, description, sae, features, str(error))
+        form = NewListForm(name, description, sae, features, str(error))
         return await _all(request, session, form, status=error.status)
-    response = RedirectResponse(f"/lists/{made.public_id}", status_code=303)
-    remember_actor(response, actor)
-    return response
+    return RedirectResponse(f"/lists/{made.public_id}", status_code=303)
 
 
 def _numbers(text: str) -> list[int]:

@@ -18,10 +18,9 @@ from app.queries.saes import list_saes
 from app.runs.params import Params
 from app.runs.spec import Estimate, RunSpec, spec_of, specs
 from app.runs.submit import request_run
-from app.services.actors import Actor
 from app.settings import Settings
 from app.web.components.run_form import Errors, first_values, known_names, read_params, run_form, sent_values
-from app.web.dependencies import AppSettings, FormActor, Session, Submitter, remember_actor
+from app.web.dependencies import Actor, AppSettings, Session, Submitter
 from app.web.parameters import checks_its_own_parameters, refuse_unknown
 from app.web.rendering import render, wants_fragment
 
@@ -57,7 +56,7 @@ async def submit(
     session: Session,
     settings: AppSettings,
     _submitter: Submitter,
-    actor: FormActor,
+    actor: Actor,
     step: Annotated[Step, Form()] = "queue",
 ) -> Response:
     """Queue the run, or only check it. What is wrong is answered with the form as it was sent."""
@@ -75,9 +74,7 @@ async def submit(
         except UserError as error:
             found = _Found(problem=error)
         else:
-            response = RedirectResponse(f"/runs/{run.id}", status_code=303)
-            remember_actor(response, actor)
-            return response
+            return RedirectResponse(f"/runs/{run.id}", status_code=303)
     if wants_fragment(request):  # a check while the form is being filled in
         found = replace(found, asked=True)
         return render(request, "runs/_check.html", {"form": run_form(spec, typed, found.errors, {}), "found": found})

@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.web.components import token_text
 from app.web.components.formatting import significant
 from app.web.components.prompts import EXAMPLE_PROMPTS, RANKS, steer_link
-from app.web.dependencies import AppSettings, FormActor, Inference, Sae, Session
+from app.web.dependencies import Actor, AppSettings, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
@@ -167,7 +167,7 @@ async def save(
     sae: Sae,
     session: Session,
     form: Annotated[ProbeForm, Depends(_form)],
-    actor: FormActor,
+    actor: Actor,
     title: Annotated[str, Form()] = "",
 ) -> Response:
     """Keep the prompt with its settings under a title."""

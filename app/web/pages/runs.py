@@ -160,7 +160,7 @@ async def events(
     after: int = -1,
 ) -> AsyncIterator[ServerSentEvent]:
     """Send server-sent events until the run ends; `after` is the step of the last point that the page has."""
-    buttons = may_submit(request.app.state.settings)
+    buttons = may_submit(request)
     async for event in run_events(request.app.state.sessionmaker, run_id, view, after, buttons=buttons):
         yield event
 

@@ -1,0 +1,107 @@
+"""Who may do what: the least role of every route that changes something or computes.
+
+Reading needs a viewer. What a person made, others may change only from a reviewer up: the services check that with
+`Actor.may_change`. Runs have a rule of their own besides, `may_submit`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from app.services.actors import Role
+
+PUBLIC = {"/healthz", "/readyz", "/metrics"}
+"""Addresses that need no sign-in."""
+
+LEAST_ROLES: dict[str, Role] = {
+    # These compute, and keep nothing.
+    "POST /api/v1/saes/{sae}/attribute": Role.viewer,
+    "POST /api/v1/saes/{sae}/features/by-example": Role.viewer,
+    "POST /api/v1/saes/{sae}/generate": Role.viewer,
+    "POST /api/v1/saes/{sae}/probe": Role.viewer,
+    "POST /api/v1/saes/{sae}/sweep": Role.viewer,
+    "POST /saes/{sae}/attribute": Role.viewer,
+    "POST /saes/{sae}/features/by-example": Role.viewer,
+    "POST /saes/{sae}/features/{index}/try": Role.viewer,
+    "POST /saes/{sae}/probe": Role.viewer,
+    "POST /saes/{sae}/probe/texts": Role.viewer,
+    "POST /saes/{sae}/probe/texts/{format}": Role.viewer,
+    "POST /saes/{sae}/steer": Role.viewer,
+    # Labels.
+    "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
+    "POST /saes/{sae}/features/{index}/labels": Role.labeller,
+    # Lists, edits and saved probes.
+    "POST /api/v1/lists": Role.labeller,
+    "PUT /api/v1/lists/{id}": Role.labeller,
+    "DELETE /api/v1/lists/{id}": Role.labeller,
+    "POST /lists": Role.labeller,
+    "POST /lists/{id}": Role.labeller,
+    "POST /lists/{id}/delete": Role.labeller,
+    "POST /lists/{id}/items": Role.labeller,
+    "POST /lists/{id}/move": Role.labeller,
+    "POST /lists/{id}/note": Role.labeller,
+    "POST /lists/{id}/remove": Role.labeller,
+    "POST /saes/{sae}/features/{index}/lists": Role.labeller,
+    "POST /api/v1/edits": Role.labeller,
+    "PUT /api/v1/edits/{name}": Role.labeller,
+    "DELETE /api/v1/edits/{name}": Role.labeller,
+    "POST /edits": Role.labeller,
+    "POST /edits/{name}": Role.labeller,
+    "POST /edits/{name}/delete": Role.labeller,
+    "POST /saes/{sae}/probe/saved": Role.labeller,
+    "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
+    # Runs read files of the site's machine.
+    "POST /api/v1/edits/{name}/measure": Role.admin,
+    "POST /api/v1/runs": Role.admin,
+    "POST /api/v1/runs/{id}/cancel": Role.admin,
+    "POST /api/v1/runs/{id}/retry": Role.admin,
+    "POST /runs/new/{kind}": Role.admin,
+    "POST /runs/{run_id}/cancel": Role.admin,
+    "POST /runs/{run_id}/retry": Role.admin,
+    # Deleting.
+    "DELETE /api/v1/corpora/{name:path}": Role.admin,
+    "DELETE /api/v1/models/{name:path}": Role.admin,
+    "DELETE /api/v1/saes/{sae}": Role.admin,
+    "DELETE /api/v1/saes/{sae}/index": Role.admin,
+    "POST /corpora/{name:path}/delete": Role.admin,
+    "POST /models/{name:path}/delete": Role.admin,
+    "POST /saes/{sae}/delete": Role.admin,
+    "POST /saes/{sae}/index/delete": Role.admin,
+}
+_READING = {"GET", "HEAD"}
+
+
+def least_role(route: APIRoute, method: str) -> Role:
+    """Return the least role that may call a route.
+
+    Raises:
+        KeyError: it changes something, and is not in the table; `check_routes` finds such a route at the start.
+    """
+    if route.path in PUBLIC:
+        return Role.anyone
+    return Role.viewer if method in _READING else LEAST_ROLES[f"{method} {route.path}"]
+
+
+def routes_of(routes: Sequence[Any]) -> Iterator[APIRoute]:
+    """Yield all routes of an application, those of its routers too."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        yield from routes_of(getattr(getattr(route, "original_router", route), "routes", None) or [])
+
+
+def check_routes(routes: Sequence[Any]) -> None:
+    """Refuse an application in which the table above does not name exactly the routes that change something.
+
+    Raises:
+        LookupError: a route is missing from the table, or is no longer there.
+    """
+    changing = {
+        f"{method} {route.path}"
+        for route in routes_of(routes)
+        for method in (route.methods or set()) - _READING
+        if route.path not in PUBLIC
+    }
+    if different := changing ^ set(LEAST_ROLES):
+        raise LookupError(f"Say in app/web/permissions.py who may call these, or take them out: {sorted(different)}.")
