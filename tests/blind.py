@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.artifacts import Artifacts, store_key
+from app.queries.blind_tests import NewTest, StoredItem, create_test
+from app.queries.label_sets import ensure_set
+from app.queries.labels import LabelView
+from app.services.actors import Actor, ensure_person
+from app.services.blind_items import BlindKind
+from app.services.blind_tests import answer_test
 from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.saes import SAEConfig
 from sae_core.store.activation_store import ActivationStore, build_store
@@ -32,3 +41,46 @@ def keep_store(made: Synthetic, artifacts: Path) -> None:
     """Write the store where the inference process looks for it."""
     assert made.sae.index is not None
     make_store(made, Artifacts(artifacts).index(store_key(made.sae, made.sae.index.sequence_set.sha256)))
+
+
+async def add_test(
+    session: AsyncSession,
+    made: Synthetic,
+    kind: BlindKind,
+    *,
+    label: LabelView | None = None,
+    testers: tuple[str, ...] = (),
+) -> int:
+    """Keep a test of a label, or an intruder test, that hopper made; the testers answer yes, or the first text."""
+    label_set = await ensure_set(session, made.sae.id)
+    feature = FEW_TOKENS if label is None else label.feature
+    assert made.sae.index is not None
+    new = NewTest(
+        label_set_id=label_set.id,
+        feature=feature,
+        kind=kind,
+        label_id=None if label is None else label.id,
+        explanation=None if label is None else label.explanation,
+        items=5 if kind == "intruder" else 20,
+        index_id=made.sae.index.id,
+        seed=1,
+        created_by=await ensure_person(session, Actor("hopper")),
+    )
+    sequences = iter(range(len(made.corpus.token_ids)))
+    items = []
+    for number in range(new.items):
+        chosen = [next(sequences) for _ in range(5 if kind == "intruder" else 1)]
+        active = [np.flatnonzero(made.features.activations[feature, one, :32]).tolist() for one in chosen]
+        shown = [
+            {"token_ids": made.corpus.token_ids[one, :32].tolist(), "marked": [] if kind == "detection" else [2, 5]}
+            for one in chosen
+        ]
+        hidden = [
+            {"sequence": one, "start": 0, "active": places, "values": [1.0 + place for place in places]}
+            for one, places in zip(chosen, active, strict=True)
+        ]
+        items.append(StoredItem(shown, hidden, number % 2, "band_3" if number % 2 else "random"))
+    test_id = await create_test(session, new, items)
+    for tester in testers:
+        await answer_test(session, test_id, Actor(tester), [0 if kind == "intruder" else 1] * new.items)
+    return test_id

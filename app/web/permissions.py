@@ -31,6 +31,11 @@ LEAST_ROLES: dict[str, Role] = {
     # Labels.
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
+    # Blind tests.
+    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
+    "POST /api/v1/tests/{id}/answers": Role.labeller,
+    "POST /labelsets/{id}/tests": Role.labeller,
+    "POST /tests/{id}": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

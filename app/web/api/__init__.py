@@ -2,6 +2,7 @@
 
 from app.web.api import (
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -70,6 +71,7 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
+        blind_tests,
         lists,
         runs,
         models,

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from app.web.pages import (
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -34,6 +35,7 @@ for module in (
     steer,
     attribute,
     labels,
+    blind_tests,
     lists,
     edits,
     new_run,
