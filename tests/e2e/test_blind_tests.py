@@ -18,7 +18,7 @@ async def test_a_test_is_answered_by_keyboard(page: Page, own_site: Site) -> Non
     await expect(progress).to_have_text("2 of 20")
     await expect(shown.locator("input:checked")).to_have_count(0)
     await page.keyboard.press("n")
-    await shown.get_by_text("Yes").click()
+    await shown.get_by_label("Yes").click()
     await page.reload()  # as after a crash
     await expect(progress).to_have_text("4 of 20")
     for _ in range(17):
