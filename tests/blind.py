@@ -49,9 +49,10 @@ async def add_test(
     kind: BlindKind,
     *,
     label: LabelView | None = None,
+    first: int = 0,
     testers: tuple[str, ...] = (),
 ) -> int:
-    """Keep a test of a label, or an intruder test, that hopper made; the testers answer yes, or the first text."""
+    """Keep a test that hopper made of the sequences from `first` on; the testers answer yes, or the first text."""
     label_set = await ensure_set(session, made.sae.id)
     feature = FEW_TOKENS if label is None else label.feature
     assert made.sae.index is not None
@@ -66,7 +67,7 @@ async def add_test(
         seed=1,
         created_by=await ensure_person(session, Actor("hopper")),
     )
-    sequences = iter(range(len(made.corpus.token_ids)))
+    sequences = iter(range(first, len(made.corpus.token_ids)))
     items = []
     for number in range(new.items):
         chosen = [next(sequences) for _ in range(5 if kind == "intruder" else 1)]

@@ -63,7 +63,7 @@ const start = () => {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !singleKeysWork() || document.querySelector("dialog[open]")) return;
     const choices = radios(items[current]);
-    const chosen = form.dataset.intruder ? choices[Number(event.key) - 1] : choices[["y", "n"].indexOf(event.key)];
+    const chosen = "intruder" in form.dataset ? choices[Number(event.key) - 1] : choices[["y", "n"].indexOf(event.key)];
     if (event.key === "u") undo();
     else if (chosen) {
       chosen.checked = true;

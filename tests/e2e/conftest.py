@@ -242,8 +242,8 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         await add_label(session, made.sae, 5, "W" * 200, author="W" * 80, categories=("W" * 40,))
         hers = await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
         test = await add_test(session, made, "detection", label=hers)
-        answered = await add_test(session, made, "fuzzing", label=hers, testers=("lise", "emmy"))
-        intruder = await add_test(session, made, "intruder")
+        answered = await add_test(session, made, "fuzzing", label=hers, first=20, testers=("ada", "emmy"))
+        intruder = await add_test(session, made, "intruder", first=40)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
         effects = [

@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable, UserError
 from app.queries.blind_tests import list_results
+from app.queries.label_sets import LabelSetView
 from app.queries.sql.pg_safe import MAX_INTEGER
+from app.services import actors
 from app.services.blind_items import INTRUDER_SNIPPETS, BlindKind
 from app.services.blind_tests import (
     OpenTest,
@@ -38,7 +40,18 @@ async def all_tests(
     request: Request, id: SetId, session: Session, actor: Actor, before: BeforeId = None
 ) -> HTMLResponse:
     """Show the tests of a label set, newest first."""
-    label_set = await set_of(session, id)
+    return await _all(request, session, await set_of(session, id), actor, before=before)
+
+
+async def _all(
+    request: Request,
+    session: AsyncSession,
+    label_set: LabelSetView,
+    actor: actors.Actor,
+    *,
+    before: int | None = None,
+    error: UserError | None = None,
+) -> HTMLResponse:
     tests, following = await visible_tests(session, label_set, actor, before=before, limit=_PER_PAGE)
     results = await list_results(session, [test.id for test in tests])
     lines = {test.id: [ResultLine.of_test(test.kind, result) for result in results.get(test.id, [])] for test in tests}
@@ -51,12 +64,14 @@ async def all_tests(
         "answered": answered,
         "kinds": blind_view.KINDS,
         "following": following,
+        "error": error,
     }
-    return _private(render(request, "blind_tests/all.html", context))
+    return _private(render(request, "blind_tests/all.html", context, status=error.status if error else 200))
 
 
 @router.post("/labelsets/{id}/tests")
 async def make(
+    request: Request,
     id: SetId,
     session: Session,
     actor: Actor,
@@ -68,7 +83,12 @@ async def make(
     """Make a test, and open it."""
     label_set = await set_of(session, id)
     sae = await sae_of(session, label_set.sae_id)
-    made = await make_test(session, inference, sae, label_set, actor=actor, kind=kind, label_id=label, feature=feature)
+    try:
+        made = await make_test(
+            session, inference, sae, label_set, actor=actor, kind=kind, label_id=label, feature=feature
+        )
+    except UserError as error:
+        return await _all(request, session, label_set, actor, error=error)
     return RedirectResponse(f"/tests/{made.id}", status_code=303)
 
 

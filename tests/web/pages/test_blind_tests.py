@@ -103,5 +103,8 @@ async def test_an_intruder_test_needs_no_label(
     assert (await client.post(sent.headers["Location"], data=answers)).status_code == 303
     assert "guessing gives 0.20" in (await client.get(sent.headers["Location"])).text
     assert "features/13" not in (await client.get(tests)).text
+    refused = await client.post(tests, data={"kind": "intruder", "feature": 23})  # dead
+    assert refused.status_code == 422
+    assert "Too few held-out snippets" in parse(refused.text).one("p", role="alert").text
     assert (await client.post(tests, data={"kind": "intruder", "feature": 99})).status_code == 404
     assert (await client.get("/tests/99")).status_code == 404
