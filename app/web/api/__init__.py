@@ -3,6 +3,7 @@
 from app.web.api import (
     agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -75,6 +76,7 @@ ROUTERS = tuple(
         labels,
         agreement,
         suggestions,
+        blind_tests,
         lists,
         runs,
         models,
