@@ -31,6 +31,23 @@ LEAST_ROLES: dict[str, Role] = {
     # Labels.
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
+    "POST /api/v1/labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/discard": Role.labeller,
+    # Label sets.
+    "POST /api/v1/labelsets": Role.reviewer,
+    "PUT /api/v1/labelsets/{id}": Role.reviewer,
+    "POST /labelsets": Role.reviewer,
+    "POST /labelsets/{id}": Role.reviewer,
+    "POST /labelsets/{id}/closed": Role.reviewer,
+    "POST /api/v1/labelsets/{id}/next": Role.labeller,
+    "POST /api/v1/labelsets/{id}/skip": Role.labeller,
+    "POST /api/v1/labelsets/{id}/undo": Role.labeller,
+    "PUT /api/v1/labelsets/{id}/features/{feature}/draft": Role.labeller,
+    "POST /labelsets/{id}/label": Role.labeller,
+    "POST /labelsets/{id}/next": Role.labeller,
+    "POST /labelsets/{id}/skip": Role.labeller,
+    "POST /labelsets/{id}/undo": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,
