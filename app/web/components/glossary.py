@@ -113,6 +113,13 @@ _LACKING = {
     "near": "near decoder directions",
 }
 
+INTERPRETABILITY = {
+    1: "no pattern",
+    2: "a faint pattern",
+    3: "a pattern with many exceptions",
+    4: "a pattern with few exceptions",
+    5: "one clear meaning",
+}
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
 
 

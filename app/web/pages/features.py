@@ -111,7 +111,7 @@ async def feature(
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
-        form = replace(form, explanation=chosen.text, is_open=True)
+        form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
     if text:
