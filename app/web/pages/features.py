@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
+from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
@@ -103,7 +104,7 @@ async def feature(
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail)
+    context = await _page(session, sae, detail, actor.reader)
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
@@ -128,7 +129,7 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail) | {"tried": tried}
+    context = await _page(session, sae, detail, actor.reader) | {"tried": tried}
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
@@ -197,7 +198,7 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, reader: Reader) -> dict[str, Any]:
     """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
@@ -222,6 +223,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "tried": Tried(),
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=reader),
     }
 
 
