@@ -53,7 +53,7 @@ async def test_a_reviewer_goes_through_what_differs(
     data = {"explanation": "one reading", "categories": ["syntax", "names"], "interpretability": "4", "note": HOSTILE}
     saved = await client.post(f"{base}/12", data=data)
     assert saved.status_code == 303
-    following = saved.headers["location"]
+    following = (await client.get(saved.headers["location"])).headers["location"]
     assert following.startswith(f"{base}/") and not following.endswith("/12")
     async with transaction(create_sessionmaker(engine)) as session:
         [kept] = await list_decisions(session, of.id, reader=Reader(sees_all=True), limit=9)
