@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
 from app.queries.comparisons import comparisons_tag
+from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
@@ -107,7 +108,7 @@ async def feature(
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail)
+    context = await _page(session, sae, detail, actor.reader)
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
@@ -135,7 +136,7 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail) | {"tried": tried}
+    context = await _page(session, sae, detail, actor.reader) | {"tried": tried}
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
@@ -204,7 +205,7 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, reader: Reader) -> dict[str, Any]:
     """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
@@ -230,6 +231,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "tried": Tried(),
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=reader),
     }
 
 
