@@ -36,6 +36,10 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/tests/{id}/answers": Role.labeller,
     "POST /labelsets/{id}/tests": Role.labeller,
     "POST /tests/{id}": Role.labeller,
+    "PUT /api/v1/labels/{id}/vote": Role.labeller,
+    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
+    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
+    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

@@ -1,6 +1,7 @@
 """The REST API under /api/v1, described at /api/docs."""
 
 from app.web.api import (
+    agreement,
     attribute,
     blind_tests,
     by_example,
@@ -72,6 +73,7 @@ ROUTERS = tuple(
         edits,
         labels,
         blind_tests,
+        agreement,
         lists,
         runs,
         models,

@@ -3,6 +3,8 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    adjudicate,
+    agreement,
     attribute,
     blind_tests,
     by_example,
@@ -36,6 +38,8 @@ for module in (
     attribute,
     labels,
     blind_tests,
+    agreement,
+    adjudicate,
     lists,
     edits,
     new_run,
