@@ -16,6 +16,7 @@ from app.tables.people import ApiToken, Invitation, Person, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
+from app.tables.suggestions import LlmAnswer, Suggestion
 
 __all__ = [
     "Activity",
@@ -49,6 +50,7 @@ __all__ = [
     "LabelSkip",
     "LabelVote",
     "LanguageModel",
+    "LlmAnswer",
     "Person",
     "Run",
     "RunMetric",
@@ -63,5 +65,6 @@ __all__ = [
     "Sequence",
     "SequenceSet",
     "SignInSession",
+    "Suggestion",
     "Token",
 ]

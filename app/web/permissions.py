@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from app.services.actors import Role
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
 """Addresses that need no sign-in."""
 
 LEAST_ROLES: dict[str, Role] = {
@@ -60,8 +60,9 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /edits/{name}/delete": Role.labeller,
     "POST /saes/{sae}/probe/saved": Role.labeller,
     "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
-    # Runs read files of the site's machine.
+    # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,
+    "POST /api/v1/saes/{sae}/suggestions": Role.admin,
     "POST /api/v1/runs": Role.admin,
     "POST /api/v1/runs/{id}/cancel": Role.admin,
     "POST /api/v1/runs/{id}/retry": Role.admin,

@@ -27,6 +27,7 @@ from app.web.components import (
     output_tokens,
     run_card,
     sparklines,
+    suggestion_panel,
     token_html,
 )
 from app.web.dependencies import may_submit, remember_sae
@@ -88,7 +89,11 @@ def environment() -> Environment:
     }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
-    env.filters |= {"marked": marks.marked, "sparkline": sparklines.path, "waiting": run_card.waiting}
+    env.filters |= suggestion_panel.FILTERS | {
+        "marked": marks.marked,
+        "sparkline": sparklines.path,
+        "waiting": run_card.waiting,
+    }
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 
