@@ -27,7 +27,7 @@ async def test_a_label_is_written_read_and_changed_with_its_history(client: http
     [listed] = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
     assert listed == second.json() | {"scores": []}
     history = (await client.get(f"/api/v1/labels/{label['id']}/history")).json()
-    assert history["label"] == listed
+    assert history["label"] == second.json()
     assert [(r["version"], r["explanation"]) for r in history["history"]] == [(2, "words of physics"), (1, "physics")]
 
 
