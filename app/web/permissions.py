@@ -31,10 +31,6 @@ LEAST_ROLES: dict[str, Role] = {
     # Labels.
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
-    "PUT /api/v1/labels/{id}/vote": Role.labeller,
-    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
-    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
-    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     # Blind tests.
     "POST /api/v1/labelsets/{id}/tests": Role.labeller,
     "POST /api/v1/tests/{id}/answers": Role.labeller,
@@ -57,6 +53,10 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/next": Role.labeller,
     "POST /labelsets/{id}/skip": Role.labeller,
     "POST /labelsets/{id}/undo": Role.labeller,
+    "PUT /api/v1/labels/{id}/vote": Role.labeller,
+    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
+    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
+    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

@@ -83,6 +83,7 @@ ROUTERS = tuple(
         suggestions,
         blind_tests,
         label_sets,
+        agreement,
         lists,
         runs,
         models,

@@ -39,6 +39,7 @@ for module in (
     steer,
     attribute,
     labels,
+    blind_tests,
     agreement,
     adjudicate,
     blind_tests,
