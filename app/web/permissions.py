@@ -31,6 +31,10 @@ LEAST_ROLES: dict[str, Role] = {
     # Labels.
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
+    "PUT /api/v1/labels/{id}/vote": Role.labeller,
+    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
+    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
+    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

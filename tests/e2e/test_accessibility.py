@@ -24,7 +24,7 @@ CONTRAST = {"type": "rule", "values": ["color-contrast"]}
 FORGIVEN = {"API": {"landmark-main-is-top-level", "landmark-no-duplicate-main", "landmark-unique"}}
 """Best practices, not criteria, that a page breaks: RapiDoc brings a main part of its own, inside ours."""
 GRID = ".mini.line"
-"""Lines whose contrast axe cannot tell: at the borders of its grid of 200 pixels it takes the shade of the next token for
+"""Lines whose contrast axe cannot tell: at borders of its grid of 200 pixels it takes the shade of the next token for
 the ground, so it depends on what stands above them. Their shades are those of the longer lines, which it checks."""
 THEMES = ("light", "dark")
 WIDTHS = (1440, 390)

@@ -1,6 +1,7 @@
 """The REST API under /api/v1, described at /api/docs."""
 
 from app.web.api import (
+    agreement,
     attribute,
     by_example,
     compare,
@@ -73,6 +74,7 @@ ROUTERS = tuple(
         edits,
         labels,
         suggestions,
+        agreement,
         lists,
         runs,
         models,

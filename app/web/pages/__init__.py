@@ -3,6 +3,8 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    adjudicate,
+    agreement,
     attribute,
     by_example,
     compare,
@@ -34,6 +36,8 @@ for module in (
     steer,
     attribute,
     labels,
+    agreement,
+    adjudicate,
     lists,
     edits,
     new_run,

@@ -201,7 +201,7 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
         feature_rows(session, sae, range(100, 120), with_examples=False),
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),
-        find_label(session, sae.id, 7, "ada", "default"),
+        find_label(session, label.label_set_id, 7, label.person_id),
         label_histories(session, [label]),
         list_suggestions(session, sae.id, 7),
         suggested_texts(session, sae.id, range(50)),
