@@ -1,7 +1,7 @@
 """Draw the items of a blind test from an activation store, among sequences that nobody saw while labelling."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, cycle, repeat
 
@@ -45,6 +45,7 @@ async def draw_blind_items(
     kind: BlindKind,
     seed: int,
     items: int = ITEMS,
+    without: Collection[int] = (),
 ) -> list[BlindItem]:
     """Draw a blind test of one feature: held-out snippets, in random order, with what is asked and the truth.
 
@@ -60,6 +61,7 @@ async def draw_blind_items(
         kind: of test.
         seed: equal seeds give the same test.
         items: of a test of detection or fuzzing, half of them positive; an intruder test has `INTRUDER_ITEMS`.
+        without: sequences to leave out besides, such as those that an earlier test showed.
 
     Raises:
         NotFound: there is no such feature, or no index.
@@ -67,7 +69,7 @@ async def draw_blind_items(
     """
     if sae.index is None or feature not in range(sae.d_sae):
         raise NotFound("There is no such feature.")
-    draw = await _prepare(session, sae, sae.index, store, feature, seed)
+    draw = await _prepare(session, sae, sae.index, store, feature, seed, without)
     match kind:
         case "detection":
             drawn = await draw.detection(items // 2)
@@ -79,9 +81,15 @@ async def draw_blind_items(
 
 
 async def _prepare(
-    session: AsyncSession, sae: SaeDetail, index: IndexInfo, store: ActivationStore, feature: int, seed: int
+    session: AsyncSession,
+    sae: SaeDetail,
+    index: IndexInfo,
+    store: ActivationStore,
+    feature: int,
+    seed: int,
+    without: Collection[int],
 ) -> "_Draw":
-    shown = await example_sequences(session, index, feature)
+    shown = await example_sequences(session, index, feature) | set(without)
     near, edges = await near_and_bands(session, index, feature)
     count = index.sequence_set.sequences
     allowed = await run_in_threadpool(held_out_sequences, store.sequences_sha256, count, without=shown)
@@ -306,8 +314,8 @@ class _Draw:
 
     def _too_few(self) -> Unprocessable:
         return Unprocessable(
-            f"Too few held-out snippets show feature {self.block.start}: a test needs {MIN_POSITIVES}. A feature that "
-            "is active in few sequences can only be tested on an index of a larger corpus."
+            f"Too few held-out snippets show feature {self.block.start} of which no earlier test told the truth: a "
+            f"test needs {MIN_POSITIVES}. Let somebody else make one, or index a larger corpus."
         )
 
 

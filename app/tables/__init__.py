@@ -1,6 +1,7 @@
 """All tables, so that importing the package fills `Base.metadata`."""
 
 from app.tables.base import Base
+from app.tables.blind_tests import BlindTest, BlindTestItem, BlindTestResult
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
@@ -21,6 +22,9 @@ __all__ = [
     "Activity",
     "ApiToken",
     "Base",
+    "BlindTest",
+    "BlindTestItem",
+    "BlindTestResult",
     "Comment",
     "Comparison",
     "Corpus",

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from app.services.actors import Role
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
 """Addresses that need no sign-in."""
 
 LEAST_ROLES: dict[str, Role] = {
@@ -35,6 +35,11 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
+    # Blind tests.
+    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
+    "POST /api/v1/tests/{id}/answers": Role.labeller,
+    "POST /labelsets/{id}/tests": Role.labeller,
+    "POST /tests/{id}": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

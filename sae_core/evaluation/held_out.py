@@ -1,6 +1,6 @@
 """Snippets that nobody saw while labelling: which sequences are held out, and what a feature does in their windows.
 
-A tenth of the sequences is held out, by a hash. Examples that people draw never come from those, so tests of labels
+A fifth of the sequences is held out, by a hash. Examples that people draw never come from those, so tests of labels
 take theirs from nowhere else. The examples that an index stores come from all sequences: a test of a feature leaves out
 those among them that show it.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sae_core.store.activation_store import FeatureBlock
 
-HELD_OUT_SHARE = 10
+HELD_OUT_SHARE = 5
 """One sequence of this many is held out."""
 WINDOW = 32
 """Positions per snippet, as in delphi (EleutherAI): windows of a sequence that do not overlap."""

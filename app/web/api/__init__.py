@@ -3,6 +3,7 @@
 from app.web.api import (
     agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -73,8 +74,9 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
-        suggestions,
         agreement,
+        suggestions,
+        blind_tests,
         lists,
         runs,
         models,

@@ -1,7 +1,6 @@
 """Items of blind tests, held to the dense activations that they are drawn from."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +10,10 @@ from app.errors import NotFound, Unprocessable
 from app.queries.held_out import example_sequences
 from app.services.blind_items import BlindItem, BlindKind, BlindSnippet
 from app.storage.blind_draw import draw_blind_items
-from sae_core.corpora import CorpusInfo, DocumentInfo, Sequences
 from sae_core.evaluation.held_out import is_held_out
-from sae_core.saes import SAEConfig
-from sae_core.store.activation_store import ActivationStore, build_store
-from tests.core.statistics import small
+from sae_core.store.activation_store import ActivationStore
+from tests.blind import OPTIONS, make_store
 from tests.factories import Synthetic
-from tests.synthetic import Corpus, Features
 
 pytestmark = pytest.mark.read_only
 FEATURES = (0, 13, 15, 17)
@@ -27,24 +23,12 @@ OFTEN_SILENT = (13, 17)
 
 @pytest.fixture(scope="session")
 def made_options() -> dict[str, int]:
-    return {"features": 24, "sequences": 900, "length": 64}
+    return OPTIONS
 
 
 @pytest.fixture(scope="module")
 def store(module_made: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
-    return make_store(module_made.corpus, module_made.features, tmp_path_factory.mktemp("blind") / "store")
-
-
-def make_store(corpus: Corpus, features: Features, folder: Path) -> ActivationStore:
-    """The activation store of made-up features."""
-    documents = [DocumentInfo(title, topic) for title, topic in zip(corpus.titles, corpus.topics, strict=True)]
-    info = CorpusInfo("made", "Made", "made.json", None, None, "0" * 64)
-    sequences = Sequences(
-        corpus.token_ids.shape[1], 0, corpus.token_ids, corpus.counted, corpus.document_of, documents, info, "1" * 64
-    )
-    dense = features.activations.transpose(1, 2, 0)
-    sae = small.Identity(SAEConfig(d_in=dense.shape[2], d_sae=dense.shape[2]))
-    return build_store(sae, small.Cut(dense), sequences, folder)
+    return make_store(module_made, tmp_path_factory.mktemp("blind") / "store")
 
 
 async def drawn(
@@ -152,3 +136,13 @@ async def test_too_few_snippets_or_none_without_the_feature_are_refused(
         await draw_blind_items(session, module_made.sae, store, rare, kind="detection", seed=0)
     with pytest.raises(NotFound):
         await draw_blind_items(session, module_made.sae, store, 24, kind="detection", seed=0)
+
+
+async def test_what_an_earlier_test_showed_is_left_out(
+    module_made: Synthetic, session: AsyncSession, store: ActivationStore
+) -> None:
+    first = await drawn(session, module_made, store, 0, "detection")
+    seen = {item.snippets[0].sequence for item in first}
+    again = await draw_blind_items(session, module_made.sae, store, 0, kind="detection", seed=3, items=10, without=seen)
+    assert len(again) == 10
+    assert not seen & {item.snippets[0].sequence for item in again}

@@ -7,17 +7,17 @@ from sae_core.store.activation_store import FeatureBlock
 from sae_core.store.segments import bounds
 
 
-def test_a_tenth_of_the_sequences_is_held_out_by_set_and_number() -> None:
+def test_a_fifth_of_the_sequences_is_held_out_by_set_and_number() -> None:
     numbers = np.arange(20_000)
     held_out = is_held_out("a" * 64, numbers)
-    assert abs(held_out.mean() - 0.1) < 0.01
+    assert abs(held_out.mean() - 0.2) < 0.01
     assert (is_held_out("a" * 64, numbers[500:600]) == held_out[500:600]).all()
     of_other = is_held_out("b" * 64, numbers)
-    assert abs((held_out & of_other).mean() - 0.01) < 0.005  # independent of each other
+    assert abs((held_out & of_other).mean() - 0.04) < 0.005  # independent of each other
     own = held_out_sequences("a" * 64, 200, without={int(np.flatnonzero(held_out)[0])})
     assert own.tolist() == np.flatnonzero(held_out[:200])[1:].tolist()
     # Tests that were drawn stay valid only while the same sequences are held out.
-    assert np.flatnonzero(held_out)[:5].tolist() == [12, 13, 25, 26, 30]
+    assert np.flatnonzero(held_out)[:5].tolist() == [1, 9, 11, 12, 13]
 
 
 def test_windows_of_a_feature_hold_its_strongest_activations() -> None:
