@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    account,
     attribute,
     by_example,
     compare,
@@ -19,6 +20,7 @@ from app.web.pages import (
     probe_texts,
     runs,
     saes,
+    sign_in,
     steer,
 )
 
@@ -41,5 +43,7 @@ for module in (
     compare,
     models,
     deletions,
+    sign_in,
+    account,
 ):
     router.include_router(module.router)
