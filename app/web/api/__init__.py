@@ -1,7 +1,9 @@
 """The REST API under /api/v1, described at /api/docs."""
 
 from app.web.api import (
+    agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -16,6 +18,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    suggestions,
     sweep,
 )
 
@@ -50,6 +53,7 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Labels", "description": "People's explanations of features, with history."},
+    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -70,6 +74,9 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
+        agreement,
+        suggestions,
+        blind_tests,
         lists,
         runs,
         models,

@@ -4,7 +4,10 @@ from fastapi import APIRouter
 
 from app.web.pages import (
     account,
+    adjudicate,
+    agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -36,6 +39,9 @@ for module in (
     steer,
     attribute,
     labels,
+    agreement,
+    adjudicate,
+    blind_tests,
     lists,
     edits,
     new_run,
