@@ -138,8 +138,13 @@ def render(
 
 
 def _of_request(request: Request) -> dict[str, Any]:
-    actor = getattr(request.state, "actor", NOBODY)
-    return {"request": request, "actor": actor, "may_submit": may_submit(request)}
+    known = getattr(request.state, "actor", None)  # not of an address that no route has
+    return {
+        "request": request,
+        "actor": known or NOBODY,
+        "is_signed_out": known is NOBODY,
+        "may_submit": may_submit(request),
+    }
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    account,
     adjudicate,
     agreement,
     attribute,
@@ -24,6 +25,7 @@ from app.web.pages import (
     probe_texts,
     runs,
     saes,
+    sign_in,
     steer,
 )
 
@@ -52,5 +54,7 @@ for module in (
     compare,
     models,
     deletions,
+    sign_in,
+    account,
 ):
     router.include_router(module.router)
