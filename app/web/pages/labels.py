@@ -89,6 +89,18 @@ async def _to_labels(session: AsyncSession, label: LabelView) -> RedirectRespons
     return RedirectResponse(f"/saes/{sae.slug}/features/{label.feature}#labels", status_code=303)
 
 
+@router.get("/saes/{sae}/features/{index}/labels")
+async def labels_now(request: Request, sae: Sae, index: FeatureIndex, session: Session, actor: Actor) -> Response:
+    """Show a feature's labels as they are now, with its heading, to a page that learned that something changed."""
+    if not wants_fragment(request):
+        return RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
+    detail = await get_feature(session, sae, index, reader=actor.reader)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.reader)
+    panel = await label_panel(session, labels, LabelForm.of(actor, labels), reader=actor.reader)
+    context = {"sae": sae, "labels": panel.labels, "heading": heading(sae, detail) if detail else None}
+    return render(request, "labels/_now.html", context)
+
+
 @router.get("/label")
 async def queue(request: Request, session: Session, sae: str | None = None) -> HTMLResponse:
     """Show the label sets of one SAE, and its features without a label, the highest maximum first."""
