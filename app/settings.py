@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import UserError
@@ -90,6 +91,46 @@ class Settings(BaseSettings):
         max_length=80,
         description="Author of labels and runs while there are no accounts; by default, the operating system's user.",
     )
+    base_url: str | None = Field(
+        default=None,
+        description="Address at which browsers reach the site through a proxy, such as https://seesae.example.org: a "
+        "name of its own, without a path. The site then answers to this name, and cookies need https where it has it.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses or networks of the proxies whose X-Forwarded-For is believed, with commas between them; "
+        "of use with SEESAE_BASE_URL alone.",
+    )
+    anyone_may_write: bool = Field(
+        default=False,
+        description="Whether a site that others can reach may run without accounts: anyone who reaches it can then "
+        "label, and change what others made. Of no use once there is an account.",
+    )
+    anyone_may_read: bool = Field(
+        default=False,
+        description="Whether people who have not signed in may read everything, on a site with accounts.",
+    )
+    writes_per_minute: int = Field(
+        default=600,
+        ge=1,
+        le=1_000_000,
+        description="Most changes that one account, or one address of a site that anyone may write to, can make per "
+        "minute.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="Address of an OpenID Connect provider with which people sign in, such as "
+        "https://accounts.example.org. SEESAE_OIDC_CLIENT_ID belongs to it.",
+    )
+    oidc_client_id: str | None = Field(default=None, description="Name by which the provider knows this site.")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="Secret that the provider gave this site; unset for a public client."
+    )
+    oidc_role: Literal["viewer", "labeller", "reviewer"] | None = Field(
+        default=None,
+        description="Role of the account that a person's first sign-in with the provider makes: viewer, labeller or "
+        "reviewer. By default none is made, and only people with an account get in.",
+    )
     submit_runs: bool | None = Field(
         default=None,
         description="Whether visitors of the site and of its API may start, cancel and retry runs, which read files of "
@@ -102,6 +143,33 @@ class Settings(BaseSettings):
         description="Longest time that one query of a page or an API response may take, in seconds.",
     )
 
+    llm_url: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a password
+        description="Base address of any OpenAI-compatible endpoint that suggests labels, such as "
+        "http://127.0.0.1:11434/v1. Without it, suggestions are sentences from statistics.",
+    )
+    llm_api_key: SecretStr | None = Field(
+        default=None, description="API key of that endpoint, sent as a bearer token; never shown or logged."
+    )
+    llm_model: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Name of the model at that endpoint."
+    )
+    llm_concurrency: int = Field(
+        default=4, ge=1, le=64, description="Requests that one run has under way at that endpoint at a time."
+    )
+    llm_timeout: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest time to wait for one answer of that endpoint, in seconds."
+    )
+    llm_price_in: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million tokens that the endpoint reads, in US dollars, for estimates.",
+    )
+    llm_price_out: float | None = Field(
+        default=None, ge=0, description="Price of a million tokens that the endpoint writes, in US dollars."
+    )
+
     @field_validator("home", "artifacts")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
@@ -111,6 +179,34 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError("There is no user of that name, whose home folder ~ would be") from None
 
+    @field_validator("base_url", "oidc_issuer")
+    @classmethod
+    def _web_address(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None:
+            return None
+        try:
+            parts = urlsplit(address)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid or parts.username or parts.query or parts.fragment:
+            raise ValueError("Use an address such as https://seesae.example.org")
+        if info.field_name == "base_url" and parts.path.strip("/"):
+            raise ValueError("Give SeeSAE a host name of its own: it cannot live below a path")
+        if info.field_name == "oidc_issuer":
+            return address  # compared with what the provider says, to the letter
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: str) -> str:
+        for proxy in proxies.split(","):
+            try:
+                ipaddress.ip_network(proxy.strip())
+            except ValueError:
+                raise ValueError("Use addresses or networks such as 127.0.0.1,10.0.0.0/8") from None
+        return proxies
+
     @field_validator("device")
     @classmethod
     def _of_torch(cls, device: str) -> str:
@@ -118,7 +214,19 @@ class Settings(BaseSettings):
             raise ValueError("Use auto, cpu, cuda, cuda:1 or mps")
         return device
 
-    @field_validator("inference_secret")
+    @field_validator("llm_url")
+    @classmethod
+    def _of_http(cls, url: str | None) -> str | None:
+        try:
+            parsed = urlsplit(url or "http://none")
+            valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
+        except ValueError:  # the port or the host
+            valid = False
+        if not valid:
+            raise ValueError("Give an address that starts with http:// or https://")
+        return url
+
+    @field_validator("inference_secret", "llm_api_key")
     @classmethod
     def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
         """Refuse what no HTTP header can hold, whose error would quote it."""
@@ -126,6 +234,17 @@ class Settings(BaseSettings):
         if not (value.isascii() and value.isprintable() and value == value.strip()):
             raise ValueError("Use letters, digits and signs of ASCII alone")
         return secret
+
+    @property
+    def is_shared(self) -> bool:
+        """True if others than the people at this machine can reach the site."""
+        named = urlsplit(self.base_url).hostname if self.base_url else None
+        return not is_loopback(self.host) or (named is not None and not is_loopback(named))
+
+    @property
+    def is_https(self) -> bool:
+        """True if browsers reach the site by https."""
+        return (self.base_url or "").startswith("https://")
 
     @field_validator("log_level", mode="before")
     @classmethod

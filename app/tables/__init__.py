@@ -1,6 +1,7 @@
 """All tables, so that importing the package fills `Base.metadata`."""
 
 from app.tables.base import Base
+from app.tables.blind_tests import BlindTest, BlindTestItem, BlindTestResult
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
@@ -11,16 +12,20 @@ from app.tables.label_sets import Guideline, LabelAssignment, LabelLease, LabelS
 from app.tables.labels import Activity, Comment, Label, LabelDecision, LabelDraft, LabelRevision, LabelVote
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
-from app.tables.people import ApiToken, Invitation, Person, SignInSession
+from app.tables.people import ApiToken, Invitation, Person, RateLimit, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
+from app.tables.suggestions import LlmAnswer, Suggestion
 from app.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "Activity",
     "ApiToken",
     "Base",
+    "BlindTest",
+    "BlindTestItem",
+    "BlindTestResult",
     "Comment",
     "Comparison",
     "Corpus",
@@ -46,7 +51,9 @@ __all__ = [
     "LabelSkip",
     "LabelVote",
     "LanguageModel",
+    "LlmAnswer",
     "Person",
+    "RateLimit",
     "Run",
     "RunMetric",
     "RunUse",
@@ -60,6 +67,7 @@ __all__ = [
     "Sequence",
     "SequenceSet",
     "SignInSession",
+    "Suggestion",
     "Token",
     "Webhook",
     "WebhookDelivery",

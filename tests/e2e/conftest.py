@@ -33,6 +33,7 @@ from app.services.adjudication import decide
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dictionary, publish
+from tests.blind import add_test
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
@@ -243,7 +244,10 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
         await add_label(session, made.sae, 5, "W" * 200, author="W" * 80, categories=("W" * 40,))
-        await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
+        hers = await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
+        test = await add_test(session, made, "detection", label=hers)
+        answered = await add_test(session, made, "fuzzing", label=hers, first=20, testers=("ada", "emmy"))
+        intruder = await add_test(session, made, "intruder", first=40)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
         effects = [
@@ -276,6 +280,10 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "narrow": narrow.sae.slug,
         "spare": spare.sae.slug,
         "list": kept.public_id,
+        "set": str(hers.label_set_id),
+        "test": str(test),
+        "answered": str(answered),
+        "intruder": str(intruder),
         "edit": edit,
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),

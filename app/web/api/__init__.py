@@ -3,6 +3,7 @@
 from app.web.api import (
     agreement,
     attribute,
+    blind_tests,
     by_example,
     comments,
     compare,
@@ -11,6 +12,7 @@ from app.web.api import (
     edits,
     features,
     generate,
+    label_sets,
     labels,
     lists,
     maps,
@@ -18,6 +20,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    suggestions,
     sweep,
 )
 
@@ -52,6 +55,11 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Labels", "description": "People's explanations of features, with history."},
+    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
+    {
+        "name": "Label sets",
+        "description": "Guidelines and rules by which people label, and the next feature.",
+    },
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -74,6 +82,9 @@ ROUTERS = tuple(
         labels,
         comments,
         agreement,
+        suggestions,
+        blind_tests,
+        label_sets,
         lists,
         runs,
         models,

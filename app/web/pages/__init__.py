@@ -3,10 +3,12 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    account,
     activity,
     adjudicate,
     agreement,
     attribute,
+    blind_tests,
     by_example,
     changes,
     comments,
@@ -16,6 +18,8 @@ from app.web.pages import (
     feature_list,
     features,
     home,
+    label_flow,
+    label_sets,
     labels,
     lists,
     models,
@@ -24,6 +28,7 @@ from app.web.pages import (
     probe_texts,
     runs,
     saes,
+    sign_in,
     steer,
 )
 
@@ -44,6 +49,9 @@ for module in (
     labels,
     agreement,
     adjudicate,
+    blind_tests,
+    label_sets,
+    label_flow,
     lists,
     edits,
     new_run,
@@ -51,5 +59,7 @@ for module in (
     compare,
     models,
     deletions,
+    sign_in,
+    account,
 ):
     router.include_router(module.router)

@@ -1,7 +1,7 @@
 """One feature, and one of its sequences."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import NotFound, UserError
 from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
+from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
@@ -24,6 +25,7 @@ from app.queries.sql.visibility import NOBODY, Reader
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
+from app.services.suggestions import find_shown, shown_suggestions
 from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
@@ -39,6 +41,7 @@ from app.web.components.feature_view import (
 )
 from app.web.components.label_panel import LabelForm, label_panel
 from app.web.components.list_panel import lists_panel
+from app.web.components.suggestion_panel import suggestion_panel
 from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
@@ -88,11 +91,13 @@ async def feature(
     text: str = "",
     embed: bool = False,
     label: str | None = None,
+    suggestion: str = "",
     saved: bool = False,
 ) -> HTMLResponse:
     """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame.
 
-    With `label`, the form is open; after it was `saved` without JavaScript, the page says so.
+    With `label`, the form is open; with `suggestion`, it holds the text of this one. After the label was `saved`
+    without JavaScript, the page says so.
     """
     etag = None  # the result for `text` depends on more than the database
     if not text:
@@ -106,8 +111,11 @@ async def feature(
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail) | {"latest": latest}
+    context = await _page(session, sae, detail, actor.reader) | {"latest": latest}
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
+    chosen = find_shown(shown_suggestions(sae, detail), suggestion)
+    if chosen is not None and chosen.text is not None:
+        form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
     context["comments"] = await comment_panel(session, sae.id, index, actor)
@@ -132,7 +140,7 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail) | {"tried": tried}
+    context = await _page(session, sae, detail, actor.reader) | {"tried": tried}
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
@@ -202,7 +210,7 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, reader: Reader) -> dict[str, Any]:
     """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
@@ -224,10 +232,12 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "index": index,
         "detail": detail,
         "view": view,
+        "suggestions": suggestion_panel(sae, shown_suggestions(sae, detail)),
         "tried": Tried(),
         "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=reader),
     }
 
 

@@ -31,6 +31,7 @@ from app.queries.lists import find_item, get_list, list_items, list_lists, lists
 from app.queries.runs import get_run, list_active, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
+from app.queries.suggestions import list_suggestions, suggested_texts
 
 pytestmark = pytest.mark.read_only
 
@@ -57,15 +58,20 @@ MATCHES = """
     FROM comparison, generate_series(0, 1) side, generate_series(0, 2047) feature
 """
 LISTS_KEPT = """
-    INSERT INTO saved_list (public_id, name, description, author, updated_at)
-    SELECT 'list ' || number, 'A list', '', 'bench', now() - number * interval '1 minute'
+    INSERT INTO saved_list (public_id, name, description, author, owner_id, updated_at)
+    SELECT 'list ' || number, 'A list', '', 'bench', (SELECT id FROM person), now() - number * interval '1 minute'
     FROM generate_series(1, 10000) number
 """
 ITEMS = """
     INSERT INTO saved_list_item SELECT list, sae.id, (7 * list + number) % 2048, number, '', 1
     FROM generate_series(1, 10000) list, generate_series(1, 6) number, sae WHERE sae.id % 4 = list % 4
 """
-KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
+SUGGESTIONS = """
+    INSERT INTO suggestion (sae_id, feature, key, source, model, prompt, text)
+    SELECT sae.id, number / 3, number, 'model', number % 3, '', 'A suggestion'
+    FROM generate_series(0, 6143) number, sae
+"""
+KNOWN = ("suggestion", "run", "run_metric", "saved_list", "saved_list_item")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ async def sae(module_engine: AsyncEngine) -> SaeDetail:
         patched.setattr(synthetic, "LABELLED", 0.6)
         await fill(module_engine, Plan(saes=4, features=2048), notify=lambda line: None)
     async with module_engine.begin() as connection:
-        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, *(f"ANALYZE {table}" for table in KNOWN)):
+        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, SUGGESTIONS, *(f"ANALYZE {table}" for table in KNOWN)):
             await connection.execute(text(statement))
     async with create_sessionmaker(module_engine)() as session:
         found = await get_sae(session, slug(1))
@@ -197,6 +203,8 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
         label_summaries(session, sae.id, range(50)),
         find_label(session, label.label_set_id, 7, label.person_id),
         label_histories(session, [label]),
+        list_suggestions(session, sae.id, 7),
+        suggested_texts(session, sae.id, range(50)),
         list_runs(session, limit=20),
         list_active(session),
         get_run(session, 7),
