@@ -36,6 +36,8 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
+    ("get", "/api/v1/saes/{sae}/labels/history"),
+    ("post", "/api/v1/saes/{sae}/labels/import"),
     ("get", "/api/v1/saes/{sae}/features/{index}/comments"),
     ("post", "/api/v1/saes/{sae}/features/{index}/comments"),
     ("delete", "/api/v1/comments/{id}"),
@@ -103,6 +105,8 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         content = success.get("content")
         if address in DOWNLOADS:
             assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
+        elif address[1].endswith("/labels/history"):
+            assert content.keys() == {"application/jsonl"}
         elif status == "204":
             assert content is None
         else:
