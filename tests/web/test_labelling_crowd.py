@@ -36,7 +36,6 @@ class Site:
 
     def __init__(self, port: int, log: Path, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        settings |= {}
         self.start = lambda: process("web", "--port", str(port), log=log, **settings)
 
     async def is_up(self) -> None:
