@@ -85,7 +85,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and its causes. Raised again by what it caused, an exception may be a cause of itself."""
+    """Yield an exception and its causes, each once: libraries that translate exceptions can close the chain."""
     current: BaseException | None = error
     seen: set[int] = set()
     while current is not None and id(current) not in seen:

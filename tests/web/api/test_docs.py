@@ -11,6 +11,7 @@ from tests.web.site import site
 
 STREAMED = {("post", "/api/v1/saes/{sae}/generate"), ("post", "/api/v1/saes/{sae}/sweep")}
 DOWNLOADS = {
+    ("get", "/api/v1/saes/{sae}/dictionary/export"),
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
     ("get", "/api/v1/lists/{id}/export"),
@@ -42,6 +43,7 @@ CONTRACT = {
     ("post", "/api/v1/saes/{sae}/features/{index}/comments"),
     ("delete", "/api/v1/comments/{id}"),
     ("get", "/api/v1/activity"),
+    ("get", "/api/v1/saes/{sae}/dictionary"),
     ("get", "/api/v1/labelsets/{id}/tests"),
     ("post", "/api/v1/labelsets/{id}/tests"),
     ("get", "/api/v1/tests/{id}"),
