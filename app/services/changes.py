@@ -36,6 +36,7 @@ class Change:
     """An act on a feature, or on a set where `feature` is None; `withheld` in a blind set that is not closed."""
 
     id: int
+    person_id: int
     sae_id: int
     label_set_id: int
     feature: int | None

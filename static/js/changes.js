@@ -27,11 +27,24 @@ document.addEventListener("focusout", () => {
   }
 });
 
+// What this page saves itself is in the answer already.
+let saved = -Infinity;
+let saving = 0;
+document.addEventListener("htmx:beforeSend", ({ detail: { requestConfig } }) => {
+  if (requestConfig.verb !== "get") saving += 1;
+});
+document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig } }) => {
+  if (requestConfig.verb === "get") return;
+  saving -= 1;
+  saved = performance.now();
+});
+const isSavedHere = () => saving > 0 || performance.now() - saved < 2000;
+
 const open = () => {
   source = new EventSource(`${page.dataset.changes}?after=${after}`);
   source.addEventListener("changed", (event) => {
     after = event.lastEventId || after;
-    refresh();
+    if (event.data !== "own" || !isSavedHere()) refresh();
   });
   source.addEventListener("missed", () => setTimeout(refresh, 3000 * Math.random())); // not all pages at once
   source.addEventListener("error", () => {
@@ -51,7 +64,13 @@ addEventListener("pageshow", follow);
 
 // What the reader had opened stays open.
 const opened = new Set();
-document.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { target, requestConfig } = detail;
+  if (requestConfig.verb !== "get") delete target.dataset.stale; // the answer has what is new
+  else if ("live" in target.dataset && isWrittenIn(target)) {
+    detail.shouldSwap = false; // somebody began to write while it was fetched
+    target.dataset.stale = "yes";
+  }
   opened.clear();
   for (const part of target.querySelectorAll("details[data-keep][open]")) opened.add(part.dataset.keep);
 });

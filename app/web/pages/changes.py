@@ -1,7 +1,8 @@
 """Events of what others do on a feature or in a label set, for the pages that are open.
 
 Events of `…/events` (server-sent): `changed`, whose id is that of the last act; `missed`, after the site lost its
-connection to the database. Both say only that the page is to ask again. Of a blind set, who has not submitted their own
+connection to the database. Both say only that the page is to ask again, and whether all that changed is the reader's
+`own` doing. Of a blind set, who has not submitted their own
 label of the feature is told nothing, and so learns neither that nor when somebody else labelled it.
 """
 
@@ -100,7 +101,9 @@ async def _events(
             return  # the browser connects again
         if missed or known:
             latest = str(known[-1].id) if known else None
-            yield ServerSentEvent(event="missed" if missed else "changed", id=latest, raw_data="")
+            own = all(change.person_id == reader.person_id for change in known)
+            event = "missed" if missed else "changed"
+            yield ServerSentEvent(event=event, id=latest, raw_data="own" if own else "")
 
 
 async def _may_know(sessions: async_sessionmaker[AsyncSession] | None, change: Change, reader: Reader) -> bool:
