@@ -84,6 +84,11 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
+    # Comments.
+    "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
+    "DELETE /api/v1/comments/{id}": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,
