@@ -245,7 +245,8 @@ async def answer_test(
     assert actor.person_id is not None
     kept = await queries.put_result(session, test.id, actor.person_id, answers, confidences, score)
     if kept:
-        event = Event(actor.person_id, "tested", test.sae_id, test.label_set_id, test.feature, test.label_id)
+        feature = None if test.kind == "intruder" else test.feature  # others may still answer, without knowing it
+        event = Event(actor.person_id, "tested", test.sae_id, test.label_set_id, feature, test.label_id)
         await add_activity(session, event)
         await count_changes(session, test.sae_id)
     opened = await open_test(session, test_id, actor)
