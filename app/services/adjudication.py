@@ -1,6 +1,7 @@
 """Adjudication: where people's labels of a feature differ, and what a reviewer decides beside them."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Literal
@@ -82,6 +83,10 @@ async def list_disagreements(session: AsyncSession, of: LabelSetView, actor: Act
     """
     labels = await queries.list_shared_labels(session, of.id, reader=actor.reader)
     decided = await decisions.current_decisions(session, of.id, reader=actor.reader)
+    return await asyncio.to_thread(_rank, labels, decided)  # so that other pages do not wait
+
+
+def _rank(labels: Sequence[SubmittedLabel], decided: Mapping[int, DecisionView]) -> list[Disagreement]:
     found = [
         compare_labels(tuple(of_feature), decided.get(feature))
         for feature, of_feature in groupby(labels, key=lambda label: label.feature)
@@ -90,6 +95,12 @@ async def list_disagreements(session: AsyncSession, of: LabelSetView, actor: Act
         (entry for entry in found if entry.differences or entry.decision),
         key=lambda entry: (entry.state == "decided", -entry.degree, entry.feature),
     )
+
+
+async def next_to_decide(session: AsyncSession, of: LabelSetView, actor: Actor, after: int) -> int | None:
+    """Return the undecided feature that differs most, apart from `after`; None if there is no other."""
+    found = await list_disagreements(session, of, actor)
+    return next((entry.feature for entry in found if entry.state != "decided" and entry.feature != after), None)
 
 
 def compare_labels(labels: Sequence[SubmittedLabel], decision: DecisionView | None = None) -> Disagreement:

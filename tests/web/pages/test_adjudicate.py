@@ -53,7 +53,7 @@ async def test_a_reviewer_goes_through_what_differs(
     data = {"explanation": "one reading", "categories": ["syntax", "names"], "interpretability": "4", "note": HOSTILE}
     saved = await client.post(f"{base}/12", data=data)
     assert saved.status_code == 303
-    following = saved.headers["location"]
+    following = (await client.get(saved.headers["location"])).headers["location"]
     assert following.startswith(f"{base}/") and not following.endswith("/12")
     async with transaction(create_sessionmaker(engine)) as session:
         [kept] = await list_decisions(session, of.id, reader=Reader(sees_all=True), limit=9)
@@ -71,6 +71,8 @@ async def test_a_reviewer_goes_through_what_differs(
     empty = await client.post(f"{base}/12", data={"explanation": " ", "note": "kept", "replaces": str(kept.id)})
     assert empty.status_code == 422
     assert parse(empty.text).all("textarea", name="note")[0].text == "kept"
+    on_feature = parse((await client.get(f"/saes/{made.sae.slug}/features/12")).text).all("section", cls="decided")
+    assert "Decided in medicine one reading" in on_feature[0].line
     decided = parse((await client.get(f"{base}?show=decided")).text)
     assert [row["href"] for row in decided.all("a", cls="difference")] == [f"{base}/12"]
     for wrong in (f"{base}/24", "/labelsets/999/adjudicate", f"/labelsets/999/adjudicate/{2**31 - 1}"):

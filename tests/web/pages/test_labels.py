@@ -118,7 +118,7 @@ async def test_a_label_that_cannot_be_saved_is_not_lost(
     assert said in error
     kept = form(panel)
     expected = WRITTEN | changed
-    assert kept["categories"] == expected["categories"]
+    assert kept["categories"] == expected["categories"].rstrip(",")
     assert kept["explanation"].replace("\ufffd", "\0") == expected["explanation"]
     assert not panel.all("p", cls="label-text")
 
