@@ -112,6 +112,14 @@ async def get_suggestion(session: AsyncSession, sae_id: int, feature: int, numbe
     return _view(row) if row is not None and (row.sae_id, row.feature) == (sae_id, feature) else None
 
 
+async def suggestion_of_text(session: AsyncSession, sae_id: int, feature: int, text: str) -> int | None:
+    """Return the newest suggestion for a feature that has these words; None if there is none."""
+    own = select(Suggestion.id).where(
+        Suggestion.sae_id == sae_id, Suggestion.feature == feature, Suggestion.text == text
+    )
+    return await session.scalar(own.order_by(Suggestion.id.desc()).limit(1))
+
+
 async def suggested_texts(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, SuggestionView]:
     """Return one suggestion per feature: the newest of a model, else that from statistics; others are absent."""
     rows = await session.scalars(
