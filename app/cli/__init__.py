@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import bench, checks, databases, deleting, demo, edits, probe, processes, run_commands, runs
+from app.cli import accounts, bench, checks, databases, deleting, demo, edits, probe, processes, run_commands, runs
 from app.cli.encoding import degrade_output
 from app.cli.outcome import take_ends_for_ctrl_c
 
@@ -21,6 +21,7 @@ processes.register(app)
 run_commands.register(app)
 probe.register(app)
 runs.register(app)
+accounts.register(app)
 databases.register(app)
 edits.register(app)
 deleting.register(app)

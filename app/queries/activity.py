@@ -2,10 +2,14 @@
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.sql.visibility import NOBODY, Reader, visible_activity
 from app.tables import Activity, LabelCount
+
+CHANNEL = "activity"
+"""Where Postgres notifies of each row, when its transaction has committed; `app/services/changes.py` listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,34 @@ class Event:
 
 
 async def add_activity(session: AsyncSession, event: Event) -> None:
-    """Record what somebody did."""
-    await session.execute(insert(Activity).values(asdict(event)))
+    """Record what somebody did, and notify open pages, unless it was a change of a draft, which nobody else sees."""
+    await session.execute(_ADD, {**asdict(event), "channel": CHANNEL})
+
+
+_ADD = text("""
+WITH added AS (
+    INSERT INTO activity (person_id, act, sae_id, label_set_id, feature, subject)
+    VALUES (:person_id, :act, :sae_id, :label_set_id, :feature, :subject) RETURNING *
+)
+SELECT pg_notify(:channel, json_build_object(
+    'id', added.id, 'sae_id', added.sae_id, 'label_set_id', added.label_set_id, 'feature', added.feature,
+    'withheld', label_set.blind AND label_set.closed_at IS NULL)::text)
+FROM added JOIN label_set ON label_set.id = added.label_set_id
+WHERE NOT (added.act LIKE 'label %' AND COALESCE((
+    SELECT bool_and(last.status = 'draft') FROM (
+        SELECT status FROM label_revision WHERE label_id = added.subject ORDER BY version DESC LIMIT 2
+    ) AS last), FALSE))
+""")
+
+
+async def latest_activity(session: AsyncSession, sae_id: int, feature: int, *, reader: Reader = NOBODY) -> int:
+    """Return the id of the last act on a feature that `reader` may know of, 0 if there was none."""
+    return await session.scalar(_LATEST, {"sae": sae_id, "feature": feature, **reader.parameters}) or 0
+
+
+_LATEST = select(func.max(Activity.id)).where(
+    Activity.sae_id == bindparam("sae"), Activity.feature == bindparam("feature"), visible_activity
+)
 
 
 async def count_changes(session: AsyncSession, sae_id: int) -> None:

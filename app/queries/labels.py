@@ -76,6 +76,13 @@ class LabelRevisionView:
     index_id: int | None
     changed_at: datetime
 
+    @property
+    def text(self) -> LabelText:
+        """Return its content."""
+        return LabelText(
+            self.explanation, self.categories, self.interpretability, self.confidence, self.status, self.cant_tell
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LabelSummary:
@@ -115,11 +122,17 @@ _OF_FEATURE = _LABELS.where(
 ).order_by(Label.updated_at.desc(), Label.id.desc())
 
 
-async def get_label(session: AsyncSession, label_id: int, *, reader: Reader = NOBODY) -> LabelView | None:
-    """Return the label with this id, None if there is none that `reader` may see."""
+async def get_label(
+    session: AsyncSession, label_id: int, *, reader: Reader = NOBODY, with_own_discarded: bool = False
+) -> LabelView | None:
+    """Return the label with this id, None if there is none that `reader` may see.
+
+    Their own is there with `with_own_discarded` even after they discarded it.
+    """
     if not is_id(label_id):
         return None
-    found = _LABELS.where(Label.id == label_id, visible_label)
+    seen = or_(visible_label, Label.person_id == reader.person_id) if with_own_discarded else visible_label
+    found = _LABELS.where(Label.id == label_id, seen)
     row = (await session.execute(found, reader.parameters)).one_or_none()
     return None if row is None else _view(*row)
 
@@ -132,7 +145,7 @@ async def find_label(session: AsyncSession, label_set_id: int, feature: int, per
 
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
-    """Return summaries of the submitted labels of many features; features without one are absent."""
+    """Return summaries of the submitted labels of many features; features that nobody could explain are absent."""
     rows = await session.execute(_SUBMITTED, {"sae": sae_id, "features": list(features)})
     summaries = {}
     for feature, labels in groupby(rows, key=lambda row: row.feature):
@@ -143,7 +156,7 @@ async def label_summaries(session: AsyncSession, sae_id: int, features: Collecti
 
 _SUBMITTED = (
     select(Label.feature, Label.explanation, Label.author)
-    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted)
+    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted, Label.explanation != "")
     .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
 )
 

@@ -164,6 +164,7 @@ class Activity(Base):
     __table_args__ = (
         Index("ix_activity_of_feature", "label_set_id", "feature", "id"),
         Index("ix_activity_of_sae", "sae_id", "id"),
+        Index("ix_activity_of_sae_feature", "sae_id", "feature", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

@@ -18,7 +18,7 @@ from app.queries.blind_tests import label_scores
 from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
-from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label
+from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label, undo_label
 from app.web.components.blind_models import LabelScoreOut
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import ExportedLabel, LabelOut
@@ -163,7 +163,7 @@ async def put_my_label(
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
 async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session, reader: Reader) -> History:
     """Return the versions of a label, newest first: all submitted ones, and the drafts of `author`."""
-    label = await queries.get_label(session, id, reader=reader.reader)
+    label = await queries.get_label(session, id, reader=reader.reader, with_own_discarded=True)
     if label is None:
         raise NotFound(f"Label {id} does not exist.")
     revisions = (await queries.label_histories(session, [label], reader=reader.reader)).get(id, [])
@@ -171,6 +171,23 @@ async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session:
         label=LabelOut.of(label),
         history=[RevisionOut.model_validate(revision, from_attributes=True) for revision in revisions],
     )
+
+
+@router.post("/labels/{id}/undo", summary="Undo my last change of a label", responses=documented(404, 409))
+async def undo_my_label(
+    id: Annotated[int, Path(ge=1, le=MAX_INTEGER)],
+    session: Session,
+    actor: Actor,
+    response: Response,
+    if_match: Annotated[str, Header(description='The version whose change to undo, as 3 or "3".')],
+) -> LabelOut:
+    """Take back the last change of one's own label: a new version, which reads as the one before.
+
+    A label that was written once becomes discarded. Undoing again brings the change back.
+    """
+    undone = await undo_label(session, id, actor=actor, expected_version=read_version(if_match, "label"))
+    response.headers["ETag"] = etag(undone.version)
+    return LabelOut.of(undone)
 
 
 async def _batches(sessions: async_sessionmaker[AsyncSession], sae: SaeDetail) -> AsyncIterator[list[ExportedLabel]]:

@@ -113,6 +113,20 @@ _LACKING = {
     "near": "near decoder directions",
 }
 
+INTERPRETABILITY = {
+    1: "no pattern",
+    2: "a faint pattern",
+    3: "a pattern with many exceptions",
+    4: "a pattern with few exceptions",
+    5: "one clear meaning",
+}
+ROLES = {
+    "viewer": "Reads everything, and runs prompts through models.",
+    "labeller": "Also labels, comments, and makes lists and edits of their own.",
+    "reviewer": "Also makes label sets, decides between labels, and changes what others made.",
+    "admin": "Also starts runs, deletes SAEs, and looks after accounts.",
+}
+
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
 
 

@@ -3,17 +3,21 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    account,
     adjudicate,
     agreement,
     attribute,
     blind_tests,
     by_example,
+    changes,
     compare,
     deletions,
     edits,
     feature_list,
     features,
     home,
+    label_flow,
+    label_sets,
     labels,
     lists,
     models,
@@ -22,6 +26,7 @@ from app.web.pages import (
     probe_texts,
     runs,
     saes,
+    sign_in,
     steer,
 )
 
@@ -32,14 +37,18 @@ for module in (
     feature_list,
     by_example,
     features,
+    changes,
     probe,
     probe_texts,
     steer,
     attribute,
     labels,
+    blind_tests,
     agreement,
     adjudicate,
     blind_tests,
+    label_sets,
+    label_flow,
     lists,
     edits,
     new_run,
@@ -47,5 +56,7 @@ for module in (
     compare,
     models,
     deletions,
+    sign_in,
+    account,
 ):
     router.include_router(module.router)

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
+from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
 from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
@@ -102,17 +103,18 @@ async def feature(
         parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
         etag = features_etag(request, sae, *parts)
         raise_if_not_modified(request, etag)
+    latest = await latest_activity(session, sae.id, index, reader=actor.reader)  # before what the page shows of it
     detail = await _detail(session, sae, index, actor.reader)
     if embed:
         response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail, actor.reader)
+    context = await _page(session, sae, detail, actor.reader) | {"latest": latest}
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
-        form = replace(form, explanation=chosen.text, is_open=True)
+        form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
     if text:
@@ -229,6 +231,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, re
         "view": view,
         "suggestions": suggestion_panel(sae, shown_suggestions(sae, detail)),
         "tried": Tried(),
+        "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),
         "decisions": await decisions_of_feature(session, sae.id, index, reader=reader),

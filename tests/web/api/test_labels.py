@@ -25,9 +25,9 @@ async def test_a_label_is_written_read_and_changed_with_its_history(client: http
     assert second.json()["version"] == 2
 
     [listed] = (await client.get(mine.removesuffix("/mine"))).json()["labels"]
-    assert listed == second.json()
+    assert listed == second.json() | {"scores": []}
     history = (await client.get(f"/api/v1/labels/{label['id']}/history")).json()
-    assert history["label"] == listed
+    assert history["label"] == second.json()
     assert [(r["version"], r["explanation"]) for r in history["history"]] == [(2, "words of physics"), (1, "physics")]
 
 
@@ -105,7 +105,8 @@ async def test_only_its_author_reads_a_draft(client: httpx.AsyncClient, mine: st
     assert (await client.get(history, params={"author": "grace"})).json()["label"] == draft
     for path in (labels, feature):
         assert (await client.get(path)).json()["labels"] == []
-        assert (await client.get(path, params={"author": "grace"})).json()["labels"] == [draft]
+        [own] = (await client.get(path, params={"author": "grace"})).json()["labels"]
+        assert own.items() >= draft.items()
     for author in ("nul\0", "x" * 81):
         problem(await client.get(labels, params={"author": author}), 422)
 
