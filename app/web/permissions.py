@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 
 from app.services.actors import Role
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
-"""Addresses that programs watch, for which nobody is looked up."""
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
+"""Addresses for which nobody is looked up: those that programs watch, and the description of the API."""
 
 READING_ROLES: dict[str, Role] = {
     "GET /account": Role.viewer,
@@ -23,8 +23,6 @@ READING_ROLES: dict[str, Role] = {
     "GET /sign-in/provider/return": Role.anyone,
 }
 """Pages that are the same to everybody whatever the settings say."""
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
-"""Addresses that need no sign-in."""
 
 LEAST_ROLES: dict[str, Role] = {
     # Signing in, and one's own account.
@@ -86,6 +84,11 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
+    # Comments.
+    "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
+    "DELETE /api/v1/comments/{id}": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

@@ -29,6 +29,7 @@ from app.services.suggestions import find_shown, shown_suggestions
 from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
+from app.web.components.comment_panel import comment_panel
 from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import (
     Example,
@@ -117,6 +118,7 @@ async def feature(
         form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -142,6 +144,7 @@ async def try_texts(
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     return render(request, "features/page.html", context, status=status)
 
 

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
+from app.queries.decisions import decisions_of_feature
 from app.queries.feature_list import UNLABELLED, list_features, next_unlabelled
 from app.queries.features import get_feature
 from app.queries.label_sets import DEFAULT, ensure_set, list_sets
@@ -97,7 +98,13 @@ async def labels_now(request: Request, sae: Sae, index: FeatureIndex, session: S
     detail = await get_feature(session, sae, index, reader=actor.reader)
     labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.reader)
     panel = await label_panel(session, labels, LabelForm.of(actor, labels), reader=actor.reader)
-    context = {"sae": sae, "labels": panel.labels, "heading": heading(sae, detail) if detail else None}
+    context = {
+        "sae": sae,
+        "index": index,
+        "labels": panel.labels,
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
+        "heading": heading(sae, detail) if detail else None,
+    }
     return render(request, "labels/_now.html", context)
 
 

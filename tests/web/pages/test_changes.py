@@ -151,7 +151,7 @@ async def test_of_a_blind_set_nobody_learns_that_others_labelled_before_their_ow
             own = await put(sessionmaker, made.sae, 5, ann.actor, label_set="blind")
             assert (await anns.next())["id"] == str(own)  # and ben's came before
             async with transaction(sessionmaker) as session:
-                await session.execute(text("UPDATE label_set SET closed_at = now() WHERE id = :id"), {"id": found.id})
+                await session.execute(text("UPDATE label_set SET blind = false WHERE id = :id"), {"id": found.id})
             opened = await put(sessionmaker, made.sae, 7, ben.actor, label_set="blind")
             assert (await of_set.next())["id"] == str(opened)
         async with page(f"{address}{address_of}", **ann.headers) as again:
