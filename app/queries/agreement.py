@@ -102,14 +102,14 @@ def _view(row: Row[*tuple[Any, ...]], votes: tuple[int, int, int] = (0, 0, 0)) -
 
 
 async def list_explanations(session: AsyncSession, set_id: int, *, reader: Reader) -> list[tuple[int, str]]:
-    """Return the explanations of a set with their features."""
+    """Return the explanations of a set with their features; a label may have categories alone."""
     rows = await session.execute(_EXPLANATIONS, {"set": set_id, **reader.parameters})
     return [(row.feature, row.explanation) for row in rows]
 
 
 _EXPLANATIONS = (
     select(Label.feature, Label.explanation)
-    .where(*_SUBMITTED, ~Label.cant_tell, visible_label)
+    .where(*_SUBMITTED, ~Label.cant_tell, Label.explanation != "", visible_label)
     .order_by(Label.feature, Label.id)
 )
 

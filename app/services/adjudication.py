@@ -169,6 +169,7 @@ async def decide(
     check_feature(sae, feature)
     text = _tidy(text)
     _check(text)
+    offered = await queries.guideline_categories(session, of.id)
     person_id = await ensure_person(session, actor)
     await lock_until_commit(session, f"decision {of.id} {feature}")
     everything = Reader(sees_all=True)
@@ -176,6 +177,7 @@ async def decide(
     labels = await queries.list_feature_labels(session, of.id, feature, reader=everything)
     if not labels:
         raise Unprocessable(f"Feature {feature} has no submitted label in this set, so there is nothing to decide.")
+    _check_categories(text, offered, labels)
     between = {label.id: label.version for label in labels}
     if current and (current.text, current.person_id, current.labels) == (text, person_id, between):
         return current
@@ -207,9 +209,18 @@ def _tidy(text: DecisionText) -> DecisionText:
     )
 
 
+def _check_categories(text: DecisionText, offered: Sequence[str], labels: Sequence[SubmittedLabel]) -> None:
+    """Check a decision against the guideline; a category of an earlier guideline that a label has may be taken."""
+    if not text.explanation and not (offered and text.categories):
+        choice = ", or choose a category" if offered else ""
+        raise Unprocessable(f"A decision needs an explanation: take one of the labels, write a better one{choice}.")
+    known = {*offered, *(category for label in labels for category in label.categories)}
+    unknown = next((category for category in text.categories if offered and category not in known), None)
+    if unknown is not None:
+        raise Unprocessable(f"“{unknown}” is not a category of this set: choose from {', '.join(offered)}.")
+
+
 def _check(text: DecisionText) -> None:
-    if not text.explanation:
-        raise Unprocessable("A decision needs an explanation: take one of the labels, or write a better one.")
     if len(text.explanation) > MAX_EXPLANATION:
         raise Unprocessable(
             f"An explanation may have {MAX_EXPLANATION:,} characters; this one has {len(text.explanation):,}."

@@ -61,12 +61,6 @@ def test_messages_of_system_errors_are_logged() -> None:
     assert "server closed" in describe(caught(statement))["message"]
 
 
-def test_a_chain_of_exceptions_that_ends_in_itself_is_logged_once() -> None:
-    first, second = KeyError("a"), ValueError("b")
-    first.__cause__, second.__context__ = second, first
-    assert describe(first)["error"] == "KeyError from ValueError"
-
-
 def test_requests_are_not_logged_twice(capfd: pytest.CaptureFixture[str]) -> None:
     configure("info", as_json=True)
     logging.getLogger("uvicorn.access").info('127.0.0.1 - "GET /saes/x/probe?text=secret HTTP/1.1" 200')

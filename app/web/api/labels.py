@@ -97,6 +97,7 @@ class RevisionOut(BaseModel):
     cant_tell: bool
     guideline_version: int | None
     index_id: int | None
+    suggestion_id: Annotated[int | None, Field(description="The machine's suggestion whose words this version has.")]
     changed_at: datetime
 
 

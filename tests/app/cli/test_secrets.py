@@ -44,6 +44,7 @@ ARGUMENTS = {
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
     "suggest": "made-up",
+    "test-labels": "made-up",
     "export-model": "made-up FOLDER",
     "import-labels": "FILE --sae made-up",
     "probe": "made-up --text words",

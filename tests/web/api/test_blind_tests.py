@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from app.db import transaction
 from app.queries.blind_tests import get_items
 from app.queries.label_sets import ensure_set
+from app.queries.people import find_name
 from app.services.actors import Role
+from app.services.claims import claim
 from app.settings import Settings
 from app.tables import BlindTestItem, LabelSet
 from tests.blind import FEW_TOKENS, OPTIONS, keep_store
@@ -254,3 +256,21 @@ async def test_in_a_blind_set_a_label_is_tested_by_those_who_may_see_it(
     problem(await client.post(f"{address}/answers", json=answers, headers=viewer.headers), 403)
     problem(await client.post(f"{address}/answers", json=answers), 401)
     problem(await client.post(f"{address}/answers", json=answers | {"author": "ada"}, headers=lise.headers), 403)
+
+
+async def test_an_account_that_claims_a_name_knows_what_the_name_was_told(
+    people: People, sessionmaker: Sessions, engine: AsyncEngine
+) -> None:
+    test = await people.make()
+    (await people.answer(test, "grace", [1] * 20)).raise_for_status()
+    grace, admin = await sign_in(engine, "grace hopper"), await sign_in(engine, "root", Role.admin)
+    assert grace.actor.person_id is not None
+    address = f"/api/v1/tests/{test['id']}"
+    assert (await people.client.get(address, headers=grace.headers)).json()["truth"] is None
+    async with transaction(sessionmaker) as session:
+        name = await find_name(session, "grace")
+        assert name is not None
+        await claim(session, name, grace.actor.person_id, by=admin.actor)
+    told = (await people.client.get(address, headers=grace.headers)).json()
+    assert (told["answers"], told["may_answer"], len(told["truth"])) == ([1] * 20, False, 20)
+    assert [result["tester"] for result in told["results"]] == ["grace hopper"]
