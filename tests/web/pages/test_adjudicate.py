@@ -28,7 +28,7 @@ async def test_a_reviewer_goes_through_what_differs(
     client: httpx.AsyncClient, engine: AsyncEngine, made: Synthetic, of: LabelSetView
 ) -> None:
     async with transaction(create_sessionmaker(engine)) as session:
-        await label(session, made.sae, 12, HOSTILE, HOSTILE, HOSTILE, interpretability=1)
+        await label(session, made.sae, 12, HOSTILE, HOSTILE, "names", interpretability=1)
     base = f"/labelsets/{of.id}/adjudicate"
     response = await client.get(base)
     assert HOSTILE not in response.text
