@@ -178,6 +178,7 @@ PAGES = [
     Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
     Visit("models and corpora", "/models"),
     Visit("activity", "/activity"),
+    Visit("webhooks", "/webhooks"),
     Visit("dictionary", "/saes/{sae}/dictionary"),
     Visit("lists", "/lists"),
     Visit("list", "/lists/{list}"),

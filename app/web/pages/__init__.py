@@ -31,6 +31,7 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    webhooks,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -43,6 +44,7 @@ for module in (
     changes,
     comments,
     activity,
+    webhooks,
     dictionary,
     probe,
     probe_texts,
