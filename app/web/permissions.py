@@ -85,6 +85,7 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     "POST /api/v1/saes/{sae}/labels/import": Role.admin,  # it writes under the names of others
+    "POST /saes/{sae}/labels": Role.admin,
     # Comments.
     "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
     "DELETE /api/v1/comments/{id}": Role.labeller,

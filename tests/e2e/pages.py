@@ -180,6 +180,7 @@ PAGES = [
     Visit("activity", "/activity"),
     Visit("webhooks", "/webhooks"),
     Visit("dictionary", "/saes/{sae}/dictionary"),
+    Visit("files of labels", "/saes/{sae}/labels"),
     Visit("lists", "/lists"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
