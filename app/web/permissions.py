@@ -85,11 +85,17 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     "POST /api/v1/saes/{sae}/labels/import": Role.admin,  # it writes under the names of others
+    "POST /saes/{sae}/labels": Role.admin,
     # Comments.
     "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
     "DELETE /api/v1/comments/{id}": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
+    # Webhooks; reading them takes an admin too.
+    "POST /api/v1/webhooks": Role.admin,
+    "DELETE /api/v1/webhooks/{id}": Role.admin,
+    "POST /webhooks": Role.admin,
+    "POST /webhooks/{id}/delete": Role.admin,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

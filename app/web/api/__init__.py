@@ -23,6 +23,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    webhooks,
 )
 
 DESCRIPTION = """
@@ -61,6 +62,7 @@ TAGS = [
         "name": "Label sets",
         "description": "Guidelines and rules by which people label, and the next feature.",
     },
+    {"name": "Webhooks", "description": "Addresses that are told of labels, decisions and comments. For admins."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -82,6 +84,7 @@ ROUTERS = tuple(
         edits,
         labels,
         comments,
+        webhooks,
         dictionary,
         agreement,
         suggestions,

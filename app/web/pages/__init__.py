@@ -19,6 +19,7 @@ from app.web.pages import (
     feature_list,
     features,
     home,
+    label_files,
     label_flow,
     label_sets,
     labels,
@@ -31,6 +32,7 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    webhooks,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -43,6 +45,7 @@ for module in (
     changes,
     comments,
     activity,
+    webhooks,
     dictionary,
     probe,
     probe_texts,
@@ -53,6 +56,7 @@ for module in (
     adjudicate,
     blind_tests,
     label_sets,
+    label_files,
     label_flow,
     lists,
     edits,
