@@ -36,7 +36,8 @@ WITH added AS (
     VALUES (:person_id, :act, :sae_id, :label_set_id, :feature, :subject) RETURNING *
 )
 SELECT pg_notify(:channel, json_build_object(
-    'id', added.id, 'person_id', added.person_id, 'sae_id', added.sae_id, 'label_set_id', added.label_set_id, 'feature', added.feature,
+    'id', added.id, 'person_id', added.person_id, 'sae_id', added.sae_id, 'label_set_id', added.label_set_id,
+    'feature', added.feature,
     'withheld', label_set.blind AND label_set.closed_at IS NULL)::text)
 FROM added JOIN label_set ON label_set.id = added.label_set_id
 WHERE NOT (added.act LIKE 'label %' AND COALESCE((

@@ -47,6 +47,8 @@ LIMITS = MappingProxyType(
         "guideline": label_sets.MAX_GUIDELINE,
         "set_categories": label_sets.MAX_SET_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "set_people": label_sets.MAX_PEOPLE * (labels.MAX_NAME + len(", ")),
+        "set_filter": label_sets.MAX_FILTER,
+        "list_address": label_sets.MAX_LIST_ADDRESS,
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
