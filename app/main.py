@@ -19,6 +19,7 @@ from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
+from app.services.adjudication import DecisionConflict
 from app.services.inference import InferenceClient
 from app.services.labels import LabelConflict
 from app.services.lists import ListConflict
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(NotModified, answer_not_modified)
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     app.add_exception_handler(ListConflict, api.lists.answer_conflict)
+    app.add_exception_handler(DecisionConflict, api.agreement.answer_conflict)
     for router in (health.router, *api.ROUTERS, pages.router):
         app.include_router(router)
     check_routes(app.routes)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -102,6 +103,33 @@ class Settings(BaseSettings):
         description="Longest time that one query of a page or an API response may take, in seconds.",
     )
 
+    llm_url: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a password
+        description="Base address of any OpenAI-compatible endpoint that suggests labels, such as "
+        "http://127.0.0.1:11434/v1. Without it, suggestions are sentences from statistics.",
+    )
+    llm_api_key: SecretStr | None = Field(
+        default=None, description="API key of that endpoint, sent as a bearer token; never shown or logged."
+    )
+    llm_model: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Name of the model at that endpoint."
+    )
+    llm_concurrency: int = Field(
+        default=4, ge=1, le=64, description="Requests that one run has under way at that endpoint at a time."
+    )
+    llm_timeout: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest time to wait for one answer of that endpoint, in seconds."
+    )
+    llm_price_in: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million tokens that the endpoint reads, in US dollars, for estimates.",
+    )
+    llm_price_out: float | None = Field(
+        default=None, ge=0, description="Price of a million tokens that the endpoint writes, in US dollars."
+    )
+
     @field_validator("home", "artifacts")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
@@ -118,7 +146,19 @@ class Settings(BaseSettings):
             raise ValueError("Use auto, cpu, cuda, cuda:1 or mps")
         return device
 
-    @field_validator("inference_secret")
+    @field_validator("llm_url")
+    @classmethod
+    def _of_http(cls, url: str | None) -> str | None:
+        try:
+            parsed = urlsplit(url or "http://none")
+            valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
+        except ValueError:  # the port or the host
+            valid = False
+        if not valid:
+            raise ValueError("Give an address that starts with http:// or https://")
+        return url
+
+    @field_validator("inference_secret", "llm_api_key")
     @classmethod
     def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
         """Refuse what no HTTP header can hold, whose error would quote it."""

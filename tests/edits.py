@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.edits import NewEdit, add_edit, get_edit, put_measurement
 from app.queries.saes import SaeDetail
+from app.services.actors import Actor, ensure_person
 from tests.app.inference.dictionaries import SLUG
 
 TEXT = "It was the best of times"
@@ -60,6 +61,7 @@ async def add_measured(session: AsyncSession, sae: SaeDetail, run: int) -> str:
     new = NewEdit(
         title="W" * 80,
         author="W" * 80,
+        owner_id=await ensure_person(session, Actor("W" * 80)),
         notes="Why " + "W" * 200,
         model_id=sae.model.id,
         saes=[(sae.id, sae.slug)],

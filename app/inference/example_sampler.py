@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from app.queries.examples import StoredExample
+from sae_core.evaluation.held_out import is_held_out
 from sae_core.store.activation_store import ActivationStore, FeatureBlock
 
 
@@ -26,6 +27,8 @@ def sample_examples(
 ) -> tuple[int, list[StoredExample]]:
     """Return the number of activations in the range, and a random sample of one per sequence, strongest first.
 
+    Sequences that are held out for blind tests of labels are neither counted nor sampled.
+
     Args:
         store: of the index.
         wanted: the range.
@@ -38,6 +41,8 @@ def sample_examples(
     matching = (block.value > wanted.low) & (block.value <= wanted.high)
     if wanted.sequence is not None:
         matching &= sequence == wanted.sequence
+    numbers, place = np.unique(sequence[matching], return_inverse=True)
+    matching[matching] = ~is_held_out(store.sequences_sha256, numbers)[place]
     places = np.flatnonzero(matching)
     order = np.random.default_rng([seed, wanted.feature]).permutation(places)
     if wanted.sequence is not None:

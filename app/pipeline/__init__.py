@@ -4,7 +4,7 @@ A kind's file is cheap to import, because the command line and the site read it.
 needs torch, is in the other modules, which it imports when its work starts.
 """
 
-from app.pipeline import compare, demo, effects, evaluate, export, import_sae, index, measure_edit, train
+from app.pipeline import compare, demo, effects, evaluate, export, import_sae, index, measure_edit, suggest, train
 from app.runs.spec import register
 
 KINDS = (
@@ -14,6 +14,7 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    suggest.SUGGEST,
     import_sae.IMPORT,
     export.EXPORT,
     demo.DEMO,

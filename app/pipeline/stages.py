@@ -19,3 +19,7 @@ EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),
 EFFECTS = (StageSpec("effects", "Measure the effects of features", unit="features"),)
 MEASUREMENT = (StageSpec("measure", "Measure what the edit changes", unit="texts"),)
 COMPARISON = (StageSpec("compare", "Compare with other SAEs", unit="features"),)
+SUGGESTION = (
+    StageSpec("suggest", "Suggest labels", unit="features"),
+    StageSpec("score", "Test the suggestions on held-out text", unit="features"),
+)

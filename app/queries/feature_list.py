@@ -40,6 +40,7 @@ from app.queries.sql.cursors import Cursor
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import storable
+from app.queries.suggestions import SuggestionView, suggested_texts
 from app.tables import Feature, FeatureEffect, Label
 from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
 
@@ -113,6 +114,8 @@ class FeatureRow:
     """The reason why a search found it."""
     effect: EffectSummary | None = None
     """None if it was never measured."""
+    suggestion: SuggestionView | None = None
+    """A machine's suggestion that has a text; None if the feature has a label of a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ async def _shown(
     tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.top_token_ids for row in features))
     examples = await best_examples(session, sae, numbers) if with_examples else {}
     labels = await label_summaries(session, sae.id, numbers)
+    suggested = await suggested_texts(session, sae.id, [number for number in numbers if number not in labels])
     effects = await effect_summaries(session, sae.id, numbers)
     top = {feature.number: top_tokens(feature, tokens) for feature in features}
     found = await feature_matches(session, sae, q, top) if q else {}
@@ -236,6 +240,7 @@ async def _shown(
             health=tuple(feature.health),
             match=found.get(feature.number),
             effect=effects.get(feature.number),
+            suggestion=suggested.get(feature.number),
         )
         for feature in features
     )

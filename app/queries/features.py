@@ -14,6 +14,7 @@ from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
 from app.queries.sql.visibility import NOBODY, Reader
+from app.queries.suggestions import SuggestionView, list_suggestions
 from app.tables import Feature
 from sae_core.statistics.spec import PLAIN, Statistic
 
@@ -101,6 +102,8 @@ class FeatureDetail:
     labels: tuple[LabelView, ...]
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
+    suggestions: tuple[SuggestionView, ...] = ()
+    """What machines said, which is never a label."""
     effect: EffectView | None = None
     """None if it was never measured."""
 
@@ -149,6 +152,7 @@ async def get_feature(
         health=tuple(feature.health),
         labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
+        suggestions=tuple(await list_suggestions(session, sae.id, index)),
         effect=await get_effect(session, sae, index),
     )
 

@@ -47,6 +47,12 @@ class Estimate:
     """Bytes that are free on their disk."""
     seconds: float | None = None
     """By the speed of earlier runs of the same model."""
+    requests: int | None = None
+    """Requests to an endpoint, at most: what was answered before costs nothing."""
+    tokens_out: int | None = None
+    """Tokens that an endpoint's model writes, at most."""
+    dollars: float | None = None
+    """What they cost, at most; None where no price is set."""
 
 
 async def _nothing_to_check(_session: "AsyncSession", _settings: "Settings", _params: Any) -> Estimate:

@@ -80,11 +80,14 @@ async def stored_sequence(
     """Return one sequence of the corpus on which the feature is active, from the activation store.
 
     Raises:
-        NotFound: it is not active there.
+        NotFound: it is not active there, or the sequence is held out.
         Conflict: the index was replaced in the meantime.
         Unavailable: the store is not on disk, or the inference process does not answer.
     """
-    nowhere = NotFound(f"Feature {feature.index} is not active in a sequence {sequence} of this corpus.")
+    nowhere = NotFound(
+        f"Feature {feature.index} is not active in a sequence {sequence} of this corpus, or the sequence is kept for "
+        "blind tests of labels."
+    )
     if not sae.has_weights:  # and so no store: its examples are all there are
         raise nowhere
     request = ExamplesRequest(sae=sae.slug, feature=feature.index, low=0, high=feature.max, sequence=sequence, limit=1)

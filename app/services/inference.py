@@ -20,6 +20,8 @@ from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unp
 from app.services.inference_messages import (
     AttributeAnswer,
     AttributeRequest,
+    BlindItemsAnswer,
+    BlindItemsRequest,
     EditAnswer,
     EditRequest,
     ExamplesAnswer,
@@ -149,6 +151,10 @@ class InferenceClient:
     async def sample_examples(self, request: ExamplesRequest) -> ExamplesAnswer:
         """Sample examples from the activation store; raises as `_ask`."""
         return await self._ask("/examples", request, ExamplesAnswer)
+
+    async def draw_blind_items(self, request: BlindItemsRequest) -> BlindItemsAnswer:
+        """Draw a blind test from the activation store; raises as `_ask`."""
+        return await self._ask("/blind", request, BlindItemsAnswer)
 
     async def activations_on_texts(self, request: TextsRequest) -> TextsAnswer:
         """Compute one feature on some texts; raises as `_ask`."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from app.queries.examples import StoredExample
 from app.queries.saes import SaeDetail
+from app.services.blind_items import ITEMS, BlindItem, BlindKind
 
 
 class Preloaded(BaseModel):
@@ -174,6 +175,24 @@ class ExamplesAnswer(BaseModel):
     index: int = Field(description="Id of the index whose store they come from.")
     found: int
     examples: list[StoredExample]
+
+
+class BlindItemsRequest(BaseModel):
+    """A blind test to draw; `without` are sequences that earlier tests showed."""
+
+    sae: str
+    feature: int
+    kind: BlindKind
+    seed: int
+    items: int = ITEMS
+    without: list[int] = []
+
+
+class BlindItemsAnswer(BaseModel):
+    """The items of a test, in the order in which they are asked."""
+
+    index: int = Field(description="Id of the index whose store they come from.")
+    items: list[BlindItem]
 
 
 class TextsRequest(BaseModel):

@@ -1,6 +1,7 @@
 """All tables, so that importing the package fills `Base.metadata`."""
 
 from app.tables.base import Base
+from app.tables.blind_tests import BlindTest, BlindTestItem, BlindTestResult
 from app.tables.comparisons import Comparison, FeatureMatch
 from app.tables.corpora import Corpus, Document, Sequence, SequenceSet
 from app.tables.deletions import DeletedFolder
@@ -15,11 +16,15 @@ from app.tables.people import ApiToken, Invitation, Person, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
+from app.tables.suggestions import LlmAnswer, Suggestion
 
 __all__ = [
     "Activity",
     "ApiToken",
     "Base",
+    "BlindTest",
+    "BlindTestItem",
+    "BlindTestResult",
     "Comment",
     "Comparison",
     "Corpus",
@@ -45,6 +50,7 @@ __all__ = [
     "LabelSkip",
     "LabelVote",
     "LanguageModel",
+    "LlmAnswer",
     "Person",
     "Run",
     "RunMetric",
@@ -59,5 +65,6 @@ __all__ = [
     "Sequence",
     "SequenceSet",
     "SignInSession",
+    "Suggestion",
     "Token",
 ]

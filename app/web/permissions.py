@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from app.services.actors import Role
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
 """Addresses that need no sign-in."""
 
 LEAST_ROLES: dict[str, Role] = {
@@ -48,6 +48,15 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/next": Role.labeller,
     "POST /labelsets/{id}/skip": Role.labeller,
     "POST /labelsets/{id}/undo": Role.labeller,
+    "PUT /api/v1/labels/{id}/vote": Role.labeller,
+    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
+    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
+    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
+    # Blind tests.
+    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
+    "POST /api/v1/tests/{id}/answers": Role.labeller,
+    "POST /labelsets/{id}/tests": Role.labeller,
+    "POST /tests/{id}": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,
@@ -68,8 +77,9 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /edits/{name}/delete": Role.labeller,
     "POST /saes/{sae}/probe/saved": Role.labeller,
     "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
-    # Runs read files of the site's machine.
+    # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,
+    "POST /api/v1/saes/{sae}/suggestions": Role.admin,
     "POST /api/v1/runs": Role.admin,
     "POST /api/v1/runs/{id}/cancel": Role.admin,
     "POST /api/v1/runs/{id}/retry": Role.admin,

@@ -13,11 +13,12 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import feature_texts, label_sets, labels, lists
+from app.services import adjudication, feature_texts, label_sets, labels, lists
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import (
+    agreement_text,
     edit_text,
     effect_text,
     formatting,
@@ -27,6 +28,7 @@ from app.web.components import (
     output_tokens,
     run_card,
     sparklines,
+    suggestion_panel,
     token_html,
 )
 from app.web.dependencies import may_submit, remember_sae
@@ -46,6 +48,7 @@ LIMITS = MappingProxyType(
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
+        "decision_note": adjudication.MAX_NOTE,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,
         "list_note": lists.MAX_NOTE,
@@ -93,11 +96,15 @@ def environment() -> Environment:
         "effect_moved": effect_text.MOVED,
         "effect_not_held_out": effect_text.NOT_HELD_OUT,
     }
-    env.filters |= effect_text.FILTERS | edit_text.FILTERS
+    env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}
-    env.filters |= {"marked": marks.marked, "sparkline": sparklines.path, "waiting": run_card.waiting}
+    env.filters |= suggestion_panel.FILTERS | {
+        "marked": marks.marked,
+        "sparkline": sparklines.path,
+        "waiting": run_card.waiting,
+    }
     env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
     return env
 

@@ -100,6 +100,7 @@ class ActivationStore:
         self.plan: dict[str, Any] = manifest["plan"]
         """Inputs that the store was made from: hashes, versions, sizes."""
         self.d_sae: int = self.plan["d_sae"]
+        self.sequences_sha256: str = self.plan["sequences_sha256"]
         self._paths = [folder / shard["file"] for shard in manifest["shards"]]
         self.shard_nonzeros: list[int] = [shard["nonzeros"] for shard in manifest["shards"]]
         """Non-zero activations of each shard."""

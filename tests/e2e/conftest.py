@@ -23,19 +23,24 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.main import create_app
 from app.pipeline.compare import COMPARE, CompareParams
+from app.queries.decisions import DecisionText, current_decisions
 from app.queries.effects import put_effects
 from app.queries.examples import get_examples
+from app.queries.sql.visibility import Reader
 from app.runs.submit import request_run
 from app.services.actors import Actor
+from app.services.adjudication import decide
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dictionary, publish
+from tests.blind import add_test
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
 from tests.e2e.pages import Site
 from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
+from tests.labelling import label_together, make_set
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
 
@@ -239,7 +244,10 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
     async with transaction(create_sessionmaker(engine)) as session:
         await add_label(session, made.sae, 1, "words for music", categories=("topic", "music"))
         await add_label(session, made.sae, 5, "W" * 200, author="W" * 80, categories=("W" * 40,))
-        await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
+        hers = await add_label(session, made.sae, 1, "instruments, strings above all", author="grace")
+        test = await add_test(session, made, "detection", label=hers)
+        answered = await add_test(session, made, "fuzzing", label=hers, first=20, testers=("ada", "emmy"))
+        intruder = await add_test(session, made, "intruder", first=40)
         done = await add_run(session, made.sae)
         failed = await add_run(session, bare.sae, ends="failed")
         effects = [
@@ -258,12 +266,27 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
+    labelled = await make_set(engine, narrow.sae)
+    await label_together(engine, narrow.sae)
+    unlabelled = await make_set(engine, narrow.sae, "W" * 80)
+    async with transaction(create_sessionmaker(engine)) as session:
+        for words in ("words for syntax", "W" * 200):
+            held = await current_decisions(session, labelled.id, reader=Reader(sees_all=True))
+            replaces = held[0].id if held else None
+            text = DecisionText(words, ("syntax",), 4, "its examples have nothing else")
+            await decide(session, labelled, narrow.sae, 0, actor=Actor("ada"), text=text, replaces=replaces)
     return {
         "sae": made.sae.slug,
         "narrow": narrow.sae.slug,
         "spare": spare.sae.slug,
         "list": kept.public_id,
+        "set": str(hers.label_set_id),
+        "test": str(test),
+        "answered": str(answered),
+        "intruder": str(intruder),
         "edit": edit,
+        "labelset": str(labelled.id),
+        "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,
         "live": live.slug,
         "done": str(done.id),

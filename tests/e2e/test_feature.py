@@ -66,3 +66,21 @@ async def test_own_sentences_enter_the_address_only_on_request(page: Page, probl
         "It was the best of times,\n<b>it</b> was the worst of times."
     )
     assert problems == []
+
+
+async def test_a_suggestion_goes_into_the_form_beside_what_was_typed(
+    page: Page, problems: Problems, address: str
+) -> None:
+    await page.goto(address)
+    use = page.locator("#suggestions").get_by_role("link", name="Use in my label")
+    text = await use.get_attribute("data-fill")
+    await use.click()
+    field = page.locator("#explanation")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_value(text or "")
+    await use.click()
+    await expect(field).to_have_value(text or "")
+    await field.fill("My own words")
+    await use.click()
+    await expect(field).to_have_value(f"My own words\n{text}")
+    assert problems == []

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import app.services
 import app.web
 from tests.factories import Synthetic
+from tests.people import sign_in
 
 WEB, SERVICES = Path(app.web.__file__).parent, Path(app.services.__file__).parent
 ROUTES = [path for path in sorted(WEB.rglob("*.py")) if path != WEB / "dependencies.py"]
@@ -36,11 +38,27 @@ def test_the_check_finds_a_direct_access() -> None:
     ]
 
 
-async def test_a_name_in_the_form_wins_and_is_remembered(client: httpx.AsyncClient, made: Synthetic) -> None:
+async def test_where_nobody_has_an_account_the_local_user_acts(client: httpx.AsyncClient, made: Synthetic) -> None:
     url = f"/saes/{made.sae.slug}/features"
-    await client.post(f"{url}/1/labels", data={"explanation": "x", "author": " grace "})
-    await client.post(f"{url}/2/labels", data={"explanation": "x"})
-    await client.put(f"/api/v1{url}/3/labels/mine", json={"explanation": "x"})
-    await client.put(f"/api/v1{url}/4/labels/mine", json={"explanation": "x", "author": "kay"})
-    pages = [(await client.get(f"/api/v1{url}/{feature}/labels")).json() for feature in (1, 2, 3, 4)]
-    assert [page["labels"][0]["author"] for page in pages] == ["grace", "grace", "ada", "kay"]
+    await client.post(f"{url}/1/labels", data={"explanation": "x", "author": "grace"})
+    await client.put(f"/api/v1{url}/2/labels/mine", json={"explanation": "x"})
+    await client.put(f"/api/v1{url}/3/labels/mine", json={"explanation": "x", "author": "kay"})
+    pages = [(await client.get(f"/api/v1{url}/{feature}/labels")).json() for feature in (1, 2, 3)]
+    assert [page["labels"][0]["author"] for page in pages] == ["ada", "ada", "kay"]
+    assert not any(page["labels"][0]["verified"] for page in pages)
+
+
+async def test_where_somebody_has_an_account_people_sign_in(
+    client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine
+) -> None:
+    person = await sign_in(engine, "Grace")
+    mine = f"/api/v1/saes/{made.sae.slug}/features/1/labels/mine"
+    assert (await client.put(mine, json={"explanation": "x"})).status_code == 401
+    assert (await client.get("/")).status_code in (303, 401)
+    assert (
+        await client.put(mine, json={"explanation": "x", "author": "ada"}, headers=person.headers)
+    ).status_code == 403
+    label = (await client.put(mine, json={"explanation": "x"}, headers=person.headers)).json()
+    assert (label["author"], label["verified"]) == ("Grace", True)
+    client.cookies.update(person.cookies)
+    assert (await client.get("/")).status_code == 200

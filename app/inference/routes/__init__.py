@@ -1,5 +1,7 @@
 """Routes of the inference process: one module per operation."""
 
-from app.inference.routes import attribute, edit, examples, generate, preloaded, probe, prompt, texts
+from app.inference.routes import attribute, blind, edit, examples, generate, preloaded, probe, prompt, texts
 
-ROUTERS = tuple(module.router for module in (probe, prompt, examples, texts, attribute, edit, generate, preloaded))
+ROUTERS = tuple(
+    module.router for module in (probe, prompt, examples, texts, attribute, blind, edit, generate, preloaded)
+)

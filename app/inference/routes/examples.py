@@ -13,6 +13,7 @@ from app.queries.saes import IndexInfo, SaeDetail
 from app.services.inference_messages import ExamplesAnswer, ExamplesRequest
 from app.services.saes import find_sae
 from sae_core.errors import ArtifactError
+from sae_core.store.activation_store import ActivationStore
 
 router = APIRouter()
 
@@ -33,9 +34,18 @@ def _sample(
 ) -> tuple[int, list[StoredExample]]:
     wanted = ActivationRange(request.feature, request.low, request.high, request.sequence)
     length = index.sequence_set.length
+    store = open_store(residency, sae, index)
+    return sample_examples(store, wanted, length=length, limit=request.limit, seed=request.seed)
+
+
+def open_store(residency: Residency, sae: SaeDetail, index: IndexInfo) -> ActivationStore:
+    """Return the activation store of an index.
+
+    Raises:
+        Unavailable: its files are missing or incomplete.
+    """
     try:
-        store = residency.store(sae, index)
-        return sample_examples(store, wanted, length=length, limit=request.limit, seed=request.seed)
+        return residency.store(sae, index)
     except (ArtifactError, OSError) as error:
         raise Unavailable(
             f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "

@@ -29,14 +29,27 @@ async def lock_until_commit(session: AsyncSession, subject: str) -> None:
 @asynccontextmanager
 async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
     """Hold the lock of a run on a connection of its own; yield False, at once, if another process holds it."""
+    async with _held(engine, _KEY, {"run_id": str(run_id)}) as held:
+        yield held
+
+
+@asynccontextmanager
+async def subject_lock(engine: AsyncEngine, subject: str) -> AsyncIterator[bool]:
+    """As `run_lock`, for anything that one process at a time does."""
+    async with _held(engine, "hashtextextended('seesae ' || :subject, 0)", {"subject": subject}) as held:
+        yield held
+
+
+@asynccontextmanager
+async def _held(engine: AsyncEngine, key: str, parameters: dict[str, str]) -> AsyncIterator[bool]:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        held = await connection.scalar(text(f"SELECT pg_try_advisory_lock({_KEY})"), {"run_id": str(run_id)})
+        held = await connection.scalar(text(f"SELECT pg_try_advisory_lock({key})"), parameters)
         try:
             yield bool(held)
         finally:
             if held and not connection.invalidated:
-                await connection.execute(text(f"SELECT pg_advisory_unlock({_KEY})"), {"run_id": str(run_id)})
+                await connection.execute(text(f"SELECT pg_advisory_unlock({key})"), parameters)
 
 
 async def is_run_locked(engine: AsyncEngine, run_id: int) -> bool:

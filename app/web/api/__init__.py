@@ -1,7 +1,9 @@
 """The REST API under /api/v1, described at /api/docs."""
 
 from app.web.api import (
+    agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -17,6 +19,7 @@ from app.web.api import (
     probe,
     runs,
     saes,
+    suggestions,
     sweep,
 )
 
@@ -55,6 +58,7 @@ TAGS = [
         "name": "Label sets",
         "description": "Guidelines and rules by which people label, and the next feature.",
     },
+    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -76,6 +80,9 @@ ROUTERS = tuple(
         edits,
         labels,
         label_sets,
+        agreement,
+        suggestions,
+        blind_tests,
         lists,
         runs,
         models,

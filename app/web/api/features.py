@@ -18,6 +18,7 @@ from app.queries.labels import LabelSummary
 from app.services.feature_texts import MAX_SEED, draw_examples
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import LabelOut
+from app.web.components.suggestion_models import SuggestionBrief
 from app.web.components.token_models import OutputTokenOut, TokenText, TopTokenOut, lone_text, texts
 from app.web.dependencies import FeatureIndex, Inference, Reader, Sae, Session
 from sae_core.statistics.spec import BANDS, BY_NAME, HealthFlag, SqlType
@@ -127,6 +128,10 @@ class FeatureSummary(BaseModel):
         str | None, Field(description="In a search: the explanation of the label that matches best, if one does.")
     ] = None
     effect: Annotated[EffectSummaryOut | None, Field(description="Null if it was never measured.")] = None
+    suggestion: Annotated[
+        SuggestionBrief | None,
+        Field(description="What a machine suggests, if nobody has labelled the feature and something is stored."),
+    ] = None
 
 
 class FeatureList(BaseModel):
@@ -287,11 +292,14 @@ async def _filter(
 
 
 Filter = Annotated[FeatureFilter, Depends(_filter)]
-_NOT_IN_CSV = ("histogram", "effect")
+_NOT_IN_CSV = ("histogram", "effect", "suggestion")
 
 
 class FeatureCsv(FeatureSummary):
-    """A feature in a CSV file, where its effect has columns of its own; they are empty if it was never measured."""
+    """A feature in a CSV file, where its effect and its suggestion have columns of their own, empty without them."""
+
+    suggestion_text: str | None = None
+    suggestion_by: Annotated[str | None, Field(description="The model's name, or `statistics`.")] = None
 
     effect_tokens: int | None = None
     effect_ratio: float | None = None
@@ -301,19 +309,15 @@ class FeatureCsv(FeatureSummary):
 
     @classmethod
     def of(cls, feature: FeatureSummary) -> "FeatureCsv":
-        """Return a feature with its effect in columns."""
-        effect = feature.effect
-        if effect is None:
-            return cls(**dict(feature))
-        low, high = effect.interval or (None, None)
-        return cls(
-            **dict(feature),
-            effect_tokens=effect.tokens,
-            effect_ratio=effect.ratio,
-            effect_low=low,
-            effect_high=high,
-            effect_used=effect.used,
-        )
+        """Return a feature with its effect and its suggestion in columns."""
+        columns: dict[str, Any] = dict(feature)
+        if (suggested := feature.suggestion) is not None:
+            columns |= {"suggestion_text": suggested.text, "suggestion_by": suggested.model or suggested.source}
+        if (effect := feature.effect) is not None:
+            low, high = effect.interval or (None, None)
+            columns |= {"effect_tokens": effect.tokens, "effect_ratio": effect.ratio, "effect_used": effect.used}
+            columns |= {"effect_low": low, "effect_high": high}
+        return cls(**columns)
 
 
 @router.get("", summary="List features", responses=documented(404))
@@ -444,6 +448,7 @@ def summary(row: FeatureRow) -> FeatureSummary:
         match_share=row.match.share if row.match else None,
         match_label=row.match.label if row.match else None,
         effect=None if row.effect is None else EffectSummaryOut.model_validate(row.effect),
+        suggestion=None if row.suggestion is None else SuggestionBrief.of(row.suggestion),
     )
 
 

@@ -14,10 +14,12 @@ from app.db import transaction
 from app.errors import NotFound
 from app.problems import documented
 from app.queries import labels as queries
+from app.queries.blind_tests import label_scores
 from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label, undo_label
+from app.web.components.blind_models import LabelScoreOut
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
 from app.web.components.label_models import ExportedLabel, LabelOut
 from app.web.dependencies import Actor, FeatureIndex, Reader, Sae, Session
@@ -31,10 +33,16 @@ _BATCH = 1000
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
 
+class TestedLabel(LabelOut):
+    """A label with what people scored on blind tests of it, newest first."""
+
+    scores: list[LabelScoreOut]
+
+
 class LabelList(BaseModel):
     """All labels of a feature, newest first."""
 
-    labels: list[LabelOut]
+    labels: list[TestedLabel]
 
 
 class LabelIn(BaseModel):
@@ -83,7 +91,16 @@ class History(BaseModel):
 async def list_labels(sae: Sae, index: FeatureIndex, session: Session, reader: Reader) -> LabelList:
     """Return the labels of a feature, newest first: all submitted ones, and the drafts of `author`."""
     labels = await queries.list_labels(session, sae.id, index, reader=reader.reader)
-    return LabelList(labels=[LabelOut.of(label) for label in labels])
+    scores = await label_scores(session, [label.id for label in labels])
+    return LabelList(
+        labels=[
+            TestedLabel(
+                **LabelOut.of(label).model_dump(),
+                scores=[LabelScoreOut.of(score) for score in scores.get(label.id, [])],
+            )
+            for label in labels
+        ]
+    )
 
 
 @router.get(

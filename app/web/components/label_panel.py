@@ -8,6 +8,7 @@ from fastapi import Form
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
+from app.queries.blind_tests import label_scores
 from app.queries.feature_list import FeatureRow
 from app.queries.label_sets import DEFAULT
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_histories
@@ -15,6 +16,7 @@ from app.queries.sql.visibility import Reader
 from app.services.actors import Actor
 from app.services.labels import SCALE, LabelConflict
 from app.web.components import glossary
+from app.web.components.blind_view import ResultLine
 
 _NOTHING = LabelText("")
 
@@ -42,6 +44,8 @@ class ShownLabel:
 
     view: LabelView
     history: Sequence[LabelRevisionView] = ()
+    scores: Sequence[ResultLine] = ()
+    """What people scored on blind tests of it."""
 
     @property
     def facts(self) -> list[str]:
@@ -212,4 +216,9 @@ async def label_panel(
 ) -> LabelPanel:
     """Return the panel of these labels, each with its history."""
     histories = await label_histories(session, labels, reader=reader)
-    return LabelPanel([ShownLabel(label, histories.get(label.id, ())) for label in labels], form, saved, next)
+    scores = await label_scores(session, [label.id for label in labels])
+    shown = [
+        ShownLabel(label, histories.get(label.id, ()), [ResultLine.of_label(each) for each in scores.get(label.id, [])])
+        for label in labels
+    ]
+    return LabelPanel(shown, form, saved, next)

@@ -3,7 +3,10 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    adjudicate,
+    agreement,
     attribute,
+    blind_tests,
     by_example,
     compare,
     deletions,
@@ -38,6 +41,9 @@ for module in (
     labels,
     label_sets,
     label_flow,
+    agreement,
+    adjudicate,
+    blind_tests,
     lists,
     edits,
     new_run,

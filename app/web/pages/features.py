@@ -1,7 +1,7 @@
 """One feature, and one of its sequences."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -23,6 +23,7 @@ from app.queries.sql.visibility import NOBODY, Reader
 from app.services import feature_texts as service
 from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
+from app.services.suggestions import find_shown, shown_suggestions
 from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
@@ -37,6 +38,7 @@ from app.web.components.feature_view import (
 )
 from app.web.components.label_panel import LabelForm, label_panel
 from app.web.components.list_panel import lists_panel
+from app.web.components.suggestion_panel import suggestion_panel
 from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
@@ -86,11 +88,13 @@ async def feature(
     text: str = "",
     embed: bool = False,
     label: str | None = None,
+    suggestion: str = "",
     saved: bool = False,
 ) -> HTMLResponse:
     """Show one feature; with `text`, also its activations on these lines; with `embed`, a version for a frame.
 
-    With `label`, the form is open; after it was `saved` without JavaScript, the page says so.
+    With `label`, the form is open; with `suggestion`, it holds the text of this one. After the label was `saved`
+    without JavaScript, the page says so.
     """
     etag = None  # the result for `text` depends on more than the database
     if not text:
@@ -105,6 +109,9 @@ async def feature(
         return response
     context = await _page(session, sae, detail)
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
+    chosen = find_shown(shown_suggestions(sae, detail), suggestion)
+    if chosen is not None and chosen.text is not None:
+        form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
     if text:
@@ -219,6 +226,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "index": index,
         "detail": detail,
         "view": view,
+        "suggestions": suggestion_panel(sae, shown_suggestions(sae, detail)),
         "tried": Tried(),
         "counterparts": await counterparts_of(session, sae, index),
         "lists": await lists_panel(session, sae, index),

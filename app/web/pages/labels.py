@@ -41,7 +41,7 @@ async def save(
     of_set = await ensure_set(session, sae.id)
     own = await find_label(session, of_set.id, index, actor.person_id)
     try:
-        await save_label(session, sae, index, actor=actor, text=fields.text(own), expected_version=version)
+        label = await save_label(session, sae, index, actor=actor, text=fields.text(own), expected_version=version)
     except UserError as error:
         labels = await list_labels(session, sae.id, index, reader=actor.reader)
         form = LabelForm.refused(actor, fields, error, saved=own)
@@ -49,7 +49,7 @@ async def save(
         template = "labels/_panel.html" if wants_fragment(request) else "labels/again.html"
         return render(request, template, {"sae": sae, "index": index, "panel": panel}, status=error.status)
     if wants_fragment(request):
-        response: Response = await _saved(request, sae, index, session, actor)
+        response: Response = await _saved(request, sae, index, session, replace(actor, person_id=label.person_id))
     else:
         response = RedirectResponse(f"/saes/{sae.slug}/features/{index}?saved=1#labels", status_code=303)
     return response

@@ -20,7 +20,7 @@ from app.runs.spec import Estimate, RunSpec, spec_of, specs
 from app.runs.submit import request_run
 from app.settings import Settings
 from app.web.components.run_form import Errors, first_values, known_names, read_params, run_form, sent_values
-from app.web.dependencies import Actor, AppSettings, Session, Submitter
+from app.web.dependencies import AppSettings, Session, Submitter
 from app.web.parameters import checks_its_own_parameters, refuse_unknown
 from app.web.rendering import render, wants_fragment
 
@@ -38,7 +38,7 @@ async def kinds(request: Request, session: Session, _actor: Submitter) -> HTMLRe
 @router.get("/runs/new/{kind}")
 @checks_its_own_parameters
 async def new_run(
-    request: Request, kind: str, session: Session, settings: AppSettings, actor: Submitter
+    request: Request, kind: str, session: Session, settings: AppSettings, _actor: Submitter
 ) -> HTMLResponse:
     """Show the form of a kind of run, filled in with the query string."""
     spec = spec_of(kind)
@@ -46,7 +46,7 @@ async def new_run(
     typed = first_values(spec.params, request.query_params)
     params, _ = read_params(spec.params, typed)  # what is not typed yet is no mistake
     found = _Found() if params is None else await _check(session, settings, spec, params)
-    return await _form(request, session, spec, typed, actor, replace(found, asked=True))
+    return await _form(request, session, spec, typed, replace(found, asked=True))
 
 
 @router.post("/runs/new/{kind}")
@@ -55,8 +55,7 @@ async def submit(
     kind: str,
     session: Session,
     settings: AppSettings,
-    _submitter: Submitter,
-    actor: Actor,
+    actor: Submitter,
     step: Annotated[Step, Form()] = "queue",
 ) -> Response:
     """Queue the run, or only check it. What is wrong is answered with the form as it was sent."""
@@ -78,7 +77,7 @@ async def submit(
     if wants_fragment(request):  # a check while the form is being filled in
         found = replace(found, asked=True)
         return render(request, "runs/_check.html", {"form": run_form(spec, typed, found.errors, {}), "found": found})
-    return await _form(request, session, spec, typed, actor, found, status=found.status)
+    return await _form(request, session, spec, typed, found, status=found.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +108,11 @@ async def _form(
     session: AsyncSession,
     spec: RunSpec[Any],
     typed: Mapping[str, str],
-    actor: Actor,
     found: _Found,
     *,
     status: int = 200,
 ) -> HTMLResponse:
     known = known_names([sae.slug for sae in await list_saes(session)], await recent_params(session))
     form = run_form(spec, typed, found.errors, known)
-    context = {"form": form, "found": found, "author": actor.name, "idle": not await has_worker(session)}
+    context = {"form": form, "found": found, "idle": not await has_worker(session)}
     return render(request, "runs/form.html", context, status=status)

@@ -43,6 +43,7 @@ ARGUMENTS = {
     "compare": "made-up other",
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
+    "suggest": "made-up",
     "export-model": "made-up FOLDER",
     "probe": "made-up --text words",
     "delete": "sae made-up --yes",

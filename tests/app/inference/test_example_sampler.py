@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from app.inference.example_sampler import ActivationRange, sample_examples
+from sae_core.evaluation.held_out import is_held_out
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
 
 SEQUENCES = small.small_sequences()
 F = small.small_activations(SEQUENCES) * SEQUENCES.counted[:, :, None]
 FEATURE = small.DENSE
-VALUES = F[:, :, FEATURE]
+VALUES = F[:, :, FEATURE] * ~is_held_out(SEQUENCES.sha256, np.arange(small.SEQUENCES))[:, None]
+"""Activations that can be drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +66,20 @@ def test_sequences_are_sampled_equally_often(store: ActivationStore) -> None:
 
 
 def test_an_example_of_one_sequence_is_at_its_strongest_token(store: ActivationStore) -> None:
-    sequence = int(VALUES.max(axis=1).argmin())
+    sequence = int(np.where(VALUES.any(axis=1), VALUES.max(axis=1), np.inf).argmin())
     _, [example] = sample_examples(
         store, ActivationRange(FEATURE, 0, 1e9, sequence), length=small.LENGTH, limit=1, seed=0
     )
     assert (example.sequence, example.position) == (sequence, int(VALUES[sequence].argmax()))
+
+
+def test_sequences_held_out_for_blind_tests_are_never_drawn(store: ActivationStore) -> None:
+    held_out = np.flatnonzero(is_held_out(SEQUENCES.sha256, np.arange(small.SEQUENCES)))
+    assert len(held_out)
+    for sequence in held_out.tolist():
+        assert F[sequence, :, FEATURE].any()
+        wanted = ActivationRange(FEATURE, 0, 1e9, sequence)
+        assert sample_examples(store, wanted, length=small.LENGTH, limit=5, seed=0) == (0, [])
 
 
 def test_a_dead_feature_has_no_examples(store: ActivationStore) -> None:

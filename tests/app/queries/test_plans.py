@@ -31,6 +31,7 @@ from app.queries.lists import find_item, get_list, list_items, list_lists, lists
 from app.queries.runs import get_run, list_active, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
+from app.queries.suggestions import list_suggestions, suggested_texts
 
 pytestmark = pytest.mark.read_only
 
@@ -65,7 +66,12 @@ ITEMS = """
     INSERT INTO saved_list_item SELECT list, sae.id, (7 * list + number) % 2048, number, '', 1
     FROM generate_series(1, 10000) list, generate_series(1, 6) number, sae WHERE sae.id % 4 = list % 4
 """
-KNOWN = ("run", "run_metric", "saved_list", "saved_list_item")
+SUGGESTIONS = """
+    INSERT INTO suggestion (sae_id, feature, key, source, model, prompt, text)
+    SELECT sae.id, number / 3, number, 'model', number % 3, '', 'A suggestion'
+    FROM generate_series(0, 6143) number, sae
+"""
+KNOWN = ("suggestion", "run", "run_metric", "saved_list", "saved_list_item")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ async def sae(module_engine: AsyncEngine) -> SaeDetail:
         patched.setattr(synthetic, "LABELLED", 0.6)
         await fill(module_engine, Plan(saes=4, features=2048), notify=lambda line: None)
     async with module_engine.begin() as connection:
-        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, *(f"ANALYZE {table}" for table in KNOWN)):
+        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, SUGGESTIONS, *(f"ANALYZE {table}" for table in KNOWN)):
             await connection.execute(text(statement))
     async with create_sessionmaker(module_engine)() as session:
         found = await get_sae(session, slug(1))
@@ -195,8 +201,10 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
         feature_rows(session, sae, range(100, 120), with_examples=False),
         list_labels(session, sae.id, 7),
         label_summaries(session, sae.id, range(50)),
-        find_label(session, sae.id, 7, "ada", "default"),
+        find_label(session, label.label_set_id, 7, label.person_id),
         label_histories(session, [label]),
+        list_suggestions(session, sae.id, 7),
+        suggested_texts(session, sae.id, range(50)),
         list_runs(session, limit=20),
         list_active(session),
         get_run(session, 7),

@@ -8,6 +8,7 @@ from app.db import transaction
 from app.errors import NotFound, Unprocessable
 from app.queries.labels import LabelText, LabelView, get_label, label_histories, label_summaries, list_labels
 from app.queries.saes import SaeDetail
+from app.queries.sql.visibility import NOBODY, Reader
 from app.services.actors import Actor
 from app.services.labels import LabelConflict, save_label
 from tests.factories import make_sae
@@ -35,9 +36,9 @@ async def test_a_label_keeps_its_history(session: AsyncSession, save: Save) -> N
     assert (second.id, second.version, second.author, second.label_set) == (first.id, 2, "ada", "default")
     assert second.created_at == first.created_at
     assert await get_label(session, first.id) == second
-    assert await get_label(session, first.id, reader="grace") == second
+    assert await get_label(session, first.id, reader=Reader(9_999)) == second
 
-    history = (await label_histories(session, [second], reader="ada"))[second.id]
+    history = (await label_histories(session, [second], reader=Reader(second.person_id)))[second.id]
     assert [(r.version, r.status, r.explanation, r.categories, r.interpretability, r.confidence) for r in history] == [
         (2, "submitted", "names of rivers", (), 5, None),
         (1, "draft", "a guess", ("x", "y"), 2, 1),
@@ -140,11 +141,12 @@ async def test_an_unknown_label_is_none(session: AsyncSession) -> None:
 
 async def test_only_its_author_sees_a_draft(session: AsyncSession, sae: SaeDetail, save: Save) -> None:
     draft = await save(LabelText("perhaps lakes", status="draft"))
-    for reader, seen in (("ada", [draft]), ("grace", []), ("", [])):
+    ada, grace = Reader(draft.person_id), Reader(9_999)
+    for reader, seen in ((ada, [draft]), (grace, []), (NOBODY, [])):
         assert await list_labels(session, sae.id, 3, reader=reader) == seen
         assert await get_label(session, draft.id, reader=reader) == (draft if seen else None)
     label = await save(LabelText("names of lakes"), version=1)
-    for reader, versions in (("ada", [2, 1]), ("grace", [2])):
+    for reader, versions in ((ada, [2, 1]), (grace, [2])):
         history = await label_histories(session, [label], reader=reader)
         assert [revision.version for revision in history[label.id]] == versions
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.artifacts import Artifacts
 from app.queries.saes import SaeDetail
 from app.settings import Settings
-from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
+from sae_core.evaluation.held_out import is_held_out
+from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, packed, publish
 from tests.web.api.problems import problem
 from tests.web.html import parse
 from tests.web.pages.conftest import HTMX
@@ -47,7 +49,10 @@ def here(dictionary: Dictionary, feature: int) -> str:
 async def test_examples_are_drawn_from_the_requested_range(
     client: httpx.AsyncClient, here: str, dictionary: Dictionary, feature: int
 ) -> None:
-    values = [value for text in CORPUS for value in activations(dictionary, text)[:, feature].tolist() if value > 0]
+    drawable = ~is_held_out(packed(dictionary).sha256, np.arange(len(CORPUS)))
+    assert not drawable.all()
+    texts = [text for text, is_drawable in zip(CORPUS, drawable, strict=True) if is_drawable]
+    values = [value for text in texts for value in activations(dictionary, text)[:, feature].tolist() if value > 0]
     low, high = sorted(values)[len(values) // 4], sorted(values)[len(values) // 2]
     address = f"{here}/drawn?from={low + 1e-4}&to={high + 1e-4}"
     page = parse((await client.get(address)).text)

@@ -9,6 +9,7 @@ from app.queries.examples import get_examples
 from app.web.components import glossary
 from sae_core.statistics.spec import BANDS, HEALTH_FLAGS
 from tests.factories import Synthetic, add_label, make_sae
+from tests.people import sign_in
 from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
@@ -263,12 +264,11 @@ async def test_a_draft_does_not_name_the_feature(
 
 @pytest.mark.own_database
 async def test_only_its_author_sees_a_draft(
-    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession, engine: AsyncEngine
 ) -> None:
     await add_label(session, made.sae, 1, "not yet sure", status="draft")
     await session.commit()
-    for who, seen in (("ada", True), ("grace", False)):
-        headers = {"Cookie": f"author={who}"}
+    for headers, seen in (({}, True), ((await sign_in(engine, "grace")).headers, False)):
         for page in (f"{base}/features/1", f"{base}/features?q=sure", f"{base}/features/1?embed=1", base, "/"):
             text = (await client.get(page, headers=headers)).text
             assert ("not yet sure" in text) == (seen and page == f"{base}/features/1")

@@ -75,25 +75,18 @@ async def test_a_lasso_becomes_a_list(client: httpx.AsyncClient, address: str, m
         ({"features": " ".join(map(str, range(5_001)))}, "5,000"),
         ({"sae": "none"}, "no SAE “none”"),
         ({"sae": ""}, "no SAE"),
-        ({"author": "x" * 81}, "author"),
     ],
 )
 async def test_a_list_that_cannot_be_created_is_not_lost(
     client: httpx.AsyncClient, made: Synthetic, changed: dict[str, str], said: str
 ) -> None:
-    written = {"name": "Rivers", "description": "so", "sae": made.sae.slug, "features": "1, 2", "author": "grace"}
+    written = {"name": "Rivers", "description": "so", "sae": made.sae.slug, "features": "1, 2"}
     response = await client.post("/lists", data=written | changed)
     assert response.status_code == 422
     page = parse(response.text)
     assert said in page.one("p", cls="error").text
     assert form_of(page, "/lists")[1] == written | changed
     assert not page.all("a", cls="list-row")
-
-
-async def test_the_name_is_remembered(client: httpx.AsyncClient) -> None:
-    assert form_of(await page_of(client, "/lists"), "/lists")[1]["author"] == "ada"
-    await client.post("/lists", data={"name": "x", "author": "Žofie & co"})
-    assert form_of(await page_of(client, "/lists"), "/lists")[1]["author"] == "Žofie & co"
 
 
 async def test_lists_come_in_pages(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,6 @@ async def test_errors_stand_beside_their_fields_and_what_was_typed_is_kept(
         "precision": "float8",
         "skip": "1",
         "options": "l1_coefficient=2\nprefixes=a",
-        "author": "grace",
     }
     answer = await client.post("/runs/new/train", data=typed)
     assert answer.status_code == 422
@@ -139,7 +138,6 @@ async def test_errors_stand_beside_their_fields_and_what_was_typed_is_kept(
         assert field(page, name)["value"] == typed[name]
     assert field(page, "options").text.lstrip("\n") == typed["options"]
     assert "checked" in field(page, "skip").attributes
-    assert field(page, "author")["value"] == "grace"
     assert [element["name"] for element in page.all() if "autofocus" in element.attributes] == ["hook"]
     assert "open" in page.one("details", cls="more-options").attributes
     summary = page.one("div", id="check")
@@ -154,19 +152,18 @@ async def test_values_that_do_not_go_together_are_refused(client: httpx.AsyncCli
     assert "A name is for one SAE" in parse(answer.text).one("div", id="check").text
 
 
-async def test_a_run_is_queued_once_and_its_author_remembered(
+async def test_a_run_is_queued_once_and_by_its_actor(
     client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
 ) -> None:
-    typed = {"a": made.sae.slug, "b": "other", "author": "grace", "step": "queue"}
+    typed = {"a": made.sae.slug, "b": "other", "step": "queue"}
     refused = await client.post("/runs/new/compare", data={"a": made.sae.slug, "b": "", "step": "queue"})
     assert refused.status_code == 422
-    typed = {"sae": made.sae.slug, "corpus": "org/texts", "tokens": "", "author": "grace", "step": "queue"}
+    typed = {"sae": made.sae.slug, "corpus": "org/texts", "tokens": "", "step": "queue"}
     answers = [await client.post("/runs/new/evaluate", data=typed) for _ in range(2)]
     (run,) = await runs(session)
     assert [(answer.status_code, answer.headers["location"]) for answer in answers] == [(303, f"/runs/{run.id}")] * 2
-    assert (run.state, run.kind, run.created_by, run.queue_position) == ("queued", "evaluate", "grace", 1)
+    assert (run.state, run.kind, run.created_by, run.queue_position) == ("queued", "evaluate", "ada", 1)
     assert (run.params["sae"], run.params["tokens"], run.params["split"]) == (made.sae.slug, None, "train")
-    assert field(parse((await client.get("/runs/new/evaluate")).text), "author")["value"] == "grace"
 
 
 async def test_a_check_says_what_is_wrong_or_what_it_costs_and_queues_nothing(

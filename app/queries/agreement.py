@@ -1,0 +1,155 @@
+"""What people of a label set say about the same features: their ratings, their labels side by side, and votes.
+
+Everything is as its reader may see it: in a blind set a labeller finds the features that they have labelled. Machines'
+suggestions and drafts never count.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.queries.sql.expressions import in_array
+from app.queries.sql.visibility import Reader, visible_label
+from app.tables import Guideline, Label, LabelVote
+
+
+@dataclass(frozen=True, slots=True)
+class RatedLabel:
+    """What a submitted label says apart from its words."""
+
+    feature: int
+    person_id: int
+    author: str
+    categories: tuple[str, ...]
+    interpretability: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedLabel:
+    """A submitted label beside others of its feature; `up` and `down` are the votes for its explanation."""
+
+    id: int
+    feature: int
+    person_id: int
+    author: str
+    version: int
+    explanation: str
+    categories: tuple[str, ...]
+    interpretability: int | None
+    confidence: int | None
+    cant_tell: bool
+    updated_at: datetime
+    up: int = 0
+    down: int = 0
+    own_vote: int = 0
+
+
+async def list_ratings(session: AsyncSession, set_id: int, *, reader: Reader) -> list[RatedLabel]:
+    """Return the ratings of features that two people or more labelled, without "can't tell", by feature and person."""
+    rows = await session.execute(_RATINGS, {"set": set_id, **reader.parameters})
+    return [RatedLabel(*row[:3], tuple(row.categories), row.interpretability) for row in rows]
+
+
+_other = aliased(Label)
+_SUBMITTED = Label.label_set_id == bindparam("set"), Label.status == "submitted"
+
+
+def _labelled_twice(*conditions: ColumnElement[bool]) -> Select[int]:
+    """Return the features of the set that two people or more labelled."""
+    submitted = _other.label_set_id == bindparam("set"), _other.status == "submitted"
+    return select(_other.feature).where(*submitted, *conditions).group_by(_other.feature).having(func.count() > 1)
+
+
+_RATINGS = (
+    select(Label.feature, Label.person_id, Label.author, Label.categories, Label.interpretability)
+    .where(*_SUBMITTED, ~Label.cant_tell, visible_label, Label.feature.in_(_labelled_twice(~_other.cant_tell)))
+    .order_by(Label.feature, Label.person_id)
+)
+
+
+async def list_shared_labels(session: AsyncSession, set_id: int, *, reader: Reader) -> list[SubmittedLabel]:
+    """Return all labels of the features that two people or more labelled, by feature and label, without votes."""
+    labels = await session.scalars(_SHARED, {"set": set_id, **reader.parameters})
+    return [_view(label) for label in labels]
+
+
+async def list_feature_labels(
+    session: AsyncSession, set_id: int, feature: int, *, reader: Reader
+) -> list[SubmittedLabel]:
+    """Return the labels of one feature in a set with their votes, oldest first."""
+    labels = list(await session.scalars(_OF_FEATURE, {"set": set_id, "feature": feature, **reader.parameters}))
+    votes = await count_votes(session, [label.id for label in labels], reader=reader)
+    return [_view(label, votes.get(label.id, (0, 0, 0))) for label in labels]
+
+
+_LABELS = select(Label).where(*_SUBMITTED, visible_label).order_by(Label.feature, Label.id)
+_SHARED = _LABELS.where(Label.feature.in_(_labelled_twice()))
+_OF_FEATURE = _LABELS.where(Label.feature == bindparam("feature"))
+
+
+def _view(label: Label, votes: tuple[int, int, int] = (0, 0, 0)) -> SubmittedLabel:
+    return SubmittedLabel(
+        label.id,
+        label.feature,
+        label.person_id,
+        label.author,
+        label.version,
+        label.explanation,
+        tuple(label.categories),
+        label.interpretability,
+        label.confidence,
+        label.cant_tell,
+        label.updated_at,
+        *votes,
+    )
+
+
+async def list_explanations(session: AsyncSession, set_id: int, *, reader: Reader) -> list[tuple[int, str]]:
+    """Return the explanations of a set with their features."""
+    rows = await session.execute(_EXPLANATIONS, {"set": set_id, **reader.parameters})
+    return [(row.feature, row.explanation) for row in rows]
+
+
+_EXPLANATIONS = (
+    select(Label.feature, Label.explanation)
+    .where(*_SUBMITTED, ~Label.cant_tell, visible_label)
+    .order_by(Label.feature, Label.id)
+)
+
+
+async def guideline_categories(session: AsyncSession, set_id: int) -> tuple[str, ...]:
+    """Return the categories that the newest guideline of a set offers, none where it has no guideline."""
+    newest = select(Guideline.categories).where(Guideline.set_id == set_id).order_by(Guideline.version.desc()).limit(1)
+    return tuple(await session.scalar(newest) or ())
+
+
+async def count_votes(
+    session: AsyncSession, labels: Sequence[int], *, reader: Reader
+) -> Mapping[int, tuple[int, int, int]]:
+    """Return the votes for and against each label, and the reader's own: 1, -1 or 0."""
+    if not labels:
+        return {}
+    up = func.count().filter(LabelVote.value > 0)
+    own = func.coalesce(func.sum(LabelVote.value).filter(LabelVote.person_id == (reader.person_id or 0)), 0)
+    counted = select(LabelVote.label_id, up.label("up"), func.count().label("all"), own.label("own"))
+    rows = await session.execute(counted.where(in_array(LabelVote.label_id, labels)).group_by(LabelVote.label_id))
+    return {row.label_id: (row.up, row.all - row.up, int(row.own)) for row in rows}
+
+
+async def put_vote(session: AsyncSession, label_id: int, person_id: int, value: int) -> None:
+    """Write what a person thinks of a label's explanation: 1, -1, or 0 to take it back."""
+    if value == 0:
+        own = LabelVote.label_id == label_id, LabelVote.person_id == person_id
+        await session.execute(delete(LabelVote).where(*own))
+        return
+    vote = insert(LabelVote).values(label_id=label_id, person_id=person_id, value=value)
+    await session.execute(
+        vote.on_conflict_do_update(
+            index_elements=[LabelVote.label_id, LabelVote.person_id], set_={"value": value, "voted_at": func.now()}
+        )
+    )
