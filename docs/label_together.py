@@ -143,6 +143,11 @@ def words_of(url: str, sae: str, cookies: dict[str, str]) -> Callable[[int], str
     return words
 
 
+def others_words(words: Callable[[int], str]) -> Callable[[int], str]:
+    """Return what another person says: the same of every second feature, and of the others less."""
+    return lambda feature: words(feature) if feature % 2 else words(feature).partition(" or ")[0]
+
+
 def numbers(page: Page, url: str, sae: str, set_id: int) -> dict[str, Any]:
     """Return what the site says of a label set: agreement, progress and decisions, and the SAE's dictionary."""
     api = f"{url}/api/v1"
@@ -180,6 +185,9 @@ def label_together(browser: Browser, sae: str, serving: Serving, take: Take = la
             print(f"{decide_all(ada, address, take)} of {FEATURES} features were decided by a reviewer")
             first = ada.request.get(f"{url}/api/v1/labelsets/{address.rpartition('/')[2]}/decisions").json()
             test_a_label(grace, url, sae, first["decisions"][0]["feature"], take)
+            ada.goto(address)
+            ada.get_by_role("button", name="Close").click()  # now everybody sees the labels, and so do exports
+            ada.wait_for_load_state()
             written = numbers(ada, url, sae, int(address.rpartition("/")[2]))
         subprocess.run([SEESAE, "export", sae, str(exported), "--format", "labels"], env=environment, check=True)
         with copied_home() as empty:

@@ -96,6 +96,11 @@ LEAST_ROLES: dict[str, Role] = {
     "DELETE /api/v1/webhooks/{id}": Role.admin,
     "POST /webhooks": Role.admin,
     "POST /webhooks/{id}/delete": Role.admin,
+    # Blind tests.
+    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
+    "POST /api/v1/tests/{id}/answers": Role.labeller,
+    "POST /labelsets/{id}/tests": Role.labeller,
+    "POST /tests/{id}": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

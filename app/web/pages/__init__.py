@@ -52,6 +52,8 @@ for module in (
     steer,
     attribute,
     labels,
+    label_sets,
+    label_flow,
     agreement,
     adjudicate,
     blind_tests,
