@@ -81,7 +81,13 @@ def make_set(page: Page, url: str, sae: str) -> str:
     return page.url
 
 
-def label_all(page: Page, address: str, words_of: Callable[[int], str], category: Callable[[int], int]) -> None:
+def label_all(
+    page: Page,
+    address: str,
+    words_of: Callable[[int], str],
+    category: Callable[[int], int],
+    take: Take = lambda _page, _name: None,
+) -> None:
     """Label every feature of a set by keys."""
     page.goto(f"{address}/label")
     page.get_by_role("button", name="Begin").click()
@@ -92,6 +98,8 @@ def label_all(page: Page, address: str, words_of: Callable[[int], str], category
         page.keyboard.press(str(category(number)))
         page.keyboard.press("e")
         page.keyboard.type(words_of(number))
+        if not done:
+            take(page, "labelling-flow")
         page.keyboard.press("Control+Enter")
         page.locator(".flow-progress", has_text=f"{done + 1} labelled").wait_for()
 
@@ -143,6 +151,11 @@ def words_of(url: str, sae: str, cookies: dict[str, str]) -> Callable[[int], str
     return words
 
 
+def others_category(feature: int) -> int:
+    """Return the key of the category that another person chooses: of every fifth feature another one."""
+    return 1 + (feature if feature % 5 else feature + 1) % 3
+
+
 def others_words(words: Callable[[int], str]) -> Callable[[int], str]:
     """Return what another person says: the same of every second feature, and of the others less."""
     return lambda feature: words(feature) if feature % 2 else words(feature).partition(" or ")[0]
@@ -176,7 +189,7 @@ def label_together(browser: Browser, sae: str, serving: Serving, take: Take = la
             take(ada, "labelling-set")
             cookies = {cookie["name"]: cookie["value"] for cookie in ada.context.cookies()}
             words = words_of(url, sae, cookies)
-            label_all(ada, address, words, lambda feature: 1 + feature % 3)
+            label_all(ada, address, words, lambda feature: 1 + feature % 3, take)
             label_all(
                 grace, address, lambda feature: words(feature).partition(" or ")[0], lambda feature: 1 + feature % 2
             )
