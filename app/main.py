@@ -20,6 +20,7 @@ from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
 from app.services.adjudication import DecisionConflict
+from app.services.changes import Changes
 from app.services.inference import InferenceClient
 from app.services.labels import LabelConflict
 from app.services.lists import ListConflict
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = create_engine(settings.database_url, statement_timeout=settings.statement_timeout)
     app.state.sessionmaker = create_sessionmaker(app.state.engine)
     app.state.inference = InferenceClient(settings)
+    app.state.changes = Changes(settings.database_url)
     errors.install(app)
     app.add_exception_handler(NotModified, answer_not_modified)
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
@@ -98,5 +100,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await app.state.changes.close()
         await app.state.inference.close()
         await app.state.engine.dispose()

@@ -9,7 +9,18 @@ from sqlalchemy.orm import aliased
 
 from app.queries.activity import count_changes
 from app.queries.sql.expressions import in_array
-from app.tables import Comment, Label, LabelRevision, LabelSet, Person, SavedEdit, SavedList, SavedProbe
+from app.tables import (
+    BlindTest,
+    BlindTestResult,
+    Comment,
+    Label,
+    LabelRevision,
+    LabelSet,
+    Person,
+    SavedEdit,
+    SavedList,
+    SavedProbe,
+)
 
 _OWNED: tuple[Any, ...] = (SavedList, SavedEdit, SavedProbe)
 
@@ -70,12 +81,20 @@ async def claim_labels(session: AsyncSession, name_id: int, account_id: int, acc
 
 
 async def claim_others(session: AsyncSession, name_id: int, account_id: int, account: str) -> int:
-    """Give a name's lists, edits, saved probes, comments and label sets to an account; return their number."""
+    """Give a name's lists, edits, probes, comments, label sets and blind tests to an account; return their number.
+
+    Answers to a blind test stay where the account has its own.
+    """
     changes = [
         update(table).where(table.owner_id == name_id).values(owner_id=account_id, author=account) for table in _OWNED
     ]
     changes.append(update(Comment).where(Comment.person_id == name_id).values(person_id=account_id))
     changes.append(update(LabelSet).where(LabelSet.created_by == name_id).values(created_by=account_id))
+    changes.append(update(BlindTest).where(BlindTest.created_by == name_id).values(created_by=account_id))
+    own = aliased(BlindTestResult)
+    has_own = exists().where(own.test_id == BlindTestResult.test_id, own.person_id == account_id)
+    answered = update(BlindTestResult).where(BlindTestResult.person_id == name_id, ~has_own)
+    changes.append(answered.values(person_id=account_id))
     given = 0
     for change in changes:
         result: Any = await session.execute(change, execution_options={"synchronize_session": False})

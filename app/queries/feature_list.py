@@ -173,6 +173,21 @@ async def feature_rows(
     return {row.index: row for row in await _shown(session, sae, found, with_examples=with_examples)}
 
 
+async def filtered_features(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, *, limit: int) -> list[int]:
+    """Return the numbers of the features that pass a filter, in its order, `limit` of them at most.
+
+    Raises:
+        Unprocessable: a filter or order is not valid; the message says what is.
+    """
+    _check(sae, filter)
+    if sae.index is None:
+        return []
+    conditions = await _conditions(session, sae, filter)
+    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order == "match" else ()
+    wanted = _numbers(sae, replace(filter, limit=limit - 1), conditions, None, tokens)
+    return list(await session.scalars(wanted))
+
+
 UNLABELLED = FeatureFilter(sort="max", label="unlabelled")
 """The queue of features to label: the strongest first."""
 
@@ -388,6 +403,21 @@ def _page(
     """
     assert sae.index is not None
     own = Feature.index_id == sae.index.id
+    page = _numbers(sae, filter, conditions, cursor, tokens).subquery()
+    rows = select(*_LISTED, page.c.total, page.c.key).join(page, page.c.number == Feature.number)
+    return rows.where(own).order_by(*_ordered(filter, page.c.key, page.c.number))
+
+
+def _numbers(
+    sae: SaeDetail,
+    filter: FeatureFilter,
+    conditions: Sequence[ColumnElement[bool]],
+    cursor: Cursor | None,
+    tokens: Sequence[int],
+) -> Select[Any]:
+    """Select the numbers of a page's features and of one more, with their total and what they are sorted by."""
+    assert sae.index is not None
+    own = Feature.index_id == sae.index.id
     total = func.count().over() if filter.q.strip() and cursor is None else literal(0)
     key, source = _key(sae, filter, tokens)
     wanted = select(Feature.number, total.label("total"), key.label("key")).select_from(source)
@@ -399,9 +429,7 @@ def _page(
     if cursor is not None:
         here, last = tuple_(key, Feature.number), tuple_(cast(cursor.value, key.type), cursor.number)
         wanted = wanted.where(here < last if filter.descending else here > last)
-    page = wanted.order_by(*_ordered(filter, key, Feature.number)).limit(filter.limit + 1).subquery()
-    rows = select(*_LISTED, page.c.total, page.c.key).join(page, page.c.number == Feature.number)
-    return rows.where(own).order_by(*_ordered(filter, page.c.key, page.c.number))
+    return wanted.order_by(*_ordered(filter, key, Feature.number)).limit(filter.limit + 1)
 
 
 def _key(sae: SaeDetail, filter: FeatureFilter, tokens: Sequence[int]) -> tuple[ColumnElement[Any], FromClause]:

@@ -74,7 +74,15 @@ class LabelRevisionView:
     cant_tell: bool
     guideline_version: int | None
     index_id: int | None
+    suggestion_id: int | None
     changed_at: datetime
+
+    @property
+    def text(self) -> LabelText:
+        """Return its content."""
+        return LabelText(
+            self.explanation, self.categories, self.interpretability, self.confidence, self.status, self.cant_tell
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,8 @@ class Act:
     act: str = "saved"
     index_id: int | None = None
     guideline_version: int | None = None
+    suggestion_id: int | None = None
+    """The machine's suggestion whose words the label has."""
 
 
 _LABELS = (
@@ -115,11 +125,17 @@ _OF_FEATURE = _LABELS.where(
 ).order_by(Label.updated_at.desc(), Label.id.desc())
 
 
-async def get_label(session: AsyncSession, label_id: int, *, reader: Reader = NOBODY) -> LabelView | None:
-    """Return the label with this id, None if there is none that `reader` may see."""
+async def get_label(
+    session: AsyncSession, label_id: int, *, reader: Reader = NOBODY, with_own_discarded: bool = False
+) -> LabelView | None:
+    """Return the label with this id, None if there is none that `reader` may see.
+
+    Their own is there with `with_own_discarded` even after they discarded it.
+    """
     if not is_id(label_id):
         return None
-    found = _LABELS.where(Label.id == label_id, visible_label)
+    seen = or_(visible_label, Label.person_id == reader.person_id) if with_own_discarded else visible_label
+    found = _LABELS.where(Label.id == label_id, seen)
     row = (await session.execute(found, reader.parameters)).one_or_none()
     return None if row is None else _view(*row)
 
@@ -132,7 +148,7 @@ async def find_label(session: AsyncSession, label_set_id: int, feature: int, per
 
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
-    """Return summaries of the submitted labels of many features; features without one are absent."""
+    """Return summaries of the submitted labels of many features; features that nobody could explain are absent."""
     rows = await session.execute(_SUBMITTED, {"sae": sae_id, "features": list(features)})
     summaries = {}
     for feature, labels in groupby(rows, key=lambda row: row.feature):
@@ -143,7 +159,7 @@ async def label_summaries(session: AsyncSession, sae_id: int, features: Collecti
 
 _SUBMITTED = (
     select(Label.feature, Label.explanation, Label.author)
-    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted)
+    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted, Label.explanation != "")
     .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
 )
 
@@ -208,6 +224,7 @@ async def put_label(
         "act": act.act,
         "index_id": act.index_id,
         "guideline_version": act.guideline_version,
+        "suggestion_id": act.suggestion_id,
     }
     await session.execute(insert(LabelRevision).values(label_id=row.id, version=row.version, **content, **acted))
     await count_changes(session, sae_id)
@@ -300,6 +317,7 @@ def _revision(revision: LabelRevision, by: str) -> LabelRevisionView:
         cant_tell=revision.cant_tell,
         guideline_version=revision.guideline_version,
         index_id=revision.index_id,
+        suggestion_id=revision.suggestion_id,
         changed_at=revision.changed_at,
     )
 

@@ -110,6 +110,22 @@ async def ensure_names(session: AsyncSession, names: Collection[str]) -> dict[st
     return {name: number for name, number in await session.execute(found)}  # noqa: C416 - rows are no tuples
 
 
+async def find_people(session: AsyncSession, names: Collection[str]) -> dict[str, int]:
+    """Return the ids of those of these names that have an account, or none and have made something, by name.
+
+    An account goes before a name without one, and is found in whatever case.
+    """
+    rows = select(Person.name, Person.id, Person.is_account).where(
+        func.lower(Person.name).in_([name.lower() for name in names]), Person.disabled_at.is_(None)
+    )
+    accounts: dict[str, int] = {}
+    others: dict[str, int] = {}
+    for name, number, is_account in await session.execute(rows):
+        (accounts if is_account else others)[name.lower() if is_account else name] = number
+    found = {name: accounts.get(name.lower(), others.get(name)) for name in names}
+    return {name: number for name, number in found.items() if number is not None}
+
+
 async def find_name(session: AsyncSession, name: str) -> int | None:
     """Return the id of a name without an account, None if it has made nothing yet."""
     return await session.scalar(select(Person.id).where(Person.name == name, ~Person.is_account))

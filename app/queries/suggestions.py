@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -112,6 +112,14 @@ async def get_suggestion(session: AsyncSession, sae_id: int, feature: int, numbe
     return _view(row) if row is not None and (row.sae_id, row.feature) == (sae_id, feature) else None
 
 
+async def suggestion_of_text(session: AsyncSession, sae_id: int, feature: int, text: str) -> int | None:
+    """Return the newest suggestion for a feature that has these words; None if there is none."""
+    own = select(Suggestion.id).where(
+        Suggestion.sae_id == sae_id, Suggestion.feature == feature, Suggestion.text == text
+    )
+    return await session.scalar(own.order_by(Suggestion.id.desc()).limit(1))
+
+
 async def suggested_texts(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, SuggestionView]:
     """Return one suggestion per feature: the newest of a model, else that from statistics; others are absent."""
     rows = await session.scalars(
@@ -125,11 +133,12 @@ async def suggested_texts(session: AsyncSession, sae_id: int, features: Collecti
 
 
 async def features_to_suggest(session: AsyncSession, sae: SaeDetail, count: int) -> list[int]:
-    """Return features that are active and that nobody has labelled, the most frequent first."""
+    """Return features that nobody has labelled, the most frequent first, without those that are dense or dead."""
     if sae.index is None:
         return []
     labelled = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, submitted)
-    wanted = select(Feature.number).where(Feature.index_id == sae.index.id, Feature.count > 0, ~labelled)
+    dense = Feature.health.bool_op("@>")(literal(["dense"], Feature.health.type))
+    wanted = select(Feature.number).where(Feature.index_id == sae.index.id, Feature.count > 0, ~labelled, ~dense)
     return list(await session.scalars(wanted.order_by(Feature.density.desc(), Feature.number).limit(count)))
 
 

@@ -5,10 +5,20 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound, Unprocessable
-from app.queries.label_sets import DEFAULT, LabelSetView, ensure_set, find_set
-from app.queries.labels import Act, LabelText, LabelView, find_label, put_label
-from app.queries.saes import SaeDetail
+from app.queries.label_flow import end_lease
+from app.queries.label_sets import (
+    DEFAULT,
+    LabelSetView,
+    current_guideline,
+    ensure_set,
+    find_set,
+    has_feature,
+    keep_set,
+)
+from app.queries.labels import Act, LabelText, LabelView, find_label, get_label, label_histories, put_label
+from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
+from app.queries.suggestions import suggestion_of_text
 from app.services.actors import Actor, Role, ensure_person
 from app.services.texts import one_line, trim, unix_lines
 
@@ -48,7 +58,8 @@ async def save_label(
 
     Raises:
         NotFound: the SAE has no such feature, or the actor may not make a set of this name and there is none.
-        Unprocessable: the text is missing, too long, or holds what a label cannot.
+        Unprocessable: the text is missing, too long, or holds what a label cannot; or the set is not about the feature.
+        Conflict: the set is closed.
         LabelConflict: the label has another version by now.
     """
     if feature not in range(sae.d_sae):
@@ -59,6 +70,9 @@ async def save_label(
     _check(tidy)
     person_id = await ensure_person(session, replace(actor, name=author))
     of_set = await _set_to_write(session, sae, label_set, actor, person_id)
+    await _check_fits(session, of_set, feature, person_id, tidy)
+    if expected_version is None:
+        expected_version = await _discarded_version(session, of_set.id, feature, person_id)
     possible = expected_version is None or 0 < expected_version < MAX_INTEGER
     label = None
     if possible:
@@ -72,9 +86,16 @@ async def save_label(
             text=tidy,
             withheld=of_set.withholds,
             expected_version=expected_version,
-            act=Act(person_id, act, sae.index.id if sae.index else None, of_set.guideline),
+            act=Act(
+                person_id,
+                act,
+                sae.index.id if sae.index else None,
+                of_set.guideline,
+                await suggestion_of_text(session, sae.id, feature, tidy.explanation),
+            ),
         )
     if label is not None:
+        await end_lease(session, of_set.id, feature, person_id)
         return label
     current = await find_label(session, of_set.id, feature, person_id)
     if current is None or current.text != tidy:
@@ -82,14 +103,100 @@ async def save_label(
     return current
 
 
-async def _set_to_write(session: AsyncSession, sae: SaeDetail, name: str, actor: Actor, person_id: int) -> LabelSetView:
-    """Return the set of this name; a reviewer who names a new one makes it."""
-    if name == DEFAULT or actor.role >= Role.reviewer:
-        return await ensure_set(session, sae.id, name, person_id=None if name == DEFAULT else person_id)
-    found = await find_set(session, sae.id, name)
-    if found is None:
-        raise NotFound(f"{sae.slug} has no label set “{name}”. A reviewer can make one.")
+async def _discarded_version(session: AsyncSession, set_id: int, feature: int, person_id: int) -> int | None:
+    """Return the version of a label that its author discarded: a new one continues its history."""
+    own = await find_label(session, set_id, feature, person_id)
+    return own.version if own and own.status == "discarded" else None
+
+
+async def undo_label(session: AsyncSession, label_id: int, *, actor: Actor, expected_version: int) -> LabelView:
+    """Take back the last change of one's own label: a new revision, which reads as the one before.
+
+    A label that was written once becomes discarded. Undoing again brings the change back.
+
+    Raises:
+        NotFound: the actor has no such label.
+        Conflict: the set is closed.
+        LabelConflict: the label has another version by now.
+    """
+    label = await find_own_label(session, label_id, actor)
+    history = (await label_histories(session, [label], reader=actor.reader))[label.id]
+    before = history[1].text if len(history) > 1 else replace(label.text, status="discarded")
+    return await _rewrite(session, label, before, actor, expected_version, "undone")
+
+
+async def discard_label(session: AsyncSession, label_id: int, *, actor: Actor, expected_version: int) -> LabelView:
+    """Take one's own label away from everybody; its history stays, and it can be undone.
+
+    Raises:
+        NotFound, Conflict, LabelConflict: as for undoing.
+    """
+    label = await find_own_label(session, label_id, actor)
+    discarded = replace(label.text, status="discarded")
+    return await _rewrite(session, label, discarded, actor, expected_version, "discarded")
+
+
+async def _rewrite(
+    session: AsyncSession, label: LabelView, text: LabelText, actor: Actor, expected_version: int, act: str
+) -> LabelView:
+    sae = (await get_saes(session, [label.sae_id]))[label.sae_id]
+    return await save_label(
+        session,
+        sae,
+        label.feature,
+        actor=actor,
+        text=text,
+        expected_version=expected_version,
+        label_set=label.label_set,
+        act=act,
+    )
+
+
+async def find_own_label(session: AsyncSession, label_id: int, actor: Actor) -> LabelView:
+    """Return the actor's label with this id, whatever its status.
+
+    Raises:
+        NotFound: the actor has no such label.
+    """
+    found = await get_label(session, label_id, reader=actor.reader, with_own_discarded=True)
+    if found is None or not actor.owns(found.person_id):
+        raise NotFound(f"You have no label {label_id}: only who wrote a label takes it back.")
     return found
+
+
+async def _set_to_write(session: AsyncSession, sae: SaeDetail, name: str, actor: Actor, person_id: int) -> LabelSetView:
+    """Return the set of this name, which stays as it is until the label is written; a reviewer who names a new one
+    makes it."""
+    found = await find_set(session, sae.id, name)
+    if found is None and (name == DEFAULT or actor.role >= Role.reviewer):
+        found = await ensure_set(session, sae.id, name, person_id=None if name == DEFAULT else person_id)
+    kept = await keep_set(session, found.id) if found else None
+    if kept is None:
+        raise NotFound(f"{sae.slug} has no label set “{name}”. A reviewer can make one.")
+    return kept
+
+
+async def _check_fits(
+    session: AsyncSession, of_set: LabelSetView, feature: int, person_id: int, text: LabelText
+) -> None:
+    """Check a label against the rules of its set."""
+    if of_set.closed_at is not None:
+        raise Conflict(f"The label set “{of_set.name}” is closed: a reviewer can open it again.")
+    if not of_set.takes_any and not await has_feature(session, of_set.id, feature):
+        raise Unprocessable(f"The label set “{of_set.name}” is not about feature {feature}.")
+    if text.status == "discarded":
+        return
+    guideline = await current_guideline(session, of_set.id) if of_set.guideline else None
+    known = guideline.categories if guideline else ()
+    if known:
+        own = await find_label(session, of_set.id, feature, person_id)
+        kept = own.categories if own else ()  # chosen from an earlier version of the guideline
+        unknown = next((name for name in text.categories if name not in (*known, *kept)), None)
+        if unknown is not None:
+            raise Unprocessable(f"“{unknown}” is not a category of this set: choose from {', '.join(known)}.")
+    if text.status == "submitted" and not (text.explanation or text.cant_tell or (known and text.categories)):
+        choice = ", choose a category" if known else ""
+        raise Unprocessable(f"A label needs an explanation: say what the feature responds to{choice}, or save a draft.")
 
 
 def _tidy(text: LabelText) -> LabelText:
@@ -105,8 +212,6 @@ def _tidy(text: LabelText) -> LabelText:
 def _check(text: LabelText) -> None:
     if text.status not in STATUSES:
         raise Unprocessable(f"A label's status is one of {', '.join(STATUSES)}.")
-    if not text.explanation and text.status == "submitted" and not text.cant_tell:
-        raise Unprocessable("A label needs an explanation: say what the feature responds to, or save a draft.")
     if len(text.explanation) > MAX_EXPLANATION:
         raise Unprocessable(
             f"An explanation may have {MAX_EXPLANATION:,} characters; this one has {len(text.explanation):,}."

@@ -17,6 +17,7 @@ from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
 from app.tables.suggestions import LlmAnswer, Suggestion
+from app.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "Activity",
@@ -68,4 +69,6 @@ __all__ = [
     "SignInSession",
     "Suggestion",
     "Token",
+    "Webhook",
+    "WebhookDelivery",
 ]

@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 
 from app.services.actors import Role
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
-"""Addresses that programs watch, for which nobody is looked up."""
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
+"""Addresses for which nobody is looked up: those that programs watch, and the description of the API."""
 
 READING_ROLES: dict[str, Role] = {
     "GET /account": Role.viewer,
@@ -23,8 +23,6 @@ READING_ROLES: dict[str, Role] = {
     "GET /sign-in/provider/return": Role.anyone,
 }
 """Pages that are the same to everybody whatever the settings say."""
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
-"""Addresses that need no sign-in."""
 
 LEAST_ROLES: dict[str, Role] = {
     # Signing in, and one's own account.
@@ -60,15 +58,38 @@ LEAST_ROLES: dict[str, Role] = {
     # Labels.
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
-    "PUT /api/v1/labels/{id}/vote": Role.labeller,
-    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
-    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
-    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     # Blind tests.
     "POST /api/v1/labelsets/{id}/tests": Role.labeller,
     "POST /api/v1/tests/{id}/answers": Role.labeller,
     "POST /labelsets/{id}/tests": Role.labeller,
     "POST /tests/{id}": Role.labeller,
+    "POST /api/v1/labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/discard": Role.labeller,
+    # Label sets.
+    "POST /api/v1/labelsets": Role.reviewer,
+    "PUT /api/v1/labelsets/{id}": Role.reviewer,
+    "POST /labelsets": Role.reviewer,
+    "POST /labelsets/{id}": Role.reviewer,
+    "POST /labelsets/{id}/closed": Role.reviewer,
+    "POST /api/v1/labelsets/{id}/next": Role.labeller,
+    "POST /api/v1/labelsets/{id}/skip": Role.labeller,
+    "POST /api/v1/labelsets/{id}/undo": Role.labeller,
+    "PUT /api/v1/labelsets/{id}/features/{feature}/draft": Role.labeller,
+    "POST /labelsets/{id}/label": Role.labeller,
+    "POST /labelsets/{id}/next": Role.labeller,
+    "POST /labelsets/{id}/skip": Role.labeller,
+    "POST /labelsets/{id}/undo": Role.labeller,
+    "PUT /api/v1/labels/{id}/vote": Role.labeller,
+    "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
+    "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
+    "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
+    "POST /api/v1/saes/{sae}/labels/import": Role.admin,  # it writes under the names of others
+    # Comments.
+    "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
+    "DELETE /api/v1/comments/{id}": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

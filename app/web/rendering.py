@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, feature_texts, labels, lists
+from app.services import adjudication, comments, feature_texts, label_sets, labels, lists
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -23,6 +23,7 @@ from app.web.components import (
     effect_text,
     formatting,
     glossary,
+    markdown,
     marks,
     output_tokens,
     run_card,
@@ -39,7 +40,18 @@ LIMITS = MappingProxyType(
         "explanation": labels.MAX_EXPLANATION,
         "categories": labels.MAX_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "author": labels.MAX_NAME,
+        "comment": comments.MAX_COMMENT,
         "decision_note": adjudication.MAX_NOTE,
+        "category": labels.MAX_CATEGORY,
+        "set_name": labels.MAX_NAME,
+        "guideline": label_sets.MAX_GUIDELINE,
+        "set_categories": label_sets.MAX_SET_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
+        "set_people": label_sets.MAX_PEOPLE * (labels.MAX_NAME + len(", ")),
+        "set_filter": label_sets.MAX_FILTER,
+        "list_address": label_sets.MAX_LIST_ADDRESS,
+        "set_needed": label_sets.MAX_NEEDED,
+        "set_features": label_sets.MAX_FEATURES,
+        "set_numbers": label_sets.MAX_FEATURES * 8,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,
         "list_note": lists.MAX_NOTE,
@@ -89,6 +101,8 @@ def environment() -> Environment:
     }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
+    env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
+    env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}
     env.filters |= suggestion_panel.FILTERS | {
         "marked": marks.marked,
         "sparkline": sparklines.path,

@@ -26,7 +26,7 @@ const write = (field) => {
 const follow = (key) => {
   const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (!target) return false;
-  if (target.matches("textarea, input")) {
+  if (target.matches("textarea, input:not([type=radio], [type=checkbox])")) {
     for (let parent = target.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
     write(target);
     target.scrollIntoView({ block: "center" });

@@ -177,6 +177,8 @@ PAGES = [
     Visit("compare, not compared yet", "/compare?a={spare}&b={sae}", status=404),
     Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
     Visit("models and corpora", "/models"),
+    Visit("activity", "/activity"),
+    Visit("dictionary", "/saes/{sae}/dictionary"),
     Visit("lists", "/lists"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),

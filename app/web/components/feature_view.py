@@ -215,7 +215,8 @@ def feature_view(
 
 def heading(sae: SaeDetail, detail: FeatureDetail) -> Heading:
     """Return the heading of a feature's page."""
-    label = next((label.explanation for label in detail.labels if label.status == "submitted"), "")
+    explained = (label.explanation for label in detail.labels if label.status == "submitted" and label.explanation)
+    label = next(explained, "")
     return Heading(
         number=detail.index,
         label=label,

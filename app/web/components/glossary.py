@@ -113,6 +113,24 @@ _LACKING = {
     "near": "near decoder directions",
 }
 
+ACTS = {
+    "label saved": "labelled",
+    "label undone": "took back a change of the label of",
+    "label claimed": "took over a label of",
+    "labels imported": "imported labels of",
+    "decision made": "decided what it means:",
+    "voted": "voted on a label of",
+    "comment added": "commented on",
+    "comment deleted": "deleted a comment on",
+}
+"""What was done, as the feed says it; an act that is not here is shown as it is."""
+INTERPRETABILITY = {
+    1: "no pattern",
+    2: "a faint pattern",
+    3: "a pattern with many exceptions",
+    4: "a pattern with few exceptions",
+    5: "one clear meaning",
+}
 ROLES = {
     "viewer": "Reads everything, and runs prompts through models.",
     "labeller": "Also labels, comments, and makes lists and edits of their own.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Form
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,9 +14,28 @@ from app.queries.label_sets import DEFAULT
 from app.queries.labels import LabelRevisionView, LabelText, LabelView, label_histories
 from app.queries.sql.visibility import Reader
 from app.services.actors import Actor
-from app.services.labels import LabelConflict
+from app.services.labels import SCALE, LabelConflict
 from app.web.components import glossary
 from app.web.components.blind_view import ResultLine
+
+_NOTHING = LabelText("")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one revision changed of one field: its value before and after; `before` is None in the first revision."""
+
+    field: str
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRevision:
+    """A revision with what it changed."""
+
+    view: LabelRevisionView
+    changes: list[Change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +49,64 @@ class ShownLabel:
 
     @property
     def facts(self) -> list[str]:
-        """Return the facts beside its author: their confidence, and that it is a draft."""
-        sure = [glossary.CONFIDENCE[self.view.confidence]] if self.view.confidence else []
-        return [*sure, *(["draft"] if self.view.status == "draft" else [])]
+        """Return the facts beside its author: what they chose, that it is a draft, and its set."""
+        view = self.view
+        clear = [glossary.INTERPRETABILITY[view.interpretability]] if view.interpretability else []
+        sure = [glossary.CONFIDENCE[view.confidence]] if view.confidence else []
+        of_set = [f"set {view.label_set}"] if view.label_set != DEFAULT else []
+        return [*clear, *sure, *(["draft"] if view.status == "draft" else []), *of_set]
+
+    @property
+    def revisions(self) -> list[ShownRevision]:
+        """Return its versions with what each changed, newest first."""
+        before = [*self.history[1:], None]
+        return [ShownRevision(view, _changes(view, old)) for view, old in zip(self.history, before, strict=True)]
+
+
+def _changes(view: LabelRevisionView, before: LabelRevisionView | None) -> list[Change]:
+    """Return the fields that differ from the version before; of the first version those that say something."""
+    now, old = _values(view), _values(before) if before else {}
+    return [
+        Change(field, old.get(field), value)
+        for field, value in now.items()
+        if (value != old[field] if before else value)
+    ]
+
+
+def _values(view: LabelRevisionView) -> dict[str, str]:
+    return {
+        "explanation": view.explanation,
+        "categories": ", ".join(view.categories),
+        "interpretability": str(view.interpretability or ""),
+        "confidence": str(view.confidence or ""),
+        "can’t tell": "yes" if view.cant_tell else "",
+        "status": view.status,
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFields:
-    """Fields of the form, as a browser sends them."""
+    """Fields of the form, as a browser sends them. What a request leaves out stays as it is in the saved label."""
 
-    explanation: Annotated[str, Form()] = ""
-    categories: Annotated[str, Form()] = ""
-    confidence: Annotated[str, Form()] = ""
-    draft: Annotated[bool, Form()] = False
+    explanation: Annotated[str | None, Form()] = None
+    categories: Annotated[list[str] | None, Form()] = None
+    interpretability: Annotated[str | None, Form()] = None
+    confidence: Annotated[str | None, Form()] = None
+    cant_tell: Annotated[list[str] | None, Form()] = None
+    status: Annotated[str, Form()] = ""
     version: Annotated[str, Form()] = ""
 
     def text(self, saved: LabelView | None = None) -> LabelText:
-        """Return the label's text, with what the form does not show as in the `saved` label."""
-        known = {str(value) for value in glossary.CONFIDENCE}
+        """Return the label's text; `saved` is the label that it changes."""
+        old = saved.text if saved else _NOTHING
+        chosen = None if self.categories is None else tuple(",".join(self.categories).split(","))
         return LabelText(
-            explanation=self.explanation,
-            categories=tuple(self.categories.split(",")),
-            interpretability=saved.interpretability if saved else None,
-            confidence=int(self.confidence) if self.confidence in known else None,
-            status="draft" if self.draft else "submitted",
-            cant_tell=saved.cant_tell if saved and not self.explanation else False,
+            explanation=old.explanation if self.explanation is None else self.explanation,
+            categories=old.categories if chosen is None else chosen,
+            interpretability=_score(self.interpretability, old.interpretability),
+            confidence=_score(self.confidence, old.confidence),
+            status="draft" if self.status == "draft" else "submitted",
+            cant_tell=old.cant_tell if self.cant_tell is None else "true" in self.cant_tell,
         )
 
     @property
@@ -63,53 +115,79 @@ class LabelFields:
         return int(self.version) if self.version.isdecimal() and len(self.version) < 10 else None
 
 
+def _score(sent: str | None, saved: int | None) -> int | None:
+    if sent is None:
+        return saved
+    return int(sent) if sent in {str(value) for value in SCALE} else None
+
+
 @dataclass(frozen=True, slots=True)
 class LabelForm:
     """Values of the form. `version` is the version of the `author`'s label, None for a new one.
 
-    `error` is the reason why it was not saved; with `conflict`, `theirs` was saved in the meantime.
+    `choices` are the categories of the set, empty where they are free. `error` is the reason why it was not saved; with
+    `conflict`, `theirs` was saved in the meantime.
     """
 
     author: str
     version: int | None = None
-    explanation: str = ""
-    categories: str = ""
-    confidence: int | None = None
-    draft: bool = False
+    text: LabelText = _NOTHING
+    choices: tuple[str, ...] = ()
     error: str = ""
     conflict: bool = False
     theirs: LabelView | None = None
     is_open: bool = False
 
-    @classmethod
-    def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
-        """Return the form with the actor's own label, if there is one."""
-        mine = next((label for label in labels if actor.owns(label.person_id) and label.label_set == DEFAULT), None)
-        if mine is None:
-            return cls(author=actor.name, is_open=is_open)
-        return cls(
-            author=actor.name,
-            version=mine.version,
-            explanation=mine.explanation,
-            categories=", ".join(mine.categories),
-            confidence=mine.confidence,
-            draft=mine.status == "draft",
-            is_open=is_open,
-        )
+    @property
+    def explanation(self) -> str:
+        """Return the explanation."""
+        return self.text.explanation
+
+    @property
+    def categories(self) -> str:
+        """Return the categories as they are typed."""
+        return ", ".join(name for name in map(str.strip, self.text.categories) if name)
+
+    @property
+    def options(self) -> list[tuple[str, bool]]:
+        """Return the categories to choose from, and whether each is chosen."""
+        chosen = [name for name in self.text.categories if name]
+        return [(name, name in chosen) for name in dict.fromkeys([*self.choices, *chosen])]
 
     @classmethod
-    def refused(cls, actor: Actor, fields: LabelFields, error: UserError) -> "LabelForm":
+    def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
+        """Return the form with the actor's own label in the default set, if there is one."""
+        mine = next((label for label in labels if actor.owns(label.person_id) and label.label_set == DEFAULT), None)
+        return cls.of_label(actor, mine, is_open=is_open)
+
+    @classmethod
+    def of_label(
+        cls,
+        actor: Actor,
+        mine: LabelView | None,
+        *,
+        choices: tuple[str, ...] = (),
+        is_open: bool = False,
+        draft: Mapping[str, Any] | None = None,
+    ) -> "LabelForm":
+        """Return the form with the actor's own label, and what they were typing in place of it."""
+        text = mine.text if mine else _NOTHING
+        if draft is not None:
+            text = replace(text, **{**draft, "categories": tuple(draft["categories"])})
+        return cls(actor.name, mine.version if mine else None, text, choices, is_open=is_open)
+
+    @classmethod
+    def refused(
+        cls,
+        actor: Actor,
+        fields: LabelFields,
+        error: UserError,
+        *,
+        saved: LabelView | None = None,
+        choices: tuple[str, ...] = (),
+    ) -> "LabelForm":
         """Return the form as it was sent, with the error. After a conflict it changes the newer version."""
-        form = cls(
-            author=actor.name,
-            version=fields.version_read,
-            explanation=fields.explanation,
-            categories=fields.categories,
-            confidence=fields.text().confidence,
-            draft=fields.draft,
-            error=str(error),
-            is_open=True,
-        )
+        form = cls(actor.name, fields.version_read, fields.text(saved), choices, str(error), is_open=True)
         if not isinstance(error, LabelConflict):
             return form
         theirs = error.current
@@ -125,11 +203,6 @@ class LabelPanel:
     saved: bool = False
     next: FeatureRow | None = None
     """The feature to label next; None outside the flow of labelling, or if every feature has a label."""
-
-    @property
-    def confidence(self) -> Mapping[int, str]:
-        """Return the levels of confidence."""
-        return glossary.CONFIDENCE
 
 
 async def label_panel(
