@@ -86,7 +86,9 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
-    while current is not None:
+    seen: set[int] = set()  # SQLAlchemy makes rings of errors
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 

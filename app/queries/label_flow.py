@@ -176,7 +176,7 @@ async def _take(session: AsyncSession, of: LabelSetView, feature: int, key: Mapp
     row = _candidates(literal(of.id), LabelSetFeature.feature, literal(key["person"]), func.now(), _EXPIRES).where(
         LabelSetFeature.feature == feature, _to_label
     )
-    new = insert(LabelLease).from_select(["set_id", "feature", "person_id", "leased_at", "expires_at"], row)
+    new = insert(LabelLease).from_select(["set_id", "feature", "person_id", "leased_at", "expires_at"], row.params(key))
     mine = LabelLease.person_id == new.excluded.person_id
     taken = new.on_conflict_do_update(
         index_elements=[LabelLease.set_id, LabelLease.feature],
@@ -187,7 +187,7 @@ async def _take(session: AsyncSession, of: LabelSetView, feature: int, key: Mapp
         },
         where=or_(mine, LabelLease.expires_at <= func.now()),
     ).returning(LabelLease.feature, LabelLease.expires_at)
-    found = (await session.execute(taken, key, execution_options=_PLAIN)).one_or_none()
+    found = (await session.execute(taken, execution_options=_PLAIN)).one_or_none()
     return None if found is None else Lease(*found)
 
 

@@ -250,7 +250,11 @@ async def put_features(session: AsyncSession, set_id: int, features: Sequence[in
     """Let a set be about these features, in this order; those that it has get new places."""
     if not features:
         return
-    given = func.unnest(literal(list(features), ARRAY(Integer))).table_valued("feature", with_ordinality="place")
+    given = (
+        func.unnest(literal(list(features), ARRAY(Integer)))
+        .table_valued("feature", with_ordinality="place")
+        .render_derived()
+    )
     rows = select(literal(set_id), given.c.feature, given.c.place)
     new = insert(LabelSetFeature).from_select(["set_id", "feature", "place"], rows)
     await session.execute(
