@@ -8,6 +8,7 @@
     ├── NoWeights (409)      the SAE was imported as statistics only
     ├── TooLarge (413)
     ├── Unprocessable (422)
+    ├── TooMany (429)        too many attempts or changes in a short time
     └── Unavailable (503)    a process is down and may be back soon
         ├── Busy             too many requests are waiting
         ├── ClientGone       nobody reads the answer any more
@@ -81,6 +82,22 @@ class Unprocessable(UserError):
 
     status = 422
     title = "Not understood"
+
+
+class TooMany(UserError):
+    """Too many attempts or changes in a short time.
+
+    Args:
+        what: of which there were too many, such as "attempts to sign in".
+        wait: seconds after which another one is taken.
+    """
+
+    status = 429
+    title = "Too many at once"
+
+    def __init__(self, what: str, wait: float) -> None:
+        self.retry_after = max(1, math.ceil(wait))
+        super().__init__(f"Too many {what}. Try again in {self.retry_after} s.")
 
 
 class Unavailable(UserError):

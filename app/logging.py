@@ -85,8 +85,9 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and its causes, each once: libraries that translate exceptions can close the chain."""
     current: BaseException | None = error
-    seen: set[int] = set()  # SQLAlchemy makes rings of errors
+    seen: set[int] = set()
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current

@@ -41,19 +41,24 @@ def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | N
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses=` of a route, so that OpenAPI lists its problems; 422 and 503 are part of every route."""
+    """Return the `responses=` of a route, so that OpenAPI lists its problems.
+
+    401, 403, 422, 429 and 503 are part of every route.
+    """
     schema = Problem.model_json_schema()
     return {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in (*statuses, 422, 503)
+        for status in sorted({*statuses, 401, 403, 422, 429, 503})
     }
 
 
 _DESCRIPTIONS = {
-    403: "The site's settings do not allow it.",
+    401: "Nobody is signed in, or the token is not valid.",
+    403: "Neither the site's settings nor the role of who asks allow it.",
     404: "There is no such SAE, feature, label, list or run.",
     409: "It changed since it was read.",
     413: "The input is over its limit.",
     422: "The request has a wrong value.",
+    429: "Too many changes in a short time; `Retry-After` says when to try again.",
     503: "A process this needs is down; trying again later may work.",
 }

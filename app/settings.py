@@ -10,7 +10,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import UserError
@@ -91,6 +91,50 @@ class Settings(BaseSettings):
         max_length=80,
         description="Author of labels and runs while there are no accounts; by default, the operating system's user.",
     )
+    base_url: str | None = Field(
+        default=None,
+        description="Address at which browsers reach the site through a proxy, such as https://seesae.example.org: a "
+        "name of its own, without a path. The site then answers to this name, and cookies need https where it has it.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses or networks of the proxies whose X-Forwarded-For is believed, with commas between them; "
+        "of use with SEESAE_BASE_URL alone.",
+    )
+    webhooks_to_private: bool = Field(
+        default=False,
+        description="Whether webhooks may be sent to private addresses, those of this machine and of its network.",
+    )
+    anyone_may_write: bool = Field(
+        default=False,
+        description="Whether a site that others can reach may run without accounts: anyone who reaches it can then "
+        "label, and change what others made. Of no use once there is an account.",
+    )
+    anyone_may_read: bool = Field(
+        default=False,
+        description="Whether people who have not signed in may read everything, on a site with accounts.",
+    )
+    writes_per_minute: int = Field(
+        default=600,
+        ge=1,
+        le=1_000_000,
+        description="Most changes that one account, or one address of a site that anyone may write to, can make per "
+        "minute.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="Address of an OpenID Connect provider with which people sign in, such as "
+        "https://accounts.example.org. SEESAE_OIDC_CLIENT_ID belongs to it.",
+    )
+    oidc_client_id: str | None = Field(default=None, description="Name by which the provider knows this site.")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="Secret that the provider gave this site; unset for a public client."
+    )
+    oidc_role: Literal["viewer", "labeller", "reviewer"] | None = Field(
+        default=None,
+        description="Role of the account that a person's first sign-in with the provider makes: viewer, labeller or "
+        "reviewer. By default none is made, and only people with an account get in.",
+    )
     submit_runs: bool | None = Field(
         default=None,
         description="Whether visitors of the site and of its API may start, cancel and retry runs, which read files of "
@@ -139,6 +183,34 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError("There is no user of that name, whose home folder ~ would be") from None
 
+    @field_validator("base_url", "oidc_issuer")
+    @classmethod
+    def _web_address(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None:
+            return None
+        try:
+            parts = urlsplit(address)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid or parts.username or parts.query or parts.fragment:
+            raise ValueError("Use an address such as https://seesae.example.org")
+        if info.field_name == "base_url" and parts.path.strip("/"):
+            raise ValueError("Give SeeSAE a host name of its own: it cannot live below a path")
+        if info.field_name == "oidc_issuer":
+            return address  # compared with what the provider says, to the letter
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: str) -> str:
+        for proxy in proxies.split(","):
+            try:
+                ipaddress.ip_network(proxy.strip())
+            except ValueError:
+                raise ValueError("Use addresses or networks such as 127.0.0.1,10.0.0.0/8") from None
+        return proxies
+
     @field_validator("device")
     @classmethod
     def _of_torch(cls, device: str) -> str:
@@ -166,6 +238,17 @@ class Settings(BaseSettings):
         if not (value.isascii() and value.isprintable() and value == value.strip()):
             raise ValueError("Use letters, digits and signs of ASCII alone")
         return secret
+
+    @property
+    def is_shared(self) -> bool:
+        """True if others than the people at this machine can reach the site."""
+        named = urlsplit(self.base_url).hostname if self.base_url else None
+        return not is_loopback(self.host) or (named is not None and not is_loopback(named))
+
+    @property
+    def is_https(self) -> bool:
+        """True if browsers reach the site by https."""
+        return (self.base_url or "").startswith("https://")
 
     @field_validator("log_level", mode="before")
     @classmethod

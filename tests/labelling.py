@@ -1,17 +1,15 @@
 """A label set in which several people have labelled the same features, for the tests of agreement."""
 
-from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import create_sessionmaker, transaction
-from app.queries.label_sets import LabelSetView, ensure_set, get_set
+from app.queries.label_sets import LabelSetView
 from app.queries.labels import LabelText, LabelView
-from app.queries.people import ensure_name
 from app.queries.saes import SaeDetail
 from app.services.accounts import create_account, create_token
 from app.services.actors import Actor, Role
+from app.services.label_sets import GuidelineText, Rules, Scope, create_set
 from app.services.labels import save_label
-from app.tables import Guideline, LabelSet, LabelSetFeature
 
 CATEGORIES = ("syntax", "medicine", "names")
 SHARED = 16
@@ -30,17 +28,14 @@ async def make_set(
 ) -> LabelSetView:
     """A set about the first `features` of an SAE, with a guideline."""
     async with transaction(create_sessionmaker(engine)) as session:
-        made = await ensure_set(session, sae.id, name)
-        values = {"needed": needed, "blind": blind, "scope": {"features": list(range(features))}}
-        await session.execute(update(LabelSet).where(LabelSet.id == made.id).values(values))
-        places = [{"set_id": made.id, "feature": feature, "place": feature} for feature in range(features)]
-        await session.execute(insert(LabelSetFeature), places)
-        person_id = await ensure_name(session, "ada")
-        guideline = {"set_id": made.id, "version": 1, "text": "Be brief.", "categories": list(categories)}
-        await session.execute(insert(Guideline).values(**guideline, person_id=person_id))
-        found = await get_set(session, made.id)
-        assert found is not None
-        return found
+        return await create_set(
+            session,
+            sae,
+            actor=Actor("ada"),
+            rules=Rules(name, needed, blind),
+            guideline=GuidelineText("Be brief.", categories),
+            scope=Scope(features=range(features)),
+        )
 
 
 async def label(

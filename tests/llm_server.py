@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.factories import Synthetic
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,19 @@ async def llm_server(answer: Answer) -> AsyncIterator[LlmServer]:
         yield own
     finally:
         server.close()
+
+
+def top_word(made: Synthetic, feature: int) -> str:
+    """Return the word on which a feature is most active."""
+    place = made.features.activations[feature].argmax()
+    return made.corpus.vocabulary[made.corpus.token_ids.reshape(-1)[place]].decode().strip()
+
+
+def word_finder(request: dict[str, Any]) -> Reply:
+    """Rate texts by whether they hold the word that the label is, or have it marked."""
+    user = request["messages"][1]["content"]
+    label = json.loads(user.splitlines()[0].removeprefix("Description: "))
+    texts = [json.loads(line) for line in user.splitlines() if line.startswith("{")]
+    assert not any(set(text) - {"number", "text"} for text in texts), "the tester sees text alone"
+    active = re.compile(f"<<[^>]*{label}" if "<<" in user else label)
+    return completion(json.dumps({text["number"]: 10 * bool(active.search(text["text"])) for text in texts}))

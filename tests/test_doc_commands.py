@@ -46,9 +46,11 @@ STARTED_BY = {
     "bench": "tests/app/bench/test_web.py",
     "torchrun": "tests/app/pipeline/test_train.py",
     "runs": "tests/app/cli/test_runs.py",
+    "user": "tests/app/cli/test_accounts.py",
     "effects": "tests/app/pipeline/test_effects.py",
     "probe": "tests/app/cli/test_probe.py",
     "measure-edit": "tests/app/pipeline/test_measure_edit.py",
+    "import-labels": "tests/app/cli/test_labels.py",
     "export-model": "tests/app/cli/test_edits.py",
 }
 

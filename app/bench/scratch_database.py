@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.bench import synthetic
@@ -21,12 +21,14 @@ from app.bench.synthetic import SyntheticIndex
 from app.db import create_sessionmaker, libpq_url, transaction
 from app.errors import UserError
 from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
+from app.queries.label_sets import ensure_set
+from app.queries.labels import add_labels
 from app.queries.models import ModelRow, register_model
 from app.queries.publish import partition, publish_written
 from app.queries.saes import SaeRow, register_sae
 from app.queries.search import searched_text
 from app.queries.sql.copy import copy_encoded
-from app.tables import ExampleBand, Feature, Label, LabelRevision
+from app.tables import ExampleBand, Feature
 
 Notify = Callable[[str], None]
 
@@ -218,14 +220,10 @@ async def _label(engine: AsyncEngine, sae_id: int, index: SyntheticIndex) -> Non
     labels = []
     for feature in index.labelled().tolist():
         word, other = index.words[synthetic.frequent_tokens(random, (2,))].tolist()
-        content = {"status": "submitted", "explanation": _LABEL.format(word=word, other=other), "categories": []}
-        labels.append({"sae_id": sae_id, "feature": feature, "author": "bench", "version": 1, **content})
-    async with engine.begin() as connection:
-        if labels:
-            await connection.execute(insert(Label), labels)
-        history = select(Label.id, Label.version, Label.status, Label.explanation, Label.categories)
-        columns = ["label_id", "version", "status", "explanation", "categories"]
-        await connection.execute(insert(LabelRevision).from_select(columns, history.where(Label.sae_id == sae_id)))
+        labels.append((feature, "bench", _LABEL.format(word=word, other=other)))
+    async with transaction(create_sessionmaker(engine)) as session:
+        label_set = await ensure_set(session, sae_id)
+        await add_labels(session, sae_id, label_set.id, labels)
 
 
 async def size_of(engine: AsyncEngine) -> int:

@@ -2,7 +2,20 @@
 
 import typer
 
-from app.cli import bench, checks, databases, deleting, demo, edits, probe, processes, run_commands, runs
+from app.cli import (
+    accounts,
+    bench,
+    checks,
+    databases,
+    deleting,
+    demo,
+    edits,
+    labels,
+    probe,
+    processes,
+    run_commands,
+    runs,
+)
 from app.cli.encoding import degrade_output
 from app.cli.outcome import take_ends_for_ctrl_c
 
@@ -21,8 +34,10 @@ processes.register(app)
 run_commands.register(app)
 probe.register(app)
 runs.register(app)
+accounts.register(app)
 databases.register(app)
 edits.register(app)
+labels.register(app)
 deleting.register(app)
 checks.register(app)
 bench.register(app)

@@ -54,7 +54,10 @@ def web(host: Host = None, port: Port = None, fd: Fd = None) -> None:
     from app.main import create_app
 
     settings = settings_with(host=host, port=port)
-    _serve_http(create_app(settings), _socket(fd, settings.host, settings.port), settings.log_level)
+    site = create_app(settings)
+    asyncio.run(_refuse_without_accounts(settings))
+    proxies = settings.trusted_proxies if settings.base_url else ""
+    _serve_http(site, _socket(fd, settings.host, settings.port), settings.log_level, proxies=proxies)
 
 
 @report_user_errors
@@ -93,6 +96,12 @@ def worker(device: Device = None) -> None:
     asyncio.run(work(settings, settings.database_url))
 
 
+async def _refuse_without_accounts(settings: Any) -> None:
+    from app.services.first_account import refuse_without_accounts
+
+    await refuse_without_accounts(settings, settings.database_url)
+
+
 def settings_with(**options: Any) -> Any:
     """Return the settings, where options given on the command line replace the environment's."""
     from pydantic import ValidationError
@@ -118,8 +127,8 @@ def _socket(fd: int | None, host: str, port: int) -> socket.socket:
     return listening
 
 
-def _serve_http(app: Any, listening: socket.socket, log_level: str) -> None:
-    """Serve an ASGI application on a socket until told to stop."""
+def _serve_http(app: Any, listening: socket.socket, log_level: str, *, proxies: str = "") -> None:
+    """Serve an ASGI application on a socket until told to stop; `proxies` say whose requests they pass on."""
     import uvicorn
 
     from app.logging import configure
@@ -132,6 +141,8 @@ def _serve_http(app: Any, listening: socket.socket, log_level: str) -> None:
         log_config=None,
         access_log=False,  # the application logs requests itself, without what people typed
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         timeout_graceful_shutdown=3,  # a page that follows a run keeps its connection open for ever
     )
     uvicorn.Server(config).run(sockets=[listening])

@@ -16,6 +16,7 @@ from app.queries.runs import RunView
 from app.runs.spec import RunSpec, is_known, spec_of
 
 if TYPE_CHECKING:
+    from app.queries.people import AccountView
     from app.storage.survey import Item
 
 
@@ -51,6 +52,16 @@ def items_table(items: "Sequence[Item]") -> str:
     table.columns[0].justify = "right"
     for item in items:
         table.add_row(decimal(item.size), Text(f"{item.path.parent.name}/{item.path.name}"), item.reason)
+    return _plain(table)
+
+
+def people_table(accounts: "Sequence[AccountView]") -> str:
+    """Return accounts as a table: name, role, whether they can be used, and when they last were."""
+    table = Table("name", "role", "state", "last seen", box=SIMPLE_HEAD)
+    for one in accounts:
+        waiting = "" if one.has_password or one.oidc_issuer else "no password"
+        state = "disabled" if one.disabled_at else waiting
+        table.add_row(Text(one.name), one.role, state, f"{one.seen_at:%Y-%m-%d %H:%M}" if one.seen_at else "never")
     return _plain(table)
 
 

@@ -1,4 +1,6 @@
-"""All submitted labels of an SAE, one per row: labels.csv for spreadsheets, labels.jsonl for programs."""
+"""The labels of an SAE: labels.csv for spreadsheets and labels.jsonl for programs, one submitted label per row, and
+history.jsonl with everything, which can be imported elsewhere without loss.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +12,14 @@ from app.exchange.features import new_folder, size
 from app.exchange.selection import Selection
 from app.queries.labels import submitted_labels
 from app.queries.saes import SaeDetail
+from app.queries.sql.visibility import Reader
+from app.services.label_files import history_records
 from app.services.saes import find_sae
 from app.web.components.export_formats import Format, serialise
 from app.web.components.label_models import ExportedLabel
 
 LABELS = "labels"
+HISTORY = "history.jsonl"
 FORMATS: tuple[Format, ...] = ("csv", "jsonl")
 _BATCH = 1000
 
@@ -35,6 +40,8 @@ async def export_labels(
         with new_folder(folder) as unfinished:
             for format in FORMATS:
                 count = await _write(session, sae, unfinished / f"{LABELS}.{format}", format, selection)
+            if selection is None:
+                await _write_history(session, sae, unfinished / HISTORY)
     return {"sae": slug, "labels": count, "folder": str(folder), **size(folder)}
 
 
@@ -55,3 +62,9 @@ async def _write(session: AsyncSession, sae: SaeDetail, path: Path, format: Form
         async for text in serialise(format, batches()):
             file.write(text)
     return count
+
+
+async def _write_history(session: AsyncSession, sae: SaeDetail, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        async for record in history_records(session, sae, reader=Reader(sees_all=True)):
+            file.write(record.model_dump_json() + "\n")

@@ -4,7 +4,19 @@ A kind's file is cheap to import, because the command line and the site read it.
 needs torch, is in the other modules, which it imports when its work starts.
 """
 
-from app.pipeline import compare, demo, effects, evaluate, export, import_sae, index, measure_edit, suggest, train
+from app.pipeline import (
+    compare,
+    demo,
+    effects,
+    evaluate,
+    export,
+    import_sae,
+    index,
+    label_tests,
+    measure_edit,
+    suggest,
+    train,
+)
 from app.runs.spec import register
 
 KINDS = (
@@ -15,6 +27,7 @@ KINDS = (
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
     suggest.SUGGEST,
+    label_tests.TEST_LABELS,
     import_sae.IMPORT,
     export.EXPORT,
     demo.DEMO,

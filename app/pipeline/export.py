@@ -150,7 +150,8 @@ EXPORT = RunSpec(
 
     For features, `neuronpedia` writes a release, which seesae import reads too; `jsonl` one feature per line, as the
     API returns it; `site` a folder of HTML that opens without a server; `labels` one submitted label per row, with
-    author, categories and ratings, as labels.csv and labels.jsonl. Drafts stay here.
+    author, categories and ratings, as labels.csv and labels.jsonl, and history.jsonl with all versions, votes,
+    decisions and comments, which seesae import-labels reads. Drafts stay here.
 
     Examples:
       seesae export smollm2-135m-l9-batchtopk-4096 --format saelens shared/layer_9

@@ -23,3 +23,4 @@ SUGGESTION = (
     StageSpec("suggest", "Suggest labels", unit="features"),
     StageSpec("score", "Test the suggestions on held-out text", unit="features"),
 )
+LABEL_TESTS = (StageSpec("test", "Test the labels on held-out text", unit="labels"),)

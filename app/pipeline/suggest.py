@@ -25,7 +25,7 @@ class SuggestParams(SaeParams):
         Field(
             ge=1,
             le=100_000,
-            description="Features to suggest labels of: those without a label, the most frequent "
+            description="Features to suggest labels of: those that have no label and are not dense, the most frequent "
             "first; all where there are fewer.",
         ),
     ] = 64

@@ -1,23 +1,24 @@
 """The work of `suggest`: one request per feature, several at a time, each answer kept and written as it comes."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, Unprocessable
+from app.errors import Conflict, Unavailable, Unprocessable
 from app.pipeline.concurrent import for_each
-from app.pipeline.suggestion_scores import TESTS_PER_FEATURE, TOKENS_PER_TEST, Made, score_suggestions
+from app.pipeline.model_tester import REQUESTS_PER_LABEL, TOKENS_PER_REQUEST, ModelTester, open_store
+from app.pipeline.suggestion_scores import Made, score_suggestions
 from app.queries import runs
 from app.queries.examples import get_examples
 from app.queries.features import get_feature
 from app.queries.saes import SaeDetail
 from app.queries.sql.locks import subject_lock
 from app.queries.suggestions import NewSuggestion, Source, features_to_suggest, put_suggestion
-from app.runs.context import RunContext
+from app.runs.context import RunContext, StageProgress
 from app.runs.job_context import JobContext
 from app.runs.spec import Estimate
 from app.services import llm
@@ -56,11 +57,11 @@ async def estimate(session: AsyncSession, settings: Settings, params: "SuggestPa
     sae = await find_sae(session, params.sae)
     features = await chosen_features(session, sae, params)
     by_model = source_of(settings, params) == "model"
-    tests = TESTS_PER_FEATURE * len(features) if params.score and sae.has_weights and settings.llm_url else 0
+    tests = REQUESTS_PER_LABEL * len(features) if params.score and sae.has_weights and settings.llm_url else 0
     if not by_model and not tests:
         return Estimate()
     llm.model_name(settings, params.model)
-    requests, tokens_in = tests, tests * TOKENS_PER_TEST
+    requests, tokens_in = tests, tests * TOKENS_PER_REQUEST
     if by_model:
         sampled = features[:: max(1, len(features) // _SAMPLED_PROMPTS)][:_SAMPLED_PROMPTS]
         prompts = [explain_prompt(await _evidence(session, sae, feature)) for feature in sampled]
@@ -123,7 +124,7 @@ async def suggest(run: RunContext, ctx: JobContext, params: "SuggestParams") -> 
         if params.score:
             async with run.stage("score") as progress:
                 if answers is not None:
-                    scores = await score_suggestions(run, ctx, sae, tally.made, answers, params, progress)
+                    scores = await _score(run, ctx, sae, tally.made, answers, params, progress)
         if answers is None:
             return {**own, **_summary(tally)}
     summary = _summary(tally)
@@ -140,6 +141,24 @@ async def suggest(run: RunContext, ctx: JobContext, params: "SuggestParams") -> 
         "dollars": llm.price(ctx.settings, answers.tokens_in, answers.tokens_out),
         **({"notes": notes} if notes else {}),
     }
+
+
+async def _score(
+    run: RunContext,
+    ctx: JobContext,
+    sae: SaeDetail,
+    made: Mapping[int, Made],
+    answers: PaidAnswers,
+    params: "SuggestParams",
+    progress: StageProgress,
+) -> dict[str, Any]:
+    """Test the suggestions, where there is text to test them on."""
+    try:
+        store = await open_store(run, ctx, sae)
+    except Unavailable as error:
+        return {"notes": [f"The suggestions were not tested. {error}"]}
+    tester = ModelTester(ctx, sae, store, answers, params.answer_tokens, params.seed)
+    return await score_suggestions(tester, made, progress)
 
 
 async def _make(

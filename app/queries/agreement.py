@@ -7,8 +7,9 @@ suggestions and drafts never count.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -74,50 +75,41 @@ _RATINGS = (
 
 async def list_shared_labels(session: AsyncSession, set_id: int, *, reader: Reader) -> list[SubmittedLabel]:
     """Return all labels of the features that two people or more labelled, by feature and label, without votes."""
-    labels = await session.scalars(_SHARED, {"set": set_id, **reader.parameters})
-    return [_view(label) for label in labels]
+    return [_view(row) for row in await session.execute(_SHARED, {"set": set_id, **reader.parameters})]
 
 
 async def list_feature_labels(
     session: AsyncSession, set_id: int, feature: int, *, reader: Reader
 ) -> list[SubmittedLabel]:
     """Return the labels of one feature in a set with their votes, oldest first."""
-    labels = list(await session.scalars(_OF_FEATURE, {"set": set_id, "feature": feature, **reader.parameters}))
-    votes = await count_votes(session, [label.id for label in labels], reader=reader)
-    return [_view(label, votes.get(label.id, (0, 0, 0))) for label in labels]
+    rows = (await session.execute(_OF_FEATURE, {"set": set_id, "feature": feature, **reader.parameters})).all()
+    votes = await count_votes(session, [row.id for row in rows], reader=reader)
+    return [_view(row, votes.get(row.id, (0, 0, 0))) for row in rows]
 
 
-_LABELS = select(Label).where(*_SUBMITTED, visible_label).order_by(Label.feature, Label.id)
+_LABELS = (
+    select(*(getattr(Label, name) for name in SubmittedLabel.__dataclass_fields__ if hasattr(Label, name)))
+    .where(*_SUBMITTED, visible_label)
+    .order_by(Label.feature, Label.id)
+)
 _SHARED = _LABELS.where(Label.feature.in_(_labelled_twice()))
 _OF_FEATURE = _LABELS.where(Label.feature == bindparam("feature"))
 
 
-def _view(label: Label, votes: tuple[int, int, int] = (0, 0, 0)) -> SubmittedLabel:
-    return SubmittedLabel(
-        label.id,
-        label.feature,
-        label.person_id,
-        label.author,
-        label.version,
-        label.explanation,
-        tuple(label.categories),
-        label.interpretability,
-        label.confidence,
-        label.cant_tell,
-        label.updated_at,
-        *votes,
-    )
+def _view(row: Row[*tuple[Any, ...]], votes: tuple[int, int, int] = (0, 0, 0)) -> SubmittedLabel:
+    up, down, own = votes
+    return SubmittedLabel(**{**row._mapping, "categories": tuple(row.categories)}, up=up, down=down, own_vote=own)
 
 
 async def list_explanations(session: AsyncSession, set_id: int, *, reader: Reader) -> list[tuple[int, str]]:
-    """Return the explanations of a set with their features."""
+    """Return the explanations of a set with their features; a label may have categories alone."""
     rows = await session.execute(_EXPLANATIONS, {"set": set_id, **reader.parameters})
     return [(row.feature, row.explanation) for row in rows]
 
 
 _EXPLANATIONS = (
     select(Label.feature, Label.explanation)
-    .where(*_SUBMITTED, ~Label.cant_tell, visible_label)
+    .where(*_SUBMITTED, ~Label.cant_tell, Label.explanation != "", visible_label)
     .order_by(Label.feature, Label.id)
 )
 

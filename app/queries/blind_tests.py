@@ -265,3 +265,37 @@ async def label_scores(session: AsyncSession, label_ids: Collection[int]) -> dic
         score = LabelScore(*row)
         found.setdefault(score.label_id, []).append(score)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LabelToTest:
+    """A submitted label that says something, with the kinds of test that one tester has not answered of its text."""
+
+    id: int
+    label_set_id: int
+    feature: int
+    explanation: str
+    untested: tuple[Any, ...]
+
+
+async def labels_to_test(
+    session: AsyncSession, label_set_id: int, tester_id: int | None, kinds: Sequence[str]
+) -> list[LabelToTest]:
+    """Return the submitted labels of a set by id, with what of `kinds` the tester has left to answer."""
+    labels = await session.execute(
+        select(Label.id, Label.label_set_id, Label.feature, Label.explanation)
+        .where(Label.label_set_id == label_set_id, Label.status == "submitted", Label.explanation != "")
+        .order_by(Label.id)
+    )
+    answered = await session.execute(
+        select(BlindTest.label_id, BlindTest.kind)
+        .join(BlindTestResult, BlindTestResult.test_id == BlindTest.id)
+        .join(Label, Label.id == BlindTest.label_id)
+        .where(
+            BlindTest.label_set_id == label_set_id,
+            BlindTestResult.person_id == tester_id,
+            BlindTest.explanation == Label.explanation,
+        )
+    )
+    done = {(label, kind) for label, kind in answered}
+    return [LabelToTest(*row, tuple(kind for kind in kinds if (row.id, kind) not in done)) for row in labels]

@@ -173,10 +173,9 @@ async def lease_feature(session: AsyncSession, of: LabelSetView, feature: int, p
 
 async def _take(session: AsyncSession, of: LabelSetView, feature: int, key: Mapping[str, Any]) -> Lease | None:
     """Write a lease, if the feature is still open when it is written."""
-    row = _candidates(literal(of.id), LabelSetFeature.feature, literal(key["person"]), func.now(), _EXPIRES).where(
-        LabelSetFeature.feature == feature, _to_label
-    )
-    new = insert(LabelLease).from_select(["set_id", "feature", "person_id", "leased_at", "expires_at"], row.params(key))
+    columns = literal(of.id), LabelSetFeature.feature, literal(key["person"]), func.now(), _EXPIRES
+    row = _candidates(*columns).where(LabelSetFeature.feature == feature, _to_label).params(**key)
+    new = insert(LabelLease).from_select(["set_id", "feature", "person_id", "leased_at", "expires_at"], row)
     mine = LabelLease.person_id == new.excluded.person_id
     taken = new.on_conflict_do_update(
         index_elements=[LabelLease.set_id, LabelLease.feature],

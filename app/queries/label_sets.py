@@ -181,7 +181,7 @@ async def insert_set(
     blind: bool,
     order: str,
     scope: Mapping[str, Any],
-    person_id: int,
+    person_id: int | None,
 ) -> LabelSetView | None:
     """Make a set; None if the SAE has one of this name."""
     new = insert(LabelSet).values(

@@ -74,6 +74,7 @@ class LabelRevisionView:
     cant_tell: bool
     guideline_version: int | None
     index_id: int | None
+    suggestion_id: int | None
     changed_at: datetime
 
     @property
@@ -101,6 +102,8 @@ class Act:
     act: str = "saved"
     index_id: int | None = None
     guideline_version: int | None = None
+    suggestion_id: int | None = None
+    """The machine's suggestion whose words the label has."""
 
 
 _LABELS = (
@@ -221,6 +224,7 @@ async def put_label(
         "act": act.act,
         "index_id": act.index_id,
         "guideline_version": act.guideline_version,
+        "suggestion_id": act.suggestion_id,
     }
     await session.execute(insert(LabelRevision).values(label_id=row.id, version=row.version, **content, **acted))
     await count_changes(session, sae_id)
@@ -313,6 +317,7 @@ def _revision(revision: LabelRevision, by: str) -> LabelRevisionView:
         cant_tell=revision.cant_tell,
         guideline_version=revision.guideline_version,
         index_id=revision.index_id,
+        suggestion_id=revision.suggestion_id,
         changed_at=revision.changed_at,
     )
 

@@ -1,11 +1,13 @@
 """Suggestions of machines for labels, and the answers that were paid for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from itertools import islice
 from typing import Any, Literal
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -82,6 +84,37 @@ async def put_suggestion(
     return number
 
 
+_ADDED_AT_ONCE = 1000
+
+
+async def add_suggestions(
+    session: AsyncSession, sae: SaeDetail, found: Iterable[tuple[int, str, str]], *, run_id: int
+) -> int:
+    """Write many suggestions of machines elsewhere (feature, model, text); return the number of new ones."""
+    added = 0
+    left = iter(found)
+    while chunk := list(islice(left, _ADDED_AT_ONCE)):
+        rows = [
+            {
+                "sae_id": sae.id,
+                "feature": feature,
+                "key": sha256(f"{model}\n{text}".encode()).hexdigest(),
+                "source": "model",
+                "model": model,
+                "prompt": "",
+                "text": text,
+                "index_id": None if sae.index is None else sae.index.id,
+                "run_id": run_id,
+            }
+            for feature, model, text in chunk
+        ]
+        new = insert(Suggestion).values(rows).on_conflict_do_nothing().returning(Suggestion.id)
+        added += len((await session.scalars(new)).all())
+    if added:
+        await count_changes(session, sae.id)
+    return added
+
+
 async def put_scores(session: AsyncSession, sae_id: int, suggestion_id: int, scores: Mapping[str, Any]) -> None:
     """Write how well a suggestion predicts its feature."""
     written = update(Suggestion).where(Suggestion.id == suggestion_id).values(scores=clean_json(scores))
@@ -112,6 +145,14 @@ async def get_suggestion(session: AsyncSession, sae_id: int, feature: int, numbe
     return _view(row) if row is not None and (row.sae_id, row.feature) == (sae_id, feature) else None
 
 
+async def suggestion_of_text(session: AsyncSession, sae_id: int, feature: int, text: str) -> int | None:
+    """Return the newest suggestion for a feature that has these words; None if there is none."""
+    own = select(Suggestion.id).where(
+        Suggestion.sae_id == sae_id, Suggestion.feature == feature, Suggestion.text == text
+    )
+    return await session.scalar(own.order_by(Suggestion.id.desc()).limit(1))
+
+
 async def suggested_texts(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, SuggestionView]:
     """Return one suggestion per feature: the newest of a model, else that from statistics; others are absent."""
     rows = await session.scalars(
@@ -125,11 +166,12 @@ async def suggested_texts(session: AsyncSession, sae_id: int, features: Collecti
 
 
 async def features_to_suggest(session: AsyncSession, sae: SaeDetail, count: int) -> list[int]:
-    """Return features that are active and that nobody has labelled, the most frequent first."""
+    """Return features that nobody has labelled, the most frequent first, without those that are dense or dead."""
     if sae.index is None:
         return []
     labelled = exists().where(Label.sae_id == sae.id, Label.feature == Feature.number, submitted)
-    wanted = select(Feature.number).where(Feature.index_id == sae.index.id, Feature.count > 0, ~labelled)
+    dense = Feature.health.bool_op("@>")(literal(["dense"], Feature.health.type))
+    wanted = select(Feature.number).where(Feature.index_id == sae.index.id, Feature.count > 0, ~labelled, ~dense)
     return list(await session.scalars(wanted.order_by(Feature.density.desc(), Feature.number).limit(count)))
 
 

@@ -59,6 +59,27 @@ class Actor:
         """Return what of others' labels they may see."""
         return Reader(self.person_id, sees_all=self.role >= Role.reviewer)
 
+    @property
+    def site_has_accounts(self) -> bool:
+        """True if people sign in to this site, so that a name alone proves nothing."""
+        return self.is_account or self.role is Role.anyone
+
+    @property
+    def may_write(self) -> bool:
+        """True if this actor may label, and make lists and edits."""
+        return self.role >= Role.labeller
+
+    def check_change(self, owner_id: int | None, what: str, owner: str) -> None:
+        """Refuse a change of what somebody else made.
+
+        Raises:
+            Forbidden: this actor may not change it.
+        """
+        if not self.may_change(owner_id):
+            raise Forbidden(
+                f"{what} is {owner}\u2019s: they and reviewers may change it, and whoever has the link may read it."
+            )
+
     def owns(self, owner_id: int | None) -> bool:
         """True if this actor made something whose owner is `owner_id`."""
         return self.person_id is not None and self.person_id == owner_id

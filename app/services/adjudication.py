@@ -1,6 +1,7 @@
 """Adjudication: where people's labels of a feature differ, and what a reviewer decides beside them."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Literal
@@ -82,6 +83,10 @@ async def list_disagreements(session: AsyncSession, of: LabelSetView, actor: Act
     """
     labels = await queries.list_shared_labels(session, of.id, reader=actor.reader)
     decided = await decisions.current_decisions(session, of.id, reader=actor.reader)
+    return await asyncio.to_thread(_rank, labels, decided)  # so that other pages do not wait
+
+
+def _rank(labels: Sequence[SubmittedLabel], decided: Mapping[int, DecisionView]) -> list[Disagreement]:
     found = [
         compare_labels(tuple(of_feature), decided.get(feature))
         for feature, of_feature in groupby(labels, key=lambda label: label.feature)
@@ -90,6 +95,12 @@ async def list_disagreements(session: AsyncSession, of: LabelSetView, actor: Act
         (entry for entry in found if entry.differences or entry.decision),
         key=lambda entry: (entry.state == "decided", -entry.degree, entry.feature),
     )
+
+
+async def next_to_decide(session: AsyncSession, of: LabelSetView, actor: Actor, after: int) -> int | None:
+    """Return the undecided feature that differs most, apart from `after`; None if there is no other."""
+    found = await list_disagreements(session, of, actor)
+    return next((entry.feature for entry in found if entry.state != "decided" and entry.feature != after), None)
 
 
 def compare_labels(labels: Sequence[SubmittedLabel], decision: DecisionView | None = None) -> Disagreement:
@@ -158,6 +169,7 @@ async def decide(
     check_feature(sae, feature)
     text = _tidy(text)
     _check(text)
+    offered = await queries.guideline_categories(session, of.id)
     person_id = await ensure_person(session, actor)
     await lock_until_commit(session, f"decision {of.id} {feature}")
     everything = Reader(sees_all=True)
@@ -165,6 +177,7 @@ async def decide(
     labels = await queries.list_feature_labels(session, of.id, feature, reader=everything)
     if not labels:
         raise Unprocessable(f"Feature {feature} has no submitted label in this set, so there is nothing to decide.")
+    _check_categories(text, offered, labels)
     between = {label.id: label.version for label in labels}
     if current and (current.text, current.person_id, current.labels) == (text, person_id, between):
         return current
@@ -196,9 +209,18 @@ def _tidy(text: DecisionText) -> DecisionText:
     )
 
 
+def _check_categories(text: DecisionText, offered: Sequence[str], labels: Sequence[SubmittedLabel]) -> None:
+    """Check a decision against the guideline; a category of an earlier guideline that a label has may be taken."""
+    if not text.explanation and not (offered and text.categories):
+        choice = ", or choose a category" if offered else ""
+        raise Unprocessable(f"A decision needs an explanation: take one of the labels, write a better one{choice}.")
+    known = {*offered, *(category for label in labels for category in label.categories)}
+    unknown = next((category for category in text.categories if offered and category not in known), None)
+    if unknown is not None:
+        raise Unprocessable(f"“{unknown}” is not a category of this set: choose from {', '.join(offered)}.")
+
+
 def _check(text: DecisionText) -> None:
-    if not text.explanation:
-        raise Unprocessable("A decision needs an explanation: take one of the labels, or write a better one.")
     if len(text.explanation) > MAX_EXPLANATION:
         raise Unprocessable(
             f"An explanation may have {MAX_EXPLANATION:,} characters; this one has {len(text.explanation):,}."

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict, Forbidden, NotFound, NoWeights, Unprocessable
 from app.queries import blind_tests as queries
 from app.queries.activity import Event, add_activity, count_changes
-from app.queries.blind_tests import BlindTestView, NewTest, ResultView, StoredItem
+from app.queries.blind_tests import BlindTestView, LabelToTest, NewTest, ResultView, StoredItem
 from app.queries.label_sets import LabelSetView, get_set
 from app.queries.labels import LabelView, get_label
 from app.queries.saes import SaeDetail, get_saes
@@ -240,18 +240,65 @@ async def answer_test(
     if why_not := await _why_not(session, test, actor):
         raise Forbidden(why_not)
     _check(test, answers, confidences)
-    items = await queries.get_items(session, test.id)
-    score = asdict(_score(test.kind, items, answers, confidences))
     assert actor.person_id is not None
-    kept = await queries.put_result(session, test.id, actor.person_id, answers, confidences, score)
-    if kept:
-        event = Event(actor.person_id, "tested", test.sae_id, test.label_set_id, test.feature, test.label_id)
-        await add_activity(session, event)
-        await count_changes(session, test.sae_id)
+    kept = await _keep_answers(session, test, actor.person_id, answers, confidences)
     opened = await open_test(session, test_id, actor)
     if not kept and (opened.own is None or opened.own.answers != list(answers)):
         raise Conflict("You have answered this test before, and were told the truth: your first answers stay.")
     return opened
+
+
+async def _keep_answers(
+    session: AsyncSession,
+    test: BlindTestView,
+    person_id: int,
+    answers: Sequence[int],
+    confidences: Sequence[float] | None,
+    floor: dict[str, float] | None = None,
+) -> bool:
+    """Score and keep answers; False if this person answered before."""
+    score = asdict(_score(test.kind, await queries.get_items(session, test.id), answers, confidences))
+    if floor is not None:
+        score["floor"] = floor
+    kept = await queries.put_result(session, test.id, person_id, answers, confidences, score)
+    if kept:
+        feature = None if test.kind == "intruder" else test.feature  # others may still answer, without knowing it
+        event = Event(person_id, "tested", test.sae_id, test.label_set_id, feature, test.label_id)
+        await add_activity(session, event)
+        await count_changes(session, test.sae_id)
+    return kept
+
+
+async def keep_tested(
+    session: AsyncSession,
+    sae: SaeDetail,
+    label: LabelToTest,
+    kind: BlindKind,
+    items: Sequence[BlindItem],
+    *,
+    person_id: int,
+    answers: Sequence[int],
+    confidences: Sequence[float],
+    seed: int,
+    floor: dict[str, float] | None,
+) -> None:
+    """Keep a test that a model made and answered; `floor` is its balanced accuracy with another feature's label."""
+    assert sae.index is not None
+    new = NewTest(
+        label_set_id=label.label_set_id,
+        feature=label.feature,
+        kind=kind,
+        label_id=label.id,
+        explanation=label.explanation,
+        items=len(items),
+        index_id=sae.index.id,
+        seed=seed,
+        created_by=person_id,
+    )
+    test_id = await queries.create_test(session, new, [_stored(item) for item in items])
+    test = await queries.get_test(session, test_id)
+    assert test is not None
+    await _keep_answers(session, test, person_id, answers, confidences, floor)
 
 
 def _check(test: BlindTestView, answers: Sequence[int], confidences: Sequence[float] | None) -> None:

@@ -20,3 +20,8 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_RUN_BY_SPREADSHEETS) else value
+
+
+def plain_cell(text: str) -> str:
+    """Return a cell of CSV as it was before `csv_text` put an apostrophe in front."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_RUN_BY_SPREADSHEETS) else text

@@ -31,7 +31,10 @@ def sees_part(of: LabelSetView, actor: Actor) -> bool:
 
 
 async def set_agreement(session: AsyncSession, of: LabelSetView, actor: Actor) -> SetAgreement:
-    """Return how far the people of a set agree. The arithmetic runs in a thread; equal ratings are measured once."""
+    """Return how far the people of a set agree.
+
+    The arithmetic runs in a thread, so that other pages do not wait, and is kept until a label changes.
+    """
     labels = await queries.list_ratings(session, of.id, reader=actor.reader)
     offered = await queries.guideline_categories(session, of.id)
     ratings = tuple(
@@ -51,4 +54,7 @@ def _measure(ratings: tuple[Rating, ...], offered: tuple[str, ...]) -> Agreement
 async def set_collisions(session: AsyncSession, of: LabelSetView, actor: Actor) -> Collisions:
     """Return which features of a set share a label."""
     labels = await queries.list_explanations(session, of.id, reader=actor.reader)
-    return await asyncio.to_thread(find_collisions, labels)
+    return await asyncio.to_thread(_collide, tuple(labels))
+
+
+_collide = lru_cache(maxsize=8)(find_collisions)

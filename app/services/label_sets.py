@@ -33,6 +33,9 @@ MAX_GUIDELINE = 20_000
 MAX_SET_CATEGORIES = 3 * MAX_CATEGORIES
 MAX_PEOPLE = 100
 MAX_SEED = 2**31 - 1
+MAX_FILTER = 2_000
+MAX_LIST_ADDRESS = 200
+"""Characters in a filter, as the feature list's address has it, and in the address of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,11 @@ def _check_scope(scope: Scope) -> None:
 
 
 async def _of_list(session: AsyncSession, sae: SaeDetail, public_id: str) -> list[int]:
-    kept = await get_list(session, public_id.strip()[-200:].rpartition("/")[2]) if storable(public_id) else None
+    kept = (
+        await get_list(session, public_id.strip()[-MAX_LIST_ADDRESS:].rpartition("/")[2])
+        if storable(public_id)
+        else None
+    )
     if kept is None:
         raise Unprocessable("There is no such list: give the last part of its address.")
     items = await list_items(session, kept.id)

@@ -18,6 +18,7 @@ from app.queries.label_sets import (
 from app.queries.labels import Act, LabelText, LabelView, find_label, get_label, label_histories, put_label
 from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
+from app.queries.suggestions import suggestion_of_text
 from app.services.actors import Actor, Role, ensure_person
 from app.services.texts import one_line, trim, unix_lines
 
@@ -85,7 +86,13 @@ async def save_label(
             text=tidy,
             withheld=of_set.withholds,
             expected_version=expected_version,
-            act=Act(person_id, act, sae.index.id if sae.index else None, of_set.guideline),
+            act=Act(
+                person_id,
+                act,
+                sae.index.id if sae.index else None,
+                of_set.guideline,
+                await suggestion_of_text(session, sae.id, feature, tidy.explanation),
+            ),
         )
     if label is not None:
         await end_lease(session, of_set.id, feature, person_id)

@@ -11,6 +11,7 @@ from app.services.tokens import spelled
 _MAIN_SHARE = 0.5
 """Share of the activation from which on one token is named alone."""
 _LEAST_SHARE = 0.02
+"""Tokens with less of the activation are not named."""
 _TOPIC_SHARE, _TOPIC_LIFT = 0.2, 2.0
 """A topic is named if so much of the feature's activity is in it, and so many times more than of all text."""
 _NAMED = 3
@@ -37,9 +38,11 @@ def _input(tokens: Iterable[TopToken]) -> str:
     first, share = ranked[0]
     if share >= _MAIN_SHARE:
         return f"mostly {first} ({share:.0%} of its activation)"
+    if share < _LEAST_SHARE:
+        return f"very many different tokens, of which none has {_LEAST_SHARE:.0%} of its activation"
     named = [name for name, part in ranked if part >= _LEAST_SHARE][:_NAMED]
     total = sum(by_name[name] for name in named)
-    return f"many different tokens, most of all {_and(named)} ({total:.0%} of its activation)" if named else ""
+    return f"many different tokens, most of all {_and(named)} ({total:.0%} of its activation)"
 
 
 def _topics(detail: FeatureDetail) -> str:

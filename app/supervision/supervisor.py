@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from app.schema import upgrade
+from app.services.first_account import refuse_without_accounts
 from app.settings import Settings
 from app.supervision.child_processes import Child, ChildSpec
 from app.supervision.instance_lock import InstanceLock
@@ -38,7 +39,8 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
     Raises:
         KeyboardInterrupt: `stop` was set before the site answered.
         AlreadyRunning: another supervisor serves this home folder.
-        UserError: the database does not start or cannot be reached, or no port is free.
+        UserError: the database does not start or cannot be reached, no port is free, or others could reach the site
+            and it has no accounts.
     """
     async with AsyncExitStack() as stack:
         lock = InstanceLock.claim(settings.home)
@@ -51,6 +53,7 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
         inference_socket = stack.enter_context(listen("127.0.0.1", 0))
         database_url = await stack.enter_async_context(kept_database(settings, notify, stop))
         await asyncio.to_thread(upgrade, database_url)
+        await refuse_without_accounts(settings, database_url)
 
         url = url_of(web_socket)
         environment = {

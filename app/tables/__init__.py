@@ -12,11 +12,12 @@ from app.tables.label_sets import Guideline, LabelAssignment, LabelLease, LabelS
 from app.tables.labels import Activity, Comment, Label, LabelDecision, LabelDraft, LabelRevision, LabelVote
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
-from app.tables.people import ApiToken, Invitation, Person, SignInSession
+from app.tables.people import ApiToken, Invitation, Person, RateLimit, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
 from app.tables.suggestions import LlmAnswer, Suggestion
+from app.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "Activity",
@@ -52,6 +53,7 @@ __all__ = [
     "LanguageModel",
     "LlmAnswer",
     "Person",
+    "RateLimit",
     "Run",
     "RunMetric",
     "RunUse",
@@ -67,4 +69,6 @@ __all__ = [
     "SignInSession",
     "Suggestion",
     "Token",
+    "Webhook",
+    "WebhookDelivery",
 ]

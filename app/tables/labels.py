@@ -69,7 +69,8 @@ class LabelRevision(Base):
     """A label as it stood at one version; the newest is the label itself. Rows are added, and never change.
 
     `person_id` did the `act` that made it, which is not the label's author where an admin claimed it. `index_id` is the
-    index whose examples were shown, `guideline_version` the guideline that was gone by.
+    index whose examples were shown, `guideline_version` the guideline that was gone by, `suggestion_id` the machine's
+    suggestion whose words it has.
     """
 
     __tablename__ = "label_revision"
@@ -87,6 +88,7 @@ class LabelRevision(Base):
     cant_tell: Mapped[bool] = mapped_column(server_default="false")
     guideline_version: Mapped[int | None]
     index_id: Mapped[int | None]
+    suggestion_id: Mapped[int | None] = mapped_column(ForeignKey("suggestion.id", ondelete="SET NULL"), index=True)
     changed_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
 
 
@@ -164,6 +166,7 @@ class Activity(Base):
     __table_args__ = (
         Index("ix_activity_of_feature", "label_set_id", "feature", "id"),
         Index("ix_activity_of_sae", "sae_id", "id"),
+        Index("ix_activity_of_sae_feature", "sae_id", "feature", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

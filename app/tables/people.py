@@ -2,7 +2,17 @@
 
 from datetime import datetime
 
-from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import (
+    TIMESTAMP,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
@@ -65,7 +75,10 @@ class ApiToken(Base):
 
 
 class Invitation(Base):
-    """A link with which one person makes an account of this role, once."""
+    """A link that can be used once: with it a person makes an account of this role, or sets `person_id`'s password.
+
+    The command line makes links that nobody's account made.
+    """
 
     __tablename__ = "invitation"
     __table_args__ = (CheckConstraint("role IN ('viewer', 'labeller', 'reviewer', 'admin')", name="role"),)
@@ -73,7 +86,19 @@ class Invitation(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     token_hash: Mapped[bytes] = mapped_column(unique=True)
     role: Mapped[str]
-    created_by: Mapped[int] = mapped_column(ForeignKey("person.id", ondelete="CASCADE"), index=True)
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id", ondelete="CASCADE"), index=True)
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("person.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True))
     used_by: Mapped[int | None] = mapped_column(ForeignKey("person.id", ondelete="CASCADE"), index=True)
+
+
+class RateLimit(Base):
+    """How much of what is limited `key` has used: `spent` at the time `at`, and less with every second since."""
+
+    __tablename__ = "rate_limit"
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    spent: Mapped[float] = mapped_column(Double)
+    at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True))

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from fastapi import Depends, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import Headers
 
 from app.db import get_session, transaction
 from app.errors import Forbidden, NotFound, SignInNeeded
@@ -17,14 +18,17 @@ from app.queries.people import find_name, without_account
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors
-from app.services.accounts import actor_of_session, actor_of_token
+from app.services.accounts import SESSION_LASTS, actor_of_session, actor_of_token
 from app.services.inference import InferenceClient
 from app.services.labels import tidy_name
+from app.services.rate_limits import count_write
 from app.services.saes import find_sae
-from app.settings import Settings, is_loopback
-from app.web.permissions import least_role
+from app.settings import Settings
+from app.web.permissions import PUBLIC, changes_something, is_open_to_readers, least_role
 
 _SESSION_COOKIE = "session"
+_ATTEMPT_COOKIE = "sign_in"
+_ATTEMPT_LASTS = 600
 _SAE_COOKIE = "sae"
 _YEAR = 365 * 24 * 3600
 
@@ -53,9 +57,8 @@ Inference = Annotated[InferenceClient, Depends(_inference)]
 
 async def _actor(request: Request, session: AsyncSession, settings: Settings) -> actors.Actor:
     """Return who makes the request: by its token, else by the browser's session, else by there being no accounts."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        actor = await actor_of_token(session, token.strip())
+    if (token := bearer_token(request.headers)) is not None:
+        actor = await actor_of_token(session, token)
         if actor is None:
             raise SignInNeeded("This token is not valid: it was revoked, has expired, or was not copied whole.")
         return actor
@@ -65,7 +68,9 @@ async def _actor(request: Request, session: AsyncSession, settings: Settings) ->
             return actor
     local = actors.local_actor(settings)
     accounts, person_id = await without_account(session, local.name)
-    return actors.NOBODY if accounts else replace(local, person_id=person_id)
+    if accounts or (settings.is_shared and not settings.anyone_may_write):
+        return actors.NOBODY
+    return replace(local, person_id=person_id)
 
 
 async def check_role(request: Request) -> None:
@@ -74,20 +79,101 @@ async def check_role(request: Request) -> None:
     Raises:
         SignInNeeded: nobody is signed in.
         Forbidden: the person who is may not do this.
+        TooMany: they change more in a minute than the settings allow.
     """
-    least = least_role(request.scope["route"], request.method)
-    if least is actors.Role.anyone:
+    route = request.scope["route"]
+    if route.path in PUBLIC:
         return
     settings: Settings = request.app.state.settings
+    least = least_role(route, request.method)
     async with transaction(request.app.state.sessionmaker) as session:
         actor = await _actor(request, session, settings)
-    request.state.actor = actor
-    if actor.role < least:
-        if actor.role is actors.Role.anyone:
-            raise SignInNeeded("Sign in first: this site is for people with an account.")
-        raise Forbidden(
-            f"This needs the role {least.name}, and {actor.name} is a {actor.role.name}. An admin can change that."
-        )
+        request.state.actor = actor
+        if actor.role >= least and changes_something(route, request.method):
+            await _count_write(request, session, settings, actor)
+    if actor.role >= least:
+        return
+    if actor.role is actors.Role.anyone:
+        if settings.anyone_may_read and is_open_to_readers(route, request.method):
+            return
+        raise SignInNeeded("Sign in first: this site is for people with an account.")
+    if bearer_token(request.headers) is not None:
+        raise Forbidden(f"This needs the role {least.name}, and the token has the rights of a {actor.role.name}.")
+    raise Forbidden(
+        f"This needs the role {least.name}, and {actor.name} is a {actor.role.name}. An admin can change that."
+    )
+
+
+async def _count_write(request: Request, session: AsyncSession, settings: Settings, actor: actors.Actor) -> None:
+    """Count a change, which those at this machine make without limit."""
+    if actor.is_account:
+        await count_write(session, f"person {actor.person_id}", settings.writes_per_minute)
+    elif settings.is_shared:
+        await count_write(session, f"from {address_of(request)}", settings.writes_per_minute)
+
+
+def bearer_token(headers: Headers) -> str | None:
+    """Return the API token of a request, None if it has none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def address_of(request: Request) -> str:
+    """Return the address that a request comes from, behind a trusted proxy that of the browser."""
+    return request.client.host if request.client else ""
+
+
+def session_secret(request: Request) -> str:
+    """Return the secret of the browser's session, which may have ended; empty if there is none."""
+    return request.cookies.get(_SESSION_COOKIE, "")
+
+
+def set_session(request: Request, response: Response, secret: str) -> None:
+    """Let the browser be signed in, or, with an empty secret, signed out."""
+    settings: Settings = request.app.state.settings
+    https = settings.is_https or request.url.scheme == "https"
+    lasts = int(SESSION_LASTS.total_seconds()) if secret else 0
+    response.set_cookie(_SESSION_COOKIE, secret, max_age=lasts, httponly=True, samesite="lax", secure=https)
+
+
+def set_attempt(request: Request, response: Response, attempt: str) -> None:
+    """Let the browser keep what it needs when the sign-in provider sends it back; empty to forget it."""
+    settings: Settings = request.app.state.settings
+    lasts = _ATTEMPT_LASTS if attempt else 0
+    response.set_cookie(
+        _ATTEMPT_COOKIE,
+        attempt,
+        max_age=lasts,
+        path="/sign-in",
+        httponly=True,
+        samesite="lax",
+        secure=settings.is_https,
+    )
+
+
+def attempt_of(request: Request) -> str:
+    """Return what `set_attempt` let the browser keep."""
+    return request.cookies.get(_ATTEMPT_COOKIE, "")
+
+
+def site_address(request: Request) -> str:
+    """Return the address of this site, without a slash at its end."""
+    settings: Settings = request.app.state.settings
+    return settings.base_url or str(request.base_url).rstrip("/")
+
+
+async def _account(request: Request) -> actors.Actor:
+    """Return the actor, who signed in with an account in this browser.
+
+    Raises:
+        Forbidden: a program asks with a token, or the site has no accounts.
+    """
+    actor: actors.Actor = request.state.actor
+    if bearer_token(request.headers) is not None:
+        raise Forbidden("A token cannot change accounts: sign in with a browser.")
+    if not actor.is_account:
+        raise Forbidden("This site has no accounts yet. `seesae user add NAME --role admin` makes the first one.")
+    return actor
 
 
 async def _state_actor(request: Request) -> actors.Actor:
@@ -96,14 +182,26 @@ async def _state_actor(request: Request) -> actors.Actor:
 
 
 Actor = Annotated[actors.Actor, Depends(_state_actor)]
-"""Who makes the request; `NOBODY` on the routes that need no sign-in."""
+"""Who makes the request; `NOBODY` if nobody has signed in, on the routes that allow it."""
+Account = Annotated[actors.Actor, Depends(_account)]
+"""The account that is signed in, of a request that changes accounts."""
+
+
+async def require_admin(actor: Actor) -> None:
+    """Refuse whoever is no admin; a dependency of routes that only admins read.
+
+    Raises:
+        Forbidden: the actor's role is lower.
+    """
+    if actor.role < actors.Role.admin:
+        raise Forbidden(f"This is for admins, and {actor.name} is a {actor.role.name}.")
 
 
 def may_submit(request: Request) -> bool:
     """True if the actor of this request may start, cancel and retry runs on this site."""
     settings: Settings = request.app.state.settings
     actor: actors.Actor = getattr(request.state, "actor", actors.NOBODY)
-    by_default = actor.is_account or is_loopback(settings.host)
+    by_default = actor.is_account or not settings.is_shared
     allowed = by_default if settings.submit_runs is None else settings.submit_runs
     return allowed and actor.role >= actors.Role.admin
 

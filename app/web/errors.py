@@ -14,12 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from app.errors import SignInNeeded, Unavailable, UserError
+from app.errors import SignInNeeded, TooMany, Unavailable, UserError
 from app.problems import problem
 from app.redaction import redact
-from app.web.rendering import render_error
+from app.web.rendering import render_error, wants_fragment
+from app.web.return_address import sign_in_address
 
 log = structlog.get_logger("web")
 
@@ -31,6 +32,7 @@ _TITLES = {
     405: "Not possible here",
     413: "Too large",
     422: "Not understood",
+    429: "Too many at once",
     500: "Something went wrong",
     503: "Not available right now",
 }
@@ -77,18 +79,27 @@ async def _user_error(request: Request, error: Exception) -> Response:
     headers = None
     if isinstance(error, Unavailable):
         log.warning("unavailable", detail=str(error), exc_info=error.__cause__)
+    if isinstance(error, TooMany | Unavailable):
         headers = {"Retry-After": str(error.retry_after)}
     if isinstance(error, SignInNeeded):
         headers = {"WWW-Authenticate": "Bearer"}
+        if _may_sign_in(request):
+            return RedirectResponse(sign_in_address(request), status_code=303, headers={"Cache-Control": "no-store"})
     return answer(request, error.status, error.title, redact(str(error)), headers=headers)
+
+
+def _may_sign_in(request: Request) -> bool:
+    """True if a person opens a page, and can be asked who they are."""
+    by_program = request.url.path.startswith("/api/") or "authorization" in request.headers
+    return request.method == "GET" and not by_program and not wants_fragment(request)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404 and error.detail == "Not Found":
         detail = "There is nothing at this address. Check it, or start from the first page."
-    elif error.detail == "There was an error parsing the body":
-        detail = "The body cannot be read: send JSON in UTF-8."
+    elif error.detail == "There was an error parsing the body":  # Starlette's 400; other bodies that are wrong get 422
+        return answer(request, 422, _TITLES[422], "The body cannot be read: send JSON in UTF-8.")
     elif error.status_code == 405:
         detail = f"This address does not take {request.method}."
     else:

@@ -1,7 +1,8 @@
 """Who may do what: the least role of every route that changes something or computes.
 
-Reading needs a viewer. What a person made, others may change only from a reviewer up: the services check that with
-`Actor.may_change`. Runs have a rule of their own besides, `may_submit`.
+Reading needs a viewer, or nobody where the setting SEESAE_ANYONE_MAY_READ says so. What a person made, others may
+change only from a reviewer up: the services check that with `Actor.may_change`. Runs have a rule of their own besides,
+`may_submit`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,35 @@ from fastapi.routing import APIRoute
 from app.services.actors import Role
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/api/docs"}
-"""Addresses that need no sign-in."""
+"""Addresses for which nobody is looked up: those that programs watch, and the description of the API."""
+
+READING_ROLES: dict[str, Role] = {
+    "GET /account": Role.viewer,
+    "GET /invitations/{secret}": Role.anyone,
+    "GET /sign-in": Role.anyone,
+    "GET /sign-in/provider": Role.anyone,
+    "GET /sign-in/provider/return": Role.anyone,
+}
+"""Pages that are the same to everybody whatever the settings say."""
 
 LEAST_ROLES: dict[str, Role] = {
+    # Signing in, and one's own account.
+    "POST /invitations/{secret}": Role.anyone,
+    "POST /sign-in": Role.anyone,
+    "POST /sign-out": Role.anyone,
+    "POST /account/password": Role.viewer,
+    "POST /account/sessions/end": Role.viewer,
+    "POST /account/sessions/{id}/end": Role.viewer,
+    "POST /account/tokens": Role.viewer,
+    "POST /account/tokens/{id}/revoke": Role.viewer,
+    # Others' accounts.
+    "POST /account/claims": Role.admin,
+    "POST /account/invitations": Role.admin,
+    "POST /account/invitations/{id}/revoke": Role.admin,
+    "POST /account/people/{id}/disable": Role.admin,
+    "POST /account/people/{id}/enable": Role.admin,
+    "POST /account/people/{id}/link": Role.admin,
+    "POST /account/people/{id}/role": Role.admin,
     # These compute, and keep nothing.
     "POST /api/v1/saes/{sae}/attribute": Role.viewer,
     "POST /api/v1/saes/{sae}/features/by-example": Role.viewer,
@@ -29,11 +56,16 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /saes/{sae}/probe/texts/{format}": Role.viewer,
     "POST /saes/{sae}/steer": Role.viewer,
     # Labels.
-    "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
-    "POST /saes/{sae}/features/{index}/labels": Role.labeller,
     "POST /api/v1/labels/{id}/undo": Role.labeller,
     "POST /labels/{id}/undo": Role.labeller,
     "POST /labels/{id}/discard": Role.labeller,
+    "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
+    "POST /saes/{sae}/features/{index}/labels": Role.labeller,
+    # Blind tests.
+    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
+    "POST /api/v1/tests/{id}/answers": Role.labeller,
+    "POST /labelsets/{id}/tests": Role.labeller,
+    "POST /tests/{id}": Role.labeller,
     # Label sets.
     "POST /api/v1/labelsets": Role.reviewer,
     "PUT /api/v1/labelsets/{id}": Role.reviewer,
@@ -52,11 +84,18 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labelsets/{id}/adjudicate/{feature}/votes": Role.labeller,
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
-    # Blind tests.
-    "POST /api/v1/labelsets/{id}/tests": Role.labeller,
-    "POST /api/v1/tests/{id}/answers": Role.labeller,
-    "POST /labelsets/{id}/tests": Role.labeller,
-    "POST /tests/{id}": Role.labeller,
+    "POST /api/v1/saes/{sae}/labels/import": Role.admin,  # it writes under the names of others
+    "POST /saes/{sae}/labels": Role.admin,
+    # Comments.
+    "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
+    "DELETE /api/v1/comments/{id}": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments": Role.labeller,
+    "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
+    # Webhooks; reading them takes an admin too.
+    "POST /api/v1/webhooks": Role.admin,
+    "DELETE /api/v1/webhooks/{id}": Role.admin,
+    "POST /webhooks": Role.admin,
+    "POST /webhooks/{id}/delete": Role.admin,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,
@@ -105,9 +144,19 @@ def least_role(route: APIRoute, method: str) -> Role:
     Raises:
         KeyError: it changes something, and is not in the table; `check_routes` finds such a route at the start.
     """
-    if route.path in PUBLIC:
-        return Role.anyone
-    return Role.viewer if method in _READING else LEAST_ROLES[f"{method} {route.path}"]
+    if method in _READING:
+        return READING_ROLES.get(f"GET {route.path}", Role.viewer)
+    return LEAST_ROLES[f"{method} {route.path}"]
+
+
+def is_open_to_readers(route: APIRoute, method: str) -> bool:
+    """True if a setting may let people read this who have not signed in."""
+    return method in _READING and f"GET {route.path}" not in READING_ROLES
+
+
+def changes_something(route: APIRoute, method: str) -> bool:
+    """True if a request writes what stays, which viewers' requests do not."""
+    return method not in _READING and least_role(route, method) >= Role.labeller
 
 
 def routes_of(routes: Sequence[Any]) -> Iterator[APIRoute]:
@@ -130,5 +179,6 @@ def check_routes(routes: Sequence[Any]) -> None:
         for method in (route.methods or set()) - _READING
         if route.path not in PUBLIC
     }
-    if different := changing ^ set(LEAST_ROLES):
+    reading = {f"GET {route.path}" for route in routes_of(routes)}
+    if different := (changing ^ set(LEAST_ROLES)) | (set(READING_ROLES) - reading):
         raise LookupError(f"Say in app/web/permissions.py who may call these, or take them out: {sorted(different)}.")

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, feature_texts, label_sets, labels, lists
+from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, webhooks
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -40,15 +40,19 @@ LIMITS = MappingProxyType(
         "explanation": labels.MAX_EXPLANATION,
         "categories": labels.MAX_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "author": labels.MAX_NAME,
+        "comment": comments.MAX_COMMENT,
+        "webhook_url": webhooks.MAX_URL,
+        "decision_note": adjudication.MAX_NOTE,
         "category": labels.MAX_CATEGORY,
         "set_name": labels.MAX_NAME,
         "guideline": label_sets.MAX_GUIDELINE,
         "set_categories": label_sets.MAX_SET_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "set_people": label_sets.MAX_PEOPLE * (labels.MAX_NAME + len(", ")),
+        "set_filter": label_sets.MAX_FILTER,
+        "list_address": label_sets.MAX_LIST_ADDRESS,
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
-        "decision_note": adjudication.MAX_NOTE,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,
         "list_note": lists.MAX_NOTE,
@@ -138,8 +142,13 @@ def render(
 
 
 def _of_request(request: Request) -> dict[str, Any]:
-    actor = getattr(request.state, "actor", NOBODY)
-    return {"request": request, "actor": actor, "may_submit": may_submit(request)}
+    known = getattr(request.state, "actor", None)  # not of an address that no route has
+    return {
+        "request": request,
+        "actor": known or NOBODY,
+        "is_signed_out": known is NOBODY,
+        "may_submit": may_submit(request),
+    }
 
 
 def render_error(request: Request, status: int, title: str, detail: str) -> Response:

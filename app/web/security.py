@@ -1,8 +1,7 @@
 """Protection from other web sites: pure ASGI middleware, one rule per class.
 
-There are no accounts yet, so security depends on the browser's same-origin policy and on the site being bound to
-loopback by default. Three ways around that are closed: another page posting to us (`SameSiteMiddleware`), another name
-pointed at 127.0.0.1, "DNS rebinding" (`HostMiddleware`), and another page framing or scripting us (the headers).
+Another page must not post to us with a person's cookie (`SameSiteMiddleware`), no other name may be pointed at this
+machine, "DNS rebinding" (`HostMiddleware`), and no other page may frame or script us (the headers).
 """
 
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import is_loopback
+from app.web.dependencies import bearer_token
 from app.web.errors import answer
 
 _POLICY = (
@@ -27,15 +27,17 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class SecurityHeadersMiddleware:
-    """Add the headers above to every response."""
+    """Add the headers above to every response; on https, browsers are told to use nothing else from then on."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self.app = app
+        self.headers = {**_HEADERS, **(_HTTPS_HEADERS if https else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request and add the headers to the response."""
@@ -43,7 +45,7 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in self.headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -51,20 +53,25 @@ class SecurityHeadersMiddleware:
 
 
 class HostMiddleware:
-    """On loopback, answer only requests to this machine's own names.
+    """Answer only requests to the site's own name and, on loopback, to this machine's names.
 
     A page of another site can point its own name at 127.0.0.1 and then read us as its own origin; the Host header
-    still has that name. Bound to another address, the site is meant to be reached by names we cannot know.
+    still has that name. Bound to another address, a site is meant to be reached by names that only `base_url` tells.
     """
 
-    def __init__(self, app: ASGIApp, bound_to: str) -> None:
+    def __init__(self, app: ASGIApp, bound_to: str, base_url: str | None) -> None:
         self.app = app
-        self.allowed = {*_LOOPBACK_NAMES, bound_to} if is_loopback(bound_to) else None
+        self.allowed = {*_LOOPBACK_NAMES, bound_to} if base_url or is_loopback(bound_to) else None
+        if self.allowed and base_url:
+            self.allowed.add(urlsplit(base_url).hostname or "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request if it is addressed to this machine."""
         if scope["type"] == "http" and not self._is_allowed(Headers(scope=scope)):
-            detail = "This site answers only to names of the machine it runs on, such as localhost."
+            detail = (
+                "This site answers only to its own name, and to names of the machine it runs on, such as localhost. "
+                "Behind a proxy, SEESAE_BASE_URL says its name."
+            )
             await answer(Request(scope), 400, "Unknown host name", detail)(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -85,24 +92,27 @@ class SameSiteMiddleware:
     """Refuse a request that changes something and comes from a page of another site.
 
     Browsers say where a request comes from in `Sec-Fetch-Site` (only over https and on localhost) or in `Origin`
-    (with every request that is not GET or HEAD). Programs send neither, and no browser lends them its credentials.
+    (with every request that is not GET or HEAD). Programs send neither. A request with a token is let through: browsers
+    send none by themselves, and beside it a cookie does not count.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, base_url: str | None) -> None:
         self.app = app
+        self.own = urlsplit(base_url).netloc if base_url else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request if it changes nothing or comes from this site."""
-        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and _is_foreign(Headers(scope=scope)):
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and self._is_foreign(Headers(scope=scope)):
             detail = "This request comes from a page of another site, so nothing was changed."
             await answer(Request(scope), 403, "Refused", detail)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-
-def _is_foreign(headers: Headers) -> bool:
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in ("same-origin", "none")  # "same-site" may be another program on another port
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")
+    def _is_foreign(self, headers: Headers) -> bool:
+        if bearer_token(headers) is not None:
+            return False
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site not in ("same-origin", "none")  # "same-site" may be another program on another port
+        origin = headers.get("origin")
+        return origin is not None and origin.partition("://")[2] not in (headers.get("host"), self.own)

@@ -36,3 +36,13 @@ def upgrade() -> None:
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_llm_answer"),
     )
+    op.add_column("label_revision", sa.Column("suggestion_id", sa.Integer))
+    op.create_foreign_key(
+        "fk_label_revision_suggestion_id_suggestion",
+        "label_revision",
+        "suggestion",
+        ["suggestion_id"],
+        ["id"],
+        ondelete="SET NULL",
+    )
+    op.create_index("ix_label_revision_suggestion_id", "label_revision", ["suggestion_id"])

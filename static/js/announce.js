@@ -24,7 +24,7 @@ const startWaiting = ({ detail: { elt, target, xhr } }) => {
 
 const stopWaiting = ({ detail: { target, xhr } }) => {
   clearTimeout(timers.get(xhr));
-  timers.delete(xhr);
+  if (!timers.delete(xhr)) return; // it said itself what it waited for
   target.ariaBusy = null;
   if (timers.size) return;
   status.classList.add("visually-hidden");

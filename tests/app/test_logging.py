@@ -66,3 +66,9 @@ def test_requests_are_not_logged_twice(capfd: pytest.CaptureFixture[str]) -> Non
     logging.getLogger("uvicorn.access").info('127.0.0.1 - "GET /saes/x/probe?text=secret HTTP/1.1" 200')
     logging.getLogger("httpx").info("HTTP Request: POST http://127.0.0.1/probe")
     assert capfd.readouterr().err == ""
+
+
+def test_an_exception_that_is_a_cause_of_itself_is_described_once() -> None:
+    first, second = ValueError("a secret"), KeyError("another")
+    first.__cause__, second.__cause__ = second, first
+    assert describe(first)["error"] == "ValueError from KeyError"

@@ -59,14 +59,14 @@ async def test_every_form_is_answered(page: Page, site: Site) -> None:
             continue
         await visit(page, site, each)
         forms = page.locator("main form:not([hidden])")
-        for place, before in enumerate(await forms.evaluate_all(f"forms => forms.map({ACTION})")):
+        for before in await forms.evaluate_all(f"forms => forms.map({ACTION})"):
             if before in tried:
                 continue
             await visit(page, site, each)  # again: sending a form leads to another page
-            form = forms.nth(place)
-            action = await form.evaluate(ACTION)
-            if action in tried:
+            there = await forms.evaluate_all(f"forms => forms.map({ACTION})")
+            if before not in there:  # such as that of a label which another form discarded
                 continue
+            form, action = forms.nth(there.index(before)), before
             tried.add(action)
             response = await send(page, form)
             away = response.status == 503 and action.endswith(

@@ -1,4 +1,7 @@
-"""One place says who acts: no route looks at the setting, the cookie or a form's field itself."""
+"""One place says who acts: no route looks at the setting, the cookie or a form's field itself.
+
+Routes that sign people in and out call `set_session` and `session_secret` of that place.
+"""
 
 import ast
 from pathlib import Path

@@ -84,7 +84,7 @@ def test_htmx_gets_a_fragment_but_a_page_when_it_restores_history() -> None:
 def test_an_error_is_a_page_or_for_htmx_a_notice() -> None:
     page = rendering.render_error(request(), 404, "Not found", "No <b> here.")
     assert page.status_code == 404
-    assert page.headers["Vary"] == "HX-Request"
+    assert page.headers["Vary"] == "HX-Request, Cookie"
     assert b"<!doctype html>" in page.body
     assert b"No &lt;b&gt; here." in page.body
     notice = rendering.render_error(request(HX_Request="true"), 503, "Not available", "Later.")

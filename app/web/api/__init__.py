@@ -5,8 +5,10 @@ from app.web.api import (
     attribute,
     blind_tests,
     by_example,
+    comments,
     compare,
     deletions,
+    dictionary,
     docs,
     edits,
     features,
@@ -21,6 +23,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    webhooks,
 )
 
 DESCRIPTION = """
@@ -58,6 +61,7 @@ TAGS = [
         "name": "Label sets",
         "description": "Guidelines and rules by which people label, and the next feature.",
     },
+    {"name": "Webhooks", "description": "Addresses that are told of labels, decisions and comments. For admins."},
     {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
@@ -79,6 +83,9 @@ ROUTERS = tuple(
         attribute,
         edits,
         labels,
+        comments,
+        webhooks,
+        dictionary,
         label_sets,
         agreement,
         suggestions,

@@ -5,19 +5,20 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
-from app.errors import NotFound
+from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.blind_tests import label_scores
 from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
+from app.services import actors, label_files
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label, undo_label
 from app.web.components.blind_models import LabelScoreOut
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
@@ -29,6 +30,13 @@ from app.web.versions import etag, read_version
 router = APIRouter(prefix="/api/v1", tags=["Labels"])
 
 _BATCH = 1000
+_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string"}} for kind in ("application/jsonl", "text/csv")},
+    }
+}
+"""The body of an import, which is a file and not a form."""
 
 Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
@@ -63,6 +71,18 @@ class LabelIn(BaseModel):
     ] = None
 
 
+class ImportOut(BaseModel):
+    """The number of rows that were written; `unchanged` are labels that were here already."""
+
+    sets: int
+    labels: int
+    changed: int
+    unchanged: int
+    votes: int
+    decisions: int
+    comments: int
+
+
 class RevisionOut(BaseModel):
     """One version of a label, and who made it by which act."""
 
@@ -77,6 +97,7 @@ class RevisionOut(BaseModel):
     cant_tell: bool
     guideline_version: int | None
     index_id: int | None
+    suggestion_id: Annotated[int | None, Field(description="The machine's suggestion whose words this version has.")]
     changed_at: datetime
 
 
@@ -119,6 +140,58 @@ async def export_labels(sae: Sae, request: Request, format: Format = "csv") -> S
         media_type=MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{sae.slug}-labels.{format}"'},
     )
+
+
+@router.get(
+    "/saes/{sae}/labels/history",
+    summary="Download labels with their history",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {}}}, **documented(404)},
+)
+async def export_history(sae: Sae, request: Request, actor: Actor) -> StreamingResponse:
+    """Stream the label sets of an SAE with everything in them that you may see, as lines of JSON.
+
+    Sets with all versions of their guidelines, labels with all versions and votes, decisions and comments. Drafts are
+    left out. The import reads it without loss.
+    """
+    return StreamingResponse(
+        _history(request.app.state.sessionmaker, sae, actor),
+        media_type="application/jsonl",
+        headers={"Content-Disposition": f'attachment; filename="{sae.slug}-history.jsonl"'},
+    )
+
+
+@router.post("/saes/{sae}/labels/import", summary="Import labels", responses=documented(404, 409), openapi_extra=_FILE)
+async def import_file(
+    sae: Sae,
+    request: Request,
+    session: Session,
+    actor: Actor,
+    format: Annotated[label_files.Format, Query(description="What the file is.")] = "jsonl",
+    other_weights: Annotated[
+        bool, Query(description="Take labels of an SAE with other weights, whose features mean the same.")
+    ] = False,
+) -> ImportOut:
+    """Write the labels of a file that are not here yet: `history.jsonl`, `labels.jsonl` or `labels.csv`.
+
+    People become names without accounts. The same file sent twice changes nothing. A file that has a line that is not
+    valid, or that contradicts a label that is here, is refused as a whole; the answer names the line.
+    """
+    try:
+        text = (await request.body()).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unprocessable("The file is not text in UTF-8.") from None
+    lines = label_files.read_labels(text, format)
+    done = await label_files.import_labels(session, sae, lines, actor=actor, other_weights=other_weights)
+    return ImportOut.model_validate(done, from_attributes=True)
+
+
+async def _history(
+    sessions: async_sessionmaker[AsyncSession], sae: SaeDetail, actor: actors.Actor
+) -> AsyncIterator[str]:
+    async with transaction(sessions) as session:
+        async for record in label_files.history_records(session, sae, reader=actor.reader):
+            yield record.model_dump_json() + "\n"
 
 
 @router.put("/saes/{sae}/features/{index}/labels/mine", summary="Write my label", responses=documented(404, 409))

@@ -35,6 +35,10 @@ class ScoreOut(BaseModel):
     auprc: Annotated[EstimateOut | None, Field(description="Null without confidences, or votes of several.")] = None
     base_rate: Annotated[float | None, Field(description="Share of items whose truth is yes: AUPRC by chance.")] = None
     accuracy: EstimateOut | None = None
+    floor: Annotated[
+        EstimateOut | None,
+        Field(description="Of a model: its balanced accuracy on the same items with the label of another feature."),
+    ] = None
     by_kind: Annotated[
         dict[str, KindScoreOut],
         Field(description="`band_1` to `band_5`, `random`, `near_miss`, `neighbour` or `random_marks`."),

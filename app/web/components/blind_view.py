@@ -80,6 +80,8 @@ class ShownScore:
     f1: float | None
     auprc: float | None
     chance: float
+    floor: float | None
+    """What the tester scores with the label of a random other feature; None of people, who are not asked."""
     items: int
     by_kind: dict[str, dict[str, Any]]
 
@@ -97,6 +99,7 @@ class ShownScore:
             f1=None if is_intruder else score["f1"]["value"],
             auprc=auprc["value"] if auprc else None,
             chance=INTRUDER_CHANCE if is_intruder else CHANCE,
+            floor=score["floor"]["value"] if score.get("floor") else None,
             items=score["items"],
             by_kind=score["by_kind"],
         )

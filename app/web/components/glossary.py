@@ -113,6 +113,23 @@ _LACKING = {
     "near": "near decoder directions",
 }
 
+ACTS = {
+    "label saved": "labelled",
+    "label undone": "took back a change of the label of",
+    "label claimed": "took over a label of",
+    "labels imported": "imported labels of",
+    "decision made": "decided what it means:",
+    "voted": "voted on a label of",
+    "tested": "took a blind test of",
+    "set made": "made a label set of",
+    "set changed": "changed a label set of",
+    "set closed": "closed a label set of",
+    "set opened": "opened a label set of",
+    "label discarded": "discarded a label of",
+    "comment added": "commented on",
+    "comment deleted": "deleted a comment on",
+}
+"""What was done, as the feed says it; an act that is not here is shown as it is."""
 INTERPRETABILITY = {
     1: "no pattern",
     2: "a faint pattern",
@@ -120,6 +137,13 @@ INTERPRETABILITY = {
     4: "a pattern with few exceptions",
     5: "one clear meaning",
 }
+ROLES = {
+    "viewer": "Reads everything, and runs prompts through models.",
+    "labeller": "Also labels, comments, and makes lists and edits of their own.",
+    "reviewer": "Also makes label sets, decides between labels, and changes what others made.",
+    "admin": "Also starts runs, deletes SAEs, and looks after accounts.",
+}
+
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}
 
 

@@ -3,17 +3,23 @@
 from fastapi import APIRouter
 
 from app.web.pages import (
+    account,
+    activity,
     adjudicate,
     agreement,
     attribute,
     blind_tests,
     by_example,
+    changes,
+    comments,
     compare,
     deletions,
+    dictionary,
     edits,
     feature_list,
     features,
     home,
+    label_files,
     label_flow,
     label_sets,
     labels,
@@ -24,7 +30,9 @@ from app.web.pages import (
     probe_texts,
     runs,
     saes,
+    sign_in,
     steer,
+    webhooks,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -34,6 +42,11 @@ for module in (
     feature_list,
     by_example,
     features,
+    changes,
+    comments,
+    activity,
+    webhooks,
+    dictionary,
     probe,
     probe_texts,
     steer,
@@ -44,6 +57,9 @@ for module in (
     agreement,
     adjudicate,
     blind_tests,
+    label_sets,
+    label_files,
+    label_flow,
     lists,
     edits,
     new_run,
@@ -51,5 +67,7 @@ for module in (
     compare,
     models,
     deletions,
+    sign_in,
+    account,
 ):
     router.include_router(module.router)

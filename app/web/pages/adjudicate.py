@@ -26,6 +26,7 @@ from app.services.adjudication import (
     decide,
     find_set,
     list_disagreements,
+    next_to_decide,
     vote,
 )
 from app.services.dashboard import sees_part
@@ -114,6 +115,16 @@ def _is_shown(entry: Disagreement, show: Shown) -> bool:
     return show == "all" or (entry.state == "decided") == (show == "decided")
 
 
+@router.get("/labelsets/{id}/adjudicate/next")
+async def go_to_next(id: SetId, session: Session, actor: Actor, after: int = -1) -> RedirectResponse:
+    """Redirect to the undecided feature that differs most, apart from `after`; to the list if there is no other."""
+    of, _ = await find_set(session, id)
+    following = await next_to_decide(session, of, actor, after)
+    address = f"/labelsets/{of.id}/adjudicate"
+    address = address if following is None else f"{address}/{following}"
+    return RedirectResponse(address, status_code=303, headers={"Cache-Control": "no-store"})
+
+
 @router.get("/labelsets/{id}/adjudicate/{feature}")
 async def one(
     request: Request,
@@ -148,9 +159,7 @@ async def save(
     except UserError as error:
         context = await _feature_context(request, session, of, sae, feature, actor, refused=(form, error))
         return render(request, "agreement/feature.html", context, status=error.status)
-    following = _next_open(await list_disagreements(session, of, actor), feature)
-    address = f"/labelsets/{of.id}/adjudicate"
-    return RedirectResponse(address if following is None else f"{address}/{following}", status_code=303)
+    return RedirectResponse(f"/labelsets/{of.id}/adjudicate/next?after={feature}", status_code=303)
 
 
 @router.post("/labelsets/{id}/adjudicate/{feature}/votes")
@@ -189,7 +198,6 @@ async def _feature_context(
         session, of.id, reader=actor.reader, feature=feature, limit=_DECISIONS, newest_first=True
     )
     compared = compare_labels(labels, made[0] if made else None)
-    found = await list_disagreements(session, of, actor)
     examples = await get_examples(session, sae, feature, band=0, limit=_EXAMPLES)
     maximum = max((example.activation for example in examples), default=0.0)
     return {
@@ -206,8 +214,6 @@ async def _feature_context(
         "taken": take,
         "scale": SCALE,
         "hidden": not labels and sees_part(of, actor),
-        "next": _next_open(found, feature),
-        "left": sum(entry.state != "decided" for entry in found),
     }
 
 
@@ -229,11 +235,6 @@ def _filled(
 
 def _fields(text: Any) -> tuple[str, tuple[str, ...], int | None, str]:
     return text.explanation, text.categories, text.interpretability, text.note
-
-
-def _next_open(found: list[Disagreement], feature: int) -> int | None:
-    """Return the undecided feature that differs most, apart from this one."""
-    return next((entry.feature for entry in found if entry.state != "decided" and entry.feature != feature), None)
 
 
 def _head(request: Request, of: LabelSetView, sae: SaeDetail, actor: ActorOf) -> dict[str, Any]:

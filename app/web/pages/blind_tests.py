@@ -57,7 +57,7 @@ async def _all(
     lines = {test.id: [ResultLine.of_test(test.kind, result) for result in results.get(test.id, [])] for test in tests}
     answered = {test.id for test in tests if any(actor.owns(result.person_id) for result in results.get(test.id, []))}
     context = {
-        "label_set": label_set,
+        "set": label_set,
         "sae": await sae_of(session, label_set.sae_id),
         "tests": tests,
         "lines": lines,

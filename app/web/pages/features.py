@@ -9,7 +9,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
+from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
+from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
@@ -27,6 +29,7 @@ from app.services.suggestions import find_shown, shown_suggestions
 from app.services.texts import unix_lines
 from app.web.caching import features_etag, raise_if_not_modified
 from app.web.components import figures, token_text
+from app.web.components.comment_panel import comment_panel
 from app.web.components.counterparts import counterparts_of
 from app.web.components.feature_view import (
     Example,
@@ -98,22 +101,24 @@ async def feature(
     """
     etag = None  # the result for `text` depends on more than the database
     if not text:
-        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
+        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index, actor)
         etag = features_etag(request, sae, *parts)
         raise_if_not_modified(request, etag)
+    latest = await latest_activity(session, sae.id, index, reader=actor.reader)  # before what the page shows of it
     detail = await _detail(session, sae, index, actor.reader)
     if embed:
         response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail)
+    context = await _page(session, sae, detail, actor) | {"latest": latest}
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
         form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -135,10 +140,11 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail) | {"tried": tried}
+    context = await _page(session, sae, detail, actor) | {"tried": tried}
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
+    context["comments"] = await comment_panel(session, sae.id, index, actor)
     return render(request, "features/page.html", context, status=status)
 
 
@@ -204,7 +210,7 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) -> dict[str, Any]:
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, actor: Actor) -> dict[str, Any]:
     """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
@@ -228,8 +234,10 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail) ->
         "view": view,
         "suggestions": suggestion_panel(sae, shown_suggestions(sae, detail)),
         "tried": Tried(),
+        "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
-        "lists": await lists_panel(session, sae, index),
+        "lists": await lists_panel(session, sae, index, actor),
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
     }
 
 

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
+from app.queries.decisions import decisions_of_feature
 from app.queries.feature_list import UNLABELLED, list_features, next_unlabelled
 from app.queries.features import get_feature
 from app.queries.label_sets import DEFAULT, ensure_set, list_sets
@@ -86,6 +87,24 @@ async def discard(id: LabelId, session: Session, actor: Actor, version: Annotate
 async def _to_labels(session: AsyncSession, label: LabelView) -> RedirectResponse:
     sae = (await get_saes(session, [label.sae_id]))[label.sae_id]
     return RedirectResponse(f"/saes/{sae.slug}/features/{label.feature}#labels", status_code=303)
+
+
+@router.get("/saes/{sae}/features/{index}/labels")
+async def labels_now(request: Request, sae: Sae, index: FeatureIndex, session: Session, actor: Actor) -> Response:
+    """Show a feature's labels as they are now, with its heading, to a page that learned that something changed."""
+    if not wants_fragment(request):
+        return RedirectResponse(f"/saes/{sae.slug}/features/{index}#labels", status_code=303)
+    detail = await get_feature(session, sae, index, reader=actor.reader)
+    labels = detail.labels if detail else await list_labels(session, sae.id, index, reader=actor.reader)
+    panel = await label_panel(session, labels, LabelForm.of(actor, labels), reader=actor.reader)
+    context = {
+        "sae": sae,
+        "index": index,
+        "labels": panel.labels,
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
+        "heading": heading(sae, detail) if detail else None,
+    }
+    return render(request, "labels/_now.html", context)
 
 
 @router.get("/label")

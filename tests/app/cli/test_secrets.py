@@ -44,7 +44,9 @@ ARGUMENTS = {
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
     "suggest": "made-up",
+    "test-labels": "made-up",
     "export-model": "made-up FOLDER",
+    "import-labels": "FILE --sae made-up",
     "probe": "made-up --text words",
     "delete": "sae made-up --yes",
     "runs show": "1",
@@ -52,6 +54,11 @@ ARGUMENTS = {
     "runs retry": "1",
     "import": "made-up/made-up",
     "export": "made-up FOLDER --format jsonl",
+    "user add": "ada",
+    "user role": "ada viewer",
+    "user disable": "ada",
+    "user enable": "ada",
+    "user link": "ada",
     "db backup": "FOLDER",
     "db restore": "FILE",
     "demo": "--no-serve",
@@ -73,7 +80,7 @@ def commands() -> Iterator[str]:
 @pytest.mark.parametrize("name", [name for name in commands() if name not in SERVERS | WITHOUT_DATABASE])
 def test_no_command_shows_a_part_of_a_password(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "texts.txt"
-    file.write_text("text")
+    file.write_text('{"feature": 1, "author": "a", "explanation": "b"}' if name == "import-labels" else "text")
     arguments = ARGUMENTS.get(name, "").replace("FILE", str(file)).replace("FOLDER", str(tmp_path / "new"))
     for url in URLS:
         monkeypatch.setenv("SEESAE_DATABASE_URL", url)

@@ -51,7 +51,7 @@ async def test_each_submitted_label_is_a_row_with_all_that_is_known_of_it(
     monkeypatch.setattr("app.web.api.labels._BATCH", 2)
     written = await write_labels(settings, made)
     result = await export_labels(sessionmaker, made.sae.slug, tmp_path / "out")
-    assert (result["labels"], result["files"]) == (3, 2)
+    assert (result["labels"], result["files"]) == (3, 3)
     assert rows(tmp_path / "out") == written[:3]
     text = (tmp_path / "out" / "labels.csv").read_bytes().decode()
     cells = list(csv.DictReader(io.StringIO(text, newline="")))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +12,6 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.artifacts import store_key
 from app.errors import Conflict, Unprocessable
 from app.pipeline import concurrent
 from app.pipeline.suggest import SUGGEST, SuggestParams
@@ -28,9 +26,9 @@ from app.services.llm import EndpointUnusable
 from app.services.plain_suggestions import plain_suggestion
 from app.tables import Label, LlmAnswer, Suggestion
 from tests.app.pipeline.running import run_row, run_to_end, submit
-from tests.app.storage.test_blind_draw import make_store
+from tests.blind import keep_store
 from tests.factories import Synthetic, add_label, make_sae
-from tests.llm_server import LlmServer, Reply, completion, llm_server
+from tests.llm_server import LlmServer, Reply, completion, llm_server, top_word, word_finder
 
 
 def asking(ctx: JobContext, server: LlmServer, **changes: Any) -> JobContext:
@@ -62,7 +60,7 @@ async def test_a_model_suggests_and_a_repeated_run_pays_nothing(ctx: JobContext,
         another = await run_to_end(own, "suggest", params.model_copy(update={"seed": 1, "sample": 1, "score": True}))
         assert another.result is not None
         assert (another.result["requests"], another.result["from_cache"]) == (1, 0)
-        assert "not tested: the activations of its index are not on this machine" in another.result["notes"][0]
+        assert "not tested. The activations of its index are not on this machine" in another.result["notes"][0]
     async with ctx.sessions() as session:
         texts = await suggested_texts(session, made.sae.id, range(24))
         assert 1 not in texts, "a labelled feature needs no suggestion"
@@ -237,24 +235,13 @@ async def test_a_killed_run_continues_without_paying_twice(ctx: JobContext, made
 async def test_a_model_that_reads_only_the_label_tests_it_on_held_out_text(ctx: JobContext) -> None:
     """The tester knows the truth of its own label, so that a right label scores high, and another's at chance."""
     made = await make_sae(ctx.engine, sequences=900, length=64)
-    assert made.sae.index is not None
-    folder = ctx.artifacts.index(store_key(made.sae, made.sae.index.sequence_set.sha256))
-    make_store(made.corpus, made.features, folder)
+    keep_store(made, ctx.artifacts.root)
     features = (13, 17)
 
-    def word(feature: int) -> str:
-        ids = made.features.activations[feature].argmax()
-        return made.corpus.vocabulary[made.corpus.token_ids.reshape(-1)[ids]].decode().strip()
-
     def answer(request: dict[str, Any]) -> Reply:
-        system, user = (message["content"] for message in request["messages"])
-        if "You study features" in system:
-            return completion(f"Explanation: {word(features[len(server.requests) - 1])}")
-        label = json.loads(user.splitlines()[0].removeprefix("Description: "))
-        texts = [json.loads(line) for line in user.splitlines() if line.startswith("{")]
-        assert not any(set(text) - {"number", "text"} for text in texts), "the tester sees text alone"
-        active = re.compile(f"<<[^>]*{label}" if "<<" in user else label)
-        return completion(json.dumps({text["number"]: 10 * bool(active.search(text["text"])) for text in texts}))
+        if "You study features" in request["messages"][0]["content"]:
+            return completion(f"Explanation: {top_word(made, features[len(server.requests) - 1])}")
+        return word_finder(request)
 
     def half(request: dict[str, Any]) -> Reply:
         return completion(
@@ -271,7 +258,7 @@ async def test_a_model_that_reads_only_the_label_tests_it_on_held_out_text(ctx: 
         again = await run_to_end(own, "suggest", params.model_copy(update={"seed": 1}))
     assert run.result is not None
     assert (run.result["requests"], run.result["suggested"]) == (10, 2)
-    assert [shown.text for shown in found] == [word(feature) for feature in features]
+    assert [shown.text for shown in found] == [top_word(made, feature) for feature in features]
     for kind in ("detection", "fuzzing"):
         low, high = run.result[f"{kind}_interval"]
         assert low <= run.result[kind] <= high

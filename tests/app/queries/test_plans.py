@@ -58,8 +58,8 @@ MATCHES = """
     FROM comparison, generate_series(0, 1) side, generate_series(0, 2047) feature
 """
 LISTS_KEPT = """
-    INSERT INTO saved_list (public_id, name, description, author, updated_at)
-    SELECT 'list ' || number, 'A list', '', 'bench', now() - number * interval '1 minute'
+    INSERT INTO saved_list (public_id, name, description, author, owner_id, updated_at)
+    SELECT 'list ' || number, 'A list', '', 'bench', (SELECT id FROM person), now() - number * interval '1 minute'
     FROM generate_series(1, 10000) number
 """
 ITEMS = """

@@ -98,13 +98,14 @@ async def test_disagreements_are_decided_and_open_again_when_labels_change(
 @pytest.mark.parametrize(
     ("feature", "text", "error", "message"),
     [
-        (0, DecisionText("\u200b "), Unprocessable, "needs an explanation"),
+        (0, DecisionText("\u200b "), Unprocessable, "needs an explanation.*or choose a category"),
         (0, DecisionText("x" * 2001), Unprocessable, "2,000 characters"),
         (0, DecisionText("x", note="x" * 1001), Unprocessable, "1,000 characters"),
         (0, DecisionText("x", tuple("abcdefghijk")), Unprocessable, "10 categories"),
         (0, DecisionText("x\0"), Unprocessable, "NUL"),
         (0, DecisionText("x", (), 6), Unprocessable, "1 to 5"),
         (9, DecisionText("x"), Unprocessable, "no submitted label"),
+        (0, DecisionText("x", ("law",)), Unprocessable, "“law” is not a category of this set: choose from syntax"),
         (24, DecisionText("x"), NotFound, "no feature 24"),
         (2**40, DecisionText("x"), NotFound, "no feature"),
     ],

@@ -39,6 +39,8 @@ def test_a_sentence_names_tokens_topics_and_what_is_promoted() -> None:
 def test_a_feature_of_many_tokens_is_said_to_be_one() -> None:
     own = detail(top_tokens=(top(b"a", 0.1), top(b"b", 0.2), top(b"c", 0.1), top(b"d", 0.1), top(b"e", 0.01)))
     assert plain_suggestion(own) == "Many different tokens, most of all “b”, “a” and “c” (40% of its activation)"
+    dense = plain_suggestion(detail(top_tokens=(top(b"the", 0.01),)))
+    assert dense == "Very many different tokens, of which none has 2% of its activation"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ async def test_a_reviewer_reads_agreement_and_progress_and_decides(
     for path in ("agreement", "progress", "collisions", "disagreements", "decisions"):
         problem(await client.get(f"/api/v1/labelsets/999/{path}"), 404)
         problem(await client.get(f"/api/v1/labelsets/{2**40}/{path}"), 422)
-    problem(await client.post(f"{base}/decisions", json=decision | {"explanation": " "}), 422)
+    problem(await client.post(f"{base}/decisions", json={"feature": 1, "explanation": " "}), 422)
 
 
 async def test_in_a_blind_set_a_labeller_sees_no_more_than_they_have_labelled(

@@ -8,14 +8,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.queries.blind_tests import get_items
+from app.queries.label_sets import ensure_set
+from app.queries.people import find_name
+from app.services.actors import Role
+from app.services.claims import claim
 from app.settings import Settings
-from app.tables import BlindTestItem
+from app.tables import BlindTestItem, LabelSet
 from tests.blind import FEW_TOKENS, OPTIONS, keep_store
 from tests.factories import Synthetic
+from tests.people import sign_in
 from tests.web.api.problems import problem
 from tests.web.site import SECRET, site
 
@@ -223,3 +228,49 @@ async def test_a_score_stands_beside_its_label_until_the_text_changes(
     await people.write("something else", **{"If-Match": "1"})
     [label] = (await client.get(people.labels)).json()["labels"]
     assert not label["scores"][0]["is_current"]
+
+
+async def test_in_a_blind_set_a_label_is_tested_by_those_who_may_see_it(
+    client: httpx.AsyncClient, made: Synthetic, sessionmaker: Sessions, engine: AsyncEngine
+) -> None:
+    ada, grace, lise = [await sign_in(engine, name) for name in ("ada", "grace", "lise")]
+    viewer = await sign_in(engine, "vera", Role.viewer)
+    async with transaction(sessionmaker) as session:
+        blind = await ensure_set(session, made.sae.id, "blind", person_id=ada.actor.person_id)
+        await session.execute(update(LabelSet).where(LabelSet.id == blind.id).values(blind=True))
+    mine = f"/api/v1/saes/{made.sae.slug}/features/{FEW_TOKENS}/labels/mine"
+    label = {"explanation": "words for music", "set": "blind"}
+    written = (await client.put(mine, json=label, headers=ada.headers)).raise_for_status().json()
+    tests = f"/api/v1/labelsets/{blind.id}/tests"
+    problem(await client.post(tests, json={"label": written["id"]}, headers=grace.headers), 404)
+    test = (await client.post(tests, json={"label": written["id"]}, headers=ada.headers)).json()
+    address, answers = f"/api/v1/tests/{test['id']}", {"answers": [1] * 20}
+
+    problem(await client.get(address, headers=grace.headers), 404)
+    problem(await client.post(f"{address}/answers", json=answers, headers=grace.headers), 404)
+    assert (await client.get(tests, headers=grace.headers)).json()["tests"] == []
+    assert "words for music" not in (await client.get(f"/labelsets/{blind.id}/tests", headers=grace.headers)).text
+    await client.put(mine, json=label | {"explanation": "instruments"}, headers=grace.headers)
+    assert (await client.post(f"{address}/answers", json=answers, headers=grace.headers)).status_code == 200
+    problem(await client.get(address, headers=lise.headers), 404)
+    problem(await client.post(f"{address}/answers", json=answers, headers=viewer.headers), 403)
+    problem(await client.post(f"{address}/answers", json=answers), 401)
+    problem(await client.post(f"{address}/answers", json=answers | {"author": "ada"}, headers=lise.headers), 403)
+
+
+async def test_an_account_that_claims_a_name_knows_what_the_name_was_told(
+    people: People, sessionmaker: Sessions, engine: AsyncEngine
+) -> None:
+    test = await people.make()
+    (await people.answer(test, "grace", [1] * 20)).raise_for_status()
+    grace, admin = await sign_in(engine, "grace hopper"), await sign_in(engine, "root", Role.admin)
+    assert grace.actor.person_id is not None
+    address = f"/api/v1/tests/{test['id']}"
+    assert (await people.client.get(address, headers=grace.headers)).json()["truth"] is None
+    async with transaction(sessionmaker) as session:
+        name = await find_name(session, "grace")
+        assert name is not None
+        await claim(session, name, grace.actor.person_id, by=admin.actor)
+    told = (await people.client.get(address, headers=grace.headers)).json()
+    assert (told["answers"], told["may_answer"], len(told["truth"])) == ([1] * 20, False, 20)
+    assert [result["tester"] for result in told["results"]] == ["grace hopper"]

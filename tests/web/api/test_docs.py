@@ -11,6 +11,7 @@ from tests.web.site import site
 
 STREAMED = {("post", "/api/v1/saes/{sae}/generate"), ("post", "/api/v1/saes/{sae}/sweep")}
 DOWNLOADS = {
+    ("get", "/api/v1/saes/{sae}/dictionary/export"),
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
     ("get", "/api/v1/lists/{id}/export"),
@@ -36,6 +37,21 @@ CONTRACT = {
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
     ("get", "/api/v1/labels/{id}/history"),
+    ("get", "/api/v1/saes/{sae}/labels/history"),
+    ("post", "/api/v1/saes/{sae}/labels/import"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/comments"),
+    ("post", "/api/v1/saes/{sae}/features/{index}/comments"),
+    ("delete", "/api/v1/comments/{id}"),
+    ("get", "/api/v1/activity"),
+    ("get", "/api/v1/webhooks"),
+    ("post", "/api/v1/webhooks"),
+    ("delete", "/api/v1/webhooks/{id}"),
+    ("get", "/api/v1/webhooks/{id}/deliveries"),
+    ("get", "/api/v1/saes/{sae}/dictionary"),
+    ("get", "/api/v1/labelsets/{id}/tests"),
+    ("post", "/api/v1/labelsets/{id}/tests"),
+    ("get", "/api/v1/tests/{id}"),
+    ("post", "/api/v1/tests/{id}/answers"),
     ("put", "/api/v1/labels/{id}/vote"),
     ("get", "/api/v1/labelsets/{id}/agreement"),
     ("get", "/api/v1/labelsets/{id}/progress"),
@@ -95,6 +111,8 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         content = success.get("content")
         if address in DOWNLOADS:
             assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
+        elif address[1].endswith("/labels/history"):
+            assert content.keys() == {"application/jsonl"}
         elif status == "204":
             assert content is None
         else:

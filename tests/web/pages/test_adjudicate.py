@@ -28,7 +28,7 @@ async def test_a_reviewer_goes_through_what_differs(
     client: httpx.AsyncClient, engine: AsyncEngine, made: Synthetic, of: LabelSetView
 ) -> None:
     async with transaction(create_sessionmaker(engine)) as session:
-        await label(session, made.sae, 12, HOSTILE, HOSTILE, HOSTILE, interpretability=1)
+        await label(session, made.sae, 12, HOSTILE, HOSTILE, "names", interpretability=1)
     base = f"/labelsets/{of.id}/adjudicate"
     response = await client.get(base)
     assert HOSTILE not in response.text
@@ -53,7 +53,7 @@ async def test_a_reviewer_goes_through_what_differs(
     data = {"explanation": "one reading", "categories": ["syntax", "names"], "interpretability": "4", "note": HOSTILE}
     saved = await client.post(f"{base}/12", data=data)
     assert saved.status_code == 303
-    following = saved.headers["location"]
+    following = (await client.get(saved.headers["location"])).headers["location"]
     assert following.startswith(f"{base}/") and not following.endswith("/12")
     async with transaction(create_sessionmaker(engine)) as session:
         [kept] = await list_decisions(session, of.id, reader=Reader(sees_all=True), limit=9)
@@ -71,6 +71,9 @@ async def test_a_reviewer_goes_through_what_differs(
     empty = await client.post(f"{base}/12", data={"explanation": " ", "note": "kept", "replaces": str(kept.id)})
     assert empty.status_code == 422
     assert parse(empty.text).all("textarea", name="note")[0].text == "kept"
+    on_feature = parse((await client.get(f"/saes/{made.sae.slug}/features/12")).text)
+    assert "Decided in medicine one reading" in on_feature.all("section", cls="decided")[0].line
+    assert on_feature.all("a", href=f"{base}/12")[-1].line == "3 labels of medicine side by side, with votes"
     decided = parse((await client.get(f"{base}?show=decided")).text)
     assert [row["href"] for row in decided.all("a", cls="difference")] == [f"{base}/12"]
     for wrong in (f"{base}/24", "/labelsets/999/adjudicate", f"/labelsets/999/adjudicate/{2**31 - 1}"):

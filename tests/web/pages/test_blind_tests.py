@@ -68,7 +68,7 @@ async def test_a_person_tests_somebody_elses_label(
     shown = parse(result.text)
     assert shown.one("dl", cls="blind-measures").text.split()[2] == "1.00"
     assert len(shown.all("b", cls="good")) == count
-    [line] = parse((await client.get(feature)).text).one("div", cls="label-scores").all("p")
+    [_, line] = parse((await client.get(feature)).text).one("div", cls="label-scores").all("p")
     assert "1.00" in line.text and "by ada" in " ".join(line.text.split())
     listed = parse((await client.get(form["action"])).text)
     assert "you have answered" in listed.text

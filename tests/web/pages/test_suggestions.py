@@ -54,9 +54,17 @@ async def test_one_click_puts_a_suggestion_into_the_form_and_the_label_is_a_pers
     assert unknown.one("textarea", id="explanation").text == ""
     elsewhere = parse((await client.get(f"{base}/features/5?label=1&suggestion={suggested[0]}")).text)
     assert elsewhere.one("textarea", id="explanation").text == "", "a suggestion is of one feature"
-    await client.post(f"{base}/features/3/labels", data={"explanation": "Rivers", "author": "ada"})
-    labels = (await client.get(f"/api/v1{base}/features/3/labels")).json()["labels"]
-    assert [(label["author"], label["explanation"]) for label in labels] == [("ada", "Rivers")]
+    await client.post(f"{base}/features/3/labels", data={"explanation": HOSTILE})
+    await client.post(f"{base}/features/3/labels", data={"explanation": "Rivers", "version": "1"})
+    (label,) = (await client.get(f"/api/v1{base}/features/3/labels")).json()["labels"]
+    assert (label["author"], label["explanation"]) == ("ada", "Rivers")
+    history = (await client.get(f"/api/v1/labels/{label['id']}/history")).json()["history"]
+    assert [(revision["explanation"], revision["suggestion_id"]) for revision in history] == [
+        ("Rivers", None),
+        (HOSTILE, suggested[0]),
+    ]
+    page = parse((await client.get(f"{base}/features/3")).text)
+    assert page.one("section", id="labels").text.count("in the words of a suggestion") == 1
 
 
 async def test_a_list_shows_a_suggestion_only_where_nobody_has_labelled(

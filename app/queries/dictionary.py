@@ -1,0 +1,103 @@
+"""What the people who label an SAE agree on: decisions, and labels of one feature in one set that may read alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.queries.sql.expressions import submitted
+from app.tables import FeatureIndex, Label, LabelDecision, LabelSet
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """A text for a feature in a set, and the labels that it stands for; `is_decision` if a reviewer decided it."""
+
+    feature: int
+    explanation: str
+    categories: tuple[str, ...]
+    label_set: str
+    labels: tuple[int, ...]
+    texts: tuple[str, ...]
+    is_decision: bool
+    at: datetime
+
+
+async def decided(session: AsyncSession, sae_id: int) -> list[Agreed]:
+    """Return the newest decision about each feature of an SAE; those of a blind set once it is closed."""
+    rows = await session.execute(_DECIDED, {"sae": sae_id})
+    return [
+        Agreed(
+            feature=row.feature,
+            explanation=row.explanation,
+            categories=tuple(row.categories),
+            label_set=name,
+            labels=tuple(label for label, _ in row.labels),
+            texts=(row.explanation,),
+            is_decision=True,
+            at=row.decided_at,
+        )
+        for row, name in rows
+    ]
+
+
+_DECIDED = (
+    select(LabelDecision, LabelSet.name)
+    .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
+    .where(LabelSet.sae_id == bindparam("sae"), or_(~LabelSet.blind, LabelSet.closed_at.is_not(None)))
+    .ext(distinct_on(LabelDecision.feature))
+    .order_by(LabelDecision.feature, LabelDecision.id.desc())
+)
+
+
+async def labelled_together(session: AsyncSession, sae_id: int) -> list[Agreed]:
+    """Return the features of each set that two people or more have labelled, and as many as the set needs.
+
+    In a closed set two are enough. A feature that anybody cannot tell is left out. `texts` are the labels' texts, the
+    newest first.
+    """
+    rows = await session.execute(_TOGETHER, {"sae": sae_id})
+    return [
+        Agreed(
+            feature=row.feature,
+            explanation=row.texts[0],
+            categories=tuple(name for name in row.categories[0] if all(name in those for those in row.categories)),
+            label_set=row.name,
+            labels=tuple(row.ids),
+            texts=tuple(row.texts),
+            is_decision=False,
+            at=row.at,
+        )
+        for row in rows
+    ]
+
+
+_newest_first = Label.updated_at.desc(), Label.id.desc()
+_TOGETHER = (
+    select(
+        Label.feature,
+        LabelSet.name,
+        func.array_agg(aggregate_order_by(Label.id, *_newest_first)).label("ids"),
+        func.array_agg(aggregate_order_by(Label.explanation, *_newest_first)).label("texts"),
+        func.json_agg(aggregate_order_by(Label.categories, *_newest_first)).label("categories"),
+        func.max(Label.updated_at).label("at"),
+    )
+    .join(LabelSet, LabelSet.id == Label.label_set_id)
+    .where(Label.sae_id == bindparam("sae"), submitted)
+    .group_by(Label.feature, LabelSet.id)
+    .having(
+        func.count() >= 2,
+        or_(LabelSet.closed_at.is_not(None), func.count() >= LabelSet.needed),
+        ~func.bool_or(or_(Label.cant_tell, Label.explanation == "")),
+    )
+    .order_by(Label.feature, func.max(Label.updated_at).desc())
+)
+
+
+async def all_indexes(session: AsyncSession, sae_id: int) -> Sequence[FeatureIndex]:
+    """Return all indexes of an SAE, the newest first."""
+    query = select(FeatureIndex).where(FeatureIndex.sae_id == sae_id).order_by(FeatureIndex.id.desc())
+    return list(await session.scalars(query))

@@ -1,0 +1,119 @@
+"""Events of what others do on a feature or in a label set, for the pages that are open.
+
+Events of `…/events` (server-sent): `changed`, whose id is that of the last act; `missed`, after the site lost its
+connection to the database. Both say only that the page is to ask again, and whether all that changed is the reader's
+`own` doing. Of a blind set, who has not submitted their own
+label of the feature is told nothing, and so learns neither that nor when somebody else labelled it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.db import transaction
+from app.errors import NotFound, Unavailable
+from app.queries.activity import latest_activity
+from app.queries.label_sets import get_set
+from app.queries.sql.pg_safe import MAX_INTEGER
+from app.queries.sql.visibility import Reader, may_see
+from app.services.changes import Change, Changes, Subscription
+from app.services.saes import find_sae
+from app.web.dependencies import Actor
+
+router = APIRouter()
+
+_LASTS = 900.0
+"""Seconds until a stream ends, so that the browser connects again and its reader's rights are looked at again."""
+
+After = Annotated[int, Query(ge=0, description="The last act that the page shows.")]
+LastEvent = Annotated[str, Header(alias="Last-Event-ID")]
+
+
+async def _of_feature(
+    request: Request, actor: Actor, sae: Annotated[str, Path()], index: Annotated[int, Path(ge=0, le=MAX_INTEGER)]
+) -> AsyncIterator[tuple[int, Subscription]]:
+    """Yield the last act on a feature and a subscription to it; a refusal is possible only before the stream starts."""
+    changes: Changes = request.app.state.changes
+    async with transaction(request.app.state.sessionmaker) as session:
+        found = await find_sae(session, sae)
+    if index >= found.d_sae:
+        raise NotFound(f"{found.slug} has no feature {index}: its features are numbered 0 to {found.d_sae - 1}.")
+
+    def wants(change: Change) -> bool:
+        return change.sae_id == found.id and change.feature in (index, None)  # None: of a set, or of many features
+
+    with changes.subscribe(wants) as subscription:
+        await changes.listening()
+        async with transaction(request.app.state.sessionmaker) as session:
+            latest = await latest_activity(session, found.id, index, reader=actor.reader)
+        yield latest, subscription
+
+
+async def _of_set(request: Request, id: Annotated[int, Path(ge=1, le=MAX_INTEGER)]) -> AsyncIterator[Subscription]:
+    """Yield a subscription to a label set that exists."""
+    changes: Changes = request.app.state.changes
+    async with transaction(request.app.state.sessionmaker) as session:
+        if await get_set(session, id) is None:
+            raise NotFound(f"There is no label set {id}.")
+    with changes.subscribe(lambda change: change.label_set_id == id) as subscription:
+        await changes.listening()
+        yield subscription
+
+
+@router.get("/saes/{sae}/features/{index}/events", response_class=EventSourceResponse)
+async def feature_events(
+    request: Request,
+    followed: Annotated[tuple[int, Subscription], Depends(_of_feature)],
+    actor: Actor,
+    after: After = 0,
+    last_event_id: LastEvent = "",
+) -> AsyncIterator[ServerSentEvent]:
+    """Send an event whenever somebody labels, decides or says something on a feature."""
+    latest, subscription = followed
+    seen = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else after
+    yield ServerSentEvent(comment="open", retry=2_000)
+    if latest > seen:
+        yield ServerSentEvent(event="changed", id=str(latest), raw_data="")
+    async for event in _events(request.app.state.sessionmaker, subscription, actor.reader):
+        yield event
+
+
+@router.get("/labelsets/{id}/events", response_class=EventSourceResponse)
+async def set_events(
+    subscription: Annotated[Subscription, Depends(_of_set)], actor: Actor
+) -> AsyncIterator[ServerSentEvent]:
+    """Send an event whenever somebody does something in a label set; of a blind one, to reviewers alone."""
+    yield ServerSentEvent(comment="open", retry=2_000)
+    async for event in _events(None, subscription, actor.reader):
+        yield event
+
+
+async def _events(
+    sessions: async_sessionmaker[AsyncSession] | None, subscription: Subscription, reader: Reader
+) -> AsyncIterator[ServerSentEvent]:
+    """Yield an event for what is new and the reader may know; without `sessions`, nothing of blind sets."""
+    ends = asyncio.get_running_loop().time() + _LASTS
+    while (left := ends - asyncio.get_running_loop().time()) > 0:
+        try:
+            changes, missed = await asyncio.wait_for(subscription.next(), left)
+            known = [change for change in changes if await _may_know(sessions, change, reader)]
+        except (TimeoutError, Unavailable):
+            return  # the browser connects again
+        if missed or known:
+            latest = str(known[-1].id) if known else None
+            own = all(change.person_id == reader.person_id for change in known)
+            event = "missed" if missed else "changed"
+            yield ServerSentEvent(event=event, id=latest, raw_data="own" if own else "")
+
+
+async def _may_know(sessions: async_sessionmaker[AsyncSession] | None, change: Change, reader: Reader) -> bool:
+    if not change.withheld or reader.sees_all:
+        return True
+    if sessions is None or change.feature is None:
+        return False
+    async with transaction(sessions) as session:
+        return await may_see(session, reader, change.label_set_id, change.feature)
