@@ -351,6 +351,8 @@ async def test_one_slow_write_never_holds_anothers(
     client: httpx.AsyncClient, made: Synthetic, session: AsyncSession, engine: AsyncEngine
 ) -> None:
     await make(client, made)
+    await add_label(session, made.sae, 1, "the first one makes the default set")
+    await session.commit()
     await add_label(session, made.sae, 2, "a slow one")  # its transaction stays open
     mine = f"/api/v1/saes/{made.sae.slug}/features/{{}}/labels/mine"
     for feature, name in ((2, "default"), (3, "default"), (3, "first pass")):
@@ -358,4 +360,4 @@ async def test_one_slow_write_never_holds_anothers(
         answer = await asyncio.wait_for(client.put(mine.format(feature), json=body), 4)  # locks give up after 5 s
         assert answer.status_code == 200
     await session.commit()
-    assert (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()["labelled"] == 2
+    assert (await client.get(f"/api/v1/saes/{made.sae.slug}")).json()["labelled"] == 3
