@@ -180,6 +180,7 @@ PAGES = [
     Visit("activity", "/activity"),
     Visit("dictionary", "/saes/{sae}/dictionary"),
     Visit("lists", "/lists"),
+    Visit("account, before there are any", "/account"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
