@@ -182,6 +182,7 @@ PAGES = [
     Visit("dictionary", "/saes/{sae}/dictionary"),
     Visit("files of labels", "/saes/{sae}/labels"),
     Visit("lists", "/lists"),
+    Visit("account, before there are any", "/account"),
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),

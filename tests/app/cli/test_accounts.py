@@ -114,4 +114,6 @@ async def test_what_a_name_wrote_is_given_to_an_account_with_its_history(
         history = (await client.get(f"/api/v1/labels/{label['id']}/history")).json()
         assert "claimed" in httpx.Response(200, json=history).text
         both = (await client.get(f"{url}/2/labels")).json()["labels"]
+        assert (await client.get(f"/saes/{made.sae.slug}/features/2")).text.count(">unverified<") == 1
+        assert "unverified" not in (await client.get(f"/saes/{made.sae.slug}/features/1")).text
         assert sorted((one["author"], one["verified"]) for one in both) == [("ada", True), ("ada l", False)]
