@@ -84,7 +84,7 @@ class DeliveryPage(BaseModel):
     next_before: int | None
 
 
-@router.get("/webhooks", summary="List webhooks")
+@router.get("/webhooks", summary="List webhooks", responses=documented())
 async def list_webhooks(session: Session) -> WebhookList:
     """Return all webhooks, without their secrets."""
     return WebhookList(webhooks=[WebhookOut.of(view) for view in await queries.list_webhooks(session)])
