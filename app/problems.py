@@ -43,12 +43,12 @@ def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | N
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route, so that OpenAPI lists its problems.
 
-    401, 422, 429 and 503 are part of every route.
+    401, 403, 422, 429 and 503 are part of every route.
     """
     schema = Problem.model_json_schema()
     return {
         status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in sorted({*statuses, 401, 422, 429, 503})
+        for status in sorted({*statuses, 401, 403, 422, 429, 503})
     }
 
 

@@ -98,8 +98,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404 and error.detail == "Not Found":
         detail = "There is nothing at this address. Check it, or start from the first page."
-    elif error.detail == "There was an error parsing the body":
-        detail = "The body cannot be read: send JSON in UTF-8."
+    elif error.detail == "There was an error parsing the body":  # Starlette's 400; other bodies that are wrong get 422
+        return answer(request, 422, _TITLES[422], "The body cannot be read: send JSON in UTF-8.")
     elif error.status_code == 405:
         detail = f"This address does not take {request.method}."
     else:

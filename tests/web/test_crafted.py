@@ -69,3 +69,9 @@ async def test_a_crafted_form_is_refused(client: httpx.AsyncClient, made: Synthe
             data = {key: value.format(sae=made.sae.slug) for key, value in fields.items()} | {name: text}
             response = await client.post(path.format(sae=made.sae.slug), data=data)
             assert response.status_code in (200, 303, 404, 409, 413, 422, 503), (data, response.text)
+
+
+async def test_a_body_that_is_no_text_is_refused_like_other_wrong_ones(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await client.post("/api/v1/lists", content=b'{"name": "\xff"}', headers=headers)
+    assert (response.status_code, response.json()["detail"]) == (422, "The body cannot be read: send JSON in UTF-8.")

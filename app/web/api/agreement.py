@@ -170,7 +170,7 @@ async def post_decision(label_set: Set, decision: DecisionIn, session: Session, 
     return DecisionOut.of(made)
 
 
-@router.put("/labels/{id}/vote", summary="Vote on an explanation", responses=documented(403, 404))
+@router.put("/labels/{id}/vote", summary="Vote on an explanation", responses=documented(404))
 async def put_vote(
     id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], ballot: VoteIn, session: Session, actor: Actor
 ) -> VotesOut:

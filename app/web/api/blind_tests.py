@@ -164,7 +164,7 @@ async def get_tests(
     )
 
 
-@router.post("/labelsets/{id}/tests", summary="Make a blind test", status_code=201, responses=documented(403, 404, 409))
+@router.post("/labelsets/{id}/tests", summary="Make a blind test", status_code=201, responses=documented(404, 409))
 async def post_test(
     id: SetId, body: NewBlindTest, session: Session, actor: Actor, inference: Inference, response: Response
 ) -> BlindTestOut:
@@ -198,7 +198,7 @@ async def get_test(id: TestId, session: Session, reader: Reader, response: Respo
     return await _detail(session, await sae_of(session, opened.test.sae_id), opened, response)
 
 
-@router.post("/tests/{id}/answers", summary="Answer a blind test", responses=documented(403, 404, 409))
+@router.post("/tests/{id}/answers", summary="Answer a blind test", responses=documented(404, 409))
 async def post_answers(id: TestId, body: AnswersIn, session: Session, actor: Actor, response: Response) -> BlindTestOut:
     """Answer all items at once, and get the score and the truth. Answers are final; sent again, they are one.
 

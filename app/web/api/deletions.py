@@ -34,25 +34,25 @@ SaeName = Annotated[str, Path(description="Slug of the SAE.", examples=["smollm2
 Name = Annotated[str, Path(description="Its name; of a corpus that is not the first of its name, as in texts:2.")]
 
 
-@router.delete("/saes/{sae}", summary="Delete an SAE", responses=documented(403, 404, 409))
+@router.delete("/saes/{sae}", summary="Delete an SAE", responses=documented(404, 409))
 async def delete_sae(sae: SaeName, session: Session, settings: AppSettings, _actor: Submitter) -> DeletionOut:
     """Delete an SAE with its features, labels, entries of lists and comparisons. Refused while a run uses it."""
     return await _delete(session, settings, "sae", sae)
 
 
-@router.delete("/saes/{sae}/index", summary="Delete the index of an SAE", responses=documented(403, 404, 409))
+@router.delete("/saes/{sae}/index", summary="Delete the index of an SAE", responses=documented(404, 409))
 async def delete_index(sae: SaeName, session: Session, settings: AppSettings, _actor: Submitter) -> DeletionOut:
     """Delete the statistics and examples of an SAE's features. Its labels stay."""
     return await _delete(session, settings, "index", sae)
 
 
-@router.delete("/models/{name:path}", summary="Delete a model", responses=documented(403, 404, 409))
+@router.delete("/models/{name:path}", summary="Delete a model", responses=documented(404, 409))
 async def delete_model(name: Name, session: Session, settings: AppSettings, _actor: Submitter) -> DeletionOut:
     """Delete a model that has no SAEs."""
     return await _delete(session, settings, "model", name)
 
 
-@router.delete("/corpora/{name:path}", summary="Delete a corpus", responses=documented(403, 404, 409))
+@router.delete("/corpora/{name:path}", summary="Delete a corpus", responses=documented(404, 409))
 async def delete_corpus(name: Name, session: Session, settings: AppSettings, _actor: Submitter) -> DeletionOut:
     """Delete a corpus that no published index is of."""
     return await _delete(session, settings, "corpus", name)

@@ -156,8 +156,9 @@ async def get_edit(name: Name, session: Session) -> EditOut:
 @router.get("/{name}/download", summary="Download an edit", responses=documented(404))
 async def download(name: Name, session: Session, response: Response) -> EditFileOut:
     """Return the file that `sae_core.apply_edits` and `seesae export-model` read, vectors and hashes included."""
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}.json"'
-    return EditFileOut.model_validate(await edit_file(session, await find_edit(session, name)))
+    edit = await find_edit(session, name)
+    response.headers["Content-Disposition"] = f'attachment; filename="{edit.name}.json"'
+    return EditFileOut.model_validate(await edit_file(session, edit))
 
 
 @router.put("/{name}", summary="Change an edit's notes and checks", responses=documented(403, 404))
@@ -173,7 +174,7 @@ async def remove_edit(name: Name, session: Session, actor: Actor) -> None:
     await delete_edit(session, name, actor=actor)
 
 
-@router.post("/{name}/measure", summary="Measure an edit", status_code=202, responses=documented(403, 404, 409))
+@router.post("/{name}/measure", summary="Measure an edit", status_code=202, responses=documented(404, 409))
 async def measure(
     name: Name, session: Session, settings: AppSettings, actor: Submitter, response: Response
 ) -> MeasureOut:

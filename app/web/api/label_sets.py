@@ -98,7 +98,7 @@ async def list_label_sets(
     return LabelSetList(labelsets=[LabelSetOut.of(summary) for summary in found])
 
 
-@router.post("", status_code=201, summary="Make a label set", responses=documented(403, 404, 409))
+@router.post("", status_code=201, summary="Make a label set", responses=documented(404, 409))
 async def make_label_set(body: LabelSetIn, session: Session, actor: Actor, response: Response) -> LabelSetDetail:
     """Make a set, with the features of its scope. They stay: a filter is read once.
 
@@ -124,7 +124,7 @@ async def get_label_set(id: SetId, session: Session) -> LabelSetDetail:
     return await _detail(session, id)
 
 
-@router.put("/{id}", summary="Change a label set", responses=documented(403, 404, 409))
+@router.put("/{id}", summary="Change a label set", responses=documented(404, 409))
 async def change_label_set(
     id: SetId,
     body: LabelSetChange,
@@ -155,7 +155,7 @@ async def change_label_set(
     return await _detail(session, id)
 
 
-@router.post("/{id}/next", summary="The next feature to label", responses=documented(403, 404, 409))
+@router.post("/{id}/next", summary="The next feature to label", responses=documented(404, 409))
 async def next_feature(id: SetId, session: Session, actor: Actor, body: NextIn | None = None) -> NextOut:
     """Lease the next feature: it is yours alone for ten minutes, and longer while you type.
 
@@ -175,14 +175,14 @@ async def next_feature(id: SetId, session: Session, actor: Actor, body: NextIn |
     )
 
 
-@router.post("/{id}/skip", status_code=204, summary="Pass a feature over", responses=documented(403, 404, 409))
+@router.post("/{id}/skip", status_code=204, summary="Pass a feature over", responses=documented(404, 409))
 async def skip_feature(id: SetId, body: SkipIn, session: Session, actor: Actor) -> None:
     """Pass a feature over: it comes back to you last, and others can get it at once."""
     summary, _ = await find_label_set(session, id)
     await flow.skip(session, summary.set, body.feature, actor)
 
 
-@router.post("/{id}/undo", summary="Take back what you did last", responses=documented(403, 404, 409))
+@router.post("/{id}/undo", summary="Take back what you did last", responses=documented(404, 409))
 async def undo(id: SetId, session: Session, actor: Actor) -> UndoneOut:
     """Take back your last label in this set, or that you passed a feature over, and get that feature again.
 
@@ -199,7 +199,7 @@ async def undo(id: SetId, session: Session, actor: Actor) -> UndoneOut:
     "/{id}/features/{feature}/draft",
     status_code=204,
     summary="Keep what you are typing",
-    responses=documented(403, 404, 409),
+    responses=documented(404, 409),
 )
 async def keep_draft(id: SetId, feature: FeatureNumber, body: DraftIn, session: Session, actor: Actor) -> None:
     """Keep an unfinished label for yourself, and your lease of the feature; submitting the label removes it."""

@@ -97,7 +97,7 @@ class RunIn(BaseModel):
 RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 
 
-@router.post("", status_code=202, summary="Submit a run", responses=documented(403, 404, 409))
+@router.post("", status_code=202, summary="Submit a run", responses=documented(404, 409))
 async def submit_run(
     body: RunIn, session: Session, settings: AppSettings, actor: Submitter, response: Response
 ) -> RunDetailOut:
@@ -137,13 +137,13 @@ async def get_run(id: RunId, session: Session) -> RunDetailOut:
     return _detail(await find_run(session, id))
 
 
-@router.post("/{id}/cancel", summary="Cancel a run", responses=documented(403, 404, 409))
+@router.post("/{id}/cancel", summary="Cancel a run", responses=documented(404, 409))
 async def cancel_run(id: RunId, session: Session, _actor: Submitter) -> RunDetailOut:
     """Stop a run that waits or runs. What it has finished is kept, and a retry continues from there."""
     return _detail(await submit.cancel_run(session, id))
 
 
-@router.post("/{id}/retry", status_code=202, summary="Retry a run", responses=documented(403, 404, 409))
+@router.post("/{id}/retry", status_code=202, summary="Retry a run", responses=documented(404, 409))
 async def retry_run(id: RunId, session: Session, _actor: Submitter) -> RunDetailOut:
     """Queue a run again that failed or was cancelled. It continues from what it left."""
     return _detail(await submit.retry_run(session, id))

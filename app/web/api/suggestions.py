@@ -52,7 +52,7 @@ class SuggestionsOut(BaseModel):
     suggestions: list[SuggestionOut]
 
 
-@router.post("/suggestions", summary="Suggest labels", status_code=202, responses=documented(403, 404))
+@router.post("/suggestions", summary="Suggest labels", status_code=202, responses=documented(404))
 async def suggest(
     sae: Sae,
     session: Session,
