@@ -117,6 +117,7 @@ async def save_edit(
     await session.commit()  # the model may have to be loaded: no connection is held for that long
     placed = [one.placed(slugs.index(one.sae or sae.slug)) for one in draft.interventions]
     request = EditRequest(saes=[SaeRef.of(one) for one in saes], name=title, interventions=placed)
+    file = (await inference.edit(request)).file  # before the first write, which would hold a connection meanwhile
     new = NewEdit(
         title=title,
         author=author,
@@ -127,7 +128,7 @@ async def save_edit(
         interventions=[one.model_dump(mode="json") | {"sae": one.sae or sae.slug} for one in draft.interventions],
         prompts=[one.model_dump() for one in draft.prompts],
         checks=draft.checks.model_dump(),
-        file=(await inference.edit(request)).file,
+        file=file,
     )
     return await find_edit(session, await _add(session, new))
 

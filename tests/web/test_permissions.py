@@ -90,6 +90,8 @@ TABLE = {
         POST /api/v1/saes/{sae}/probe
         POST /api/v1/saes/{sae}/sweep
         GET /api/v1/tests/{id}
+        GET /api/v1/webhooks
+        GET /api/v1/webhooks/{id}/deliveries
         GET /compare
         GET /corpora/{name:path}/delete
         GET /edits
@@ -97,13 +99,17 @@ TABLE = {
         GET /edits/{name}/delete
         GET /label
         GET /labelsets/new
+        GET /labelsets/new
+        GET /labelsets/{id}
         GET /labelsets/{id}
         GET /labelsets/{id}/adjudicate
         GET /labelsets/{id}/adjudicate/next
         GET /labelsets/{id}/adjudicate/{feature}
         GET /labelsets/{id}/agreement
         GET /labelsets/{id}/edit
+        GET /labelsets/{id}/edit
         GET /labelsets/{id}/events
+        GET /labelsets/{id}/label
         GET /labelsets/{id}/label
         GET /labelsets/{id}/tests
         GET /lists
@@ -136,6 +142,7 @@ TABLE = {
         GET /saes/{sae}/features/{index}/labels
         POST /saes/{sae}/features/{index}/try
         GET /saes/{sae}/index/delete
+        GET /saes/{sae}/labels
         GET /saes/{sae}/map
         GET /saes/{sae}/probe
         POST /saes/{sae}/probe
@@ -148,6 +155,8 @@ TABLE = {
         POST /saes/{sae}/steer
         GET /saes/{sae}/steer/marks
         GET /tests/{id}
+        GET /webhooks
+        GET /webhooks/{id}
     """,
     "labeller": """
         DELETE /api/v1/comments/{id}
@@ -174,9 +183,13 @@ TABLE = {
         POST /labels/{id}/undo
         POST /labelsets/{id}/adjudicate/{feature}/votes
         POST /labelsets/{id}/label
+        POST /labelsets/{id}/label
+        POST /labelsets/{id}/next
         POST /labelsets/{id}/next
         POST /labelsets/{id}/skip
+        POST /labelsets/{id}/skip
         POST /labelsets/{id}/tests
+        POST /labelsets/{id}/undo
         POST /labelsets/{id}/undo
         POST /lists
         POST /lists/{id}
@@ -198,8 +211,11 @@ TABLE = {
         PUT /api/v1/labelsets/{id}
         POST /api/v1/labelsets/{id}/decisions
         POST /labelsets
+        POST /labelsets
+        POST /labelsets/{id}
         POST /labelsets/{id}
         POST /labelsets/{id}/adjudicate/{feature}
+        POST /labelsets/{id}/closed
         POST /labelsets/{id}/closed
     """,
     "admin": """
@@ -220,6 +236,8 @@ TABLE = {
         DELETE /api/v1/saes/{sae}/index
         POST /api/v1/saes/{sae}/labels/import
         POST /api/v1/saes/{sae}/suggestions
+        POST /api/v1/webhooks
+        DELETE /api/v1/webhooks/{id}
         POST /corpora/{name:path}/delete
         POST /models/{name:path}/delete
         POST /runs/new/{kind}
@@ -227,6 +245,9 @@ TABLE = {
         POST /runs/{run_id}/retry
         POST /saes/{sae}/delete
         POST /saes/{sae}/index/delete
+        POST /saes/{sae}/labels
+        POST /webhooks
+        POST /webhooks/{id}/delete
     """,
 }
 """The least role that may call each route. Reading needs an account, unless a setting says otherwise."""
