@@ -202,7 +202,7 @@ async def import_labels(
     if header and header.weights_sha256 != sae.weights_sha256 and not other_weights:
         raise Conflict(
             f"The file holds labels of {header.sae[:100]}, whose weights are not those of {sae.slug}. If its features "
-            "mean the same nevertheless, say so: --other-weights, or other_weights=true."
+            "mean the same nevertheless, say so with `other_weights`."
         )
     _check_features(lines, sae)
     await lock_until_commit(session, f"import labels {sae.id}")
