@@ -21,8 +21,13 @@ READING_ROLES: dict[str, Role] = {
     "GET /sign-in": Role.anyone,
     "GET /sign-in/provider": Role.anyone,
     "GET /sign-in/provider/return": Role.anyone,
+    # Addresses of webhooks can hold secrets of other services.
+    "GET /api/v1/webhooks": Role.admin,
+    "GET /api/v1/webhooks/{id}/deliveries": Role.admin,
+    "GET /webhooks": Role.admin,
+    "GET /webhooks/{id}": Role.admin,
 }
-"""Pages that are the same to everybody whatever the settings say."""
+"""Routes that read and need another role than a viewer's, whatever the settings say."""
 
 LEAST_ROLES: dict[str, Role] = {
     # Signing in, and one's own account.
