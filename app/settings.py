@@ -101,6 +101,10 @@ class Settings(BaseSettings):
         description="Addresses or networks of the proxies whose X-Forwarded-For is believed, with commas between them; "
         "of use with SEESAE_BASE_URL alone.",
     )
+    webhooks_to_private: bool = Field(
+        default=False,
+        description="Whether webhooks may be sent to private addresses, those of this machine and of its network.",
+    )
     anyone_may_write: bool = Field(
         default=False,
         description="Whether a site that others can reach may run without accounts: anyone who reaches it can then "

@@ -1,5 +1,5 @@
-"""Retake the pictures of the docs: make the demo at two widths, serve it, and walk docs/tour.md and docs/debugging.md
-in Chromium.
+"""Retake the pictures of the docs: make the demo at two widths, serve it, and walk docs/tour.md, docs/debugging.md
+and docs/labelling.md in Chromium.
 
 `make screenshots` runs it. The demo is made under SEESAE_HOME unless it is there already; nothing else is changed.
 """
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from label_together import label_together
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
@@ -28,12 +29,12 @@ WINDOW = {"width": 1200, "height": 760}
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving(environment: dict[str, str] | None = None) -> Iterator[str]:
     """The site, on a port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([SEESAE, "serve", "--port", str(port)])
+    process = subprocess.Popen([SEESAE, "serve", "--port", str(port)], env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 60
@@ -125,11 +126,15 @@ def main() -> None:
     for width in ("4096", "1024"):
         subprocess.run([SEESAE, "demo", "--width", width, "--no-serve"], check=True)
     IMAGES.mkdir(exist_ok=True)
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-headless-shell")
     with serving() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW, color_scheme="light")
         walk(page, url)
+        browser.close()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        label_together(browser, WIDE, serving, take)
         browser.close()
 
 

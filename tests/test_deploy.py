@@ -210,3 +210,39 @@ def probe(client: httpx.Client) -> httpx.Response:
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             return answer
         time.sleep(int(answer.headers["Retry-After"]))
+
+
+def test_the_proxies_of_the_page_pass_on_what_the_site_reads() -> None:
+    """The examples of nginx and Caddy, as trees: balanced braces, and each directive ends as the proxy wants it."""
+    page = (CHECKOUT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    nginx = re.search(r"```nginx\n(.*?)```", page, re.DOTALL)
+    caddy = re.search(r"```caddyfile\n(.*?)```", page, re.DOTALL)
+    assert nginx is not None
+    assert caddy is not None
+    lines = [line.strip() for line in nginx[1].splitlines() if line.strip()]
+    assert all(line.endswith((";", "{", "}")) for line in lines)
+    for text in (nginx[1], caddy[1]):
+        depths = [text[:end].count("{") - text[:end].count("}") for end in range(len(text) + 1)]
+        assert min(depths) == depths[-1] == 0
+        assert "127.0.0.1:8000" in text
+    headers = dict(line.rstrip(";").split()[1:] for line in lines if line.startswith("proxy_set_header"))
+    assert headers == {"Host": "$host", "X-Forwarded-For": "$remote_addr", "X-Forwarded-Proto": "$scheme"}
+    assert {"proxy_pass http://127.0.0.1:8000;", "proxy_buffering off;"} <= set(lines)
+    name = re.search(r"SEESAE_BASE_URL=(https://\S+?)`", page)
+    assert name is not None
+    assert Settings(base_url=name[1]).is_shared
+    assert f"server_name {name[1].removeprefix('https://')};" in lines
+    with pytest.raises(ValueError, match="below a path"):
+        Settings(base_url=f"{name[1]}/seesae")
+
+
+def test_the_site_of_compose_needs_an_account_and_says_how_to_make_it() -> None:
+    settings = SERVICES["web"]["environment"]
+    assert Settings(host=SERVICES["web"]["command"][2]).is_shared
+    assert settings["SEESAE_ANYONE_MAY_WRITE"] == "${SEESAE_ANYONE_MAY_WRITE:-}"
+    for text in ("docker-compose.yml", "docs/deploy.md"):
+        command = re.search(
+            r"docker compose run --rm web (user add \w+ --role admin)", (CHECKOUT / text).read_text("utf-8")
+        )
+        assert command is not None
+        assert CliRunner().invoke(cli, [*command[1].split(), "--help"]).exit_code == 0

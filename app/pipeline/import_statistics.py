@@ -21,6 +21,7 @@ from app.queries.label_sets import ensure_set
 from app.queries.models import NO_WEIGHTS
 from app.queries.publish import publish_index
 from app.queries.saes import SaeDetail
+from app.queries.suggestions import add_suggestions
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.labels import MAX_EXPLANATION, MAX_NAME
@@ -28,6 +29,9 @@ from sae_core.errors import ModelError
 from sae_core.files import explain_full_disk
 from sae_core.models import HookPoint
 from sae_core.progress import Progress
+
+_MAX_MODEL = 200
+"""Characters of method and model of a machine's explanation."""
 
 if TYPE_CHECKING:
     from app.pipeline.import_sae import ImportParams
@@ -68,6 +72,8 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportPar
                 async with ctx.sessions.begin() as session:
                     of_set = await ensure_set(session, detail.id)
                     added = await labels.add_labels(session, detail.id, of_set.id, _labels(spool))
+                    indexed = await saes.get_sae(session, detail.slug) or detail
+                    suggested = await add_suggestions(session, indexed, _suggestions(spool), run_id=run.run_id)
                     await runs.set_sae(session, run.run_id, detail.id)
         finally:
             spool.close()
@@ -79,6 +85,7 @@ async def import_statistics(run: RunContext, ctx: JobContext, params: "ImportPar
         "hook": detail.hook,
         "tokens": info.tokens.number,
         "labels": added,
+        "suggestions": suggested,
         "notes": list(info.remarks),
     }
 
@@ -210,6 +217,12 @@ async def _publish(
 
 
 def _labels(spool: Spool) -> Iterator[tuple[int, str, str]]:
-    """Yield the explanations as labels, cut to the length limits of a label."""
-    for feature, author, explanation in spool.explanations():
+    """Yield people's explanations as labels, cut to the length limits of a label."""
+    for feature, author, explanation in spool.explanations(is_machine=False):
         yield feature, author[:MAX_NAME], explanation[:MAX_EXPLANATION]
+
+
+def _suggestions(spool: Spool) -> Iterator[tuple[int, str, str]]:
+    """Yield machines' explanations as suggestions, which never count as people's labels."""
+    for feature, model, explanation in spool.explanations(is_machine=True):
+        yield feature, model[:_MAX_MODEL], explanation[:MAX_EXPLANATION]

@@ -12,6 +12,10 @@ from app.tables import Activity, Comment, LabelCount, LabelSet, Person, Sae
 CHANNEL = "activity"
 """Where Postgres notifies of each row, when its transaction has committed; `app/services/changes.py` listens."""
 
+WEBHOOKS = "webhooks"
+DELIVER = "deliver_webhook"
+"""The queue of deliveries and the task that makes one; `app.runs.queue` has the task."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -26,24 +30,38 @@ class Event:
 
 
 async def add_activity(session: AsyncSession, event: Event) -> None:
-    """Record what somebody did, and notify open pages, unless it was a change of a draft, which nobody else sees."""
-    await session.execute(_ADD, {**asdict(event), "channel": CHANNEL})
+    """Record what somebody did, notify open pages, and queue what webhooks are told.
+
+    Neither learns of changes of a draft, which nobody else sees; webhooks learn nothing of a blind set that is open.
+    """
+    await session.execute(_ADD, {**asdict(event), "channel": CHANNEL, "queue": WEBHOOKS, "task": DELIVER})
 
 
 _ADD = text("""
 WITH added AS (
     INSERT INTO activity (person_id, act, sae_id, label_set_id, feature, subject)
     VALUES (:person_id, :act, :sae_id, :label_set_id, :feature, :subject) RETURNING *
+), told AS (
+    SELECT added.*, label_set.blind AND label_set.closed_at IS NULL AS withheld
+    FROM added JOIN label_set ON label_set.id = added.label_set_id
+    WHERE NOT (added.act LIKE 'label %' AND COALESCE((
+        SELECT bool_and(last.status = 'draft') FROM (
+            SELECT status FROM label_revision WHERE label_id = added.subject ORDER BY version DESC LIMIT 2
+        ) AS last), FALSE))
+), deliveries AS (
+    INSERT INTO webhook_delivery (webhook_id, activity_id)
+    SELECT webhook.id, told.id FROM told
+    JOIN webhook ON webhook.sae_id = told.sae_id AND split_part(told.act, ' ', 1) = ANY (webhook.kinds)
+        AND (webhook.label_set_id IS NULL OR webhook.label_set_id = told.label_set_id)
+    WHERE NOT told.withheld RETURNING id
+), jobs AS (
+    SELECT procrastinate_defer_jobs_v1(ARRAY[ROW(
+        :queue, :task, 0, NULL, NULL, jsonb_build_object('delivery_id', id), NULL)::procrastinate_job_to_defer_v1])
+    FROM deliveries
 )
-SELECT pg_notify(:channel, json_build_object(
-    'id', added.id, 'person_id', added.person_id, 'sae_id', added.sae_id, 'label_set_id', added.label_set_id,
-    'feature', added.feature,
-    'withheld', label_set.blind AND label_set.closed_at IS NULL)::text)
-FROM added JOIN label_set ON label_set.id = added.label_set_id
-WHERE NOT (added.act LIKE 'label %' AND COALESCE((
-    SELECT bool_and(last.status = 'draft') FROM (
-        SELECT status FROM label_revision WHERE label_id = added.subject ORDER BY version DESC LIMIT 2
-    ) AS last), FALSE))
+SELECT pg_notify(:channel, json_build_object('id', id, 'person_id', person_id, 'sae_id', sae_id,
+    'label_set_id', label_set_id, 'feature', feature, 'withheld', withheld)::text), (SELECT count(*) FROM jobs)
+FROM told
 """)
 
 

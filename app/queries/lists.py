@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -315,9 +315,11 @@ async def listed(
     return shown
 
 
-async def lists_of_feature(session: AsyncSession, sae_id: int, feature: int) -> FeatureLists:
-    """Return lists that hold a feature, and lists that do not."""
-    rows = (await session.execute(_OF_FEATURE, {"sae": sae_id, "feature": feature})).all()
+async def lists_of_feature(
+    session: AsyncSession, sae_id: int, feature: int, *, owner_id: int | None = None
+) -> FeatureLists:
+    """Return lists that hold a feature, and lists that do not; of those, with `owner_id`, only one person's."""
+    rows = (await session.execute(_OF_FEATURE, {"sae": sae_id, "feature": feature, "owner": owner_id})).all()
     holding = tuple(ListOfFeature(row.public_id, row.name, row.note) for row in rows if row.held)
     held = {each.public_id for each in holding}
     others = (ListOfFeature(row.public_id, row.name) for row in rows if not row.held)
@@ -332,7 +334,10 @@ def _of_feature(choices: int = CHOICES) -> Select[Any]:
         .join(SavedListItem, SavedListItem.list_id == SavedList.id)
         .where(SavedListItem.sae_id == bindparam("sae"), SavedListItem.feature == bindparam("feature"))
     )
-    recent = select(*named, literal("").label("note"), literal(False).label("held"))
+    owner = bindparam("owner", type_=Integer)
+    recent = select(*named, literal("").label("note"), literal(False).label("held")).where(
+        or_(owner.is_(None), SavedList.owner_id == owner)
+    )
     last_changed = [
         each.order_by(SavedList.updated_at.desc(), SavedList.id.desc()).limit(choices).subquery()
         for each in (holding, recent)

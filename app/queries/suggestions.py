@@ -1,8 +1,10 @@
 """Suggestions of machines for labels, and the answers that were paid for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from itertools import islice
 from typing import Any, Literal
 
 from sqlalchemy import exists, func, literal, select, update
@@ -80,6 +82,37 @@ async def put_suggestion(
     assert number is not None
     await count_changes(session, sae.id)
     return number
+
+
+_ADDED_AT_ONCE = 1000
+
+
+async def add_suggestions(
+    session: AsyncSession, sae: SaeDetail, found: Iterable[tuple[int, str, str]], *, run_id: int
+) -> int:
+    """Write many suggestions of machines elsewhere (feature, model, text); return the number of new ones."""
+    added = 0
+    left = iter(found)
+    while chunk := list(islice(left, _ADDED_AT_ONCE)):
+        rows = [
+            {
+                "sae_id": sae.id,
+                "feature": feature,
+                "key": sha256(f"{model}\n{text}".encode()).hexdigest(),
+                "source": "model",
+                "model": model,
+                "prompt": "",
+                "text": text,
+                "index_id": None if sae.index is None else sae.index.id,
+                "run_id": run_id,
+            }
+            for feature, model, text in chunk
+        ]
+        new = insert(Suggestion).values(rows).on_conflict_do_nothing().returning(Suggestion.id)
+        added += len((await session.scalars(new)).all())
+    if added:
+        await count_changes(session, sae.id)
+    return added
 
 
 async def put_scores(session: AsyncSession, sae_id: int, suggestion_id: int, scores: Mapping[str, Any]) -> None:

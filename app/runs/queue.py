@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.db import libpq_url
 from app.queries import runs
+from app.queries.activity import DELIVER, WEBHOOKS
 from app.queries.sql import locks
 from app.runs.context import RunCancelled, RunInterrupted, RunLocked, RunNotUnderstood
 from app.runs.execution import execute
 from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.jobs import RUN, RUNS, app
+from app.services.webhooks import NotDelivered, deliver
 from app.storage import removal
 
 log = structlog.get_logger("worker")
@@ -74,6 +76,25 @@ async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
         raise
 
 
+class RetryDelivery(BaseRetryStrategy):
+    """Send again later, and later each time, what was not taken."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """Return when to send again; an orderly stop, or a lost database, is no attempt that failed."""
+        if isinstance(exception, NotDelivered):
+            return RetryDecision(retry_in={"seconds": exception.retry_in})
+        if isinstance(exception, asyncio.CancelledError) or is_infrastructure(exception):
+            return RetryDecision(retry_in={"seconds": 5})
+        return None
+
+
+@app.task(name=DELIVER, queue=WEBHOOKS, retry=RetryDelivery(), pass_context=True)
+async def deliver_webhook(context: procrastinate.JobContext, delivery_id: int) -> None:
+    """Tell a webhook of one act."""
+    ctx: JobContext = context.additional_context["ctx"]
+    await deliver(ctx.sessions, ctx.settings, delivery_id)
+
+
 @app.periodic(cron="* * * * *")
 @app.task(name="retry_stalled", queue=MAINTENANCE, queueing_lock="retry_stalled", pass_context=True)
 async def retry_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
@@ -103,6 +124,8 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
     # Maintenance is deferred again every minute. A job whose worker lives is deleted by that worker.
     for job in await app.job_manager.get_stalled_jobs(queue=MAINTENANCE, seconds_since_heartbeat=STALLED_SECONDS):
         await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+    for job in await app.job_manager.get_stalled_jobs(queue=WEBHOOKS, seconds_since_heartbeat=STALLED_SECONDS):
+        await app.job_manager.retry_job(job)
     for job in await app.job_manager.get_stalled_jobs(queue=RUNS, seconds_since_heartbeat=seconds_since_heartbeat):
         assert job.id is not None
         run_id = int(str(job.task_kwargs["run_id"]))

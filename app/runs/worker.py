@@ -8,6 +8,7 @@ import procrastinate
 import structlog
 
 from app.db import create_engine, create_sessionmaker
+from app.queries.activity import WEBHOOKS
 from app.runs import jobs, queue
 from app.runs.failures import INFRASTRUCTURE
 from app.runs.job_context import JobContext
@@ -54,7 +55,7 @@ async def _serve(ctx: JobContext, database_url: str) -> None:
             await queue.count_jobs(ctx.engine)
             log.info("worker_ready")
             async with asyncio.TaskGroup() as workers:
-                for name in (jobs.RUNS, queue.MAINTENANCE):
+                for name in (jobs.RUNS, queue.MAINTENANCE, WEBHOOKS):
                     workers.create_task(_take(app, name, ctx), name=name)
 
 

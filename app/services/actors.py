@@ -64,6 +64,11 @@ class Actor:
         """True if people sign in to this site, so that a name alone proves nothing."""
         return self.is_account or self.role is Role.anyone
 
+    @property
+    def may_write(self) -> bool:
+        """True if this actor may label, and make lists and edits."""
+        return self.role >= Role.labeller
+
     def check_change(self, owner_id: int | None, what: str, owner: str) -> None:
         """Refuse a change of what somebody else made.
 

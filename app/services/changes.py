@@ -138,7 +138,11 @@ class Changes:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     def _tell(self, payload: str) -> None:
-        change = Change(**json.loads(payload))
+        try:
+            change = Change(**json.loads(payload))
+        except (TypeError, ValueError):  # of another version of SeeSAE on the same database
+            self._tell_missed()
+            return
         for subscription in self._open:
             subscription.add(change)
 

@@ -1,7 +1,7 @@
 """Rules of saved edits.
 
-What an edit does never changes, so a link to it stays true; its title, notes and checks may. Whoever has the link may
-change and delete it, as with lists.
+What an edit does never changes, so a link to it stays true; its title, notes and checks may. An edit is
+its owner's, as with lists.
 """
 
 import json
@@ -117,6 +117,7 @@ async def save_edit(
     await session.commit()  # the model may have to be loaded: no connection is held for that long
     placed = [one.placed(slugs.index(one.sae or sae.slug)) for one in draft.interventions]
     request = EditRequest(saes=[SaeRef.of(one) for one in saes], name=title, interventions=placed)
+    file = (await inference.edit(request)).file  # before the first write, which would hold a connection meanwhile
     new = NewEdit(
         title=title,
         author=author,
@@ -127,7 +128,7 @@ async def save_edit(
         interventions=[one.model_dump(mode="json") | {"sae": one.sae or sae.slug} for one in draft.interventions],
         prompts=[one.model_dump() for one in draft.prompts],
         checks=draft.checks.model_dump(),
-        file=(await inference.edit(request)).file,
+        file=file,
     )
     return await find_edit(session, await _add(session, new))
 
@@ -153,28 +154,37 @@ async def find_edit(session: AsyncSession, name: str) -> EditView:
     return found
 
 
-async def change_edit(session: AsyncSession, name: str, *, title: str, notes: str, checks: Checks) -> EditView:
+async def change_edit(
+    session: AsyncSession, name: str, *, actor: Actor, title: str, notes: str, checks: Checks
+) -> EditView:
     """Change title, notes and checks; what the edit does and its name stay.
 
     Raises:
         NotFound: there is no such edit.
+        Forbidden: it is somebody else's.
         Unprocessable: they cannot be stored.
     """
-    await find_edit(session, name)
+    await _edit_to_change(session, name, actor)
     _check_storable([checks])
     title = tidy_name("edit", title)
     await queries.change_edit(session, name, title=title, notes=_tidy_notes(notes), checks=checks.model_dump())
     return await find_edit(session, name)
 
 
-async def delete_edit(session: AsyncSession, name: str) -> None:
+async def delete_edit(session: AsyncSession, name: str, *, actor: Actor) -> None:
     """Delete an edit, for good.
 
     Raises:
         NotFound: there is none.
+        Forbidden: it is somebody else's.
     """
-    await find_edit(session, name)
+    await _edit_to_change(session, name, actor)
     await queries.delete_edit(session, name)
+
+
+async def _edit_to_change(session: AsyncSession, name: str, actor: Actor) -> None:
+    edit = await find_edit(session, name)
+    actor.check_change(edit.owner_id, "This edit", edit.author)
 
 
 async def edit_file(session: AsyncSession, edit: EditView) -> dict[str, Any]:

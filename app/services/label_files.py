@@ -31,6 +31,7 @@ from app.services.label_records import (
     Line,
     Record,
     RevisionRecord,
+    ScopeRecord,
     SetRecord,
     VoteRecord,
     content_of,
@@ -116,7 +117,7 @@ async def _set_record(session: AsyncSession, row: LabelSet, people: Mapping[int,
         needed=row.needed,
         blind=row.blind,
         order=row.label_order,
-        scope=row.scope,
+        scope=ScopeRecord.model_validate(row.scope),
         created_by=people.get(row.created_by or 0),
         created_at=row.created_at,
         closed_at=row.closed_at,
@@ -201,7 +202,7 @@ async def import_labels(
     if header and header.weights_sha256 != sae.weights_sha256 and not other_weights:
         raise Conflict(
             f"The file holds labels of {header.sae[:100]}, whose weights are not those of {sae.slug}. If its features "
-            "mean the same nevertheless, say so: --other-weights, or other_weights=true."
+            "mean the same nevertheless, say so with `other_weights`."
         )
     _check_features(lines, sae)
     await lock_until_commit(session, f"import labels {sae.id}")
@@ -299,7 +300,8 @@ class _Import:
                 raise Unprocessable(f"Line {number}: there is no label set “{record.set}”, in the file or of the SAE.")
 
     async def _write_set(self, number: int, record: SetRecord) -> None:
-        rules = (record.needed, record.blind, record.order, record.scope)
+        scope = record.scope.model_dump(exclude_none=True)
+        rules = (record.needed, record.blind, record.order, scope)
         there = next((row for row in await queries.sets_of(self.session, self.sae.id) if row.name == record.name), None)
         if there is None:
             made = await insert_set(
@@ -309,7 +311,7 @@ class _Import:
                 needed=record.needed,
                 blind=record.blind,
                 order=record.order,
-                scope=record.scope,
+                scope=scope,
                 person_id=self.people[record.created_by] if record.created_by else None,
             )
             assert made is not None

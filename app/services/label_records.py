@@ -9,19 +9,38 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from app.errors import Unprocessable
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.services.csv_text import plain_cell
 from app.services.labels import MAX_CATEGORIES, MAX_CATEGORY, MAX_EXPLANATION, MAX_NAME
+from app.services.texts import one_line
 from app.settings import message_of
 from app.tables.label_sets import ORDERS
 
 MAX_LINE = 4_000_000
 _MAX_TEXT = 50_000
 
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME + 20)]
+
+def _tidy(name: str) -> str:
+    tidy = one_line(name)
+    if not tidy:
+        raise ValueError("A name must have something that can be seen")
+    return tidy
+
+
+Name = Annotated[str, Field(max_length=MAX_NAME + 20), AfterValidator(_tidy)]
+SetName = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_tidy)]
 Scale = Annotated[int, Field(ge=1, le=5)] | None
 Number = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Feature = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -60,15 +79,26 @@ class GuidelineRecord(Record):
     created_at: AwareDatetime
 
 
+class ScopeRecord(Record):
+    """How the features of a set were chosen; nothing for a set that takes any."""
+
+    any: bool | None = None
+    filter: Annotated[dict[Text, Text], Field(max_length=100)] | None = None
+    features: Feature | None = None
+    list: Annotated[str, Field(max_length=100)] | None = None
+    sample: Feature | None = None
+    seed: Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
+
+
 class SetRecord(Record):
     """A label set with its guideline and its features, in its order."""
 
     record: Literal["set"] = "set"
-    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    name: SetName
     needed: Annotated[int, Field(ge=1, le=1000)]
     blind: bool
     order: Literal[ORDERS]  # type: ignore[valid-type]
-    scope: dict[str, Any]
+    scope: ScopeRecord
     created_by: Name | None
     created_at: AwareDatetime
     closed_at: AwareDatetime | None
@@ -117,7 +147,7 @@ class LabelRecord(Content):
     """A label; without `revisions` (a row of CSV) it is a label's text alone."""
 
     record: Literal["label"] = "label"
-    set: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = "default"
+    set: SetName = "default"
     feature: Feature
     person: Name
     version: Number = 1
@@ -147,7 +177,7 @@ class DecisionRecord(Record):
     """A decision."""
 
     record: Literal["decision"] = "decision"
-    set: str
+    set: SetName
     feature: Feature
     person: Name
     explanation: Explanation
@@ -166,7 +196,7 @@ class CommentRecord(Record):
     record: Literal["comment"] = "comment"
     id: int
     answers: int | None = None
-    set: str
+    set: SetName
     feature: Feature
     person: Name
     text: Annotated[str, Field(max_length=2_000)]

@@ -3,6 +3,8 @@
 A change says which version of the list it was made from. A change of the whole list is refused if the list has another
 version by now. A change of one part (name and description, one note) is refused only if that part has changed since,
 so that two people, or two tabs, can work on one list. What replaces no text (adding, moving) is never refused.
+
+A list is its owner's: whoever has the link may read it, and from a reviewer up others may change it.
 """
 
 from base64 import urlsafe_b64encode
@@ -106,18 +108,25 @@ def _public_id(*request: object) -> str:
 
 
 async def replace_list(
-    session: AsyncSession, public_id: str, text: ListText, items: Sequence[NewItem], *, expected_version: int
+    session: AsyncSession,
+    public_id: str,
+    text: ListText,
+    items: Sequence[NewItem],
+    *,
+    actor: Actor,
+    expected_version: int,
 ) -> ListView:
     """Let a list be what is given, all of it.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         Unprocessable: as for a new one.
         ListConflict: the list has another version by now, and is not what is given already.
     """
     text = _tidy(text)
     rows = await _rows(session, items)
-    current = await _taken(session, public_id)
+    current = await _taken(session, public_id, actor)
     if current.version != expected_version and await _holds(session, current, text, rows):
         return current
     _check_version(current, expected_version)
@@ -126,16 +135,19 @@ async def replace_list(
     return changed
 
 
-async def describe_list(session: AsyncSession, public_id: str, text: ListText, *, read_version: int) -> ListView:
+async def describe_list(
+    session: AsyncSession, public_id: str, text: ListText, *, actor: Actor, read_version: int
+) -> ListView:
     """Change name and description.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         Unprocessable: they are not as a list can hold them.
         ListConflict: one of them was changed since `read_version`.
     """
     text = _tidy(text)
-    current = await _taken(session, public_id)
+    current = await _taken(session, public_id, actor)
     if (text.name, text.description) == (current.name, current.description):
         return current
     if read_version not in range(current.text_version, current.version + 1):
@@ -143,30 +155,36 @@ async def describe_list(session: AsyncSession, public_id: str, text: ListText, *
     return await queries.bump_version(session, current.id, name=text.name, description=text.description)
 
 
-async def delete_list(session: AsyncSession, public_id: str, *, expected_version: int | None = None) -> None:
+async def delete_list(
+    session: AsyncSession, public_id: str, *, actor: Actor, expected_version: int | None = None
+) -> None:
     """Delete a list, for good.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         ListConflict: it has another version than `expected_version` by now.
     """
-    current = await _taken(session, public_id)
+    current = await _taken(session, public_id, actor)
     if expected_version is not None:
         _check_version(current, expected_version)
     await queries.delete_list(session, current.id)
 
 
-async def add_item(session: AsyncSession, public_id: str, new: NewItem, *, position: int | None = None) -> ListView:
+async def add_item(
+    session: AsyncSession, public_id: str, new: NewItem, *, actor: Actor, position: int | None = None
+) -> ListView:
     """Put a feature into a list: at the end, or at a position. One that the list holds with this note stays.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         Unprocessable: there is no such feature, the list holds it with another note, or is full; the note is too long.
     """
     [(sae_id, feature, note)] = await _rows(session, [new])
     if position is not None and position not in range(1, MAX_INTEGER - MAX_ITEMS):
         raise Unprocessable("A position in a list is a number from 1 up.")
-    current = await _taken(session, public_id)
+    current = await _taken(session, public_id, actor)
     if held := await queries.find_item(session, current.id, new.sae, feature):
         if held.note == note:
             return current
@@ -181,17 +199,18 @@ async def add_item(session: AsyncSession, public_id: str, new: NewItem, *, posit
 
 
 async def write_note(
-    session: AsyncSession, public_id: str, sae: str, feature: int, note: str, *, read_version: int
+    session: AsyncSession, public_id: str, sae: str, feature: int, note: str, *, actor: Actor, read_version: int
 ) -> ListView:
     """Change the note of a feature in a list.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         Unprocessable: the note is not as a list can hold it.
         ListConflict: the note was changed since `read_version`, or the feature was taken out.
     """
     note = _tidy_note(note)
-    current, item = await _taken_item(session, public_id, sae, feature)
+    current, item = await _taken_item(session, public_id, actor, sae, feature)
     if item.note == note:
         return current
     if read_version not in range(item.note_version, current.version + 1):
@@ -201,19 +220,24 @@ async def write_note(
     return changed
 
 
-async def move_item(session: AsyncSession, public_id: str, sae: str, feature: int, *, up: bool) -> ListView:
+async def move_item(
+    session: AsyncSession, public_id: str, sae: str, feature: int, *, actor: Actor, up: bool
+) -> ListView:
     """Move a feature up or down by one place; the first and the last stay where they are.
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         ListConflict: the feature was taken out of it.
     """
-    current, item = await _taken_item(session, public_id, sae, feature)
+    current, item = await _taken_item(session, public_id, actor, sae, feature)
     moved = await queries.move_item(session, current.id, item, up=up)
     return await queries.bump_version(session, current.id) if moved else current
 
 
-async def remove_item(session: AsyncSession, public_id: str, sae: str, feature: int, *, read_version: int) -> ListItem:
+async def remove_item(
+    session: AsyncSession, public_id: str, sae: str, feature: int, *, actor: Actor, read_version: int
+) -> ListItem:
     """Take a feature out of a list.
 
     Returns:
@@ -221,9 +245,10 @@ async def remove_item(session: AsyncSession, public_id: str, sae: str, feature: 
 
     Raises:
         NotFound: there is no such list.
+        Forbidden: it is somebody else's.
         ListConflict: the feature's note was changed since `read_version`, or the feature was taken out already.
     """
-    current, item = await _taken_item(session, public_id, sae, feature)
+    current, item = await _taken_item(session, public_id, actor, sae, feature)
     if item.note and read_version not in range(item.note_version, current.version + 1):
         raise ListConflict("The note on this feature changed since you opened the list: read it first.", current, item)
     await queries.bump_version(session, current.id)
@@ -237,13 +262,22 @@ def _found(found: ListView | None) -> ListView:
     return found
 
 
-async def _taken(session: AsyncSession, public_id: str) -> ListView:
-    """The list, which until the transaction ends nobody else can change."""
-    return _found(await get_list(session, public_id, for_change=True))
+async def _taken(session: AsyncSession, public_id: str, actor: Actor) -> ListView:
+    """The list, which until the transaction ends nobody else can change.
+
+    Raises:
+        NotFound: there is no such list.
+        Forbidden: it is not one that the actor may change.
+    """
+    current = _found(await get_list(session, public_id, for_change=True))
+    actor.check_change(current.owner_id, "This list", current.author)
+    return current
 
 
-async def _taken_item(session: AsyncSession, public_id: str, sae: str, feature: int) -> tuple[ListView, ListItem]:
-    current = await _taken(session, public_id)
+async def _taken_item(
+    session: AsyncSession, public_id: str, actor: Actor, sae: str, feature: int
+) -> tuple[ListView, ListItem]:
+    current = await _taken(session, public_id, actor)
     item = await queries.find_item(session, current.id, sae, feature)
     if item is None:
         raise ListConflict("This feature was taken out of the list since you opened it.", current)

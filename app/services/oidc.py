@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -87,17 +87,10 @@ class Provider:
         """Return the provider's host name."""
         return urlsplit(self.issuer).hostname or self.issuer
 
-    def client(self, return_address: str) -> AsyncOAuth2Client:
-        """Return a client of the provider that comes back to `return_address`."""
-        return AsyncOAuth2Client(
-            self.client_id,
-            self.client_secret,
-            scope="openid profile email",
-            redirect_uri=return_address,
-            code_challenge_method="S256",
-            token_endpoint_auth_method="client_secret_basic" if self.client_secret else "none",
-            timeout=10,
-        )
+    def client(self) -> httpx.AsyncClient:
+        """Return an HTTP client that proves to the provider which site asks."""
+        auth = httpx.BasicAuth(self.client_id, self.client_secret) if self.client_secret else None
+        return httpx.AsyncClient(auth=auth, timeout=10)
 
 
 async def begin(provider: Provider, return_address: str, next: str) -> tuple[str, Attempt]:
@@ -108,11 +101,19 @@ async def begin(provider: Provider, return_address: str, next: str) -> tuple[str
         ProviderError: it is not one that can be trusted.
     """
     attempt = Attempt(token_urlsafe(24), token_urlsafe(24), token_urlsafe(48), next)
-    async with provider.client(return_address) as client:
+    async with provider.client() as client:
         found = await _metadata(provider, client)
-        address, _ = client.create_authorization_url(
-            found["authorization_endpoint"], state=attempt.state, nonce=attempt.nonce, code_verifier=attempt.verifier
-        )
+    address = prepare_grant_uri(
+        found["authorization_endpoint"],
+        provider.client_id,
+        "code",
+        redirect_uri=return_address,
+        scope="openid profile email",
+        state=attempt.state,
+        nonce=attempt.nonce,
+        code_challenge=create_s256_code_challenge(attempt.verifier),
+        code_challenge_method="S256",
+    )
     return str(address), attempt
 
 
@@ -128,13 +129,20 @@ async def identify(
     if not code or state != attempt.state:
         raise ProviderError("The answer belongs to another attempt to sign in: sign in again.")
     try:
-        async with provider.client(return_address) as client:
+        async with provider.client() as client:
             found = await _metadata(provider, client)
-            answer = await client.fetch_token(found["token_endpoint"], code=code, code_verifier=attempt.verifier)
+            sent = {
+                "grant_type": "authorization_code",
+                "code": code,
+                "redirect_uri": return_address,
+                "code_verifier": attempt.verifier,
+                "client_id": provider.client_id,
+            }
+            answer = (await client.post(found["token_endpoint"], data=sent)).json()
             keys: Any = await _json(client, found["jwks_uri"])
         token = jwt.decode(answer["id_token"], KeySet.import_key_set(keys), algorithms=_ALGORITHMS)
         _registry(provider, attempt).validate(token.claims)
-    except (AuthlibBaseError, JoseError, KeyError, ValueError, TypeError) as error:
+    except (JoseError, KeyError, ValueError, TypeError) as error:
         raise ProviderError(f"{provider.name} did not say who you are in a way that can be trusted.") from error
     except httpx.HTTPError as error:
         raise _silent(provider) from error
@@ -183,7 +191,7 @@ def _names(claims: dict[str, Any]) -> list[str]:
     return [stem, *(f"{stem} {number}" for number in range(2, _SAME_NAMES))]
 
 
-async def _metadata(provider: Provider, client: AsyncOAuth2Client) -> dict[str, Any]:
+async def _metadata(provider: Provider, client: httpx.AsyncClient) -> dict[str, Any]:
     """Return what the provider says about itself (OpenID Connect Discovery 1.0, §4)."""
     found = await _discover(provider, client)
     addresses = [str(found.get(name, "")) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
@@ -195,15 +203,15 @@ async def _metadata(provider: Provider, client: AsyncOAuth2Client) -> dict[str, 
     return found
 
 
-async def _discover(provider: Provider, client: AsyncOAuth2Client) -> dict[str, Any]:
+async def _discover(provider: Provider, client: httpx.AsyncClient) -> dict[str, Any]:
     try:
         return await _json(client, provider.issuer.rstrip("/") + "/.well-known/openid-configuration")
     except (httpx.HTTPError, ValueError, TypeError) as error:
         raise _silent(provider) from error
 
 
-async def _json(client: AsyncOAuth2Client, address: str) -> dict[str, Any]:
-    answer = await client.request("GET", address, withhold_token=True)
+async def _json(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    answer = await client.get(address, auth=None)
     answer.raise_for_status()
     found = answer.json()
     return dict(found)

@@ -1,4 +1,4 @@
-"""Rules of saved probes: only what its author saves is kept, and whoever has the link may delete it, as with lists."""
+"""Rules of saved probes: only what its author saves is kept, for whoever has the link, until its owner deletes it."""
 
 from dataclasses import replace
 from secrets import token_urlsafe
@@ -45,11 +45,13 @@ async def find_saved_probe(session: AsyncSession, sae: SaeDetail, public_id: str
     return found
 
 
-async def delete_saved_probe(session: AsyncSession, sae: SaeDetail, public_id: str) -> None:
+async def delete_saved_probe(session: AsyncSession, sae: SaeDetail, public_id: str, *, actor: Actor) -> None:
     """Delete a saved probe, for good.
 
     Raises:
         NotFound: there is none.
+        Forbidden: it is somebody else's.
     """
-    await find_saved_probe(session, sae, public_id)
+    found = await find_saved_probe(session, sae, public_id)
+    actor.check_change(found.owner_id, "This probe", found.author)
     await queries.delete_saved_probe(session, sae.id, public_id)

@@ -56,6 +56,9 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /saes/{sae}/probe/texts/{format}": Role.viewer,
     "POST /saes/{sae}/steer": Role.viewer,
     # Labels.
+    "POST /api/v1/labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/undo": Role.labeller,
+    "POST /labels/{id}/discard": Role.labeller,
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
     # Blind tests.
@@ -63,9 +66,6 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/tests/{id}/answers": Role.labeller,
     "POST /labelsets/{id}/tests": Role.labeller,
     "POST /tests/{id}": Role.labeller,
-    "POST /api/v1/labels/{id}/undo": Role.labeller,
-    "POST /labels/{id}/undo": Role.labeller,
-    "POST /labels/{id}/discard": Role.labeller,
     # Label sets.
     "POST /api/v1/labelsets": Role.reviewer,
     "PUT /api/v1/labelsets/{id}": Role.reviewer,
@@ -85,11 +85,17 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/labelsets/{id}/decisions": Role.reviewer,
     "POST /labelsets/{id}/adjudicate/{feature}": Role.reviewer,
     "POST /api/v1/saes/{sae}/labels/import": Role.admin,  # it writes under the names of others
+    "POST /saes/{sae}/labels": Role.admin,
     # Comments.
     "POST /api/v1/saes/{sae}/features/{index}/comments": Role.labeller,
     "DELETE /api/v1/comments/{id}": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
+    # Webhooks; reading them takes an admin too.
+    "POST /api/v1/webhooks": Role.admin,
+    "DELETE /api/v1/webhooks/{id}": Role.admin,
+    "POST /webhooks": Role.admin,
+    "POST /webhooks/{id}/delete": Role.admin,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, comments, feature_texts, label_sets, labels, lists
+from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, webhooks
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -41,6 +41,7 @@ LIMITS = MappingProxyType(
         "categories": labels.MAX_CATEGORIES * (labels.MAX_CATEGORY + len(", ")),
         "author": labels.MAX_NAME,
         "comment": comments.MAX_COMMENT,
+        "webhook_url": webhooks.MAX_URL,
         "decision_note": adjudication.MAX_NOTE,
         "category": labels.MAX_CATEGORY,
         "set_name": labels.MAX_NAME,

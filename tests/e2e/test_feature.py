@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.settings import Settings
 from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
 from tests.e2e.conftest import Problems, serving_with_inference
+from tests.factories import Synthetic
 
 pytestmark = pytest.mark.browser
 
@@ -69,10 +70,10 @@ async def test_own_sentences_enter_the_address_only_on_request(page: Page, probl
 
 
 async def test_a_suggestion_goes_into_the_form_beside_what_was_typed(
-    page: Page, problems: Problems, address: str
+    page: Page, problems: Problems, made: Synthetic, live: str
 ) -> None:
-    await page.goto(address)
-    use = page.locator("#suggestions").get_by_role("link", name="Use in my label")
+    await page.goto(f"{live}/saes/{made.sae.slug}/features/3")
+    use = page.locator("#suggestions").get_by_role("link", name="Use in my label").first
     text = await use.get_attribute("data-fill")
     await use.click()
     field = page.locator("#explanation")

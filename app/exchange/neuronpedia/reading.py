@@ -258,7 +258,9 @@ def _feature_of(activation: records.Activation, where: str) -> int:
 def _spool_explanation(spool: Spool, explanation: records.Explanation) -> None:
     text = clean_text(explanation.description).strip()
     if text:
-        spool.add_explanation(explanation.index, clean_text(explanation.author), text)
+        machine = clean_text(explanation.machine)
+        author = machine or clean_text(explanation.author)
+        spool.add_explanation(explanation.index, author, text, is_machine=bool(machine))
 
 
 def _info(file: str, sha256: str, name: SaeName, release: Release, totals: FeatureTotals) -> ExportInfo:

@@ -106,10 +106,14 @@ class Explanation(Record):
     by: str | None = _either("authorId")
 
     @property
+    def machine(self) -> str:
+        """Return method and model of a machine's explanation, '' for a person's."""
+        return "/".join(filter(None, (self.type, self.model)))
+
+    @property
     def author(self) -> str:
-        """Author of its label: method and model, or the person who wrote it."""
-        named = "/".join(filter(None, (self.type, self.model))) or self.by
-        return f"neuronpedia:{named}" if named else "neuronpedia"
+        """Return the author of a person's explanation."""
+        return f"neuronpedia:{self.by}" if self.by else "neuronpedia"
 
 
 class Batch(Record):

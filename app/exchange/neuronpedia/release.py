@@ -16,6 +16,7 @@ from app.exchange.features import Progress, Source
 from app.queries.examples import ExampleView
 from app.queries.features import FeatureDetail
 from app.queries.labels import LabelView
+from app.queries.suggestions import SuggestionView
 from app.services.tokens import api_texts
 
 BATCH = 1024
@@ -42,6 +43,7 @@ async def write_neuronpedia(source: Source, folder: Path, progress: Progress) ->
         batch["features"].append(_line(release.feature(detail)))
         batch["activations"].extend(_line(row) for row in release.activations(detail, examples))
         batch["explanations"].extend(_line(row) for row in release.explanations(detail.labels))
+        batch["explanations"].extend(_line(row) for row in release.suggestions(detail.suggestions))
     _write_batch(folder, number, batch)
 
 
@@ -154,24 +156,40 @@ class _Release:
             }
 
     def explanations(self, labels: Iterable[LabelView]) -> Iterator[dict[str, Any]]:
-        """Yield rows of the table `Explanation`, one per label, attributed to its author or its method."""
+        """Yield rows of the table `Explanation`, one per label, attributed to its author."""
         for label in labels:
             by = label.author.removeprefix("neuronpedia:")
-            method, slash, model = by.partition("/")
-            yield {
-                "id": f"{self._sae.slug}-label-{label.id}",
-                **self._owner,
-                "index": str(label.feature),
-                "authorId": by,
-                "description": label.explanation,
-                "embedding": None,
-                "typeName": method if slash else None,
-                "explanationModelName": model if slash else None,
-                "umap_x": 0,
-                "umap_y": 0,
-                "umap_cluster": 0,
-                "umap_log_feature_sparsity": 0,
-            }
+            method, slash, model = by.partition("/")  # of a machine, imported before suggestions had a table
+            machine = (method, model) if slash else (None, None)
+            if label.explanation:
+                yield self._explanation(f"label-{label.id}", label.feature, label.explanation, by, *machine)
+
+    def suggestions(self, suggestions: Iterable[SuggestionView]) -> Iterator[dict[str, Any]]:
+        """Yield rows of the table `Explanation`, one per suggestion of a model: imported ones as they came."""
+        for found in suggestions:
+            if found.source != "model" or not found.text:
+                continue
+            method, slash, model = ("seesae", "/", found.model) if found.prompt else found.model.partition("/")
+            machine = (method, model if slash else None)
+            yield self._explanation(f"suggestion-{found.id}", found.feature, found.text, _CREATOR, *machine)
+
+    def _explanation(
+        self, name: str, feature: int, text: str, by: str, method: str | None, model: str | None
+    ) -> dict[str, Any]:
+        return {
+            "id": f"{self._sae.slug}-{name}",
+            **self._owner,
+            "index": str(feature),
+            "authorId": by,
+            "description": text,
+            "embedding": None,
+            "typeName": method,
+            "explanationModelName": model,
+            "umap_x": 0,
+            "umap_y": 0,
+            "umap_cluster": 0,
+            "umap_log_feature_sparsity": 0,
+        }
 
 
 def _hook(hook: str) -> str:

@@ -22,7 +22,9 @@ _TABLES = """
         feature INTEGER, low REAL, high REAL, sequence INTEGER, position INTEGER, activation REAL,
         positions BLOB, activations BLOB
     );
-    CREATE TABLE explanation (feature INTEGER, author TEXT, explanation TEXT, PRIMARY KEY (feature, author));
+    CREATE TABLE explanation (
+        feature INTEGER, author TEXT, explanation TEXT, is_machine INTEGER, PRIMARY KEY (feature, author, is_machine)
+    );
 """
 
 
@@ -154,9 +156,10 @@ class Spool:
         )
         return True
 
-    def add_explanation(self, feature: int, author: str, explanation: str) -> None:
-        """Add an explanation; a later one by the same author replaces it."""
-        self._database.execute("INSERT OR REPLACE INTO explanation VALUES (?, ?, ?)", (feature, author, explanation))
+    def add_explanation(self, feature: int, author: str, explanation: str, *, is_machine: bool) -> None:
+        """Add an explanation by a person or a machine; a later one by the same author replaces it."""
+        row = (feature, author, explanation, is_machine)
+        self._database.execute("INSERT OR REPLACE INTO explanation VALUES (?, ?, ?, ?)", row)
 
     def _sequence(self, texts: Sequence[str]) -> int:
         """Return the number of a sequence of tokens; equal sequences are stored once."""
@@ -207,9 +210,13 @@ class Spool:
         count = "SELECT count(*) FROM {} WHERE feature NOT IN (SELECT number FROM feature)"
         return sum(self._database.execute(count.format(table)).fetchone()[0] for table in ("example", "explanation"))
 
-    def explanations(self) -> Iterator[tuple[int, str, str]]:
-        """Yield feature, author and text of the explanations whose feature exists."""
-        return iter(self._database.execute("SELECT * FROM explanation WHERE feature IN (SELECT number FROM feature)"))
+    def explanations(self, *, is_machine: bool) -> Iterator[tuple[int, str, str]]:
+        """Yield feature, author and text of people's explanations, or machines', whose feature exists."""
+        query = """
+            SELECT feature, author, explanation FROM explanation
+            WHERE is_machine = ? AND feature IN (SELECT number FROM feature)
+        """
+        return iter(self._database.execute(query, (is_machine,)))
 
 
 _ROUNDING = 1e-3

@@ -23,6 +23,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    webhooks,
 )
 
 DESCRIPTION = """
@@ -56,11 +57,12 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Labels", "description": "People's explanations of features, with history."},
-    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {
         "name": "Label sets",
         "description": "Guidelines and rules by which people label, and the next feature.",
     },
+    {"name": "Webhooks", "description": "Addresses that are told of labels, decisions and comments. For admins."},
+    {"name": "Suggestions", "description": "What machines suggest as labels, and how well it predicts the features."},
     {"name": "Lists", "description": "People's lists of features: named, ordered, with notes."},
     {"name": "Runs", "description": "Long work, such as training and indexing."},
     {"name": "Models and corpora", "description": "What SAEs are trained and indexed on, and which SAEs use it."},
@@ -82,11 +84,12 @@ ROUTERS = tuple(
         edits,
         labels,
         comments,
+        webhooks,
         dictionary,
+        label_sets,
         agreement,
         suggestions,
         blind_tests,
-        label_sets,
         lists,
         runs,
         models,

@@ -161,16 +161,17 @@ async def download(name: Name, session: Session, response: Response) -> EditFile
     return EditFileOut.model_validate(await edit_file(session, edit))
 
 
-@router.put("/{name}", summary="Change an edit's notes and checks", responses=documented(404))
-async def put_edit(name: Name, body: EditTextIn, session: Session) -> EditOut:
+@router.put("/{name}", summary="Change an edit's notes and checks", responses=documented(403, 404))
+async def put_edit(name: Name, body: EditTextIn, session: Session, actor: Actor) -> EditOut:
     """Replace title, notes and checks. What the edit does stays, and so does its address."""
-    return _out(await change_edit(session, name, title=body.title, notes=body.notes, checks=body.checks))
+    changed = await change_edit(session, name, actor=actor, title=body.title, notes=body.notes, checks=body.checks)
+    return _out(changed)
 
 
-@router.delete("/{name}", summary="Delete an edit", status_code=204, responses=documented(404))
-async def remove_edit(name: Name, session: Session) -> None:
+@router.delete("/{name}", summary="Delete an edit", status_code=204, responses=documented(403, 404))
+async def remove_edit(name: Name, session: Session, actor: Actor) -> None:
     """Delete an edit permanently."""
-    await delete_edit(session, name)
+    await delete_edit(session, name, actor=actor)
 
 
 @router.post("/{name}/measure", summary="Measure an edit", status_code=202, responses=documented(404, 409))

@@ -171,8 +171,10 @@ async def get_list(id: ListId, session: Session, response: Response) -> ListDeta
     return await _detail(session, await find_list(session, id), response)
 
 
-@router.put("/{id}", summary="Replace a list", responses=documented(404, 409))
-async def put_list(id: ListId, body: ListIn, session: Session, response: Response, if_match: IfMatch) -> ListDetailOut:
+@router.put("/{id}", summary="Replace a list", responses=documented(403, 404, 409))
+async def put_list(
+    id: ListId, body: ListIn, session: Session, actor: Actor, response: Response, if_match: IfMatch
+) -> ListDetailOut:
     """Replace name, description and items, all of them.
 
     `If-Match` is the version that the change is based on. If another version is current, nothing is written and the
@@ -180,18 +182,22 @@ async def put_list(id: ListId, body: ListIn, session: Session, response: Respons
     """
     version = read_version(if_match, "list")
     return await _detail(
-        session, await replace_list(session, id, _text(body), _items(body), expected_version=version), response
+        session,
+        await replace_list(session, id, _text(body), _items(body), actor=actor, expected_version=version),
+        response,
     )
 
 
-@router.delete("/{id}", summary="Delete a list", status_code=204, responses=documented(404, 409))
+@router.delete("/{id}", summary="Delete a list", status_code=204, responses=documented(403, 404, 409))
 async def remove_list(
     id: ListId,
     session: Session,
+    actor: Actor,
     if_match: Annotated[str | None, Header(description="Delete only this version, such as 3.")] = None,
 ) -> None:
     """Delete a list permanently; the features themselves stay."""
-    await delete_list(session, id, expected_version=None if if_match is None else read_version(if_match, "list"))
+    version = None if if_match is None else read_version(if_match, "list")
+    await delete_list(session, id, actor=actor, expected_version=version)
 
 
 @router.get(

@@ -120,6 +120,12 @@ ACTS = {
     "labels imported": "imported labels of",
     "decision made": "decided what it means:",
     "voted": "voted on a label of",
+    "tested": "took a blind test of",
+    "set made": "made a label set of",
+    "set changed": "changed a label set of",
+    "set closed": "closed a label set of",
+    "set opened": "opened a label set of",
+    "label discarded": "discarded a label of",
     "comment added": "commented on",
     "comment deleted": "deleted a comment on",
 }

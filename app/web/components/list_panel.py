@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries import lists as queries
 from app.queries.lists import FeatureLists
 from app.queries.saes import SaeDetail
+from app.services.actors import Actor, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class ListsPanel:
     added: str = ""
 
 
-async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int) -> ListsPanel:
-    """Return the panel of a feature; its form offers the list that changed last."""
-    found = await queries.lists_of_feature(session, sae.id, index)
+async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int, actor: Actor) -> ListsPanel:
+    """Return the panel of a feature; its form offers the lists that the actor may change, last changed first."""
+    changes_all = actor.role >= Role.reviewer
+    found = await queries.lists_of_feature(
+        session, sae.id, index, owner_id=None if changes_all else actor.person_id or 0
+    )
     return ListsPanel(found, AddForm(found.others[0].public_id if found.others else ""))

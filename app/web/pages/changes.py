@@ -42,7 +42,11 @@ async def _of_feature(
         found = await find_sae(session, sae)
     if index >= found.d_sae:
         raise NotFound(f"{found.slug} has no feature {index}: its features are numbered 0 to {found.d_sae - 1}.")
-    with changes.subscribe(lambda change: (change.sae_id, change.feature) == (found.id, index)) as subscription:
+
+    def wants(change: Change) -> bool:
+        return change.sae_id == found.id and change.feature in (index, None)  # None: of a set, or of many features
+
+    with changes.subscribe(wants) as subscription:
         await changes.listening()
         async with transaction(request.app.state.sessionmaker) as session:
             latest = await latest_activity(session, found.id, index, reader=actor.reader)

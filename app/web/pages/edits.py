@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable, UserError
+from app.errors import Forbidden, Unprocessable, UserError
 from app.queries.edits import EditView, list_edits
 from app.queries.labels import label_summaries
 from app.queries.models import TokenInfo, get_tokens
@@ -100,6 +100,7 @@ async def change(
     request: Request,
     name: str,
     session: Session,
+    actor: Actor,
     title: Text = "",
     notes: Text = "",
     prompts: Text = "",
@@ -111,22 +112,26 @@ async def change(
     edit = await find_edit(session, name)
     sent = {"prompts": prompts, "paraphrases": paraphrases, "neighbours": neighbours, "control": control}
     try:
-        await change_edit(session, name, title=title, notes=notes, checks=_checks(sent))
+        await change_edit(session, name, actor=actor, title=title, notes=notes, checks=_checks(sent))
+    except Forbidden:
+        raise
     except UserError as error:
         return await _page(request, session, edit, error=error, sent={**sent, "title": title, "notes": notes})
     return RedirectResponse(f"/edits/{name}", status_code=303)
 
 
 @router.get("/edits/{name}/delete")
-async def ask_to_delete(request: Request, name: str, session: Session) -> HTMLResponse:
+async def ask_to_delete(request: Request, name: str, session: Session, actor: Actor) -> HTMLResponse:
     """Ask before an edit is deleted."""
-    return render(request, "edits/delete.html", {"edit": await find_edit(session, name)})
+    edit = await find_edit(session, name)
+    actor.check_change(edit.owner_id, "This edit", edit.author)
+    return render(request, "edits/delete.html", {"edit": edit})
 
 
 @router.post("/edits/{name}/delete")
-async def delete(name: str, session: Session) -> Response:
+async def delete(name: str, session: Session, actor: Actor) -> Response:
     """Delete an edit."""
-    await delete_edit(session, name)
+    await delete_edit(session, name, actor=actor)
     return RedirectResponse("/edits", status_code=303)
 
 

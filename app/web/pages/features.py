@@ -101,7 +101,7 @@ async def feature(
     """
     etag = None  # the result for `text` depends on more than the database
     if not text:
-        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index)
+        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index, actor)
         etag = features_etag(request, sae, *parts)
         raise_if_not_modified(request, etag)
     latest = await latest_activity(session, sae.id, index, reader=actor.reader)  # before what the page shows of it
@@ -111,7 +111,7 @@ async def feature(
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail, actor.reader) | {"latest": latest}
+    context = await _page(session, sae, detail, actor) | {"latest": latest}
     form = LabelForm.of(actor, detail.labels, is_open=label is not None)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
@@ -140,7 +140,7 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail, actor.reader) | {"tried": tried}
+    context = await _page(session, sae, detail, actor) | {"tried": tried}
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
@@ -210,7 +210,7 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, reader: Reader) -> dict[str, Any]:
+async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, actor: Actor) -> dict[str, Any]:
     """Return the context of a feature's page, without its labels."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
@@ -236,8 +236,8 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, re
         "tried": Tried(),
         "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
-        "lists": await lists_panel(session, sae, index),
-        "decisions": await decisions_of_feature(session, sae.id, index, reader=reader),
+        "lists": await lists_panel(session, sae, index, actor),
+        "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
     }
 
 

@@ -42,8 +42,7 @@ async def save(
     of_set = await ensure_set(session, sae.id)
     own = await find_label(session, of_set.id, index, actor.person_id)
     try:
-        text = fields.text(own)
-        label = await save_label(session, sae, index, actor=actor, text=text, expected_version=version)
+        label = await save_label(session, sae, index, actor=actor, text=fields.text(own), expected_version=version)
     except UserError as error:
         labels = await list_labels(session, sae.id, index, reader=actor.reader)
         form = LabelForm.refused(actor, fields, error, saved=own)

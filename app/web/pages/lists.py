@@ -14,7 +14,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import NotFound, Unprocessable, UserError
+from app.errors import Forbidden, NotFound, Unprocessable, UserError
 from app.queries import lists as queries
 from app.queries.lists import ListedFeature, ListItem, ListView
 from app.queries.sql.paging import one_page
@@ -169,12 +169,12 @@ async def one_list(request: Request, id: str, session: Session, after: int = 0) 
 
 @router.post("/lists/{id}")
 async def describe(
-    request: Request, id: str, session: Session, version: Number, name: Text = "", description: Text = ""
+    request: Request, id: str, session: Session, actor: Actor, version: Number, name: Text = "", description: Text = ""
 ) -> Response:
     """Change name and description. On an error the answer is the form as it was sent."""
     try:
-        found = await describe_list(session, id, ListText(name, description), read_version=version)
-    except NotFound:
+        found = await describe_list(session, id, ListText(name, description), actor=actor, read_version=version)
+    except (NotFound, Forbidden):
         raise
     except UserError as error:
         conflict = isinstance(error, ListConflict)
@@ -190,16 +190,18 @@ async def describe(
 
 
 @router.get("/lists/{id}/delete")
-async def ask_to_delete(request: Request, id: str, session: Session) -> HTMLResponse:
+async def ask_to_delete(request: Request, id: str, session: Session, actor: Actor) -> HTMLResponse:
     """Ask before the list is deleted."""
-    return render(request, "lists/delete.html", {**await _head(session, await find_list(session, id)), "error": ""})
+    found = await find_list(session, id)
+    actor.check_change(found.owner_id, "This list", found.author)
+    return render(request, "lists/delete.html", {**await _head(session, found), "error": ""})
 
 
 @router.post("/lists/{id}/delete")
-async def delete(request: Request, id: str, session: Session, version: Number) -> Response:
+async def delete(request: Request, id: str, session: Session, actor: Actor, version: Number) -> Response:
     """Delete the list if it has not changed since it was read."""
     try:
-        await delete_list(session, id, expected_version=version)
+        await delete_list(session, id, actor=actor, expected_version=version)
     except ListConflict as changed:
         context = {**await _head(session, changed.current), "error": "The list changed since you asked to delete it."}
         return render(request, "lists/delete.html", context, status=changed.status)
@@ -254,6 +256,7 @@ async def put_in(
     request: Request,
     id: str,
     session: Session,
+    actor: Actor,
     sae: Text,
     feature: Number,
     note: Text = "",
@@ -261,7 +264,7 @@ async def put_in(
     after: Number = 0,
 ) -> Response:
     """Add a feature to the list, or restore it at its position."""
-    found = await add_item(session, id, NewItem(sae, feature, note), position=position)
+    found = await add_item(session, id, NewItem(sae, feature, note), actor=actor, position=position)
     if not wants_fragment(request):
         return RedirectResponse(_address(found, after, sae, feature), status_code=303)
     return await _row(request, session, found, sae, feature, after)
@@ -272,6 +275,7 @@ async def note(
     request: Request,
     id: str,
     session: Session,
+    actor: Actor,
     sae: Text,
     feature: Number,
     version: Number,
@@ -281,8 +285,8 @@ async def note(
     """Change the note of a feature. On an error the answer is the form as it was sent."""
     context: dict[str, Any] = {"sae": sae, "feature": feature, "after": after, "part": "lists/_note.html"}
     try:
-        found = await write_note(session, id, sae, feature, note, read_version=version)
-    except NotFound:
+        found = await write_note(session, id, sae, feature, note, actor=actor, read_version=version)
+    except (NotFound, Forbidden):
         raise
     except UserError as error:
         current = await find_list(session, id)
@@ -304,13 +308,14 @@ async def move(
     request: Request,
     id: str,
     session: Session,
+    actor: Actor,
     sae: Text,
     feature: Number,
     direction: Annotated[Literal["up", "down"], Form()],
     after: Number = 0,
 ) -> Response:
     """Move a feature by one place. For htmx the answer is the whole page of rows."""
-    found = await move_item(session, id, sae, feature, up=direction == "up")
+    found = await move_item(session, id, sae, feature, actor=actor, up=direction == "up")
     if not wants_fragment(request):
         return RedirectResponse(_address(found, after, sae, feature), status_code=303)
     context = {**await _head(session, found), **await _rows(session, found, after)}
@@ -334,11 +339,18 @@ async def ask_to_remove(
 
 @router.post("/lists/{id}/remove")
 async def remove(
-    request: Request, id: str, session: Session, sae: Text, feature: Number, version: Number, after: Number = 0
+    request: Request,
+    id: str,
+    session: Session,
+    actor: Actor,
+    sae: Text,
+    feature: Number,
+    version: Number,
+    after: Number = 0,
 ) -> Response:
     """Remove a feature. For htmx the answer replaces its row and can restore it."""
     try:
-        taken = await remove_item(session, id, sae, feature, read_version=version)
+        taken = await remove_item(session, id, sae, feature, actor=actor, read_version=version)
     except ListConflict as changed:
         if changed.item is None:
             raise
@@ -412,15 +424,15 @@ async def add(
     context: dict[str, Any] = {"sae": sae, "index": index, "part": "features/_lists.html"}
     try:
         if list:
-            changed = await add_item(session, list, item)
+            changed = await add_item(session, list, item, actor=actor)
         else:
             changed = await create_list(session, ListText(name), [item], actor=actor, key=key)
     except UserError as error:
-        panel = await lists_panel(session, sae, index)
+        panel = await lists_panel(session, sae, index, actor)
         context["lists"] = replace(panel, form=AddForm(list, name, note, str(error)))
         template = "features/_lists.html" if wants_fragment(request) else "lists/again.html"
         return render(request, template, context, status=error.status)
     if not wants_fragment(request):
         return RedirectResponse(f"/saes/{sae.slug}/features/{index}#lists", status_code=303)
-    context["lists"] = replace(await lists_panel(session, sae, index), added=changed.name)
+    context["lists"] = replace(await lists_panel(session, sae, index, actor), added=changed.name)
     return render(request, "features/_lists.html", context)

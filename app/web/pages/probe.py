@@ -186,16 +186,17 @@ async def saved(
 
 
 @router.get("/saes/{sae}/probe/saved/{id}/delete")
-async def ask_to_delete(request: Request, sae: Sae, id: str, session: Session) -> HTMLResponse:
+async def ask_to_delete(request: Request, sae: Sae, id: str, session: Session, actor: Actor) -> HTMLResponse:
     """Ask before a saved probe is deleted."""
     found = await find_saved_probe(session, sae, id)
+    actor.check_change(found.owner_id, "This probe", found.author)
     return render(request, "probe/delete.html", {"sae": sae, "saved": found})
 
 
 @router.post("/saes/{sae}/probe/saved/{id}/delete")
-async def delete(sae: Sae, id: str, session: Session) -> Response:
+async def delete(sae: Sae, id: str, session: Session, actor: Actor) -> Response:
     """Delete a saved probe."""
-    await delete_saved_probe(session, sae, id)
+    await delete_saved_probe(session, sae, id, actor=actor)
     return RedirectResponse(f"/saes/{sae.slug}/probe", status_code=303)
 
 

@@ -220,7 +220,9 @@ async def _steer_steps(request: Request, inference: InferenceClient, ask: Ask) -
                     if isinstance(part, NextToken) and part.side == "changed":
                         yield _token("control", part)
         result = await _steered(session, ask, whole, other if ask.control_wish else None)
-    html = rendering.text("steer/_result.html", {"sae": ask.sae, "form": ask.form, **result})
+    html = rendering.text(
+        "steer/_result.html", {"actor": request.state.actor, "sae": ask.sae, "form": ask.form, **result}
+    )
     yield format_sse_event(event="done", data_str=html)
 
 
@@ -245,7 +247,7 @@ async def _sweep_steps(
                     html = rendering.text("steer/_point.html", {"point": part, "start": swept.start})
                     yield format_sse_event(event="row", data_str=html)
         result = await _swept(session, sae, form, asked, swept)
-    html = rendering.text("steer/_result.html", {"sae": sae, "form": form, **result})
+    html = rendering.text("steer/_result.html", {"actor": request.state.actor, "sae": sae, "form": form, **result})
     yield format_sse_event(event="done", data_str=html)
 
 

@@ -25,7 +25,7 @@ from app.queries.labels import label_histories, list_labels
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
 from app.services.tokens import api_texts
-from app.tables import RunUse
+from app.tables import RunUse, Suggestion
 from tests.app.pipeline.running import EXPORTS, import_statistics, run_to_end
 from tests.factories import add_label, make_sae
 from tests.tiny import CORPUS_FILE
@@ -111,22 +111,20 @@ async def test_dead_features_are_imported_and_skipped_ones_are_not(ctx: JobConte
 
 async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobContext) -> None:
     result = await import_statistics(ctx, RELEASE, name="theirs")
-    assert result["labels"] == 3
+    assert (result["labels"], result["suggestions"]) == (1, 2)
     sae = await sae_of(ctx, "theirs")
     assert (sae.hook, sae.architecture, sae.d_sae, sae.model.n_layers) == ("resid_pre.9", "standard", 10, 12)
     assert sae.config["imported"]["released"] == "jbloom/GPT2-Small-SAEs"
     detail, examples = await shown(ctx, "theirs", 1)
     assert [(other.index, other.cosine) for other in detail.near] == [(3, 0.5)]  # not itself, and none that is absent
-    assert {(label.author, label.explanation) for label in detail.labels} == {
-        ("neuronpedia:oai_token-act-pair/gpt-4o-mini", "<b>brown</b> things"),
-        ("neuronpedia:someone", "foxes"),
-    }
-    assert (sae.labelled, sae.label_changes) == (2, 3)
+    assert [(label.author, label.explanation) for label in detail.labels] == [("neuronpedia:someone", "foxes")]
+    assert [(found.model, found.text) for found in detail.suggestions if found.source == "model"] == [
+        ("oai_token-act-pair/gpt-4o-mini", "<b>brown</b> things")
+    ]
+    assert (sae.labelled, sae.label_changes) == (1, 2)
     async with ctx.sessions() as session:
-        label = (await list_labels(session, sae.id, 0))[0]
-        assert [each.explanation for each in (await label_histories(session, [label]))[label.id]] == [
-            "the word ‘quick’"
-        ]
+        label = (await list_labels(session, sae.id, 1))[0]
+        assert [each.explanation for each in (await label_histories(session, [label]))[label.id]] == ["foxes"]
     for example in examples:
         if example.band:  # the release does not say which token an example is for: it is one within the interval
             low, high = detail.band_edges[example.band - 1 : example.band + 1]
@@ -135,7 +133,17 @@ async def test_a_release_brings_labels_neighbours_and_its_hook_point(ctx: JobCon
 
 async def test_importing_an_export_again_changes_nothing(ctx: JobContext) -> None:
     async def rows() -> list[int]:
-        tables = ("sae", "language_model", "token", "corpus", "sequence_set", "feature_index", "feature", "label")
+        tables = (
+            "sae",
+            "language_model",
+            "token",
+            "corpus",
+            "sequence_set",
+            "feature_index",
+            "feature",
+            "label",
+            "suggestion",
+        )
         async with ctx.sessions() as session:
             return [await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in tables]
 
@@ -143,7 +151,7 @@ async def test_importing_an_export_again_changes_nothing(ctx: JobContext) -> Non
     before = await rows()
     result = await import_statistics(ctx, RELEASE)
     assert (await rows(), result["labels"]) == (before, 0)
-    assert (await sae_of(ctx, "gpt2-small-9-res-jb")).label_changes == 3
+    assert (await sae_of(ctx, "gpt2-small-9-res-jb")).label_changes == 2
 
 
 async def test_exports_of_one_model_share_their_tokens(ctx: JobContext) -> None:
@@ -326,6 +334,11 @@ async def test_our_own_export_is_the_same_when_imported_again(
     async with transaction(ctx.sessions) as session:
         await add_label(session, made.sae, 2, "rivers & <b>lakes</b>")
         await add_label(session, made.sae, 2, "not yet", author="bob", status="draft")
+        for suggested in (
+            {"key": "own", "model": "org/model", "prompt": "abc", "text": "a <i>machine</i> says"},
+            {"key": "theirs", "model": "oai/gpt", "prompt": "", "text": "elsewhere"},
+        ):
+            session.add(Suggestion(sae_id=made.sae.id, feature=2, source="model", **suggested))
     await export_features(
         ctx.sessions, made.sae.slug, write_neuronpedia, tmp_path / "out", progress=lambda done, total: None
     )
@@ -356,6 +369,11 @@ async def test_our_own_export_is_the_same_when_imported_again(
         assert sorted(map(told, returned)) == sorted(map(told, examples))
     labels = (await shown(ctx, "back", 2))[0].labels
     assert [(label.author, label.explanation) for label in labels] == [("neuronpedia:ada", "rivers & <b>lakes</b>")]
+    models = [found for found in (await shown(ctx, "back", 2))[0].suggestions if found.source == "model"]
+    assert {(found.model, found.text) for found in models} == {
+        ("seesae/org/model", "a <i>machine</i> says"),
+        ("oai/gpt", "elsewhere"),
+    }
 
 
 async def test_an_import_notes_what_it_uses(ctx: JobContext) -> None:

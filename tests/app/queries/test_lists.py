@@ -95,7 +95,7 @@ async def test_lists_of_a_feature_are_found(
     a = await create_list(session, ListText("a"), [NewItem("one", 1, "here"), NewItem("two", 2)], actor=Actor("ada"))
     b = await create_list(session, ListText("b"), [NewItem("one", 2)], actor=Actor("ada"))
     await session.commit()  # a transaction has one time
-    await add_item(session, b.public_id, NewItem("one", 3))
+    await add_item(session, b.public_id, NewItem("one", 3), actor=Actor("ada"))
     await session.commit()
     c = await create_list(session, ListText("c"), actor=Actor("ada"))
 

@@ -231,7 +231,7 @@ async def test_a_reader_has_the_whole_sae_until_it_ends(
 
 
 async def write_to_list(session: AsyncSession, sae: SaeDetail, address: str) -> None:
-    await add_item(session, address, NewItem(sae.slug, 1))
+    await add_item(session, address, NewItem(sae.slug, 1), actor=Actor("ada"))
 
 
 async def write_label(session: AsyncSession, sae: SaeDetail, _address: str) -> None:

@@ -29,6 +29,17 @@ from tests.people import sign_in
 
 Sessions = async_sessionmaker[AsyncSession]
 ADMIN = Actor("admin")
+SET = {
+    "record": "set",
+    "name": "s",
+    "needed": 1,
+    "blind": False,
+    "order": "random",
+    "scope": {},
+    "created_by": None,
+    "created_at": "2026-01-01T00:00:00Z",
+    "closed_at": None,
+}
 
 
 @pytest.fixture
@@ -163,6 +174,10 @@ async def test_readers_of_a_blind_set_export_what_they_may_see(
         ([{"feature": 1, "author": "a", "explanation": "b", "set": "none"}], "Line 1: there is no label set “none”"),
         ([{"feature": 1, "author": "a", "explanation": "b"}] * 2, "Line 2: a has labelled feature 1 above"),
         ([{"feature": 1, "author": "a" * 1000, "explanation": "b"}], "Line 1: "),
+        ([{"feature": 1, "author": " \u200b", "explanation": "b"}], "Line 1: author: A name must have something"),
+        ([SET | {"scope": {"features": [1]}}], "Line 1: scope.features"),
+        ([SET | {"scope": {"sample": "<b>"}}], "Line 1: scope.sample"),
+        ([SET | {"features": [24]}], "Line 1: tiny-l1-batchtopk-24 has the features"),
         ([{"feature": 1, "author": "a", "explanation": "b" * 5000}], "Line 1: "),
         ([{"feature": 1, "author": "a", "explanation": "b", "created_at": "2026-01-01"}], "Line 1: "),
     ],

@@ -20,7 +20,7 @@ async def test_a_probe_is_kept_until_it_is_deleted(engine: AsyncEngine, tmp_path
         found = await find_saved_probe(session, sae, public_id)
         assert (found.title, found.author, list(found.fields)) == ("Two texts", "ada", FIELDS)
         assert [one.public_id for one in await list_saved_probes(session, sae.id, 5)] == [public_id]
-        await delete_saved_probe(session, sae, public_id)
+        await delete_saved_probe(session, sae, public_id, actor=Actor("ada"))
         for gone in (public_id, "\0"):
             with pytest.raises(NotFound, match="no saved probe"):
                 await find_saved_probe(session, sae, gone)

@@ -21,6 +21,7 @@ def form(page: Element) -> dict[str, str]:
         field["name"]: field.attributes.get("value") or ""
         for field in element.all("input")
         if field.attributes.get("type") != "radio"
+        and (field.attributes.get("type") != "checkbox" or "checked" in field.attributes)
     }
     values["explanation"] = element.one("textarea").text
     checked = [field["value"] for field in element.all("input", name="confidence") if "checked" in field.attributes]
