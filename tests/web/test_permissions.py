@@ -99,17 +99,13 @@ TABLE = {
         GET /edits/{name}/delete
         GET /label
         GET /labelsets/new
-        GET /labelsets/new
-        GET /labelsets/{id}
         GET /labelsets/{id}
         GET /labelsets/{id}/adjudicate
         GET /labelsets/{id}/adjudicate/next
         GET /labelsets/{id}/adjudicate/{feature}
         GET /labelsets/{id}/agreement
         GET /labelsets/{id}/edit
-        GET /labelsets/{id}/edit
         GET /labelsets/{id}/events
-        GET /labelsets/{id}/label
         GET /labelsets/{id}/label
         GET /labelsets/{id}/tests
         GET /lists
@@ -183,13 +179,9 @@ TABLE = {
         POST /labels/{id}/undo
         POST /labelsets/{id}/adjudicate/{feature}/votes
         POST /labelsets/{id}/label
-        POST /labelsets/{id}/label
         POST /labelsets/{id}/next
-        POST /labelsets/{id}/next
-        POST /labelsets/{id}/skip
         POST /labelsets/{id}/skip
         POST /labelsets/{id}/tests
-        POST /labelsets/{id}/undo
         POST /labelsets/{id}/undo
         POST /lists
         POST /lists/{id}
@@ -211,11 +203,8 @@ TABLE = {
         PUT /api/v1/labelsets/{id}
         POST /api/v1/labelsets/{id}/decisions
         POST /labelsets
-        POST /labelsets
-        POST /labelsets/{id}
         POST /labelsets/{id}
         POST /labelsets/{id}/adjudicate/{feature}
-        POST /labelsets/{id}/closed
         POST /labelsets/{id}/closed
     """,
     "admin": """
