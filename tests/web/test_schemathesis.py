@@ -50,8 +50,6 @@ DRAWN = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-STREAMS: set[str] = set()
-"""Operations whose answer does not end: there is none in the API; pages have them."""
 REMOVES_ALL = {"DELETE /api/v1/saes/{sae}", "DELETE /api/v1/saes/{sae}/index"}
 """Sent only with names that do not exist, because all others need what they delete."""
 
@@ -63,7 +61,8 @@ def operations() -> dict[str, APIOperation]:
     return {operation.ok().label: operation.ok() for operation in schema.get_all_operations()}
 
 
-OPERATIONS = {label: operation for label, operation in operations().items() if label not in STREAMS}
+OPERATIONS = operations()
+"""None of them sends events without end; pages do, and are left out of the description."""
 
 
 @dataclass(frozen=True)
