@@ -49,7 +49,7 @@ async def test_features_and_labels_are_exported(ctx: JobContext, tmp_path: Path)
 
     labels = await run_to_end(ctx, "export", wanted(tmp_path / "labels", "labels"))
     assert labels.result is not None
-    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"labels.csv", "labels.jsonl"}
+    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"labels.csv", "labels.jsonl", "history.jsonl"}
     assert EXPORT.order(labels.result).keys() >= {"labels", "folder", "files", "bytes"}
 
 
