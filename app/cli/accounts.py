@@ -78,7 +78,7 @@ async def _add(name: str, role: RoleName, *, token: bool, password: str | None, 
         made = await accounts.create_account(session, name, Role[role.value], password_hash=hashed)
         assert made.person_id is not None
         result: dict[str, Any] = {"id": made.person_id, "name": made.name, "role": role.value}
-        text = f"{made.name} is a {role.value} now."
+        text = f"{made.name} has the role {role.value} now."
         if token:
             result["token"] = await accounts.create_token(session, made.person_id, "command line")
             notify(f"{text} This token is not shown again:")
@@ -126,7 +126,7 @@ def role(
     as_json: Json = False,
 ) -> None:
     """Change the role of an account."""
-    asyncio.run(_change(name, f"is a {role.value} now", as_json, role=role))
+    asyncio.run(_change(name, f"has the role {role.value} now", as_json, role=role))
 
 
 @group.command()

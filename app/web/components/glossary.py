@@ -139,9 +139,9 @@ INTERPRETABILITY = {
 }
 ROLES = {
     "viewer": "Reads everything, and runs prompts through models.",
-    "labeller": "Also labels, comments, and makes lists and edits of their own.",
-    "reviewer": "Also makes label sets, decides between labels, and changes what others made.",
-    "admin": "Also starts runs, deletes SAEs, and looks after accounts.",
+    "labeller": "Labels, comments, and makes lists and edits of their own.",
+    "reviewer": "Makes label sets, decides between labels, and changes what others made.",
+    "admin": "Starts runs, deletes SAEs, and looks after accounts.",
 }
 
 CONFIDENCE = {1: "a guess", 2: "unsure", 3: "fairly sure", 4: "sure", 5: "certain"}

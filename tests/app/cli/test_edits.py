@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from transformers import AutoModelForCausalLM
 
 from app.queries.edits import NewEdit, add_edit
+from app.queries.people import ensure_name
 from app.settings import get_settings
 from sae_core import apply_edits
 from sae_core.interventions import Edit, Intervention, Site, save_edit
@@ -65,9 +66,12 @@ async def test_a_saved_edit_becomes_a_model_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sae = await publish(engine, dictionary)
+    async with sessionmaker.begin() as session:
+        owner_id = await ensure_name(session, "ada")
     new = NewEdit(
         title="Test",
         author="ada",
+        owner_id=owner_id,
         notes="",
         model_id=sae.model.id,
         saes=[(sae.id, sae.slug)],

@@ -11,6 +11,7 @@ from app.pipeline.index import IndexParams
 from app.pipeline.measure_edit import MeasureEditParams, check
 from app.pipeline.train import TrainParams
 from app.queries.edits import EditView, NewEdit, add_edit, delete_edit, get_edit
+from app.queries.people import ensure_name
 from app.queries.saes import get_sae
 from app.runs.context import RunInterrupted, StageProgress
 from app.runs.execution import execute
@@ -48,9 +49,12 @@ async def trained(ctx: JobContext, training: TrainParams, monkeypatch: pytest.Mo
     model = load_model(detail.model.source, device="cpu")
     feature = int(sae.W_dec.norm(dim=1).argmax())
     site = Site(HookPoint.parse(detail.hook), [Intervention("add", 3.0, feature=feature)], sae)
+    async with ctx.sessions.begin() as session:
+        owner_id = await ensure_name(session, "ada")
     new = NewEdit(
         title="Test",
         author="ada",
+        owner_id=owner_id,
         notes="",
         model_id=detail.model.id,
         saes=[(detail.id, detail.slug)],
