@@ -51,7 +51,8 @@ const show = (flow, { push = true } = {}) => {
 const showNext = async (besides) => {
   const flow = await (ahead ?? Promise.reject()).catch(() => loadNext(besides));
   ahead = null;
-  return flow;
+  // That nothing is left was said before the label was in: ask once more.
+  return flow.querySelector("[data-flow-form]") ? flow : loadNext(besides);
 };
 
 // A response that is no part of the flow is an error: its notice is shown where htmx shows its own.

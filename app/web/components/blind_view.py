@@ -77,8 +77,9 @@ class ShownScore:
     value: float
     low: float
     high: float
-    f1: float | None
-    auprc: float | None
+    f1: dict[str, float] | None
+    auprc: dict[str, float] | None
+    """Value, low and high."""
     chance: float
     floor: float | None
     """What the tester scores with the label of a random other feature; None of people, who are not asked."""
@@ -90,14 +91,13 @@ class ShownScore:
         """Return what a stored score shows."""
         is_intruder = kind == "intruder"
         main = score["accuracy" if is_intruder else "balanced_accuracy"]
-        auprc = score.get("auprc")
         return cls(
             kind=kind,
             value=main["value"],
             low=main["low"],
             high=main["high"],
-            f1=None if is_intruder else score["f1"]["value"],
-            auprc=auprc["value"] if auprc else None,
+            f1=None if is_intruder else score["f1"],
+            auprc=score.get("auprc"),
             chance=INTRUDER_CHANCE if is_intruder else CHANCE,
             floor=score["floor"]["value"] if score.get("floor") else None,
             items=score["items"],
