@@ -85,7 +85,9 @@ async def send(page: Page, form: Locator) -> Response:
     for details in await form.locator("xpath=ancestor::details[not(@open)]").all():
         await details.locator("summary").first.click()
     for field in await form.locator(":is(input, textarea):required:visible").all():
-        if not await field.input_value():
+        if await field.get_attribute("type") == "file":
+            await field.set_input_files({"name": "rivers.csv", "mimeType": "text/csv", "buffer": b"rivers"})
+        elif not await field.input_value():
             await field.fill("rivers")
     async with page.expect_navigation() as navigation:
         await form.locator("button:not([aria-disabled=true])").first.click()
