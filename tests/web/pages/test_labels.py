@@ -2,6 +2,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.services.actors import Role
 from tests.factories import Synthetic, add_label, make_sae
 from tests.people import sign_in
 from tests.web.html import Element, parse
@@ -217,3 +218,10 @@ async def test_a_double_click_saves_once(client: httpx.AsyncClient, base: str, h
         answer = await client.post(f"{base}/features/5/labels", data=WRITTEN, headers=headers)
         assert answer.status_code == (200 if headers else 303)
     assert form(parse((await client.get(f"{base}/features/5")).text))["version"] == "1"
+
+
+async def test_who_may_not_label_sees_no_form(client: httpx.AsyncClient, base: str, engine: AsyncEngine) -> None:
+    for role, forms in ((Role.viewer, 0), (Role.labeller, 1)):
+        person = await sign_in(engine, role.name, role)
+        page = parse((await client.get(f"{base}/features/5", headers=person.headers)).text)
+        assert len(page.all("details", cls="label-form")) == forms
