@@ -161,12 +161,13 @@ async def test_those_who_leave_free_the_queue(processes: Processes) -> None:
 
     async def ask(number: int) -> None:
         async with person(number, processes.site) as client:
-            await client.post(PROBE, json={"text": text})
+            while True:  # the tiny model may be faster than the site that asks it
+                await client.post(PROBE, json={"text": text})
 
     people = [asyncio.create_task(ask(number)) for number in range(PEOPLE)]
     async with asyncio.timeout(SECONDS):
-        while await metric(processes.inference, 'seesae_inference_waiting{queue="model"}') < PEOPLE / 4:
-            assert not all(task.done() for task in people), "they were answered before they could wait"
+        while await metric(processes.inference, 'seesae_inference_waiting{queue="model"}') < PEOPLE / 8:
+            assert not any(task.done() for task in people), "a request failed"
     for task in people:
         task.cancel()
     await asyncio.gather(*people, return_exceptions=True)

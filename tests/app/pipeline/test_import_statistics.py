@@ -316,7 +316,7 @@ def test_exports_are_recognised_by_their_file_names(tmp_path: Path) -> None:
 def test_a_folder_of_several_exports_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unprocessable, match=r"holds 2 exports \(release, saedashboard\)"):
         find(str(EXPORTS))
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(NotFound, match="There is no"):
         find(str(tmp_path / "nowhere"))
     with pytest.raises(Unprocessable, match="holds no export"):
         find(str(tmp_path))
