@@ -74,6 +74,7 @@ async def test_two_people_label_blind_meet_and_decide(
     await hers.locator(".difference").click()
     await hers.wait_for_url(f"**/adjudicate/{FEATURE}*")
     await hers.keyboard.press("1")
+    await expect(hers.locator("#explanation")).not_to_have_value("")
     await hers.get_by_role("button", name="Decide").click()
     await expect(his.locator(".decided")).to_be_visible()
     assert (await his.goto(f"{live}/labelsets/{number}/adjudicate/{FEATURE}")) is not None

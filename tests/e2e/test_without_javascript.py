@@ -60,7 +60,7 @@ async def test_every_form_is_answered(page: Page, site: Site) -> None:
         await visit(page, site, each)
         forms = page.locator("main form:not([hidden])")
         for before in await forms.evaluate_all(f"forms => forms.map({ACTION})"):
-            if before in tried:
+            if before in tried or before.endswith("/closed"):  # a closed set takes nothing from the other forms
                 continue
             await visit(page, site, each)  # again: sending a form leads to another page
             there = await forms.evaluate_all(f"forms => forms.map({ACTION})")
