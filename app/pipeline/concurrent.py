@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from app.runs.context import StageProgress
 
 LOOK_SECONDS = 0.5
-"""How often a run that waits looks whether it was cancelled."""
+"""Seconds between two checks of a waiting run for its cancellation."""
 
 
 async def for_each(

@@ -41,7 +41,7 @@ _LISTED_FAILURES = 20
 
 @dataclass(slots=True)
 class _Tally:
-    """What came of the features so far."""
+    """Results of the features so far."""
 
     made: dict[int, Made] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What people do: an append-only record, and the count by which pages know that labels changed."""
+"""Activity: an append-only record of who did what, and the count of label changes, which is in the ETags of pages."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from app.queries.sql.visibility import NOBODY, Reader, visible_activity
 from app.tables import Activity, Comment, LabelCount, LabelSet, Person, Sae
 
 CHANNEL = "activity"
-"""Where Postgres notifies of each row, when its transaction has committed; `app/services/changes.py` listens."""
+"""Channel of the notification that each committed row sends; `app/services/changes.py` listens to it."""
 
 WEBHOOKS = "webhooks"
 DELIVER = "deliver_webhook"
@@ -19,7 +19,7 @@ DELIVER = "deliver_webhook"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Who did what; `subject` is the id of the label, comment or decision that it was done to."""
+    """One act of a person; `subject` is the id of the label, comment or decision that it was done to."""
 
     person_id: int
     act: str

@@ -1,4 +1,4 @@
-"""What people of a label set say about the same features: their ratings, their labels side by side, and votes.
+"""Ratings of the same features by several people of a label set, their labels side by side, and votes.
 
 Everything is as its reader may see it: in a blind set a labeller finds the features that they have labelled. Machines'
 suggestions and drafts never count.
@@ -21,7 +21,7 @@ from app.tables import Guideline, Label, LabelVote
 
 @dataclass(frozen=True, slots=True)
 class RatedLabel:
-    """What a submitted label says apart from its words."""
+    """Rating in a submitted label: its categories and scores, without its explanation."""
 
     feature: int
     person_id: int

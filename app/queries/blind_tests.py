@@ -66,7 +66,7 @@ class BlindTestView:
 
 @dataclass(frozen=True, slots=True)
 class ResultView:
-    """What one person answered."""
+    """Answers of one person."""
 
     test_id: int
     person_id: int
@@ -229,7 +229,7 @@ def _sequences(rows: Iterable[list[dict[str, Any]]]) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """What one person scored on a test of a label; `is_current` is False if the label has another text by now."""
+    """Score of one person on a test of a label; `is_current` is False if the label has another text by now."""
 
     label_id: int
     test_id: int

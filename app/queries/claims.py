@@ -1,4 +1,4 @@
-"""What names without an account wrote, and giving it to an account."""
+"""Claims: names without an account, the counts of their labels, and moving them to an account."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What people say about a feature in a label set, in threads of one level."""
+"""Comments on a feature in a label set, in threads of one level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

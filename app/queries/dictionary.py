@@ -1,4 +1,4 @@
-"""What the people who label an SAE agree on: decisions, and labels of one feature in one set that may read alike."""
+"""Entries of an SAE's dictionary: decisions, and labels of one feature in one set that may read alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

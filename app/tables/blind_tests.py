@@ -57,7 +57,7 @@ class BlindTestItem(Base):
 
 
 class BlindTestResult(Base):
-    """What one person answered, in the order of the items, and how well. It never changes."""
+    """Answers of one person, in the order of the items, with their score. They never change."""
 
     __tablename__ = "blind_test_result"
 

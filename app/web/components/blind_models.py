@@ -51,7 +51,7 @@ class ScoreOut(BaseModel):
 
 
 class LabelScoreOut(BaseModel):
-    """What one person scored on a blind test of a label."""
+    """Score of one person on a blind test of a label."""
 
     test: Annotated[int, Field(description="Id of the test; its page is /tests/{test}.")]
     kind: str
