@@ -13,7 +13,7 @@ from app.exchange.selection import Selection
 from app.queries.labels import submitted_labels
 from app.queries.saes import SaeDetail
 from app.queries.sql.visibility import Reader
-from app.services.label_files import history_records
+from app.services.label_history import history_records
 from app.services.saes import find_sae
 from app.web.components.export_formats import Format, serialise
 from app.web.components.label_models import ExportedLabel

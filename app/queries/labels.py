@@ -15,6 +15,7 @@ from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import is_id
 from app.queries.sql.visibility import NOBODY, Reader, visible_label
 from app.tables import Label, LabelRevision, LabelSet, Person
+from app.tables.labels import CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ async def add_labels(
         ]
         new = insert(Label).values(values).on_conflict_do_nothing().returning(Label.id)
         ids = list(await session.scalars(new))
-        copied = ("version", "person_id", *_CONTENT)
+        copied = ("version", "person_id", *CONTENT)
         first = select(Label.id, literal("imported"), *(getattr(Label, name) for name in copied))
         rows = first.where(in_array(Label.id, ids))
         await session.execute(insert(LabelRevision).from_select(["label_id", "act", *copied], rows))
@@ -272,9 +273,6 @@ async def add_labels(
     if added:
         await count_changes(session, sae_id)
     return added
-
-
-_CONTENT = ("author", "status", "explanation", "categories", "interpretability", "confidence", "cant_tell")
 
 
 async def label_histories(

@@ -1,10 +1,10 @@
-"""Labels of an SAE with all their history, as lines of JSON: written whole, and read back without loss.
+"""Import files of labels: with all their history, as `label_history` writes it, or as a table.
 
-Drafts are their author's alone and stay. People become names without accounts, unless an account is named for them.
-A file that is read twice changes nothing the second time; one that contradicts what is there is refused as a whole.
+People become names without accounts, unless an account is named for them. A file that is read twice changes nothing the
+second time; one that contradicts what is there is refused as a whole.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import label_files as queries
 from app.queries.activity import Event, add_activity, count_changes
 from app.queries.label_files import NO_ACCOUNT
-from app.queries.label_sets import DEFAULT, ensure_set, insert_set, set_features
+from app.queries.label_sets import DEFAULT, ensure_set, insert_set
 from app.queries.people import ensure_names
 from app.queries.saes import SaeDetail
 from app.queries.sql.locks import lock_until_commit
@@ -23,132 +23,20 @@ from app.queries.sql.visibility import Reader
 from app.services.actors import Actor, ensure_person
 from app.services.label_records import (
     CommentRecord,
-    DecidedLabel,
     DecisionRecord,
-    GuidelineRecord,
     Header,
     LabelRecord,
     Line,
-    Record,
     RevisionRecord,
-    ScopeRecord,
     SetRecord,
-    VoteRecord,
     content_of,
     read_csv,
     read_jsonl,
 )
 from app.tables import Comment, Guideline, Label, LabelDecision, LabelRevision, LabelSet, LabelVote
+from app.tables.labels import CONTENT
 
 Format = Literal["jsonl", "csv"]
-_BATCH = 500
-_CONTENT = ("author", "status", "explanation", "categories", "interpretability", "confidence", "cant_tell")
-
-
-async def history_records(session: AsyncSession, sae: SaeDetail, *, reader: Reader) -> AsyncIterator[Record]:
-    """Yield what `reader` may see of the labels of an SAE: sets, labels with their versions, decisions, comments."""
-    people = await queries.people_names(session)
-    indexes = await queries.index_hashes(session, sae.id)
-    current = indexes.get(sae.index.id) if sae.index else None
-    yield Header(sae=sae.slug, weights_sha256=sae.weights_sha256, features=sae.d_sae, index=current)
-    sets = await queries.sets_of(session, sae.id)
-    names = {row.id: row.name for row in sets}
-    for row in sets:
-        yield await _set_record(session, row, people)
-    last = 0
-    while labels := await queries.labels_after(session, sae.id, last, reader=reader, limit=_BATCH):
-        ids = [label.id for label in labels]
-        revisions, votes = await queries.revisions_of(session, ids), await queries.votes_of(session, ids)
-        for label in labels:
-            yield LabelRecord(
-                set=names[label.label_set_id],
-                feature=label.feature,
-                person=people[label.person_id],
-                **_content(label),
-                version=label.version,
-                created_at=label.created_at,
-                updated_at=label.updated_at,
-                revisions=tuple(_revision_record(row, people, indexes) for row in revisions[label.id]),
-                votes=tuple(
-                    VoteRecord(person=people[vote.person_id], value=vote.value, voted_at=vote.voted_at)  # type: ignore[arg-type]
-                    for vote in votes[label.id]
-                ),
-            )
-        last = ids[-1]
-    decisions = await queries.decisions_of(session, list(names), reader=reader)
-    owners = await queries.owners_of(session, [label for decision in decisions for label, _ in decision.labels])
-    for decision in decisions:
-        yield DecisionRecord(
-            set=names[decision.label_set_id],
-            feature=decision.feature,
-            person=people[decision.person_id],
-            explanation=decision.explanation,
-            categories=tuple(decision.categories),
-            interpretability=decision.interpretability,
-            note=decision.note,
-            labels=tuple(
-                DecidedLabel(person=people[owners[label]], version=version)
-                for label, version in decision.labels
-                if label in owners
-            ),
-            guideline_version=decision.guideline_version,
-            index=indexes.get(decision.index_id or 0),
-            decided_at=decision.decided_at,
-        )
-    comments = await queries.comments_of(session, list(names), reader=reader)
-    numbers = {comment.id: number for number, comment in enumerate(comments, 1)}
-    for comment in comments:
-        yield CommentRecord(
-            id=numbers[comment.id],
-            answers=numbers.get(comment.answers or 0),
-            set=names[comment.label_set_id],
-            feature=comment.feature,
-            person=people[comment.person_id],
-            text=comment.text,
-            mentions=tuple(people[person] for person in comment.mentions if person in people),
-            created_at=comment.created_at,
-            deleted_at=comment.deleted_at,
-        )
-
-
-async def _set_record(session: AsyncSession, row: LabelSet, people: Mapping[int, str]) -> SetRecord:
-    return SetRecord(
-        name=row.name,
-        needed=row.needed,
-        blind=row.blind,
-        order=row.label_order,
-        scope=ScopeRecord.model_validate(row.scope),
-        created_by=people.get(row.created_by or 0),
-        created_at=row.created_at,
-        closed_at=row.closed_at,
-        guidelines=tuple(
-            GuidelineRecord(
-                version=one.version,
-                text=one.text,
-                categories=tuple(one.categories),
-                person=people[one.person_id],
-                created_at=one.created_at,
-            )
-            for one in await queries.guidelines_of(session, row.id)
-        ),
-        features=tuple(await set_features(session, row.id)),
-    )
-
-
-def _revision_record(row: LabelRevision, people: Mapping[int, str], indexes: Mapping[int, str]) -> RevisionRecord:
-    return RevisionRecord(
-        **_content(row),
-        version=row.version,
-        act=row.act,
-        person=people[row.person_id],
-        guideline_version=row.guideline_version,
-        index=indexes.get(row.index_id or 0),
-        changed_at=row.changed_at,
-    )
-
-
-def _content(row: Label | LabelRevision) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _CONTENT} | {"categories": tuple(row.categories)}
 
 
 @dataclass(slots=True)
@@ -409,7 +297,7 @@ class _Import:
         if not following:
             self.done.unchanged += 1
             return []
-        content = {name: value for name, value in self._label_row((0, 0, 0), record).items() if name in _CONTENT}
+        content = {name: value for name, value in self._label_row((0, 0, 0), record).items() if name in CONTENT}
         values = {**content, "version": record.version, "updated_at": record.updated_at or func.now()}
         await self.session.execute(update(Label).where(Label.id == row.id).values(values))
         self.done.changed += 1
@@ -418,7 +306,7 @@ class _Import:
     def _versions(self, record: LabelRecord) -> Sequence[RevisionRecord]:
         if record.revisions:
             return record.revisions
-        content = {name: getattr(record, name) for name in _CONTENT}
+        content = {name: getattr(record, name) for name in CONTENT}
         changed = record.updated_at or record.created_at
         return (
             RevisionRecord.model_construct(
@@ -433,7 +321,7 @@ class _Import:
             "label_set_id": set_id,
             "feature": feature,
             "person_id": person_id,
-            **{name: getattr(record, name) for name in _CONTENT},
+            **{name: getattr(record, name) for name in CONTENT},
             "author": self.accounts.get(record.person, record.author),
             "categories": list(record.categories),
             "withheld": self.withheld.get(set_id, False),
@@ -448,7 +336,7 @@ class _Import:
             "version": one.version,
             "person_id": self.people[one.person],
             "act": one.act,
-            **{name: getattr(one, name) for name in _CONTENT},
+            **{name: getattr(one, name) for name in CONTENT},
             "categories": list(one.categories),
             "guideline_version": one.guideline_version,
             "index_id": self.indexes.get(one.index or ""),

@@ -26,6 +26,8 @@ from app.tables.base import Base
 
 SEARCH = "to_tsvector('simple', explanation) || to_tsvector('english', explanation)"
 
+CONTENT = ("author", "status", "explanation", "categories", "interpretability", "confidence", "cant_tell")
+"""Columns that a label shares with its revisions."""
 SUBMITTED = "status = 'submitted' AND NOT withheld"
 
 

@@ -19,6 +19,7 @@ from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors, label_files
+from app.services.label_history import history_records
 from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label, undo_label
 from app.web.components.blind_models import LabelScoreOut
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
@@ -190,7 +191,7 @@ async def _history(
     sessions: async_sessionmaker[AsyncSession], sae: SaeDetail, actor: actors.Actor
 ) -> AsyncIterator[str]:
     async with transaction(sessions) as session:
-        async for record in label_files.history_records(session, sae, reader=actor.reader):
+        async for record in history_records(session, sae, reader=actor.reader):
             yield record.model_dump_json() + "\n"
 
 

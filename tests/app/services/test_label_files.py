@@ -19,7 +19,8 @@ from app.services.actors import Actor, Role
 from app.services.adjudication import decide, vote
 from app.services.comments import add_comment, delete_comment
 from app.services.csv_text import csv_text
-from app.services.label_files import Imported, history_records, import_labels, read_labels
+from app.services.label_files import Imported, import_labels, read_labels
+from app.services.label_history import history_records
 from app.services.label_records import read_csv, read_jsonl
 from app.tables import Label, LabelRevision, Person
 from tests.conftest import create_database
