@@ -111,7 +111,7 @@ async def comments_of(session: AsyncSession, set_ids: Sequence[int], *, reader: 
 async def owners_of(session: AsyncSession, label_ids: Sequence[int]) -> dict[int, int]:
     """Return whose labels these are, by label."""
     rows = await session.execute(select(Label.id, Label.person_id).where(in_array(Label.id, label_ids)))
-    return {number: person for number, person in rows}  # noqa: C416 - rows are no tuples
+    return dict(rows.all())
 
 
 async def labels_in(session: AsyncSession, set_ids: Sequence[int]) -> dict[tuple[int, int, int], Label]:

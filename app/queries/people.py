@@ -107,7 +107,7 @@ async def ensure_names(session: AsyncSession, names: Collection[str]) -> dict[st
     if rows:
         await session.execute(insert(Person).values(rows).on_conflict_do_nothing())
     found = select(Person.name, Person.id).where(Person.name.in_(wanted), ~Person.is_account)
-    return {name: number for name, number in await session.execute(found)}  # noqa: C416 - rows are no tuples
+    return dict((await session.execute(found)).all())
 
 
 async def find_people(session: AsyncSession, names: Collection[str]) -> dict[str, int]:

@@ -26,7 +26,7 @@ from app.services.csv_text import plain_cell
 from app.services.labels import MAX_CATEGORIES, MAX_CATEGORY, MAX_EXPLANATION, MAX_NAME
 from app.services.texts import one_line
 from app.settings import message_of
-from app.tables.label_sets import ORDERS
+from app.tables.label_sets import Order
 
 MAX_LINE = 4_000_000
 _MAX_TEXT = 50_000
@@ -97,7 +97,7 @@ class SetRecord(Record):
     name: SetName
     needed: Annotated[int, Field(ge=1, le=1000)]
     blind: bool
-    order: Literal[ORDERS]  # type: ignore[valid-type]
+    order: Order
     scope: ScopeRecord
     created_by: Name | None
     created_at: AwareDatetime

@@ -1,7 +1,7 @@
 """Label sets: under which rules people label which features, and who labels what next."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     ARRAY,
@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    String,
     Text,
     UniqueConstraint,
     func,
@@ -20,7 +21,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base
 
-ORDERS = ("assigned", "random", "density", "effect", "disagreement", "fewest")
+Order = Literal["assigned", "random", "density", "effect", "disagreement", "fewest"]
+"""Order in which the features of a set are offered."""
+ORDERS: tuple[str, ...] = get_args(Order)
 
 
 class LabelSet(Base):
@@ -41,7 +44,7 @@ class LabelSet(Base):
     name: Mapped[str]
     needed: Mapped[int] = mapped_column(server_default="1")
     blind: Mapped[bool] = mapped_column(server_default="false")
-    label_order: Mapped[str] = mapped_column(server_default="random")
+    label_order: Mapped[Order] = mapped_column(String, server_default="random")
     scope: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
     created_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

@@ -1,14 +1,13 @@
 """Label sets as the API reads and writes them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.queries.label_sets import GuidelineView, LabelSetSummary
 from app.services.label_sets import MAX_FEATURES, MAX_GUIDELINE, MAX_NEEDED, MAX_SEED, Scope
-
-Order = Literal["assigned", "random", "density", "effect", "disagreement", "fewest"]
+from app.tables.label_sets import Order
 
 
 class ScopeIn(BaseModel):
