@@ -39,6 +39,8 @@ LEASE = timedelta(minutes=10)
 _ATTEMPTS = 20
 """Times that another feature is tried when somebody else was faster; each time another is taken, so few are enough."""
 _PACE_OVER = timedelta(hours=1)
+_PACE_AFTER = timedelta(minutes=1)
+"""A pace is of the labels of the last hour; of less than a minute it would be a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ async def flow_progress(session: AsyncSession, of: LabelSetView, person_id: int 
     counts = (await session.execute(query, key)).one()
     mine = (await session.execute(_MINE, key)).one()
     pace = None
-    if mine.lately > 2 and mine.spent and mine.spent.total_seconds() > 0:
+    if mine.spent and mine.spent >= _PACE_AFTER:
         pace = 3600 * (mine.lately - 1) / mine.spent.total_seconds()
     return FlowProgress(mine.labels, counts.left, counts.done, counts.features, pace)
 
