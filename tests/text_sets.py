@@ -1,0 +1,21 @@
+"""Small text sets for tests."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.queries.text_sets import TextItem, TextSetView
+from app.services.actors import Actor
+from app.services.text_sets import About, create_text_set, split_by_hash
+
+
+async def make_text_set(
+    session: AsyncSession, name: str = "moods", texts: Sequence[tuple[str, str | None]] = (), *, offensive: bool = False
+) -> TextSetView:
+    """Store a set of (text, label); by default forty happy and forty sad ones."""
+    words = texts or [
+        (f"a {mood} day, the {number}th of its kind", mood) for number in range(40) for mood in ("happy", "sad")
+    ]
+    items = [TextItem(number, text, "train", label) for number, (text, label) in enumerate(words)]
+    about = About(name=name, description="Days", source="made up", licence="CC0", offensive=offensive)
+    return await create_text_set(session, about, split_by_hash(items), actor=Actor("ada"))
