@@ -10,8 +10,8 @@ from sae_core.readings import Part, Reading
 WORDS = ["the", " she", " She", " he", " day", " rain", " sun", ".", " and", " walk"]
 D_SAE = 30
 REAL, TOKEN, LENGTH, FIRST, RARE, DEAD = 0, 1, 2, 3, 4, 5
-"""Features: more active in a; active on ` she` alone, which a has more of; more on later tokens, and a is longer; on the first
-token; on two texts; on none. The others are noise."""
+"""Features: more active in a; active on ` she` alone, which a has more of; more on later tokens, and a is longer; on
+the first token; on two texts; on none. The others are noise."""
 
 
 @dataclass(frozen=True)
