@@ -1,6 +1,6 @@
 """Comparisons of texts, and the features that distinguish their sides."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -253,13 +253,6 @@ async def compared_features(session: AsyncSession, comparison_id: int, query: Fe
     rows, more = one_page((await session.execute(statement.limit(query.limit + 1))).all(), query.limit)
     following = Cursor(query.order, True, float(rows[-1].key), rows[-1][0].feature, total).encode() if more else None
     return FeaturePage(tuple(_feature(row[0]) for row in rows), following, total)
-
-
-async def all_compared_features(session: AsyncSession, comparison_id: int) -> AsyncIterator[ComparedFeature]:
-    """Yield all features of a comparison, the strongest first."""
-    query = select(F).where(F.comparison_id == comparison_id).order_by(F.strength.desc(), F.feature)
-    async for row in await session.stream_scalars(query.execution_options(yield_per=1000)):
-        yield _feature(row)
 
 
 async def one_compared_feature(session: AsyncSession, comparison_id: int, feature: int) -> ComparedFeature | None:

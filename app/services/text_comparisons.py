@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Unprocessable
+from app.errors import NotFound, Unprocessable
+from app.queries import text_comparisons as queries
+from app.queries.text_comparisons import TextComparisonView
 from app.queries.text_sets import TextItem, TextSetView, list_texts
 from app.services.text_sets import find_text_set
 
@@ -105,3 +107,17 @@ def _without(side: Side, shared: set[str]) -> Side:
 def _words(text: str) -> str:
     """Return the words of a text without case and white space, as `split_of` reads them."""
     return " ".join(text.casefold().split())
+
+
+async def find_text_comparison(
+    session: AsyncSession, comparison_id: int, *, sae: str | None = None
+) -> TextComparisonView:
+    """Return a comparison of texts, of the SAE `sae` if that is given.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = await queries.get_text_comparison(session, comparison_id)
+    if found is None or (sae is not None and found.sae != sae):
+        raise NotFound("There is no such comparison of texts. It may have gone with a text set or an SAE.")
+    return found
