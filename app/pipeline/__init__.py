@@ -6,6 +6,7 @@ needs torch, is in the other modules, which it imports when its work starts.
 
 from app.pipeline import (
     compare,
+    compare_texts,
     demo,
     effects,
     evaluate,
@@ -28,6 +29,7 @@ KINDS = (
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
     read_texts.READ_TEXTS,
+    compare_texts.COMPARE_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,
     import_sae.IMPORT,

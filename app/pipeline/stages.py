@@ -13,6 +13,7 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
+CONTRAST = (StageSpec("compare", "Compare the texts", unit="steps"),)
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),

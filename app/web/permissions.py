@@ -123,6 +123,8 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
     # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,
+    "POST /api/v1/saes/{sae}/compare-texts": Role.admin,
+    "POST /saes/{sae}/compare-texts": Role.admin,
     "POST /api/v1/saes/{sae}/suggestions": Role.admin,
     "POST /api/v1/runs": Role.admin,
     "POST /api/v1/runs/{id}/cancel": Role.admin,
@@ -134,6 +136,7 @@ LEAST_ROLES: dict[str, Role] = {
     "DELETE /api/v1/corpora/{name:path}": Role.admin,
     "DELETE /api/v1/models/{name:path}": Role.admin,
     "DELETE /api/v1/saes/{sae}": Role.admin,
+    "DELETE /api/v1/text-comparisons/{id}": Role.admin,
     "DELETE /api/v1/saes/{sae}/index": Role.admin,
     "POST /corpora/{name:path}/delete": Role.admin,
     "POST /models/{name:path}/delete": Role.admin,

@@ -2,7 +2,7 @@
 
 from sae_core.readings.pooling import Pool, Tokens, count_tokens, pool_features, pool_scores, selected_tokens
 from sae_core.readings.read import Text, read_texts
-from sae_core.readings.reading import Part, Reading, load_reading, select_texts
+from sae_core.readings.reading import Part, Reading, join_readings, load_reading, select_texts
 
 __all__ = [
     "Part",
@@ -11,6 +11,7 @@ __all__ = [
     "Text",
     "Tokens",
     "count_tokens",
+    "join_readings",
     "load_reading",
     "pool_features",
     "pool_scores",

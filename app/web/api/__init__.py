@@ -23,6 +23,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    text_comparisons,
     webhooks,
 )
 
@@ -40,6 +41,7 @@ TAGS = [
         "name": "Comparisons",
         "description": "Features that two SAEs of one model share, and features that one of them splits.",
     },
+    {"name": "Texts", "description": "What distinguishes two sides of texts, and features on groups of texts."},
     {
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
@@ -77,6 +79,7 @@ ROUTERS = tuple(
         by_example,
         features,
         compare,
+        text_comparisons,
         probe,
         generate,
         sweep,
