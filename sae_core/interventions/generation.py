@@ -11,8 +11,8 @@ changed model's p′, and the default model's p, which reads the changed text to
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,6 +101,8 @@ class Generation:
     side: Side = "default"
     token_ids: list[int] = field(default_factory=list)
     """Generated so far."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Context of each pass, entered before its interventions: what watches the pass."""
 
     def __post_init__(self) -> None:
         require_room(self.model, len(self.prompt), self.sampling.max_new_tokens)
@@ -111,7 +113,8 @@ class Generation:
     @torch.no_grad()
     def step(self) -> tuple[LogProbabilities, Step]:
         """Return the log-probabilities after each token that had not been read, and the token that follows them."""
-        log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt))
+        with self.around():
+            log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt))
         last = log_p[-1]
         token_id = self._choose(last)
         self.token_ids.append(token_id)
