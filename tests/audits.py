@@ -1,6 +1,7 @@
 """Made-up audits."""
 
-from typing import Any
+import json
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -9,6 +10,7 @@ from app.queries.saes import SaeDetail
 from app.services.actors import Actor, ensure_person
 from app.services.audit_results import AuditResult
 
+RAW = '{"kind": "pair", "pair": "1", "text": "=<b>", "none": {"first": -3.5}}\n{"kind": "fact", "holds": true}\n'
 HOSTILE = "<script>alert(1)</script>" + "W" * 60
 
 
@@ -96,7 +98,7 @@ def audited(**changes: Any) -> AuditResult:
                 {"kind": "none", "name": "as trained", **accuracy, "worst_group": figure(0.2, 0.1, 0.3)},
                 {"kind": "features", "name": "features ablated", **accuracy, "worst_group": figure(0.6, 0.5, 0.7)},
                 {
-                    "kind": "oracle",
+                    "kind": "balanced",
                     "name": "trained on balanced texts",
                     **accuracy,
                     "worst_group": figure(0.9, 0.8, 1.0),
@@ -108,7 +110,35 @@ def audited(**changes: Any) -> AuditResult:
     return AuditResult.model_validate({**given, **changes})
 
 
-async def add_audit(session: AsyncSession, sae: SaeDetail, run: int, **changes: Any) -> int:
+class Names(Protocol):
+    """Gives each place a name that is found again."""
+
+    def name(self, where: str) -> str:
+        """Return one line."""
+
+
+def hostile_audit(hostile: Names) -> dict[str, Any]:
+    """Changes of `audited` with hostile text wherever people, models or sets write."""
+    whole = audited().model_dump(mode="json")
+    whole["set"] |= {"name": hostile.name("audited set"), "source": hostile.name("source of an audited set")}
+    whole["set"]["licence"] = hostile.name("licence of an audited set")
+    whole["measure"]["attributes"][0]["attribute"] = hostile.name("attribute")
+    whole["measure"]["left_out"] = [{"reason": "too long", "items": 1, "examples": [hostile.name("left out")]}]
+    whole["contrast"] = {"first": hostile.name("a side"), "second": hostile.name("the other side")}
+    whole["features"][0] |= {"token": hostile.name("only token")}
+    whole["features"][0]["example"] = {
+        "pair": hostile.name("pair"),
+        "stereotype": [{"text": hostile.name("token of a pair"), "activation": 1.0}],
+        "other": [{"text": hostile.name("token of the other side"), "activation": 0.0}],
+    }
+    whole["enriched"][0]["attribute"] = hostile.name("topic")
+    whole["classifier"]["treatments"][0]["name"] = hostile.name("treatment of a classifier")
+    whole["limits"] = [hostile.name("limit")]
+    raw = {"kind": "pair", "pair": hostile.name("raw pair"), "scores": {hostile.name("raw column"): 1.0}}
+    return {**whole, "raw": f"{json.dumps(raw)}\n"}
+
+
+async def add_audit(session: AsyncSession, sae: SaeDetail, run: int, raw: str = RAW, **changes: Any) -> int:
     """Store an audit of `audited`; its id."""
     result = audited(**changes)
     new = NewAudit(
@@ -118,7 +148,7 @@ async def add_audit(session: AsyncSession, sae: SaeDetail, run: int, **changes: 
         measure=result.measure.name,
         score=result.measure.value,
         result=result.model_dump(mode="json"),
-        raw='{"kind": "pair", "pair": "1", "text": "<b>"}\n',
+        raw=raw,
         run_id=run,
         owner_id=await ensure_person(session, Actor("ada")),
     )

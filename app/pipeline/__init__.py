@@ -5,6 +5,7 @@ needs torch, is in the other modules, which it imports when its work starts.
 """
 
 from app.pipeline import (
+    audit,
     compare,
     demo,
     effects,
@@ -27,6 +28,7 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    audit.AUDIT,
     read_texts.READ_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,

@@ -13,6 +13,12 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
+AUDITING = (
+    StageSpec("measure", "Measure the model", unit="items"),
+    StageSpec("find", "Find features that differ", unit="items"),
+    StageSpec("change", "Change features, and compare with controls", unit="items"),
+    StageSpec("classifier", "Test a classifier on top", unit="texts"),
+)
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),

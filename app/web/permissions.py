@@ -121,9 +121,13 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /edits/{name}/delete": Role.labeller,
     "POST /saes/{sae}/probe/saved": Role.labeller,
     "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
+    "DELETE /api/v1/audits/{id}": Role.labeller,
+    "POST /audits/{id}/delete": Role.labeller,
     # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,
     "POST /api/v1/saes/{sae}/suggestions": Role.admin,
+    "POST /api/v1/audits": Role.admin,
+    "POST /audits": Role.admin,
     "POST /api/v1/runs": Role.admin,
     "POST /api/v1/runs/{id}/cancel": Role.admin,
     "POST /api/v1/runs/{id}/retry": Role.admin,

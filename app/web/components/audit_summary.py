@@ -184,23 +184,46 @@ def _costs(result: AuditResult) -> Iterator[str]:
 def _classifier(result: AuditResult) -> Iterator[str]:
     if result.classifier is None:
         return
-    before = next((one for one in result.classifier.treatments if one.kind == "none"), None)
-    after = next((one for one in result.classifier.treatments if one.kind == "features"), None)
-    if before is None or after is None:
-        return
-    for words, part in _PARTS:
-        first, second = part(before), part(after)
-        said = f"{_share(first)} before, {_share(second)} after"
-        if first.interval is None or second.interval is None or _overlap(first.interval, second.interval):
-            yield f"For the classifier, {words} was not shown to change: {said}."
-        else:
-            yield f"For the classifier, {words} {'rose' if second.value > first.value else 'fell'}: {said}."
+    treatments = result.classifier.treatments
+    before = next((one for one in treatments if one.kind == "none"), None)
+    for after in (one for one in treatments if one.kind == "features"):
+        if before is not None:
+            where = "For the classifier, retrained without them" if after.retrained else "For the classifier"
+            for words, part in _PARTS:
+                yield f"{where}, {_moved(words, part(before), part(after))}"
+        for control in treatments:
+            if control.kind in _CLASSIFIER_CONTROLS and control.retrained == after.retrained:
+                yield _beside(after, control)
 
 
 _PARTS: tuple[tuple[str, Callable[[ClassifierTreatment], Figure]], ...] = (
     ("accuracy of the worst group", lambda one: one.worst_group),
     ("accuracy on professions", lambda one: one.profession),
 )
+_CLASSIFIER_CONTROLS = ("random", "diffmean", "tokens")
+
+
+def _moved(words: str, before: Figure, after: Figure) -> str:
+    said = f"{_share(before)} before, {_share(after)} after"
+    if not _apart(before, after):
+        return f"{words} was not shown to change: {said}."
+    return f"{words} {'rose' if after.value > before.value else 'fell'}: {said}."
+
+
+def _beside(ablated: ClassifierTreatment, control: ClassifierTreatment) -> str:
+    own, other = ablated.worst_group, control.worst_group
+    ending = f"accuracy of the worst group {_share(other)}."
+    name = f"“{control.name}”"
+    if not _apart(own, other):
+        return f"It was not shown to do better than {name}: {ending}"
+    return f"It did {'better' if own.value > other.value else 'worse'} than {name}: {ending}"
+
+
+def _apart(one: Figure, other: Figure) -> bool:
+    """True if two intervals do not overlap, which is stricter than a test of the difference."""
+    if one.interval is None or other.interval is None:
+        return False
+    return one.interval[1] < other.interval[0] or other.interval[1] < one.interval[0]
 
 
 def _of_kind(treatments: Sequence[Treatment], kind: str) -> list[Treatment]:
@@ -214,10 +237,6 @@ def _share(figure: Figure) -> str:
 def contains(interval: Interval, value: float) -> bool:
     """True if a value lies in an interval, ends included."""
     return interval[0] <= value <= interval[1]
-
-
-def _overlap(one: Interval, other: Interval) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def points(change: float) -> str:
