@@ -5,6 +5,7 @@
     ├── CorpusError        text that cannot be read or holds too little
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
+    ├── AuditError         a set of texts that cannot be audited as asked
     ├── InterventionError  a change of features or directions that makes no sense
     └── TrainingDiverged   a loss that is not finite
 
@@ -34,6 +35,10 @@ class ArtifactError(SAEError):
 
 class InterventionError(SAEError):
     """An intervention is impossible, or contradicts another."""
+
+
+class AuditError(SAEError):
+    """A set of texts cannot be audited as asked."""
 
 
 class TrainingDiverged(SAEError):
