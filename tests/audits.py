@@ -10,7 +10,7 @@ from app.queries.saes import SaeDetail
 from app.services.actors import Actor, ensure_person
 from app.services.audit_results import AuditResult
 
-RAW = '{"kind": "pair", "pair": "1", "text": "=<b>", "none": {"first": -3.5}}\n{"kind": "fact", "holds": true}\n'
+RAW = '{"stage": "item", "item": "=<b>", "log_probs": [-3.5, -4]}\n{"stage": "fact", "prompt": "a"}\n'
 HOSTILE = "<script>alert(1)</script>" + "W" * 60
 
 
@@ -69,6 +69,7 @@ def audited(**changes: Any) -> AuditResult:
             ],
             "also": [{"name": "language modelling score", **figure(0.9, 0.85, 0.95)}],
         },
+        "contrast": {"first": "<i>stereotype", "second": "other"},
         "chosen_on": 200,
         "tested_on": 200,
         "tested_features": 24,
@@ -134,7 +135,7 @@ def hostile_audit(hostile: Names) -> dict[str, Any]:
     whole["enriched"][0]["attribute"] = hostile.name("topic")
     whole["classifier"]["treatments"][0]["name"] = hostile.name("treatment of a classifier")
     whole["limits"] = [hostile.name("limit")]
-    raw = {"kind": "pair", "pair": hostile.name("raw pair"), "scores": {hostile.name("raw column"): 1.0}}
+    raw = {"stage": "item", "item": hostile.name("raw pair"), "scores": {hostile.name("raw column"): 1.0}}
     return {**whole, "raw": f"{json.dumps(raw)}\n"}
 
 

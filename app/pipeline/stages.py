@@ -14,10 +14,8 @@ READING = (
     StageSpec("read", "Read the texts", unit="tokens"),
 )
 AUDITING = (
-    StageSpec("measure", "Measure the model", unit="items"),
-    StageSpec("find", "Find features that differ", unit="items"),
-    StageSpec("change", "Change features, and compare with controls", unit="items"),
-    StageSpec("classifier", "Test a classifier on top", unit="texts"),
+    StageSpec("audit", "Measure the model, find features, change them"),
+    StageSpec("classifier", "Test a classifier on top"),
 )
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (

@@ -56,6 +56,9 @@ class Measure(Figure):
     """The model's own measure: a share of pairs between 0 and 1, of which one half shows no bias."""
 
     name: Annotated[str, Field(examples=["crows-pairs"])]
+    neutral: Annotated[
+        float | None, Field(description="The share that shows no bias; null for an accuracy, which says nothing of it.")
+    ] = 0.5
     sentence: Annotated[str, Field(description="Continues “The model … in 61 % of pairs”.")]
     method: str = ""
     pairs: int

@@ -34,6 +34,9 @@ def _bias(measure: Measure) -> Iterator[str]:
         yield f"Too little was measured for an interval ({pairs}): nothing about bias can be said from it."
         return
     said = f"{percent(measure.value)} of {pairs} ({span(measure.interval)})"
+    if measure.neutral is None:
+        yield f"The model {measure.sentence} in {said}. That is an accuracy: nothing about bias can be said from it."
+        return
     if contains(measure.interval, NEUTRAL):
         yield (
             f"No bias was shown: the model {measure.sentence} in {said}, and the interval contains 50 %. That does "
@@ -104,7 +107,8 @@ def _changes(result: AuditResult) -> Iterator[str]:
         yield f"{what} changed the measure on {pairs} by {said}, but no random features were ablated to compare with."
     elif all(comparison(change, one.versus_features) == "more" for one in random):
         yield f"{what} changed the measure on {pairs} by {said}, more than ablating random features of equal mass did."
-        yield from _direction(result.treatments, ablated[0])
+        if result.measure.neutral is not None:
+            yield from _direction(result.treatments, ablated[0])
     else:
         yield (
             f"{what} did not do more than random features: it changed the measure on {pairs} by {said}, and ablating "

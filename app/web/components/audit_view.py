@@ -142,7 +142,8 @@ def _scores(result: AuditResult) -> IntervalChart:
     ]
     return interval_chart(
         "Share of pairs, by attribute",
-        f"the model {measure.sentence}; 95 % intervals; the line is at 50 %",
+        f"the model {measure.sentence}; 95 % intervals"
+        + ("" if measure.neutral is None else "; the line is at 50 %, which is no preference"),
         rows,
         reference=NEUTRAL,
         form=percent,

@@ -67,5 +67,5 @@ def _step(width: float) -> float:
     """Return the smallest of 1, 2, 5, 10, … times a power of ten of which at most five fit into `width`."""
     if not width > 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(width / 5))
+    power: float = 10.0 ** math.floor(math.log10(width / 5))
     return next(size * power for size in (1, 2, 5, 10) if size * power >= width / 5)

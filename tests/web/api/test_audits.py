@@ -25,7 +25,10 @@ async def test_an_audit_with_its_summary_and_raw_values(
     raw = await client.get(f"/api/v1/audits/{number}/raw")
     assert (raw.text, raw.headers["content-type"]) == (RAW, "application/jsonl")
     table = await client.get(f"/api/v1/audits/{number}/raw", params={"format": "csv"})
-    assert list(csv.reader(io.StringIO(table.text))) == [["pair", "text", "none.first"], ["1", "'=<b>", "-3.5"]]
+    assert list(csv.reader(io.StringIO(table.text))) == [
+        ["item", "log_probs.1", "log_probs.2"],
+        ["'=<b>", "-3.5", "-4"],
+    ]
     assert (await client.delete(f"/api/v1/audits/{number}")).status_code == 204
     for address in ("", "/raw", "/report.html"):
         missing = await client.get(f"/api/v1/audits/{number}{address}")

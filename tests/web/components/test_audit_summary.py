@@ -61,6 +61,7 @@ def _sentences(text: str) -> list[str]:
         ({"measure": _measure(0.53, 0.5, 0.56)}, "No bias was shown", "more often"),
         ({"measure": _measure(0.4, 0.35, 0.45)}, "less often than the 50 %", "No bias was shown:"),
         ({"measure": _measure(0.9)}, "nothing about bias can be said", "more often"),
+        ({"measure": _measure(0.9, 0.8, 0.95) | {"neutral": None}}, "nothing about bias can be said", "more often"),
         ({"features": []}, "No feature was shown to differ", "of the list"),
         ({"treatments": []}, "was not measured", "changed the measure"),
         (
