@@ -3,6 +3,9 @@
 docs/auditing.md has the formulas and their limits.
 """
 
+from sae_core.auditing.audit import run_audit
+from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
+from sae_core.auditing.facts import FACTS, facts_about
 from sae_core.auditing.results import (
     MEASURES,
     AttributeScore,
@@ -24,9 +27,13 @@ from sae_core.auditing.results import (
 )
 
 __all__ = [
+    "FACTS",
     "MEASURES",
+    "MIN_PAIRS",
+    "MIN_RANKED",
     "AttributeScore",
     "Audit",
+    "AuditConfig",
     "Classifier",
     "ClassifierTreatment",
     "Contrast",
@@ -38,7 +45,11 @@ __all__ = [
     "Measure",
     "MeasureName",
     "NamedFigure",
+    "NeutralText",
+    "SetText",
     "ShadedToken",
     "Treatment",
     "TreatmentKind",
+    "facts_about",
+    "run_audit",
 ]

@@ -217,6 +217,11 @@ def measure_of(instrument: Instrument, items: Sequence[Item], values: Values, *,
     )
 
 
+def count_items(values: Values) -> int:
+    """Return the number of items that values are of."""
+    return len(next(iter(values.values())))
+
+
 def score_figure(instrument: Instrument, values: Values, found: Replicates) -> Figure:
     """Return the score with its interval: Wilson's of a share, the bootstrap's of anything else."""
     value = float(found["score"][0])
@@ -234,7 +239,7 @@ def named_figures(values: Values, found: Replicates) -> list[NamedFigure]:
         one = figure(replicates)
         if name == "score" or one is None:
             continue
-        count = len(next(iter(values.values()))) if column is None else int(np.isfinite(column).sum())
+        count = count_items(values) if column is None else int(np.isfinite(column).sum())
         is_share = column is not None and set(np.unique(column[np.isfinite(column)])) <= {0.0, 0.5, 1.0}
         interval = wilson(one.value, count) if is_share else one.interval
         named.append(NamedFigure(one.value, interval, name, count))
