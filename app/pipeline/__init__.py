@@ -5,6 +5,7 @@ needs torch, is in the other modules, which it imports when its work starts.
 """
 
 from app.pipeline import (
+    audit,
     compare,
     compare_texts,
     demo,
@@ -28,6 +29,7 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    audit.AUDIT,
     read_texts.READ_TEXTS,
     compare_texts.COMPARE_TEXTS,
     suggest.SUGGEST,

@@ -3,6 +3,7 @@
 from app.web.api import (
     agreement,
     attribute,
+    audits,
     blind_tests,
     by_example,
     comments,
@@ -58,6 +59,7 @@ TAGS = [
         "name": "Edits",
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
+    {"name": "Audits", "description": "How a model treats the two sides of pairs, and what changing features does."},
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {
         "name": "Label sets",
@@ -85,6 +87,7 @@ ROUTERS = tuple(
         sweep,
         attribute,
         edits,
+        audits,
         labels,
         comments,
         webhooks,
