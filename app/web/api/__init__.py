@@ -7,6 +7,7 @@ from app.web.api import (
     by_example,
     comments,
     compare,
+    completions,
     deletions,
     dictionary,
     docs,
@@ -56,6 +57,10 @@ TAGS = [
         "name": "Edits",
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
+    {
+        "name": "Endpoint",
+        "description": "OpenAI's chat completions and completions, for its clients. Texts are neither kept nor logged.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {
         "name": "Label sets",
@@ -82,6 +87,7 @@ ROUTERS = tuple(
         sweep,
         attribute,
         edits,
+        completions,
         labels,
         comments,
         webhooks,
