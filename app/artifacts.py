@@ -17,7 +17,7 @@ LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
 
 
-PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects")
+PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects", "readings")
 """Folders of products, which are folders themselves."""
 
 
@@ -37,6 +37,19 @@ def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
         model=sae.model.weights_sha256,
         hook=sae.hook,
         sequences=sequences_sha256,
+    )
+
+
+def reading_key(sae: SaeDetail, set_hash: str, max_tokens: int) -> str:
+    """Return the key of what an SAE makes of a text set, read up to so many tokens per text."""
+    return content_key(
+        sae=sae.weights_sha256,
+        slug=sae.slug,
+        model=sae.model.weights_sha256,
+        tokenizer=sae.model.tokenizer_sha256,
+        hook=sae.hook,
+        texts=set_hash,
+        max_tokens=max_tokens,
     )
 
 
@@ -113,3 +126,7 @@ class Artifacts:
     def effects(self, key: str) -> Path:
         """Measured effects of one SAE's features on one set of sequences, in shards."""
         return self.root / "effects" / key
+
+    def reading(self, key: str) -> Path:
+        """What one SAE makes of one text set, in shards of texts."""
+        return self.root / "readings" / key

@@ -49,6 +49,7 @@ APART = (
     "core/kernels/",
     "core/training/test_gpu_step.py",
     "e2e/test_accessibility.py",
+    "e2e/test_every_page.py",
     "e2e/test_loading.py",
     "e2e/test_without_javascript.py",
 )

@@ -14,6 +14,7 @@ from app.pipeline import (
     index,
     label_tests,
     measure_edit,
+    read_texts,
     suggest,
     train,
 )
@@ -26,6 +27,7 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    read_texts.READ_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,
     import_sae.IMPORT,

@@ -13,15 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, reading_key
 from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
 from app.queries.models import find_model
 from app.queries.runs import corpus_params, stage_speed
 from app.queries.saes import SaeDetail, get_sae
+from app.queries.text_readings import get_reading
 from app.runs.spec import Estimate
 from app.services.edits import find_edit
 from app.services.saes import check_comparable, find_sae
+from app.services.text_sets import find_text_set
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -56,6 +58,8 @@ SECONDS_PER_WINDOW = 0.06
 """Of an effect, before any was measured: the demo's model on two cores."""
 _TOKEN_CHARACTERS = 4
 """Bytes of text per token, roughly: for estimates alone."""
+_TOKENS_PER_TEXT = 60
+"""Roughly, for estimates of text sets that were not read yet."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
 _DEMO_SHAPE = (30, 576)
 """Layers and width of the demo's model, which has no folder to read them from."""
@@ -169,6 +173,26 @@ async def check_comparison(session: "AsyncSession", _settings: "Settings", param
     """Refuse a comparison of SAEs that do not exist, or are of different models."""
     check_comparable(await find_sae(session, params.a), await find_sae(session, params.b))
     return Estimate()
+
+
+async def check_reading(session: "AsyncSession", slug: str, names: Sequence[str], max_tokens: int) -> Estimate:
+    """Refuse text sets or an SAE that are not there, and estimate what is left to read.
+
+    Raises:
+        NotFound, NoWeights: there is no such SAE or set, or the SAE has no weights.
+    """
+    sae = await find_sae(session, slug)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
+    tokens = 0
+    for name in dict.fromkeys(names):
+        view = await find_text_set(session, name)
+        known = await get_reading(session, sae.id, view.id, max_tokens)
+        if known is None or known.key != reading_key(sae, view.hash, max_tokens):
+            tokens += view.counts.texts * min(max_tokens, _TOKENS_PER_TEXT)
+    speed = await stage_speed(session, sae.model.id, "read")
+    speed = speed or await stage_speed(session, sae.model.id, "activations")
+    return Estimate(tokens=tokens, seconds=tokens / speed if speed else None)
 
 
 async def check_import(_session: "AsyncSession", _settings: "Settings", params: "ImportParams") -> Estimate:

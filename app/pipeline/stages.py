@@ -8,6 +8,11 @@ PREPARATION = (
     StageSpec("tokenise", "Cut the corpus into tokens", unit="tokens"),
     StageSpec("activations", "Run the model", unit="tokens"),
 )
+READING = (
+    StageSpec("fetch", "Fetch the model", unit="bytes"),
+    StageSpec("load", "Load the model"),
+    StageSpec("read", "Read the texts", unit="tokens"),
+)
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),

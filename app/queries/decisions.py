@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, ColumnElement, Integer, Select, bindparam, exist
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.sql.visibility import Reader
+from app.queries.sql.visibility import Reader, public_decision
 from app.tables import Label, LabelDecision, LabelSet, Person
 
 
@@ -89,7 +89,7 @@ _DECISIONS = (
     select(LabelDecision, LabelSet.name, Person.name)
     .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
     .join(Person, Person.id == LabelDecision.person_id)
-    .where(or_(~LabelSet.blind, LabelSet.closed_at.is_not(None), bindparam("all", type_=Boolean), _has_own))
+    .where(or_(public_decision, bindparam("all", type_=Boolean), _has_own))
 )
 
 

@@ -40,6 +40,8 @@ from app.tables import (
     SavedListItem,
     SavedProbe,
     SequenceSet,
+    TextComparison,
+    TextSetReading,
     Token,
 )
 
@@ -69,6 +71,9 @@ class SaeContents:
     lists: int
     saved_probes: int
     edits: int
+    readings: tuple[str, ...]
+    """Keys of its readings of text sets."""
+    text_comparisons: int
     compared_with: tuple[str, ...]
     runs: int
     index_ids: tuple[int, ...]
@@ -192,6 +197,8 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
         lists=lists,
         saved_probes=await session.scalar(select(func.count()).where(SavedProbe.sae_id == sae_id)) or 0,
         edits=await edits_of_sae(session, sae_id),
+        readings=tuple(await session.scalars(select(TextSetReading.key).where(TextSetReading.sae_id == sae_id))),
+        text_comparisons=await session.scalar(select(func.count()).where(TextComparison.sae_id == sae_id)) or 0,
         compared_with=tuple(compared),
         runs=await session.scalar(select(func.count()).where(Run.sae_id == sae_id)) or 0,
         index_ids=ids,

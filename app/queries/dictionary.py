@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.expressions import submitted
+from app.queries.sql.visibility import public_decision
 from app.tables import FeatureIndex, Label, LabelDecision, LabelSet
 
 
@@ -47,7 +48,7 @@ async def decided(session: AsyncSession, sae_id: int) -> list[Agreed]:
 _DECIDED = (
     select(LabelDecision, LabelSet.name)
     .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
-    .where(LabelSet.sae_id == bindparam("sae"), or_(~LabelSet.blind, LabelSet.closed_at.is_not(None)))
+    .where(LabelSet.sae_id == bindparam("sae"), public_decision)
     .ext(distinct_on(LabelDecision.feature))
     .order_by(LabelDecision.feature, LabelDecision.id.desc())
 )

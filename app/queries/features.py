@@ -100,6 +100,8 @@ class FeatureDetail:
     topics: tuple[TopicShare, ...]
     health: tuple[str, ...]
     labels: tuple[LabelView, ...]
+    label: LabelSummary | None
+    """What everybody calls it."""
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
     suggestions: tuple[SuggestionView, ...] = ()
@@ -130,7 +132,7 @@ async def get_feature(
     tokens = await get_tokens(
         session, sae.model.id, chain(feature.top_token_ids, feature.promoted_ids, feature.suppressed_ids)
     )
-    neighbours = await label_summaries(session, sae.id, {*feature.coactive, *feature.near})
+    called = await label_summaries(session, sae.id, {index, *feature.coactive, *feature.near})
     return FeatureDetail(
         index=feature.number,
         tokens=sae.index.tokens,
@@ -143,13 +145,14 @@ async def get_feature(
         top_tokens=top_tokens(feature, tokens),
         promoted=_output_tokens(feature.promoted_ids, feature.promoted_logits, tokens),
         suppressed=_output_tokens(feature.suppressed_ids, feature.suppressed_logits, tokens),
-        coactive=_coactive(feature, neighbours),
+        coactive=_coactive(feature, called),
         near=tuple(
-            NearFeature(other, neighbours.get(other), cosine)
+            NearFeature(other, called.get(other), cosine)
             for other, cosine in zip(feature.near, feature.near_cosine, strict=True)
         ),
         topics=_topics(feature, sae.index.topics),
         health=tuple(feature.health),
+        label=called.get(index),
         labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
         suggestions=tuple(await list_suggestions(session, sae.id, index)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
 
-from sqlalchemy import bindparam, func, literal, or_, select, tuple_, update
+from sqlalchemy import bindparam, false, func, literal, or_, select, text, true, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,8 +13,8 @@ from app.queries.activity import Event, add_activity, count_changes
 from app.queries.people import ensure_names
 from app.queries.sql.expressions import in_array, submitted
 from app.queries.sql.pg_safe import is_id
-from app.queries.sql.visibility import NOBODY, Reader, visible_label
-from app.tables import Label, LabelRevision, LabelSet, Person
+from app.queries.sql.visibility import NOBODY, Reader, public_decision, visible_label
+from app.tables import Label, LabelDecision, LabelRevision, LabelSet, Person
 from app.tables.labels import CONTENT
 
 
@@ -88,11 +88,12 @@ class LabelRevisionView:
 
 @dataclass(frozen=True, slots=True)
 class LabelSummary:
-    """Summary of a feature's labels: the number of submitted ones, and the newest one's text and author."""
+    """What a feature is called, and by whom: the newest decision, or else its newest label; and how many labels."""
 
     count: int
     explanation: str
     author: str
+    is_decision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +150,36 @@ async def find_label(session: AsyncSession, label_set_id: int, feature: int, per
 
 
 async def label_summaries(session: AsyncSession, sae_id: int, features: Collection[int]) -> dict[int, LabelSummary]:
-    """Return summaries of the submitted labels of many features; features that nobody could explain are absent."""
-    rows = await session.execute(_SUBMITTED, {"sae": sae_id, "features": list(features)})
+    """Return what many features are called, as everybody sees it; those that nobody could explain are absent."""
+    rows = await session.execute(_EXPLAINED, {"sae": sae_id, "features": list(features)})
     summaries = {}
-    for feature, labels in groupby(rows, key=lambda row: row.feature):
-        newest, *others = labels
-        summaries[feature] = LabelSummary(1 + len(others), newest.explanation, newest.author)
+    for feature, found in groupby(rows, key=lambda row: row.feature):
+        first, *others = found
+        labels = [row for row in (first, *others) if not row.is_decision]
+        summaries[feature] = LabelSummary(len(labels), first.explanation, first.author, first.is_decision)
     return summaries
 
 
-_SUBMITTED = (
-    select(Label.feature, Label.explanation, Label.author)
-    .where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted, Label.explanation != "")
-    .order_by(Label.feature, Label.updated_at.desc(), Label.id.desc())
+_SUBMITTED = select(
+    Label.feature, Label.explanation, Label.author, false().label("is_decision"), Label.updated_at.label("at"), Label.id
+).where(Label.sae_id == bindparam("sae"), in_array(Label.feature, "features"), submitted, Label.explanation != "")
+_DECIDED = (
+    select(
+        LabelDecision.feature,
+        LabelDecision.explanation,
+        Person.name,
+        true(),
+        LabelDecision.decided_at,
+        LabelDecision.id,
+    )
+    .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
+    .join(Person, Person.id == LabelDecision.person_id)
+    .where(LabelSet.sae_id == bindparam("sae"), in_array(LabelDecision.feature, "features"))
+    .where(public_decision, LabelDecision.explanation != "")
+)
+_EXPLAINED = union_all(_SUBMITTED, _DECIDED)
+_EXPLAINED = _EXPLAINED.order_by(
+    _EXPLAINED.selected_columns.feature, text("is_decision DESC"), text("at DESC"), text("id DESC")
 )
 
 

@@ -12,7 +12,6 @@ from app.queries.features import TopToken
 from app.queries.saes import SaeDetail
 from app.queries.search import matching_labels, terms, token_matches, words, words_with_stem
 from app.queries.sql.expressions import in_array
-from app.tables import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,9 @@ async def _best_labels(
     session: AsyncSession, sae_id: int, query: str, features: Collection[int]
 ) -> dict[int, Row[Any]]:
     """Return explanation and rank of the label that matches best, by feature."""
-    found = union_all(
-        *(part.where(in_array(Label.feature, features)) for part in matching_labels(sae_id, query))
-    ).subquery()
+    found = union_all(*matching_labels(sae_id, query)).subquery()
     first = found.c.feature, found.c.rank.desc(), found.c.explanation
-    best = select(found).ext(distinct_on(found.c.feature)).order_by(*first)
+    best = select(found).where(in_array(found.c.feature, features)).ext(distinct_on(found.c.feature)).order_by(*first)
     return {row.feature: row for row in await session.execute(best)}
 
 

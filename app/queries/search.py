@@ -29,9 +29,11 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.queries.sql.expressions import submitted
-from app.tables import Feature, Label
+from app.queries.sql.visibility import public_decision
+from app.tables import Feature, Label, LabelDecision, LabelSet
 from app.tables.features import TOP_TOKENS
 
 _INTEGERS: Any = ARRAY(Integer)
@@ -40,9 +42,6 @@ _ENGLISH: ColumnElement[str] = literal_column("'english'")
 _ZERO: ColumnElement[int] = literal_column("0")
 _TOP_TOKENS: ColumnElement[str] = literal_column(TOP_TOKENS)
 """Literal, so that the planner recognises the expressions of the indexes."""
-_WORDS_OF_LABEL: ColumnElement[int] = func.cardinality(
-    func.regexp_split_to_array(Label.explanation, literal_column(r"'\s+'"))
-)
 
 
 WORD = re.compile(r"[^\W_]+")
@@ -82,23 +81,40 @@ def matches(sae_id: int, query: str) -> ColumnElement[bool]:
     """
     prefixes = " & ".join(f"{_quoted(term)}:*" for term in words(query) or query.split())
     of_tokens = _TOP_TOKENS.op("@@")(cast(func.lower(prefixes), TSQUERY))
-    labelled = union(*(part.with_only_columns(Label.feature) for part in matching_labels(sae_id, query)))
+    labelled = union(*(select(part.subquery().c.feature) for part in matching_labels(sae_id, query)))
     return or_(of_tokens, Feature.number == any_(func.array(labelled.scalar_subquery(), type_=ARRAY(Integer))))
 
 
-def matching_labels(sae_id: int, query: str) -> tuple[Select[int, str, float], Select[int, str, float]]:
-    """Select feature, explanation and rank of submitted labels: those whose words match, those with such a category.
+def matching_labels(sae_id: int, query: str) -> tuple[Select[int, str, float], ...]:
+    """Select feature, explanation and rank of submitted labels and of decisions that everybody sees.
 
-    The rank is the share of a label's words that the search names, at most 1, and 0 for a category. Each of the two
-    has an index, but for a query without words: full text indexes words only.
+    The three are labels whose words match, labels with such a category, and decisions with one or the other. The rank
+    is the share of a text's words that the search names, at most 1, and 0 for a category. Words and categories of
+    labels have an index each, but for a query without words: full text indexes words only. Decisions are few.
     """
-    rank = func.least(1.0, cast(float(len(terms(query))), Double) / cast(_WORDS_OF_LABEL, Double))
-    explained = _of_sae(sae_id, rank).where(_explained(query))
-    category = func.unnest(Label.categories).column_valued("category")
+    explained = _of_sae(sae_id, _rank(Label.explanation, query)).where(_explained(Label, query))
     categorised = _of_sae(sae_id, cast(0.0, Double)).where(
-        func.cardinality(Label.categories) > _ZERO, exists().where(func.lower(category) == query.lower())
+        func.cardinality(Label.categories) > _ZERO, _has_category(Label, query)
     )
-    return explained, categorised
+    says, has = _explained(LabelDecision, query), _has_category(LabelDecision, query)
+    rank = case((says, _rank(LabelDecision.explanation, query)), else_=0.0)
+    decided = (
+        select(LabelDecision.feature, LabelDecision.explanation, cast(rank, Double).label("rank"))
+        .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
+        .where(LabelSet.sae_id == sae_id, public_decision, or_(says, has))
+    )
+    return explained, categorised, decided
+
+
+def _rank(explanation: InstrumentedAttribute[str], query: str) -> ColumnElement[float]:
+    length = func.cardinality(func.regexp_split_to_array(explanation, literal_column(r"'\s+'")))
+    rank: ColumnElement[float] = func.least(1.0, cast(float(len(terms(query))), Double) / cast(length, Double))
+    return rank
+
+
+def _has_category(made: type[Label] | type[LabelDecision], query: str) -> ColumnElement[bool]:
+    category = func.unnest(made.categories).column_valued("category")
+    return exists().where(func.lower(category) == query.lower())
 
 
 def match_score(sae_id: int, query: str, tokens: Sequence[int]) -> tuple[ColumnElement[float], Subquery]:
@@ -129,13 +145,19 @@ def _of_sae(sae_id: int, rank: ColumnElement[float]) -> Select[int, str, float]:
     return select(Label.feature, Label.explanation, rank.label("rank")).where(Label.sae_id == sae_id, submitted)
 
 
-def _explained(query: str) -> ColumnElement[bool]:
-    """True for labels whose explanation has all words of the query, as a prefix or by their stem."""
+def _explained(made: type[Label] | type[LabelDecision], query: str) -> ColumnElement[bool]:
+    """True for texts that have all words of the query, as a prefix or by their stem."""
     if not words(query):
-        return Label.explanation.contains(query, autoescape=True)
+        return made.explanation.contains(query, autoescape=True)
     simple = func.to_tsquery(_SIMPLE, " & ".join(f"{word}:*" for word in words(query)))
     english = func.plainto_tsquery(_ENGLISH, query)
-    return or_(Label.search.op("@@")(simple), Label.search.op("@@")(english))
+    search = Label.search if made is Label else _search_of(LabelDecision.explanation)
+    return or_(search.op("@@")(simple), search.op("@@")(english))
+
+
+def _search_of(text: InstrumentedAttribute[str]) -> ColumnElement[Any]:
+    """Return the vector that labels store of their text."""
+    return func.to_tsvector(_SIMPLE, text).op("||")(func.to_tsvector(_ENGLISH, text))
 
 
 def words_with_stem(candidates: Sequence[str], query_terms: Sequence[str]) -> Select[str]:

@@ -113,6 +113,11 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
         goes.append(f"{comparisons}, with {_names(contents.compared_with)}")
     if contents.saved_probes:
         goes.append(f"{_plural(contents.saved_probes, 'saved probe')}, with the links to them")
+    if contents.readings:
+        goes.append(
+            f"its activations on {_plural(len(contents.readings), 'text set')}, and "
+            f"{_plural(contents.text_comparisons, 'comparison')} of texts"
+        )
     model = sae.model.name
     stays = [f"Its model {model} stays."]
     corpus = None if sae.index is None else sae.index.sequence_set.corpus
@@ -136,7 +141,7 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
         f"the SAE {sae.slug}",
         tuple(goes),
         tuple(stays),
-        _folders(sae, contents.sequences_sha256, whole=True),
+        (*_folders(sae, contents.sequences_sha256, whole=True), *(f"readings/{key}" for key in contents.readings)),
         contents.table_bytes,
         labels=contents.labels,
         label_changes=sae.label_changes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.queries import text_sets as queries
 from app.queries.text_sets import Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
@@ -65,6 +65,18 @@ def hash_texts(items: Sequence[TextItem]) -> str:
         said = [item.text, item.label, item.group, item.pair, item.score, item.chat, item.split, dict(item.fields)]
         hashed.update(json.dumps(said, ensure_ascii=False, sort_keys=True).encode())
     return hashed.hexdigest()
+
+
+async def find_text_set(session: AsyncSession, name: str) -> TextSetView:
+    """Return a text set.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    found = await queries.get_text_set(session, name)
+    if found is None:
+        raise NotFound(f"There is no text set named “{name[:100]}”. GET /api/v1/textsets lists those that there are.")
+    return found
 
 
 async def create_text_set(

@@ -15,6 +15,7 @@ from app.artifacts import PRODUCTS, Artifacts, size_of, store_key
 from app.queries import deletions
 from app.queries.models import NO_WEIGHTS
 from app.queries.saes import list_saes
+from app.queries.text_readings import all_readings
 
 CATEGORIES = {
     "models": "converted models",
@@ -24,6 +25,7 @@ CATEGORIES = {
     "saes": "SAEs",
     "indexes": "activation stores",
     "effects": "measured effects",
+    "readings": "readings of text sets",
     "leftovers": "half-written files",
     "other": "other files",
 }
@@ -80,6 +82,8 @@ async def read_needs(sessions: async_sessionmaker[AsyncSession]) -> Needs:
         used = await deletions.uses_of_active_runs(session)
         models = await deletions.list_models(session)
         folders = {subject: f"run {run} uses it" for subject, run in used.items()}
+        for reading in await all_readings(session):
+            folders[f"readings/{reading.key}"] = f"{reading.sae}'s activations on the texts of {reading.set_name}"
         for sae in saes:
             if sae.has_weights:
                 folders[sae.artifact] = f"the weights of {sae.slug}"

@@ -17,6 +17,7 @@ from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
 from app.tables.saes import FeatureIndex, FeatureMap, LabelCount, Sae
 from app.tables.suggestions import LlmAnswer, Suggestion
+from app.tables.text_readings import TextComparison, TextComparisonFeature, TextSetFeature, TextSetReading
 from app.tables.text_sets import TextSet, TextSetItem
 from app.tables.webhooks import Webhook, WebhookDelivery
 
@@ -69,8 +70,12 @@ __all__ = [
     "SequenceSet",
     "SignInSession",
     "Suggestion",
+    "TextComparison",
+    "TextComparisonFeature",
     "TextSet",
+    "TextSetFeature",
     "TextSetItem",
+    "TextSetReading",
     "Token",
     "Webhook",
     "WebhookDelivery",

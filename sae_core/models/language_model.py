@@ -107,6 +107,12 @@ class LanguageModel:
         prefix = self.prefix(prepend_bos=prepend_bos)
         return token_ids if token_ids[: len(prefix)] == prefix else [*prefix, *token_ids]
 
+    @property
+    def has_chat_format(self) -> bool:
+        """True if `render_chat` can write conversations."""
+        found: bool = self._eager.tok.has_chat_template()
+        return found
+
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
         """Return a conversation in the model's own chat format.
 

@@ -41,7 +41,7 @@ document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig } }) =
 const isSavedHere = () => saving > 0 || performance.now() - saved < 2000;
 
 const open = () => {
-  source = new EventSource(`${page.dataset.changes}?after=${after}`);
+  source = new EventSource(page.dataset.after ? `${page.dataset.changes}?after=${after}` : page.dataset.changes);
   source.addEventListener("changed", (event) => {
     after = event.lastEventId || after;
     if (event.data !== "own" || !isSavedHere()) refresh();

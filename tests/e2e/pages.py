@@ -13,6 +13,11 @@ DRAWN = """() => [...document.querySelectorAll("[data-chart]")]
   .filter((box) => { const { top, bottom } = box.getBoundingClientRect(); return top < innerHeight && bottom > 0; })
   .every((box) => box.querySelector(".main-svg"))"""
 """True once every chart within the window is drawn; the others wait until they are scrolled near."""
+MOVING = """() => [...document.querySelectorAll("*")].filter((element) => {
+  const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(element);
+  const changes = transitionDuration.split(", ").some((time) => parseFloat(time) > 0);
+  return changes || animationName !== "none" || scrollBehavior === "smooth";
+}).map((element) => element.outerHTML.slice(0, 80))"""
 PROMPT = "It was the best of times,\nit was the worst of times."
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 from playwright.async_api import Page, expect
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.services.actors import Actor
 from app.services.comments import add_comment
 from tests.factories import Synthetic, add_label
+from tests.labelling import label, make_set
 
 pytestmark = pytest.mark.browser
 
@@ -43,3 +44,16 @@ async def test_what_others_do_appears_and_leaves_what_is_typed(
     async with sessionmaker.begin() as session:
         await add_comment(session, made.sae, 5, actor=Actor("grace"), text="yes", answers=said.id)
     await expect(page.locator(".answers .comment-text")).to_have_text("yes")
+
+
+async def test_progress_of_a_label_set_follows_those_who_label(
+    page: Page, live: str, made: Synthetic, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    of = await make_set(engine, made.sae, needed=1)
+    async with page.expect_response(lambda response: "/events" in response.url):
+        await page.goto(f"{live}/labelsets/{of.id}")
+    for done in (1, 2):  # the part is replaced, and goes on listening
+        async with sessionmaker.begin() as session:
+            await label(session, made.sae, done, "grace", "rivers", "names")
+        await expect(page.locator("#set-progress dd").first).to_have_text(f"{done} of 24")
+    await expect(page.locator("h1")).to_be_visible()

@@ -6,7 +6,7 @@ Queries that every page runs are built once, with named parameters: building one
 from collections.abc import Iterable
 
 from sqlalchemy import ARRAY, ColumnElement, Integer, and_, any_, bindparam, literal, literal_column
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.expression import SQLColumnExpression
 
 from app.tables import Label
 
@@ -14,7 +14,7 @@ submitted: ColumnElement[bool] = and_(Label.status == literal_column("'submitted
 """True for labels that everybody sees. Literal, because the planner must see that the partial index covers them."""
 
 
-def in_array(column: InstrumentedAttribute[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:
+def in_array(column: SQLColumnExpression[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:
     """True if `column` is one of `numbers`: like `IN`, with one array as the parameter instead of thousands of numbers.
 
     Instead of the numbers, pass the name of a parameter that is a list of them.

@@ -51,6 +51,10 @@ visible_label: ColumnElement[bool] = or_(
 """True for a label that a `Reader` may see; its `parameters` go with it."""
 
 
+public_decision: ColumnElement[bool] = or_(~LabelSet.blind, LabelSet.closed_at.is_not(None))
+"""True for a decision that everybody sees, joined with its label set."""
+
+
 def visible_of(made: type[Comment] | type[LabelDecision] | type[Activity]) -> ColumnElement[bool]:
     """True for a row about a feature in a set that a `Reader` may see; its `parameters` go with it.
 

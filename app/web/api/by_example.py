@@ -48,7 +48,9 @@ class FoundFeatureOut(BaseModel):
     """A feature that is active on chosen tokens."""
 
     index: int
-    label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
+    label: Annotated[
+        str | None, Field(description="What everybody calls the feature: a decision, or the newest label.")
+    ]
     density: float
     max: Annotated[float, Field(description="Its strongest activation in the index.")]
     percentile: Annotated[

@@ -47,7 +47,9 @@ def _explanation(label: LabelSummary | str | None) -> str | None:
 
 
 NeighbourLabel = Annotated[
-    str | None, BeforeValidator(_explanation), Field(description="The newest submitted label's explanation.")
+    str | None,
+    BeforeValidator(_explanation),
+    Field(description="What everybody calls the feature: a decision, or the newest label."),
 ]
 
 

@@ -77,7 +77,9 @@ class ProbeFeatureOut(BaseModel):
     """A feature that fires on the text."""
 
     index: int
-    label: Annotated[str | None, Field(description="The newest submitted label's explanation.")]
+    label: Annotated[
+        str | None, Field(description="What everybody calls the feature: a decision, or the newest label.")
+    ]
     max: Annotated[float, Field(description="Its strongest activation.")]
     max_position: Annotated[int, Field(description="Position of that activation in `tokens`.")]
     percentile: Percentile

@@ -216,7 +216,8 @@ def feature_view(
 def heading(sae: SaeDetail, detail: FeatureDetail) -> Heading:
     """Return the heading of a feature's page."""
     explained = (label.explanation for label in detail.labels if label.status == "submitted" and label.explanation)
-    label = next(explained, "")
+    is_decided = detail.label is not None and detail.label.is_decision
+    label = detail.label.explanation if detail.label and is_decided else next(explained, "")
     return Heading(
         number=detail.index,
         label=label,

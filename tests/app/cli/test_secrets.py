@@ -43,6 +43,7 @@ ARGUMENTS = {
     "compare": "made-up other",
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
+    "read-texts": "made-up moods",
     "suggest": "made-up",
     "test-labels": "made-up",
     "export-model": "made-up FOLDER",

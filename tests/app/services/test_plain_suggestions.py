@@ -15,7 +15,7 @@ def detail(**changes: Any) -> FeatureDetail:
     own: dict[str, Any] = {
         "index": 3, "tokens": 1000, "density": 0.01, "count": 10, "max": 8.0, "mean": 2.0,
         "histogram": Histogram((), ()), "band_edges": (), "top_tokens": (), "promoted": (), "suppressed": (),
-        "coactive": (), "near": (), "topics": (), "health": (), "labels": (), "extra": {},
+        "coactive": (), "near": (), "topics": (), "health": (), "labels": (), "label": None, "extra": {},
     }  # fmt: skip
     return FeatureDetail(**{**own, **changes})
 
