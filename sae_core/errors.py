@@ -6,6 +6,8 @@
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
     ├── InterventionError  a change of features or directions that makes no sense
+    ├── MonitorError       a monitor that cannot be made, read or run
+    │   └── TooLittleText  a false-positive rate that the calibration texts are too few for
     └── TrainingDiverged   a loss that is not finite
 
 Each message is one line: what is wrong, and what to do. The command line prints it and exits with 1.
@@ -34,6 +36,14 @@ class ArtifactError(SAEError):
 
 class InterventionError(SAEError):
     """An intervention is impossible, or contradicts another."""
+
+
+class MonitorError(SAEError):
+    """A monitor cannot be made, read or run."""
+
+
+class TooLittleText(MonitorError):
+    """The benign texts are too few to support the false-positive rate asked for."""
 
 
 class TrainingDiverged(SAEError):

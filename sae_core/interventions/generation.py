@@ -11,8 +11,8 @@ changed model's p′, and the default model's p, which reads the changed text to
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,6 +107,8 @@ class Generation:
     """True to compute the distribution after the last token alone, where nobody compares those of the prompt."""
     token_ids: list[int] = field(default_factory=list)
     """Generated so far."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Context of each pass, entered before its interventions: what watches the pass."""
 
     def __post_init__(self) -> None:
         require_room(self.model, len(self.prompt), self.sampling.max_new_tokens)
@@ -117,7 +119,8 @@ class Generation:
     @torch.no_grad()
     def step(self) -> tuple[LogProbabilities, Step]:
         """Return the log-probabilities after each token that had not been read, and the token that follows them."""
-        log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt), last_only=self.last_only)
+        with self.around():
+            log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt), last_only=self.last_only)
         last = log_p[-1]
         token_id = self._choose(last)
         self.token_ids.append(token_id)
