@@ -53,6 +53,8 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/saes/{sae}/generate": Role.viewer,
     "POST /api/v1/saes/{sae}/probe": Role.viewer,
     "POST /api/v1/saes/{sae}/sweep": Role.viewer,
+    "POST /v1/chat/completions": Role.viewer,
+    "POST /v1/completions": Role.viewer,
     "POST /saes/{sae}/attribute": Role.viewer,
     "POST /saes/{sae}/features/by-example": Role.viewer,
     "POST /saes/{sae}/features/{index}/try": Role.viewer,

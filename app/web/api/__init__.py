@@ -8,6 +8,7 @@ from app.web.api import (
     by_example,
     comments,
     compare,
+    completions,
     deletions,
     dictionary,
     docs,
@@ -60,6 +61,10 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Audits", "description": "How a model treats the two sides of pairs, and what changing features does."},
+    {
+        "name": "Endpoint",
+        "description": "OpenAI's chat completions and completions, for its clients. Texts are neither kept nor logged.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {
         "name": "Label sets",
@@ -88,6 +93,7 @@ ROUTERS = tuple(
         attribute,
         edits,
         audits,
+        completions,
         labels,
         comments,
         webhooks,
