@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, webhooks
+from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, text_sets, webhooks
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -54,6 +54,10 @@ LIMITS = MappingProxyType(
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
+        "textset_name": text_sets.MAX_NAME,
+        "textset_description": text_sets.MAX_DESCRIPTION,
+        "textset_about": text_sets.MAX_ABOUT,
+        "textset_column": text_sets.MAX_COLUMN,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,
         "list_note": lists.MAX_NOTE,

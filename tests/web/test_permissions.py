@@ -53,6 +53,10 @@ TABLE = {
         GET /api/v1/audits/{id}
         GET /api/v1/audits/{id}/raw
         GET /api/v1/audits/{id}/report.html
+        GET /api/v1/textsets
+        GET /api/v1/textsets/{name}
+        GET /api/v1/textsets/{name}/texts
+        GET /api/v1/textsets/{name}/download
         GET /api/v1/edits
         GET /api/v1/edits/{name}
         GET /api/v1/edits/{name}/download
@@ -105,9 +109,13 @@ TABLE = {
         GET /audits/{id}/delete
         GET /audits/{id}/report.html
         GET /audits/new
+        GET /textsets
+        GET /textsets/{name}
         GET /edits
         GET /edits/{name}
         GET /edits/{name}/delete
+        GET /textsets/new
+        GET /textsets/{name}/delete
         GET /label
         GET /labelsets/new
         GET /labelsets/{id}
@@ -167,6 +175,8 @@ TABLE = {
         DELETE /api/v1/comments/{id}
         DELETE /api/v1/audits/{id}
         POST /audits/{id}/delete
+        POST /api/v1/textsets
+        DELETE /api/v1/textsets/{name}
         POST /api/v1/edits
         DELETE /api/v1/edits/{name}
         PUT /api/v1/edits/{name}
@@ -183,6 +193,8 @@ TABLE = {
         POST /api/v1/saes/{sae}/features/{index}/comments
         PUT /api/v1/saes/{sae}/features/{index}/labels/mine
         POST /api/v1/tests/{id}/answers
+        POST /textsets
+        POST /textsets/{name}/delete
         POST /edits
         POST /edits/{name}
         POST /edits/{name}/delete
@@ -245,6 +257,7 @@ TABLE = {
         POST /corpora/{name:path}/delete
         POST /models/{name:path}/delete
         POST /runs/new/{kind}
+        POST /textsets/built-in
         POST /runs/{run_id}/cancel
         POST /runs/{run_id}/retry
         POST /saes/{sae}/delete

@@ -33,6 +33,7 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    text_sets,
     webhooks,
 )
 
@@ -61,6 +62,7 @@ for module in (
     label_files,
     lists,
     edits,
+    text_sets,
     audits,
     new_run,
     runs,
