@@ -19,6 +19,7 @@ from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import (
     agreement_text,
+    contrast_text,
     edit_text,
     effect_text,
     formatting,
@@ -101,6 +102,7 @@ def environment() -> Environment:
         "effect_not_held_out": effect_text.NOT_HELD_OUT,
     }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
+    env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}

@@ -41,6 +41,7 @@ from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.text_comparisons import make_text_comparison
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
 
@@ -268,6 +269,8 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
+        texts, _ = await make_text_comparison(session, made.sae)
+        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -287,6 +290,8 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "answered": str(answered),
         "intruder": str(intruder),
         "edit": edit,
+        "texts": str(texts),
+        "rude": str(rude),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

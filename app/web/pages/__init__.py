@@ -32,6 +32,7 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    text_comparisons,
     webhooks,
 )
 
@@ -63,6 +64,7 @@ for module in (
     new_run,
     runs,
     compare,
+    text_comparisons,
     models,
     deletions,
     sign_in,
