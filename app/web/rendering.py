@@ -20,6 +20,7 @@ from app.web import caching
 from app.web.components import (
     agreement_text,
     audit_view,
+    contrast_text,
     edit_text,
     effect_text,
     formatting,
@@ -106,6 +107,7 @@ def environment() -> Environment:
         "effect_not_held_out": effect_text.NOT_HELD_OUT,
     }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
+    env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}

@@ -38,6 +38,7 @@ from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.text_comparisons import make_text_comparison
 from tests.text_sets import make_pairs, make_text_set
 from tests.web.serving import serving, serving_with_inference
 
@@ -225,6 +226,8 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         audit = await add_audit(session, made.sae, done.id)
         textset = await make_text_set(session)
         pairs = await make_pairs(session)
+        texts, _ = await make_text_comparison(session, made.sae)
+        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -247,6 +250,8 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "audit": str(audit),
         "textset": textset.name,
         "pairs": pairs.name,
+        "texts": str(texts),
+        "rude": str(rude),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

@@ -134,6 +134,13 @@ async def _open_everything(page: Page) -> None:
         await summary.click()
 
 
+async def _compare_nothing(page: Page) -> None:
+    await page.select_option("#a", "moods:happy")
+    await page.select_option("#b", "moods:happy")
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.locator("[role=alert] b")).to_be_visible()
+
+
 async def _queue_nothing(page: Page) -> None:
     await page.get_by_role("button", name="Queue the run").click()
     await expect(page.locator("[aria-invalid]").first).to_be_visible()
@@ -181,6 +188,13 @@ PAGES = [
     Visit("compare, with itself", "/compare?a={sae}&b={sae}", status=422),
     Visit("compare, not compared yet", "/compare?a={spare}&b={sae}", status=404),
     Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
+    Visit("compare texts", "/saes/{sae}/compare-texts"),
+    Visit("compare texts, not chosen", "/saes/{sae}/compare-texts", then=_compare_nothing),
+    Visit("texts compared", "/saes/{sae}/compare-texts/{texts}?open=1", then=_open_everything),
+    Visit("texts compared, none left", "/saes/{sae}/compare-texts/{texts}?direction=b&min_rate=0.9"),
+    Visit("offensive texts compared", "/saes/{sae}/compare-texts/{rude}?open=1"),
+    Visit("feature, on texts", "/saes/{sae}/features/1/texts"),
+    Visit("feature, on no texts", "/saes/{bare}/features/1/texts"),
     Visit("models and corpora", "/models"),
     Visit("activity", "/activity"),
     Visit("webhooks", "/webhooks"),

@@ -91,17 +91,21 @@ TABLE = {
         GET /api/v1/saes/{sae}/features/{index}/examples
         GET /api/v1/saes/{sae}/features/{index}/labels
         GET /api/v1/saes/{sae}/features/{index}/suggestions
+        GET /api/v1/saes/{sae}/features/{index}/textsets/{name}
         POST /api/v1/saes/{sae}/generate
         GET /api/v1/saes/{sae}/labels/export
         GET /api/v1/saes/{sae}/labels/history
         GET /api/v1/saes/{sae}/map
         POST /api/v1/saes/{sae}/probe
         POST /api/v1/saes/{sae}/sweep
+        GET /api/v1/saes/{sae}/text-comparisons
         GET /api/v1/tests/{id}
         POST /v1/chat/completions
         POST /v1/completions
         GET /v1/models
         GET /v1/models/{model:path}
+        GET /api/v1/text-comparisons/{id}
+        GET /api/v1/text-comparisons/{id}/export
         GET /compare
         GET /corpora/{name:path}/delete
         GET /audits
@@ -143,6 +147,9 @@ TABLE = {
         GET /saes/{sae}
         GET /saes/{sae}/attribute
         POST /saes/{sae}/attribute
+        GET /saes/{sae}/compare-texts
+        GET /saes/{sae}/compare-texts/{id}
+        GET /saes/{sae}/compare-texts/{id}/features/{feature}
         GET /saes/{sae}/delete
         GET /saes/{sae}/dictionary
         GET /saes/{sae}/features
@@ -155,6 +162,7 @@ TABLE = {
         GET /saes/{sae}/features/{index}/events
         GET /saes/{sae}/features/{index}/examples/{sequence}
         GET /saes/{sae}/features/{index}/labels
+        GET /saes/{sae}/features/{index}/texts
         POST /saes/{sae}/features/{index}/try
         GET /saes/{sae}/index/delete
         GET /saes/{sae}/labels
@@ -247,6 +255,8 @@ TABLE = {
         POST /api/v1/runs/{id}/cancel
         POST /api/v1/runs/{id}/retry
         DELETE /api/v1/saes/{sae}
+        POST /api/v1/saes/{sae}/compare-texts
+        DELETE /api/v1/text-comparisons/{id}
         DELETE /api/v1/saes/{sae}/index
         POST /api/v1/saes/{sae}/labels/import
         POST /api/v1/saes/{sae}/suggestions
@@ -260,6 +270,7 @@ TABLE = {
         POST /textsets/built-in
         POST /runs/{run_id}/cancel
         POST /runs/{run_id}/retry
+        POST /saes/{sae}/compare-texts
         POST /saes/{sae}/delete
         POST /saes/{sae}/index/delete
         POST /saes/{sae}/labels

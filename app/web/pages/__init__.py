@@ -33,6 +33,7 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    text_comparisons,
     text_sets,
     webhooks,
 )
@@ -67,6 +68,7 @@ for module in (
     new_run,
     runs,
     compare,
+    text_comparisons,
     models,
     deletions,
     sign_in,

@@ -20,6 +20,7 @@ DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
     ("get", "/api/v1/lists/{id}/export"),
+    ("get", "/api/v1/text-comparisons/{id}/export"),
 }
 ENDPOINT = {
     ("get", "/v1/models"),
@@ -43,6 +44,11 @@ CONTRACT = {
     ("post", "/api/v1/saes/{sae}/features/by-example"),
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
+    ("post", "/api/v1/saes/{sae}/compare-texts"),
+    ("get", "/api/v1/saes/{sae}/text-comparisons"),
+    ("get", "/api/v1/text-comparisons/{id}"),
+    ("delete", "/api/v1/text-comparisons/{id}"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/textsets/{name}"),
     ("post", "/api/v1/saes/{sae}/probe"),
     ("post", "/api/v1/saes/{sae}/attribute"),
     *STREAMED,

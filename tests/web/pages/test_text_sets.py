@@ -32,9 +32,7 @@ async def test_a_larger_file_than_other_forms_take_is_read(client: httpx.AsyncCl
     assert too_large.status_code == 413
 
 
-async def test_texts_are_filtered_paged_and_shown_on_demand(
-    client: httpx.AsyncClient, session: AsyncSession
-) -> None:
+async def test_texts_are_filtered_paged_and_shown_on_demand(client: httpx.AsyncClient, session: AsyncSession) -> None:
     await make_text_set(session)
     await make_pairs(session)
     await session.commit()
