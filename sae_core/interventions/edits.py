@@ -51,6 +51,10 @@ class Edit:
         bos = {model.bos_token_id} if model.bos_token_id is not None else set()
         return cls(name, sites, model.special_token_ids | bos, model.name, model.weights_sha256, saes or {})
 
+    def sites_on(self, device: torch.device) -> list[Site]:
+        """Return its sites, with their SAEs on a device."""
+        return [_on_device(site, device) for site in self.sites]
+
     def check_model(self, model: LanguageModel) -> None:
         """Refuse another model than the edit was made on.
 
@@ -88,7 +92,7 @@ def apply_edits(hf_model: Any, *edits: Edit | str | Path) -> Iterator[None]:
             edit.check_model(hf_model)
         hf_model = hf_model.hf_model
     eager, name = find_modules(hf_model), type(hf_model).__name__
-    sites = [_on_device(site, eager.device) for edit in loaded for site in edit.sites]
+    sites = [site for edit in loaded for site in edit.sites_on(eager.device)]
     special = frozenset[int]().union(*(edit.special_token_ids for edit in loaded))
     with hooks_on(hf_model, lambda hook: module_at(eager, hook, name), sites, special, None):
         yield
