@@ -5,6 +5,7 @@
     ├── CorpusError        text that cannot be read or holds too little
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
+    ├── AuditError         a set of texts that cannot be audited as asked
     ├── InterventionError  a change of features or directions that makes no sense
     ├── MonitorError       a monitor that cannot be made, read or run
     │   └── TooLittleText  a false-positive rate that the calibration texts are too few for
@@ -44,6 +45,10 @@ class MonitorError(SAEError):
 
 class TooLittleText(MonitorError):
     """The benign texts are too few to support the false-positive rate asked for."""
+
+
+class AuditError(SAEError):
+    """A set of texts cannot be audited as asked."""
 
 
 class TrainingDiverged(SAEError):

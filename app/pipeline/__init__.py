@@ -5,7 +5,9 @@ needs torch, is in the other modules, which it imports when its work starts.
 """
 
 from app.pipeline import (
+    audit,
     compare,
+    compare_texts,
     demo,
     effects,
     evaluate,
@@ -27,7 +29,9 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    audit.AUDIT,
     read_texts.READ_TEXTS,
+    compare_texts.COMPARE_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,
     import_sae.IMPORT,

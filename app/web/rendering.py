@@ -19,6 +19,7 @@ from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import (
     agreement_text,
+    audit_view,
     edit_text,
     effect_text,
     formatting,
@@ -104,6 +105,7 @@ def environment() -> Environment:
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}
+    env.filters |= audit_view.FILTERS
     env.filters |= suggestion_panel.FILTERS | {
         "marked": marks.marked,
         "sparkline": sparklines.path,

@@ -160,7 +160,7 @@ class Watcher:
             self._rows = [_Row(self.monitors) for _ in range(call["input_ids"].shape[0])]
             self.scored = []
         elif len(self._rows) != call["input_ids"].shape[0]:
-            raise MonitorError("The batch has changed since its texts began: monitors cannot follow beams.")
+            raise MonitorError("The batch has changed since its texts began, so monitors cannot tell which is which.")
         tokens = tokens_of_pass(call, self._special, self._prompt_length)
         self._pass = _Pass(call["input_ids"].cpu().numpy(), tokens, {})
 

@@ -2,7 +2,7 @@
 
 from sae_core.readings.pooling import Pool, Tokens, count_tokens, pool_features, pool_scores, selected_tokens
 from sae_core.readings.read import Text, TextTokens, read_texts, tokenize_text
-from sae_core.readings.reading import Part, Reading, load_reading, select_texts
+from sae_core.readings.reading import Part, Reading, join_readings, load_reading, select_texts
 
 __all__ = [
     "Part",
@@ -12,6 +12,7 @@ __all__ = [
     "TextTokens",
     "Tokens",
     "count_tokens",
+    "join_readings",
     "load_reading",
     "pool_features",
     "pool_scores",

@@ -29,6 +29,7 @@ from app.services.adjudication import decide
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dictionary, publish
+from tests.audits import add_audit
 from tests.blind import add_test
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
@@ -220,6 +221,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
+        audit = await add_audit(session, made.sae, done.id)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -239,6 +241,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "answered": str(answered),
         "intruder": str(intruder),
         "edit": edit,
+        "audit": str(audit),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

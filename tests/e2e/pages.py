@@ -196,6 +196,11 @@ PAGES = [
     Visit("edit, opened", "/edits/{edit}", then=_open_everything),
     Visit("edit, to be deleted", "/edits/{edit}/delete"),
     Visit("new run, measure an edit", "/runs/new/measure-edit?edit={edit}"),
+    Visit("audits", "/audits"),
+    Visit("audit", "/audits/{audit}", then=_open_everything),
+    Visit("audit, as a file", "/audits/{audit}/report.html", then=_open_everything),
+    Visit("audit, new", "/audits/new?sae={sae}&on=winobias"),
+    Visit("audit, to be deleted", "/audits/{audit}/delete"),
     Visit("probe", "/saes/{live}/probe?text=Some%20text"),
     Visit("probe, result", "/saes/{live}/probe", then=_probe),
     Visit("probe, conversation", "/saes/{live}/probe?mode=chat"),
@@ -265,6 +270,7 @@ EMPTY = [
     Visit("runs, before the first", "/runs"),
     Visit("lists, before the first", "/lists"),
     Visit("edits, before the first", "/edits"),
+    Visit("audits, before the first", "/audits"),
     Visit("compare, before the first SAE", "/compare"),
 ]
 """Pages of a site without any content."""

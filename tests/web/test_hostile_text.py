@@ -22,6 +22,7 @@ from app.queries.suggestions import NewSuggestion, put_suggestion
 from app.services.actors import Role
 from app.settings import Settings
 from app.tables.base import Base
+from tests.audits import add_audit, hostile_audit
 from tests.blind import FEW_TOKENS, OPTIONS, add_test
 from tests.factories import Synthetic, add_label, add_run, make_sae
 from tests.people import sign_in
@@ -38,6 +39,8 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("activity", "deleted_folder", "invitation", "llm_answer", "rate_limit", "run_use", "saved_edit_sae"),
     *(
         "api_token.scope",
+        "audit.measure",
+        "audit.sae",
         "blind_test.kind",
         "label.status",
         "label_decision.labels",
@@ -168,6 +171,7 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
         file="{}",
     )
     assert await add_edit(session, "edit", new_edit)
+    await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
 
 
 async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug: str, name: str) -> dict[str, str]:

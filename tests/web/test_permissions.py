@@ -49,6 +49,10 @@ TABLE = {
         GET /api/v1/activity
         GET /api/v1/compare
         GET /api/v1/corpora
+        GET /api/v1/audits
+        GET /api/v1/audits/{id}
+        GET /api/v1/audits/{id}/raw
+        GET /api/v1/audits/{id}/report.html
         GET /api/v1/edits
         GET /api/v1/edits/{name}
         GET /api/v1/edits/{name}/download
@@ -96,6 +100,11 @@ TABLE = {
         GET /v1/models/{model:path}
         GET /compare
         GET /corpora/{name:path}/delete
+        GET /audits
+        GET /audits/{id}
+        GET /audits/{id}/delete
+        GET /audits/{id}/report.html
+        GET /audits/new
         GET /edits
         GET /edits/{name}
         GET /edits/{name}/delete
@@ -156,6 +165,8 @@ TABLE = {
     """,
     "labeller": """
         DELETE /api/v1/comments/{id}
+        DELETE /api/v1/audits/{id}
+        POST /audits/{id}/delete
         POST /api/v1/edits
         DELETE /api/v1/edits/{name}
         PUT /api/v1/edits/{name}
@@ -216,6 +227,8 @@ TABLE = {
         POST /account/people/{id}/link
         POST /account/people/{id}/role
         DELETE /api/v1/corpora/{name:path}
+        POST /api/v1/audits
+        POST /audits
         POST /api/v1/edits/{name}/measure
         DELETE /api/v1/models/{name:path}
         POST /api/v1/runs

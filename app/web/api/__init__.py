@@ -3,6 +3,7 @@
 from app.web.api import (
     agreement,
     attribute,
+    audits,
     blind_tests,
     by_example,
     comments,
@@ -24,6 +25,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    text_comparisons,
     webhooks,
 )
 
@@ -41,6 +43,7 @@ TAGS = [
         "name": "Comparisons",
         "description": "Features that two SAEs of one model share, and features that one of them splits.",
     },
+    {"name": "Texts", "description": "What distinguishes two sides of texts, and features on groups of texts."},
     {
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
@@ -57,6 +60,7 @@ TAGS = [
         "name": "Edits",
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
+    {"name": "Audits", "description": "How a model treats the two sides of pairs, and what changing features does."},
     {
         "name": "Endpoint",
         "description": "OpenAI's chat completions and completions, for its clients. Texts are neither kept nor logged.",
@@ -82,11 +86,13 @@ ROUTERS = tuple(
         by_example,
         features,
         compare,
+        text_comparisons,
         probe,
         generate,
         sweep,
         attribute,
         edits,
+        audits,
         completions,
         labels,
         comments,

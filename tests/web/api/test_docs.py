@@ -102,6 +102,12 @@ CONTRACT = {
     ("get", "/api/v1/lists/{id}"),
     ("put", "/api/v1/lists/{id}"),
     ("delete", "/api/v1/lists/{id}"),
+    ("get", "/api/v1/audits"),
+    ("post", "/api/v1/audits"),
+    ("get", "/api/v1/audits/{id}"),
+    ("delete", "/api/v1/audits/{id}"),
+    ("get", "/api/v1/audits/{id}/raw"),
+    ("get", "/api/v1/audits/{id}/report.html"),
     ("get", "/api/v1/edits"),
     ("post", "/api/v1/edits"),
     ("get", "/api/v1/edits/{name}"),
@@ -119,6 +125,14 @@ CONTRACT = {
     ("post", "/api/v1/runs/{id}/cancel"),
     ("post", "/api/v1/runs/{id}/retry"),
 }
+
+
+FILES = {
+    "/api/v1/saes/{sae}/labels/history": {"application/jsonl"},
+    "/api/v1/audits/{id}/raw": {"application/jsonl", "text/csv"},
+    "/api/v1/audits/{id}/report.html": {"text/html"},
+}
+"""Operations that answer with a file, and of which kinds."""
 
 
 @pytest.fixture
@@ -144,8 +158,8 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         content = success.get("content")
         if address in DOWNLOADS:
             assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
-        elif address[1].endswith("/labels/history"):
-            assert content.keys() == {"application/jsonl"}
+        elif address[1] in FILES:
+            assert content.keys() == FILES[address[1]]
         elif status == "204":
             assert content is None
         else:
