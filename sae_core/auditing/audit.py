@@ -165,6 +165,11 @@ def _with_features(
     asked, note = (facts, "Given with the audit.") if facts is not None else facts_about(_attributes(run, items))
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
+    if half is not None:
+        run.limits.append(
+            "A feature is ablated where it is active. The word in which two sides differ is predicted from what stands "
+            "before it, so ablation changes the likelihood of what follows that word, and hardly its own."
+        )
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
         audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note
