@@ -36,12 +36,12 @@ async def audit(run: RunContext, ctx: JobContext, params: "AuditParams") -> dict
         NotFound: the set is gone.
         AuditError: it has too few usable pairs.
     """
+    view, texts = await audited_texts(run, ctx, params.on)
+    measure = measure_name(view)
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
     async with ctx.sessions() as session:
         corpus = await text_of_sae(session, [detail], params)
     (inputs,) = await tokenise(run, ctx, model_source(detail.model), [hooks_of(detail)], corpus, reader=(sae, detail))
-    view, texts = await audited_texts(run, ctx, params.on)
-    measure = measure_name(view)
     neutral = _neutral(inputs, params.held_out)
     config = AuditConfig(
         features=params.features,

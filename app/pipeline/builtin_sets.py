@@ -115,7 +115,11 @@ def _winobias(files: Files) -> Iterator[TextItem]:
 def _bbq(files: Files) -> Iterator[TextItem]:
     for row in _rows(files["questions"]):
         options = [line.partition(". ")[2].strip() for line in row["options"].splitlines()]
-        fields = {"question": row["question"].partition("\n")[0], "options": options, "answer": row["answer"][0].strip()}
+        fields = {
+            "question": row["question"].partition("\n")[0],
+            "options": options,
+            "answer": row["answer"][0].strip(),
+        }
         yield _item(row["passage"], fields=fields)
 
 
