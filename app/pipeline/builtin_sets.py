@@ -88,7 +88,7 @@ def _stereoset(files: Files) -> Iterator[TextItem]:
     for number, row in enumerate(_rows(files["items"])):
         fields = {name: row[name] for name in ("type", "target", "context")}
         before = f"{row['context']} " if row["type"] == "intersentence" else ""
-        if "BLANK" in before + row["stereotype"]:  # two items have a gap that nobody filled
+        if "BLANK" in before + row["stereotype"]:  # one item has a gap that nobody filled
             continue
         for label in ("stereotype", "anti-stereotype", "unrelated"):
             yield _item(before + row[label], label, pair=str(number), group=row["bias_type"], fields=fields)

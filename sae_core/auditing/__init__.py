@@ -4,7 +4,11 @@ docs/auditing.md has the formulas and their limits.
 """
 
 from sae_core.auditing.audit import run_audit
+from sae_core.auditing.biographies import NOTE as BIOGRAPHIES_NOTE
+from sae_core.auditing.biographies import Biography, last_names, make_biographies
+from sae_core.auditing.classifier import ClassifierTexts
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
+from sae_core.auditing.enrichment import IndexedCorpus
 from sae_core.auditing.facts import FACTS, facts_about
 from sae_core.auditing.results import (
     MEASURES,
@@ -27,6 +31,7 @@ from sae_core.auditing.results import (
 )
 
 __all__ = [
+    "BIOGRAPHIES_NOTE",
     "FACTS",
     "MEASURES",
     "MIN_PAIRS",
@@ -34,13 +39,16 @@ __all__ = [
     "AttributeScore",
     "Audit",
     "AuditConfig",
+    "Biography",
     "Classifier",
+    "ClassifierTexts",
     "ClassifierTreatment",
     "Contrast",
     "Difference",
     "Enriched",
     "ExamplePair",
     "Figure",
+    "IndexedCorpus",
     "LeftOut",
     "Measure",
     "MeasureName",
@@ -51,5 +59,7 @@ __all__ = [
     "Treatment",
     "TreatmentKind",
     "facts_about",
+    "last_names",
+    "make_biographies",
     "run_audit",
 ]

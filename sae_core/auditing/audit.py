@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from sae_core.auditing.classifier import Cells, ClassifierTexts, read_cells, run_classifier
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
 from sae_core.auditing.contrasts import choose_features, describe, side_differences, test_features
 from sae_core.auditing.costs import score_changed
+from sae_core.auditing.enrichment import IndexedCorpus, enriched_features
 from sae_core.auditing.facts import facts_about
 from sae_core.auditing.items import Item, draw, is_chosen_half
 from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of
 from sae_core.auditing.outcomes import measure_treatments
-from sae_core.auditing.results import Audit, Difference, LeftOut, Measure, MeasureName
+from sae_core.auditing.results import Audit, Classifier, Difference, LeftOut, Measure, MeasureName
 from sae_core.auditing.scoring import LogProbs, fits
 from sae_core.auditing.stages import UNITS, Run, kept_scores
 from sae_core.auditing.treatments import SaeAt, changes_of, check_features
@@ -35,6 +37,8 @@ def run_audit(
     texts: Sequence[SetText],
     neutral: Sequence[NeutralText] = (),
     facts: Sequence[Fact] | None = None,
+    classifier: ClassifierTexts | None = None,
+    corpus: IndexedCorpus | None = None,
     write: HookPoint | None = None,
     config: AuditConfig | None = None,
     folder: Path | None = None,
@@ -50,13 +54,16 @@ def run_audit(
         texts: of the set, in order.
         neutral: held-out text on which the costs of changes are measured; without it they are unknown.
         facts: to check before and after; by default those that `facts_about` has for the set's attributes.
+        classifier: texts of two labels and two groups, to train a classifier on top of the model.
+        corpus: of the SAE's index, whose metadata may name protected attributes.
         write: point that a transcoder writes.
         config: how the audit is made.
         folder: where stages are kept. It is of this call's inputs alone: name it by their hashes.
         progress: in thousandths of the audit.
 
     Raises:
-        AuditError: the set has too few usable items, or a feature is out of range.
+        AuditError: the set has too few usable items, a feature is out of range, or the classifier's texts are not two
+            versions of each.
         ModelError: the model has no such hook point, or the SAE reads another width.
         ArtifactError: the disk is full, or a stage's file is damaged.
     """
@@ -68,6 +75,7 @@ def run_audit(
             f"The SAE reads {sae.d_in} dimensions, and {model.name} has {model.d_in(hook)} at {hook}: "
             "it is not an SAE of this model and hook point. Choose one that is."
         )
+    cells = None if classifier is None else read_cells(classifier.texts)
     run = Run(model, SaeAt(sae, hook, write), INSTRUMENTS[measure], settings, folder, progress)
     items, left_out = usable_items(model, run.instrument, texts, settings)
     scores = kept_scores(folder, "scores-none", lambda: score_changed(model, items, (), progress=run.part(0, 0.25)))
@@ -79,6 +87,17 @@ def run_audit(
     run.note_items("none", items, scores, values)
     audit = Audit(own, run.instrument.contrast, settings=asdict(settings))
     audit = _with_features(run, audit, items, scores, neutral, facts)
+    if corpus is not None:
+        enriched, note = enriched_features(
+            corpus,
+            _attributes(run, items),
+            listed=settings.listed,
+            replicates=settings.replicates,
+            seed=settings.seed,
+        )
+        audit = replace(audit, enriched=enriched, enriched_note=note)
+    if classifier is not None and cells is not None:
+        audit = replace(audit, classifier=_classify(run, classifier, *cells))
     progress(UNITS, UNITS)
     return replace(audit, limits=[*_limits(own), *run.limits], raw=run.raw)
 
@@ -150,6 +169,25 @@ def _with_features(
     return replace(
         audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note
     )
+
+
+def _classify(run: Run, texts: ClassifierTexts, train: Cells, test: Cells) -> Classifier | None:
+    found = run_classifier(
+        run.model,
+        run.place,
+        train,
+        test,
+        note=texts.note,
+        read=texts.read,
+        config=run.config,
+        folder=run.folder,
+        progress=run.part(0.7, 1),
+    )
+    if found is None:
+        run.limits.append("No feature differs between the versions of the classifier's texts, so none was ablated.")
+        return None
+    run.raw.extend(found[1])
+    return found[0]
 
 
 def _attributes(run: Run, items: Sequence[Item]) -> set[str]:

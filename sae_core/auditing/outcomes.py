@@ -77,7 +77,7 @@ def measure_treatments(
 
 def _score(run: Run, items: Sequence[Item], change: Change, number: int, of: int) -> LogProbs:
     """Return the log-probabilities of items under one change."""
-    progress = run.part(0.5 + 0.5 * number / of, 0.5 + 0.5 * (number + 1) / of)
+    progress = run.part(0.45 + 0.25 * number / of, 0.45 + 0.25 * (number + 1) / of)
     return kept_scores(
         run.folder, f"scores-{change.key}", lambda: score_changed(run.model, items, change.sites, progress=progress)
     )
@@ -87,7 +87,7 @@ def _change_texts(run: Run, changes: Sequence[Change], neutral: Sequence[Neutral
     """Return what the changes do to unrelated text."""
     variants = [change.sites for change in changes]
     texts = kept_text_changes(
-        run.folder, "neutral", lambda: change_texts(run.model, neutral, variants, progress=run.part(0.35, 0.5))
+        run.folder, "neutral", lambda: change_texts(run.model, neutral, variants, progress=run.part(0.35, 0.45))
     )
     for number, text in enumerate(texts):
         figures = {"tokens": text.tokens, "scored": text.scored, "loss": text.loss}

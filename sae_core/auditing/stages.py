@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from sae_core.auditing.config import AuditConfig
 from sae_core.auditing.intervals import Weights, bootstrap_weights
@@ -86,6 +87,28 @@ def kept_scores(folder: Path | None, name: str, make: Callable[[], LogProbs]) ->
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, total=found.total, tokens=found.tokens))
+    return found
+
+
+def kept_array(
+    folder: Path | None, name: str, make: Callable[[], Float32[np.ndarray, "..."]]
+) -> Float32[np.ndarray, "..."]:
+    """Return the array of a stage: from its file, or made and written there.
+
+    Raises:
+        ArtifactError: the file is damaged, or the disk is full.
+    """
+    path = None if folder is None else folder / f"{name}.npy"
+    if path is not None and path.exists():
+        try:
+            kept: np.ndarray = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, error) from error
+        return kept
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: np.save(file, found))
     return found
 
 
