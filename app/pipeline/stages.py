@@ -14,8 +14,8 @@ READING = (
     StageSpec("read", "Read the texts", unit="tokens"),
 )
 AUDITING = (
+    StageSpec("texts", "Read the text set", unit="bytes"),
     StageSpec("audit", "Measure the model, find features, change them"),
-    StageSpec("classifier", "Test a classifier on top"),
 )
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
