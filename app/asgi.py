@@ -1,6 +1,8 @@
 """Middleware that the web and the inference process share. It is pure ASGI, so that event streams pass through it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -8,11 +10,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import ClientGone
+
+T = TypeVar("T")
+
 
 async def until_gone(receive: Receive) -> None:
     """Return when the client has closed its connection; the body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, and end it where the client closes its connection first; the body must have been read.
+
+    Raises:
+        ClientGone: it has.
+    """
+    task, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.wait({task, gone})
 
 
 class BrokenAnswerError(RuntimeError):

@@ -7,6 +7,7 @@ needs torch, is in the other modules, which it imports when its work starts.
 from app.pipeline import (
     audit,
     compare,
+    compare_texts,
     demo,
     effects,
     evaluate,
@@ -30,6 +31,7 @@ KINDS = (
     measure_edit.MEASURE_EDIT,
     audit.AUDIT,
     read_texts.READ_TEXTS,
+    compare_texts.COMPARE_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,
     import_sae.IMPORT,

@@ -26,6 +26,7 @@ from app.services.audit_results import BUILT_IN_SETS
 from app.services.audits import check_auditable
 from app.services.edits import find_edit
 from app.services.saes import check_comparable, find_sae
+from app.services.text_comparisons import find_sides
 from app.services.text_sets import find_text_set
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from app.pipeline.audit import AuditParams
     from app.pipeline.compare import CompareParams
+    from app.pipeline.compare_texts import CompareTextsParams
     from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.measure_edit import MeasureEditParams
@@ -200,6 +202,12 @@ async def check_reading(session: "AsyncSession", slug: str, names: Sequence[str]
     speed = await stage_speed(session, sae.model.id, "read")
     speed = speed or await stage_speed(session, sae.model.id, "activations")
     return Estimate(tokens=tokens, seconds=tokens / speed if speed else None)
+
+
+async def check_text_comparison(session: "AsyncSession", params: "CompareTextsParams") -> Estimate:
+    """Refuse what `check_reading` and `find_sides` refuse."""
+    sides = await find_sides(session, params.a, params.b)
+    return await check_reading(session, params.sae, [sides.a.view.name, sides.b.view.name], params.max_tokens)
 
 
 async def check_audit(session: "AsyncSession", settings: "Settings", params: "AuditParams") -> Estimate:

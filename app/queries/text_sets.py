@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Select, delete, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,7 +35,11 @@ class TextItem:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many texts a set has of what; `duplicates` are texts beyond the first of the same words."""
+    """How many texts a set has of what.
+
+    `duplicates` are texts beyond the first of the same words; `shared` are wordings in more than one part, so that what
+    is learned on one part is known on the other.
+    """
 
     texts: int
     labels: Mapping[str, int]
@@ -45,6 +49,7 @@ class Counts:
     chats: int
     scores: int
     duplicates: int
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,11 @@ async def list_texts(
             query = query.where(column == value)
     found = await session.scalars(query.order_by(TextSetItem.number).limit(limit))
     return [_item(row) for row in found]
+
+
+async def delete_text_set(session: AsyncSession, set_id: int) -> None:
+    """Delete a set with its texts."""
+    await session.execute(delete(TextSet).where(TextSet.id == set_id))
 
 
 def _item(row: TextSetItem) -> TextItem:

@@ -94,6 +94,10 @@ TABLE = {
         POST /api/v1/saes/{sae}/probe
         POST /api/v1/saes/{sae}/sweep
         GET /api/v1/tests/{id}
+        POST /v1/chat/completions
+        POST /v1/completions
+        GET /v1/models
+        GET /v1/models/{model:path}
         GET /compare
         GET /corpora/{name:path}/delete
         GET /audits
@@ -333,7 +337,7 @@ async def test_every_route_lets_in_its_role_and_those_above(
         allowed &= not (who == "read token" and WITH_BROWSER in route and route.startswith("POST"))
         to_sign_in = route.startswith("GET") and leads_to_sign_in(answer)
         if who == "nobody":
-            page = route.startswith("GET") and not route.startswith("GET /api/")
+            page = route.startswith("GET") and not route.startswith(("GET /api/", "GET /v1/"))
             denied = to_sign_in if page else answer.status_code == 401
         else:
             denied = answer.status_code == 403 and DENIED.search(answer.text) is not None

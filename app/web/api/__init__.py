@@ -8,6 +8,7 @@ from app.web.api import (
     by_example,
     comments,
     compare,
+    completions,
     deletions,
     dictionary,
     docs,
@@ -24,6 +25,7 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    text_comparisons,
     webhooks,
 )
 
@@ -41,6 +43,7 @@ TAGS = [
         "name": "Comparisons",
         "description": "Features that two SAEs of one model share, and features that one of them splits.",
     },
+    {"name": "Texts", "description": "What distinguishes two sides of texts, and features on groups of texts."},
     {
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
@@ -58,6 +61,10 @@ TAGS = [
         "description": "Interventions kept under a name, with what they change and what else they break.",
     },
     {"name": "Audits", "description": "How a model treats the two sides of pairs, and what changing features does."},
+    {
+        "name": "Endpoint",
+        "description": "OpenAI's chat completions and completions, for its clients. Texts are neither kept nor logged.",
+    },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {
         "name": "Label sets",
@@ -79,12 +86,14 @@ ROUTERS = tuple(
         by_example,
         features,
         compare,
+        text_comparisons,
         probe,
         generate,
         sweep,
         attribute,
         edits,
         audits,
+        completions,
         labels,
         comments,
         webhooks,

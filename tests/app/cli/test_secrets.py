@@ -44,6 +44,7 @@ ARGUMENTS = {
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
     "read-texts": "made-up moods",
+    "compare-texts": "made-up moods:happy moods:sad",
     "suggest": "made-up",
     "test-labels": "made-up",
     "export-model": "made-up FOLDER",
