@@ -53,6 +53,7 @@ STARTED_BY = {
     "audit": "tests/app/pipeline/test_audit.py",
     "compare-texts": "tests/app/pipeline/test_compare_texts.py",
     "read-texts": "tests/app/pipeline/test_read_texts.py",
+    "textset": "tests/app/cli/test_text_sets.py",
     "import-labels": "tests/app/cli/test_labels.py",
     "export-model": "tests/app/cli/test_edits.py",
 }
