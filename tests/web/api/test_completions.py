@@ -100,7 +100,11 @@ def test_a_text_is_continued_as_sae_core_does_whole_and_streamed(client: OpenAI,
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
     assert [chunk.usage for chunk in chunks] == [None] * (len(chunks) - 1) + [whole.usage]
     assert len({chunk.id for chunk in chunks}) == 1
+    completed = 'seesae_completions_total{operation="text",reason="length"}'
+    tokens = 'seesae_completion_tokens_total{part="completion"}'
+    before = metric(endpoint.url, completed), metric(endpoint.url, tokens)
     first = client.completions.create(model=SLUG, prompt=[PROMPT], temperature=0)
+    assert (metric(endpoint.url, completed), metric(endpoint.url, tokens)) == (before[0] + 1, before[1] + 16)
     assert first.usage is not None
     assert first.usage.completion_tokens == 16  # OpenAI's default
 
