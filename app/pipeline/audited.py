@@ -19,7 +19,7 @@ from app.queries.saes import SaeDetail
 from app.queries.text_sets import TextSetView
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from app.services.actors import Actor, ensure_person
+from app.services.actors import ensure_person_of_run
 from app.services.audit_results import AuditedSet, AuditResult, Treatment
 from app.web.components.audit_summary import summary
 from sae_core.auditing import Audit, AuditConfig, NeutralText, run_audit
@@ -113,7 +113,7 @@ async def _store(run: RunContext, ctx: JobContext, detail: SaeDetail, result: Au
             result=result.model_dump(mode="json"),
             raw="".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in found.raw),
             run_id=run.run_id,
-            owner_id=await ensure_person(session, Actor(run.created_by)),
+            owner_id=await ensure_person_of_run(session, run.created_by),
         )
         return await put_audit(session, new)
 

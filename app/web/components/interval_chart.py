@@ -48,7 +48,7 @@ def interval_chart(
     high += low == high
 
     def place(value: float) -> float:
-        return round(100 * (value / step - low) / (high - low), 2)
+        return float(round(100 * (value / step - low) / (high - low), 2))
 
     drawn = tuple(
         DrawnRow(
