@@ -52,6 +52,7 @@ STARTED_BY = {
     "measure-edit": "tests/app/pipeline/test_measure_edit.py",
     "compare-texts": "tests/app/pipeline/test_compare_texts.py",
     "read-texts": "tests/app/pipeline/test_read_texts.py",
+    "textset": "tests/app/cli/test_text_sets.py",
     "import-labels": "tests/app/cli/test_labels.py",
     "export-model": "tests/app/cli/test_edits.py",
 }

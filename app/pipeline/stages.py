@@ -14,6 +14,10 @@ READING = (
     StageSpec("read", "Read the texts", unit="tokens"),
 )
 CONTRAST = (StageSpec("compare", "Compare the texts", unit="steps"),)
+AUDITING = (
+    StageSpec("audit", "Measure the model, find features, change them"),
+    StageSpec("classifier", "Test a classifier on top"),
+)
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),

@@ -10,6 +10,7 @@ from sqlalchemy.orm import aliased
 from app.queries.activity import count_changes
 from app.queries.sql.expressions import in_array
 from app.tables import (
+    Audit,
     BlindTest,
     BlindTestResult,
     Comment,
@@ -22,7 +23,7 @@ from app.tables import (
     SavedProbe,
 )
 
-_OWNED: tuple[Any, ...] = (SavedList, SavedEdit, SavedProbe)
+_OWNED: tuple[Any, ...] = (SavedList, SavedEdit, SavedProbe, Audit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -436,6 +436,61 @@ class GeneratedEnd(BaseModel):
     reason: Literal["length", "end of text", "stop"]
 
 
+class CompletionRequest(BaseModel):
+    """A text or a conversation to continue once; `saes` are of one model, and the first says what stands in front."""
+
+    saes: list[SaeRef]
+    text: str = ""
+    chat: list[ChatMessage] | None = None
+    interventions: list[PlacedIntervention] = []
+    edits: list[str] = []
+    """Names of saved edits, whose files the inference process reads."""
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: list[str]
+    top: int
+    """Likeliest tokens to list for each."""
+    fill: bool = False
+    """True to write fewer tokens than `max_new_tokens` where the model's context holds no more."""
+
+
+class CompletionStart(BaseModel):
+    """The prompt has been read."""
+
+    kind: Literal["start"] = "start"
+    prompt_tokens: int
+
+
+class ContextExceeded(BaseModel):
+    """The prompt, with the tokens that were asked for, is longer than the model's context; nothing follows."""
+
+    kind: Literal["context"] = "context"
+    prompt_tokens: int
+    max_new_tokens: int
+    context: int
+
+
+class CompletionToken(BaseModel):
+    """The next token. `text` joins to the answer: parts of a character wait for its last token."""
+
+    kind: Literal["token"] = "token"
+    id: int
+    text: str
+    log_probability: float
+    top: list[tuple[int, float]]
+
+
+class CompletionEnd(BaseModel):
+    """The answer is complete."""
+
+    kind: Literal["end"] = "end"
+    reason: Literal["length", "end of text", "stop"]
+    text: str = Field(description="What the last tokens left of a character.")
+    tokens: int = Field(description="Tokens that were generated, those of a stop and the end of the text included.")
+
+
 class SweepBaseline(BaseModel):
     """The default model's continuation."""
 
@@ -467,5 +522,8 @@ class GenerationFailed(BaseModel):
 
 GenerationEvent = Annotated[
     GeneratedPrompt | GeneratedToken | GeneratedShift | GeneratedEnd | GenerationFailed, Field(discriminator="kind")
+]
+CompletionEvent = Annotated[
+    CompletionStart | ContextExceeded | CompletionToken | CompletionEnd | GenerationFailed, Field(discriminator="kind")
 ]
 SweepEvent = Annotated[SweepBaseline | SweptPoint | GenerationFailed, Field(discriminator="kind")]

@@ -17,15 +17,24 @@ class SetText(Protocol):
     """A text of a text set; `app.queries.text_sets.TextItem` is one."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The text itself."""
+
     @property
-    def label(self) -> str | None: ...
+    def label(self) -> str | None:
+        """Side of its pair."""
+
     @property
-    def group(self) -> str | None: ...
+    def group(self) -> str | None:
+        """Attribute that it is about."""
+
     @property
-    def pair(self) -> str | None: ...
+    def pair(self) -> str | None:
+        """Key of its pair."""
+
     @property
-    def fields(self) -> Mapping[str, Any]: ...
+    def fields(self) -> Mapping[str, Any]:
+        """All else."""
 
 
 @dataclass(frozen=True)

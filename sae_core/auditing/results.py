@@ -1,7 +1,7 @@
 """What an audit finds: every figure with its interval, every change beside its controls, and the raw values.
 
-`to_json` of an `Audit` is what the site and the command line store. An interval is a 95 % interval: of a share Wilson's,
-of anything else the percentiles of a bootstrap over pairs (texts, facts). None stands where there is too little for one.
+`to_json` of an `Audit` is what the site and the command line store. Intervals are of 95 %: of a share Wilson's, of
+anything else the percentiles of a bootstrap over pairs (texts, facts). None stands where there is too little for one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +66,8 @@ class Measure(Figure):
     method: str
     """How the score and its interval are made, in one sentence."""
     pairs: int
+    neutral: float | None = 0.5
+    """The score of a model without bias; None where the score says nothing of bias (BBQ without annotations)."""
     attributes: Sequence[AttributeScore] = ()
     also: Sequence[NamedFigure] = ()
     left_out: Sequence[LeftOut] = ()

@@ -49,7 +49,7 @@ def control_sites(
     chosen, controls = [], []
     for site, (sae, mass) in zip(sites, dictionaries, strict=True):
         own = [_feature_of(change, site, sae) for change in site.interventions]
-        features = list(_drawn(own, mass, random))
+        features = list(draw_matched(own, mass, random))
         changes = [
             _along(change, site, sae, feature) for change, feature in zip(site.interventions, features, strict=True)
         ]
@@ -78,7 +78,14 @@ def _feature_of(change: Intervention, site: Site, sae: SAE) -> int | None:
     return best if cosines[best] > _SAME else None
 
 
-def _drawn(own: Sequence[int | None], mass: Float[np.ndarray, " d_sae"], random: np.random.Generator) -> Iterator[int]:
+def draw_matched(
+    own: Sequence[int | None], mass: Float[np.ndarray, " d_sae"], random: np.random.Generator
+) -> Iterator[int]:
+    """Yield for each feature another one, drawn from the `NEAREST` of nearest mass; for None any active one.
+
+    Raises:
+        InterventionError: no other feature is active.
+    """
     taken = {feature for feature in own if feature is not None}
     for feature in own:
         others = np.array([other for other in np.flatnonzero(mass > 0) if other not in taken], dtype=int)

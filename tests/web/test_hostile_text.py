@@ -23,6 +23,7 @@ from app.queries.text_comparisons import NewTextComparison, add_text_comparison
 from app.services.actors import Role
 from app.settings import Settings
 from app.tables.base import Base
+from tests.audits import add_audit, hostile_audit
 from tests.blind import FEW_TOKENS, OPTIONS, add_test
 from tests.factories import Synthetic, add_label, add_run, make_sae
 from tests.people import sign_in
@@ -43,6 +44,8 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("activity", "deleted_folder", "invitation", "llm_answer", "rate_limit", "run_use", "saved_edit_sae"),
     *(
         "api_token.scope",
+        "audit.measure",
+        "audit.sae",
         "blind_test.kind",
         "label.status",
         "label_decision.labels",
@@ -183,6 +186,7 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
     kept = detail(words=[word], notes=[note])
     comparison = NewTextComparison(sae_id=made.sae.id, run_id=run.id, detail=kept, **sides)
     await add_text_comparison(session, comparison, FEATURES)
+    await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
 
 
 async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug: str, name: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from app.web.pages import (
     adjudicate,
     agreement,
     attribute,
+    audits,
     blind_tests,
     by_example,
     changes,
@@ -33,6 +34,7 @@ from app.web.pages import (
     sign_in,
     steer,
     text_comparisons,
+    text_sets,
     webhooks,
 )
 
@@ -61,6 +63,8 @@ for module in (
     label_files,
     lists,
     edits,
+    text_sets,
+    audits,
     new_run,
     runs,
     compare,

