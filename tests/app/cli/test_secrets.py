@@ -43,6 +43,7 @@ ARGUMENTS = {
     "compare": "made-up other",
     "effects": "made-up --corpus FILE",
     "measure-edit": "made-up",
+    "audit": "made-up --on crows-pairs",
     "read-texts": "made-up moods",
     "compare-texts": "made-up moods:happy moods:sad",
     "suggest": "made-up",
