@@ -223,11 +223,6 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
-        texts, _ = await make_text_comparison(session, made.sae, name="feelings")
-        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
-        audit = await add_audit(session, made.sae, done.id)
-        textset = await make_text_set(session)
-        pairs = await make_pairs(session)
         audit = await add_audit(session, made.sae, done.id)
         textset = await make_text_set(session, "days")
         pairs = await make_pairs(session)
@@ -252,11 +247,6 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "answered": str(answered),
         "intruder": str(intruder),
         "edit": edit,
-        "texts": str(texts),
-        "rude": str(rude),
-        "audit": str(audit),
-        "textset": textset.name,
-        "pairs": pairs.name,
         "audit": str(audit),
         "textset": textset.name,
         "pairs": pairs.name,
