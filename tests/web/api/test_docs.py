@@ -20,6 +20,7 @@ DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
     ("get", "/api/v1/lists/{id}/export"),
+    ("get", "/api/v1/text-comparisons/{id}/export"),
 }
 ENDPOINT = {
     ("get", "/v1/models"),
@@ -43,6 +44,11 @@ CONTRACT = {
     ("post", "/api/v1/saes/{sae}/features/by-example"),
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
+    ("post", "/api/v1/saes/{sae}/compare-texts"),
+    ("get", "/api/v1/saes/{sae}/text-comparisons"),
+    ("get", "/api/v1/text-comparisons/{id}"),
+    ("delete", "/api/v1/text-comparisons/{id}"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/textsets/{name}"),
     ("post", "/api/v1/saes/{sae}/probe"),
     ("post", "/api/v1/saes/{sae}/attribute"),
     *STREAMED,
@@ -108,6 +114,12 @@ CONTRACT = {
     ("delete", "/api/v1/audits/{id}"),
     ("get", "/api/v1/audits/{id}/raw"),
     ("get", "/api/v1/audits/{id}/report.html"),
+    ("get", "/api/v1/textsets"),
+    ("post", "/api/v1/textsets"),
+    ("get", "/api/v1/textsets/{name}"),
+    ("delete", "/api/v1/textsets/{name}"),
+    ("get", "/api/v1/textsets/{name}/texts"),
+    ("get", "/api/v1/textsets/{name}/download"),
     ("get", "/api/v1/edits"),
     ("post", "/api/v1/edits"),
     ("get", "/api/v1/edits/{name}"),
@@ -130,6 +142,7 @@ CONTRACT = {
 FILES = {
     "/api/v1/saes/{sae}/labels/history": {"application/jsonl"},
     "/api/v1/audits/{id}/raw": {"application/jsonl", "text/csv"},
+    "/api/v1/textsets/{name}/download": {"application/jsonl", "text/csv"},
     "/api/v1/audits/{id}/report.html": {"text/html"},
 }
 """Operations that answer with a file, and of which kinds."""
