@@ -246,7 +246,8 @@ def _compare_sides(
 
 def _limits(measure: Measure) -> list[str]:
     """Return what the figures of a measure cannot say."""
-    said = [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
+    said = ["Intervals are for other items of the same kind, and take items as independent and the model as it is."]
+    said += [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
     few = [one.attribute for one in measure.attributes if one.pairs < MIN_RANKED]
     if few:
         said.append(f"Attributes of fewer than {MIN_RANKED} pairs are neither tested nor ranked: {', '.join(few)}.")

@@ -23,6 +23,8 @@ from tests.core.auditing.test_measures import by_hand
 from tests.core.interventions.conftest import random_sae
 from tests.tiny import documents
 
+pytestmark = pytest.mark.slow
+
 HOOK = HookPoint("resid_post", 1)
 CONFIG = AuditConfig(top=3, random_controls=2, replicates=200, listed=5)
 FACTS = [Fact("The king's wife is the", "queen", "king"), Fact("The capital of France is", "Paris", "Rome")]
