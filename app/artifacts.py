@@ -17,7 +17,7 @@ LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
 
 
-PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects", "readings")
+PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects", "readings", "audits")
 """Folders of products, which are folders themselves."""
 
 
@@ -130,3 +130,7 @@ class Artifacts:
     def reading(self, key: str) -> Path:
         """What one SAE makes of one text set, in shards of texts."""
         return self.root / "readings" / key
+
+    def audit(self, key: str) -> Path:
+        """Stages of an audit under way; what it finds is in the database."""
+        return self.root / "audits" / key

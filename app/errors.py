@@ -4,10 +4,12 @@
     ├── SignInNeeded (401)
     ├── Forbidden (403)
     ├── NotFound (404)
+    │   └── NoSuchModel
     ├── Conflict (409)       another change came first
     ├── NoWeights (409)      the SAE was imported as statistics only
     ├── TooLarge (413)
     ├── Unprocessable (422)
+    │   └── BadParameter
     ├── TooMany (429)        too many attempts or changes in a short time
     └── Unavailable (503)    a process is down and may be back soon
         ├── Busy             too many requests are waiting
@@ -82,6 +84,25 @@ class Unprocessable(UserError):
 
     status = 422
     title = "Not understood"
+
+
+class BadParameter(Unprocessable):
+    """A parameter of a request in OpenAI's format.
+
+    Args:
+        param: its name, such as `messages.0.content`.
+        code: the kind of error, as programs know it, such as `context_length_exceeded`.
+    """
+
+    def __init__(self, message: str, param: str | None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
+
+
+class NoSuchModel(NotFound):
+    """A request in OpenAI's format names a model that is not here."""
+
+    param, code = "model", "model_not_found"
 
 
 class TooMany(UserError):

@@ -7,6 +7,8 @@
     ├── ArtifactError      a file that cannot be written or does not match its hash
     ├── AuditError         a set of texts that cannot be audited as asked
     ├── InterventionError  a change of features or directions that makes no sense
+    ├── MonitorError       a monitor that cannot be made, read or run
+    │   └── TooLittleText  a false-positive rate that the calibration texts are too few for
     └── TrainingDiverged   a loss that is not finite
 
 Each message is one line: what is wrong, and what to do. The command line prints it and exits with 1.
@@ -35,6 +37,14 @@ class ArtifactError(SAEError):
 
 class InterventionError(SAEError):
     """An intervention is impossible, or contradicts another."""
+
+
+class MonitorError(SAEError):
+    """A monitor cannot be made, read or run."""
+
+
+class TooLittleText(MonitorError):
+    """The benign texts are too few to support the false-positive rate asked for."""
 
 
 class AuditError(SAEError):

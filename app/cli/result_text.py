@@ -94,6 +94,9 @@ def result_text(result: Mapping[str, Any]) -> str:
             shown = _figure(value)
         elif isinstance(value, Mapping):
             shown = ", ".join(value)
+        elif isinstance(value, list):
+            rows = bool(value) and isinstance(value[0], Mapping)
+            shown = f"{len(value)}, with --json" if rows else ", ".join(map(_item, value))
         else:
             shown = f"{value:,}" if isinstance(value, int) else str(value)
         lines.append(f"{name.replace('_', ' '):>20}  {shown}")
@@ -132,6 +135,10 @@ def _saes_table(results: Sequence[Mapping[str, Any]]) -> str:
 def _figure(value: float | None) -> str:
     """Return a measured number with four digits; empty for one that could not be measured, which is kept as null."""
     return "" if value is None else f"{value:.4g}"
+
+
+def _item(value: object) -> str:
+    return _figure(value) if isinstance(value, float) else str(value)
 
 
 def _plain(table: Table) -> str:

@@ -185,18 +185,29 @@ class ProbeEngine:
             "process on a machine with more memory, or on the CPU with SEESAE_DEVICE=cpu."
         )
 
-    def read_prompt(self, model: LanguageModel, sae: SAE, text: str, chat: Sequence[ChatMessage] | None) -> ReadPrompt:
-        """Return the tokens of a text, or of a conversation in the model's chat format; raises as `probe_prompt`."""
+    def read_prompt(
+        self,
+        model: LanguageModel,
+        sae: SAE,
+        text: str,
+        chat: Sequence[ChatMessage] | None,
+        *,
+        max_tokens: int | None = None,
+    ) -> ReadPrompt:
+        """Return the tokens of a text, or of a conversation in the model's chat format; raises as `probe_prompt`.
+
+        `max_tokens` replaces the limit of probes and of the model's context.
+        """
         try:
             rendered = None if chat is None else model.render_chat([message.model_dump() for message in chat])
         except ChatError as error:
             raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
         text = text if rendered is None else rendered.text
-        token_ids = self.tokenize(model, sae, text)
+        token_ids = self.tokenize(model, sae, text, max_tokens=max_tokens)
         ends = model.character_ends(text, token_ids)
         return ReadPrompt(text, token_ids, ends, _token_origins(model, token_ids, rendered))
 
-    def tokenize(self, model: LanguageModel, sae: SAE, text: str) -> list[int]:
+    def tokenize(self, model: LanguageModel, sae: SAE, text: str, *, max_tokens: int | None = None) -> list[int]:
         """Return the tokens of a text.
 
         Raises:
@@ -206,7 +217,7 @@ class ProbeEngine:
         token_ids = model.tokenize(text, prepend_bos=sae.prepend_bos)
         if not token_ids:
             raise Unprocessable("The text has no tokens. Write something to probe.")
-        limit = min(self._max_tokens, (model.context_length or self._max_tokens + 1) - 1)
+        limit = max_tokens or min(self._max_tokens, (model.context_length or self._max_tokens + 1) - 1)
         tokens = len(token_ids) - (token_ids[:1] == [model.bos_token_id])
         if tokens > limit:
             raise TooLarge(f"The text has {tokens:,} tokens; at most {limit:,} can be probed at once. Shorten it.")

@@ -70,7 +70,7 @@ def generate(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generat
     with engine.use(*request.saes) as (model, saes):
         prompt = _prompt(engine, model, saes, request, request.interventions)
         with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
-            sites = _sites(engine, model, saes, request.saes, request.interventions)
+            sites = placed_sites(engine, model, saes, request.saes, required(request.interventions))
             counted = counted_tokens(model, prompt.token_ids)
             yield GeneratedPrompt(
                 text=prompt.text,
@@ -89,7 +89,7 @@ def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | 
         every = [request.interventions, *([] if request.control is None else [request.control])]
         prompt = _prompt(engine, model, saes, request, [one for changes in every for one in changes])
         with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
-            series = [_placed(engine, model, saes, request.saes, changes) for changes in every]
+            series = [_placed(engine, model, saes, request.saes, required(changes)) for changes in every]
             points = [
                 (control, value, _grouped(request.saes, saes, _at(placed, value)))
                 for value in request.values
@@ -118,7 +118,7 @@ def edit_file(engine: ProbeEngine, request: EditRequest) -> str:
         Unprocessable, Unavailable: as `generate`.
     """
     with engine.use(*request.saes) as (model, saes):
-        sites = _sites(engine, model, saes, request.saes, request.interventions)
+        sites = placed_sites(engine, model, saes, request.saes, required(request.interventions))
         _check_size(sites)
         hashes = {ref.slug: ref.weights_sha256 for ref in request.saes}
         edit = Edit.of(request.name, model, sites, saes=hashes)
@@ -154,7 +154,7 @@ def _prompt(
     prompt = engine.read_prompt(model, saes[0], request.text, request.chat)
     tokens = len(prompt.token_ids)
     for asked in changes:
-        _check_positions(asked, tokens, tokens + request.max_new_tokens)
+        check_positions(asked, tokens, tokens + request.max_new_tokens)
     return prompt
 
 
@@ -175,7 +175,18 @@ def _working_bytes(model: LanguageModel, prompt: int, new: int) -> int:
     return 4 * (_CACHES * 2 * model.n_layers * (prompt + new) * model.d_model + 4 * (prompt + new) * model.vocab_size)
 
 
-def _sites(
+def required(changes: Sequence[PlacedIntervention]) -> Sequence[PlacedIntervention]:
+    """Return the interventions.
+
+    Raises:
+        Unprocessable: there are none.
+    """
+    if not changes:
+        raise Unprocessable("There is nothing to change: give at least one intervention.")
+    return changes
+
+
+def placed_sites(
     engine: ProbeEngine,
     model: LanguageModel,
     saes: Sequence[SAE],
@@ -193,8 +204,6 @@ def _placed(
     refs: Sequence[SaeRef],
     changes: Sequence[PlacedIntervention],
 ) -> list[Placed]:
-    if not changes:
-        raise Unprocessable("There is nothing to change: give at least one intervention.")
     return [(one.sae, _intervention(engine, model, refs[one.sae], saes[one.sae], one)) for one in changes]
 
 
@@ -230,7 +239,7 @@ def _intervention(
     )
 
 
-def _check_positions(asked: PlacedIntervention, prompt: int, most: int) -> None:
+def check_positions(asked: PlacedIntervention, prompt: int, most: int) -> None:
     """Refuse positions that the text never has.
 
     Raises:

@@ -5,7 +5,10 @@ needs torch, is in the other modules, which it imports when its work starts.
 """
 
 from app.pipeline import (
+    add_text_set,
+    audit,
     compare,
+    compare_texts,
     demo,
     effects,
     evaluate,
@@ -27,11 +30,14 @@ KINDS = (
     compare.COMPARE,
     effects.EFFECTS_RUN,
     measure_edit.MEASURE_EDIT,
+    audit.AUDIT,
     read_texts.READ_TEXTS,
+    compare_texts.COMPARE_TEXTS,
     suggest.SUGGEST,
     label_tests.TEST_LABELS,
     import_sae.IMPORT,
     export.EXPORT,
+    add_text_set.ADD_TEXT_SET,
     demo.DEMO,
 )
 

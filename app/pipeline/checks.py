@@ -20,15 +20,21 @@ from app.queries.models import find_model
 from app.queries.runs import corpus_params, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
+from app.queries.text_sets import get_text_set
 from app.runs.spec import Estimate
+from app.services.audit_results import BUILT_IN_SETS
+from app.services.audits import check_auditable
 from app.services.edits import find_edit
 from app.services.saes import check_comparable, find_sae
+from app.services.text_comparisons import find_sides
 from app.services.text_sets import find_text_set
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from app.pipeline.audit import AuditParams
     from app.pipeline.compare import CompareParams
+    from app.pipeline.compare_texts import CompareTextsParams
     from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.measure_edit import MeasureEditParams
@@ -54,6 +60,11 @@ _FILES = (
 _ACTIVATION_BYTES = 4
 _STORED_BYTES = 8
 """A position and a value: what the activation store keeps of each non-zero activation."""
+_AUDIT_TEXTS = 3000
+"""Texts of a set that is not there yet: for estimates alone."""
+_AUDIT_PASSES = 5
+"""Of the model over the pairs, beside those of random controls: as it is, for features, and three treatments."""
+_TOKENS_PER_PAIR_TEXT = 20
 SECONDS_PER_WINDOW = 0.06
 """Of an effect, before any was measured: the demo's model on two cores."""
 _TOKEN_CHARACTERS = 4
@@ -114,9 +125,7 @@ async def check_effects(session: "AsyncSession", settings: "Settings", params: "
     """Refuse what `check_indexing` refuses, and unknown features; add the time that measuring takes."""
     estimate = await check_indexing(session, settings, params, [params.sae])
     sae = await find_sae(session, params.sae)
-    for feature in params.features or ():
-        if feature >= sae.d_sae:
-            raise Unprocessable(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
+    check_features(sae, params.features)
     features = len(params.features) if params.features else min(params.sample, sae.d_sae)
     speed = await stage_speed(session, sae.model.id, "effects")
     seconds = features / speed if speed else features * params.contexts * SECONDS_PER_WINDOW
@@ -127,7 +136,7 @@ async def check_edit(session: "AsyncSession", settings: "Settings", params: "Mea
     """Refuse the measurement of an edit that is not there, or whose SAEs or corpus are gone."""
     edit = await find_edit(session, params.edit)
     saes = await saes_of_edit(session, edit)
-    corpus = await text_of_edit(session, saes, params)
+    corpus = await text_of_sae(session, saes, params)
     await check_indexing(session, settings, corpus, [sae.slug for sae in saes])
     tokens = params.held_out * (2 + params.controls)
     speed = await stage_speed(session, saes[0].model.id, "activations")
@@ -149,8 +158,8 @@ async def saes_of_edit(session: "AsyncSession", edit: "EditView") -> list[SaeDet
     return [await find_sae(session, sae.slug) for sae in edit.saes]
 
 
-async def text_of_edit(
-    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams"
+async def text_of_sae(
+    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams | AuditParams"
 ) -> IndexedCorpusParams:
     """Return the text to measure on: what is given, or that on which an SAE was trained or indexed.
 
@@ -193,6 +202,44 @@ async def check_reading(session: "AsyncSession", slug: str, names: Sequence[str]
     speed = await stage_speed(session, sae.model.id, "read")
     speed = speed or await stage_speed(session, sae.model.id, "activations")
     return Estimate(tokens=tokens, seconds=tokens / speed if speed else None)
+
+
+async def check_text_comparison(session: "AsyncSession", params: "CompareTextsParams") -> Estimate:
+    """Refuse what `check_reading` and `find_sides` refuse."""
+    sides = await find_sides(session, params.a, params.b)
+    return await check_reading(session, params.sae, [sides.a.view.name, sides.b.view.name], params.max_tokens)
+
+
+async def check_audit(session: "AsyncSession", settings: "Settings", params: "AuditParams") -> Estimate:
+    """Refuse an audit of an SAE, features, a set or a text that are not there, or of a set without pairs or groups."""
+    sae = await find_sae(session, params.sae)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
+    check_features(sae, params.features)
+    check_source(params.on, "text set")
+    texts = None
+    if params.on not in BUILT_IN_SETS or await get_text_set(session, params.on) is not None:
+        view = await find_text_set(session, params.on)
+        check_auditable(view)
+        texts = view.counts.texts
+    corpus = await text_of_sae(session, [sae], params)
+    await check_indexing(session, settings, corpus, [sae.slug])
+    texts = min(texts or _AUDIT_TEXTS, 2 * (params.pairs or _AUDIT_TEXTS))
+    passes = _AUDIT_PASSES + params.controls
+    tokens = passes * (texts * _TOKENS_PER_PAIR_TEXT + params.held_out)
+    speed = await stage_speed(session, sae.model.id, "activations")
+    return Estimate(tokens=tokens, seconds=tokens / speed if speed else None)
+
+
+def check_features(sae: SaeDetail, features: Sequence[int] | None) -> None:
+    """Refuse features that an SAE does not have.
+
+    Raises:
+        Unprocessable: it has no such feature.
+    """
+    for feature in features or ():
+        if feature >= sae.d_sae:
+            raise Unprocessable(f"{sae.slug} has no feature {feature}: its features are 0 to {sae.d_sae - 1}.")
 
 
 async def check_import(_session: "AsyncSession", _settings: "Settings", params: "ImportParams") -> Estimate:

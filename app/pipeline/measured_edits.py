@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from app.artifacts import content_key
 from app.errors import NotFound
-from app.pipeline.checks import saes_of_edit, text_of_edit
+from app.pipeline.checks import saes_of_edit, text_of_sae
 from app.pipeline.identities import model_source
 from app.pipeline.prepared_inputs import TokenisedInputs, model_identity, tokenise
 from app.pipeline.registered import hooks_of, open_saes_of_run
@@ -65,7 +65,7 @@ async def measure(run: RunContext, ctx: JobContext, params: "MeasureEditParams")
         edit = await find_edit(session, params.edit)
         saved = await queries.edit_file(session, edit.name)
         details = await saes_of_edit(session, edit)
-        corpus = await text_of_edit(session, details, params)
+        corpus = await text_of_sae(session, details, params)
     file = json.loads(saved or "{}")
     opened = await open_saes_of_run(run, ctx, [detail.slug for detail in details])
     (inputs,) = await tokenise(

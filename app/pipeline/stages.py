@@ -13,6 +13,11 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
+CONTRAST = (StageSpec("compare", "Compare the texts", unit="steps"),)
+AUDITING = (
+    StageSpec("texts", "Read the text set", unit="bytes"),
+    StageSpec("audit", "Measure the model, find features, change them"),
+)
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),

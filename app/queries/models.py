@@ -213,6 +213,15 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
     return known
 
 
+async def vocabulary(session: AsyncSession, model: ModelInfo) -> list[bytes]:
+    """Return the bytes of every token of a model, by id; empty where the vocabulary lacks one."""
+    found = [b""] * model.vocab_size
+    for number, raw in await session.execute(select(Token.id, Token.bytes).where(Token.model_id == model.id)):
+        if number < len(found):
+            found[number] = raw
+    return found
+
+
 async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> list[int]:
     """Return the ids of the tokens that are this text, or this text after a space."""
     spellings = [text.encode(), b" " + text.encode()]

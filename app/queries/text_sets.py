@@ -1,11 +1,11 @@
 """Text sets and their texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Select, delete, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,7 +35,11 @@ class TextItem:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many texts a set has of what; `duplicates` are texts beyond the first of the same words."""
+    """How many texts a set has of what.
+
+    `duplicates` are texts beyond the first of the same words; `shared` are wordings in more than one part, so that what
+    is learned on one part is known on the other.
+    """
 
     texts: int
     labels: Mapping[str, int]
@@ -45,6 +49,7 @@ class Counts:
     chats: int
     scores: int
     duplicates: int
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,11 @@ async def list_text_sets(
     return found, found[-1].id if more else None
 
 
+async def which_are_here(session: AsyncSession, names: Sequence[str]) -> set[str]:
+    """Return those names that a set has."""
+    return set(await session.scalars(select(TextSet.name).where(TextSet.name.in_(names))))
+
+
 async def list_texts(
     session: AsyncSession,
     set_id: int,
@@ -136,6 +146,11 @@ async def list_texts(
             query = query.where(column == value)
     found = await session.scalars(query.order_by(TextSetItem.number).limit(limit))
     return [_item(row) for row in found]
+
+
+async def delete_text_set(session: AsyncSession, set_id: int) -> None:
+    """Delete a set with its texts."""
+    await session.execute(delete(TextSet).where(TextSet.id == set_id))
 
 
 def _item(row: TextSetItem) -> TextItem:
@@ -167,10 +182,21 @@ async def _text_sets(session: AsyncSession, query: Select[TextSet, str]) -> list
             url=row.url,
             offensive=row.offensive,
             hash=row.hash,
-            counts=Counts(**row.counts),
+            counts=_counts(row.counts),
             owner_id=row.owner_id,
             owner=owner,
             created_at=row.created_at,
         )
         for row, owner in await session.execute(query)
     ]
+
+
+def _counts(stored: Mapping[str, Any]) -> Counts:
+    """Return counts in reading order, of which the database keeps none: the most frequent first."""
+    found = Counts(**stored)
+    return replace(
+        found,
+        labels=dict(sorted(found.labels.items(), key=lambda each: (-each[1], each[0]))),
+        groups=dict(sorted(found.groups.items(), key=lambda each: (-each[1], each[0]))),
+        splits={split: found.splits[split] for split in SPLITS if split in found.splits},
+    )

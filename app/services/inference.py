@@ -16,12 +16,14 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive
 
 from app.asgi import until_gone
-from app.errors import ClientGone, Loading, NotFound, TooLarge, Unavailable, Unprocessable, UserError
+from app.errors import Busy, ClientGone, Loading, NotFound, TooLarge, Unavailable, Unprocessable, UserError
 from app.services.inference_messages import (
     AttributeAnswer,
     AttributeRequest,
     BlindItemsAnswer,
     BlindItemsRequest,
+    CompletionEvent,
+    CompletionRequest,
     EditAnswer,
     EditRequest,
     ExamplesAnswer,
@@ -88,6 +90,7 @@ class InferenceDown(Unavailable):
 
 
 _GENERATION: TypeAdapter[GenerationEvent] = TypeAdapter(GenerationEvent)
+_COMPLETION: TypeAdapter[CompletionEvent] = TypeAdapter(CompletionEvent)
 _SWEEP: TypeAdapter[SweepEvent] = TypeAdapter(SweepEvent)
 
 
@@ -171,6 +174,10 @@ class InferenceClient:
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
         """Generate with and without interventions, as it goes; raises as `_stream`."""
         return self._stream("/generate", request, _GENERATION)
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[CompletionEvent]:
+        """Continue a text or a conversation once, as it goes; raises as `_stream`."""
+        return self._stream("/complete", request, _COMPLETION)
 
     def sweep(self, request: SweepRequest) -> AsyncGenerator[SweepEvent]:
         """Measure interventions at several strengths, one after the other; raises as `_stream`."""
@@ -327,6 +334,8 @@ def _raise(response: httpx.Response) -> NoReturn:
     told = response.json()
     if "loading" in told:
         raise Loading(**told["loading"])
+    if told["title"] == Busy.title:
+        raise Busy(int(response.headers["Retry-After"]))
     error = kind(str(told["detail"]))
     if isinstance(error, Unavailable):
         error.title = str(told["title"])

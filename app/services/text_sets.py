@@ -2,17 +2,24 @@
 
 import hashlib
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import text_sets as queries
+from app.queries.sql.pg_safe import storable
 from app.queries.text_sets import Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
 
+MAX_NAME = 60
+MAX_COLUMN = 200
+MAX_DESCRIPTION = 2000
+MAX_ABOUT = 500
 _SHARES: tuple[tuple[int, Split], ...] = ((60, "train"), (80, "calibration"), (100, "test"))
 
 
@@ -28,14 +35,40 @@ class About:
     offensive: bool = False
 
 
+def check_about(about: About) -> None:
+    """Refuse a name that cannot be part of an address, and texts that are too long.
+
+    Raises:
+        Unprocessable: the message says what can be.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", about.name) or about.name == "new":
+        raise Unprocessable(
+            f"“{about.name[:60]}” cannot be the name of a text set: use 1 to 60 small letters, digits and hyphens."
+        )
+    for field, most in (
+        ("description", MAX_DESCRIPTION),
+        ("source", MAX_ABOUT),
+        ("licence", MAX_ABOUT),
+        ("url", MAX_ABOUT),
+    ):
+        text = getattr(about, field)
+        if len(text) > most or not storable(text):
+            raise Unprocessable(f"The {field} has at most {most:,} characters, and none that cannot be stored.")
+    if about.url and not re.match(r"https?://", about.url):
+        raise Unprocessable("The address begins with http:// or https://.")
+
+
 def split_of(key: str) -> Split:
     """Return the part that a text belongs to: 60 % train, 20 % calibration, 20 % test, by SHA-256 of its words.
 
     Case and white space do not count, so that the same words are in one part in every set, now and later.
     """
-    words = " ".join(key.casefold().split())
-    percent = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) * 100 >> 64
+    percent = int.from_bytes(hashlib.sha256(_words(key).encode(errors="surrogatepass")).digest()[:8]) * 100 >> 64
     return next(split for below, split in _SHARES if percent < below)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def split_by_hash(items: Iterable[TextItem]) -> list[TextItem]:
@@ -45,7 +78,9 @@ def split_by_hash(items: Iterable[TextItem]) -> list[TextItem]:
 
 def count_texts(items: Sequence[TextItem]) -> Counts:
     """Count what a set has."""
-    words = Counter(" ".join(item.text.casefold().split()) for item in items)
+    parts: dict[str, set[Split]] = defaultdict(set)
+    for item in items:
+        parts[_words(item.text)].add(item.split)
     return Counts(
         texts=len(items),
         labels=dict(Counter(item.label for item in items if item.label is not None)),
@@ -54,7 +89,8 @@ def count_texts(items: Sequence[TextItem]) -> Counts:
         pairs=len({item.pair for item in items if item.pair is not None}),
         chats=sum(item.chat is not None for item in items),
         scores=sum(item.score is not None for item in items),
-        duplicates=len(items) - len(words),
+        duplicates=len(items) - len(parts),
+        shared=sum(len(splits) > 1 for splits in parts.values()),
     )
 
 
@@ -63,7 +99,7 @@ def hash_texts(items: Sequence[TextItem]) -> str:
     hashed = hashlib.sha256()
     for item in items:
         said = [item.text, item.label, item.group, item.pair, item.score, item.chat, item.split, dict(item.fields)]
-        hashed.update(json.dumps(said, ensure_ascii=False, sort_keys=True).encode())
+        hashed.update(json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass"))
     return hashed.hexdigest()
 
 
@@ -85,8 +121,10 @@ async def create_text_set(
     """Store a set whose texts know their parts.
 
     Raises:
+        Unprocessable: the name or what is said of the set cannot be.
         Conflict: there is a set of this name.
     """
+    check_about(about)
     new = NewTextSet(
         name=about.name,
         description=about.description,
@@ -103,3 +141,39 @@ async def create_text_set(
     stored = await queries.get_text_set(session, about.name)
     assert stored is not None  # stored in this transaction
     return stored
+
+
+async def delete_text_set(session: AsyncSession, name: str, *, actor: Actor) -> None:
+    """Delete a set with its texts.
+
+    Raises:
+        NotFound: there is none of this name.
+        Forbidden: the set is somebody else's, and the actor is not a reviewer.
+    """
+    found = await find_text_set(session, name)
+    actor.check_change(found.owner_id, "This text set", found.owner)
+    await queries.delete_text_set(session, found.id)
+
+
+def text_set_json(view: TextSetView) -> dict[str, Any]:
+    """Return a set as the API and the command line give it."""
+    return {
+        "name": view.name,
+        "description": view.description,
+        "texts": view.counts.texts,
+        "labels": dict(view.counts.labels),
+        "groups": dict(view.counts.groups),
+        "splits": dict(view.counts.splits),
+        "pairs": view.counts.pairs,
+        "chats": view.counts.chats,
+        "scores": view.counts.scores,
+        "duplicates": view.counts.duplicates,
+        "shared_between_splits": view.counts.shared,
+        "licence": view.licence,
+        "source": view.source,
+        "url": view.url,
+        "offensive": view.offensive,
+        "sha256": view.hash,
+        "owner": view.owner,
+        "created_at": view.created_at.isoformat(),
+    }

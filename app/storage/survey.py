@@ -26,6 +26,7 @@ CATEGORIES = {
     "indexes": "activation stores",
     "effects": "measured effects",
     "readings": "readings of text sets",
+    "audits": "audits under way",
     "leftovers": "half-written files",
     "other": "other files",
 }

@@ -1,5 +1,6 @@
 """All tables, so that importing the package fills `Base.metadata`."""
 
+from app.tables.audits import Audit
 from app.tables.base import Base
 from app.tables.blind_tests import BlindTest, BlindTestItem, BlindTestResult
 from app.tables.comparisons import Comparison, FeatureMatch
@@ -24,6 +25,7 @@ from app.tables.webhooks import Webhook, WebhookDelivery
 __all__ = [
     "Activity",
     "ApiToken",
+    "Audit",
     "Base",
     "BlindTest",
     "BlindTestItem",

@@ -24,6 +24,7 @@ from app.services.labels import tidy_name
 from app.services.rate_limits import count_write
 from app.services.saes import find_sae
 from app.settings import Settings
+from app.web.openai_errors import is_openai
 from app.web.permissions import PUBLIC, changes_something, is_open_to_readers, least_role
 
 _SESSION_COOKIE = "session"
@@ -48,7 +49,9 @@ async def _settings(request: Request) -> Settings:
 async def _inference(request: Request) -> InferenceClient:
     client: InferenceClient = request.app.state.inference
     address = request.client.host if request.client else ""
-    return client.for_client(request.receive, f"{address} {request.headers.get('cookie', '')}")
+    headers = request.headers
+    sender = f"{address} {headers.get('cookie', '')} {headers.get('authorization', '')}"
+    return client.for_client(request.receive, sender)
 
 
 AppSettings = Annotated[Settings, Depends(_settings)]
@@ -57,15 +60,25 @@ Inference = Annotated[InferenceClient, Depends(_inference)]
 
 async def _actor(request: Request, session: AsyncSession, settings: Settings) -> actors.Actor:
     """Return who makes the request: by its token, else by the browser's session, else by there being no accounts."""
-    if (token := bearer_token(request.headers)) is not None:
+    token = bearer_token(request.headers)
+    if token is not None:
         actor = await actor_of_token(session, token)
-        if actor is None:
+        if actor is not None:
+            return actor
+        if not is_openai(request) or (await _without_token(session, settings)).role is actors.Role.anyone:
             raise SignInNeeded("This token is not valid: it was revoked, has expired, or was not copied whole.")
-        return actor
-    if secret := request.cookies.get(_SESSION_COOKIE):
+    elif secret := request.cookies.get(_SESSION_COOKIE):
         actor = await actor_of_session(session, secret)
         if actor is not None:
             return actor
+    return await _without_token(session, settings)
+
+
+async def _without_token(session: AsyncSession, settings: Settings) -> actors.Actor:
+    """Return the actor of a site without accounts, else nobody.
+
+    OpenAI's clients cannot leave out the key, so there any will do for them.
+    """
     local = actors.local_actor(settings)
     accounts, person_id = await without_account(session, local.name)
     if accounts or (settings.is_shared and not settings.anyone_may_write):

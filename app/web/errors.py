@@ -1,4 +1,6 @@
-"""Every error as a person or a program can read it: problem+json under /api/, else the page or fragment of rendering.
+"""Every error as a person or a program can read it.
+
+It is problem+json under /api/, has OpenAI's shape under /v1/, and else is the page or fragment of rendering.
 
 Never a traceback and never the input: a person gets one line that says what to do; the log gets types and frames
 (`app.logging.describe`).
@@ -19,6 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from app.errors import SignInNeeded, TooMany, Unavailable, UserError
 from app.problems import problem
 from app.redaction import redact
+from app.web.openai_errors import PREFIX, error_of, is_openai, make_error, respond
 from app.web.rendering import render_error, wants_fragment
 from app.web.return_address import sign_in_address
 
@@ -59,6 +62,8 @@ def answer(
     **extra: Any,
 ) -> Response:
     """Return an error as problem+json, a page or a fragment; `extra` are further members of the API's problem."""
+    if is_openai(request):
+        return respond(make_error(status, detail), headers)
     if request.url.path.startswith("/api/"):
         return problem(status, title, detail, headers=dict(headers or {}), **extra)
     response = render_error(request, status, title, detail)
@@ -85,12 +90,14 @@ async def _user_error(request: Request, error: Exception) -> Response:
         headers = {"WWW-Authenticate": "Bearer"}
         if _may_sign_in(request):
             return RedirectResponse(sign_in_address(request), status_code=303, headers={"Cache-Control": "no-store"})
+    if is_openai(request):
+        return respond(error_of(error), headers)
     return answer(request, error.status, error.title, redact(str(error)), headers=headers)
 
 
 def _may_sign_in(request: Request) -> bool:
     """True if a person opens a page, and can be asked who they are."""
-    by_program = request.url.path.startswith("/api/") or "authorization" in request.headers
+    by_program = request.url.path.startswith(("/api/", PREFIX)) or "authorization" in request.headers
     return request.method == "GET" and not by_program and not wants_fragment(request)
 
 
@@ -112,7 +119,14 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [{"where": _location(fault["loc"]), "message": fault["msg"]} for fault in error.errors()[:_MAX_ERRORS]]
     detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in found) + "."
+    if is_openai(request):
+        return respond(make_error(422, detail, _param(error.errors()[0]["loc"])))
     return answer(request, 422, _TITLES[422], detail, errors=found)
+
+
+def _param(loc: Sequence[Any]) -> str | None:
+    """Return the name of a parameter as OpenAI writes it, such as `messages.0.role`."""
+    return ".".join(map(str, loc[1:]))[:_MAX_LOCATION] or None
 
 
 def _location(loc: Sequence[Any]) -> str:

@@ -21,7 +21,9 @@ LEAST_TEXTS = 3
 """Words and features that fewer texts have are not tested."""
 MOST_FITTED = 4_000
 """Texts that a classifier is fitted on; of more, every so many-th is taken."""
-_WORD = r"(?u)\b\w+\b"
+SIGNIFICANT = 0.05
+"""What has a smaller q value counts as different."""
+_WORD = r"(?u)\b\w+(?:['’]\w+)*"
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _FOLDS = 5
 
@@ -45,17 +47,18 @@ def compare_words(
     held_out: Bool[np.ndarray, " text"],
     *,
     top: int = 50,
-) -> tuple[list[Word], int]:
-    """Return the words that tell the sides apart best, `top` of each side, and how many were tested.
+) -> tuple[list[Word], int, int]:
+    """Return the words that tell the sides apart best, `top` of each side, how many were tested, and how many
+    differ with q below 0.05.
 
-    Words are runs of letters, digits and underscores, in lower case, that at least `LEAST_TEXTS` of the texts that
-    choose have.
+    Words are runs of letters and digits, in lower case, with the apostrophes inside them. Those are tested that at
+    least `LEAST_TEXTS` of the texts that choose have.
     """
     try:
         counter = CountVectorizer(token_pattern=_WORD, min_df=LEAST_TEXTS)
         counter.fit([text for text, out in zip(texts, held_out, strict=True) if not out])
     except ValueError:  # no word is in so many texts
-        return [], 0
+        return [], 0, 0
     counts = sparse.csr_array(counter.transform(texts), dtype=np.float64)
     chosen = separate(sparse.csc_array(counts[~held_out]), is_a[~held_out])
     rates = compare_rates(chosen.active_a, chosen.active_b, chosen.n_a, chosen.n_b)
@@ -80,7 +83,8 @@ def compare_words(
         )
         for place, column in enumerate(best)
     ]
-    return sorted(found, key=lambda word: (word.q, -abs(word.auroc - 0.5))), len(words)
+    ranked = sorted(found, key=lambda word: (word.q, -abs(word.auroc - 0.5)))
+    return ranked, len(words), int((q < SIGNIFICANT).sum())
 
 
 @dataclass(frozen=True)

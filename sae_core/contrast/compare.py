@@ -58,6 +58,7 @@ class Contrast:
     length: Length
     words: list[Word]
     words_tested: int
+    words_differ: int
     classifiers: list[Baseline]
     examples: dict[int, list[dict[str, Any]]]
 
@@ -115,7 +116,7 @@ def compare_texts(
     step(2)
     habits = token_habits(reading, spellings(token_bytes), tokens)
     step(3)
-    words, words_tested = compare_words(texts, is_a, held_out)
+    words, words_tested, words_differ = compare_words(texts, is_a, held_out)
     step(4)
     ranked = np.argsort(-np.abs(chosen.auroc - 0.5), kind="stable")
     classifiers: list[Baseline] = []
@@ -146,6 +147,7 @@ def compare_texts(
         length=length,
         words=words,
         words_tested=words_tested,
+        words_differ=words_differ,
         classifiers=classifiers,
         examples=examples,
     )

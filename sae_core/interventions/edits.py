@@ -5,27 +5,24 @@ of each SAE the rows of the features concerned. A TopK is held whole, since all 
 `add` needs no encoding, and so no SAE. Numbers are float32, little-endian, in base64.
 """
 
-import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from sae_core.errors import InterventionError, ModelError, SAEError, first_line
+from sae_core.errors import InterventionError, SAEError, first_line
 from sae_core.files import write_json
 from sae_core.interventions.apply import hooks_on
-from sae_core.interventions.narrow import narrowed
 from sae_core.interventions.ops import Intervention, Positions, Site
+from sae_core.interventions.sae_json import sae_from_json, sae_to_json, tensor_from_json, tensor_to_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.points import find_modules, module_at
-from sae_core.saes import ARCHITECTURES, SAE
+from sae_core.saes import SAE
 
 FORMAT = "seesae-edit-1"
 """Changes when a file of an older version can no longer be read as it is."""
@@ -53,6 +50,10 @@ class Edit:
         """Return an edit of `model`."""
         bos = {model.bos_token_id} if model.bos_token_id is not None else set()
         return cls(name, sites, model.special_token_ids | bos, model.name, model.weights_sha256, saes or {})
+
+    def sites_on(self, device: torch.device) -> list[Site]:
+        """Return its sites, with their SAEs on a device."""
+        return [_on_device(site, device) for site in self.sites]
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuse another model than the edit was made on.
@@ -91,7 +92,7 @@ def apply_edits(hf_model: Any, *edits: Edit | str | Path) -> Iterator[None]:
             edit.check_model(hf_model)
         hf_model = hf_model.hf_model
     eager, name = find_modules(hf_model), type(hf_model).__name__
-    sites = [_on_device(site, eager.device) for edit in loaded for site in edit.sites]
+    sites = [site for edit in loaded for site in edit.sites_on(eager.device)]
     special = frozenset[int]().union(*(edit.special_token_ids for edit in loaded))
     with hooks_on(hf_model, lambda hook: module_at(eager, hook, name), sites, special, None):
         yield
@@ -164,16 +165,16 @@ def _site_to_json(site: Site) -> dict[str, Any]:
     return {
         "hook": str(site.hook),
         "write": None if site.write is None else str(site.write),
-        "sae": _sae_to_json(site.sae, site.encoded) if site.sae is not None and site.encoded else None,
+        "sae": sae_to_json(site.sae, site.encoded) if site.sae is not None and site.encoded else None,
         "interventions": [_change_to_json(change, site.sae) for change in site.interventions],
     }
 
 
 def _site_from_json(content: dict[str, Any]) -> Site:
-    sae, row_of = None, {}
+    sae: SAE | None = None
+    row_of: dict[int, int] = {}
     if content["sae"] is not None:
-        sae = _sae_from_json(content["sae"])
-        row_of = {int(feature): row for feature, row in content["sae"]["row_of"].items()}
+        sae, row_of = sae_from_json(content["sae"])
     write = None if content["write"] is None else HookPoint.parse(content["write"])
     changes = [_change_from_json(change, row_of) for change in content["interventions"]]
     return Site(HookPoint.parse(content["hook"]), changes, sae, write)
@@ -195,15 +196,15 @@ def _change_to_json(change: Intervention, sae: SAE | None) -> dict[str, Any]:
         "op": change.op,
         "value": change.value,
         "feature": change.feature,
-        "direction": None if direction is None else _tensor_to_json(direction),
-        "along": None if direction is not None or change.along is None else _tensor_to_json(change.along),
+        "direction": None if direction is None else tensor_to_json(direction),
+        "along": None if direction is not None or change.along is None else tensor_to_json(change.along),
         "positions": positions,
         "special_tokens": change.special_tokens,
     }
 
 
 def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Intervention:
-    direction = None if content["direction"] is None else _tensor_from_json(content["direction"])
+    direction = None if content["direction"] is None else tensor_from_json(content["direction"])
     feature = row_of[content["feature"]] if direction is None else None
     positions: Positions = content["positions"]
     match content["positions"]:
@@ -217,39 +218,6 @@ def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Interv
         feature=feature,
         direction=direction,
         positions=positions,
-        along=_tensor_from_json(content["along"]) if content.get("along") else None,
+        along=tensor_from_json(content["along"]) if content.get("along") else None,
         special_tokens=bool(content["special_tokens"]),
     )
-
-
-def _sae_to_json(sae: SAE, features: list[int]) -> dict[str, Any]:
-    small, row_of = narrowed(sae, features)
-    tensors = {
-        name: _tensor_to_json(parameter.t() if name == "W_enc" else parameter)
-        for name, parameter in small.named_parameters()
-        if name != "W_skip"  # no feature's share depends on it
-    }
-    config = {**asdict(small.config), "skip": False}
-    return {"architecture": small.architecture, "config": config, "row_of": row_of, "tensors": tensors}
-
-
-def _sae_from_json(content: dict[str, Any]) -> SAE:
-    made = ARCHITECTURES[content["architecture"]]
-    sae = made(made.Config(**content["config"])).requires_grad_(False)
-    for name, parameter in sae.named_parameters():
-        rows = _tensor_from_json(content["tensors"][name])
-        wanted = parameter.t() if name == "W_enc" else parameter
-        if rows.shape != wanted.shape or not rows.isfinite().all():
-            raise ModelError(f"{name} is not {tuple(wanted.shape)} finite numbers")
-        wanted.copy_(rows)
-    return sae
-
-
-def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
-    data = tensor.detach().float().cpu().contiguous().numpy().astype("<f4")
-    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode()}
-
-
-def _tensor_from_json(content: dict[str, Any]) -> Tensor:
-    data = np.frombuffer(base64.b64decode(content["float32"], validate=True), dtype="<f4").astype(np.float32)
-    return torch.from_numpy(data.reshape(content["shape"]))

@@ -11,8 +11,8 @@ changed model's p′, and the default model's p, which reads the changed text to
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,12 +49,16 @@ class Sampling:
     """Texts that end the generation once they are written."""
     top: int = 5
     """Alternatives to list for each token, and tokens that rose and fell most."""
+    top_p: float = 1.0
+    """Tokens are drawn from the fewest likeliest ones whose probabilities sum to at least this."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InterventionError("Generate at least one token.")
         if not 0 <= self.temperature <= 100:
             raise InterventionError("A temperature is 0 (the likeliest token) to 100.")
+        if not 0 <= self.top_p <= 1:
+            raise InterventionError("top_p is a probability, 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,12 @@ class Generation:
     sampling: Sampling
     sites: Sequence[Site] = ()
     side: Side = "default"
+    last_only: bool = False
+    """True to compute the distribution after the last token alone, where nobody compares those of the prompt."""
     token_ids: list[int] = field(default_factory=list)
     """Generated so far."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Context of each pass, entered before its interventions: what watches the pass."""
 
     def __post_init__(self) -> None:
         require_room(self.model, len(self.prompt), self.sampling.max_new_tokens)
@@ -111,7 +119,8 @@ class Generation:
     @torch.no_grad()
     def step(self) -> tuple[LogProbabilities, Step]:
         """Return the log-probabilities after each token that had not been read, and the token that follows them."""
-        log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt))
+        with self.around():
+            log_p = read(self.model, self.cache, self._unread, self.sites, len(self.prompt), last_only=self.last_only)
         last = log_p[-1]
         token_id = self._choose(last)
         self.token_ids.append(token_id)
@@ -125,12 +134,13 @@ class Generation:
             return int(log_p.argmax())
         uniform = torch.rand(len(log_p), generator=self._noise, dtype=torch.float64)
         gumbel = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
-        return int((log_p.double().cpu() / self.sampling.temperature + gumbel).argmax())
+        logits = log_p.double().cpu() / self.sampling.temperature
+        return int((_nucleus(logits, self.sampling.top_p) + gumbel).argmax())
 
     @property
     def end(self) -> End | None:
         """Why the text is complete; None if it is not."""
-        if self.token_ids and self.token_ids[-1] == self.model.eos_token_id:
+        if self.token_ids and self.token_ids[-1] in self.model.end_token_ids:
             return End(self.side, "end of text")
         text = self.model.decode(self.token_ids) if self.sampling.stop else ""
         if any(stop in text for stop in self.sampling.stop):
@@ -220,11 +230,26 @@ def read(
     token_ids: Sequence[int],
     sites: Sequence[Site] = (),
     prompt_length: int | None = None,
+    *,
+    last_only: bool = False,
 ) -> LogProbabilities:
-    """Return the next-token log-probabilities after each of these tokens, which follow those in the cache."""
+    """Return the next-token log-probabilities after each of these tokens, which follow those in the cache.
+
+    With `last_only`, return those after the last one alone.
+    """
     hooks = intervene(model, sites, prompt_length=prompt_length) if sites else nullcontext()
     with hooks:
-        return model.extend(torch.tensor([list(token_ids)]), cache)[0].log_softmax(dim=-1)
+        return model.extend(torch.tensor([list(token_ids)]), cache, last_only=last_only)[0].log_softmax(dim=-1)
+
+
+def _nucleus(logits: Float[Tensor, " vocab"], top_p: float) -> Float[Tensor, " vocab"]:
+    """Return the logits, -inf for tokens beyond the fewest likeliest ones whose probabilities sum to `top_p`."""
+    if top_p >= 1:
+        return logits
+    ordered, tokens = logits.sort(descending=True)
+    before = ordered.softmax(dim=0).cumsum(dim=0).roll(1)
+    before[0] = -1.0  # the likeliest always stays
+    return logits.index_fill(0, tokens[before >= top_p], -torch.inf)
 
 
 def compare(default: LogProbabilities, changed: LogProbabilities, position: int, top: int) -> list[Shift]:

@@ -36,7 +36,7 @@ def render_chat(tokenize: Tokenize, messages: Sequence[Mapping[str, str]], name:
         ChatError: the model `name` has no chat format, or its format refuses these messages.
     """
     if not tokenize.has_chat_template():
-        raise ChatError(f"{name} has no chat template, so it cannot read a conversation: probe it as plain text.")
+        raise ChatError(f"{name} has no chat template, so it cannot read a conversation: give it plain text.")
     rows = [dict(message) for message in messages]
     opens = rows[-1]["role"] != "assistant"
     try:

@@ -57,6 +57,8 @@ class LanguageModel:
     bos_token_id: int | None
     """The token that sequences start with (see `prefix`): the tokenizer's BOS, or its EOS where it has no BOS."""
     eos_token_id: int | None
+    end_token_ids: frozenset[int]
+    """Tokens that end a text: EOS, and those that the model's own generation ends with, such as the end of a turn."""
     special_token_ids: frozenset[int]
 
     def __init__(self, *, hf_model: Any, tokenizer: Any, name: str, source: str, weights_sha256: str) -> None:
@@ -77,6 +79,7 @@ class LanguageModel:
         self.context_length = getattr(hf_model.config.get_text_config(), "max_position_embeddings", None)
         self.eos_token_id = tokenizer.eos_token_id
         self.bos_token_id = self.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self.end_token_ids = _end_token_ids(hf_model, self.eos_token_id)
         self.require_row(max(self.bos_token_id or 0, self.eos_token_id or 0))
         flagged = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.special_token_ids = frozenset(special_token_ids(tokenizer)).union(flagged)
@@ -251,15 +254,24 @@ class LanguageModel:
         """Return an empty key-value cache for `extend`; each text has its own."""
         return DynamicCache(config=self.hf_model.config)
 
-    def extend(self, token_ids: Int[Tensor, "batch position"], cache: Cache) -> Float[Tensor, "batch position vocab"]:
+    def extend(
+        self, token_ids: Int[Tensor, "batch position"], cache: Cache, *, last_only: bool = False
+    ) -> Float[Tensor, "batch read vocab"]:
         """Next-token logits, float32, after each of these tokens, which follow those in `cache` and join them there.
+
+        With `last_only`, those after the last one: memory does not grow with positions × vocabulary.
 
         Raises:
             ModelError: with them the sequences are longer than the model's context.
         """
-        with torch.no_grad():
+        with HookManager() as hooks, torch.no_grad():
+            if last_only and token_ids.shape[1] > 1:
+                self._unembed_last(hooks)
             logits: Tensor = self._forward(token_ids, cache).logits
         return logits.float()
+
+    def _unembed_last(self, hooks: HookManager) -> None:
+        hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
 
     def last_logits(
         self, token_ids: Int[Tensor, "batch position"], writes: Mapping[HookPoint, Write]
@@ -282,7 +294,7 @@ class LanguageModel:
         with HookManager() as hooks:
             for hook in writes:
                 write_at(hooks, self.resolve(hook), hook, partial(write, hook))
-            hooks.write(self._eager.arch.lm_head, lambda hidden: hidden[:, -1:], point="input")
+            self._unembed_last(hooks)
             logits: Tensor = self._forward(token_ids).logits
         for hook in writes:
             if hook not in reached:
@@ -353,6 +365,13 @@ class LanguageModel:
 def _by_position(activations: Tensor, token_ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_in"]:
     """Undo the flattening of batch and position that some modules (OPT's MLP) do."""
     return activations.reshape(*token_ids.shape, activations.shape[-1])
+
+
+def _end_token_ids(hf_model: Any, eos_token_id: int | None) -> frozenset[int]:
+    """Return EOS and what `generation_config` adds to it: Gemma's names the end of a turn, its tokenizer does not."""
+    named = getattr(getattr(hf_model, "generation_config", None), "eos_token_id", None)
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(token_id for token_id in [eos_token_id, *ids] if token_id is not None)
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:

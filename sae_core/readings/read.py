@@ -29,7 +29,7 @@ _ROLES = {"system": Part.SYSTEM, "user": Part.USER, "assistant": Part.ASSISTANT}
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class TextTokens:
     """A text as the model reads it, with its prefix."""
 
     ids: list[int]
@@ -68,7 +68,7 @@ def read_texts(
         ModelError: the model has no such hook point, or no row for a token.
         ArtifactError: the disk is full, or a shard is damaged.
     """
-    tokenized = [_tokenize(model, text, prepend_bos=sae.prepend_bos, max_tokens=max_tokens) for text in texts]
+    tokenized = [tokenize_text(model, text, prepend_bos=sae.prepend_bos, max_tokens=max_tokens) for text in texts]
     total = sum(len(text.ids) for text in tokenized)
     shards: list[Reading] = []
     done = 0
@@ -87,7 +87,7 @@ def read_texts(
     return join_readings(shards)
 
 
-def _tokenize(model: LanguageModel, text: Text, *, prepend_bos: bool, max_tokens: int) -> _Tokens:
+def tokenize_text(model: LanguageModel, text: Text, *, prepend_bos: bool, max_tokens: int) -> TextTokens:
     """Return the tokens of a text or chat behind its prefix, at most `max_tokens` of its own."""
     rendered = RenderedChat(text, ()) if isinstance(text, str) else model.render_chat(text)
     ids = model.tokenize(rendered.text, prepend_bos=prepend_bos)
@@ -99,7 +99,7 @@ def _tokenize(model: LanguageModel, text: Text, *, prepend_bos: bool, max_tokens
     counted = np.array([token not in uncounted for token in ids], bool)
     prefix = int(bool(ids) and ids[0] == model.bos_token_id)
     limit = prefix + min(max_tokens, (model.context_length or max_tokens + 1) - 1)
-    return _Tokens(ids[:limit], parts[:limit], counted[:limit], truncated=len(ids) > limit)
+    return TextTokens(ids[:limit], parts[:limit], counted[:limit], truncated=len(ids) > limit)
 
 
 def _offset(progress: Progress, before: int, total: int) -> Progress:
@@ -107,9 +107,9 @@ def _offset(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _of, _metrics=None, /: progress(before + done, total)
 
 
-def _shards(texts: Sequence[_Tokens]) -> Iterator[list[_Tokens]]:
+def _shards(texts: Sequence[TextTokens]) -> Iterator[list[TextTokens]]:
     """Yield the texts in order, in shards that end where `SHARD_TOKENS` are reached."""
-    shard: list[_Tokens] = []
+    shard: list[TextTokens] = []
     size = 0
     for text in texts:
         shard.append(text)
@@ -122,7 +122,7 @@ def _shards(texts: Sequence[_Tokens]) -> Iterator[list[_Tokens]]:
 
 
 def _read_shard(
-    model: LanguageModel, sae: SAE, hook: HookPoint, texts: Sequence[_Tokens], progress: Progress
+    model: LanguageModel, sae: SAE, hook: HookPoint, texts: Sequence[TextTokens], progress: Progress
 ) -> Reading:
     """Return the reading of some texts; texts of about one length share a forward pass."""
     found: list[tuple[sparse.csr_array, dict[str, Float32[np.ndarray, " d_in"]]]] = [

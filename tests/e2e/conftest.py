@@ -5,7 +5,6 @@
 
 import os
 import shutil
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_engine, create_sessionmaker, transaction
-from app.inference import server
 from app.main import create_app
 from app.pipeline.compare import COMPARE, CompareParams
 from app.queries.decisions import DecisionText, current_decisions
@@ -33,6 +29,7 @@ from app.services.adjudication import decide
 from app.services.lists import ListText, NewItem, create_list
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, add_early_sae, make_dictionary, publish
+from tests.audits import add_audit
 from tests.blind import add_test
 from tests.comparing import compare
 from tests.conftest import as_reader, create_database, only_reads
@@ -41,6 +38,9 @@ from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.text_comparisons import make_text_comparison
+from tests.text_sets import make_pairs, make_text_set
+from tests.web.serving import serving, serving_with_inference
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
 
@@ -133,33 +133,6 @@ async def page(context: BrowserContext, problems: Problems) -> Page:
     return page
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: list | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve `app` on a free port of loopback, in a thread; yields its address."""
-    server = _Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        assert server.listening.wait(30), "the server did not start"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[[FastAPI], str]]:
     """Serves an application for the length of the test."""
@@ -187,24 +160,6 @@ def made_options() -> dict[str, Any]:
 def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Dictionary:
     """A tiny model with an SAE, which the inference service loads."""
     return make_dictionary(tmp_path_factory.mktemp("dictionary"))
-
-
-@contextmanager
-def serving_inference(settings: Settings, dictionary: Dictionary) -> Iterator[Settings]:
-    """Serve inference from `dictionary`; yields the settings of a site that asks it."""
-    secret = SecretStr("a secret of tests")
-    inference = dictionary.settings.model_copy(
-        update={"database_url": settings.database_url, "inference_secret": secret}
-    )
-    with serving(server.create_app(inference)) as url:
-        yield settings.model_copy(update={"inference_url": url, "inference_secret": secret})
-
-
-@contextmanager
-def serving_with_inference(settings: Settings, dictionary: Dictionary) -> Iterator[str]:
-    """Serve the site of `settings` and the inference service that answers its probes; yields the site's address."""
-    with serving_inference(settings, dictionary) as answering, serving(create_app(answering)) as address:
-        yield address
 
 
 @pytest.fixture
@@ -268,6 +223,11 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         text = ListText("Music", "What belongs to an orchestra.")
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
+        audit = await add_audit(session, made.sae, done.id)
+        textset = await make_text_set(session, "days")
+        pairs = await make_pairs(session)
+        texts, _ = await make_text_comparison(session, made.sae)
+        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -287,6 +247,11 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "answered": str(answered),
         "intruder": str(intruder),
         "edit": edit,
+        "audit": str(audit),
+        "textset": textset.name,
+        "pairs": pairs.name,
+        "texts": str(texts),
+        "rude": str(rude),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

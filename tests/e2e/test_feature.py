@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.settings import Settings
 from tests.app.inference.dictionaries import CORPUS, Dictionary, activations, publish
-from tests.e2e.conftest import Problems, serving_with_inference
+from tests.e2e.conftest import Problems
 from tests.factories import Synthetic
+from tests.web.serving import serving_with_inference
 
 pytestmark = pytest.mark.browser
 

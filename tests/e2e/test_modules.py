@@ -12,7 +12,7 @@ from app.web import static
 from app.web.components import formatting
 from app.web.rendering import module
 from app.web.static import VersionedStaticFiles, static_url
-from tests.e2e.conftest import serving
+from tests.web.serving import serving
 
 pytestmark = pytest.mark.browser
 

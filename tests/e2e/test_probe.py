@@ -19,8 +19,9 @@ from sae_core.checkpoints import save_sae
 from sae_core.models import LanguageModel, load_model
 from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish, random_sae
 from tests.core.test_chat import CHATML
-from tests.e2e.conftest import Problems, serving_inference
+from tests.e2e.conftest import Problems
 from tests.tiny import tiny_tokenizer
+from tests.web.serving import serving_inference
 
 pytestmark = pytest.mark.browser
 

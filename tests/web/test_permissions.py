@@ -49,6 +49,14 @@ TABLE = {
         GET /api/v1/activity
         GET /api/v1/compare
         GET /api/v1/corpora
+        GET /api/v1/audits
+        GET /api/v1/audits/{id}
+        GET /api/v1/audits/{id}/raw
+        GET /api/v1/audits/{id}/report.html
+        GET /api/v1/textsets
+        GET /api/v1/textsets/{name}
+        GET /api/v1/textsets/{name}/texts
+        GET /api/v1/textsets/{name}/download
         GET /api/v1/edits
         GET /api/v1/edits/{name}
         GET /api/v1/edits/{name}/download
@@ -83,18 +91,35 @@ TABLE = {
         GET /api/v1/saes/{sae}/features/{index}/examples
         GET /api/v1/saes/{sae}/features/{index}/labels
         GET /api/v1/saes/{sae}/features/{index}/suggestions
+        GET /api/v1/saes/{sae}/features/{index}/textsets/{name}
         POST /api/v1/saes/{sae}/generate
         GET /api/v1/saes/{sae}/labels/export
         GET /api/v1/saes/{sae}/labels/history
         GET /api/v1/saes/{sae}/map
         POST /api/v1/saes/{sae}/probe
         POST /api/v1/saes/{sae}/sweep
+        GET /api/v1/saes/{sae}/text-comparisons
         GET /api/v1/tests/{id}
+        POST /v1/chat/completions
+        POST /v1/completions
+        GET /v1/models
+        GET /v1/models/{model:path}
+        GET /api/v1/text-comparisons/{id}
+        GET /api/v1/text-comparisons/{id}/export
         GET /compare
         GET /corpora/{name:path}/delete
+        GET /audits
+        GET /audits/{id}
+        GET /audits/{id}/delete
+        GET /audits/{id}/report.html
+        GET /audits/new
+        GET /textsets
+        GET /textsets/{name}
         GET /edits
         GET /edits/{name}
         GET /edits/{name}/delete
+        GET /textsets/new
+        GET /textsets/{name}/delete
         GET /label
         GET /labelsets/new
         GET /labelsets/{id}
@@ -122,6 +147,9 @@ TABLE = {
         GET /saes/{sae}
         GET /saes/{sae}/attribute
         POST /saes/{sae}/attribute
+        GET /saes/{sae}/compare-texts
+        GET /saes/{sae}/compare-texts/{id}
+        GET /saes/{sae}/compare-texts/{id}/features/{feature}
         GET /saes/{sae}/delete
         GET /saes/{sae}/dictionary
         GET /saes/{sae}/features
@@ -134,6 +162,7 @@ TABLE = {
         GET /saes/{sae}/features/{index}/events
         GET /saes/{sae}/features/{index}/examples/{sequence}
         GET /saes/{sae}/features/{index}/labels
+        GET /saes/{sae}/features/{index}/texts
         POST /saes/{sae}/features/{index}/try
         GET /saes/{sae}/index/delete
         GET /saes/{sae}/labels
@@ -152,6 +181,10 @@ TABLE = {
     """,
     "labeller": """
         DELETE /api/v1/comments/{id}
+        DELETE /api/v1/audits/{id}
+        POST /audits/{id}/delete
+        POST /api/v1/textsets
+        DELETE /api/v1/textsets/{name}
         POST /api/v1/edits
         DELETE /api/v1/edits/{name}
         PUT /api/v1/edits/{name}
@@ -168,6 +201,8 @@ TABLE = {
         POST /api/v1/saes/{sae}/features/{index}/comments
         PUT /api/v1/saes/{sae}/features/{index}/labels/mine
         POST /api/v1/tests/{id}/answers
+        POST /textsets
+        POST /textsets/{name}/delete
         POST /edits
         POST /edits/{name}
         POST /edits/{name}/delete
@@ -212,12 +247,16 @@ TABLE = {
         POST /account/people/{id}/link
         POST /account/people/{id}/role
         DELETE /api/v1/corpora/{name:path}
+        POST /api/v1/audits
+        POST /audits
         POST /api/v1/edits/{name}/measure
         DELETE /api/v1/models/{name:path}
         POST /api/v1/runs
         POST /api/v1/runs/{id}/cancel
         POST /api/v1/runs/{id}/retry
         DELETE /api/v1/saes/{sae}
+        POST /api/v1/saes/{sae}/compare-texts
+        DELETE /api/v1/text-comparisons/{id}
         DELETE /api/v1/saes/{sae}/index
         POST /api/v1/saes/{sae}/labels/import
         POST /api/v1/saes/{sae}/suggestions
@@ -228,8 +267,10 @@ TABLE = {
         POST /corpora/{name:path}/delete
         POST /models/{name:path}/delete
         POST /runs/new/{kind}
+        POST /textsets/built-in
         POST /runs/{run_id}/cancel
         POST /runs/{run_id}/retry
+        POST /saes/{sae}/compare-texts
         POST /saes/{sae}/delete
         POST /saes/{sae}/index/delete
         POST /saes/{sae}/labels
@@ -320,7 +361,7 @@ async def test_every_route_lets_in_its_role_and_those_above(
         allowed &= not (who == "read token" and WITH_BROWSER in route and route.startswith("POST"))
         to_sign_in = route.startswith("GET") and leads_to_sign_in(answer)
         if who == "nobody":
-            page = route.startswith("GET") and not route.startswith("GET /api/")
+            page = route.startswith("GET") and not route.startswith(("GET /api/", "GET /v1/"))
             denied = to_sign_in if page else answer.status_code == 401
         else:
             denied = answer.status_code == 403 and DENIED.search(answer.text) is not None

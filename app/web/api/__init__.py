@@ -3,10 +3,12 @@
 from app.web.api import (
     agreement,
     attribute,
+    audits,
     blind_tests,
     by_example,
     comments,
     compare,
+    completions,
     deletions,
     dictionary,
     docs,
@@ -23,6 +25,8 @@ from app.web.api import (
     saes,
     suggestions,
     sweep,
+    text_comparisons,
+    text_sets,
     webhooks,
 )
 
@@ -40,6 +44,8 @@ TAGS = [
         "name": "Comparisons",
         "description": "Features that two SAEs of one model share, and features that one of them splits.",
     },
+    {"name": "Text sets", "description": "Named texts with labels, groups or pairs."},
+    {"name": "Texts", "description": "What distinguishes two sides of texts, and features on groups of texts."},
     {
         "name": "Probe",
         "description": "Run a text through the model and the SAE, live. Texts are neither kept nor logged.",
@@ -55,6 +61,11 @@ TAGS = [
     {
         "name": "Edits",
         "description": "Interventions kept under a name, with what they change and what else they break.",
+    },
+    {"name": "Audits", "description": "How a model treats the two sides of pairs, and what changing features does."},
+    {
+        "name": "Endpoint",
+        "description": "OpenAI's chat completions and completions, for its clients. Texts are neither kept nor logged.",
     },
     {"name": "Labels", "description": "People's explanations of features, with history."},
     {
@@ -77,11 +88,15 @@ ROUTERS = tuple(
         by_example,
         features,
         compare,
+        text_sets,
+        text_comparisons,
         probe,
         generate,
         sweep,
         attribute,
         edits,
+        audits,
+        completions,
         labels,
         comments,
         webhooks,

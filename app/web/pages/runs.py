@@ -36,7 +36,7 @@ router = APIRouter()
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
 _STATES: tuple[RunState, ...] = get_args(RunState)
-_SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals"}
+_SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals", "audit"}
 """Parts of a result that other sections or pages show: seconds of stages, tables, notes, intervals."""
 
 View = Literal["progress", "card"]
@@ -103,6 +103,7 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "after": points[-1].step if points else -1,
         "saes": (run.result or {}).get("saes", []),
         "notes": _notes(run.result or {}),
+        "audit": (run.result or {}).get("audit") if run.kind == "audit" else None,
         "results": _facts(_result_order(run.kind, result)),
         "params": _facts(_params_order(run.kind, run.params)),
     }
@@ -228,8 +229,13 @@ def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return parameters or a result as names and values, with one level of nesting and without empty values."""
     return [
-        (name.replace("_", " "), _format_value(value)) for name, value in values.items() if value not in (None, {}, [])
+        (name.replace("_", " "), _format_value(value)) for name, value in values.items() if not _is_empty_or_rows(value)
     ]
+
+
+def _is_empty_or_rows(value: Any) -> bool:
+    """True for nothing, and for rows of a table, which another page shows."""
+    return value in (None, {}, []) or (isinstance(value, list) and isinstance(value[0], Mapping))
 
 
 def _format_value(value: Any) -> str:

@@ -10,8 +10,8 @@ from sae_core.readings import Part, Reading
 WORDS = ["the", " she", " She", " he", " day", " rain", " sun", ".", " and", " walk"]
 D_SAE = 30
 REAL, TOKEN, LENGTH, FIRST, RARE, DEAD = 0, 1, 2, 3, 4, 5
-"""Features: more active in a; active on ` she` alone, which a has more of; on any token, and a is longer; on the first
-token; on two texts; on none. The others are noise."""
+"""Features: more active in a; active on ` she` alone, which a has more of; more on later tokens, and a is longer; on
+the first token; on two texts; on none. The others are noise."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def make_texts(n: int = 600, seed: int = 0) -> Made:
     dense = random.random((tokens, D_SAE)) * (random.random((tokens, D_SAE)) < 0.01)
     dense[:, REAL] = random.random(tokens) * (random.random(tokens) < np.where(side, 0.12, 0.01))
     dense[:, TOKEN] = (1 + random.random(tokens)) * she
-    dense[:, LENGTH] = random.random(tokens)
+    dense[:, LENGTH] = np.concatenate([np.arange(1, length + 1) for length in lengths]) / 100
     dense[:, FIRST] = 0
     dense[offsets[:-1], FIRST] = random.random(n) + is_a
     dense[:, RARE] = 0

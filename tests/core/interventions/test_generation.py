@@ -131,6 +131,41 @@ def test_samples_follow_the_distribution(model: LanguageModel) -> None:
     assert ((counts[likeliest] / 400 - p[likeliest]).abs() < spread).all()
 
 
+def test_top_p_draws_from_the_fewest_likeliest_tokens(model: LanguageModel) -> None:
+    prompt, temperature = prompt_of(model), 1.5
+    ordered = (model.logits(torch.tensor([prompt]))[0, -1] / temperature).softmax(-1).sort(descending=True)
+    sums = ordered.values.cumsum(0)
+    top_p = float(sums[3] + sums[4]) / 2  # five tokens reach it, four do not
+
+    def draw(top_p: float, seed: int) -> int:
+        [token_id] = text_of(list(generate(model, prompt, (), Sampling(1, temperature, seed, top_p=top_p))), "default")
+        return token_id
+
+    assert {draw(top_p, seed) for seed in range(200)} == set(ordered.indices[:5].tolist())
+    assert {draw(0, seed) for seed in range(5)} == {int(ordered.indices[0])}
+
+
+def test_the_last_position_alone_gives_the_same_distribution(any_model: LanguageModel) -> None:
+    token_ids = torch.tensor([prompt_of(any_model)])
+    cache = any_model.new_cache()
+    last = any_model.extend(token_ids, cache, last_only=True)
+    torch.testing.assert_close(last[0], any_model.logits(token_ids)[0, -1:], atol=1e-5, rtol=1e-5)
+    assert cache.get_seq_length() == token_ids.shape[1]
+
+
+def test_a_text_ends_at_the_tokens_that_the_models_own_generation_ends_with(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = text_of(list(generate(model, prompt_of(model))), "default")
+    assert model.end_token_ids == {model.eos_token_id}
+    monkeypatch.setattr(model.hf_model.generation_config, "eos_token_id", [model.eos_token_id, second])
+    again = LanguageModel(
+        hf_model=model.hf_model, tokenizer=model.tokenizer, name="again", source="again", weights_sha256="0" * 64
+    )
+    events = list(generate(again, prompt_of(model)))
+    assert (text_of(events, "default"), events[-1]) == ([first, second], End("default", "end of text"))
+
+
 def test_a_text_ends_at_eos_a_stop_or_its_length(model: LanguageModel) -> None:
     prompt = prompt_of(model)
     full = text_of(list(generate(model, prompt, sampling=Sampling(max_new_tokens=8))), "default")
@@ -151,6 +186,7 @@ def test_a_text_ends_at_eos_a_stop_or_its_length(model: LanguageModel) -> None:
         ({"max_new_tokens": 0}, "at least one"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
     ],
 )
 def test_sampling_refuses_what_makes_no_sense(sampling: dict[str, float], message: str) -> None:

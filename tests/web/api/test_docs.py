@@ -9,13 +9,26 @@ import pytest
 from app.settings import Settings
 from tests.web.site import site
 
-STREAMED = {("post", "/api/v1/saes/{sae}/generate"), ("post", "/api/v1/saes/{sae}/sweep")}
+STREAMED = {
+    ("post", "/api/v1/saes/{sae}/generate"),
+    ("post", "/api/v1/saes/{sae}/sweep"),
+    ("post", "/v1/chat/completions"),
+    ("post", "/v1/completions"),
+}
 DOWNLOADS = {
     ("get", "/api/v1/saes/{sae}/dictionary/export"),
     ("get", "/api/v1/saes/{sae}/features/export"),
     ("get", "/api/v1/saes/{sae}/labels/export"),
     ("get", "/api/v1/lists/{id}/export"),
+    ("get", "/api/v1/text-comparisons/{id}/export"),
 }
+ENDPOINT = {
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
+    ("post", "/v1/chat/completions"),
+    ("post", "/v1/completions"),
+}
+"""In OpenAI's format, with its errors."""
 CONTRACT = {
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
@@ -31,6 +44,11 @@ CONTRACT = {
     ("post", "/api/v1/saes/{sae}/features/by-example"),
     ("get", "/api/v1/saes/{sae}/features/{index}"),
     ("get", "/api/v1/saes/{sae}/features/{index}/examples"),
+    ("post", "/api/v1/saes/{sae}/compare-texts"),
+    ("get", "/api/v1/saes/{sae}/text-comparisons"),
+    ("get", "/api/v1/text-comparisons/{id}"),
+    ("delete", "/api/v1/text-comparisons/{id}"),
+    ("get", "/api/v1/saes/{sae}/features/{index}/textsets/{name}"),
     ("post", "/api/v1/saes/{sae}/probe"),
     ("post", "/api/v1/saes/{sae}/attribute"),
     *STREAMED,
@@ -90,12 +108,25 @@ CONTRACT = {
     ("get", "/api/v1/lists/{id}"),
     ("put", "/api/v1/lists/{id}"),
     ("delete", "/api/v1/lists/{id}"),
+    ("get", "/api/v1/audits"),
+    ("post", "/api/v1/audits"),
+    ("get", "/api/v1/audits/{id}"),
+    ("delete", "/api/v1/audits/{id}"),
+    ("get", "/api/v1/audits/{id}/raw"),
+    ("get", "/api/v1/audits/{id}/report.html"),
+    ("get", "/api/v1/textsets"),
+    ("post", "/api/v1/textsets"),
+    ("get", "/api/v1/textsets/{name}"),
+    ("delete", "/api/v1/textsets/{name}"),
+    ("get", "/api/v1/textsets/{name}/texts"),
+    ("get", "/api/v1/textsets/{name}/download"),
     ("get", "/api/v1/edits"),
     ("post", "/api/v1/edits"),
     ("get", "/api/v1/edits/{name}"),
     ("put", "/api/v1/edits/{name}"),
     ("delete", "/api/v1/edits/{name}"),
     ("get", "/api/v1/edits/{name}/download"),
+    *ENDPOINT,
     ("post", "/api/v1/edits/{name}/measure"),
     ("get", "/api/v1/saes/{sae}/features/{index}/counterparts"),
     ("get", "/api/v1/compare"),
@@ -106,6 +137,15 @@ CONTRACT = {
     ("post", "/api/v1/runs/{id}/cancel"),
     ("post", "/api/v1/runs/{id}/retry"),
 }
+
+
+FILES = {
+    "/api/v1/saes/{sae}/labels/history": {"application/jsonl"},
+    "/api/v1/audits/{id}/raw": {"application/jsonl", "text/csv"},
+    "/api/v1/textsets/{name}/download": {"application/jsonl", "text/csv"},
+    "/api/v1/audits/{id}/report.html": {"text/html"},
+}
+"""Operations that answer with a file, and of which kinds."""
 
 
 @pytest.fixture
@@ -131,8 +171,8 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
         content = success.get("content")
         if address in DOWNLOADS:
             assert content.keys() == {"text/csv", "application/json", "application/jsonl"}
-        elif address[1].endswith("/labels/history"):
-            assert content.keys() == {"application/jsonl"}
+        elif address[1] in FILES:
+            assert content.keys() == FILES[address[1]]
         elif status == "204":
             assert content is None
         else:
@@ -141,9 +181,10 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
             schema = content["application/json"]["schema"]
             assert all("$ref" in one for one in schema.get("anyOf", [schema]))
         problems = {code: of for code, of in operation["responses"].items() if code != status}
-        assert {"422", "503"} <= problems.keys()
+        assert ({"4XX", "503"} if address in ENDPOINT else {"422", "503"}) <= problems.keys()
         for response in problems.values():
-            assert response["content"].keys() == {"application/problem+json"}
+            kind = "application/json" if address in ENDPOINT else "application/problem+json"
+            assert response["content"].keys() == {kind}
 
 
 async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:

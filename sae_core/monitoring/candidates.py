@@ -1,0 +1,423 @@
+"""Candidates for a monitor: trained on one part of two sets of texts, calibrated on another, compared on a third.
+
+SAE features stand beside what is simpler: a probe on raw activations, a difference of means, a bag of words, length.
+Nothing is chosen on the test texts.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int64
+from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import from_numpy
+
+from sae_core.errors import MonitorError
+from sae_core.models import HookPoint
+from sae_core.monitoring.calibration import calibrate, shared_texts, suspects, texts_needed
+from sae_core.monitoring.measures import Interval, Performance, auroc_and_variance, auroc_difference, measure
+from sae_core.monitoring.monitor import (
+    Calibration,
+    Detector,
+    DirectionDetector,
+    FeatureDetector,
+    Monitor,
+    ProbeDetector,
+)
+from sae_core.monitoring.scoring import score_reading
+from sae_core.progress import Progress, silent
+from sae_core.readings import Pool, Reading, Tokens, count_tokens, pool_features, select_texts
+from sae_core.saes import SAE, TopK
+
+Scores = Float[np.ndarray, " texts"]
+Score = Callable[["Examples"], Scores]
+
+FEATURES = (10, 50)
+"""Numbers of features whose weights are learned together."""
+LEAST = 10
+"""Texts of each kind that training needs, and those of the test."""
+_FOLDS = 3
+_REGULARISATION = np.logspace(-5, 1, 7)
+_REGULARISATION_OF_WORDS = np.logspace(-2, 4, 7)
+_WORD = r"(?u)\b\w+\b"
+_BLOCK = 512
+"""Features ranked at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Texts of one kind, and what the model makes of them."""
+
+    reading: Reading
+    texts: Sequence[str]
+    splits: Sequence[str]
+    """Part of each text: `train`, `calibration` or `test`."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def choose(self, rows: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "Examples":
+        """Return some of the texts."""
+        texts, splits = ([values[row] for row in rows] for values in (self.texts, self.splits))
+        return Examples(select_texts(self.reading, rows), texts, splits)
+
+    def part(self, split: str) -> "Examples":
+        """Return the texts of one part."""
+        return self.choose([row for row, name in enumerate(self.splits) if name == split])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Model and SAE that the texts were read with."""
+
+    sae: SAE
+    hook: HookPoint
+    sae_name: str = ""
+    sae_sha256: str = ""
+    model_name: str = ""
+    model_sha256: str = ""
+    special_token_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to tell positive texts from benign ones."""
+
+    name: str
+    """`feature`, `features-10`, `probe-mean`, `probe-max`, `probe-last`, `diffmean`, `words` or `length`."""
+    monitor: Monitor | None
+    """Calibrated; None of words and length, which do not run on a model."""
+    calibration: Calibration
+    validation_auroc: float
+    """On the calibration texts; the choice between candidates is made by it."""
+    test: Performance
+    out_of_distribution: Performance | None
+    suspects: tuple[int, ...]
+    """Benign calibration texts that score as positive ones do, by their place in the benign set, highest first."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """True if it does without the SAE."""
+        return not self.name.startswith("feature")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All candidates on the same texts."""
+
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    """Name of the candidate that runs on the model and has the best AUROC on the calibration texts."""
+    best_features: str
+    """The same among those of SAE features."""
+    best_baseline: str
+    """The same among the others, words and length included."""
+    lead: float
+    """Test AUROC of the best baseline less that of the best features."""
+    lead_interval: Interval
+    """DeLong's, 95 %, on the same texts."""
+    shared: tuple[tuple[int, int], ...]
+    """Places of a positive and a benign text with the same words; both were left out."""
+
+    def candidate(self, name: str) -> Candidate:
+        """Return one candidate."""
+        return next(candidate for candidate in self.candidates if candidate.name == name)
+
+    @property
+    def baseline_wins(self) -> bool:
+        """True if the best baseline is better than the best features, beyond chance."""
+        return self.lead_interval[0] > 0
+
+
+def compare_candidates(
+    positive: Examples,
+    benign: Examples,
+    source: Source,
+    *,
+    name: str,
+    fpr: float = 0.01,
+    tokens: Tokens = "all",
+    pool: Pool = "max",
+    elsewhere: tuple[Examples, Examples] | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Train, calibrate and compare all candidates.
+
+    Probes and DiffMean watch all tokens that somebody wrote, whatever `tokens` says, unless it is `last`: a reading has
+    raw activations of these alone.
+
+    Args:
+        positive: texts that should alert.
+        benign: texts that should not.
+        source: what read them.
+        name: of the monitors.
+        fpr: false-positive rate that thresholds are set for.
+        tokens: watched by the candidates of features.
+        pool: of the features' activations.
+        elsewhere: positive and benign texts from elsewhere, on which thresholds are tried; their splits do not matter.
+        progress: in candidates.
+
+    Raises:
+        TooLittleText: the benign calibration texts cannot support the rate.
+        MonitorError: too few texts are left of another kind.
+    """
+    shared = shared_texts(positive.texts, benign.texts)
+    rows_of_benign = _rest(benign, {row for _, row in shared})
+    positive = positive.choose(_rest(positive, _same_words(positive, shared)))
+    sides = positive, benign.choose(rows_of_benign)
+    train, calibration, test = (tuple(side.part(split) for side in sides) for split in ("train", "calibration", "test"))
+    _check_sizes(train, calibration, test, fpr)
+    abroad = elsewhere and tuple(_unseen(side, sides) for side in elsewhere)
+    trained = list(_fits(train, source, tokens, pool))
+    candidates: list[Candidate] = []
+    tested: dict[str, tuple[Scores, Scores]] = {}
+    calibration_rows = [row for row in rows_of_benign if benign.splits[row] == "calibration"]
+    for number, (kind, fit) in enumerate(trained):
+        score, monitor = fit()
+        of_positive, of_benign = (score(side) for side in calibration)
+        found = calibrate(of_benign, fpr)
+        tested[kind] = score(test[0]), score(test[1])
+        candidates.append(
+            Candidate(
+                name=kind,
+                monitor=monitor and replace(monitor, name=name, threshold=found.threshold, calibration=found),
+                calibration=found,
+                validation_auroc=auroc_and_variance(of_positive, of_benign)[0],
+                test=measure(*tested[kind], found.threshold),
+                out_of_distribution=measure(score(abroad[0]), score(abroad[1]), found.threshold) if abroad else None,
+                suspects=tuple(calibration_rows[row] for row in suspects(of_positive, of_benign)),
+            )
+        )
+        progress(number + 1, len(trained))
+    best_features = _best(candidate for candidate in candidates if not candidate.is_baseline)
+    best_baseline = _best(candidate for candidate in candidates if candidate.is_baseline)
+    lead, interval = auroc_difference(*zip(tested[best_baseline], tested[best_features], strict=True))
+    return Comparison(
+        candidates=tuple(candidates),
+        chosen=_best(candidate for candidate in candidates if candidate.monitor is not None),
+        best_features=best_features,
+        best_baseline=best_baseline,
+        lead=lead,
+        lead_interval=interval,
+        shared=tuple(shared),
+    )
+
+
+def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
+    """Return what somebody who chooses a candidate has to know, one sentence each."""
+    candidate = comparison.candidate(chosen or comparison.chosen)
+    found: list[str] = []
+    low, high = comparison.lead_interval
+    if comparison.baseline_wins:
+        found.append(
+            f"{comparison.best_baseline} does better than the best SAE features ({comparison.best_features}): "
+            f"AUROC higher by {comparison.lead:.3f} ({low:.3f} to {high:.3f})."
+        )
+    if candidate.test.auroc_interval[0] <= 0.5:
+        found.append("On test texts it does no better than chance.")
+    for where, performance in (("test texts", candidate.test), ("texts from elsewhere", candidate.out_of_distribution)):
+        if performance is not None and performance.false_positives.interval[0] > candidate.calibration.fpr:
+            rate = performance.false_positives
+            found.append(
+                f"The threshold does not hold on {where}: {rate.count} of {rate.texts} benign ones are above it "
+                f"({rate.value:.1%}), where {candidate.calibration.fpr:.1%} was asked for."
+            )
+    if comparison.shared:
+        found.append(f"{len(comparison.shared)} texts are both positive and benign. They were left out.")
+    if candidate.suspects:
+        found.append(
+            f"{len(candidate.suspects)} benign calibration texts or more score as half of the positive ones do. "
+            "Read them: a threshold set on positives misses others."
+        )
+    return found
+
+
+def boundary_of(reading: Reading) -> float:
+    """Return the mean over tokens of the smallest activation that is not 0: a TopK's threshold, as BatchTopK learns it.
+
+    Raises:
+        MonitorError: no token has an active feature.
+    """
+    sizes = np.diff(reading.features.indptr)
+    if not sizes.any():
+        raise MonitorError("No feature is active on these texts, so a TopK's boundary is unknown. Give other texts.")
+    return float(np.minimum.reduceat(reading.features.data, reading.features.indptr[:-1][sizes > 0]).mean())
+
+
+def _rest(side: Examples, without: set[int]) -> list[int]:
+    return [row for row in range(len(side)) if row not in without]
+
+
+def _unseen(side: Examples, sides: Sequence[Examples]) -> Examples:
+    """Return the texts whose words are in neither of the sets that were trained on.
+
+    Raises:
+        MonitorError: none is left.
+    """
+    known = [text for other in sides for text in other.texts]
+    rows = _rest(side, {row for _, row in shared_texts(known, side.texts)})
+    if not rows:
+        raise MonitorError("The second sets have no texts of their own: all are in the first ones. Give other sets.")
+    return side.choose(rows)
+
+
+def _same_words(positive: Examples, shared: Sequence[tuple[int, int]]) -> set[int]:
+    """Return all positive texts that a benign one has the words of; `shared` names the first of each."""
+    words = [positive.texts[row] for row, _ in shared]
+    return {row for _, row in shared_texts(words, positive.texts)}
+
+
+def _check_sizes(
+    train: Sequence[Examples], calibration: Sequence[Examples], test: Sequence[Examples], fpr: float
+) -> None:
+    needed = texts_needed(fpr)
+    for what, part in (("training", train), ("testing", test)):
+        for kind, side in zip(("positive", "benign"), part, strict=True):
+            if len(side) < LEAST:
+                raise MonitorError(
+                    f"{len(side)} {kind} texts are too few for {what}: it takes {LEAST}. A set is split 60 : 20 : 20 "
+                    "into training, calibration and test."
+                )
+    if not len(calibration[0]):
+        raise MonitorError("There is no positive text for calibration, so candidates cannot be compared. Give more.")
+    if len(calibration[1]) < needed:
+        calibrate(np.zeros(len(calibration[1])), fpr)  # says how many there should be
+
+
+def _best(candidates: Iterable[Candidate]) -> str:
+    return max(candidates, key=lambda candidate: candidate.validation_auroc).name
+
+
+# Fits: each returns how it scores texts, and the monitor, if it can run on a model
+
+Fit = Callable[[], tuple[Score, Monitor | None]]
+
+
+def _fits(train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool) -> Iterator[tuple[str, Fit]]:
+    counts = [len(side) for side in train]
+    labels = np.repeat([1, 0], counts)
+    raw: Tokens = "last" if tokens == "last" else "all"
+
+    def monitor(detector: Detector, of_tokens: Tokens, of_pool: Pool) -> tuple[Score, Monitor]:
+        made = Monitor(
+            "candidate",
+            source.hook,
+            detector,
+            of_tokens,
+            of_pool,
+            threshold=0.0,
+            model_name=source.model_name,
+            model_sha256=source.model_sha256,
+            special_token_ids=source.special_token_ids,
+            prepend_bos=source.sae.prepend_bos,
+        )
+        return lambda side: score_reading(made, side.reading), made
+
+    def residual(of_pool: str) -> Float[np.ndarray, "texts d_in"]:
+        return np.concatenate([side.reading.residual[of_pool] for side in train]).astype(np.float64)
+
+    def probe(of_pool: Pool) -> tuple[Score, Monitor]:
+        weights, bias = fit_logistic(residual("last" if raw == "last" else of_pool), labels)
+        return monitor(ProbeDetector(weights, bias), raw, of_pool)
+
+    def diffmean() -> tuple[Score, Monitor]:
+        means = residual("last" if raw == "last" else "mean")
+        positive, benign = means[: counts[0]].mean(axis=0), means[counts[0] :].mean(axis=0)
+        direction = from_numpy((positive - benign).astype(np.float32))
+        return monitor(DirectionDetector(direction), raw, "mean")
+
+    pooled = np.concatenate([pool_features(side.reading, pool, tokens).toarray() for side in train])
+    boundary = boundary_of(train[1].reading) if isinstance(source.sae, TopK) else None
+
+    def detector(
+        features: Sequence[int], weights: Float[np.ndarray, " k"] | None, bias: float
+    ) -> tuple[Score, Monitor]:
+        made = FeatureDetector.of(
+            source.sae,
+            features,
+            weights,
+            bias,
+            boundary=boundary,
+            name=source.sae_name,
+            sha256=source.sae_sha256,
+        )
+        return monitor(made, tokens, pool)
+
+    def single() -> tuple[Score, Monitor]:
+        return detector([int(feature_aurocs(pooled, labels).argmax())], None, 0.0)
+
+    def several(k: int) -> tuple[Score, Monitor]:
+        features = most_different(pooled, labels, k)
+        weights, bias = fit_logistic(pooled[:, features], labels)
+        return detector(features.tolist(), weights, bias)
+
+    yield "feature", single
+    for k in FEATURES:
+        if k <= source.sae.d_sae:
+            yield f"features-{k}", lambda k=k: several(k)  # type: ignore[misc]
+    if raw == "last":
+        yield "probe-last", lambda: probe("mean")
+    else:
+        yield "probe-mean", lambda: probe("mean")
+        yield "probe-max", lambda: probe("max")
+    yield "diffmean", diffmean
+    yield "words", lambda: (_words(train, labels), None)
+    yield "length", lambda: (_length(train, tokens), None)
+
+
+def feature_aurocs(pooled: Float[np.ndarray, "texts feature"], labels: Int64[np.ndarray, " texts"]) -> Scores:
+    """Return the AUROC of every feature's pooled activation, ties counted half."""
+    positive, benign = int(labels.sum()), int((1 - labels).sum())
+    found = []
+    for start in range(0, pooled.shape[1], _BLOCK):
+        ranks = stats.rankdata(pooled[:, start : start + _BLOCK], axis=0)
+        found.append((ranks[labels == 1].sum(axis=0) - positive * (positive + 1) / 2) / (positive * benign))
+    return np.concatenate(found)
+
+
+def most_different(
+    pooled: Float[np.ndarray, "texts feature"], labels: Int64[np.ndarray, " texts"], k: int
+) -> Int64[np.ndarray, " k"]:
+    """Return the k features whose class means differ most, as in k-sparse probing (Gurnee et al. 2023)."""
+    difference = np.abs(pooled[labels == 1].mean(axis=0) - pooled[labels == 0].mean(axis=0))
+    return np.sort(np.argsort(-difference, kind="stable")[:k])
+
+
+def fit_logistic(
+    x: Float[np.ndarray, "texts column"], labels: Int64[np.ndarray, " texts"]
+) -> tuple[Float[np.ndarray, " column"], float]:
+    """Return weights and bias of a logistic regression (L2, its strength by cross-validation) of unscaled columns."""
+    fitted = _grid(make_pipeline(StandardScaler(), _logistic()), _REGULARISATION).fit(x, labels).best_estimator_
+    scaler, regression = fitted[0], fitted[-1]
+    weights = regression.coef_[0] / scaler.scale_
+    return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
+
+
+def _logistic() -> LogisticRegression:
+    return LogisticRegression(max_iter=1000)
+
+
+def _grid(pipeline: Pipeline, strengths: Float[np.ndarray, " strength"]) -> GridSearchCV:
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    return GridSearchCV(pipeline, {"logisticregression__C": strengths}, scoring="roc_auc", cv=folds)
+
+
+def _words(train: Sequence[Examples], labels: Int64[np.ndarray, " texts"]) -> Score:
+    texts = [text for side in train for text in side.texts]
+    vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=_WORD)
+    fitted = _grid(make_pipeline(vectors, _logistic()), _REGULARISATION_OF_WORDS).fit(texts, labels)
+    return lambda side: np.asarray(fitted.decision_function(side.texts))
+
+
+def _length(train: Sequence[Examples], tokens: Tokens) -> Score:
+    """Return a score of how long a text is, or how short, whichever positive texts are."""
+    # all written tokens: of the last token alone there is always one
+    counted: Tokens = "all" if tokens == "last" else tokens
+    lengths = [count_tokens(side.reading, counted).astype(np.float64) for side in train]
+    sign = 1.0 if auroc_and_variance(*lengths)[0] >= 0.5 else -1.0
+    return lambda side: sign * count_tokens(side.reading, counted)
