@@ -122,6 +122,7 @@ class Treatment(_Part):
         Figure | None, Field(description="The features' change minus this control's, pair by pair.")
     ] = None
     also: list[NamedFigure] = []
+    also_change: list[NamedFigure] = []
     loss: Annotated[Figure | None, Field(description="Rise of the loss on unrelated text, nats per token.")] = None
     kl: Annotated[Figure | None, Field(description="On the same text, nats per token.")] = None
     facts: Annotated[Figure | None, Field(description="Share of facts that hold.")] = None
