@@ -1,7 +1,8 @@
 """Middleware that the web and the inference process share. It is pure ASGI, so that event streams pass through it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -76,15 +77,16 @@ class UnexpectedErrorMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Stops reading a body at `limit` bytes.
+    """Stops reading a body at `limit` bytes, or at the limit that `uploads` has for the path.
 
     It raises where FastAPI reads the body, so that the application's own handlers respond. (Starlette's limit responds
     with plain text instead.)
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int] = MappingProxyType({})) -> None:
         self.app = app
         self.limit = limit
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting the bytes of its body."""
@@ -92,19 +94,21 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
+        limit = self.uploads.get(scope["path"], self.limit)
         read = 0
 
         async def limited_receive() -> Message:
             nonlocal read
-            if declared.isdecimal() and int(declared) > self.limit:
-                raise self._too_large()
+            if declared.isdecimal() and int(declared) > limit:
+                raise _too_large(limit)
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.limit:
-                raise self._too_large()
+            if read > limit:
+                raise _too_large(limit)
             return message
 
         await self.app(scope, limited_receive, send)
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"The request is larger than {self.limit:,} bytes, the most that is taken.")
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The request is larger than {limit:,} bytes, the most that is taken.")

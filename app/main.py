@@ -36,6 +36,8 @@ from app.web.security import HostMiddleware, SameSiteMiddleware, SecurityHeaders
 from app.web.static import VersionedStaticFiles
 
 MAX_BODY_BYTES = 1_000_000
+UPLOADS = {"/textsets": 32_000_000, "/api/v1/textsets": 32_000_000}
+"""Addresses that take more bytes than others."""
 """No valid request is larger: a prompt of 1,024 tokens has a few kilobytes, a label less."""
 
 _GARBAGE = 20_000
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(UnexpectedErrorMiddleware, answer=errors.unexpected),
             Middleware(HostMiddleware, bound_to=settings.host, base_url=settings.base_url),
             Middleware(SameSiteMiddleware, base_url=settings.base_url),
-            Middleware(BodyLimitMiddleware, limit=MAX_BODY_BYTES),
+            Middleware(BodyLimitMiddleware, limit=MAX_BODY_BYTES, uploads=UPLOADS),
             # The fastest level: an answer to a probe takes 0.6 ms instead of 1.5, and is a sixth larger.
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1),
         ],

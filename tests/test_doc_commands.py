@@ -50,8 +50,10 @@ STARTED_BY = {
     "effects": "tests/app/pipeline/test_effects.py",
     "probe": "tests/app/cli/test_probe.py",
     "measure-edit": "tests/app/pipeline/test_measure_edit.py",
+    "audit": "tests/app/pipeline/test_audit.py",
     "compare-texts": "tests/app/pipeline/test_compare_texts.py",
     "read-texts": "tests/app/pipeline/test_read_texts.py",
+    "textset": "tests/app/cli/test_text_sets.py",
     "import-labels": "tests/app/cli/test_labels.py",
     "export-model": "tests/app/cli/test_edits.py",
 }

@@ -15,6 +15,7 @@ from app.cli import (
     processes,
     run_commands,
     runs,
+    text_sets,
 )
 from app.cli.encoding import degrade_output
 from app.cli.outcome import take_ends_for_ctrl_c
@@ -38,6 +39,7 @@ accounts.register(app)
 databases.register(app)
 edits.register(app)
 labels.register(app)
+text_sets.register(app)
 deleting.register(app)
 checks.register(app)
 bench.register(app)

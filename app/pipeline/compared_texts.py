@@ -119,6 +119,7 @@ def _detail(
         "differ": int(differ.sum()),
         "differ_a": int((differ & chosen_a).sum()),
         "differ_b": int((differ & ~chosen_a).sum()),
+        "same_side": None if found.test is None else int((differ & (chosen_a == (found.test.auroc > 0.5))).sum()),
         "length": asdict(found.length),
         "words": [asdict(word) for word in found.words],
         "words_tested": found.words_tested,

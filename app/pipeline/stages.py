@@ -15,8 +15,8 @@ READING = (
 )
 CONTRAST = (StageSpec("compare", "Compare the texts", unit="steps"),)
 AUDITING = (
+    StageSpec("texts", "Read the text set", unit="bytes"),
     StageSpec("audit", "Measure the model, find features, change them"),
-    StageSpec("classifier", "Test a classifier on top"),
 )
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (

@@ -1,11 +1,11 @@
 """Comparisons of texts, and the features that distinguish their sides."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -161,25 +161,33 @@ class NewTextComparison:
 async def add_text_comparison(
     session: AsyncSession, new: NewTextComparison, features: Iterable[Mapping[str, Any]]
 ) -> int:
-    """Store a comparison with its features and return its id."""
-    row = TextComparison(
-        sae_id=new.sae_id,
-        a_set_id=new.a_set_id,
-        a_label=new.a_label,
-        b_set_id=new.b_set_id,
-        b_label=new.b_label,
-        detail=clean_json(new.detail),
-        run_id=new.run_id,
+    """Store a comparison with its features, in place of an earlier one of the same sides, and return its id."""
+    earlier = select(TextComparison.id).where(
+        TextComparison.sae_id == new.sae_id,
+        TextComparison.a_set_id == new.a_set_id,
+        TextComparison.a_label.is_not_distinct_from(new.a_label),
+        TextComparison.b_set_id == new.b_set_id,
+        TextComparison.b_label.is_not_distinct_from(new.b_label),
     )
-    session.add(row)
-    await session.flush()
+    await session.execute(select(Sae.id).where(Sae.id == new.sae_id).with_for_update())
+    known = await session.scalar(earlier.order_by(TextComparison.id).limit(1))
+    values = {**asdict(new), "detail": clean_json(new.detail)}
+    if known is None:
+        number = await session.scalar(insert(TextComparison).values(values).returning(TextComparison.id))
+        assert number is not None  # it was inserted
+    else:
+        number = known
+        await session.execute(delete(F).where(F.comparison_id == number))
+        await session.execute(
+            update(TextComparison).where(TextComparison.id == number).values(**values, created_at=func.now())
+        )
     rows = [
-        {**clean_json(feature), "comparison_id": row.id, "strength": abs(feature["auroc"] - 0.5)}
+        {**clean_json(feature), "comparison_id": number, "strength": abs(feature["auroc"] - 0.5)}
         for feature in features
     ]
     if rows:
         await session.execute(insert(F), rows)
-    return row.id
+    return number
 
 
 async def get_text_comparison(session: AsyncSession, comparison_id: int) -> TextComparisonView | None:

@@ -1,7 +1,7 @@
 """Text sets and their texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -124,6 +124,11 @@ async def list_text_sets(
     return found, found[-1].id if more else None
 
 
+async def which_are_here(session: AsyncSession, names: Sequence[str]) -> set[str]:
+    """Return those names that a set has."""
+    return set(await session.scalars(select(TextSet.name).where(TextSet.name.in_(names))))
+
+
 async def list_texts(
     session: AsyncSession,
     set_id: int,
@@ -177,10 +182,21 @@ async def _text_sets(session: AsyncSession, query: Select[TextSet, str]) -> list
             url=row.url,
             offensive=row.offensive,
             hash=row.hash,
-            counts=Counts(**row.counts),
+            counts=_counts(row.counts),
             owner_id=row.owner_id,
             owner=owner,
             created_at=row.created_at,
         )
         for row, owner in await session.execute(query)
     ]
+
+
+def _counts(stored: Mapping[str, Any]) -> Counts:
+    """Return counts in reading order, of which the database keeps none: the most frequent first."""
+    found = Counts(**stored)
+    return replace(
+        found,
+        labels=dict(sorted(found.labels.items(), key=lambda each: (-each[1], each[0]))),
+        groups=dict(sorted(found.groups.items(), key=lambda each: (-each[1], each[0]))),
+        splits={split: found.splits[split] for split in SPLITS if split in found.splits},
+    )

@@ -6,7 +6,7 @@ from enum import IntEnum
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Forbidden
-from app.queries.people import PersonView, ensure_name
+from app.queries.people import PersonView, ensure_name, find_account
 from app.queries.sql.visibility import Reader
 from app.settings import Settings
 
@@ -96,6 +96,12 @@ NOBODY = Actor("", role=Role.anyone)
 def local_actor(settings: Settings) -> Actor:
     """Return the actor who uses a site that has no accounts."""
     return Actor(settings.author)
+
+
+async def ensure_person_of_run(session: AsyncSession, name: str) -> int:
+    """Return the id of whoever a run says started it: the account of that name, else the name."""
+    account = await find_account(session, name)
+    return await ensure_name(session, name) if account is None else account[0].id
 
 
 async def ensure_person(session: AsyncSession, actor: Actor) -> int:

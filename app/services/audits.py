@@ -8,23 +8,35 @@ from app.queries.audits import AuditView
 from app.queries.sql.pg_safe import is_id
 from app.queries.text_sets import TextSetView
 from app.services.actors import Actor
+from app.services.audit_results import BUILT_IN_SETS
 
 MIN_PAIRS = 10
 """With fewer pairs, or texts in groups, an audit has nothing to say."""
 
 
 def check_auditable(view: TextSetView) -> None:
-    """Refuse a set that has neither pairs nor two groups, or too few of them.
+    """Refuse a set that has neither pairs with two sides nor two groups, or too few of them.
 
     Raises:
         Unprocessable: it cannot be audited, and what it lacks.
     """
-    if view.counts.pairs >= MIN_PAIRS or (len(view.counts.groups) > 1 and view.counts.texts >= 2 * MIN_PAIRS):
+    counts = view.counts
+    if view.name in BUILT_IN_SETS:
         return
-    raise Unprocessable(
-        f"The set {view.name} has {view.counts.pairs} pairs and {len(view.counts.groups)} groups: an audit needs at "
-        f"least {MIN_PAIRS} pairs, or texts of two groups. Add the set again, and say which column holds the pair."
-    )
+    if counts.pairs:
+        if counts.pairs < MIN_PAIRS:
+            raise Unprocessable(f"The set {view.name} has {counts.pairs} pairs, and an audit needs {MIN_PAIRS}.")
+        if len(counts.labels) != 2:
+            raise Unprocessable(
+                f"The texts of {view.name} have {len(counts.labels)} different labels. An audit needs two, which say "
+                "the side of a pair that a text is."
+            )
+    elif len(counts.groups) != 2 or counts.texts < 2 * MIN_PAIRS:
+        raise Unprocessable(
+            f"The set {view.name} has no pairs, and {len(counts.groups)} groups of {counts.texts} texts: an audit "
+            f"needs {MIN_PAIRS} pairs with a label for each side, or {2 * MIN_PAIRS} texts of two groups. Add the set "
+            "again, and say which column holds what."
+        )
 
 
 async def find_audit(session: AsyncSession, audit_id: int) -> AuditView:

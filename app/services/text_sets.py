@@ -6,15 +6,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, Forbidden, NotFound, Unprocessable
+from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import text_sets as queries
 from app.queries.sql.pg_safe import storable
 from app.queries.text_sets import Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
 
+MAX_NAME = 60
+MAX_COLUMN = 200
 MAX_DESCRIPTION = 2000
 MAX_ABOUT = 500
 _SHARES: tuple[tuple[int, Split], ...] = ((60, "train"), (80, "calibration"), (100, "test"))
@@ -148,6 +151,29 @@ async def delete_text_set(session: AsyncSession, name: str, *, actor: Actor) -> 
         Forbidden: the set is somebody else's, and the actor is not a reviewer.
     """
     found = await find_text_set(session, name)
-    if not actor.may_change(found.owner_id):
-        raise Forbidden(f"The text set {name} is {found.owner}'s: they, a reviewer or an admin can delete it.")
+    actor.check_change(found.owner_id, "This text set", found.owner)
     await queries.delete_text_set(session, found.id)
+
+
+def text_set_json(view: TextSetView) -> dict[str, Any]:
+    """Return a set as the API and the command line give it."""
+    return {
+        "name": view.name,
+        "description": view.description,
+        "texts": view.counts.texts,
+        "labels": dict(view.counts.labels),
+        "groups": dict(view.counts.groups),
+        "splits": dict(view.counts.splits),
+        "pairs": view.counts.pairs,
+        "chats": view.counts.chats,
+        "scores": view.counts.scores,
+        "duplicates": view.counts.duplicates,
+        "shared_between_splits": view.counts.shared,
+        "licence": view.licence,
+        "source": view.source,
+        "url": view.url,
+        "offensive": view.offensive,
+        "sha256": view.hash,
+        "owner": view.owner,
+        "created_at": view.created_at.isoformat(),
+    }

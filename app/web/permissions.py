@@ -73,6 +73,11 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/tests/{id}/answers": Role.labeller,
     "POST /labelsets/{id}/tests": Role.labeller,
     "POST /tests/{id}": Role.labeller,
+    # Text sets.
+    "POST /api/v1/textsets": Role.labeller,
+    "DELETE /api/v1/textsets/{name}": Role.labeller,
+    "POST /textsets": Role.labeller,
+    "POST /textsets/{name}/delete": Role.labeller,
     # Label sets.
     "POST /api/v1/labelsets": Role.reviewer,
     "PUT /api/v1/labelsets/{id}": Role.reviewer,
@@ -136,6 +141,7 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /api/v1/runs/{id}/cancel": Role.admin,
     "POST /api/v1/runs/{id}/retry": Role.admin,
     "POST /runs/new/{kind}": Role.admin,
+    "POST /textsets/built-in": Role.admin,
     "POST /runs/{run_id}/cancel": Role.admin,
     "POST /runs/{run_id}/retry": Role.admin,
     # Deleting.

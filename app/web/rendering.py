@@ -13,13 +13,14 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, webhooks
+from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, text_sets, webhooks
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
 from app.web.components import (
     agreement_text,
     audit_view,
+    contrast_text,
     edit_text,
     effect_text,
     formatting,
@@ -54,6 +55,10 @@ LIMITS = MappingProxyType(
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
+        "textset_name": text_sets.MAX_NAME,
+        "textset_description": text_sets.MAX_DESCRIPTION,
+        "textset_about": text_sets.MAX_ABOUT,
+        "textset_column": text_sets.MAX_COLUMN,
         "list_name": lists.MAX_NAME,
         "list_description": lists.MAX_DESCRIPTION,
         "list_note": lists.MAX_NOTE,
@@ -102,6 +107,7 @@ def environment() -> Environment:
         "effect_not_held_out": effect_text.NOT_HELD_OUT,
     }
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
+    env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}

@@ -11,6 +11,7 @@ from sae_core.auditing.classifier import Cells, ClassifierTexts, read_cells, run
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
 from sae_core.auditing.contrasts import choose_features, describe, side_differences, test_features
 from sae_core.auditing.costs import score_changed
+from sae_core.auditing.enrichment import IndexedCorpus, enriched_features
 from sae_core.auditing.facts import facts_about
 from sae_core.auditing.items import Item, draw, is_chosen_half
 from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of
@@ -37,6 +38,7 @@ def run_audit(
     neutral: Sequence[NeutralText] = (),
     facts: Sequence[Fact] | None = None,
     classifier: ClassifierTexts | None = None,
+    corpus: IndexedCorpus | None = None,
     write: HookPoint | None = None,
     config: AuditConfig | None = None,
     folder: Path | None = None,
@@ -53,6 +55,7 @@ def run_audit(
         neutral: held-out text on which the costs of changes are measured; without it they are unknown.
         facts: to check before and after; by default those that `facts_about` has for the set's attributes.
         classifier: texts of two labels and two groups, to train a classifier on top of the model.
+        corpus: of the SAE's index, whose metadata may name protected attributes.
         write: point that a transcoder writes.
         config: how the audit is made.
         folder: where stages are kept. It is of this call's inputs alone: name it by their hashes.
@@ -84,6 +87,15 @@ def run_audit(
     run.note_items("none", items, scores, values)
     audit = Audit(own, run.instrument.contrast, settings=asdict(settings))
     audit = _with_features(run, audit, items, scores, neutral, facts)
+    if corpus is not None:
+        enriched, note = enriched_features(
+            corpus,
+            _attributes(run, items),
+            listed=settings.listed,
+            replicates=settings.replicates,
+            seed=settings.seed,
+        )
+        audit = replace(audit, enriched=enriched, enriched_note=note)
     if classifier is not None and cells is not None:
         audit = replace(audit, classifier=_classify(run, classifier, *cells))
     progress(UNITS, UNITS)
@@ -153,6 +165,11 @@ def _with_features(
     asked, note = (facts, "Given with the audit.") if facts is not None else facts_about(_attributes(run, items))
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
+    if half is not None:
+        run.limits.append(
+            "A feature is ablated where it is active. The word in which two sides differ is predicted from what stands "
+            "before it, so ablation changes the likelihood of what follows that word, and hardly its own."
+        )
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
         audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note

@@ -25,6 +25,7 @@ from sae_core.auditing.intervals import (
 from sae_core.auditing.items import Item, ReadItems
 from sae_core.auditing.results import AttributeScore, Contrast, Figure, Measure, MeasureName, NamedFigure
 from sae_core.auditing.scoring import LogProbs
+from sae_core.errors import AuditError
 
 Values = Mapping[str, Float64[np.ndarray, " item"]]
 Replicates = Mapping[str, Float64[np.ndarray, " 1+replicate"]]
@@ -223,12 +224,20 @@ def count_items(values: Values) -> int:
 
 
 def score_figure(instrument: Instrument, values: Values, found: Replicates) -> Figure:
-    """Return the score with its interval: Wilson's of a share, the bootstrap's of anything else."""
-    value = float(found["score"][0])
+    """Return the score with its interval: Wilson's of a share, the bootstrap's of anything else.
+
+    Raises:
+        AuditError: no item has a score.
+    """
+    score = figure(found["score"])
+    if score is None:
+        raise AuditError(
+            f"The model answers “unknown” to every question of {instrument.name}, so there is nothing to score. "
+            "Use another set."
+        )
     if "score" not in values:
-        score = figure(found["score"])
-        return score or Figure(float("nan"), None)
-    return Figure(value, wilson(value, int(np.isfinite(values["score"]).sum())))
+        return score
+    return Figure(score.value, wilson(score.value, int(np.isfinite(values["score"]).sum())))
 
 
 def named_figures(values: Values, found: Replicates) -> list[NamedFigure]:

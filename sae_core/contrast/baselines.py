@@ -23,7 +23,7 @@ MOST_FITTED = 4_000
 """Texts that a classifier is fitted on; of more, every so many-th is taken."""
 SIGNIFICANT = 0.05
 """What has a smaller q value counts as different."""
-_WORD = r"(?u)\b\w+\b"
+_WORD = r"(?u)\b\w+(?:['’]\w+)*"
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _FOLDS = 5
 
@@ -51,8 +51,8 @@ def compare_words(
     """Return the words that tell the sides apart best, `top` of each side, how many were tested, and how many
     differ with q below 0.05.
 
-    Words are runs of letters, digits and underscores, in lower case, that at least `LEAST_TEXTS` of the texts that
-    choose have.
+    Words are runs of letters and digits, in lower case, with the apostrophes inside them. Those are tested that at
+    least `LEAST_TEXTS` of the texts that choose have.
     """
     try:
         counter = CountVectorizer(token_pattern=_WORD, min_df=LEAST_TEXTS)

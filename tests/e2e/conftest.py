@@ -38,6 +38,8 @@ from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.text_comparisons import make_text_comparison
+from tests.text_sets import make_pairs, make_text_set
 from tests.web.serving import serving, serving_with_inference
 
 expect.set_options(timeout=15_000)  # a machine with two busy cores is slow, and not wrong
@@ -222,6 +224,10 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
         audit = await add_audit(session, made.sae, done.id)
+        textset = await make_text_set(session, "days")
+        pairs = await make_pairs(session)
+        texts, _ = await make_text_comparison(session, made.sae)
+        rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
     labelled = await make_set(engine, narrow.sae)
     await label_together(engine, narrow.sae)
     unlabelled = await make_set(engine, narrow.sae, "W" * 80)
@@ -242,6 +248,10 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "intruder": str(intruder),
         "edit": edit,
         "audit": str(audit),
+        "textset": textset.name,
+        "pairs": pairs.name,
+        "texts": str(texts),
+        "rude": str(rude),
         "labelset": str(labelled.id),
         "unlabelled": str(unlabelled.id),
         "bare": bare.sae.slug,

@@ -134,6 +134,13 @@ async def _open_everything(page: Page) -> None:
         await summary.click()
 
 
+async def _compare_nothing(page: Page) -> None:
+    await page.select_option("#a", "moods:happy")
+    await page.select_option("#b", "moods:happy")
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.locator("[role=alert] b")).to_be_visible()
+
+
 async def _queue_nothing(page: Page) -> None:
     await page.get_by_role("button", name="Queue the run").click()
     await expect(page.locator("[aria-invalid]").first).to_be_visible()
@@ -181,6 +188,13 @@ PAGES = [
     Visit("compare, with itself", "/compare?a={sae}&b={sae}", status=422),
     Visit("compare, not compared yet", "/compare?a={spare}&b={sae}", status=404),
     Visit("compare, without an index", "/compare?a={spare}&b={bare}", status=404),
+    Visit("compare texts", "/saes/{sae}/compare-texts"),
+    Visit("compare texts, not chosen", "/saes/{sae}/compare-texts", then=_compare_nothing),
+    Visit("texts compared", "/saes/{sae}/compare-texts/{texts}?open=1", then=_open_everything),
+    Visit("texts compared, none left", "/saes/{sae}/compare-texts/{texts}?direction=b&min_rate=0.9"),
+    Visit("offensive texts compared", "/saes/{sae}/compare-texts/{rude}?open=1"),
+    Visit("feature, on texts", "/saes/{sae}/features/1/texts"),
+    Visit("feature, on no texts", "/saes/{bare}/features/1/texts"),
     Visit("models and corpora", "/models"),
     Visit("activity", "/activity"),
     Visit("webhooks", "/webhooks"),
@@ -191,6 +205,12 @@ PAGES = [
     Visit("list", "/lists/{list}"),
     Visit("list, opened", "/lists/{list}", then=_open_everything),
     Visit("list, to be deleted", "/lists/{list}/delete"),
+    Visit("text sets", "/textsets"),
+    Visit("text set, new", "/textsets/new", then=_open_everything),
+    Visit("text set", "/textsets/{textset}"),
+    Visit("text set that may offend", "/textsets/{pairs}"),
+    Visit("text set of pairs", "/textsets/{pairs}?show=true", then=_open_everything),
+    Visit("text set, to be deleted", "/textsets/{textset}/delete"),
     Visit("edits", "/edits"),
     Visit("edit", "/edits/{edit}"),
     Visit("edit, opened", "/edits/{edit}", then=_open_everything),
@@ -269,6 +289,7 @@ EMPTY = [
     Visit("label, before the first SAE", "/label"),
     Visit("runs, before the first", "/runs"),
     Visit("lists, before the first", "/lists"),
+    Visit("text sets, before the first", "/textsets"),
     Visit("edits, before the first", "/edits"),
     Visit("audits, before the first", "/audits"),
     Visit("compare, before the first SAE", "/compare"),

@@ -19,6 +19,7 @@ from app.db import create_sessionmaker, transaction
 from app.queries.edits import NewEdit, add_edit
 from app.queries.runs import fail_run
 from app.queries.suggestions import NewSuggestion, put_suggestion
+from app.queries.text_comparisons import NewTextComparison, add_text_comparison
 from app.services.actors import Role
 from app.settings import Settings
 from app.tables.base import Base
@@ -26,6 +27,8 @@ from tests.audits import add_audit, hostile_audit
 from tests.blind import FEW_TOKENS, OPTIONS, add_test
 from tests.factories import Synthetic, add_label, add_run, make_sae
 from tests.people import sign_in
+from tests.text_comparisons import FEATURES, detail, make_reading
+from tests.text_sets import make_text_set
 from tests.web.site import site
 from tests.web.test_fuzz import ROUTES
 
@@ -35,6 +38,8 @@ NOT_WRITTEN_BY_PEOPLE = {
     # Models, corpora, SAEs and what is computed from them: tests/synthetic.py and test_imported.py are about these.
     *("blind_test_item", "blind_test_result", "comparison", "corpus", "document", "feature", "feature_effect"),
     *("feature_index", "feature_map", "language_model", "run_metric", "sae", "sae_claim", "sequence_set"),
+    *("text_comparison_feature", "text_set_feature", "text_set_reading"),
+    *("text_set", "text_set_item"),  # no page of theirs is here yet
     # Keys, words from a fixed set, and what no page shows.
     *("activity", "deleted_folder", "invitation", "llm_answer", "rate_limit", "run_use", "saved_edit_sae"),
     *(
@@ -172,6 +177,16 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
     )
     assert await add_edit(session, "edit", new_edit)
     await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
+    labels = [hostile.name("label a of texts"), hostile.name("label b of texts")]
+    items = [(f"text {number} of {side}", label) for side, label in enumerate(labels) for number in range(12)]
+    view = await make_text_set(session, "texts", items)
+    await make_reading(session, made.sae, view)
+    word = {**detail()["words"][0], "word": hostile.name("word that distinguishes")}
+    note = hostile.text("note of a comparison of texts")
+    sides = {"a_set_id": view.id, "a_label": labels[0], "b_set_id": view.id, "b_label": labels[1]}
+    kept = detail(words=[word], notes=[note])
+    comparison = NewTextComparison(sae_id=made.sae.id, run_id=run.id, detail=kept, **sides)
+    await add_text_comparison(session, comparison, FEATURES)
 
 
 async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug: str, name: str) -> dict[str, str]:
@@ -254,6 +269,8 @@ def addresses(places: dict[str, str]) -> list[str]:
             continue  # of the file that the inference process writes
         of = {"sae": places["sae"], "id": "1", "run_id": "1", "index": "3", "feature": "2", "sequence": "1"}
         of |= {"kind": "train", "secret": "none", "name:path": "tiny", "name": "edit"}
+        if "/textsets/" in route:
+            of["name"] = "texts"
         for part, name in (("/lists/", "list"), ("/labelsets/", "set"), ("/probe/saved/", "probe")):
             if part in route:
                 of["id"] = places[name]

@@ -53,6 +53,10 @@ TABLE = {
         GET /api/v1/audits/{id}
         GET /api/v1/audits/{id}/raw
         GET /api/v1/audits/{id}/report.html
+        GET /api/v1/textsets
+        GET /api/v1/textsets/{name}
+        GET /api/v1/textsets/{name}/texts
+        GET /api/v1/textsets/{name}/download
         GET /api/v1/edits
         GET /api/v1/edits/{name}
         GET /api/v1/edits/{name}/download
@@ -87,17 +91,21 @@ TABLE = {
         GET /api/v1/saes/{sae}/features/{index}/examples
         GET /api/v1/saes/{sae}/features/{index}/labels
         GET /api/v1/saes/{sae}/features/{index}/suggestions
+        GET /api/v1/saes/{sae}/features/{index}/textsets/{name}
         POST /api/v1/saes/{sae}/generate
         GET /api/v1/saes/{sae}/labels/export
         GET /api/v1/saes/{sae}/labels/history
         GET /api/v1/saes/{sae}/map
         POST /api/v1/saes/{sae}/probe
         POST /api/v1/saes/{sae}/sweep
+        GET /api/v1/saes/{sae}/text-comparisons
         GET /api/v1/tests/{id}
         POST /v1/chat/completions
         POST /v1/completions
         GET /v1/models
         GET /v1/models/{model:path}
+        GET /api/v1/text-comparisons/{id}
+        GET /api/v1/text-comparisons/{id}/export
         GET /compare
         GET /corpora/{name:path}/delete
         GET /audits
@@ -105,9 +113,13 @@ TABLE = {
         GET /audits/{id}/delete
         GET /audits/{id}/report.html
         GET /audits/new
+        GET /textsets
+        GET /textsets/{name}
         GET /edits
         GET /edits/{name}
         GET /edits/{name}/delete
+        GET /textsets/new
+        GET /textsets/{name}/delete
         GET /label
         GET /labelsets/new
         GET /labelsets/{id}
@@ -135,6 +147,9 @@ TABLE = {
         GET /saes/{sae}
         GET /saes/{sae}/attribute
         POST /saes/{sae}/attribute
+        GET /saes/{sae}/compare-texts
+        GET /saes/{sae}/compare-texts/{id}
+        GET /saes/{sae}/compare-texts/{id}/features/{feature}
         GET /saes/{sae}/delete
         GET /saes/{sae}/dictionary
         GET /saes/{sae}/features
@@ -147,6 +162,7 @@ TABLE = {
         GET /saes/{sae}/features/{index}/events
         GET /saes/{sae}/features/{index}/examples/{sequence}
         GET /saes/{sae}/features/{index}/labels
+        GET /saes/{sae}/features/{index}/texts
         POST /saes/{sae}/features/{index}/try
         GET /saes/{sae}/index/delete
         GET /saes/{sae}/labels
@@ -167,6 +183,8 @@ TABLE = {
         DELETE /api/v1/comments/{id}
         DELETE /api/v1/audits/{id}
         POST /audits/{id}/delete
+        POST /api/v1/textsets
+        DELETE /api/v1/textsets/{name}
         POST /api/v1/edits
         DELETE /api/v1/edits/{name}
         PUT /api/v1/edits/{name}
@@ -183,6 +201,8 @@ TABLE = {
         POST /api/v1/saes/{sae}/features/{index}/comments
         PUT /api/v1/saes/{sae}/features/{index}/labels/mine
         POST /api/v1/tests/{id}/answers
+        POST /textsets
+        POST /textsets/{name}/delete
         POST /edits
         POST /edits/{name}
         POST /edits/{name}/delete
@@ -235,6 +255,8 @@ TABLE = {
         POST /api/v1/runs/{id}/cancel
         POST /api/v1/runs/{id}/retry
         DELETE /api/v1/saes/{sae}
+        POST /api/v1/saes/{sae}/compare-texts
+        DELETE /api/v1/text-comparisons/{id}
         DELETE /api/v1/saes/{sae}/index
         POST /api/v1/saes/{sae}/labels/import
         POST /api/v1/saes/{sae}/suggestions
@@ -245,8 +267,10 @@ TABLE = {
         POST /corpora/{name:path}/delete
         POST /models/{name:path}/delete
         POST /runs/new/{kind}
+        POST /textsets/built-in
         POST /runs/{run_id}/cancel
         POST /runs/{run_id}/retry
+        POST /saes/{sae}/compare-texts
         POST /saes/{sae}/delete
         POST /saes/{sae}/index/delete
         POST /saes/{sae}/labels

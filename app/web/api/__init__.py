@@ -26,6 +26,7 @@ from app.web.api import (
     suggestions,
     sweep,
     text_comparisons,
+    text_sets,
     webhooks,
 )
 
@@ -43,6 +44,7 @@ TAGS = [
         "name": "Comparisons",
         "description": "Features that two SAEs of one model share, and features that one of them splits.",
     },
+    {"name": "Text sets", "description": "Named texts with labels, groups or pairs."},
     {"name": "Texts", "description": "What distinguishes two sides of texts, and features on groups of texts."},
     {
         "name": "Probe",
@@ -86,6 +88,7 @@ ROUTERS = tuple(
         by_example,
         features,
         compare,
+        text_sets,
         text_comparisons,
         probe,
         generate,

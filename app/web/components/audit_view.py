@@ -81,6 +81,12 @@ async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
     )
 
 
+def audit_report(page: AuditPage) -> tuple[str, dict[str, object], tuple[str, ...]]:
+    """Return template, context and sheets of an audit as one file."""
+    sheets = ("tokens", "base", "parts", "strips", "lists", "audits")
+    return "audits/report.html", {"page": page, "linked": False}, sheets
+
+
 async def _names(session: AsyncSession, audit: AuditView, features: Sequence[int]) -> dict[int, FeatureName]:
     sae = None if audit.sae_id is None else await get_sae(session, audit.sae)
     if sae is None or not features:

@@ -33,6 +33,8 @@ from app.web.pages import (
     saes,
     sign_in,
     steer,
+    text_comparisons,
+    text_sets,
     webhooks,
 )
 
@@ -61,10 +63,12 @@ for module in (
     label_files,
     lists,
     edits,
+    text_sets,
     audits,
     new_run,
     runs,
     compare,
+    text_comparisons,
     models,
     deletions,
     sign_in,

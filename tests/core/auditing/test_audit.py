@@ -214,3 +214,31 @@ def test_a_limit_draws_items_by_their_words(model: LanguageModel, sae: SAE) -> N
     few = auditing.usable_items(model, auditing.INSTRUMENTS["crows-pairs"], texts, replace(CONFIG, limit=15))[0]
     again = auditing.usable_items(model, auditing.INSTRUMENTS["crows-pairs"], texts[::-1], replace(CONFIG, limit=15))[0]
     assert len(few) == 15 and {item.key for item in few} == {item.key for item in again}
+
+
+def test_figures_beside_the_score_have_a_paired_change(model: LanguageModel, sae: SAE) -> None:
+    people = "farmer", "teacher", "guard", "baker", "nurse", "clerk"
+    texts = [
+        Text(
+            f"The {one} met the {other} because {pronoun} was early.",
+            label,
+            None,
+            f"{one} {other}",
+            {"referent": other},
+        )
+        for one in people
+        for other in people
+        if one != other
+        for label, pronoun in (("pro-stereotype", "she"), ("anti-stereotype", "he"))
+    ]
+    named = replace(CONFIG, features=(3, 4), random_controls=0)
+    found = run_audit(model, sae, hook=HOOK, measure="winobias", texts=texts, facts=FACTS, config=named)
+    names = [one.name for one in found.treatments[1].also_change]
+    assert names == ["pro-stereotype accuracy", "anti-stereotype accuracy", "accuracy gap"]
+    for figure in found.treatments[1].also_change:
+        was, now = (
+            np.mean([row["values"][figure.name] for row in own])
+            for own in (_tested(found), rows(found, "item", found.treatments[1].name))
+        )
+        assert figure.value == pytest.approx(now - was) and figure.items == found.tested_on
+    assert found.contrast and found.contrast.first == "female" and found.measure.pairs == 30
