@@ -5,17 +5,18 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Select, delete, insert, select
+from psycopg.types.json import Jsonb
+from sqlalchemy import Select, delete, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.sql.copy import copy_rows
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text
 from app.tables import Person, TextSet, TextSetItem
 
 Split = Literal["train", "calibration", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-_ROWS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +94,18 @@ async def add_text_set(session: AsyncSession, new: NewTextSet, items: Sequence[T
     )
     if set_id is None:
         return None
-    for start in range(0, len(items), _ROWS_AT_ONCE):
-        rows = [_row(set_id, item) for item in items[start : start + _ROWS_AT_ONCE]]
-        await session.execute(insert(TextSetItem), rows)
+    await copy_rows(session, TextSetItem, _COLUMNS, (_row(set_id, item) for item in items))
     return set_id
 
 
-def _row(set_id: int, item: TextItem) -> dict[str, Any]:
-    row = asdict(item) | {"set_id": set_id}
-    for name in ("text", "label", "group", "pair"):
-        row[name] = None if row[name] is None else clean_text(row[name])
-    for name in ("chat", "fields"):
-        row[name] = None if row[name] is None else clean_json(row[name])
-    return row
+_COLUMNS = ("set_id", "number", "text", "split", "label", "group", "pair", "score", "chat", "fields")
+
+
+def _row(set_id: int, item: TextItem) -> tuple[Any, ...]:
+    words = (None if each is None else clean_text(each) for each in (item.label, item.group, item.pair))
+    chat = None if item.chat is None else Jsonb(clean_json(item.chat))
+    fields = Jsonb(clean_json(item.fields))
+    return (set_id, item.number, clean_text(item.text), item.split, *words, item.score, chat, fields)
 
 
 async def get_text_set(session: AsyncSession, name: str) -> TextSetView | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, CheckConstraint, ForeignKey, Identity, func
+from sqlalchemy import TIMESTAMP, CheckConstraint, Double, ForeignKey, Identity, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -48,6 +48,6 @@ class TextSetItem(Base):
     label: Mapped[str | None]
     group: Mapped[str | None]
     pair: Mapped[str | None]
-    score: Mapped[float | None]
+    score: Mapped[float | None] = mapped_column(Double)
     split: Mapped[str]
     fields: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -39,7 +39,6 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("blind_test_item", "blind_test_result", "comparison", "corpus", "document", "feature", "feature_effect"),
     *("feature_index", "feature_map", "language_model", "run_metric", "sae", "sae_claim", "sequence_set"),
     *("text_comparison_feature", "text_set_feature", "text_set_reading"),
-    *("text_set", "text_set_item"),  # no page of theirs is here yet
     # Keys, words from a fixed set, and what no page shows.
     *("activity", "deleted_folder", "invitation", "llm_answer", "rate_limit", "run_use", "saved_edit_sae"),
     *(
@@ -56,6 +55,8 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("person.role", "run.kind", "run.params", "run.result", "run.stages", "run.state", "run.worker"),
     *("saved_edit.file", "saved_edit.interventions", "saved_edit.measured", "saved_edit.name", "saved_list.public_id"),
     *("saved_probe.public_id", "suggestion.key", "suggestion.prompt", "suggestion.scores", "suggestion.source"),
+    *("monitor", "monitor_alert", "monitor_scores"),  # no page of theirs is here yet
+    *("text_set.hash", "text_set.name", "text_set_item.split"),
     *("webhook.kinds", "webhook.secret", "webhook_delivery.state"),
 }
 """Tables and columns; every other column of text must hold hostile text when the test reads the site."""
@@ -217,6 +218,15 @@ async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug:
     made = (await send("POST", "/api/v1/lists", json=new_list)).json()
     probe = {"title": hostile.name("saved probe"), "text": hostile.text("text of a saved probe")}
     saved = await send("POST", f"/saes/{slug}/probe/saved", data=probe)
+    turns = [{"role": "user", "content": hostile.text("turn of a chat")}]
+    strange = {name: hostile.name(f"{name} of a text") for name in ("label", "group", "pair")}
+    texts = [
+        {**strange, "chat": turns, hostile.name("field"): hostile.text("value of a field")},
+        {**strange, "text": hostile.text("text of a set"), "label": "other"},
+    ]
+    about = {name: hostile.text(f"{name} of a text set") for name in ("description", "source", "licence")}
+    url = f"https://example.org/?{hostile.name('address of a text set')}"
+    await send("POST", "/api/v1/textsets", json={"name": "strange", "texts": texts, **about, "url": url})
     webhook = {"url": f"http://127.0.0.1:9/?{hostile.name('webhook')}", "sae": slug}
     await send("POST", "/api/v1/webhooks", json=webhook)
     await send("POST", "/account/tokens", data={"name": hostile.name("token"), "scope": "read"})
@@ -280,6 +290,8 @@ def addresses(places: dict[str, str]) -> list[str]:
         found += [f"{path}?{query}" for query in queries]
     feature = f"/saes/{places['sae']}/features"
     more = ("/4", f"/{FEW_TOKENS}", "/3?embed=true", "?q=zq", "?category=%22zq")
+    strange = "/textsets/strange"
+    found += [strange, *(f"/api/v1{strange}{one}" for one in ("", "/texts", "/download?format=csv", "/download"))]
     return [*found, *(feature + one for one in more), f"/labelsets/{places['set']}/adjudicate/3"]
 
 
