@@ -130,11 +130,21 @@ def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
     ]
-    everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
-    stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, _BENIGN // 2), *_draw(stories, _BENIGN // 2)):
-        yield replace(item, label="benign")
+    everyday = _draw(_cut((row["sourceString"] for row in _rows(files["everyday"])), "Tatoeba"), _BENIGN)
+    stories = _draw(_cut((row["passage"] for row in _rows(files["stories"])), "Social IQa"), _BENIGN - len(everyday))
+    yield from (*everyday, *stories)
+
+
+_LEAST_WORDS = 10
+
+
+def _cut(texts: Iterable[str], group: str) -> Iterator[TextItem]:
+    """Yield the first two thirds of benign texts. The toxic prompts are cut within a sentence too; if only one side had
+    full stops, a monitor would learn these."""
+    for words in map(str.split, texts):
+        if len(words) >= _LEAST_WORDS:
+            yield _item(" ".join(words[: 2 * len(words) // 3]), "benign", group=group)
 
 
 _ELSEWHERE = 1000
@@ -148,7 +158,7 @@ def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
     }
     yield from (item for words, item in toxic.items() if words and words not in known)
     sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
-    yield from _draw((_item(text, "benign", group="Wikipedia") for text in sentences if text), _ELSEWHERE)
+    yield from _draw(_cut(sentences, "Wikipedia"), _ELSEWHERE)
 
 
 _ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
