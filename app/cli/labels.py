@@ -86,8 +86,7 @@ async def _import(
     from app.services.saes import find_sae
 
     lines = label_files.read_labels(text, format)
-    header = label_files.header_of(lines)
-    slug = slug or (header.sae if header else None)
+    slug = slug or label_files.slug_of(lines)
     if slug is None:
         raise UserError("This file does not say which SAE its labels are of: name it with --sae.")
     async with local_job_context(settings) as ctx, transaction(ctx.sessions) as session:

@@ -3,27 +3,28 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import exists, func, insert, literal, select, update
+from sqlalchemy import delete, exists, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.queries.activity import count_changes
 from app.queries.sql.expressions import in_array
 from app.tables import (
-    Audit,
+    Base,
     BlindTest,
     BlindTestResult,
     Comment,
     Label,
     LabelRevision,
     LabelSet,
+    LabelVote,
     Person,
-    SavedEdit,
-    SavedList,
-    SavedProbe,
 )
 
-_OWNED: tuple[Any, ...] = (SavedList, SavedEdit, SavedProbe, Audit)
+_OWNED: tuple[Any, ...] = tuple(
+    mapper.class_ for mapper in Base.registry.mappers if "owner_id" in mapper.local_table.columns
+)
+"""All that has an owner, so that a new kind of thing is not forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ async def claim_labels(session: AsyncSession, name_id: int, account_id: int, acc
     query = select(Label.id, literal("claimed"), literal(by), *(getattr(Label, column) for column in copied))
     query = query.where(in_array(Label.id, [row.id for row in rows]))
     await session.execute(insert(LabelRevision).from_select(["label_id", "act", "person_id", *copied], query))
+    of_own = in_array(LabelVote.label_id, [row.id for row in rows])  # nobody votes on a label of their own
+    await session.execute(delete(LabelVote).where(of_own, LabelVote.person_id == account_id))
     for sae_id in {row.sae_id for row in rows}:
         await count_changes(session, sae_id)
     left = await session.scalar(select(func.count()).where(Label.person_id == name_id)) or 0
@@ -86,9 +89,10 @@ async def claim_others(session: AsyncSession, name_id: int, account_id: int, acc
 
     Answers to a blind test stay where the account has its own.
     """
-    changes = [
-        update(table).where(table.owner_id == name_id).values(owner_id=account_id, author=account) for table in _OWNED
-    ]
+    changes = []
+    for table in _OWNED:
+        shown = {"author": account} if hasattr(table, "author") else {}
+        changes.append(update(table).where(table.owner_id == name_id).values(owner_id=account_id, **shown))
     changes.append(update(Comment).where(Comment.person_id == name_id).values(person_id=account_id))
     changes.append(update(LabelSet).where(LabelSet.created_by == name_id).values(created_by=account_id))
     changes.append(update(BlindTest).where(BlindTest.created_by == name_id).values(created_by=account_id))

@@ -11,6 +11,7 @@ from sqlalchemy import Boolean, ColumnElement, Integer, Select, bindparam, exist
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.sql.expressions import newest_decision
 from app.queries.sql.visibility import Reader, public_decision
 from app.tables import Label, LabelDecision, LabelSet, Person
 
@@ -103,11 +104,14 @@ async def list_decisions(
     newest_first: bool = False,
     limit: int,
 ) -> list[DecisionView]:
-    """Return decisions of a set, or of one of its features, that follow `after`, in the order they were made."""
+    """Return decisions of a set, or of one of its features, that follow `after`, in the order they were written.
+
+    With `newest_first` the one that holds comes first.
+    """
     query = _DECISIONS.where(LabelDecision.label_set_id == set_id, LabelDecision.id > after)
     if feature is not None:
         query = query.where(LabelDecision.feature == feature)
-    query = query.order_by(LabelDecision.id.desc() if newest_first else LabelDecision.id).limit(limit)
+    query = query.order_by(*(newest_decision if newest_first else (LabelDecision.id,))).limit(limit)
     return [_view(*row) for row in await session.execute(query, reader.parameters)]
 
 
@@ -129,12 +133,12 @@ async def decisions_of_feature(
     of_feature = _newest(LabelSet.sae_id == bindparam("sae"), LabelDecision.feature == bindparam("feature"))
     parameters = {"sae": sae_id, "feature": feature, **reader.parameters}
     views = [_view(*row) for row in await session.execute(of_feature, parameters)]
-    return sorted(views, key=lambda view: -view.id)
+    return sorted(views, key=lambda view: (view.decided_at, view.id), reverse=True)
 
 
 def _newest(*conditions: ColumnElement[bool]) -> Select[LabelDecision, str, str]:
     one_each = LabelDecision.label_set_id, LabelDecision.feature
-    return _DECISIONS.where(*conditions).ext(distinct_on(*one_each)).order_by(*one_each, LabelDecision.id.desc())
+    return _DECISIONS.where(*conditions).ext(distinct_on(*one_each)).order_by(*one_each, *newest_decision)
 
 
 def _view(row: LabelDecision, label_set: str, author: str) -> DecisionView:

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.sql.expressions import submitted
+from app.queries.sql.expressions import newest_decision, submitted
 from app.queries.sql.visibility import public_decision
 from app.tables import FeatureIndex, Label, LabelDecision, LabelSet
 
@@ -50,7 +50,7 @@ _DECIDED = (
     .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
     .where(LabelSet.sae_id == bindparam("sae"), public_decision)
     .ext(distinct_on(LabelDecision.feature))
-    .order_by(LabelDecision.feature, LabelDecision.id.desc())
+    .order_by(LabelDecision.feature, *newest_decision)
 )
 
 

@@ -48,9 +48,21 @@ async def people_names(session: AsyncSession) -> dict[int, str]:
     """Return a name for each person that no other has: a name that is an account's too says that it is not one."""
     rows = (await session.execute(select(Person.id, Person.name, Person.is_account))).all()
     accounts = {row.name for row in rows if row.is_account}
-    return {
-        row.id: f"{row.name}{NO_ACCOUNT}" if not row.is_account and row.name in accounts else row.name for row in rows
-    }
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for row in sorted(rows, key=lambda row: (not row.is_account, row.id)):
+        name = f"{row.name}{NO_ACCOUNT}" if not row.is_account and row.name in accounts else row.name
+        while name in taken:  # an older file gave a person such a name
+            name += NO_ACCOUNT
+        taken.add(name)
+        names[row.id] = name
+    return names
+
+
+async def names_without_account(session: AsyncSession) -> dict[str, int]:
+    """Return the ids of all names without an account, by name."""
+    rows = await session.execute(select(Person.name, Person.id).where(~Person.is_account))
+    return dict(rows.all())
 
 
 async def sets_of(session: AsyncSession, sae_id: int) -> list[LabelSet]:
@@ -148,7 +160,7 @@ async def insert_labels(session: AsyncSession, rows: Sequence[Mapping[str, Any]]
     return made
 
 
-async def put_sets_features(session: AsyncSession, set_id: int, features: Sequence[int]) -> None:
-    """Let a set be about these features; those that it is about already keep their places."""
+async def insert_set_features(session: AsyncSession, set_id: int, features: Sequence[int]) -> None:
+    """Let a new set be about these features, in this order."""
     rows = [{"set_id": set_id, "feature": feature, "place": place} for place, feature in enumerate(features)]
     await insert_rows(session, LabelSetFeature, rows)

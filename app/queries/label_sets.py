@@ -159,6 +159,12 @@ async def find_set(session: AsyncSession, sae_id: int, name: str) -> LabelSetVie
     return None if row is None else _view(*row)
 
 
+async def set_like(session: AsyncSession, sae_id: int, name: str, *, but: int | None = None) -> str | None:
+    """Return the name of a set of an SAE, other than `but`, that is `name` apart from case."""
+    query = select(LabelSet.name).where(LabelSet.sae_id == sae_id, func.lower(LabelSet.name) == name.lower())
+    return await session.scalar(query.where(LabelSet.id != (but or 0)).limit(1))
+
+
 async def ensure_set(
     session: AsyncSession, sae_id: int, name: str = DEFAULT, *, person_id: int | None = None
 ) -> LabelSetView:

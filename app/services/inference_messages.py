@@ -7,7 +7,7 @@ import sys
 from array import array
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -436,6 +436,13 @@ class GeneratedEnd(BaseModel):
     reason: Literal["length", "end of text", "stop"]
 
 
+class LiveMonitor(BaseModel):
+    """A monitor that watches an answer as it is written; `file` is that of `sae_core.monitoring`."""
+
+    name: str
+    file: dict[str, Any]
+
+
 class CompletionRequest(BaseModel):
     """A text or a conversation to continue once; `saes` are of one model, and the first says what stands in front."""
 
@@ -445,6 +452,10 @@ class CompletionRequest(BaseModel):
     interventions: list[PlacedIntervention] = []
     edits: list[str] = []
     """Names of saved edits, whose files the inference process reads."""
+    monitors: list[LiveMonitor] = []
+    on_alert: Literal["alert", "stop", "edit"] = "alert"
+    alert_edit: str | None = None
+    """Name of the edit that an alert applies."""
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -456,11 +467,30 @@ class CompletionRequest(BaseModel):
     """True to write fewer tokens than `max_new_tokens` where the model's context holds no more."""
 
 
+class LiveAlert(BaseModel):
+    """A monitor's score rose above its threshold; said once per monitor and answer."""
+
+    monitor: str
+    score: float
+    threshold: float
+    position: int = Field(description="Of the token after which it did, from the first of the prompt, BOS included.")
+    token_id: int
+    generated: bool
+
+
+class Watched(BaseModel):
+    """What the monitors found when the model read the prompt, or a token of the answer."""
+
+    scores: dict[str, float] = Field(description="Of the text so far; none of a monitor that has seen no token.")
+    alerts: list[LiveAlert]
+
+
 class CompletionStart(BaseModel):
     """The prompt has been read."""
 
     kind: Literal["start"] = "start"
     prompt_tokens: int
+    watched: Watched | None = None
 
 
 class ContextExceeded(BaseModel):
@@ -480,15 +510,19 @@ class CompletionToken(BaseModel):
     text: str
     log_probability: float
     top: list[tuple[int, float]]
+    watched: Watched | None = None
 
 
 class CompletionEnd(BaseModel):
     """The answer is complete."""
 
     kind: Literal["end"] = "end"
-    reason: Literal["length", "end of text", "stop"]
+    reason: Literal["length", "end of text", "stop", "monitor"]
     text: str = Field(description="What the last tokens left of a character.")
-    tokens: int = Field(description="Tokens that were generated, those of a stop and the end of the text included.")
+    tokens: int = Field(
+        description="Tokens that were generated, also those that a stop, a monitor or the end of the text kept back."
+    )
+    watched: Watched | None = Field(default=None, description="Of the token that a monitor kept back.")
 
 
 class SweepBaseline(BaseModel):

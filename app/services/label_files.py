@@ -1,26 +1,28 @@
 """Import files of labels: with all their history, as `label_history` writes it, or as a table.
 
-People become names without accounts, unless an account is named for them. A file that is read twice changes nothing the
-second time; one that contradicts what is there is refused as a whole.
+People become names without accounts, unless an account is named for them. What is here already is recognised by its
+moment and words, whoever's it is by now: a file that is read twice, or where it comes from, changes nothing. One that
+contradicts what is there is refused as a whole.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict, Unprocessable
 from app.queries import label_files as queries
 from app.queries.activity import Event, add_activity, count_changes
-from app.queries.label_files import NO_ACCOUNT
-from app.queries.label_sets import DEFAULT, ensure_set, insert_set
-from app.queries.people import ensure_names
+from app.queries.label_sets import DEFAULT, ensure_set, insert_set, set_features
 from app.queries.saes import SaeDetail
 from app.queries.sql.locks import lock_until_commit
 from app.queries.sql.visibility import Reader
 from app.services.actors import Actor, ensure_person
+from app.services.file_people import FilePeople, people_of
 from app.services.label_records import (
     CommentRecord,
     DecisionRecord,
@@ -70,6 +72,21 @@ def header_of(lines: Sequence[tuple[int, Line]]) -> Header | None:
     return first if isinstance(first, Header) else None
 
 
+def slug_of(lines: Sequence[tuple[int, Line]]) -> str | None:
+    """Return the SAE that a file names, in its header or in the rows of a table; None if it names none.
+
+    Raises:
+        Unprocessable: its rows are of several SAEs.
+    """
+    slug = None
+    for number, record in lines:
+        named = record.sae if isinstance(record, Header | LabelRecord) else None
+        if named and slug and named != slug:
+            raise Unprocessable(f"Line {number} is of {named[:100]}, and others are of {slug[:100]}: split the file.")
+        slug = slug or named
+    return slug
+
+
 async def import_labels(
     session: AsyncSession,
     sae: SaeDetail,
@@ -94,7 +111,7 @@ async def import_labels(
         )
     _check_features(lines, sae)
     await lock_until_commit(session, f"import labels {sae.id}")
-    work = _Import(session, sae, *await _people(session, lines, accounts or {}))
+    work = _Import(session, sae, await people_of(session, lines, accounts or {}))
     work.indexes = {hashed: number for number, hashed in (await queries.index_hashes(session, sae.id)).items()}
     await work.write_sets(lines)
     await work.write_labels(lines)
@@ -104,7 +121,7 @@ async def import_labels(
     if done.labels + done.changed + done.votes + done.decisions + done.comments:
         await count_changes(session, sae.id)
         person_id = await ensure_person(session, actor)
-        await add_activity(session, Event(person_id, "labels imported", sae.id, next(iter(work.sets.values()))))
+        await add_activity(session, Event(person_id, "labels imported", sae.id, next(iter(work.sets.values())).id))
     return done
 
 
@@ -121,56 +138,22 @@ def _check_features(lines: Sequence[tuple[int, Line]], sae: SaeDetail) -> None:
             raise Unprocessable(f"Line {number}: a second header. Import one file after the other.")
 
 
-async def _people(
-    session: AsyncSession, lines: Iterable[tuple[int, Line]], accounts: Mapping[str, str]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the ids of all people in the file, by name, and the names of their accounts; the others become names."""
-    names = dict.fromkeys(name for _, record in lines for name in _names_in(record))
-    wanted = {name: accounts[name] for name in names if name in accounts}
-    found = await queries.accounts_named(session, list(wanted.values())) if wanted else {}
-    for account in wanted.values():
-        if account not in found:
-            raise NotFound(f"There is no account named {account[:80]}.")
-    # Where its account is given, a name is told from it by itself.
-    plain = {name: name.removesuffix(NO_ACCOUNT) for name in names if name.removesuffix(NO_ACCOUNT) in wanted}
-    others = {name: plain.get(name, name) for name in names if name not in wanted}
-    ids = await ensure_names(session, list(others.values()))
-    people = {name: ids[known] for name, known in others.items()}
-    return (
-        people | {name: found[account][0] for name, account in wanted.items()},
-        {name: found[account][1] for name, account in wanted.items()},
-    )
-
-
-def _names_in(record: Line) -> Iterable[str]:
-    if isinstance(record, SetRecord):
-        yield from (one.person for one in record.guidelines)
-        if record.created_by:
-            yield record.created_by
-    if isinstance(record, LabelRecord | DecisionRecord | CommentRecord):
-        yield record.person
-    if isinstance(record, LabelRecord):
-        yield from (one.person for one in record.revisions)
-        yield from (one.person for one in record.votes)
-    if isinstance(record, DecisionRecord):
-        yield from (one.person for one in record.labels)
-    if isinstance(record, CommentRecord):
-        yield from record.mentions
-
-
 @dataclass(slots=True)
 class _Import:
     """One import: what it knows of people, sets and indexes, and what it has done."""
 
     session: AsyncSession
     sae: SaeDetail
-    people: Mapping[str, int]
-    accounts: Mapping[str, str]
-    sets: dict[str, int] = field(default_factory=dict)
-    withheld: dict[int, bool] = field(default_factory=dict)
+    people: FilePeople
+    sets: dict[str, LabelSet] = field(default_factory=dict)
+    features: dict[str, frozenset[int]] = field(default_factory=dict)
+    """Features of the sets that do not take any."""
     indexes: dict[str, int] = field(default_factory=dict)
-    labels: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    labels: dict[tuple[int, int, str], Label] = field(default_factory=dict)
+    """Labels of the file that are here, by set, feature and the name in the file."""
     done: Imported = field(default_factory=Imported)
+
+    # --- sets ------------------------------------------------------------------------------------------------------
 
     async def write_sets(self, lines: Iterable[tuple[int, Line]]) -> None:
         """Write the sets that are missing, and what is missing of the others."""
@@ -178,39 +161,30 @@ class _Import:
             if isinstance(record, SetRecord):
                 await self._write_set(number, record)
         named = {record.set for _, record in lines if isinstance(record, LabelRecord | DecisionRecord | CommentRecord)}
-        for row in await queries.sets_of(self.session, self.sae.id):
-            self.sets[row.name] = row.id
-            self.withheld[row.id] = row.blind and row.closed_at is None
-        if DEFAULT in named and DEFAULT not in self.sets:
-            self.sets[DEFAULT] = (await ensure_set(self.session, self.sae.id)).id
+        if DEFAULT in named:
+            await ensure_set(self.session, self.sae.id)
+        self.sets = {row.name: row for row in await queries.sets_of(self.session, self.sae.id)}
+        for name in named & self.sets.keys():
+            if self.sets[name].scope:
+                self.features[name] = frozenset(await set_features(self.session, self.sets[name].id))
         for number, record in lines:
             if isinstance(record, LabelRecord | DecisionRecord | CommentRecord) and record.set not in self.sets:
                 raise Unprocessable(f"Line {number}: there is no label set “{record.set}”, in the file or of the SAE.")
 
     async def _write_set(self, number: int, record: SetRecord) -> None:
-        scope = record.scope.model_dump(exclude_none=True)
-        rules = (record.needed, record.blind, record.order, scope)
-        there = next((row for row in await queries.sets_of(self.session, self.sae.id) if row.name == record.name), None)
+        here = await queries.sets_of(self.session, self.sae.id)
+        there = next((row for row in here if row.name == record.name), None)
         if there is None:
-            made = await insert_set(
-                self.session,
-                self.sae.id,
-                name=record.name,
-                needed=record.needed,
-                blind=record.blind,
-                order=record.order,
-                scope=scope,
-                person_id=self.people[record.created_by] if record.created_by else None,
-            )
-            assert made is not None
-            times = {"created_at": record.created_at, "closed_at": record.closed_at}
-            await self.session.execute(update(LabelSet).where(LabelSet.id == made.id).values(times))
-            set_id = made.id
-            self.done.sets += 1
+            alike = next((row.name for row in here if row.name.casefold() == record.name.casefold()), None)
+            if alike is not None:
+                raise Conflict(
+                    f"Line {number}: the label set “{record.name}” would stand beside “{alike}”, which differs in case "
+                    "alone: write its name as it is here."
+                )
+            set_id = await self._make_set(record)
         else:
             set_id = there.id
-            if rules != (there.needed, there.blind, there.label_order, there.scope):
-                raise Conflict(f"Line {number}: the label set “{record.name}” has other rules here.")
+            await self._check_set(number, record, there)
         known = {
             one.version: (one.text, tuple(one.categories)) for one in await queries.guidelines_of(self.session, set_id)
         }
@@ -223,61 +197,94 @@ class _Import:
                 "version": one.version,
                 "text": one.text,
                 "categories": list(one.categories),
-                "person_id": self.people[one.person],
+                "person_id": await self.people.ensure(one.person),
                 "created_at": one.created_at,
             }
             for one in record.guidelines
             if one.version not in known
         ]
         await queries.insert_rows(self.session, Guideline, rows)
-        await queries.put_sets_features(self.session, set_id, record.features)
+
+    async def _make_set(self, record: SetRecord) -> int:
+        made = await insert_set(
+            self.session,
+            self.sae.id,
+            name=record.name,
+            needed=record.needed,
+            blind=record.blind,
+            order=record.order,
+            scope=record.scope.model_dump(exclude_none=True),
+            person_id=await self.people.ensure(record.created_by) if record.created_by else None,
+        )
+        assert made is not None
+        times = {"created_at": record.created_at, "closed_at": record.closed_at}
+        await self.session.execute(update(LabelSet).where(LabelSet.id == made.id).values(times))
+        await queries.insert_set_features(self.session, made.id, record.features)
+        self.done.sets += 1
+        return made.id
+
+    async def _check_set(self, number: int, record: SetRecord, there: LabelSet) -> None:
+        """Refuse a set that is here with other rules, or about other features: those of a set stay."""
+        scope = record.scope.model_dump(exclude_none=True)
+        if (record.needed, record.blind, record.order, scope) != (
+            there.needed,
+            there.blind,
+            there.label_order,
+            there.scope,
+        ):
+            raise Conflict(f"Line {number}: the label set “{record.name}” has other rules here.")
+        if scope and set(record.features) != set(await set_features(self.session, there.id)):
+            raise Conflict(f"Line {number}: the label set “{record.name}” is about other features here, which stay.")
+
+    def _check_in_set(self, number: int, record: LabelRecord | DecisionRecord) -> None:
+        if record.feature not in self.features.get(record.set, (record.feature,)):
+            raise Unprocessable(f"Line {number}: the label set “{record.set}” is not about feature {record.feature}.")
+
+    # --- labels ----------------------------------------------------------------------------------------------------
 
     async def write_labels(self, lines: Iterable[tuple[int, Line]]) -> None:
         """Write labels that are missing and versions that follow; refuse a label that reads differently here."""
-        there = await queries.labels_in(self.session, list(self.sets.values()))
-        self.labels = {key: row.id for key, row in there.items()}
-        histories = await queries.revisions_of(self.session, list(self.labels.values()), drafts=True)
-        new: dict[tuple[int, int, int], tuple[int, LabelRecord]] = {}
-        revisions: list[dict[str, Any]] = []
-        votes: list[dict[str, Any]] = []
+        there = await queries.labels_in(self.session, [row.id for row in self.sets.values()])
+        histories = await queries.revisions_of(self.session, [row.id for row in there.values()], drafts=True)
+        here = _LabelsHere(there, histories)
         given = [(number, record) for number, record in lines if isinstance(record, LabelRecord)]
+        new: dict[tuple[int, int, int], tuple[int, LabelRecord]] = {}
+        seen: set[int] = set()
+        revisions: list[dict[str, Any]] = []
         for number, record in given:
-            key = (self.sets[record.set], record.feature, self.people[record.person])
-            if key in new:
+            set_id = self.sets[record.set].id
+            row = here.find(set_id, record, self.people.find(record.person))
+            if row is None:
+                self._check_in_set(number, record)
+                key = (set_id, record.feature, await self.people.ensure(record.person))
+                is_double = key in new
+                new[key] = (number, record)
+            else:
+                is_double = row.id in seen
+                seen.add(row.id)
+                self.labels[set_id, record.feature, record.person] = row
+            if is_double:
                 raise Unprocessable(
                     f"Line {number}: {record.person} has labelled feature {record.feature} above already."
                 )
-            row = there.get(key)
-            if row is None:
-                new[key] = (number, record)
-            else:
+            if row is not None:
                 revisions += await self._follow(number, record, row, histories[row.id])
-        made = await queries.insert_labels(
-            self.session, [self._label_row(key, record) for key, (_, record) in new.items()]
-        )
-        if len(made) < len(new):
+        await queries.insert_labels(self.session, [self._label_row(key, record) for key, (_, record) in new.items()])
+        made = await queries.labels_in(self.session, [row.id for row in self.sets.values()]) if new else there
+        if len(made) < len(there) + len(new):
             raise Conflict("Somebody labelled the same feature at this moment. Import the file again.")
-        self.labels |= made
-        self.done.labels = len(made)
+        self.done.labels = len(new)
         for key, (_, record) in new.items():
-            revisions += [self._revision_row(made[key], one) for one in self._versions(record)]
-        for _, record in given:
-            label_id = self.labels[(self.sets[record.set], record.feature, self.people[record.person])]
-            votes += [
-                {
-                    "label_id": label_id,
-                    "person_id": self.people[vote.person],
-                    "value": vote.value,
-                    "voted_at": vote.voted_at,
-                }
-                for vote in record.votes
-            ]
+            self.labels[key[0], key[1], record.person] = made[key]
+            revisions += [await self._revision_row(made[key].id, one) for one in _versions(record)]
         await queries.insert_rows(self.session, LabelRevision, revisions)
-        known = await queries.votes_of(self.session, list(self.labels.values()))
-        voted = {(vote.label_id, vote.person_id) for rows in known.values() for vote in rows}
-        votes = [vote for vote in votes if (vote["label_id"], vote["person_id"]) not in voted]
-        await queries.insert_rows(self.session, LabelVote, votes)
-        self.done.votes = len(votes)
+        names: dict[int | None, list[str]] = defaultdict(list)
+        for name in self.people.in_file:
+            names[self.people.find(name)].append(name)
+        for key, row in made.items():  # decisions may name labels that the file does not have
+            for name in names[key[2]]:
+                self.labels.setdefault((key[0], key[1], name), row)
+        await self._write_votes(given)
 
     async def _follow(
         self, number: int, record: LabelRecord, row: Label, history: Sequence[LabelRevision]
@@ -285,7 +292,7 @@ class _Import:
         """Return the versions of a label that follow those that are here, after the label was brought to the last."""
         here = {one.version: _comparable(one) for one in history}
         if not record.revisions:
-            same = content_of(record) == _comparable(row)
+            same = content_of(record) in here.values() or content_of(record) == _comparable(row)
         else:
             same = all(here.get(one.version, content_of(one)) == content_of(one) for one in record.revisions)
         if not same:
@@ -297,44 +304,40 @@ class _Import:
         if not following:
             self.done.unchanged += 1
             return []
+        if row.person_id != self.people.find(record.person):
+            raise Conflict(
+                f"Line {number}: {record.person}'s label of feature {record.feature} in “{record.set}” is here under "
+                f"{row.author}, and the file has newer versions of it. If the name is that account's, say so: "
+                "`seesae import-labels FILE --person NAME=ACCOUNT`."
+            )
         content = {name: value for name, value in self._label_row((0, 0, 0), record).items() if name in CONTENT}
         values = {**content, "version": record.version, "updated_at": record.updated_at or func.now()}
         await self.session.execute(update(Label).where(Label.id == row.id).values(values))
         self.done.changed += 1
-        return [self._revision_row(row.id, one) for one in following]
-
-    def _versions(self, record: LabelRecord) -> Sequence[RevisionRecord]:
-        if record.revisions:
-            return record.revisions
-        content = {name: getattr(record, name) for name in CONTENT}
-        changed = record.updated_at or record.created_at
-        return (
-            RevisionRecord.model_construct(
-                **content, version=record.version, act="imported", person=record.person, changed_at=changed
-            ),
-        )
+        return [await self._revision_row(row.id, one) for one in following]
 
     def _label_row(self, key: tuple[int, int, int], record: LabelRecord) -> dict[str, Any]:
         set_id, feature, person_id = key
+        of = self.sets[record.set]
         return {
             "sae_id": self.sae.id,
             "label_set_id": set_id,
             "feature": feature,
             "person_id": person_id,
             **{name: getattr(record, name) for name in CONTENT},
-            "author": self.accounts.get(record.person, record.author),
+            "author": self.people.author(record),
             "categories": list(record.categories),
-            "withheld": self.withheld.get(set_id, False),
+            "withheld": of.blind and of.closed_at is None,
             "version": record.version,
             "created_at": record.created_at or func.now(),
             "updated_at": record.updated_at or record.created_at or func.now(),
         }
 
-    def _revision_row(self, label_id: int, one: RevisionRecord) -> dict[str, Any]:
+    async def _revision_row(self, label_id: int, one: RevisionRecord) -> dict[str, Any]:
         return {
             "label_id": label_id,
             "version": one.version,
-            "person_id": self.people[one.person],
+            "person_id": await self.people.ensure(one.person),
             "act": one.act,
             **{name: getattr(one, name) for name in CONTENT},
             "categories": list(one.categories),
@@ -343,30 +346,64 @@ class _Import:
             "changed_at": one.changed_at or func.now(),
         }
 
+    async def _write_votes(self, given: Iterable[tuple[int, LabelRecord]]) -> None:
+        """Write the votes that are missing: nobody has two on a label, nor one on their own."""
+        known = await queries.votes_of(self.session, [row.id for row in self.labels.values()])
+        rows = []
+        for number, record in given:
+            label = self.labels[self.sets[record.set].id, record.feature, record.person]
+            there = known.get(label.id, [])
+            for vote in record.votes:
+                person_id = self.people.find(vote.person)
+                if any(
+                    one.person_id == person_id or (one.voted_at, one.value) == (vote.voted_at, vote.value)
+                    for one in there
+                ):
+                    continue
+                if vote.person == record.person or person_id == label.person_id:
+                    raise Unprocessable(f"Line {number}: {vote.person} votes on a label of their own: others vote.")
+                rows.append(
+                    {
+                        "label_id": label.id,
+                        "person_id": await self.people.ensure(vote.person),
+                        "value": vote.value,
+                        "voted_at": vote.voted_at,
+                    }
+                )
+        await queries.insert_rows(self.session, LabelVote, rows)
+        self.done.votes = len(rows)
+
+    # --- decisions and comments ------------------------------------------------------------------------------------
+
     async def write_decisions(self, lines: Iterable[tuple[int, Line]]) -> None:
-        """Write the decisions that are missing."""
+        """Write the decisions that are missing. One that was made at the same moment with the same words is here."""
         everything = Reader(sees_all=True)
         known = {
-            (row.label_set_id, row.feature, row.person_id, row.decided_at, row.explanation)
-            for row in await queries.decisions_of(self.session, list(self.sets.values()), reader=everything)
+            (row.label_set_id, row.feature, row.decided_at, row.explanation)
+            for row in await queries.decisions_of(
+                self.session, [row.id for row in self.sets.values()], reader=everything
+            )
         }
         rows = []
-        for record in (record for _, record in lines if isinstance(record, DecisionRecord)):
-            set_id, person_id = self.sets[record.set], self.people[record.person]
-            key = (set_id, record.feature, person_id, record.decided_at, record.explanation)
+        for number, record in lines:
+            if not isinstance(record, DecisionRecord):
+                continue
+            set_id = self.sets[record.set].id
+            key = (set_id, record.feature, record.decided_at, record.explanation)
             if key in known:
                 continue
+            self._check_in_set(number, record)
             known.add(key)
             between = [
-                [self.labels[label], one.version]
+                [label.id, one.version]
                 for one in record.labels
-                if (label := (set_id, record.feature, self.people[one.person])) in self.labels
+                if (label := self.labels.get((set_id, record.feature, one.person)))
             ]
             rows.append(
                 {
                     "label_set_id": set_id,
                     "feature": record.feature,
-                    "person_id": person_id,
+                    "person_id": await self.people.ensure(record.person),
                     "explanation": record.explanation,
                     "categories": list(record.categories),
                     "interpretability": record.interpretability,
@@ -383,36 +420,100 @@ class _Import:
     async def write_comments(self, lines: Iterable[tuple[int, Line]]) -> None:
         """Write the comments that are missing, those that are answered before their answers."""
         everything = Reader(sees_all=True)
-        there = {
-            (row.label_set_id, row.feature, row.person_id, row.created_at): row.id
-            for row in await queries.comments_of(self.session, list(self.sets.values()), reader=everything)
-        }
-        ids: dict[int, int] = {}
+        there: dict[tuple[int, int, datetime], list[Comment]] = defaultdict(list)
+        for row in await queries.comments_of(self.session, [row.id for row in self.sets.values()], reader=everything):
+            there[row.label_set_id, row.feature, row.created_at].append(row)
+        read: dict[int, tuple[CommentRecord, int]] = {}
         for number, record in lines:
             if not isinstance(record, CommentRecord):
                 continue
-            if record.answers is not None and record.answers not in ids:
-                raise Unprocessable(f"Line {number}: the comment that it answers does not come before it.")
-            key = (self.sets[record.set], record.feature, self.people[record.person], record.created_at)
-            if key not in there:
-                there[key] = await self._write_comment(record, ids.get(record.answers or 0))
+            if record.id in read:
+                raise Unprocessable(f"Line {number}: a comment above has the number {record.id} already.")
+            answered = None if record.answers is None else read.get(record.answers)
+            if record.answers is not None:
+                _check_answer(number, record, answered[0] if answered else None)
+            same = there[self.sets[record.set].id, record.feature, record.created_at]
+            here = _comment_here(record, same, self.people.find(record.person))
+            if here is None:
+                here = await self._write_comment(record, answered[1] if answered else None)
                 self.done.comments += 1
-            ids[record.id] = there[key]
+            else:
+                same.remove(here)
+            read[record.id] = (record, here.id)
 
-    async def _write_comment(self, record: CommentRecord, answers: int | None) -> int:
+    async def _write_comment(self, record: CommentRecord, answers: int | None) -> Comment:
         row = Comment(
-            label_set_id=self.sets[record.set],
+            label_set_id=self.sets[record.set].id,
             feature=record.feature,
             answers=answers,
-            person_id=self.people[record.person],
+            person_id=await self.people.ensure(record.person),
             text=record.text,
-            mentions=[self.people[name] for name in record.mentions],
+            mentions=[await self.people.ensure(name) for name in record.mentions],
             created_at=record.created_at,
             deleted_at=record.deleted_at,
         )
         self.session.add(row)
         await self.session.flush()
-        return row.id
+        return row
+
+
+class _LabelsHere:
+    """The labels of some sets, in which those of a file are found again under whatever name they have by now."""
+
+    def __init__(
+        self, labels: Mapping[tuple[int, int, int], Label], histories: Mapping[int, Sequence[LabelRevision]]
+    ) -> None:
+        self._labels = labels
+        self._histories = histories
+        self._of_feature: dict[tuple[int, int], list[Label]] = defaultdict(list)
+        for (set_id, feature, _), row in labels.items():
+            self._of_feature[set_id, feature].append(row)
+
+    def find(self, set_id: int, record: LabelRecord, person_id: int | None) -> Label | None:
+        """Return the label that `record` is: one with a version of it, else that of the person whom its name means."""
+        same = (row for row in self._of_feature[set_id, record.feature] if self._is_same(record, row))
+        own = None if person_id is None else self._labels.get((set_id, record.feature, person_id))
+        return next(same, own)
+
+    def _is_same(self, record: LabelRecord, row: Label) -> bool:
+        """True if both have a version of one author and moment; without moments, of one author and text."""
+        if record.created_at not in (None, row.created_at):
+            return False
+        history: tuple[Label | LabelRevision, ...] = (row, *self._histories.get(row.id, ()))
+        if record.created_at is None and not record.revisions:
+            return (record.author, content_of(record)) in {(one.author, _comparable(one)) for one in history}
+        if not record.revisions:
+            return any(one.author == record.author for one in history)
+        here = {(one.version, one.author, one.changed_at) for one in history if isinstance(one, LabelRevision)}
+        return any((one.version, one.author, one.changed_at) in here for one in record.revisions)
+
+
+def _comment_here(record: CommentRecord, same: Sequence[Comment], person_id: int | None) -> Comment | None:
+    """Return the comment of this moment that `record` is: one with its text, or of its person, or deleted since."""
+    alike = [row for row in same if row.text == record.text]
+    alike += [row for row in same if row.person_id == person_id or row.deleted_at is not None]
+    return next(iter(alike), None)
+
+
+def _check_answer(number: int, record: CommentRecord, answered: CommentRecord | None) -> None:
+    if answered is None:
+        raise Unprocessable(f"Line {number}: the comment that it answers does not come before it.")
+    if (answered.set, answered.feature) != (record.set, record.feature):
+        raise Unprocessable(f"Line {number}: the comment that it answers is on another feature, or in another set.")
+    if answered.answers is not None:
+        raise Unprocessable(f"Line {number}: it answers an answer: name the first comment of the thread.")
+
+
+def _versions(record: LabelRecord) -> Sequence[RevisionRecord]:
+    if record.revisions:
+        return record.revisions
+    content = {name: getattr(record, name) for name in CONTENT}
+    changed = record.updated_at or record.created_at
+    return (
+        RevisionRecord.model_construct(
+            **content, version=record.version, act="imported", person=record.person, changed_at=changed
+        ),
+    )
 
 
 def _comparable(row: Label | LabelRevision) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -30,6 +32,13 @@ from app.tables.label_sets import Order
 
 MAX_LINE = 4_000_000
 _MAX_TEXT = 50_000
+FIRST_YEAR = 1970
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""How far the clock of the machine that wrote a file may be ahead."""
+MAX_VERSION = 1_000_000
+"""Far more than anybody writes, and far from where the database's numbers end."""
+_READ = {"read": True}
+"""Context of the lines of a file that is read: what is here already is written, whatever earlier files had."""
 
 
 def _tidy(name: str) -> str:
@@ -39,10 +48,33 @@ def _tidy(name: str) -> str:
     return tidy
 
 
+def _in_utc(moment: datetime, info: ValidationInfo) -> datetime:
+    """Refuse in a file what cannot be in UTC, or has not been yet: pages and exports could not show it."""
+    if info.context != _READ:
+        return moment
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("A date must be one that UTC has") from None
+    if utc.year < FIRST_YEAR:
+        raise ValueError(f"A date cannot be before {FIRST_YEAR}")
+    if utc > datetime.now(UTC) + CLOCKS_DIFFER:
+        raise ValueError("A date cannot be in the future")
+    return utc
+
+
+def _in_reach(version: int, info: ValidationInfo) -> int:
+    if info.context == _READ and version > MAX_VERSION:
+        raise ValueError(f"A version is at most {MAX_VERSION:,}")
+    return version
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Name = Annotated[str, Field(max_length=MAX_NAME + 20), AfterValidator(_tidy)]
 SetName = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_tidy)]
 Scale = Annotated[int, Field(ge=1, le=5)] | None
 Number = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Version = Annotated[Number, AfterValidator(_in_reach)]
 Feature = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Explanation = Annotated[str, Field(max_length=MAX_EXPLANATION)]
 Categories = Annotated[
@@ -65,18 +97,18 @@ class Header(Record):
     format: Literal[1] = 1
     sae: str
     weights_sha256: str
-    features: int
+    features: Feature
     index: str | None = None
 
 
 class GuidelineRecord(Record):
     """A version of a guideline."""
 
-    version: Number
+    version: Version
     text: Text
     categories: Annotated[tuple[str, ...], Field(max_length=100)]
     person: Name
-    created_at: AwareDatetime
+    created_at: Moment
 
 
 class ScopeRecord(Record):
@@ -100,10 +132,17 @@ class SetRecord(Record):
     order: Order
     scope: ScopeRecord
     created_by: Name | None
-    created_at: AwareDatetime
-    closed_at: AwareDatetime | None
+    created_at: Moment
+    closed_at: Moment | None
     guidelines: tuple[GuidelineRecord, ...] = ()
     features: tuple[Feature, ...] = ()
+
+    @model_validator(mode="after")
+    def _versions_once(self) -> Self:
+        versions = [one.version for one in self.guidelines]
+        if len(set(versions)) < len(versions):
+            raise ValueError("A guideline has each of its versions once")
+        return self
 
 
 class Content(Record):
@@ -127,12 +166,12 @@ class Content(Record):
 class RevisionRecord(Content):
     """A label at one of its versions."""
 
-    version: Number
+    version: Version
     act: Annotated[str, Field(max_length=40)]
     person: Name
-    guideline_version: int | None = None
+    guideline_version: Version | None = None
     index: str | None = None
-    changed_at: AwareDatetime
+    changed_at: Moment
 
 
 class VoteRecord(Record):
@@ -140,19 +179,21 @@ class VoteRecord(Record):
 
     person: Name
     value: Literal[-1, 1]
-    voted_at: AwareDatetime
+    voted_at: Moment
 
 
 class LabelRecord(Content):
     """A label; without `revisions` (a row of CSV) it is a label's text alone."""
 
     record: Literal["label"] = "label"
+    sae: Annotated[str | None, Field(max_length=200, exclude=True)] = None
+    """The SAE that a row of a table names; lines of a history leave it to the header."""
     set: SetName = "default"
     feature: Feature
     person: Name
-    version: Number = 1
-    created_at: AwareDatetime | None = None
-    updated_at: AwareDatetime | None = None
+    version: Version = 1
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
     revisions: Annotated[tuple[RevisionRecord, ...], Field(max_length=10_000)] = ()
     votes: Annotated[tuple[VoteRecord, ...], Field(max_length=10_000)] = ()
 
@@ -170,7 +211,7 @@ class DecidedLabel(Record):
     """One of the labels that a decision was made between."""
 
     person: Name
-    version: Number
+    version: Version
 
 
 class DecisionRecord(Record):
@@ -185,30 +226,42 @@ class DecisionRecord(Record):
     interpretability: Scale = None
     note: Text = ""
     labels: tuple[DecidedLabel, ...] = ()
-    guideline_version: int | None = None
+    guideline_version: Version | None = None
     index: str | None = None
-    decided_at: AwareDatetime
+    decided_at: Moment
+
+    @model_validator(mode="after")
+    def _says_something(self, info: ValidationInfo) -> Self:
+        if info.context == _READ and not self.explanation.strip() and not self.categories:
+            raise ValueError("A decision needs an explanation")
+        return self
 
 
 class CommentRecord(Record):
     """A comment; `id` and `answers` are numbers within the file."""
 
     record: Literal["comment"] = "comment"
-    id: int
-    answers: int | None = None
+    id: Number
+    answers: Number | None = None
     set: SetName
     feature: Feature
     person: Name
     text: Annotated[str, Field(max_length=2_000)]
     mentions: tuple[Name, ...] = ()
-    created_at: AwareDatetime
-    deleted_at: AwareDatetime | None = None
+    created_at: Moment
+    deleted_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self, info: ValidationInfo) -> Self:
+        if info.context == _READ and self.deleted_at is None and not self.text.strip():
+            raise ValueError("A comment needs a text")
+        return self
 
 
 Line = Annotated[Header | SetRecord | LabelRecord | DecisionRecord | CommentRecord, Field(discriminator="record")]
 _LINE: TypeAdapter[Line] = TypeAdapter(Line)
 _OF_A_ROW = ("feature", "author", "explanation", "set", "categories", "interpretability", "confidence", "cant_tell")
-_ROW = (*_OF_A_ROW, "status", "created_at", "updated_at")
+_ROW = (*_OF_A_ROW, "sae", "status", "created_at", "updated_at")
 _NEEDED = ("feature", "author", "explanation")
 
 
@@ -247,7 +300,7 @@ def read_csv(text: str) -> Iterator[tuple[int, Line]]:
     Raises:
         Unprocessable: a column is missing, or a row is not a label.
     """
-    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
         missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
         if missing:
@@ -269,7 +322,7 @@ def _validated(number: int, given: dict[str, Any]) -> Line:
     if not _storable(given):
         raise Unprocessable(f"Line {number} holds NUL or broken characters: remove them.")
     try:
-        return _LINE.validate_python(given)
+        return _LINE.validate_python(given, context=_READ)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])[:80]

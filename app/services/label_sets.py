@@ -102,6 +102,7 @@ async def create_set(
     """
     _check_reviewer(actor)
     rules, guideline = _tidy_rules(rules), _tidy_guideline(guideline)
+    await _check_free(session, sae.id, rules.name)
     features = await _ordered(session, sae, await _choose(session, sae, scope), rules.order, scope.seed)
     person_id = await ensure_person(session, actor)
     chosen = {name: value for name, value in asdict(scope).items() if value not in (None, 0)}
@@ -157,8 +158,8 @@ async def change_set(
     new = old if rules is None else _tidy_rules(rules)
     closed = (current.closed_at is not None) if is_closed is None else is_closed
     acts = []
-    if new.name != old.name and await queries.find_set(session, current.sae_id, new.name):
-        raise Conflict(f"There is a label set “{new.name}” already: choose another name.")
+    if new.name != old.name:
+        await _check_free(session, current.sae_id, new.name, but=set_id)
     if new != old or closed != (current.closed_at is not None):
         await queries.update_set(session, set_id, **asdict(new), is_closed=closed)
         acts += ["set changed"] if new != old else []
@@ -295,9 +296,15 @@ def _check_reviewer(actor: Actor) -> None:
         raise Forbidden("Only reviewers make and change label sets.")
 
 
+async def _check_free(session: AsyncSession, sae_id: int, name: str, *, but: int | None = None) -> None:
+    alike = await queries.set_like(session, sae_id, name, but=but)
+    if alike is not None:
+        raise Conflict(f"There is a label set “{alike}” already: choose another name.")
+
+
 def _tidy_rules(rules: Rules) -> Rules:
     name = tidy_name("label set", rules.name)
-    if name == DEFAULT:
+    if name.lower() == DEFAULT:
         raise Unprocessable("Every SAE has a set “default” already: choose another name.")
     if rules.needed not in range(1, MAX_NEEDED + 1):
         raise Unprocessable(f"A feature needs 1 to {MAX_NEEDED} labels.")

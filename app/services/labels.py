@@ -14,6 +14,7 @@ from app.queries.label_sets import (
     find_set,
     has_feature,
     keep_set,
+    set_like,
 )
 from app.queries.labels import Act, LabelText, LabelView, find_label, get_label, label_histories, put_label
 from app.queries.saes import SaeDetail, get_saes
@@ -168,6 +169,9 @@ async def _set_to_write(session: AsyncSession, sae: SaeDetail, name: str, actor:
     """Return the set of this name, which stays as it is until the label is written; a reviewer who names a new one
     makes it."""
     found = await find_set(session, sae.id, name)
+    alike = await set_like(session, sae.id, name) if found is None else None
+    if alike is not None:
+        raise NotFound(f"{sae.slug} has no label set “{name}”, but “{alike}”.")
     if found is None and (name == DEFAULT or actor.role >= Role.reviewer):
         found = await ensure_set(session, sae.id, name, person_id=None if name == DEFAULT else person_id)
     kept = await keep_set(session, found.id) if found else None

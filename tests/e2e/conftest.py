@@ -224,7 +224,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
         audit = await add_audit(session, made.sae, done.id)
-        textset = await make_text_set(session)
+        textset = await make_text_set(session, "days")
         pairs = await make_pairs(session)
         texts, _ = await make_text_comparison(session, made.sae)
         rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)

@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from sqlalchemy import ARRAY, ColumnElement, Integer, and_, any_, bindparam, literal, literal_column
 from sqlalchemy.sql.expression import SQLColumnExpression
 
-from app.tables import Label
+from app.tables import Label, LabelDecision
 
 submitted: ColumnElement[bool] = and_(Label.status == literal_column("'submitted'"), ~Label.withheld)
 """True for labels that everybody sees. Literal, because the planner must see that the partial index covers them."""
+
+
+newest_decision = LabelDecision.decided_at.desc(), LabelDecision.id.desc()
+"""Order in which the first decision of a feature is the one that holds; ids say less, because files bring old ones."""
 
 
 def in_array(column: SQLColumnExpression[int], numbers: Iterable[int] | str) -> ColumnElement[bool]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -17,13 +17,17 @@ from app.errors import UserError
 from app.services import completions as service
 from app.services.completions import CompletionPart, CompletionWish, PreparedCompletion, ServedModel
 from app.services.inference import InferenceClient
-from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken
+from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken, Watched
+from app.web.completion_metrics import CompletionMetrics
 from app.web.components.completion_answers import (
     FINISH_REASONS,
     Answer,
     ChatCompletionOut,
     CompletionOut,
     UsageOut,
+    Vocabulary,
+    WatchedOut,
+    alert_out,
 )
 from app.web.components.completion_requests import ChatCompletionIn, CompletionIn, SampledIn
 from app.web.components.intervention_models import EVENTS
@@ -127,7 +131,8 @@ class _Writing:
         self, request: Request, inference: InferenceClient, prepared: PreparedCompletion, answer: Answer
     ) -> None:
         self._sessions = request.app.state.sessionmaker
-        self._model = prepared.served.model
+        self._metrics: CompletionMetrics = request.app.state.completion_metrics
+        self._prepared = prepared
         self._parts: AsyncGenerator[CompletionPart] = service.complete(inference, prepared)
         self._answer = answer
         self._prompt_tokens = 0
@@ -143,35 +148,52 @@ class _Writing:
         written = [token for token in tokens if isinstance(token, CompletionToken)]
         text = "".join(token.text for token in written) + end.text
         known = await self._known(written)
-        return self._answer.whole(text, written, known, FINISH_REASONS[end.reason], self._usage(end))
+        watched = await self._watched([part.watched for part in every if part.watched is not None])
+        return self._answer.whole(text, written, known, FINISH_REASONS[end.reason], self._completed(end), watched)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield the answer as server-sent events, one per token."""
         written = 0
         async with aclosing(self._parts) as parts:
             async for part in parts:
+                watched = await self._watched([] if part.watched is None else [part.watched])
                 if isinstance(part, CompletionToken):
-                    if part.text or self._answer.logprobs:
-                        known = await self._known([part])
-                        yield _event(self._answer.chunk(part.text, [part], known, written))
+                    if part.text or self._answer.logprobs or watched:
+                        yield _event(self._answer.chunk(part, await self._known([part]), written, watched))
                     written += len(part.text)
                 elif isinstance(part, CompletionEnd):
-                    yield _event(self._answer.last(part.text, FINISH_REASONS[part.reason]))
+                    usage = self._completed(part)
+                    yield _event(self._answer.last(part.text, FINISH_REASONS[part.reason], watched))
                     if self._answer.include_usage:
-                        yield _event(self._answer.usage(self._usage(part)))
+                        yield _event(self._answer.usage(usage))
                 else:
                     self._prompt_tokens = part.prompt_tokens
-                    yield _event(self._answer.first())
+                    yield _event(self._answer.first(watched))
         yield b"data: [DONE]\n\n"
 
-    async def _known(self, tokens: list[CompletionToken]) -> Any:
+    async def _known(self, tokens: list[CompletionToken]) -> Vocabulary:
         if not self._answer.logprobs:
             return {}
-        ids = {token_id for token in tokens for token_id in (token.id, *(likely for likely, _ in token.top))}
-        async with transaction(self._sessions) as session:
-            return await service.token_texts(session, self._model, list(ids))
+        return await self._texts({one for token in tokens for one in (token.id, *(likely for likely, _ in token.top))})
 
-    def _usage(self, end: CompletionEnd) -> UsageOut:
+    async def _texts(self, ids: Collection[int]) -> Vocabulary:
+        async with transaction(self._sessions) as session:
+            return await service.token_texts(session, self._prepared.served.model, ids)
+
+    async def _watched(self, found: list[Watched]) -> WatchedOut | None:
+        """Return what the monitors found on some tokens: all alerts, and the scores after the last."""
+        if not found:
+            return None
+        alerts = [alert for one in found for alert in one.alerts]
+        known = await self._texts({alert.token_id for alert in alerts}) if alerts else {}
+        action = self._prepared.request.on_alert
+        self._metrics.alerted(action, len(alerts))
+        return WatchedOut(alerts=[alert_out(alert, known, action) for alert in alerts], scores=found[-1].scores)
+
+    def _completed(self, end: CompletionEnd) -> UsageOut:
+        """Count a completed answer, and return what it used."""
+        operation = "chat" if self._answer.chat else "text"
+        self._metrics.completed(operation, FINISH_REASONS[end.reason], self._prompt_tokens, end.tokens)
         total = self._prompt_tokens + end.tokens
         return UsageOut(prompt_tokens=self._prompt_tokens, completion_tokens=end.tokens, total_tokens=total)
 

@@ -31,8 +31,9 @@ def sides(items: list[TextItem], pair: str) -> dict[str | None, str]:
 
 def test_every_set_has_its_texts_labels_and_parts(sets: dict[str, list[TextItem]]) -> None:
     assert {name: len(items) for name, items in sets.items()} == {
-        "crows-pairs": 2036, "stereoset": 12_684, "winobias": 1522, "bbq": 1012, "toxicity": 1986,
-        "harmful-requests": 1733, "jailbreaks": 1332, "true-false": 878, "yes-no": 2000, "imdb": 200,
+        "crows-pairs": 2036, "stereoset": 12_684, "winobias": 1522, "bbq": 1012, "toxicity": 2593,
+        "toxicity-elsewhere": 1525,
+        "harmful-requests": 2467, "jailbreaks": 1332, "true-false": 878, "yes-no": 2000, "imdb": 200,
         "wikipedia-topics": 2400, "languages": 1800,
     }  # fmt: skip
     for name, items in sets.items():

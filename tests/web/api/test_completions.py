@@ -1,8 +1,10 @@
 """The OpenAI-compatible endpoint, with OpenAI's own client over real HTTP; models and SAEs are real."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +30,7 @@ from tests.web.serving import serving, serving_with_inference
 from tests.web.site import SECRET
 
 PROMPT = "It was the best of times, it was the"
+CHECKOUT = Path(__file__).parents[3]
 CHAT: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
 
 
@@ -100,7 +103,11 @@ def test_a_text_is_continued_as_sae_core_does_whole_and_streamed(client: OpenAI,
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
     assert [chunk.usage for chunk in chunks] == [None] * (len(chunks) - 1) + [whole.usage]
     assert len({chunk.id for chunk in chunks}) == 1
+    completed = 'seesae_completions_total{operation="text",reason="length"}'
+    tokens = 'seesae_completion_tokens_total{part="completion"}'
+    before = metric(endpoint.url, completed), metric(endpoint.url, tokens)
     first = client.completions.create(model=SLUG, prompt=[PROMPT], temperature=0)
+    assert (metric(endpoint.url, completed), metric(endpoint.url, tokens)) == (before[0] + 1, before[1] + 16)
     assert first.usage is not None
     assert first.usage.completion_tokens == 16  # OpenAI's default
 
@@ -424,3 +431,15 @@ async def test_a_model_without_a_chat_format_says_so(probing: httpx.AsyncClient)
     assert "plain text" in answer.json()["error"]["message"]
     text = await probing.post("/v1/completions", json={"model": "tiny", "prompt": PROMPT})
     assert text.status_code == 200
+
+
+def test_the_code_of_the_docs_runs(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (CHECKOUT / "docs" / "endpoint.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M))
+    here = {"http://127.0.0.1:8000/v1": f"{endpoint.url}/v1", "smollm2-135m": "tiny"}
+    for theirs, ours in here.items():
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    exec(code, {})
+    ids = endpoint.generated(endpoint.dictionary.model.tokenize("The capital of France is"), 20)
+    assert endpoint.text(ids) in capsys.readouterr().out
