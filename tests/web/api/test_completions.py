@@ -96,7 +96,9 @@ def test_models_are_listed_by_name_and_found_by_an_sae(client: OpenAI) -> None:
         client.models.retrieve("gpt-4o")
 
 
-def test_a_text_is_continued_as_sae_core_does_whole_and_streamed(client: OpenAI, endpoint: Endpoint) -> None:
+def test_a_text_is_continued_as_sae_core_does_whole_and_streamed(
+    client: OpenAI, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
     prompt = endpoint.dictionary.model.tokenize(PROMPT)
     ids = endpoint.generated(prompt, 12)
     asked: dict[str, Any] = {"model": "tiny", "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
@@ -118,6 +120,10 @@ def test_a_text_is_continued_as_sae_core_does_whole_and_streamed(client: OpenAI,
     assert (metric(endpoint.url, completed), metric(endpoint.url, tokens)) == (before[0] + 1, before[1] + 16)
     assert first.usage is not None
     assert first.usage.completion_tokens == 16  # OpenAI's default
+    logged = "".join(capsys.readouterr())
+    assert "/v1/completions" in logged
+    assert "best of times" not in logged
+    assert endpoint.text(ids) not in logged
 
 
 def test_a_conversation_is_answered_in_the_models_format_whole_and_streamed(client: OpenAI, endpoint: Endpoint) -> None:
@@ -284,6 +290,7 @@ async def monitors(module_engine: AsyncEngine, endpoint: Endpoint) -> dict[str, 
         "quiet": await add_monitor(module_engine, endpoint, "quiet"),
         "keeps": await add_monitor(module_engine, endpoint, "keeps", keep_text=True),
         "paused": await add_monitor(module_engine, endpoint, "paused", state="paused"),
+        "always": await add_monitor(module_engine, endpoint, "always", threshold=-1e9),
         "never": await add_monitor(module_engine, endpoint, "never", threshold=1e9),
     }
 
@@ -604,10 +611,12 @@ async def test_a_model_without_a_chat_format_says_so(probing: httpx.AsyncClient)
     assert text.status_code == 200
 
 
-def test_the_code_of_the_docs_runs(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_code_of_the_docs_runs(
+    endpoint: Endpoint, monitors: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (CHECKOUT / "docs" / "endpoint.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M))
-    here = {"http://127.0.0.1:8000/v1": f"{endpoint.url}/v1", "smollm2-135m": "tiny"}
+    here = {"http://127.0.0.1:8000/v1": f"{endpoint.url}/v1", "smollm2-135m": "tiny", "harmful-requests": "always"}
     for theirs, ours in here.items():
         assert theirs in code
         code = code.replace(theirs, ours)
@@ -615,4 +624,6 @@ def test_the_code_of_the_docs_runs(endpoint: Endpoint, capsys: pytest.CaptureFix
     model = endpoint.dictionary.model
     question = [{"role": "user", "content": "What is the capital of France?"}]
     ids = endpoint.generated(model.tokenize(model.render_chat(question).text), 30)
-    assert endpoint.text(ids) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert endpoint.text(ids) in printed
+    assert "always fired at" in printed
