@@ -12,26 +12,44 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+from app.pipeline.monitor_recipes import RECIPES, Recipe
 from report import machine
 
 from app.pipeline.builtin_sets import add_up
-from app.pipeline.monitor_recipes import RECIPES, Recipe
 from app.pipeline.params import DEMO_MODEL
 from app.pipeline.sources import read_model
 from app.queries.text_sets import TextItem
 from sae_core import HookPoint, LanguageModel, load_sae
-from sae_core.monitoring import Candidate, Comparison, Examples, Source, cautions, compare_candidates
+from sae_core.monitoring import (
+    Candidate,
+    Comparison,
+    Examples,
+    FeatureDetector,
+    Monitor,
+    Source,
+    cautions,
+    compare_candidates,
+    measure_decoupling,
+    score_texts,
+)
 from sae_core.readings import Reading, read_texts, select_texts
+from sae_core.saes import TopK
+from sae_core.saes.topk import TopKConfig
 
 SAE_NAME, HOOK = "smollm2-135m-l9-batchtopk-4096", HookPoint.parse("resid_post.9")
-ELSEWHERE = 300
+MAX_TOKENS = 128
+"""Of a text; most have 10 to 30."""
+ELSEWHERE = 200
 """Texts of each kind from the sets elsewhere."""
+LIVE = 150
+"""Texts that are followed token by token."""
 WORDS = {
     "feature": "one SAE feature",
     "features-10": "10 SAE features",
@@ -71,7 +89,12 @@ class Bench:
             began = time.monotonic()
             folder = self.cache / "monitors" / (name if most is None else f"{name}-{most}")
             reading = read_texts(
-                self.model, self.source.sae, [item.text for item in items], hook=HOOK, folder=folder, max_tokens=128
+                self.model,
+                self.source.sae,
+                [item.text for item in items],
+                hook=HOOK,
+                folder=folder,
+                max_tokens=MAX_TOKENS,
             )
             seconds = round(time.monotonic() - began, 1)
             self.read_sets[name] = {"texts": len(items), "tokens": reading.tokens, "seconds": seconds}
@@ -84,6 +107,29 @@ class Bench:
         rows = [row for row, item in enumerate(items) if item.label == label]
         chosen = [items[row] for row in rows]
         return Examples(select_texts(reading, rows), [item.text for item in chosen], [item.split for item in chosen])
+
+    def live(self, recipe: Recipe, monitor: Monitor) -> dict[str, Any]:
+        """Return how many benign test texts are above the threshold at their end, and at any token on the way."""
+        texts = self.examples(recipe.benign).part("test").texts[:LIVE]
+        scores = [read.scores[0] for read in score_texts(self.model, [monitor], texts, max_tokens=MAX_TOKENS)]
+        above = sum(score.score > monitor.threshold for score in scores)
+        on_the_way = sum(score.peak > monitor.threshold for score in scores)
+        return {"texts": len(texts), "at_the_end": above, "on_the_way": on_the_way}
+
+    def decoupling(self, recipe: Recipe, features: Sequence[int]) -> dict[str, Any]:
+        """Return how features differ, had the SAE been a TopK of the same weights."""
+        sae = self.source.sae
+        topk = TopK(TopKConfig(d_in=sae.d_in, d_sae=sae.d_sae, k=sae.k)).requires_grad_(False)
+        for name, parameter in topk.named_parameters():
+            parameter.copy_(sae.get_parameter(name))
+        texts = self.examples(recipe.positive).part("test").texts[:LIVE]
+        x = torch.cat(
+            [self.model.activations(torch.tensor([self.model.tokenize(text)]), HOOK)[0, 1:] for text in texts]
+        )
+        smallest = topk.encode(x).topk(sae.k, dim=1).values.min(dim=1).values.mean()
+        detector = FeatureDetector.of(topk, features, boundary=float(smallest))
+        found = measure_decoupling(detector, topk, x)
+        return asdict(found) | {"differing": found.differing}
 
     def compare(self, recipe: Recipe) -> Comparison:
         return compare_candidates(
@@ -103,8 +149,14 @@ def measure(home: Path, names: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"recipes": {}}
     for name in names:
         began = time.monotonic()
-        comparison = bench.compare(RECIPES[name])
-        found["recipes"][name] = _record(RECIPES[name], comparison) | {"seconds": round(time.monotonic() - began, 1)}
+        comparison, recipe = bench.compare(RECIPES[name]), RECIPES[name]
+        monitors = {one: comparison.candidate(one).monitor for one in (comparison.chosen, comparison.best_features)}
+        features = monitors[comparison.best_features].detector.features
+        found["recipes"][name] = _record(recipe, comparison) | {
+            "live": {one: bench.live(recipe, monitor) for one, monitor in monitors.items()},
+            "decoupling": bench.decoupling(recipe, features),
+            "seconds": round(time.monotonic() - began, 1),
+        }
     return found | {"sets": bench.read_sets}
 
 
@@ -175,6 +227,8 @@ def tables(result: Mapping[str, Any]) -> list[str]:
             f"{name}: {WORDS[found['best_baseline']]} leads {WORDS[found['best_features']]} "
             f"by {found['lead']:+.3f} ({low:+.3f} to {high:+.3f})"
         )
+        lines += [f"- live, {one}: {of}" for one, of in found["live"].items()]
+        lines.append(f"- as a TopK: {found['decoupling']}")
         lines += [f"- {caution}" for caution in found["cautions"]]
         lines += [f"- (features) {caution}" for caution in found["cautions_features"]]
     return lines

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import text_sets as queries
+from app.queries.deletions import leave_folders
 from app.queries.sql.pg_safe import storable
+from app.queries.text_readings import readings_of_set
 from app.queries.text_sets import Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
 
@@ -144,7 +146,7 @@ async def create_text_set(
 
 
 async def delete_text_set(session: AsyncSession, name: str, *, actor: Actor) -> None:
-    """Delete a set with its texts.
+    """Delete a set with its texts, and with what SAEs made of them.
 
     Raises:
         NotFound: there is none of this name.
@@ -152,6 +154,7 @@ async def delete_text_set(session: AsyncSession, name: str, *, actor: Actor) -> 
     """
     found = await find_text_set(session, name)
     actor.check_change(found.owner_id, "This text set", found.owner)
+    await leave_folders(session, [f"readings/{reading.key}" for reading in await readings_of_set(session, found.id)])
     await queries.delete_text_set(session, found.id)
 
 

@@ -297,7 +297,7 @@ def group_items(texts: Sequence[SetText]) -> ReadItems:
             "Name the column with --group, or give pairs."
         )
     items = [
-        Item(str(number), text.group, (Candidate(text.group, text.text),))
+        Item(str(number), text.group, (Candidate(text.group, text.text),), answers={"groups": groups})
         for number, text in enumerate(texts)
         if text.group is not None and text.text.strip()
     ]

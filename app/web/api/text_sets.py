@@ -129,7 +129,7 @@ class Texts(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", summary="All text sets")
+@router.get("", summary="All text sets", responses=documented())
 async def get_text_sets(
     session: Session, limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT, cursor: BeforeId = None
 ) -> TextSets:
@@ -187,7 +187,15 @@ async def get_texts(
     return Texts(texts=list(map(_out, shown)), next_cursor=str(shown[-1].number) if more else None)
 
 
-@router.get("/{name}/download", summary="Download a text set", responses=documented(404))
+@router.get(
+    "/{name}/download",
+    summary="Download a text set",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("application/jsonl", "text/csv")}},
+        **documented(404),
+    },
+)
 async def download(
     request: Request, name: Name, session: Session, format: Literal["jsonl", "csv"] = "jsonl"
 ) -> StreamingResponse:

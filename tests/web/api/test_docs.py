@@ -152,6 +152,7 @@ CONTRACT = {
 FILES = {
     "/api/v1/saes/{sae}/labels/history": {"application/jsonl"},
     "/api/v1/audits/{id}/raw": {"application/jsonl", "text/csv"},
+    "/api/v1/textsets/{name}/download": {"application/jsonl", "text/csv"},
     "/api/v1/audits/{id}/report.html": {"text/html"},
 }
 """Operations that answer with a file, and of which kinds."""
