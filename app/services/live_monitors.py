@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import BadParameter
+from app.errors import BadParameter, Conflict, NotFound
 from app.queries import monitors as queries
 from app.queries.models import ModelInfo, TokenInfo, get_tokens
 from app.queries.monitors import MonitorView, NewAlert
-from app.queries.sql.pg_safe import is_id, storable
 from app.services.inference_messages import LiveAlert
+from app.services.monitors import find_monitor, usable_file
 from app.services.tokens import api_texts
 
 _PARAM = "seesae.monitors"
@@ -41,24 +41,19 @@ async def usable_monitors(
 
 
 async def _find(session: AsyncSession, reference: str | int) -> MonitorView:
-    text = str(reference)
-    found = await queries.get_monitor(session, text) if storable(text) else None
-    if found is None and text.isascii() and text.isdecimal() and len(text) < 12 and is_id(int(text)):
-        found = await queries.get_monitor_by_id(session, int(text))
-    if found is None:
-        raise BadParameter(
-            f"There is no monitor “{text[:80]}”. All monitors are at /monitors.", _PARAM, "monitor_not_found"
-        )
-    return found
+    try:
+        return await find_monitor(session, reference)
+    except NotFound as error:
+        raise BadParameter(str(error), _PARAM, "monitor_not_found") from None
 
 
 async def _usable(session: AsyncSession, monitor: MonitorView, model: ModelInfo) -> UsableMonitor:
-    if monitor.state == "paused":
-        raise BadParameter(f"The monitor {monitor.name} is paused.", _PARAM, "monitor_paused")
-    if monitor.model_id != model.id:
+    if monitor.model_id not in (None, model.id):
         raise BadParameter(f"The monitor {monitor.name} is of {monitor.model}, not of {model.name}.", _PARAM)
-    file = await queries.monitor_file(session, monitor.id, monitor.candidate)
-    assert file is not None  # only candidates with a file can be chosen
+    try:
+        file = await usable_file(session, monitor)
+    except Conflict as error:
+        raise BadParameter(str(error), _PARAM, "monitor_not_usable") from None
     # The scores of the calibration are for drift, and would be most of what is sent.
     used = {**file, "name": monitor.name, "threshold": monitor.threshold, "calibration": None}
     return UsableMonitor(monitor.id, monitor.name, monitor.keep_text, used)

@@ -31,8 +31,10 @@ from sae_core.monitoring import DirectionDetector, Monitor, monitor_to_json
 from tests.app.inference.dictionaries import EARLY_SLUG, HOOK, SLUG, Dictionary, add_early_sae, make_dictionary, publish
 from tests.core.test_chat import CHATML
 from tests.factories import add_run
+from tests.monitors import add_monitor as stored_monitor
 from tests.people import sign_in
 from tests.tiny import tiny_tokenizer
+from tests.web.html import parse
 from tests.web.serving import serving, serving_with_inference
 from tests.web.site import SECRET
 
@@ -356,7 +358,9 @@ def test_an_alert_stops_the_answer_or_applies_an_edit(
     assert (text, reason, alert["action"]) == (endpoint.text(ids[:3]), "content_filter", "stop")
     change = {"op": "add", "value": 60, "feature": 3}
     title = f"Calmer {stream}"
-    saved = httpx.post(f"{endpoint.url}/api/v1/edits", json={"title": title, "sae": SLUG, "interventions": [change]})
+    saved = httpx.post(
+        f"{endpoint.url}/api/v1/edits", json={"title": title, "sae": SLUG, "interventions": [change]}, timeout=60
+    )
     assert saved.status_code == 201, saved.text
     text, reason, [alert] = answer({"edit": saved.json()["name"]})
     assert (reason, alert["action"]) == ("length", "edit")
@@ -438,7 +442,7 @@ def invalid(**options: Any) -> dict[str, Any]:
         ({"seesae": {"edits": ["none-of-that-name"]}}, "seesae.edits", "edit_not_found", "no edit"),
         ({"seesae": {"monitors": ["nothing"]}}, "seesae.monitors", "monitor_not_found", "no monitor"),
         ({"seesae": {"monitors": [987654]}}, "seesae.monitors", "monitor_not_found", "no monitor"),
-        ({"seesae": {"monitors": ["paused"]}}, "seesae.monitors", "monitor_paused", "paused"),
+        ({"seesae": {"monitors": ["paused"]}}, "seesae.monitors", "monitor_not_usable", "paused"),
         ({"seesae": {"on_alert": "explode"}}, "seesae.on_alert", None, "on_alert"),
         ({"seesae": {"on_alert": {"edit": "gone"}}}, "seesae.on_alert.edit", "edit_not_found", "no edit"),
         ({"seesae": {"sae": "nowhere"}}, "seesae.sae", None, f"There are: {EARLY_SLUG}, {SLUG}"),
@@ -469,9 +473,13 @@ def test_an_unknown_model_and_a_wrong_address_raise_not_found(client: OpenAI, en
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="tiny", input="x")
-    broken = httpx.post(f"{endpoint.url}/v1/completions", content=b"{", headers={"Content-Type": "application/json"})
+    broken = httpx.post(
+        f"{endpoint.url}/v1/completions", content=b"{", headers={"Content-Type": "application/json"}, timeout=60
+    )
     assert (broken.status_code, broken.json()["error"]["type"]) == (400, "invalid_request_error")
-    foreign = httpx.post(f"{endpoint.url}/v1/completions", json={}, headers={"Origin": "https://evil.example"})
+    foreign = httpx.post(
+        f"{endpoint.url}/v1/completions", json={}, headers={"Origin": "https://evil.example"}, timeout=60
+    )
     assert (foreign.status_code, foreign.json()["error"]["type"]) == (403, "permission_error")
 
 
@@ -498,7 +506,10 @@ def test_hostile_requests_get_errors_in_the_same_shape(endpoint: Endpoint, strea
     for body in HOSTILE:
         content = stream + body[1:] if stream and body.startswith(b"{") else body
         answer = httpx.post(
-            f"{endpoint.url}/v1/chat/completions", content=content, headers={"Content-Type": "application/json"}
+            f"{endpoint.url}/v1/chat/completions",
+            content=content,
+            headers={"Content-Type": "application/json"},
+            timeout=60,
         )
         assert answer.status_code in (400, 404), body
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}, body
@@ -511,7 +522,7 @@ def test_hostile_requests_get_errors_in_the_same_shape(endpoint: Endpoint, strea
 
 
 def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
@@ -565,7 +576,7 @@ async def test_accounts_decide_who_may_ask(engine: AsyncEngine, database_url: st
         assert caught.value.code == "invalid_api_key"
         with pytest.raises(openai.AuthenticationError):
             endpoint.client("any").models.list()
-        async with httpx.AsyncClient() as plain:
+        async with httpx.AsyncClient(timeout=60) as plain:
             assert (await plain.get(f"{url}/v1/models")).status_code == 401  # and not the page to sign in
         assert endpoint.client(token).completions.create(**asked).choices
         assert endpoint.client(token).models.list().data[0].id == "tiny"
@@ -627,3 +638,20 @@ def test_the_code_of_the_docs_runs(
     printed = capsys.readouterr().out
     assert endpoint.text(ids) in printed
     assert "always fired at" in printed
+
+
+async def test_the_code_of_a_monitors_page_runs(
+    endpoint: Endpoint, module_engine: AsyncEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with transaction(create_sessionmaker(module_engine)) as session:
+        sae = await get_sae(session, SLUG)
+        assert sae is not None
+        await stored_monitor(session, sae, name="it's", own=endpoint.dictionary.sae, threshold=-1e9)
+    async with httpx.AsyncClient(timeout=60) as plain:
+        page = await plain.get(f"{endpoint.url}/monitors/it's")
+    [code] = [one.text for one in parse(page.text).all("pre") if "openai" in one.text]
+    exec(code, {})
+    printed = capsys.readouterr().out
+    ids = endpoint.generated(endpoint.dictionary.model.tokenize("The capital of France is"), 30)
+    assert "[it's: " in printed
+    assert len(printed) > len(endpoint.text(ids))
