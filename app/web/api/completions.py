@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -17,7 +17,8 @@ from app.errors import UserError
 from app.services import completions as service
 from app.services.completions import CompletionPart, CompletionWish, PreparedCompletion, ServedModel
 from app.services.inference import InferenceClient
-from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken, Watched
+from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken, LiveAlert, Watched
+from app.services.live_monitors import keep_live
 from app.web.completion_metrics import CompletionMetrics
 from app.web.components.completion_answers import (
     FINISH_REASONS,
@@ -136,6 +137,7 @@ class _Writing:
         self._parts: AsyncGenerator[CompletionPart] = service.complete(inference, prepared)
         self._answer = answer
         self._prompt_tokens = 0
+        self._scores: Mapping[str, float] = {}
 
     async def whole(self) -> Any:
         """Return the answer once it is complete."""
@@ -149,6 +151,7 @@ class _Writing:
         text = "".join(token.text for token in written) + end.text
         known = await self._known(written)
         watched = await self._watched([part.watched for part in every if part.watched is not None])
+        await self._keep(self._scores, [])
         return self._answer.whole(text, written, known, FINISH_REASONS[end.reason], self._completed(end), watched)
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -162,6 +165,7 @@ class _Writing:
                         yield _event(self._answer.chunk(part, await self._known([part]), written, watched))
                     written += len(part.text)
                 elif isinstance(part, CompletionEnd):
+                    await self._keep(self._scores, [])
                     usage = self._completed(part)
                     yield _event(self._answer.last(part.text, FINISH_REASONS[part.reason], watched))
                     if self._answer.include_usage:
@@ -188,7 +192,14 @@ class _Writing:
         known = await self._texts({alert.token_id for alert in alerts}) if alerts else {}
         action = self._prepared.request.on_alert
         self._metrics.alerted(action, len(alerts))
+        self._scores = found[-1].scores
+        if alerts:
+            await self._keep({}, alerts)
         return WatchedOut(alerts=[alert_out(alert, known, action) for alert in alerts], scores=found[-1].scores)
+
+    async def _keep(self, scores: Mapping[str, float], alerts: list[LiveAlert]) -> None:
+        async with transaction(self._sessions) as session:
+            await keep_live(session, self._prepared.monitors, scores=scores, alerts=alerts, answer=self._answer.id)
 
     def _completed(self, end: CompletionEnd) -> UsageOut:
         """Count a completed answer, and return what it used."""
