@@ -60,6 +60,8 @@ async def add_monitor(
     own: TopK | None = None,
     keep_text: bool = False,
     threshold: float = 1.0,
+    positive: str = "<b>moods</b>:happy",
+    note: str = "W" * 80,
 ) -> str:
     """Store a monitor of two features of `own`, beside a linear probe and words; its name."""
     dictionary = own or random_sae(sae.d_in)
@@ -88,7 +90,7 @@ async def add_monitor(
         candidate("words", "Bag of words", 0.88, 0.7),
     ]
     figures = {
-        "positive": "<b>moods</b>:happy",
+        "positive": positive,
         "benign": "moods:sad",
         "elsewhere": ["other:happy", "other:sad"],
         "hashes": {},
@@ -102,7 +104,7 @@ async def add_monitor(
         "lead": 0.04,
         "lead_interval": [0.01, 0.07],
         "shared": 0,
-        "notes": ["W" * 80],
+        "notes": [note],
     }
     new = NewMonitor(
         name=name,
@@ -126,23 +128,25 @@ async def add_monitor(
     return name
 
 
-async def add_alerts(session: AsyncSession, name: str, *, number: int = 3, text: str | None = None) -> list[int]:
+async def add_alerts(
+    session: AsyncSession, name: str, *, number: int = 3, text: str | None = None, token: str = "", place: str = "moods"
+) -> list[int]:
     """Store alerts of a monitor, as a scan would; their ids."""
     monitor = await get_monitor(session, name)
     assert monitor is not None
-    words = text if text is None else [{"position": 1, "value": 2.0, "text": text}]
+    words = text if text is None else [{"position": 1, "value": 2.0, "text": token or text}]
     alerts = [
         NewAlert(
-            score=2.0 + place,
+            score=2.0 + nth,
             threshold=monitor.threshold,
             source="scan",
             run_id=None,
-            place=f"moods {place}",
+            place=f"{place} {nth}",
             sha256="0" * 64,
             text=text,
             tokens=words or [{"position": 1, "value": 2.0}],
         )
-        for place in range(number)
+        for nth in range(number)
     ]
     scores = [0.1] * 50 + [alert.score for alert in alerts]
     return await add_scores(session, monitor.id, scores, alerts, source="scan")

@@ -10,7 +10,7 @@ from app.pipeline.text_readings import TextReader
 from app.queries.monitors import NewMonitor, put_monitor
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
-from app.services.actors import Actor, ensure_person
+from app.services.actors import ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.monitors import texts_of_side
 from app.services.text_comparisons import split_side
@@ -50,7 +50,7 @@ async def make_monitor(run: RunContext, ctx: JobContext, params: "MonitorParams"
         MonitorError: what is left of the texts is too little.
     """
     reader = await TextReader.open(run, ctx, params.sae, max_tokens=params.max_tokens)
-    sides = {side: await _examples(ctx, reader, side, run.created_by) for side in params.sides}
+    sides = {side: await _examples(run, ctx, reader, side) for side in params.sides}
     model, sae = await reader.load()
     detail = reader.detail
     source = Source(
@@ -98,7 +98,7 @@ async def make_monitor(run: RunContext, ctx: JobContext, params: "MonitorParams"
                 keep_text=params.keep_text,
                 figures=figures,
                 files={one.name: monitor_to_json(one.monitor) for one in found.candidates if one.monitor is not None},
-                owner_id=await ensure_person(session, Actor(run.created_by)),
+                owner_id=await ensure_person_of_run(session, run.created_by),
                 run_id=run.run_id,
             )
             if not await put_monitor(session, new):
@@ -123,12 +123,13 @@ def choose(found: Comparison, params: "MonitorParams") -> str:
 
 
 async def _examples(
-    ctx: JobContext, reader: TextReader, side: str, created_by: str
+    run: RunContext, ctx: JobContext, reader: TextReader, side: str
 ) -> tuple[Examples, str, tuple[str, str]]:
     """Return a side's texts as they were read, what has to be said of it, and its set with its hash."""
     name, _ = split_side(side)
     if name in BUILTIN_SETS:
-        await ensure_builtin_set(ctx, name, created_by)
+        async with run.stage("fetch") as progress:
+            await ensure_builtin_set(run, ctx, name, progress)
     async with ctx.sessions() as session:
         hash_, texts = await texts_of_side(session, side)
     read = await reader.read(name)

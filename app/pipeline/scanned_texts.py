@@ -20,8 +20,7 @@ from app.services.monitors import find_monitor, texts_of_side, usable_file
 from app.services.text_files import texts_of
 from app.services.tokens import plain
 from sae_core.models import LanguageModel
-from sae_core.monitoring import Monitor, monitor_from_json, score_texts
-from sae_core.monitoring.watcher import check_model
+from sae_core.monitoring import Monitor, check_model, monitor_from_json, score_texts
 
 if TYPE_CHECKING:
     from app.pipeline.monitor_scan import MonitorScanParams

@@ -285,7 +285,7 @@ async def rates_by_day(session: AsyncSession, monitor_id: int, *, days: int = 30
         .order_by(day.desc())
         .limit(days)
     )
-    return [DayRate(*row) for row in await session.execute(query)][::-1]
+    return [DayRate(*row) for row in await session.execute(query) if row[1]][::-1]
 
 
 async def monitor_totals(session: AsyncSession) -> list[tuple[str, str, int, int, float]]:

@@ -9,8 +9,7 @@ from app.inference.dependencies import Engine, model_turn
 from app.inference.engine import ProbeEngine
 from app.inference.model_thread import run_in_model_thread
 from app.services.inference_messages import ChatMessage, MonitorScore, ScoreAnswer, ScoredText, ScoreRequest
-from sae_core.monitoring import Monitor, TextScore, monitor_from_json, score_texts
-from sae_core.monitoring.watcher import check_model
+from sae_core.monitoring import Monitor, TextScore, check_model, monitor_from_json, score_texts
 
 log = structlog.get_logger("inference")
 

@@ -179,6 +179,25 @@ class MonitorOut(MonitorSummary):
     run: int | None
 
 
+class MonitorFileOut(BaseModel):
+    """The file of a monitor. It holds all vectors in base64; docs/monitoring.md describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str
+    name: str
+    model: str
+    model_sha256: Annotated[str, Field(description="Hash of the model's weights.")]
+    hook: str
+    tokens: str
+    pool: str
+    threshold: float
+    special_token_ids: list[int]
+    prepend_bos: bool
+    detector: dict[str, Any]
+    calibration: dict[str, Any] | None
+
+
 class MonitorsOut(BaseModel):
     """One page of monitors, newest first."""
 
@@ -291,7 +310,7 @@ async def post_monitor(
     return await _queue("monitor", given, session, settings, actor, response)
 
 
-@router.get("", summary="All monitors")
+@router.get("", summary="All monitors", responses=documented())
 async def get_monitors(
     session: Session, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: BeforeId = None
 ) -> MonitorsOut:
@@ -308,11 +327,11 @@ async def get_monitor(id: MonitorId, session: Session) -> MonitorOut:
 
 
 @router.get("/{id}/download", summary="Download a monitor", responses=documented(404))
-async def download(id: MonitorId, session: Session, response: Response) -> dict[str, Any]:
+async def download(id: MonitorId, session: Session, response: Response) -> MonitorFileOut:
     """Return the file that `sae_core.monitoring` reads: it needs neither the SAE nor this site."""
     monitor = await find_monitor(session, id)
     response.headers["Content-Disposition"] = f'attachment; filename="{monitor.name}.json"'
-    return await download_file(session, monitor)
+    return MonitorFileOut.model_validate(await download_file(session, monitor))
 
 
 @router.put("/{id}", summary="Change a monitor", responses=documented(403, 404, 409))
