@@ -67,6 +67,7 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /labels/{id}/undo": Role.labeller,
     "POST /labels/{id}/discard": Role.labeller,
     "PUT /api/v1/saes/{sae}/features/{index}/labels/mine": Role.labeller,
+    "PUT /api/v1/saes/{sae}/features/{index}/labels/mine/draft": Role.labeller,
     "POST /saes/{sae}/features/{index}/labels": Role.labeller,
     # Blind tests.
     "POST /api/v1/labelsets/{id}/tests": Role.labeller,

@@ -217,6 +217,7 @@ TABLE = {
         PUT /api/v1/lists/{id}
         POST /api/v1/saes/{sae}/features/{index}/comments
         PUT /api/v1/saes/{sae}/features/{index}/labels/mine
+        PUT /api/v1/saes/{sae}/features/{index}/labels/mine/draft
         POST /api/v1/tests/{id}/answers
         POST /textsets
         POST /textsets/{name}/delete

@@ -72,7 +72,7 @@ ARGUMENTS = {
     "user enable": "ada",
     "user link": "ada",
     "db backup": "FOLDER",
-    "db restore": "FILE",
+    "db restore": "FILE --yes",
     "demo": "--no-serve",
 }
 

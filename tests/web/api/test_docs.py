@@ -64,6 +64,7 @@ CONTRACT = {
     *STREAMED,
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
+    ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine/draft"),
     ("get", "/api/v1/labels/{id}/history"),
     ("get", "/api/v1/labelsets"),
     ("post", "/api/v1/labelsets"),
