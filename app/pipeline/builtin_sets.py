@@ -130,21 +130,24 @@ def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
     ]
-    everyday = (_item(_broken_off(row["sourceString"]), group="Tatoeba") for row in _rows(files["everyday"]))
-    stories = (_item(_broken_off(row["passage"]), group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, _BENIGN // 2), *_draw(stories, _BENIGN // 2)):
-        yield replace(item, label="benign")
+    everyday = _draw(_cut((row["sourceString"] for row in _rows(files["everyday"])), "Tatoeba"), _BENIGN)
+    stories = _draw(_cut((row["passage"] for row in _rows(files["stories"])), "Social IQa"), _BENIGN - len(everyday))
+    yield from (*everyday, *stories)
 
 
-def _broken_off(sentence: str) -> str:
-    """Leave out the last word: the toxic texts break off, so that a full stop alone would tell the sides apart."""
-    return sentence.strip().rpartition(" ")[0]
+_LEAST_WORDS = 10
+
+
+def _cut(texts: Iterable[str], group: str) -> Iterator[TextItem]:
+    """Yield the first two thirds of benign texts. The toxic prompts are cut within a sentence too; if only one side had
+    full stops, a monitor would learn these."""
+    for words in map(str.split, texts):
+        if len(words) >= _LEAST_WORDS:
+            yield _item(" ".join(words[: 2 * len(words) // 3]), "benign", group=group)
 
 
 _ELSEWHERE = 1000
-_WORDS = 12
-"""Words of a text: as many as the toxic ones have, which break off too."""
 
 
 def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
@@ -154,8 +157,8 @@ def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
         item.text.casefold(): item for item in (_item(line, "toxic", group="RealToxicityPrompts") for line in prompts)
     }
     yield from (item for words, item in toxic.items() if words and words not in known)
-    beginnings = (" ".join(_passage(row).split()[:_WORDS]) for row in _rows(files["reading"]))
-    yield from _draw((_item(text, "benign", group="Wikipedia") for text in beginnings if text), _ELSEWHERE)
+    sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
+    yield from _draw(_cut(sentences, "Wikipedia"), _ELSEWHERE)
 
 
 def _passage(row: Mapping[str, Any]) -> str:

