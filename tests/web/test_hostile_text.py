@@ -60,7 +60,6 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("person.role", "run.kind", "run.params", "run.result", "run.stages", "run.state", "run.worker"),
     *("saved_edit.file", "saved_edit.interventions", "saved_edit.measured", "saved_edit.name", "saved_list.public_id"),
     *("saved_probe.public_id", "suggestion.key", "suggestion.prompt", "suggestion.scores", "suggestion.source"),
-    *("monitor", "monitor_alert", "monitor_scores"),  # no page of theirs is here yet
     *("text_set.hash", "text_set.name", "text_set_item.split"),
     *("webhook.kinds", "webhook.secret", "webhook_delivery.state"),
 }
