@@ -131,17 +131,21 @@ def _detail(
 
 def _notes(sides: Sides, reading: Reading, max_tokens: int, found: Contrast) -> Iterator[str]:
     if sides.shared:
-        yield f"{sides.shared} texts that both sides have were left out."
+        yield f"Left out, because both sides have them: {_texts(sides.shared)}."
     repeated = sides.a.repeated + sides.b.repeated
     if repeated:
-        yield f"{repeated} texts that repeat another of their side were left out."
+        yield f"Left out, because they repeat the words of another of their side: {_texts(repeated)}."
     truncated = int(reading.truncated.sum())
     if truncated:
-        yield f"{truncated} texts are longer than {max_tokens} tokens; the rest of them was not read."
+        yield f"Read up to {max_tokens} tokens only, because they are longer: {_texts(truncated)}."
     if found.test is None:
         yield "Too few texts are held out to test on, so all of them choose: figures will shrink on new texts."
     if found.matched is None:
         yield "No text of one side is about as long as one of the other, so nothing can be matched by length."
+
+
+def _texts(number: int) -> str:
+    return f"{number:,} {'text' if number == 1 else 'texts'}"
 
 
 def _rows(found: Contrast, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
