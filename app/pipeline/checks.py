@@ -22,8 +22,8 @@ from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
 from app.queries.text_sets import get_text_set
 from app.runs.spec import Estimate
-from app.services.audit_results import BUILT_IN_SETS
-from app.services.audits import check_auditable
+from app.services.audit_results import MEASURED_SETS
+from app.services.audits import check_auditable, read_audited_file
 from app.services.edits import find_edit
 from app.services.saes import check_comparable, find_sae
 from app.services.text_comparisons import find_sides
@@ -218,9 +218,11 @@ async def check_audit(session: "AsyncSession", settings: "Settings", params: "Au
     check_features(sae, params.features)
     check_source(params.on, "text set")
     texts = None
-    if params.on not in BUILT_IN_SETS or await get_text_set(session, params.on) is not None:
+    if Path(params.on).is_absolute():
+        texts = len((await asyncio.to_thread(read_audited_file, Path(params.on)))[1])
+    elif params.on not in MEASURED_SETS or await get_text_set(session, params.on) is not None:
         view = await find_text_set(session, params.on)
-        check_auditable(view)
+        check_auditable(view.name, view.counts)
         texts = view.counts.texts
     corpus = await text_of_sae(session, [sae], params)
     await check_indexing(session, settings, corpus, [sae.slug])

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from sae_core.auditing.classifier import Cells, ClassifierTexts, read_cells, run_classifier
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
@@ -14,7 +14,7 @@ from sae_core.auditing.costs import score_changed
 from sae_core.auditing.enrichment import IndexedCorpus, enriched_features
 from sae_core.auditing.facts import facts_about
 from sae_core.auditing.items import Item, draw, is_chosen_half
-from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of
+from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of, named_sides
 from sae_core.auditing.outcomes import measure_treatments
 from sae_core.auditing.results import Audit, Classifier, Difference, LeftOut, Measure, MeasureName
 from sae_core.auditing.scoring import LogProbs, fits
@@ -76,16 +76,17 @@ def run_audit(
             "it is not an SAE of this model and hook point. Choose one that is."
         )
     cells = None if classifier is None else read_cells(classifier.texts)
-    run = Run(model, SaeAt(sae, hook, write), INSTRUMENTS[measure], settings, folder, progress)
-    items, left_out = usable_items(model, run.instrument, texts, settings)
+    items, left_out = usable_items(model, INSTRUMENTS[measure], texts, settings)
+    instrument = named_sides(INSTRUMENTS[measure], items)
+    run = Run(model, SaeAt(sae, hook, write), instrument, settings, folder, progress)
     scores = kept_scores(folder, "scores-none", lambda: score_changed(model, items, (), progress=run.part(0, 0.25)))
-    values = run.instrument.values(items, scores)
+    values = instrument.values(items, scores)
     own = replace(
-        measure_of(run.instrument, items, values, replicates=settings.replicates, seed=settings.seed),
+        measure_of(instrument, items, values, replicates=settings.replicates, seed=settings.seed),
         left_out=left_out,
     )
     run.note_items("none", items, scores, values)
-    audit = Audit(own, run.instrument.contrast, settings=asdict(settings))
+    audit = Audit(own, instrument.contrast, settings=asdict(settings))
     audit = _with_features(run, audit, items, scores, neutral, facts)
     if corpus is not None:
         enriched, note = enriched_features(
@@ -145,7 +146,7 @@ def _with_features(
     if run.instrument.contrast is not None:
         reading = _read_sides(run, items)
         found, chosen, tested = _compare_sides(run, items, reading, chosen_on)
-        half = select_texts(reading, [*np.flatnonzero(chosen_on), *(np.flatnonzero(chosen_on) + len(items))])
+        half = _first_then_second(reading, np.flatnonzero(chosen_on)) if chosen_on.any() else None
         audit = replace(audit, chosen_on=int(chosen_on.sum()), tested_features=tested, features=found)
         features = features or chosen
     if not features:
@@ -213,6 +214,11 @@ def _read_sides(run: Run, items: Sequence[Item]) -> Reading:
     )
 
 
+def _first_then_second(reading: Reading, pairs: Int64[np.ndarray, " chosen"]) -> Reading:
+    """Return the reading of both sides of some pairs."""
+    return select_texts(reading, np.concatenate([pairs, pairs + reading.texts // 2]))
+
+
 def _compare_sides(
     run: Run, items: Sequence[Item], reading: Reading, chosen_on: Bool[np.ndarray, " pair"]
 ) -> tuple[list[Difference], list[int], int]:
@@ -240,7 +246,8 @@ def _compare_sides(
 
 def _limits(measure: Measure) -> list[str]:
     """Return what the figures of a measure cannot say."""
-    said = [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
+    said = ["Intervals are for other items of the same kind, and take items as independent and the model as it is."]
+    said += [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
     few = [one.attribute for one in measure.attributes if one.pairs < MIN_RANKED]
     if few:
         said.append(f"Attributes of fewer than {MIN_RANKED} pairs are neither tested nor ranked: {', '.join(few)}.")

@@ -6,7 +6,7 @@ each replicate of a bootstrap, and each attribute.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -117,7 +117,7 @@ def _bbq_bias(values: Values, weights: Weights) -> Replicates:
 
 
 def _group_values(items: Sequence[Item], found: LogProbs) -> Values:
-    first = min(item.attribute for item in items)
+    first = items[0].answers["groups"][0]
     is_first = np.array([item.attribute == first for item in items], float)
     return {"log-probability per token": found.mean[:, 0], "is first": is_first}
 
@@ -200,6 +200,19 @@ INSTRUMENTS: dict[MeasureName, Instrument] = {
 }
 
 
+def named_sides(instrument: Instrument, items: Sequence[Item]) -> Instrument:
+    """Return the instrument of a set of one's own with the names of its two sides."""
+    if instrument.name == "pairs":
+        first, second = (candidate.name for candidate in items[0].candidates)
+        sentence = f"finds the side “{first}” likelier than the side “{second}”"
+        return replace(instrument, sentence=sentence, contrast=Contrast(first, second))
+    if instrument.name == "groups":
+        first, second = items[0].answers["groups"]
+        sentence = f"finds a text of “{first}” likelier per token than one of “{second}”"
+        return replace(instrument, sentence=sentence)
+    return instrument
+
+
 def measure_of(instrument: Instrument, items: Sequence[Item], values: Values, *, replicates: int, seed: int) -> Measure:
     """Return the figures of items, overall and by attribute."""
     found = instrument.replicates(values, bootstrap_weights(len(items), replicates, seed))
@@ -232,8 +245,7 @@ def score_figure(instrument: Instrument, values: Values, found: Replicates) -> F
     score = figure(found["score"])
     if score is None:
         raise AuditError(
-            f"The model answers “unknown” to every question of {instrument.name}, so there is nothing to score. "
-            "Use another set."
+            "Nothing here can be scored: every answer is “unknown”, or one group has no texts. Use a larger set."
         )
     if "score" not in values:
         return score

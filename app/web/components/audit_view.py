@@ -9,7 +9,7 @@ from app.queries.audits import AuditView
 from app.queries.examples import best_examples
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import get_sae
-from app.services.audit_results import AuditResult, Difference, Figure, ShadedToken, Treatment
+from app.services.audit_results import AuditResult, Difference, Figure, NamedFigure, ShadedToken, Treatment
 from app.web.components import token_text
 from app.web.components.audit_summary import NEUTRAL, bounds, differs, is_shown, point_span, points, span, summary
 from app.web.components.feature_view import SNIPPET
@@ -211,4 +211,9 @@ def figure_text(figure: Figure | None, form: str) -> str:
     return f"{value} ({ends})"
 
 
-FILTERS = {"audit_figure": figure_text}
+def named(figures: Sequence[NamedFigure], name: str) -> NamedFigure | None:
+    """Return the figure of a name."""
+    return next((one for one in figures if one.name == name), None)
+
+
+FILTERS = {"audit_figure": figure_text, "audit_named": named}

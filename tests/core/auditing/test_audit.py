@@ -23,6 +23,8 @@ from tests.core.auditing.test_measures import by_hand
 from tests.core.interventions.conftest import random_sae
 from tests.tiny import documents
 
+pytestmark = pytest.mark.slow
+
 HOOK = HookPoint("resid_post", 1)
 CONFIG = AuditConfig(top=3, random_controls=2, replicates=200, listed=5)
 FACTS = [Fact("The king's wife is the", "queen", "king"), Fact("The capital of France is", "Paris", "Rome")]
@@ -197,6 +199,17 @@ def test_what_cannot_be_audited_is_refused_in_one_sentence(model: LanguageModel,
     found = audit([*pair_texts(30), *long], replace(CONFIG, random_controls=0))
     assert found.measure.pairs == 30
     assert [(one.items, one.examples) for one in found.measure.left_out] == [(1, ["long"])]
+
+
+def test_sides_of_a_set_of_ones_own_have_its_names(model: LanguageModel, sae: SAE) -> None:
+    texts = pair_texts(30, ("men", "women"))
+    found = run_audit(model, sae, hook=HOOK, measure="pairs", texts=texts, config=replace(CONFIG, random_controls=0))
+    assert found.contrast and (found.contrast.first, found.contrast.second) == ("men", "women")
+    assert found.measure.sentence == "finds the side “men” likelier than the side “women”"
+    wins = [
+        sum(by_hand(model, a.text)) > sum(by_hand(model, b.text)) for a, b in zip(texts[::2], texts[1::2], strict=True)
+    ]
+    assert found.measure.value == np.mean(wins)
 
 
 def test_a_set_without_pairs_needs_features_by_name(model: LanguageModel, sae: SAE) -> None:

@@ -441,5 +441,7 @@ def test_the_code_of_the_docs_runs(endpoint: Endpoint, capsys: pytest.CaptureFix
         assert theirs in code
         code = code.replace(theirs, ours)
     exec(code, {})
-    ids = endpoint.generated(endpoint.dictionary.model.tokenize("The capital of France is"), 20)
+    model = endpoint.dictionary.model
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = endpoint.generated(model.tokenize(model.render_chat(question).text), 30)
     assert endpoint.text(ids) in capsys.readouterr().out
