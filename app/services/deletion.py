@@ -104,6 +104,13 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
     goes = [f"its {_plural(sae.d_sae, 'feature')}" + ("" if sae.has_weights else ", which came without weights")]
     if contents.labels:
         goes.append(f"{_plural(contents.labels, 'label')} by {_plural(contents.authors, 'person', 'people')}")
+    said = (
+        (contents.label_sets, "label set"),
+        (contents.decisions, "decision"),
+        (contents.comments, "comment"),
+        (contents.blind_tests, "blind test"),
+    )
+    goes += [_plural(number, what) for number, what in said if number]
     if contents.list_entries:
         goes.append(
             f"{_plural(contents.list_entries, 'entry', 'entries')} of {_plural(contents.lists, 'list')}, with notes"
