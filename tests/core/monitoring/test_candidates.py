@@ -16,6 +16,8 @@ from sae_core.monitoring.candidates import boundary_of, feature_aurocs, fit_logi
 from sae_core.readings import Part, Reading, pool_features
 from tests.core.interventions.conftest import HOOK, random_sae
 
+pytestmark = pytest.mark.slow
+
 SIGNAL, ABSENT, D_IN, D_SAE = 7, 9, 32, 48
 SPLITS = np.array(["train"] * 3 + ["calibration", "test"])
 
