@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import UserError
@@ -197,6 +197,8 @@ class Settings(BaseSettings):
             raise ValueError("Use an address such as https://seesae.example.org")
         if info.field_name == "base_url" and parts.path.strip("/"):
             raise ValueError("Give SeeSAE a host name of its own: it cannot live below a path")
+        if info.field_name == "oidc_issuer" and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("Use https:// for the provider: what it says about people must not be changed on the way")
         if info.field_name == "oidc_issuer":
             return address  # compared with what the provider says, to the letter
         return f"{parts.scheme}://{parts.netloc.lower()}"
@@ -239,6 +241,20 @@ class Settings(BaseSettings):
             raise ValueError("Use letters, digits and signs of ASCII alone")
         return secret
 
+    @model_validator(mode="after")
+    def _whole_provider(self) -> Self:
+        """Refuse a sign-in provider that is set by half, which would be off without a word."""
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError(
+                "SEESAE_OIDC_ISSUER and SEESAE_OIDC_CLIENT_ID belong together, and only one of them is set"
+            )
+        if self.oidc_issuer is None and (self.oidc_client_secret is not None or self.oidc_role is not None):
+            raise ValueError(
+                "SEESAE_OIDC_CLIENT_SECRET and SEESAE_OIDC_ROLE are of use only with SEESAE_OIDC_ISSUER and "
+                "SEESAE_OIDC_CLIENT_ID, which are not set"
+            )
+        return self
+
     @property
     def is_shared(self) -> bool:
         """True if others than the people at this machine can reach the site."""
@@ -272,7 +288,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise UserError(f"{name} cannot be used: {message_of(first)}. Set it right, or leave it unset.") from None
+        said = f"{name} cannot be used: {message_of(first)}" if first["loc"] else message_of(first)
+        raise UserError(f"{said}. Set it right, or leave it unset.") from None
 
 
 @lru_cache(maxsize=1)

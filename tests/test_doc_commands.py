@@ -49,6 +49,7 @@ STARTED_BY = {
     "user": "tests/app/cli/test_accounts.py",
     "effects": "tests/app/pipeline/test_effects.py",
     "probe": "tests/app/cli/test_probe.py",
+    "monitor": "tests/app/cli/test_monitors.py",
     "measure-edit": "tests/app/pipeline/test_measure_edit.py",
     "audit": "tests/app/pipeline/test_audit.py",
     "compare-texts": "tests/app/pipeline/test_compare_texts.py",

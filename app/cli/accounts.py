@@ -85,7 +85,10 @@ async def _add(name: str, role: RoleName, *, token: bool, password: str | None, 
             text = result["token"]
         elif password is None:
             result["link"] = _link(settings, await accounts.invite_to_set_password(session, made.person_id))
-            notify(f"{text} Send this link to its person: it sets the password, once, within seven days.")
+            notify(
+                f"{text} Send this link to its person: it sets the password, once, within seven days."
+                f"{_assumed(settings)}"
+            )
             text = result["link"]
     answer(result, as_json=as_json, text=text)
 
@@ -194,6 +197,16 @@ def _link(settings: "Settings", secret: str) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = "localhost" if settings.host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104 - compared
     return f"{settings.base_url or f'http://{local}:{settings.port}'}/invitations/{secret}"
+
+
+def _assumed(settings: "Settings") -> str:
+    """Return what the address of a link assumes, empty where a setting names the site."""
+    if settings.base_url:
+        return ""
+    return (
+        f" It assumes that the site is at port {settings.port} of this machine: SEESAE_BASE_URL, SEESAE_HOST and "
+        "SEESAE_PORT say where else."
+    )
 
 
 def _password() -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,7 +12,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from app.cli.outcome import report_user_errors, say
+from app.cli.outcome import notify, report_user_errors, say
 from app.cli.processes import settings_with
 
 group = typer.Typer(help="Upgrade, back up and restore the database.", no_args_is_help=True)
@@ -59,6 +60,7 @@ def backup(
 @report_user_errors
 def restore(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `seesae db backup`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Replace everything without asking.")] = False,
 ) -> None:
     """Replace everything in the database by a backup. Stop `seesae serve` first.
 
@@ -67,6 +69,11 @@ def restore(
     from app.supervision.embedded_postgres import database
     from app.supervision.instance_lock import InstanceLock
 
+    if not yes and not sys.stdin.isatty():
+        notify("Nothing was restored. Add --yes to replace everything that is in the database.")
+        raise typer.Exit(1)
+    if not yes and not typer.confirm("Replace everything in the database by this backup?", err=True):
+        raise typer.Exit(1)
     settings = settings_with()
     lock = InstanceLock.claim(settings.home)
     try:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, func, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.queries.sql.expressions import in_array
 from app.queries.sql.visibility import Reader, visible_label
-from app.tables import Guideline, Label, LabelVote
+from app.tables import Guideline, Label, LabelRevision, LabelVote
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,30 @@ class SubmittedLabel:
     up: int = 0
     down: int = 0
     own_vote: int = 0
+
+
+async def changed_after_others(session: AsyncSession, set_id: int) -> int:
+    """Return how many submitted labels of a set say something else than when their author first submitted them.
+
+    Only those count that were changed while another's label of the feature was there to be read.
+    """
+    return await session.scalar(_CHANGED, {"set": set_id}) or 0
+
+
+_said = ("explanation", "categories", "interpretability", "cant_tell")
+_first, _later, _others = aliased(LabelRevision), aliased(LabelRevision), aliased(LabelRevision)
+_theirs = aliased(Label)
+_CHANGED = select(func.count()).where(
+    Label.label_set_id == bindparam("set"),
+    Label.status == "submitted",
+    exists()
+    .where(_first.label_id == Label.id, _first.status == "submitted")
+    .where(_later.label_id == Label.id, _later.status == "submitted", _later.version > _first.version)
+    .where(or_(*(getattr(_later, name).is_distinct_from(getattr(_first, name)) for name in _said)))
+    .where(_others.label_id == _theirs.id, _others.status == "submitted", _others.changed_at < _later.changed_at)
+    .where(_theirs.label_set_id == Label.label_set_id, _theirs.feature == Label.feature, _theirs.id != Label.id)
+    .correlate(Label),
+)
 
 
 async def list_ratings(session: AsyncSession, set_id: int, *, reader: Reader) -> list[RatedLabel]:

@@ -138,6 +138,12 @@ def _view(row: Any) -> BlindTestView:
     )
 
 
+async def is_discarded(session: AsyncSession, label_id: int) -> bool:
+    """True if a label was discarded that everybody saw."""
+    found = Label.id == label_id, Label.status == "discarded", ~Label.withheld
+    return await session.scalar(select(Label.id).where(*found)) is not None
+
+
 async def get_questions(session: AsyncSession, test_id: int) -> list[list[dict[str, Any]]]:
     """Return what is shown of each item, in order. This reads nothing of the truth."""
     rows = await session.scalars(

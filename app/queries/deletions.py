@@ -26,11 +26,15 @@ from app.queries.models import ModelInfo, model_info
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.pg_safe import clean_json, storable
 from app.tables import (
+    BlindTest,
+    Comment,
     Comparison,
     Corpus,
     DeletedFolder,
     FeatureIndex,
     Label,
+    LabelDecision,
+    LabelSet,
     LanguageModel,
     Run,
     RunUse,
@@ -67,6 +71,10 @@ class SaeContents:
     labels: int
     """Drafts too."""
     authors: int
+    label_sets: int
+    decisions: int
+    comments: int
+    blind_tests: int
     list_entries: int
     lists: int
     saved_probes: int
@@ -193,6 +201,10 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
     return SaeContents(
         labels=labels,
         authors=authors,
+        label_sets=await session.scalar(select(func.count()).where(LabelSet.sae_id == sae_id)) or 0,
+        decisions=await _in_sets(session, sae_id, LabelDecision.label_set_id),
+        comments=await _in_sets(session, sae_id, Comment.label_set_id),
+        blind_tests=await _in_sets(session, sae_id, BlindTest.label_set_id),
         list_entries=entries,
         lists=lists,
         saved_probes=await session.scalar(select(func.count()).where(SavedProbe.sae_id == sae_id)) or 0,
@@ -205,6 +217,12 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
         sequences_sha256=tuple(dict.fromkeys(index.sha256 for index in indexes)),
         table_bytes=await _table_bytes(session, ids),
     )
+
+
+async def _in_sets(session: AsyncSession, sae_id: int, set_id: InstrumentedAttribute[int]) -> int:
+    """Count the rows that belong to the label sets of an SAE."""
+    of_sae = select(func.count()).where(LabelSet.sae_id == sae_id, LabelSet.id == set_id)
+    return await session.scalar(of_sae) or 0
 
 
 async def _table_bytes(session: AsyncSession, index_ids: Sequence[int]) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, or_, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
+from sqlalchemy import bindparam, cast, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONPATH, aggregate_order_by, distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.expressions import newest_decision, submitted
@@ -25,6 +25,10 @@ class Agreed:
     texts: tuple[str, ...]
     is_decision: bool
     at: datetime
+    is_disputed: bool = False
+    """True if its labels differ in categories or in interpretability, which a reviewer has to decide."""
+    is_withdrawn: bool = False
+    """True if every label that was decided between was discarded since."""
 
 
 async def decided(session: AsyncSession, sae_id: int) -> list[Agreed]:
@@ -40,13 +44,23 @@ async def decided(session: AsyncSession, sae_id: int) -> list[Agreed]:
             texts=(row.explanation,),
             is_decision=True,
             at=row.decided_at,
+            is_withdrawn=bool(row.labels) and not stands,
         )
-        for row, name in rows
+        for row, name, stands in rows
     ]
 
 
+_stands = exists().where(
+    Label.status == "submitted",
+    func.jsonb_path_exists(
+        LabelDecision.labels, cast("$[*][0] ? (@ == $id)", JSONPATH), func.jsonb_build_object("id", Label.id)
+    ),
+    Label.label_set_id == LabelDecision.label_set_id,
+    Label.feature == LabelDecision.feature,
+)
+"""True if a label of those that were decided between is there still."""
 _DECIDED = (
-    select(LabelDecision, LabelSet.name)
+    select(LabelDecision, LabelSet.name, _stands)
     .join(LabelSet, LabelSet.id == LabelDecision.label_set_id)
     .where(LabelSet.sae_id == bindparam("sae"), public_decision)
     .ext(distinct_on(LabelDecision.feature))
@@ -71,6 +85,7 @@ async def labelled_together(session: AsyncSession, sae_id: int) -> list[Agreed]:
             texts=tuple(row.texts),
             is_decision=False,
             at=row.at,
+            is_disputed=row.levels > 1 or len({frozenset(chosen) for chosen in row.categories}) > 1,
         )
         for row in rows
     ]
@@ -84,6 +99,7 @@ _TOGETHER = (
         func.array_agg(aggregate_order_by(Label.id, *_newest_first)).label("ids"),
         func.array_agg(aggregate_order_by(Label.explanation, *_newest_first)).label("texts"),
         func.json_agg(aggregate_order_by(Label.categories, *_newest_first)).label("categories"),
+        func.count(Label.interpretability.distinct()).label("levels"),
         func.max(Label.updated_at).label("at"),
     )
     .join(LabelSet, LabelSet.id == Label.label_set_id)

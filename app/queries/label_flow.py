@@ -7,11 +7,13 @@ moment (SKIP LOCKED), and what was seen before the lock is looked at once more b
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Integer,
+    Interval,
     Select,
     Text,
     and_,
@@ -29,13 +31,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.label_sets import LabelSetView
+from app.queries.label_sets import DEFAULT, LabelSetView, find_set
+from app.queries.labels import standing_changes
 from app.queries.sql.expressions import in_array
 from app.queries.sql.pg_safe import clean_json
-from app.tables import Label, LabelAssignment, LabelDraft, LabelLease, LabelSetFeature, LabelSkip
+from app.tables import Label, LabelAssignment, LabelDraft, LabelLease, LabelRevision, LabelSetFeature, LabelSkip
 
 LEASE = timedelta(minutes=10)
 """For how long a feature is one person's. Typing renews it."""
+SITTING = timedelta(hours=12)
+"""How far back what a person did in a set can be taken back."""
 _ATTEMPTS = 20
 """Times that another feature is tried when somebody else was faster; each time another is taken, so few are enough."""
 _PACE_OVER = timedelta(hours=1)
@@ -222,9 +227,22 @@ async def held_feature(session: AsyncSession, of: LabelSetView, person_id: int |
     return held
 
 
-async def renew_lease(session: AsyncSession, set_id: int, feature: int, person_id: int) -> None:
-    """Keep a feature for its person for longer, if they have it."""
-    await session.execute(_RENEW, {"set": set_id, "person": person_id, "features": [feature]}, execution_options=_PLAIN)
+async def renew_leases(session: AsyncSession, set_id: int, feature: int, person_id: int) -> None:
+    """Keep a feature for its person for longer, and others that they have in the set: the next one is loaded."""
+    key = {"set": set_id, "features": [feature], "person": person_id}
+    await session.execute(_RENEW_ALL, key, execution_options=_PLAIN)
+
+
+async def held_by_others(session: AsyncSession, of: LabelSetView, person_id: int | None) -> tuple[int, datetime] | None:
+    """Return how many features others have before them, and when the first is free again; None if any is free now."""
+    key: dict[str, Any] = {"set": of.id, "person": person_id, "needed": of.needed, "besides": []}
+    if await session.scalar(_candidates(LabelSetFeature.feature).where(_open(of.order)).limit(1), key) is not None:
+        return None
+    held = and_(_of_lease, LabelLease.person_id != _person, LabelLease.expires_at > func.now())
+    query = _candidates(func.count().label("features"), func.min(LabelLease.expires_at).label("until"))
+    query = query.join(LabelLease, held).where(_to_label)
+    row = (await session.execute(query.where(_assigned) if of.order == "assigned" else query, key)).one()
+    return (row.features, row.until) if row.features else None
 
 
 async def end_lease(session: AsyncSession, set_id: int, feature: int, person_id: int) -> None:
@@ -235,6 +253,12 @@ async def end_lease(session: AsyncSession, set_id: int, feature: int, person_id:
 
 
 _feature = bindparam("feature", type_=Integer)
+_RENEW_ALL = (
+    update(LabelLease)
+    .where(LabelLease.set_id == _set, LabelLease.person_id == _person)
+    .where(or_(in_array(LabelLease.feature, "features"), LabelLease.expires_at > func.now()))
+    .values(expires_at=_EXPIRES)
+)
 _END_LEASE = delete(LabelLease).where(
     LabelLease.set_id == _set, LabelLease.feature == _feature, LabelLease.person_id == _person
 )
@@ -260,24 +284,42 @@ async def skip_feature(session: AsyncSession, set_id: int, feature: int, person_
 
 
 async def last_act(session: AsyncSession, set_id: int, person_id: int) -> LastAct | None:
-    """Return what a person labelled or passed over last in a set, apart from what they took back."""
-    label = (
-        select(Label.feature, Label.id, Label.version, Label.updated_at.label("at"))
-        .where(Label.label_set_id == set_id, Label.person_id == person_id, Label.status != "discarded")
-        .order_by(Label.updated_at.desc(), Label.id.desc())
-        .limit(1)
-    )
+    """Return what a person labelled or passed over last in a set, of late and apart from what they took back."""
     skip = (
         select(LabelSkip.feature, LabelSkip.skipped_at.label("at"))
         .where(LabelSkip.set_id == set_id, LabelSkip.person_id == person_id)
+        .where(LabelSkip.skipped_at > func.now() - SITTING)
         .order_by(LabelSkip.skipped_at.desc())
         .limit(1)
     )
-    labelled = (await session.execute(label)).one_or_none()
     skipped = (await session.execute(skip)).one_or_none()
-    if skipped is not None and (labelled is None or skipped.at > labelled.at):
+    rows = await session.execute(_LATELY, {"set": set_id, "person": person_id, "sitting": SITTING})
+    tops = [
+        standing[-1]
+        for _, changes in groupby(rows, key=lambda row: row.label_id)
+        if (standing := standing_changes(changes))
+    ]
+    own = [top for top in tops if top.is_late and top.act in ("saved", "discarded")]
+    labelled = max(own, key=lambda top: (top.changed_at, top.label_id), default=None)
+    if skipped is not None and (labelled is None or skipped.at > labelled.changed_at):
         return LastAct(skipped.feature, None, None)
-    return None if labelled is None else LastAct(labelled.feature, labelled.id, labelled.version)
+    return None if labelled is None else LastAct(labelled.feature, labelled.label_id, labelled.now)
+
+
+_since = func.now() - bindparam("sitting", type_=Interval)
+_LATELY = (
+    select(
+        LabelRevision.label_id,
+        LabelRevision.act,
+        LabelRevision.changed_at,
+        (LabelRevision.changed_at > _since).label("is_late"),
+        Label.feature,
+        Label.version.label("now"),
+    )
+    .join(Label, Label.id == LabelRevision.label_id)
+    .where(Label.label_set_id == _set, Label.person_id == _person, Label.updated_at > _since)
+    .order_by(LabelRevision.label_id, LabelRevision.version)
+)
 
 
 async def unskip(session: AsyncSession, set_id: int, feature: int, person_id: int) -> None:
@@ -301,6 +343,12 @@ async def put_draft(
     )
 
 
+async def delete_draft(session: AsyncSession, set_id: int, feature: int, person_id: int) -> None:
+    """Forget what a person was typing about a feature."""
+    key = {"set": set_id, "feature": feature, "person": person_id}
+    await session.execute(_END_DRAFT, key, execution_options=_PLAIN)
+
+
 async def get_draft(
     session: AsyncSession, set_id: int, feature: int, person_id: int | None
 ) -> Mapping[str, Any] | None:
@@ -310,6 +358,14 @@ async def get_draft(
     )
     fields: Mapping[str, Any] | None = await session.scalar(query)
     return fields
+
+
+async def default_draft(
+    session: AsyncSession, sae_id: int, feature: int, person_id: int | None
+) -> Mapping[str, Any] | None:
+    """Return what a person was typing about a feature outside of any set of features."""
+    of = await find_set(session, sae_id, DEFAULT) if person_id is not None else None
+    return None if of is None else await get_draft(session, of.id, feature, person_id)
 
 
 async def flow_progress(session: AsyncSession, of: LabelSetView, person_id: int | None) -> FlowProgress:

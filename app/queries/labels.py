@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
+from typing import Protocol, TypeVar
 
 from sqlalchemy import bindparam, false, func, literal, or_, select, text, true, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert
@@ -307,6 +308,29 @@ async def label_histories(
     for revision, by in await session.execute(_HISTORIES, parameters):
         histories.setdefault(revision.label_id, []).append(_revision(revision, by))
     return histories
+
+
+class _Acted(Protocol):
+    @property
+    def act(self) -> str: ...
+
+
+_Change = TypeVar("_Change", bound=_Acted)
+
+
+def standing_changes(history: Iterable[_Change]) -> list[_Change]:
+    """Return the changes of a label that nobody took back, the oldest first; `history` is in this order too.
+
+    An undo takes back the last one that stands, so that undoing again goes further back. Giving a label to an account
+    changes nothing that it says.
+    """
+    standing: list[_Change] = []
+    for change in history:
+        if change.act == "undone":
+            del standing[-1:]
+        elif change.act != "claimed":
+            standing.append(change)
+    return standing
 
 
 _HISTORIES = (

@@ -51,6 +51,20 @@ class MonitorView:
     unacknowledged: int
     last_alert: datetime | None
 
+    @property
+    def sae_state(self) -> Literal["there", "deleted", "retrained"]:
+        """What became of the SAE whose features it has; it runs in any case, from its own directions."""
+        if self.sae_now == self.sae_sha256:
+            return "there"
+        return "deleted" if self.sae_now is None else "retrained"
+
+    @property
+    def on(self) -> Literal["features", "direction", "probe"]:
+        """What is watched."""
+        if self.candidate.startswith("feature"):
+            return "features"
+        return "direction" if self.candidate == "diffmean" else "probe"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMonitor:
@@ -237,6 +251,19 @@ async def get_alert(session: AsyncSession, monitor_id: int, alert_id: int) -> Al
     return None if row is None else _alert(*row)
 
 
+async def list_parts(session: AsyncSession, run_id: int) -> set[int]:
+    """Return the parts of a scan that are stored."""
+    found = await session.scalars(select(MonitorScores.part).where(MonitorScores.run_id == run_id))
+    return {part for part in found if part is not None}
+
+
+async def totals_of_run(session: AsyncSession, run_id: int) -> tuple[int, int]:
+    """Return how many texts a scan scored, and how many alerted."""
+    sums = func.sum(func.cardinality(MonitorScores.scores)), func.sum(MonitorScores.alerts)
+    texts, alerts = (await session.execute(select(*sums).where(MonitorScores.run_id == run_id))).one()
+    return texts or 0, alerts or 0
+
+
 async def recent_scores(session: AsyncSession, monitor_id: int, *, limit: int) -> list[float]:
     """Return the newest scores, at most `limit`, in no particular order."""
     query = select(MonitorScores.scores).where(MonitorScores.monitor_id == monitor_id)
@@ -258,7 +285,7 @@ async def rates_by_day(session: AsyncSession, monitor_id: int, *, days: int = 30
         .order_by(day.desc())
         .limit(days)
     )
-    return [DayRate(*row) for row in await session.execute(query)][::-1]
+    return [DayRate(*row) for row in await session.execute(query) if row[1]][::-1]
 
 
 async def monitor_totals(session: AsyncSession) -> list[tuple[str, str, int, int, float]]:

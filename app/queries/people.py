@@ -110,20 +110,20 @@ async def ensure_names(session: AsyncSession, names: Collection[str]) -> dict[st
     return dict((await session.execute(found)).all())
 
 
-async def find_people(session: AsyncSession, names: Collection[str]) -> dict[str, int]:
-    """Return the ids of those of these names that have an account, or none and have made something, by name.
+async def find_people(session: AsyncSession, names: Collection[str]) -> dict[str, PersonView]:
+    """Return those of these names that have an account, or none and have made something, by name.
 
-    An account goes before a name without one, and is found in whatever case.
+    An account goes before a name without one, and is found in whatever case; a disabled one, too.
     """
-    rows = select(Person.name, Person.id, Person.is_account).where(
-        func.lower(Person.name).in_([name.lower() for name in names]), Person.disabled_at.is_(None)
-    )
-    accounts: dict[str, int] = {}
-    others: dict[str, int] = {}
-    for name, number, is_account in await session.execute(rows):
-        (accounts if is_account else others)[name.lower() if is_account else name] = number
+    rows = select(Person).where(func.lower(Person.name).in_([name.lower() for name in names]))
+    accounts: dict[str, PersonView] = {}
+    others: dict[str, PersonView] = {}
+    for person in await session.scalars(rows):
+        (accounts if person.is_account else others)[person.name.lower() if person.is_account else person.name] = _view(
+            person
+        )
     found = {name: accounts.get(name.lower(), others.get(name)) for name in names}
-    return {name: number for name, number in found.items() if number is not None}
+    return {name: person for name, person in found.items() if person is not None}
 
 
 async def find_name(session: AsyncSession, name: str) -> int | None:

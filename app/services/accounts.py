@@ -15,6 +15,7 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import people
 from app.queries.people import InvitationView, PersonView
 from app.queries.sql.pg_safe import is_id, storable
+from app.services.account_names import account_name
 from app.services.actors import Actor, Role
 from app.services.labels import tidy_name
 from app.services.passwords import hash_password, verify_password
@@ -31,10 +32,10 @@ async def create_account(session: AsyncSession, name: str, role: Role, *, passwo
     """Make an account.
 
     Raises:
-        Unprocessable: the name is empty, too long or cannot be stored.
+        Unprocessable: the name is not one that an account can have.
         Conflict: there is an account of this name.
     """
-    name = tidy_name("account", name)
+    name = account_name(name)
     made = await people.insert_account(session, name, role.name, password_hash=password_hash)
     if made is None:
         raise Conflict(f"There is an account named {name} already: choose another name.")

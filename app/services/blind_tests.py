@@ -77,7 +77,7 @@ async def make_test(
     label = await _label_to_test(session, label_set, actor, kind, label_id)
     number = feature if label is None else label.feature
     if number is None or number not in range(sae.d_sae):
-        raise NotFound(f"{sae.slug} has no such feature: its features are 0 to {sae.d_sae - 1}.")
+        raise NotFound(f"{sae.slug} has no feature {number}: its features are 0 to {sae.d_sae - 1}.")
     people = {actor.person_id} if label is None else {actor.person_id, label.person_id}
     if items not in range(MIN_ITEMS, MAX_ITEMS + 1):
         raise Unprocessable(f"A test has {MIN_ITEMS} to {MAX_ITEMS} items.")
@@ -163,8 +163,11 @@ async def find_test(session: AsyncSession, test_id: int, actor: Actor) -> BlindT
 
     Raises:
         NotFound: there is none.
+        Conflict: its label was discarded.
     """
     test = await queries.get_test(session, test_id)
+    if test is not None and test.label_id is not None and await queries.is_discarded(session, test.label_id):
+        raise Conflict("The label of this test was discarded by its author, so there is nothing left to test.")
     if test is None or not await _may_see(session, test, actor):
         raise NotFound("There is no such test.")
     return test
@@ -207,6 +210,8 @@ async def open_test(session: AsyncSession, test_id: int, actor: Actor) -> OpenTe
 
 async def _why_not(session: AsyncSession, test: BlindTestView, actor: Actor) -> str:
     """Return why this person cannot answer a test; empty if they can."""
+    if not actor.may_write:
+        return "Answering a test takes the role labeller: an admin can give it to you."
     if actor.owns(test.author_id):
         return "You wrote this label, so somebody else has to answer: send them the address of this page."
     if actor.person_id is None:

@@ -23,6 +23,8 @@ class SetAgreement:
     """Of the people in the report, by id."""
     partial: bool
     """True if it is about the features alone that this person has labelled: the set is blind."""
+    changed: int | None
+    """Labels of a blind set that their authors changed after they could read others'; None where nothing is hidden."""
 
 
 def sees_part(of: LabelSetView, actor: Actor) -> bool:
@@ -41,7 +43,9 @@ async def set_agreement(session: AsyncSession, of: LabelSetView, actor: Actor) -
         Rating(label.feature, label.person_id, label.categories, label.interpretability) for label in labels
     )
     report = await asyncio.to_thread(_measure, ratings, offered)
-    return SetAgreement(report, {label.person_id: label.author for label in labels}, sees_part(of, actor))
+    changed = await queries.changed_after_others(session, of.id) if of.blind else None
+    names = {label.person_id: label.author for label in labels}
+    return SetAgreement(report, names, sees_part(of, actor), changed)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,8 @@ from app.services.collisions import normalise
 
 RULE = (
     "A feature stands here if a reviewer decided what it means, or if two people or more, and as many as the label set "
-    "needs, labelled it with the same words. Case, punctuation and spaces do not count."
+    "needs, labelled it with the same words, categories and interpretability, so that nothing is left to decide. Case, "
+    "punctuation and spaces do not count."
 )
 
 
@@ -48,7 +49,7 @@ async def read_dictionary(session: AsyncSession, sae: SaeDetail, *, search: str 
 
 
 def _is_alike(agreed: Agreed) -> bool:
-    return len({normalise(text) for text in agreed.texts}) == 1
+    return not agreed.is_disputed and len({normalise(text) for text in agreed.texts}) == 1
 
 
 def _has(agreed: Agreed, words: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.queries.examples import StoredExample
+from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.services.blind_items import ITEMS, BlindItem, BlindKind
 
@@ -36,6 +37,11 @@ class ModelRef:
     n_layers: int
     d_model: int
     vocab_size: int
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> "ModelRef":
+        """Return the reference to a model that was read from the database."""
+        return cls(**{field.name: getattr(model, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class SaeRef:
     @classmethod
     def of(cls, sae: SaeDetail) -> "SaeRef":
         """Return the reference to an SAE that was read from the database."""
-        model = ModelRef(**{field.name: getattr(sae.model, field.name) for field in fields(ModelRef)})
+        model = ModelRef.of(sae.model)
         names = ("slug", "hook", "hook_out", "artifact", "weights_sha256", "d_in", "d_sae")
         own = {name: getattr(sae, name) for name in names}
         index = None if sae.index is None else IndexRef(sae.index.id, sae.index.tokens)
@@ -443,6 +449,39 @@ class LiveMonitor(BaseModel):
     file: dict[str, Any]
 
 
+class ScoreRequest(BaseModel):
+    """Texts to score with monitors of one model, which needs no SAE."""
+
+    model: ModelRef
+    monitors: list[LiveMonitor]
+    texts: list[str | list[ChatMessage]]
+    max_tokens: int
+
+
+class MonitorScore(BaseModel):
+    """A monitor's score of a text; `positions` are the watched tokens, and `values` the scores of each alone."""
+
+    score: float
+    alert: bool
+    positions: list[int]
+    values: list[float]
+    running: list[float] = Field(description="Score of the text up to each watched token.")
+    channels: list[float] = Field(description="Largest activation of each feature over the watched tokens.")
+
+
+class ScoredText(BaseModel):
+    """A text as the model read it, and its scores, one per monitor."""
+
+    token_ids: list[int]
+    scores: list[MonitorScore]
+
+
+class ScoreAnswer(BaseModel):
+    """Scores of texts, in order."""
+
+    texts: list[ScoredText]
+
+
 class CompletionRequest(BaseModel):
     """A text or a conversation to continue once; `saes` are of one model, and the first says what stands in front."""
 
@@ -476,6 +515,9 @@ class LiveAlert(BaseModel):
     position: int = Field(description="Of the token after which it did, from the first of the prompt, BOS included.")
     token_id: int
     generated: bool
+    tokens: list[tuple[int, int, float]] = Field(
+        description="Position, id and own score of each token that the monitor had watched by then."
+    )
 
 
 class Watched(BaseModel):

@@ -1,7 +1,7 @@
 """Rules of the flow: the next feature for a person, passing over, taking back, and what they are typing."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,8 +10,9 @@ from app.errors import Conflict, Unprocessable
 from app.queries import label_flow as queries
 from app.queries.label_flow import Lease
 from app.queries.label_sets import LabelSetView, active_features, has_feature, put_features
-from app.queries.labels import LabelView
+from app.queries.labels import LabelText, LabelView, find_label
 from app.queries.saes import SaeDetail
+from app.queries.sql.locks import lock_until_commit
 from app.services.actors import Actor, ensure_person
 from app.services.label_sets import MAX_FEATURES
 from app.services.labels import MAX_CATEGORIES, MAX_CATEGORY, MAX_EXPLANATION, undo_label
@@ -42,6 +43,7 @@ async def next_feature(
     if len(besides) > MAX_BESIDES:
         raise Unprocessable(f"At most {MAX_BESIDES} features can be on the screen.")
     person_id = await ensure_person(session, actor)
+    await lock_until_commit(session, f"next feature {of.id} {person_id}")  # asked twice at once, it is one feature
     lease = await queries.lease_next(session, of, person_id, besides=besides)
     if lease is None and of.takes_any and not (await queries.flow_progress(session, of, person_id)).features:
         await put_features(session, of.id, await active_features(session, sae, limit=MAX_FEATURES))
@@ -64,6 +66,8 @@ async def skip(session: AsyncSession, of: LabelSetView, feature: int, actor: Act
 async def take_back(session: AsyncSession, of: LabelSetView, actor: Actor) -> TakenBack | None:
     """Undo what the actor did last in a set, a label or a pass, and lease them that feature; None if there is nothing.
 
+    Done again it goes further back, to other features too, as far as `SITTING` ago.
+
     Raises:
         Conflict: the set is closed, or the label changed at the same moment.
     """
@@ -84,7 +88,7 @@ async def take_back(session: AsyncSession, of: LabelSetView, actor: Actor) -> Ta
 async def keep_draft(
     session: AsyncSession, of: LabelSetView, feature: int, actor: Actor, fields: Mapping[str, Any]
 ) -> None:
-    """Keep what the actor is typing, and the feature for them.
+    """Keep what the actor is typing, and the features that they have. What their label says already is not a draft.
 
     Raises:
         Conflict: the set is closed.
@@ -98,8 +102,13 @@ async def keep_draft(
     if sum(map(len, fields["categories"])) > MAX_CATEGORIES * MAX_CATEGORY:
         raise Unprocessable(f"A label may have {MAX_CATEGORIES} categories.")
     person_id = await ensure_person(session, actor)
-    await queries.put_draft(session, of.id, feature, person_id, fields)
-    await queries.renew_lease(session, of.id, feature, person_id)
+    mine = await find_label(session, of.id, feature, person_id)
+    text = LabelText(**{**fields, "categories": tuple(fields["categories"])})
+    if text == (replace(mine.text, status=text.status) if mine else LabelText("")):
+        await queries.delete_draft(session, of.id, feature, person_id)
+    else:
+        await queries.put_draft(session, of.id, feature, person_id, fields)
+    await queries.renew_leases(session, of.id, feature, person_id)
 
 
 def _check_open(of: LabelSetView) -> None:

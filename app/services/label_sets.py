@@ -216,7 +216,7 @@ async def _choose(session: AsyncSession, sae: SaeDetail, scope: Scope) -> list[i
         found = list(dict.fromkeys(scope.features))
         missing = next((feature for feature in found if feature not in range(sae.d_sae)), None)
         if missing is not None:
-            raise Unprocessable(f"{sae.slug} has no such feature: its features are numbered 0 to {sae.d_sae - 1}.")
+            raise Unprocessable(f"{sae.slug} has no feature {missing}: its features are numbered 0 to {sae.d_sae - 1}.")
     elif scope.list is not None:
         found = await _of_list(session, sae, scope.list)
     elif sae.index is None:
@@ -279,7 +279,14 @@ async def _assign(session: AsyncSession, of: LabelSetView, features: Sequence[in
     missing = [name for name in names if name not in known]
     if missing:
         raise Unprocessable(f"There is no person named “{missing[0][:80]}”: give names of accounts.")
-    ids = list(dict.fromkeys(known[name] for name in names))
+    cannot = [
+        f"{person.name} ({'disabled' if person.disabled_at else person.role})"
+        for person in known.values()
+        if person.disabled_at or (person.is_account and Role[person.role] < Role.labeller)
+    ]
+    if cannot:
+        raise Unprocessable(f"These accounts cannot label: {', '.join(cannot)}. Leave them out, or ask an admin.")
+    ids = list(dict.fromkeys(known[name].id for name in names))
     if ids and of.needed > len(ids):
         raise Unprocessable(
             f"A feature needs {of.needed} labels, and {len(ids)} people cannot give as many: name more."

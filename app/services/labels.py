@@ -16,7 +16,16 @@ from app.queries.label_sets import (
     keep_set,
     set_like,
 )
-from app.queries.labels import Act, LabelText, LabelView, find_label, get_label, label_histories, put_label
+from app.queries.labels import (
+    Act,
+    LabelText,
+    LabelView,
+    find_label,
+    get_label,
+    label_histories,
+    put_label,
+    standing_changes,
+)
 from app.queries.saes import SaeDetail, get_saes
 from app.queries.sql.pg_safe import MAX_INTEGER, storable
 from app.queries.suggestions import suggestion_of_text
@@ -111,18 +120,20 @@ async def _discarded_version(session: AsyncSession, set_id: int, feature: int, p
 
 
 async def undo_label(session: AsyncSession, label_id: int, *, actor: Actor, expected_version: int) -> LabelView:
-    """Take back the last change of one's own label: a new revision, which reads as the one before.
+    """Take back the last change of one's own label that still stands: a new revision, which reads as the one before.
 
-    A label that was written once becomes discarded. Undoing again brings the change back.
+    A label all of whose changes were taken back is discarded.
 
     Raises:
         NotFound: the actor has no such label.
-        Conflict: the set is closed.
+        Conflict: the set is closed, or every change was taken back.
         LabelConflict: the label has another version by now.
     """
     label = await find_own_label(session, label_id, actor)
-    history = (await label_histories(session, [label], reader=actor.reader))[label.id]
-    before = history[1].text if len(history) > 1 else replace(label.text, status="discarded")
+    standing = standing_changes((await label_histories(session, [label], reader=actor.reader))[label.id][::-1])
+    if label.status == "discarded" and not standing:
+        raise Conflict("Every change of this label was taken back already: write it again if you want it back.")
+    before = standing[-2].text if len(standing) > 1 else replace(label.text, status="discarded")
     return await _rewrite(session, label, before, actor, expected_version, "undone")
 
 

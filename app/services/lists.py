@@ -338,7 +338,7 @@ async def _rows(session: AsyncSession, items: Sequence[NewItem]) -> list[tuple[i
             raise Unprocessable(f"There is no SAE “{item.sae[:80]}”. The first page and /api/v1/saes list all SAEs.")
         sae_id, size = known[item.sae]
         if item.feature not in range(size):
-            raise Unprocessable(f"{item.sae} has no such feature: its features are numbered 0 to {size - 1}.")
+            raise Unprocessable(f"{item.sae} has no feature {item.feature}: its features are numbered 0 to {size - 1}.")
         if (sae_id, item.feature) in rows:
             raise Unprocessable(f"Feature {item.feature} of {item.sae} is given twice: a list holds it once.")
         rows[sae_id, item.feature] = _tidy_note(item.note)

@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Forbidden, Unavailable, UserError
 from app.queries import people
 from app.queries.people import PersonView
-from app.services.labels import MAX_NAME, tidy_name
-from app.services.texts import one_line
+from app.services.account_names import account_name, possible_name
+from app.services.labels import MAX_NAME
 from app.settings import Settings, is_loopback
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -186,8 +186,8 @@ async def account_of(session: AsyncSession, claims: dict[str, Any], settings: Se
 def _names(claims: dict[str, Any]) -> list[str]:
     """Return names to try for a new account: as the provider calls the person, then with a number."""
     said = [claims.get("preferred_username"), claims.get("name"), str(claims.get("email", "")).partition("@")[0]]
-    wanted = next((one_line(one) for one in said if isinstance(one, str) and one_line(one)), "person")
-    stem = tidy_name("account", wanted.replace("\0", "")[: MAX_NAME - 4])
+    possible = (possible_name(one) for one in said if isinstance(one, str))
+    stem = account_name(next((one for one in possible if one), "person")[: MAX_NAME - 4])
     return [stem, *(f"{stem} {number}" for number in range(2, _SAME_NAMES))]
 
 

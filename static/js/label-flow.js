@@ -1,14 +1,16 @@
 // The flow of labelling. The next feature is leased and loaded while this one is read; a label that the server has
-// acknowledged brings it at once. What is typed is kept as a draft, so that a crash loses at most half a second of it.
-const KEEP_AFTER = 400; // milliseconds without a key
+// acknowledged brings it at once. It is leased when somebody begins to write, so that a page that is only opened does not
+// hold two features, and given up once its lease may have ended.
+import { settleDraft } from "./drafts.js";
+
+const LEASE_LASTS = 9 * 60_000; // milliseconds, a minute less than the server says
 
 const shown = () => document.getElementById("flow");
 const formShown = () => shown().querySelector("[data-flow-form]");
 
 let ahead = null; // the part of the page with the next feature, as a promise
+let heldUntil = 0; // until when that feature is leased for certain
 let busy = false;
-let timer = 0;
-let keeping = Promise.resolve();
 
 const post = (address, fields) =>
   fetch(address, { method: "POST", body: new URLSearchParams(fields), headers: { "HX-Request": "true" } });
@@ -27,7 +29,8 @@ const loadNext = async (besides) => {
 
 const loadAhead = () => {
   const form = formShown();
-  if (!form) return;
+  if (!form || (ahead && Date.now() < heldUntil)) return;
+  heldUntil = Date.now() + LEASE_LASTS;
   ahead = loadNext([form.elements.feature.value]);
   ahead.catch(() => {}); // it is asked for once more when it is needed
 };
@@ -36,21 +39,20 @@ const say = (text) => {
   document.getElementById("status").textContent = text;
 };
 
-const show = (flow, { push = true } = {}) => {
-  clearTimeout(timer);
+const show = (flow) => {
   shown().replaceWith(flow);
   htmx.process(flow);
-  if (push) history.pushState(null, "", flow.dataset.address);
+  history.pushState(null, "", flow.dataset.address);
   scrollTo(0, 0);
   const title = flow.querySelector("h1");
   title.focus({ preventScroll: true });
   say(title.textContent);
-  loadAhead();
 };
 
 const showNext = async (besides) => {
-  const flow = await (ahead ?? Promise.reject()).catch(() => loadNext(besides));
+  const loaded = Date.now() < heldUntil ? ahead : null; // else it may be somebody else's by now
   ahead = null;
+  const flow = await (loaded ?? Promise.reject()).catch(() => loadNext(besides));
   // That nothing is left was said before the label was in: ask once more.
   return flow.querySelector("[data-flow-form]") ? flow : loadNext(besides);
 };
@@ -79,46 +81,6 @@ const doOnce = async (act) => {
   }
 };
 
-// --- drafts ---------------------------------------------------------------------------------------------------------
-
-const valuesOf = (form) => {
-  const fields = new FormData(form);
-  const score = (name) => (fields.get(name) ? Number(fields.get(name)) : null);
-  return {
-    explanation: fields.get("explanation"),
-    categories: fields.getAll("categories").flatMap((text) => text.split(",")).map((name) => name.trim()).filter(Boolean),
-    interpretability: score("interpretability"),
-    confidence: score("confidence"),
-    cant_tell: fields.getAll("cant_tell").includes("true"),
-  };
-};
-
-const keep = (form, keepalive = false) => {
-  clearTimeout(timer);
-  timer = 0;
-  const body = JSON.stringify(valuesOf(form));
-  const headers = { "Content-Type": "application/json" };
-  const state = form.querySelector("[data-draft-state]");
-  keeping = fetch(form.dataset.draft, { method: "PUT", body, headers, keepalive }).then(
-    (response) => {
-      state.textContent = response.ok ? "Kept for you." : "";
-    },
-    () => {
-      state.textContent = "Not kept: the site does not answer.";
-    },
-  );
-};
-
-document.addEventListener("input", (event) => {
-  const form = event.target.closest("[data-flow-form]");
-  if (!form) return;
-  clearTimeout(timer);
-  timer = setTimeout(keep, KEEP_AFTER, form);
-});
-document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden" && timer && formShown()) keep(formShown(), true);
-});
-
 // --- submitting, skipping, taking back --------------------------------------------------------------------------------
 
 const goOn = async (response, besides) => {
@@ -127,12 +89,19 @@ const goOn = async (response, besides) => {
   const flow = await showNext(besides);
   flow.querySelector("#flow-progress").replaceWith(progress);
   show(flow);
+  loadAhead();
 };
 
+// A draft that is kept renews all leases of its person: the next feature's too, if it had not ended.
+document.addEventListener("draft:kept", () => {
+  if (Date.now() < heldUntil) heldUntil = Date.now() + LEASE_LASTS;
+});
+document.addEventListener("input", (event) => {
+  if (event.target.closest("[data-flow-form]")) loadAhead();
+});
+
 const submit = async (form, submitter) => {
-  clearTimeout(timer);
-  timer = 0;
-  await keeping; // a draft that arrived after the label would come back
+  await settleDraft();
   const fields = [...new FormData(form)];
   if (submitter?.name) fields.push([submitter.name, submitter.value]);
   const response = await post(form.action, fields);
@@ -144,13 +113,12 @@ const submit = async (form, submitter) => {
 };
 
 const skip = async (form) => {
-  clearTimeout(timer);
-  timer = 0;
+  await settleDraft();
   await goOn(await post(form.action, [...new FormData(form)]), []);
 };
 
 const undo = async (form) => {
-  await keeping;
+  await settleDraft();
   const response = await post(form.action, []);
   if (response.status === 204) return say("There is nothing to take back.");
   if (!response.ok) return complain(response);
@@ -177,4 +145,3 @@ document.addEventListener("keydown", (event) => {
 });
 
 addEventListener("popstate", () => location.reload());
-loadAhead();

@@ -54,6 +54,13 @@ document.addEventListener("keydown", (event) => {
   if (used) event.preventDefault();
 });
 
+// A form that is unfolded by hand is ready to be written in, so that no letter of what follows is taken for a shortcut.
+document.addEventListener("click", (event) => {
+  const folded = event.target.closest("summary")?.parentElement;
+  if (!folded?.matches("[data-writes]:not([open])")) return;
+  setTimeout(() => write(folded.querySelector("textarea")));
+});
+
 // A form that the page opens, or that comes back with an error, is ready to be written in.
 const writeWhereAsked = (root) => {
   const field = root.querySelector("textarea[autofocus]");

@@ -83,3 +83,32 @@ def test_a_secret_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"oidc_issuer": "https://id.example.org"}, "SEESAE_OIDC_ISSUER and SEESAE_OIDC_CLIENT_ID belong together"),
+        ({"oidc_client_id": "seesae"}, "SEESAE_OIDC_ISSUER and SEESAE_OIDC_CLIENT_ID belong together"),
+        ({"oidc_role": "labeller"}, "of use only with SEESAE_OIDC_ISSUER"),
+        ({"oidc_client_secret": "hush"}, "of use only with SEESAE_OIDC_ISSUER"),
+        (
+            {"oidc_issuer": "http://id.example.org", "oidc_client_id": "seesae"},
+            "SEESAE_OIDC_ISSUER cannot be used: Use https",
+        ),
+    ],
+)
+def test_a_sign_in_provider_is_set_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"SEESAE_{name.upper()}", value)
+    with pytest.raises(UserError, match=said) as refused:
+        load_settings()
+    assert "hush" not in str(refused.value)
+
+
+def test_a_provider_on_this_machine_may_be_reached_by_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEESAE_OIDC_ISSUER", "http://127.0.0.1:9000")
+    monkeypatch.setenv("SEESAE_OIDC_CLIENT_ID", "seesae")
+    assert load_settings().oidc_client_id == "seesae"

@@ -16,9 +16,8 @@ from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import label_flow as flow
 from app.services.actors import ensure_person
 from app.services.label_sets import GuidelineText, Rules, change_set, create_set, find_label_set
-from app.services.labels import SCALE
 from app.services.saes import find_sae
-from app.web.components.label_models import LabelOut
+from app.web.components.label_models import DraftIn, LabelOut
 from app.web.components.label_set_models import (
     AskedOut,
     GuidelineIn,
@@ -36,7 +35,6 @@ router = APIRouter(prefix="/api/v1/labelsets", tags=["Label sets"])
 
 SetId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 FeatureNumber = Annotated[int, Path(ge=0, le=MAX_INTEGER)]
-Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
 
 class NextIn(BaseModel):
@@ -74,18 +72,6 @@ class UndoneOut(BaseModel):
 
     feature: int | None
     label: LabelOut | None
-
-
-class DraftIn(BaseModel):
-    """What a person is typing. It is no label: nobody else sees it, and it has no history."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    explanation: str = ""
-    categories: list[str] = []
-    interpretability: Score | None = None
-    confidence: Score | None = None
-    cant_tell: bool = False
 
 
 @router.get("", summary="Label sets", responses=documented(404))
@@ -186,7 +172,8 @@ async def skip_feature(id: SetId, body: SkipIn, session: Session, actor: Actor) 
 async def undo(id: SetId, session: Session, actor: Actor) -> UndoneOut:
     """Take back your last label in this set, or that you passed a feature over, and get that feature again.
 
-    The label gets a revision that reads as the one before; a label that was new becomes discarded.
+    The label gets a revision that reads as the one before; a label that was new becomes discarded. Asked again, it goes
+    further back, to other features too, as far as twelve hours.
     """
     summary, _ = await find_label_set(session, id)
     undone = await flow.take_back(session, summary.set, actor)

@@ -15,15 +15,17 @@ from app.errors import NotFound, Unprocessable
 from app.problems import documented
 from app.queries import labels as queries
 from app.queries.blind_tests import label_scores
+from app.queries.label_sets import ensure_set
 from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services import actors, label_files
+from app.services.label_flow import keep_draft
 from app.services.label_history import history_records
-from app.services.labels import MAX_NAME, SCALE, LabelConflict, save_label, undo_label
+from app.services.labels import MAX_NAME, LabelConflict, save_label, undo_label
 from app.web.components.blind_models import LabelScoreOut
 from app.web.components.export_formats import MEDIA_TYPES, Format, serialise
-from app.web.components.label_models import ExportedLabel, LabelOut
+from app.web.components.label_models import DraftIn, ExportedLabel, LabelOut, Score
 from app.web.dependencies import Actor, FeatureIndex, Reader, Sae, Session
 from app.web.errors import answer
 from app.web.versions import etag, read_version
@@ -38,8 +40,6 @@ _FILE = {
     }
 }
 """The body of an import, which is a file and not a form."""
-
-Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
 
 
 class TestedLabel(LabelOut):
@@ -234,6 +234,18 @@ async def put_my_label(
     return LabelOut.of(written)
 
 
+@router.put(
+    "/saes/{sae}/features/{index}/labels/mine/draft",
+    status_code=204,
+    summary="Keep what I am typing",
+    responses=documented(404),
+)
+async def keep_my_draft(sae: Sae, index: FeatureIndex, draft: DraftIn, session: Session, actor: Actor) -> None:
+    """Keep an unfinished label of the default set for yourself; saving the label removes it."""
+    of = await ensure_set(session, sae.id)
+    await keep_draft(session, of, index, actor, draft.model_dump())
+
+
 @router.get("/labels/{id}/history", summary="History of a label", responses=documented(404))
 async def label_history(id: Annotated[int, Path(ge=1, le=MAX_INTEGER)], session: Session, reader: Reader) -> History:
     """Return the versions of a label, newest first: all submitted ones, and the drafts of `author`."""
@@ -257,7 +269,7 @@ async def undo_my_label(
 ) -> LabelOut:
     """Take back the last change of one's own label: a new version, which reads as the one before.
 
-    A label that was written once becomes discarded. Undoing again brings the change back.
+    A label that was written once becomes discarded. Undoing again goes further back; it takes back no undo.
     """
     undone = await undo_label(session, id, actor=actor, expected_version=read_version(if_match, "label"))
     response.headers["ETag"] = etag(undone.version)

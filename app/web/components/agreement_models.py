@@ -141,6 +141,10 @@ class SetAgreementOut(BaseModel):
         bool,
         Field(description="The set is blind, and this is about the features alone that you have labelled."),
     ]
+    changed_after_others: Annotated[
+        int | None,
+        Field(description="Labels of a blind set that were changed after their author could read others'; else null."),
+    ]
     categories: Annotated[AgreementOut | None, Field(description="About the set of categories of a feature.")]
     interpretability: AgreementOut
     per_category: list[CategoryOut]
@@ -158,6 +162,7 @@ class SetAgreementOut(BaseModel):
             features=report.features,
             labels=report.labels,
             partial=found.partial,
+            changed_after_others=found.changed,
             categories=AgreementOut.of(report.categories) if report.categories else None,
             interpretability=AgreementOut.of(report.interpretability),
             per_category=[CategoryOut.of_category(entry) for entry in report.per_category],

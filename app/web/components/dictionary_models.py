@@ -23,6 +23,9 @@ class EntryOut(BaseModel):
     score_low: float | None
     score_high: float | None
     at: datetime
+    withdrawn: Annotated[
+        bool, Field(description="True if all labels that the decision was made between were discarded since.")
+    ]
 
     @classmethod
     def of(cls, sae: str, index: str, entry: Entry) -> "EntryOut":
@@ -41,4 +44,5 @@ class EntryOut(BaseModel):
             score_low=measured["low"] if measured else None,
             score_high=measured["high"] if measured else None,
             at=entry.agreed.at,
+            withdrawn=entry.agreed.is_withdrawn,
         )

@@ -81,6 +81,11 @@ def short_hash(sha256: str) -> str:
     return sha256[:12]
 
 
+def article(word: str) -> str:
+    """Return the article of a word: an admin, a labeller."""
+    return "an" if word[:1].lower() in "aeio" else "a"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """'1 feature', '4,096 features'."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
@@ -120,6 +125,7 @@ FILTERS = {
         count,
         duration,
         message,
+        article,
         moment,
         percent,
         percentile,

@@ -3,9 +3,24 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.queries.labels import LabelView
+from app.services.labels import SCALE
+
+Score = Annotated[int, Field(ge=SCALE[0], le=SCALE[-1])]
+
+
+class DraftIn(BaseModel):
+    """What a person is typing. It is no label: nobody else sees it, and it has no history."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    explanation: str = ""
+    categories: list[str] = []
+    interpretability: Score | None = None
+    confidence: Score | None = None
+    cant_tell: bool = False
 
 
 class LabelOut(BaseModel):

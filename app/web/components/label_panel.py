@@ -137,6 +137,8 @@ class LabelForm:
     conflict: bool = False
     theirs: LabelView | None = None
     is_open: bool = False
+    has_draft: bool = False
+    """True if the text is what the author was typing."""
 
     @property
     def explanation(self) -> str:
@@ -155,10 +157,17 @@ class LabelForm:
         return [(name, name in chosen) for name in dict.fromkeys([*self.choices, *chosen])]
 
     @classmethod
-    def of(cls, actor: Actor, labels: Sequence[LabelView], *, is_open: bool = False) -> "LabelForm":
-        """Return the form with the actor's own label in the default set, if there is one."""
+    def of(
+        cls,
+        actor: Actor,
+        labels: Sequence[LabelView],
+        *,
+        is_open: bool = False,
+        draft: Mapping[str, Any] | None = None,
+    ) -> "LabelForm":
+        """Return the form with the actor's own label in the default set, if there is one, or what they were typing."""
         mine = next((label for label in labels if actor.owns(label.person_id) and label.label_set == DEFAULT), None)
-        return cls.of_label(actor, mine, is_open=is_open)
+        return cls.of_label(actor, mine, is_open=is_open, draft=draft)
 
     @classmethod
     def of_label(
@@ -174,7 +183,9 @@ class LabelForm:
         text = mine.text if mine else _NOTHING
         if draft is not None:
             text = replace(text, **{**draft, "categories": tuple(draft["categories"])})
-        return cls(actor.name, mine.version if mine else None, text, choices, is_open=is_open)
+        return cls(
+            actor.name, mine.version if mine else None, text, choices, is_open=is_open, has_draft=draft is not None
+        )
 
     @classmethod
     def refused(

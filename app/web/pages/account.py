@@ -15,7 +15,7 @@ from app.services import accounts, claims
 from app.services.actors import Role
 from app.services.passwords import MAX_PASSWORD, MIN_PASSWORD
 from app.web.components import glossary
-from app.web.components.formatting import plural
+from app.web.components.formatting import article, plural
 from app.web.dependencies import Account, Actor, Session, session_secret, site_address
 from app.web.rendering import render
 
@@ -114,7 +114,8 @@ async def invite(request: Request, session: Session, actor: Account, role: RoleN
     """Make an invitation, whose link the answer shows this once."""
     secret = await accounts.invite(session, Role[role], by=actor)
     link = f"{site_address(request)}/invitations/{secret}"
-    text = f"Send this link to one person. It makes one account, a {role}’s, within seven days, and is not shown again."
+    made = f"{article(role)} {role}’s"
+    text = f"Send this link to one person. It makes one account, {made}, within seven days, and is not shown again."
     return await _page(request, session, actor, Notice(text, link, "people"))
 
 

@@ -20,6 +20,7 @@ from app.queries.features import (
     features_around,
     get_feature,
 )
+from app.queries.label_flow import default_draft
 from app.queries.saes import SaeDetail
 from app.queries.sql.visibility import NOBODY, Reader
 from app.services import feature_texts as service
@@ -99,9 +100,10 @@ async def feature(
     With `label`, the form is open; with `suggestion`, it holds the text of this one. After the label was `saved`
     without JavaScript, the page says so.
     """
+    draft = await default_draft(session, sae.id, index, actor.person_id)
     etag = None  # the result for `text` depends on more than the database
     if not text:
-        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index, actor)
+        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index, actor), draft
         etag = features_etag(request, sae, *parts)
         raise_if_not_modified(request, etag)
     latest = await latest_activity(session, sae.id, index, reader=actor.reader)  # before what the page shows of it
@@ -112,7 +114,7 @@ async def feature(
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
     context = await _page(session, sae, detail, actor) | {"latest": latest}
-    form = LabelForm.of(actor, detail.labels, is_open=label is not None)
+    form = LabelForm.of(actor, detail.labels, is_open=label is not None, draft=draft)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
         form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)

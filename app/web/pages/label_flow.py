@@ -165,7 +165,7 @@ async def _context(
         "progress": await queries.flow_progress(session, of, actor.person_id),
     }
     if feature is None:
-        return context
+        return {**context, "held": await queries.held_by_others(session, of, actor.person_id)}
     detail = await get_feature(session, sae, feature)
     if detail is None:
         raise NotFound(f"{sae.slug} has no feature {feature}, or no index.")
@@ -180,7 +180,6 @@ async def _context(
         "detail": detail,
         "view": feature_view(sae, detail, examples, links=SiteLinks(sae, feature)),
         "form": LabelForm.of_label(actor, mine, choices=guideline.categories if guideline else (), draft=draft),
-        "has_draft": draft is not None,
         "is_others": lease is not None and not actor.owns(lease[0]),
         "others": [
             ShownLabel(label) for label in labels if label.label_set_id == of.id and not actor.owns(label.person_id)

@@ -202,7 +202,8 @@ def test_a_backup_restores_what_was_there(database_url: str, tmp_path: Path, mon
         connection.execute(insert + "VALUES ('kept', 'Kept', 's', '', '', '0', 1)")
         assert seesae("db", "backup", str(saved)).exit_code == 0
         connection.execute("DELETE FROM corpus")
-    restored = seesae("db", "restore", str(saved))
+    assert seesae("db", "restore", str(saved)).exit_code == 1  # it replaces everything
+    restored = seesae("db", "restore", str(saved), "--yes")
     assert restored.exit_code == 0, restored.stderr
     with psycopg.connect(libpq_url(database_url)) as connection:
         assert connection.execute("SELECT slug FROM corpus").fetchall() == [("kept",)]
@@ -254,7 +255,7 @@ def test_a_backup_of_a_published_index_replaces_what_came_later(
         assert seesae("db", "backup", str(saved)).exit_code == 0
         connection.execute("CREATE TABLE of_a_newer_version (sae_id bigint REFERENCES sae)")
         connection.execute("UPDATE feature SET density = 0")
-        restored = seesae("db", "restore", str(saved))
+        restored = seesae("db", "restore", str(saved), "--yes")
         assert restored.exit_code == 0, restored.stderr
         assert connection.execute(counts).fetchone() == before
         assert connection.execute("SELECT max(density) > 0 FROM feature").fetchone() == (True,)
@@ -269,7 +270,7 @@ def test_a_backup_that_is_cut_off_changes_nothing(
     saved = tmp_path / "saved.dump"
     assert seesae("db", "backup", str(saved)).exit_code == 0
     saved.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
-    result = seesae("db", "restore", str(saved))
+    result = seesae("db", "restore", str(saved), "--yes")
     assert result.exit_code == 1
     assert "nothing was changed" in result.stderr
     with psycopg.connect(libpq_url(database_url)) as connection:
@@ -282,7 +283,7 @@ def test_restoring_an_invalid_backup_changes_nothing(
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
     wrong = tmp_path / "wrong.dump"
     wrong.write_text("no backup")
-    result = seesae("db", "restore", str(wrong))
+    result = seesae("db", "restore", str(wrong), "--yes")
     assert result.exit_code == 1
     assert len(result.stderr.strip().splitlines()) == 1
     assert seesae("db", "upgrade").stdout == "The database was up to date.\n"

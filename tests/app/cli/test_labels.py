@@ -32,12 +32,16 @@ def test_exported_labels_are_imported_and_mistakes_named(exported: Path, made: S
     done = seesae("import-labels", str(exported / "history.jsonl"), "--json")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["unchanged"] == 1
-    table = seesae("import-labels", str(exported / "labels.csv"))
-    assert (table.exit_code, "--sae" in table.stderr) == (1, True)
-    table = seesae("import-labels", str(exported / "labels.csv"), "--sae", made.sae.slug)
-    assert "1 were here" in " ".join(table.stdout.split())
+    for arguments in ((), ("--sae", made.sae.slug)):
+        table = seesae("import-labels", str(exported / "labels.csv"), *arguments)
+        assert "1 were here" in " ".join(table.stdout.split()), table.stderr
+    header, row = (exported / "labels.csv").read_text().splitlines()
+    (exported / "mixed.csv").write_text("\n".join([header, row, row.replace(made.sae.slug, "another")]))
+    (exported / "nameless.csv").write_text("feature,author,explanation\n1,a,b")
     for arguments, code, words in (
         (("nothing.csv",), 1, "cannot be read"),
+        ((str(exported / "nameless.csv"),), 1, "--sae"),
+        ((str(exported / "mixed.csv"),), 1, "Line 3 is of another"),
         ((str(exported / "history.jsonl"), "--sae", "none"), 1, "no SAE"),
         ((str(exported / "history.jsonl"), "--person", "grace=Grace"), 1, "no account named Grace"),
         ((str(exported / "history.jsonl"), "--person", "grace"), 2, "NAME=ACCOUNT"),

@@ -52,6 +52,12 @@ ARGUMENTS = {
     "textset add": "moods FILE",
     "textset show": "moods",
     "textset delete": "moods --yes",
+    "monitor add": "made-up toxic-text",
+    "monitor scan": "made-up --textset moods",
+    "monitor show": "made-up",
+    "monitor check": "made-up --text words",
+    "monitor alerts": "made-up",
+    "monitor delete": "made-up --yes",
     "import-labels": "FILE --sae made-up",
     "probe": "made-up --text words",
     "delete": "sae made-up --yes",
@@ -66,7 +72,7 @@ ARGUMENTS = {
     "user enable": "ada",
     "user link": "ada",
     "db backup": "FOLDER",
-    "db restore": "FILE",
+    "db restore": "FILE --yes",
     "demo": "--no-serve",
 }
 

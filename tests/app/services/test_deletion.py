@@ -20,6 +20,7 @@ from app.queries.labels import LabelText, list_labels
 from app.queries.models import register_without_weights
 from app.queries.saes import SaeDetail, SaeRow, get_sae, register_sae
 from app.services.actors import Actor
+from app.services.comments import add_comment
 from app.services.deletion import Deletion, InUse, Kind, corpus_name, delete, describe
 from app.services.labels import save_label
 from app.services.lists import ListText, NewItem, add_item, create_list, find_list
@@ -81,6 +82,7 @@ async def test_an_sae_goes_with_all_that_belongs_to_it_and_nothing_else(
         await add_label(session, other.sae, 1, "kept")
         items = [NewItem(made.sae.slug, 3), NewItem(other.sae.slug, 4)]
         kept = await create_list(session, ListText("Both"), items, actor=Actor("ada"))
+        await add_comment(session, made.sae, 1, actor=Actor("ada"), text="why?")
         run = await add_run(session, made.sae)
         for sae in (made.sae, other.sae):
             await save_probe(session, sae, "A probe", [("text", "Some words")], actor=Actor("ada"))
@@ -94,6 +96,8 @@ async def test_an_sae_goes_with_all_that_belongs_to_it_and_nothing_else(
     for words in (
         "24 features",
         "3 labels by 2 people",
+        "1 label set",
+        "1 comment",
         "1 entry of 1 list",
         "1 saved probe, with the links to them",
         "1 comparison, with other",

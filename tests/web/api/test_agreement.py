@@ -105,7 +105,16 @@ async def test_in_a_blind_set_a_labeller_sees_no_more_than_they_have_labelled(
     [seen] = (await client.get(f"{base}/disagreements", headers=labeller)).json()["features"]
     assert seen["feature"] == 0 and seen["decision"]["explanation"] == "a secret decision"
     agreement = (await client.get(f"{base}/agreement", headers=labeller)).json()
-    assert (agreement["features"], agreement["partial"]) == (1, True)
+    assert (agreement["features"], agreement["partial"], agreement["changed_after_others"]) == (1, True, 0)
+    alone = f"/api/v1/saes/{made.sae.slug}/features/19/labels/mine"  # which nobody else has labelled
+    for address, version in ((own, "1"), (alone, None), (alone, "1")):
+        said = mine | {"explanation": f"after reading theirs, {version}"}
+        headers = labeller | ({"If-Match": version} if version else {})
+        assert (await client.put(address, json=said, headers=headers)).status_code == 200
+    agreement = (await client.get(f"{base}/agreement", headers=reviewer)).json()
+    assert agreement["changed_after_others"] == 1
+    page = (await client.get(f"/labelsets/{of.id}/agreement", headers=reviewer)).text
+    assert "1 label of this blind set was changed" in " ".join(page.split())
     assert [person["person"]["name"] for person in agreement["people"]] == ["linus the second"]
     progress = (await client.get(f"{base}/progress", headers=labeller)).json()
     assert [person["person"]["name"] for person in progress["people"]] == ["linus the second"]

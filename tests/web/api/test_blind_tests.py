@@ -17,7 +17,7 @@ from app.queries.people import find_name
 from app.services.actors import Role
 from app.services.claims import claim
 from app.settings import Settings
-from app.tables import BlindTestItem, LabelSet
+from app.tables import BlindTestItem, Label, LabelSet
 from tests.blind import FEW_TOKENS, OPTIONS, keep_store
 from tests.factories import Synthetic
 from tests.people import sign_in
@@ -200,7 +200,7 @@ async def test_what_cannot_be_tested_is_refused(people: People, client: httpx.As
     assert "give the label's id" in await refused(422, kind="detection")
     assert "needs no label" in await refused(422, kind="intruder", label=own)
     assert "no such label" in await refused(404, kind="fuzzing", label=10_000)
-    assert "no such feature" in await refused(404, kind="intruder", feature=24)
+    assert "no feature 24" in await refused(404, kind="intruder", feature=24)
     await refused(422, kind="other", label=own)
     await refused(422, kind="detection", label=own, items=1000)
     problem(await client.post("/api/v1/labelsets/99/tests", json={"label": own}), 404)
@@ -274,3 +274,28 @@ async def test_an_account_that_claims_a_name_knows_what_the_name_was_told(
     told = (await people.client.get(address, headers=grace.headers)).json()
     assert (told["answers"], told["may_answer"], len(told["truth"])) == ([1] * 20, False, 20)
     assert [result["tester"] for result in told["results"]] == ["grace hopper"]
+
+
+async def test_viewers_are_offered_no_test_and_a_discarded_label_ends_its_test(
+    people: People, client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    test = await people.make()
+    page = people.labels.removeprefix("/api/v1").removesuffix("/labels")
+    offers = (page, "/labelsets/1/tests", f"/tests/{test['id']}")
+    words = ("Does it hold?", "Make it", "Submit all answers")
+    for path, said in zip(offers, words, strict=True):
+        assert said in (await client.get(path)).text
+    viewer = (await sign_in(engine, "Vi", Role.viewer)).headers
+    labeller = (await sign_in(engine, "Li", Role.labeller)).headers
+    for path, said in zip(offers, words, strict=True):
+        assert said not in (await client.get(path, headers=viewer)).text, path
+        assert said in (await client.get(path, headers=labeller)).text, path
+    opened = (await client.get(f"/api/v1/tests/{test['id']}", headers=viewer)).json()
+    assert (opened["may_answer"], "role labeller" in opened["why_not"]) == (False, True)
+
+    async with engine.begin() as connection:
+        await connection.execute(update(Label).values(status="discarded").where(Label.id == people.label["id"]))
+    sent = {"answers": [1] * 20}
+    gone = await client.post(f"/api/v1/tests/{test['id']}/answers", json=sent, headers=labeller)
+    assert "was discarded" in problem(gone, 409)["detail"]
+    assert (await client.get(f"/tests/{test['id']}", headers=labeller)).status_code == 409

@@ -30,6 +30,16 @@ ENDPOINT = {
 }
 """In OpenAI's format, with its errors."""
 CONTRACT = {
+    ("get", "/api/v1/monitors"),
+    ("post", "/api/v1/monitors"),
+    ("get", "/api/v1/monitors/{id}"),
+    ("put", "/api/v1/monitors/{id}"),
+    ("delete", "/api/v1/monitors/{id}"),
+    ("get", "/api/v1/monitors/{id}/download"),
+    ("post", "/api/v1/monitors/{id}/check"),
+    ("post", "/api/v1/monitors/{id}/scan"),
+    ("get", "/api/v1/monitors/{id}/alerts"),
+    ("post", "/api/v1/monitors/{id}/alerts/{alert}/acknowledge"),
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
     ("delete", "/api/v1/saes/{sae}"),
@@ -54,6 +64,7 @@ CONTRACT = {
     *STREAMED,
     ("get", "/api/v1/saes/{sae}/features/{index}/labels"),
     ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine"),
+    ("put", "/api/v1/saes/{sae}/features/{index}/labels/mine/draft"),
     ("get", "/api/v1/labels/{id}/history"),
     ("get", "/api/v1/labelsets"),
     ("post", "/api/v1/labelsets"),

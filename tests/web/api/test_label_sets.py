@@ -8,6 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.main import create_app
+from app.services.accounts import disable_account
 from app.services.actors import Role
 from app.settings import Settings
 from app.tables import Label, LabelLease, LabelRevision
@@ -47,7 +48,7 @@ async def test_a_set_has_the_features_of_its_scope(client: httpx.AsyncClient, ma
     assert names == ["set 4", "set 3", "set 2", "set 1", "set 0"]
 
     refused: list[tuple[dict[str, Any], int, str]] = [
-        ({"features": [made.sae.d_sae]}, 422, "no such feature"),
+        ({"features": [made.sae.d_sae]}, 422, f"no feature {made.sae.d_sae}"),
         ({"features": []}, 422, "No feature"),
         ({"filter": {"q": "zzzzzz"}}, 422, "No feature"),
         ({"filter": {"colour": "red"}}, 422, "cannot be filtered by “colour”"),
@@ -297,6 +298,59 @@ async def test_skipped_features_come_last_and_what_was_done_last_can_be_undone(
     problem(await client.post(f"{address}/skip", json={"feature": 7}), 422)
 
 
+async def test_undo_goes_further_back_with_every_request(client: httpx.AsyncClient, made: Synthetic) -> None:
+    found = await make(client, made, scope={"features": [1, 2]})
+    mine = f"/api/v1/saes/{made.sae.slug}/features/{{}}/labels/mine"
+    for feature, words, version in ((1, "one", None), (1, "two", 1), (2, "three", None)):
+        headers = {"If-Match": str(version)} if version else {}
+        body = {"explanation": words, "set": "first pass"}
+        assert (await client.put(mine.format(feature), json=body, headers=headers)).status_code == 200
+
+    async def undo() -> tuple[Any, ...]:
+        undone = (await client.post(f"{SETS}/{found['id']}/undo")).json()
+        label = undone["label"] or {}
+        return undone["feature"], label.get("explanation"), label.get("status")
+
+    assert await undo() == (2, "three", "discarded")
+    assert await undo() == (1, "one", "submitted")
+    await client.put(mine.format(1), json={"explanation": "four", "set": "first pass"}, headers={"If-Match": "3"})
+    assert await undo() == (1, "one", "submitted")
+    assert await undo() == (1, "one", "discarded")
+    assert await undo() == await undo() == (None, None, None)
+    label = (await client.get("/api/v1/labels/1/history")).json()["label"]
+    again = await client.post("/api/v1/labels/1/undo", headers={"If-Match": str(label["version"])})
+    assert "taken back already" in problem(again, 409)["detail"]
+
+
+async def test_typing_keeps_the_next_feature_too_and_six_requests_at_once_lease_one(
+    client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, session: AsyncSession
+) -> None:
+    ada, grace = await sign_in(engine, "Ada", Role.reviewer), await sign_in(engine, "Grace")
+    found = await make(client, made, ada.headers, scope={"features": [1, 2]})
+    address = f"{SETS}/{found['id']}"
+    answers = await asyncio.gather(*(client.post(f"{address}/next", headers=ada.headers) for _ in range(6)))
+    [first] = {answer.json()["feature"] for answer in answers}
+    assert (await session.scalars(select(LabelLease.feature))).all() == [first]
+    await client.post(f"{address}/next", json={"besides": [first]}, headers=ada.headers)
+    soon = text("UPDATE label_lease SET expires_at = now() + interval '1 minute'")
+    await session.execute(soon)
+    await session.commit()
+    typed = {"explanation": "rivers"}
+    assert (await client.put(f"{address}/features/{first}/draft", json=typed, headers=ada.headers)).status_code == 204
+    renewed = "SELECT bool_and(expires_at > now() + interval '9 minutes') FROM label_lease"
+    assert await session.scalar(text(renewed))
+
+    # Grace learns why there is nothing for her.
+    page = (await client.get(f"/labelsets/{found['id']}/label", headers=grace.headers)).text
+    assert "All 2 features that are left for you are before" in page
+    assert "Ask again" in page
+    await client.put(address, json={"closed": True}, headers=ada.headers)
+    for path in ("", "/label"):
+        page = (await client.get(f"/labelsets/{found['id']}{path}", headers=grace.headers)).text
+        assert "2 left" not in page
+        assert "Left for you" not in page
+
+
 async def test_features_come_in_the_order_of_the_set(
     client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, session: AsyncSession
 ) -> None:
@@ -331,7 +385,15 @@ async def test_features_come_in_the_order_of_the_set(
     dealt = [await order(person, order="assigned", people=["Ada", "Grace", "Kay"]) for person in (ada, grace, kay)]
     assert sorted(map(len, dealt)) == [2, 3, 3]
     assert await order(ada, order="assigned", people=["Grace", "Kay"]) == []
-    for names, said in ((["Nobody"], "no person named"), (["Ada"], "cannot give as many")):
+    await sign_in(engine, "Vi", Role.viewer)
+    off = await sign_in(engine, "Off")
+    await disable_account(session, off.actor.person_id or 0)
+    await session.commit()
+    for names, said in (
+        (["Nobody"], "no person named"),
+        (["Ada"], "cannot give as many"),
+        (["Ada", "Vi", "Off"], "cannot label: Vi (viewer), Off (disabled)"),
+    ):
         body = {"sae": made.sae.slug, "name": "z", "needed": 2, "people": names}
         assert said in problem(await client.post(SETS, json=body, headers=kay.headers), 422)["detail"]
 

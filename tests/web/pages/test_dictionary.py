@@ -36,6 +36,8 @@ async def test_agreed_features_are_found_scored_and_cited(
         await label(session, sae, 3, person, "hidden", label_set="blind")
         await label(session, sae, 4, person, "too few", label_set="three")
         await label(session, sae, 6, person, "alone" if person == "ada" else "", cant_tell=person == "grace")
+        await label(session, sae, 8, person, "same", interpretability=2 if person == "ada" else 3)
+        await label(session, sae, 9, person, "same", "names" if person == "ada" else "medicine")
     await label(session, sae, 5, "ada", "one person")
     await label(session, sae, 7, "ada", "=undecided")
     await decide(session, of, sae, 7, actor=Actor("boss"), text=DecisionText("=decided", ("names",)), replaces=None)
@@ -69,6 +71,13 @@ async def test_agreed_features_are_found_scored_and_cited(
     await session.commit()
     closed = (await client.get(f"/api/v1{base}")).json()
     assert [one["feature"] for one in closed["entries"]] == [1, 3, 4, 7]
+
+    assert not any(one["withdrawn"] for one in closed["entries"])
+    await session.execute(text("UPDATE label SET status = 'discarded' WHERE feature = 7"))
+    await session.commit()
+    *_, decided = (await client.get(f"/api/v1{base}")).json()["entries"]
+    assert (decided["feature"], decided["withdrawn"]) == (7, True)
+    assert "labels were all discarded since" in (await client.get(base)).text
 
     assert sae.index is not None
     cited = f"{base}?index={current_hash(sae)}"

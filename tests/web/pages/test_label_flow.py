@@ -59,6 +59,19 @@ async def test_a_set_is_made_labelled_and_closed_without_javascript(client: http
     assert "First pass" in (await client.get(f"/label?sae={made.sae.slug}")).text
 
 
+async def test_closing_a_blind_set_is_asked_about(client: httpx.AsyncClient, made: Synthetic) -> None:
+    fields = {"sae": made.sae.slug, "scope": "features", "features": "3 4"}
+    asked = []
+    for name, blind in (("seen", {}), ("blind", {"blind": "true"})):
+        address = (await client.post("/labelsets", data=RULES | fields | {"name": name} | blind)).headers["location"]
+        asked.append("shows everybody all" in (await client.get(address)).text)
+    assert asked == [False, True]
+    shown = parse((await client.get(address)).text).one("details", **{"class": "close-set"})
+    assert shown.one("form", action=f"{address}/closed").one("button").text == "Close it, and show all labels"
+    taken = await client.post("/labelsets", data=RULES | fields | {"name": "SEEN"})
+    assert (taken.status_code, "“seen” already" in taken.text) == (409, True)
+
+
 async def test_a_script_gets_parts_of_the_page(client: httpx.AsyncClient, made: Synthetic) -> None:
     fields = {"sae": made.sae.slug, "scope": "features", "features": "3 4"}
     address = (await client.post("/labelsets", data=RULES | fields)).headers["location"]

@@ -225,3 +225,27 @@ async def test_who_may_not_label_sees_no_form(client: httpx.AsyncClient, base: s
         person = await sign_in(engine, role.name, role)
         page = parse((await client.get(f"{base}/features/5", headers=person.headers)).text)
         assert len(page.all("details", cls="label-form")) == forms
+
+
+async def test_what_is_typed_on_a_features_page_is_kept_until_it_is_saved(
+    client: httpx.AsyncClient, made: Synthetic
+) -> None:
+    page = f"/saes/{made.sae.slug}/features/5"
+    draft = parse((await client.get(page)).text).one("form", **{"data-draft": f"/api/v1{page}/labels/mine/draft"})
+    etag = (await client.get(page)).headers["etag"]
+    typed = {"explanation": "half a tho", "categories": ["water"], "confidence": 2}
+    assert (await client.put(draft["data-draft"], json=typed)).status_code == 204
+    back = await client.get(page, headers={"If-None-Match": etag})
+    assert back.status_code == 200
+    form = parse(back.text).one("details", **{"class": "label-form"})
+    assert "open" in form.attributes
+    assert "half a tho" in form.text
+    assert "This is what you were typing" in form.text
+    assert "half a tho" not in (await client.get(f"/saes/{made.sae.slug}/features/6")).text
+    assert (await client.put(draft["data-draft"], json={})).status_code == 204  # it was emptied: no draft is left
+    assert "This is what you were typing" not in (await client.get(page)).text
+    await client.put(draft["data-draft"], json=typed)
+    await client.post(f"{page}/labels", data={"explanation": "a thought", "status": "submitted"})
+    after = (await client.get(page)).text
+    assert "half a tho" not in after
+    assert "a thought" in after
