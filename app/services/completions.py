@@ -118,7 +118,7 @@ async def prepare(session: AsyncSession, wish: CompletionWish) -> PreparedComple
         saes = [SaeRef.of(one) for one in await saes_to_change(session, sae, slugs)]
     except (NotFound, Unprocessable) as error:
         raise BadParameter(str(error), "seesae.interventions") from None
-    monitors = await usable_monitors(session, wish.monitors)
+    monitors = await usable_monitors(session, wish.monitors, served.model)
     request = CompletionRequest(
         saes=saes,
         text=wish.text if wish.chat is None else "",

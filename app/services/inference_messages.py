@@ -515,6 +515,9 @@ class LiveAlert(BaseModel):
     position: int = Field(description="Of the token after which it did, from the first of the prompt, BOS included.")
     token_id: int
     generated: bool
+    tokens: list[tuple[int, int, float]] = Field(
+        description="Position, id and own score of each token that the monitor had watched by then."
+    )
 
 
 class Watched(BaseModel):

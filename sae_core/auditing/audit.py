@@ -27,6 +27,13 @@ from sae_core.progress import Progress, silent
 from sae_core.readings import Reading, read_texts, select_texts
 from sae_core.saes import SAE
 
+_LIMITS_OF_CHANGES = (
+    "A feature is ablated where it is active. The word in which two sides differ is predicted from what stands before "
+    "it, so ablation changes the likelihood of what follows that word, and hardly its own.",
+    "Random features are matched in activation mass on the pairs; on unrelated text they may be active more often, and "
+    "cost more.",
+)
+
 
 def run_audit(
     model: LanguageModel,
@@ -167,10 +174,7 @@ def _with_features(
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
     if half is not None:
-        run.limits.append(
-            "A feature is ablated where it is active. The word in which two sides differ is predicted from what stands "
-            "before it, so ablation changes the likelihood of what follows that word, and hardly its own."
-        )
+        run.limits.extend(_LIMITS_OF_CHANGES)
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
         audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note

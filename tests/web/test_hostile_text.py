@@ -281,7 +281,7 @@ def addresses(places: dict[str, str]) -> list[str]:
         if route == "/api/v1/edits/{name}/download":
             continue  # of the file that the inference process writes
         of = {"sae": places["sae"], "id": "1", "run_id": "1", "index": "3", "feature": "2", "sequence": "1"}
-        of |= {"kind": "train", "secret": "none", "name:path": "tiny", "name": "edit"}
+        of |= {"kind": "train", "secret": "none", "name:path": "tiny", "model:path": "tiny", "name": "edit"}
         if "/textsets/" in route:
             of["name"] = "texts"
         for part, name in (("/lists/", "list"), ("/labelsets/", "set"), ("/probe/saved/", "probe")):

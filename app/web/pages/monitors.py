@@ -28,7 +28,8 @@ from app.services.monitors import (
 )
 from app.services.texts import unix_lines
 from app.web.components import monitor_text
-from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, may_submit
+from app.web.components.snippets import endpoint_snippet
+from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, may_submit, site_address
 from app.web.rendering import render
 
 router = APIRouter()
@@ -236,5 +237,6 @@ async def _page(
         "checked": checked,
         "may_acknowledge": may_acknowledge(request.state.actor),
         "may_scan": may_submit(request),
+        "endpoint_snippet": endpoint_snippet(site_address(request), monitor.model, monitor.name),
     }
     return render(request, "monitors/page.html", context, status=200 if error is None else error.status)
