@@ -198,7 +198,6 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         },
         "test": _performance(asdict(candidate.test)),
         "elsewhere": candidate.out_of_distribution and _performance(asdict(candidate.out_of_distribution)),
-        "suspects": candidate.suspects,
     }
 
 
@@ -209,24 +208,26 @@ def _performance(measured: dict[str, Any]) -> dict[str, Any]:
 def tables(result: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for name, found in result["recipes"].items():
-        first = next(iter(found["candidates"].values()))
+        sizes = next(iter(found["candidates"].values()))
         lines += ["", f"### {found['recipe']['title']}", ""]
-        for where in ("test", "elsewhere"):
-            of = first[where]
-            lines += [f"{where}: {of['positive']} positive and {of['benign']} benign texts", ""]
-            lines += [
-                "| candidate | AUROC | log-AUROC | recall at 1 % | recall at 0.1 % | recall at the threshold "
-                "| false positives at the threshold |",
-                "| --- | --- | --- | --- | --- | --- | --- |",
-            ]
-            ranked = sorted(found["candidates"].items(), key=lambda item: -item[1]["validation_auroc"])
-            lines += [_row(candidate, measured[where], candidate == found["chosen"]) for candidate, measured in ranked]
-            lines.append("")
+        lines += [
+            f"{where}: {sizes[of]['positive']} positive and {sizes[of]['benign']} benign texts"
+            for where, of in (("test", "test"), ("elsewhere", "elsewhere"))
+        ]
+        lines += [
+            "",
+            "| | AUROC | log-AUROC | recall at 1 % | recall, false positives at the threshold "
+            "| elsewhere: AUROC | elsewhere: recall, false positives |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        ranked = sorted(found["candidates"].items(), key=lambda item: -item[1]["validation_auroc"])
+        lines += [_row(candidate, measured, candidate == found["chosen"]) for candidate, measured in ranked]
         low, high = found["lead_interval"]
-        lines.append(
+        lines += [
+            "",
             f"{name}: {WORDS[found['best_baseline']]} leads {WORDS[found['best_features']]} "
-            f"by {found['lead']:+.3f} ({low:+.3f} to {high:+.3f})"
-        )
+            f"by {found['lead']:+.3f} ({low:+.3f} to {high:+.3f})",
+        ]
         lines += [f"- live, {one}: {of}" for one, of in found["live"].items()]
         lines.append(f"- as a TopK: {found['decoupling']}")
         lines += [f"- {caution}" for caution in found["cautions"]]
@@ -235,20 +236,26 @@ def tables(result: Mapping[str, Any]) -> list[str]:
 
 
 def _row(name: str, of: Mapping[str, Any], chosen: bool) -> str:
-    low, high = of["auroc_interval"]
-    at = [
-        _share(recall["recall"]) if recall["benign"] * recall["fpr"] >= 1 else f"not from {recall['benign']}"
-        for recall in of["recall_at"]
-    ]
+    test, elsewhere = of["test"], of["elsewhere"]
+    at = test["recall_at"][0]
+    recall = _share(at["recall"]) if at["benign"] * at["fpr"] >= 1 else f"not from {at['benign']}"
     title = f"**{WORDS[name]}**" if chosen else WORDS[name]
-    cells = [title, f"{of['auroc']:.3f} ({low:.3f}–{high:.3f})", f"{of['log_auroc']:.2f}", *at]
-    return " | ".join(["", *cells, _share(of["recall"]), _share(of["false_positives"]), ""]).strip()
+    cells = [title, _auroc(test), f"{test['log_auroc']:.2f}", recall, _at_threshold(test)]
+    return f"| {' | '.join([*cells, _auroc(elsewhere), _at_threshold(elsewhere)])} |"
+
+
+def _auroc(of: Mapping[str, Any]) -> str:
+    low, high = of["auroc_interval"]
+    return f"{of['auroc']:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _at_threshold(of: Mapping[str, Any]) -> str:
+    return f"{_share(of['recall'])}, {_share(of['false_positives'])}"
 
 
 def _share(share: Mapping[str, Any]) -> str:
     low, high = share["interval"]
-    rate = share["count"] / share["texts"]
-    return f"{rate:.1%} ({low:.1%}–{high:.1%}; {share['count']} of {share['texts']})"
+    return f"{share['count'] / share['texts']:.1%} ({low:.1%}–{high:.1%})"
 
 
 def main() -> None:

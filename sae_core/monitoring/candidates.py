@@ -233,8 +233,8 @@ def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
         found.append(f"{len(comparison.shared)} texts are both positive and benign. They were left out.")
     if candidate.suspects:
         found.append(
-            f"{len(candidate.suspects)} benign calibration texts or more score as half of the positive ones do. "
-            "Read them: a threshold set on positives misses others."
+            f"{len(candidate.suspects)} of the benign calibration texts score above half of the positive ones (10 are "
+            "named at most). Read them: a threshold set on positives misses others."
         )
     return found
 
