@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from app.pipeline.monitor_recipes import RECIPES, Recipe
 from report import machine
 
 from app.pipeline.builtin_sets import add_up
 from app.pipeline.params import DEMO_MODEL
 from app.pipeline.sources import read_model
 from app.queries.text_sets import TextItem
+from app.services.monitor_recipes import RECIPES, Recipe
 from sae_core import HookPoint, LanguageModel, load_sae
 from sae_core.monitoring import (
     Candidate,
