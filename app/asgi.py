@@ -40,6 +40,17 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, gone})
 
 
+_KEPT: set[asyncio.Task[None]] = set()
+"""The event loop alone would forget them half-way."""
+
+
+def keep_after_cancellation(work: Coroutine[Any, Any, None]) -> None:
+    """Do work in the background that must be done though its request was cancelled."""
+    task = asyncio.create_task(work)
+    _KEPT.add(task)
+    task.add_done_callback(_KEPT.discard)
+
+
 class BrokenAnswerError(RuntimeError):
     """A response failed after its first bytes: its cause is in the log, and the connection must close."""
 

@@ -27,6 +27,7 @@ from app.services.lists import ListConflict
 from app.settings import Settings
 from app.web import api, errors, health, pages
 from app.web.caching import NotModified, answer_not_modified
+from app.web.completion_metrics import CompletionMetrics
 from app.web.dependencies import check_role
 from app.web.parameters import refuse_unknown_parameters
 from app.web.permissions import check_routes
@@ -80,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.engine = create_engine(settings.database_url, statement_timeout=settings.statement_timeout)
     app.state.sessionmaker = create_sessionmaker(app.state.engine)
+    app.state.completion_metrics = CompletionMetrics(registry)
     app.state.inference = InferenceClient(settings)
     app.state.changes = Changes(settings.database_url)
     errors.install(app)

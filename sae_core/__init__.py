@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sae_core.evaluation import evaluate
     from sae_core.interventions import apply_edits
     from sae_core.models import HookPoint, LanguageModel, load_model
+    from sae_core.monitoring import load_monitor, watch
     from sae_core.saes import ARCHITECTURES, SAE
     from sae_core.training import TrainingConfig, train, train_together
 
@@ -30,6 +31,8 @@ _HOME = {
     "HookPoint": "models",
     "LanguageModel": "models",
     "load_model": "models",
+    "load_monitor": "monitoring",
+    "watch": "monitoring",
     "ARCHITECTURES": "saes",
     "SAE": "saes",
     "TrainingConfig": "training",
@@ -49,11 +52,13 @@ __all__ = [
     "evaluate",
     "load_corpus",
     "load_model",
+    "load_monitor",
     "load_sae",
     "pack",
     "save_sae",
     "train",
     "train_together",
+    "watch",
 ]
 
 

@@ -30,6 +30,8 @@ def treatment(kind: str, name: str, score: float, change: float, versus: float |
         "loss": figure(0.01, 0.005, 0.02),
         "kl": figure(0.02, 0.01, 0.03),
         "facts": figure(0.7, 0.6, 0.8),
+        "also": [{"name": "language modelling score", **figure(0.8, 0.7, 0.9)}],
+        "also_change": [{"name": "language modelling score", **figure(-0.1, -0.2, 0.0)}],
         "facts_change": figure(-0.1, -0.2, -0.01),
         **around,
         **more,

@@ -11,6 +11,7 @@ from app.cli import (
     demo,
     edits,
     labels,
+    monitors,
     probe,
     processes,
     run_commands,
@@ -34,6 +35,7 @@ demo.register(app)
 processes.register(app)
 run_commands.register(app)
 probe.register(app)
+monitors.register(app)
 runs.register(app)
 accounts.register(app)
 databases.register(app)

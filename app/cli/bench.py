@@ -115,7 +115,7 @@ def generate(
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions of each measurement.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Generate with features changed and without, beside the model's own greedy loop in transformers.
+    """Generate with features changed and without, beside the model's own greedy loop in transformers; then watched.
 
     Example: seesae bench generate --tokens 128
     """

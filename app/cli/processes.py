@@ -39,6 +39,7 @@ def serve(host: Host = None, port: Port = None, device: Device = None) -> None:
     async def run() -> None:
         async with stop_signals() as stop, running_site(settings, notify, stop) as site:
             say(f"SeeSAE is at {site.url} (Ctrl-C stops it)")
+            notify(f"OpenAI's clients find its models at base_url={site.url}/v1")
             await stop.wait()
             notify("Stopping.")
 

@@ -26,7 +26,8 @@ group = typer.Typer(
     help="Text sets: named texts with labels, groups or pairs, for comparisons, monitors and audits.",
     no_args_is_help=True,
 )
-MAX_BYTES = 1_000_000_000
+MAX_BYTES = 200_000_000
+"""Of a file. It is held in memory as texts, several times its size."""
 
 Name = Annotated[str, typer.Argument(help="Name of the set.", metavar="NAME", show_default=False)]
 
@@ -143,7 +144,9 @@ async def _list(as_json: bool) -> None:
         found, _ = await list_text_sets(session, limit=1_000_000)
     names = {each.name for each in found}
     offered = [name for name in BUILTIN_SETS if name not in names]
-    lines = [f"{each.name}: {each.counts.texts:,} texts{_labels(each)}" for each in found] or ["No text sets yet."]
+    lines = [f"{each.name}: {_plural(each.counts.texts, 'text')}{_labels(each)}" for each in found] or [
+        "No text sets yet."
+    ]
     if offered:
         lines.append(f"Built in, added by `seesae textset add NAME`: {', '.join(offered)}")
     result = {"textsets": [_result(each) for each in found], "built_in": offered}
@@ -203,6 +206,10 @@ def _result(found: "TextSetView") -> dict[str, Any]:
     return text_set_json(found)
 
 
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _labels(found: "TextSetView") -> str:
     most = list(found.counts.labels.items())[:6]
     more = f" and {len(found.counts.labels) - 6} more" if len(found.counts.labels) > 6 else ""
@@ -210,17 +217,13 @@ def _labels(found: "TextSetView") -> str:
 
 
 def _summary(found: "TextSetView") -> str:
+    from app.services.text_sets import remarks
+
     counts = found.counts
-    lines = [f"{found.name}: {counts.texts:,} texts{_labels(found)}"]
-    for what, number in (("pairs", counts.pairs), ("conversations", counts.chats), ("scores", counts.scores)):
+    lines = [f"{found.name}: {_plural(counts.texts, 'text')}{_labels(found)}"]
+    for what, number in (("pair", counts.pairs), ("conversation", counts.chats), ("score", counts.scores)):
         if number:
-            lines.append(f"{number:,} {what}")
+            lines.append(_plural(number, what))
     lines.append(", ".join(f"{number:,} {split}" for split, number in counts.splits.items()))
-    if counts.duplicates:
-        lines.append(f"{counts.duplicates:,} texts repeat the words of another")
-    if counts.shared:
-        lines.append(
-            f"{counts.shared:,} wordings stand in more than one part: what is measured on test is not all unseen. "
-            "Leave out --split, or repeated texts."
-        )
+    lines += remarks(counts)
     return "\n".join(lines)

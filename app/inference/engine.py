@@ -12,8 +12,8 @@ from torch import Tensor
 
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
-from app.services.inference_messages import ChatMessage, SaeRef
-from sae_core.errors import InterventionError, SAEError
+from app.services.inference_messages import ChatMessage, ModelRef, SaeRef
+from sae_core.errors import InterventionError, MonitorError, SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.chat import ChatError, ChatToken, RenderedChat
 from sae_core.saes import SAE
@@ -155,6 +155,27 @@ class ProbeEngine:
                 raise Unprocessable(str(error)) from error
             except SAEError as error:
                 raise Unavailable(f"{saes[0].slug} cannot be probed: {error}") from error
+
+    @contextmanager
+    def use_model(self, ref: ModelRef) -> Iterator[LanguageModel]:
+        """Yield a model, in memory, to a body that runs texts without an SAE.
+
+        Raises:
+            TooLarge: it needs more memory than there is.
+            Unavailable: it cannot be loaded or run, or memory ran out in the body.
+        """
+        with self._memory_freed(), ExitStack() as held:
+            try:
+                model = held.enter_context(self._residency.use_model(ref))
+            except SAEError as error:
+                log.warning("cannot_load", model=ref.name, reason=str(error))
+                raise Unavailable(
+                    f"The model {ref.name} cannot be loaded. The log of the inference process says why."
+                ) from error
+            try:
+                yield model
+            except (ChatError, MonitorError) as error:
+                raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
 
     def make_room(self, nbytes: int) -> None:
         """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""

@@ -4,7 +4,7 @@ import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -181,6 +181,10 @@ class Residency:
         """True if the SAE is in memory."""
         return self._sae_key(ref) in self.modules
 
+    def use_model(self, ref: ModelRef) -> AbstractContextManager[LanguageModel]:
+        """Yield a model, which stays in memory meanwhile; raises as `use`."""
+        return self.modules.use(_model_key(ref), _model_bytes(ref), lambda: self._load_model(ref))
+
     @contextmanager
     def use(self, ref: SaeRef) -> Iterator[tuple[LanguageModel, SAE]]:
         """Yield model and SAE, which stay in memory meanwhile.
@@ -191,9 +195,7 @@ class Residency:
             SAEError: one of them cannot be loaded.
         """
         with (
-            self.modules.use(
-                _model_key(ref.model), _model_bytes(ref.model), lambda: self._load_model(ref.model)
-            ) as model,
+            self.use_model(ref.model) as model,
             self.modules.use(self._sae_key(ref), _sae_bytes(ref), lambda: self._load_sae(ref, model.device)) as sae,
         ):
             yield model, sae

@@ -39,7 +39,7 @@ async def run_add_text_set(run: "RunContext", ctx: "JobContext", params: AddText
     from app.pipeline.builtin_sets import ensure_builtin_set
 
     async with run.stage("fetch") as progress:
-        view = await ensure_builtin_set(ctx, params.name, run.created_by, progress)
+        view = await ensure_builtin_set(run, ctx, params.name, progress)
     return {"textset": view.name, "texts": view.counts.texts, "labels": dict(view.counts.labels)}
 
 

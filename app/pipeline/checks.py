@@ -17,16 +17,19 @@ from app.artifacts import Artifacts, reading_key
 from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
 from app.queries.models import find_model
+from app.queries.monitors import get_monitor
 from app.queries.runs import corpus_params, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
 from app.queries.text_sets import get_text_set
 from app.runs.spec import Estimate
-from app.services.audit_results import BUILT_IN_SETS
-from app.services.audits import check_auditable
+from app.services.audit_results import MEASURED_SETS
+from app.services.audits import check_auditable, read_audited_file
+from app.services.builtin_sets import BUILTIN_SETS
 from app.services.edits import find_edit
+from app.services.monitors import check_sides, find_monitor, texts_of_side, usable_file
 from app.services.saes import check_comparable, find_sae
-from app.services.text_comparisons import find_sides
+from app.services.text_comparisons import find_sides, split_side
 from app.services.text_sets import find_text_set
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from app.pipeline.effects import EffectsParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.measure_edit import MeasureEditParams
+    from app.pipeline.monitor import MonitorParams
+    from app.pipeline.monitor_scan import MonitorScanParams
     from app.pipeline.train import TrainParams
     from app.queries.edits import EditView
     from app.settings import Settings
@@ -210,6 +215,33 @@ async def check_text_comparison(session: "AsyncSession", params: "CompareTextsPa
     return await check_reading(session, params.sae, [sides.a.view.name, sides.b.view.name], params.max_tokens)
 
 
+async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Estimate:
+    """Refuse a monitor whose name is taken, whose features there are not, or whose texts are too few for the rate."""
+    if await get_monitor(session, params.name) is not None:
+        raise Conflict(f"There is a monitor named {params.name} already. Choose another name, or delete it.")
+    check_features(await find_sae(session, params.sae), params.features)
+    sets = dict.fromkeys(split_side(side)[0] for side in params.sides)
+    # A built-in set is added by the run itself, and its texts are enough.
+    there = [name for name in sets if name not in BUILTIN_SETS or await get_text_set(session, name) is not None]
+    if all(split_side(side)[0] in there for side in (params.positive, params.benign)):
+        await check_sides(session, params.positive, params.benign, params.fpr)
+    for side in params.sides:
+        if split_side(side)[0] in there:
+            await texts_of_side(session, side)
+    return await check_reading(session, params.sae, there, params.max_tokens)
+
+
+async def check_monitor_scan(session: "AsyncSession", params: "MonitorScanParams") -> Estimate:
+    """Refuse a monitor that cannot run, and texts that are not there."""
+    monitor = await find_monitor(session, params.monitor)
+    await usable_file(session, monitor)
+    if params.file is not None:
+        check_source(params.file, "file")
+        return Estimate()
+    _, texts = await texts_of_side(session, params.textset or "")
+    return Estimate(tokens=len(texts) * min(monitor.figures["max_tokens"], _TOKENS_PER_TEXT))
+
+
 async def check_audit(session: "AsyncSession", settings: "Settings", params: "AuditParams") -> Estimate:
     """Refuse an audit of an SAE, features, a set or a text that are not there, or of a set without pairs or groups."""
     sae = await find_sae(session, params.sae)
@@ -218,11 +250,11 @@ async def check_audit(session: "AsyncSession", settings: "Settings", params: "Au
     check_features(sae, params.features)
     check_source(params.on, "text set")
     texts = None
-    if not Path(params.on).is_absolute() and not (
-        params.on in BUILT_IN_SETS and await get_text_set(session, params.on) is None
-    ):
+    if Path(params.on).is_absolute():
+        texts = len((await asyncio.to_thread(read_audited_file, Path(params.on)))[1])
+    elif params.on not in MEASURED_SETS or await get_text_set(session, params.on) is not None:
         view = await find_text_set(session, params.on)
-        check_auditable(view)
+        check_auditable(view.name, view.counts)
         texts = view.counts.texts
     corpus = await text_of_sae(session, [sae], params)
     await check_indexing(session, settings, corpus, [sae.slug])

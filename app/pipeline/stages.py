@@ -13,10 +13,15 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
+CALIBRATION = (StageSpec("calibrate", "Train, calibrate and compare the candidates", unit="candidates"),)
+SCAN = (
+    *READING[:2],
+    StageSpec("scan", "Score the texts", unit="texts"),
+)
 CONTRAST = (StageSpec("compare", "Compare the texts", unit="steps"),)
 AUDITING = (
+    StageSpec("texts", "Read the text set", unit="bytes"),
     StageSpec("audit", "Measure the model, find features, change them"),
-    StageSpec("classifier", "Test a classifier on top"),
 )
 TRAINING = (StageSpec("train", "Train the SAE", unit="samples"),)
 INDEXING = (

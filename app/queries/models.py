@@ -132,6 +132,12 @@ async def find_model(session: AsyncSession, name: str) -> ModelInfo | None:
     return None if found is None else model_info(found)
 
 
+async def get_model(session: AsyncSession, model_id: int) -> ModelInfo | None:
+    """Return a model by its id."""
+    row = await session.get(LanguageModel, model_id)
+    return None if row is None else model_info(row)
+
+
 async def set_source(session: AsyncSession, model_id: int, source: str) -> ModelInfo:
     """Note that a model is loaded from another place from now on."""
     model = await session.get_one(LanguageModel, model_id)

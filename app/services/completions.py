@@ -4,7 +4,7 @@ Neither the prompt nor what is generated is kept or logged.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -23,8 +23,10 @@ from app.services.inference_messages import (
     CompletionStart,
     CompletionToken,
     ContextExceeded,
+    LiveMonitor,
     SaeRef,
 )
+from app.services.live_monitors import UsableMonitor, usable_monitors
 from app.services.probe import Prompt, check_prompt
 
 _NAMES_IN_MESSAGE = 20
@@ -60,6 +62,9 @@ class CompletionWish:
     """That interventions are about which name no SAE; by default the model's newest."""
     interventions: Sequence[Change] = ()
     edits: Sequence[str] = ()
+    monitors: Sequence[str | int] = ()
+    stop_on_alert: bool = False
+    edit_on_alert: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class PreparedCompletion:
 
     served: ServedModel
     request: CompletionRequest
+    monitors: tuple[UsableMonitor, ...]
 
 
 async def served_models(session: AsyncSession) -> list[ServedModel]:
@@ -112,12 +118,16 @@ async def prepare(session: AsyncSession, wish: CompletionWish) -> PreparedComple
         saes = [SaeRef.of(one) for one in await saes_to_change(session, sae, slugs)]
     except (NotFound, Unprocessable) as error:
         raise BadParameter(str(error), "seesae.interventions") from None
+    monitors = await usable_monitors(session, wish.monitors, served.model)
     request = CompletionRequest(
         saes=saes,
         text=wish.text if wish.chat is None else "",
         chat=None if wish.chat is None else list(wish.chat),
         interventions=placed(wish.interventions, saes),
-        edits=[await _edit(session, name, served.model) for name in wish.edits],
+        edits=[await _edit(session, name, served.model, "seesae.edits") for name in wish.edits],
+        monitors=[LiveMonitor(name=one.name, file=dict(one.file)) for one in monitors],
+        on_alert="stop" if wish.stop_on_alert else "alert" if wish.edit_on_alert is None else "edit",
+        alert_edit=await _alert_edit(session, wish, served.model),
         max_new_tokens=wish.max_new_tokens,
         fill=wish.fill,
         temperature=wish.temperature,
@@ -126,7 +136,7 @@ async def prepare(session: AsyncSession, wish: CompletionWish) -> PreparedComple
         stop=list(wish.stop),
         top=wish.top,
     )
-    return PreparedCompletion(served, request)
+    return PreparedCompletion(served, request, tuple(monitors))
 
 
 async def complete(inference: InferenceClient, prepared: PreparedCompletion) -> AsyncGenerator[CompletionPart]:
@@ -147,7 +157,7 @@ async def complete(inference: InferenceClient, prepared: PreparedCompletion) -> 
                 yield event
 
 
-async def token_texts(session: AsyncSession, model: ModelInfo, ids: Sequence[int]) -> Mapping[int, TokenInfo]:
+async def token_texts(session: AsyncSession, model: ModelInfo, ids: Collection[int]) -> Mapping[int, TokenInfo]:
     """Return the vocabulary entries of these tokens; no connection is held afterwards."""
     known = await get_tokens(session, model.id, ids)
     await session.commit()
@@ -173,14 +183,20 @@ def _own_sae(served: ServedModel, slug: str | None) -> SaeDetail:
     return found
 
 
-async def _edit(session: AsyncSession, name: str, model: ModelInfo) -> str:
+async def _alert_edit(session: AsyncSession, wish: CompletionWish, model: ModelInfo) -> str | None:
+    if wish.edit_on_alert is None:
+        return None
+    return await _edit(session, wish.edit_on_alert, model, "seesae.on_alert.edit")
+
+
+async def _edit(session: AsyncSession, name: str, model: ModelInfo, param: str) -> str:
     """Return the name of an edit of this model."""
     try:
         edit = await find_edit(session, name)
     except NotFound as error:
-        raise BadParameter(str(error), "seesae.edits", "edit_not_found") from None
+        raise BadParameter(str(error), param, "edit_not_found") from None
     if edit.model.id != model.id:
-        raise BadParameter(f"The edit {name} is of {edit.model.name}, not of {model.name}.", "seesae.edits")
+        raise BadParameter(f"The edit {name} is of {edit.model.name}, not of {model.name}.", param)
     return name
 
 

@@ -99,7 +99,7 @@ async def delete(
 
 
 async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
-    await _refuse_runs(session, f"the SAE {sae.slug}", [f"sae {sae.id}"], [sae.slug])
+    await refuse_runs(session, f"the SAE {sae.slug}", [f"sae {sae.id}"], [sae.slug])
     contents = await queries.sae_contents(session, sae.id)
     goes = [f"its {_plural(sae.d_sae, 'feature')}" + ("" if sae.has_weights else ", which came without weights")]
     if contents.labels:
@@ -159,7 +159,7 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
 async def _index(session: AsyncSession, sae: SaeDetail) -> Deletion:
     if sae.index is None:
         raise NotFound(f"{sae.slug} has no index: there is nothing to delete.")
-    await _refuse_runs(session, f"the index of {sae.slug}", [f"sae {sae.id}"], [sae.slug])
+    await refuse_runs(session, f"the index of {sae.slug}", [f"sae {sae.id}"], [sae.slug])
     contents = await queries.sae_contents(session, sae.id)
     again = f" To make an index again: seesae index {sae.slug}" if sae.has_weights else ""
     return Deletion(
@@ -176,7 +176,7 @@ async def _index(session: AsyncSession, sae: SaeDetail) -> Deletion:
 
 async def _model(session: AsyncSession, model: ModelInfo, artifacts: Artifacts) -> Deletion:
     _refuse_saes(f"the model {model.name}", await queries.saes_of_model(session, model.id), "are SAEs of it", "is one")
-    await _refuse_runs(session, f"the model {model.name}", [f"model {model.id}"], [model.name, model.source])
+    await refuse_runs(session, f"the model {model.name}", [f"model {model.id}"], [model.name, model.source])
     packed = await queries.text_contents(session, model_id=model.id)
     goes = [f"its vocabulary of {_plural(model.vocab_size, 'token')}", *_packed(packed)]
     edits = await edits_of_model(session, model.id)
@@ -191,7 +191,7 @@ async def _corpus(session: AsyncSession, corpus: CorpusInfo) -> Deletion:
     name = corpus_name(corpus)
     users = await queries.saes_indexed_on(session, corpus.id)
     _refuse_saes(f"the corpus {name}", users, "are indexed on it", "is indexed on it", index=True)
-    await _refuse_runs(session, f"the corpus {name}", [f"corpus {corpus.id}"], [corpus.slug, corpus.source])
+    await refuse_runs(session, f"the corpus {name}", [f"corpus {corpus.id}"], [corpus.slug, corpus.source])
     packed = await queries.text_contents(session, corpus_id=corpus.id)
     stays = (f"Its files stay where it came from, {without_folder(corpus.source)}.",)
     goes = _packed(packed) or ["its title, source and licence"]
@@ -230,7 +230,12 @@ def _missing(kind: str, name: str, known: Sequence[str]) -> NotFound:
     return NotFound(f"There is no {kind} “{name[:80]}”. {others}")
 
 
-async def _refuse_runs(session: AsyncSession, what: str, subjects: Sequence[str], names: Sequence[str]) -> None:
+async def refuse_runs(session: AsyncSession, what: str, subjects: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse to delete what runs under way use, as `app.queries.deletions.runs_using` finds them.
+
+    Raises:
+        InUse: with the runs.
+    """
     users: list[UsedBy] = await queries.runs_using(session, subjects, names)
     if users:
         shown = "; ".join(f"run {user.run_id} ({user.title}) is {user.state}" for user in users[:_MOST_NAMED])

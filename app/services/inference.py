@@ -35,6 +35,8 @@ from app.services.inference_messages import (
     ProbeRequest,
     PromptAnswer,
     PromptRequest,
+    ScoreAnswer,
+    ScoreRequest,
     SweepEvent,
     SweepRequest,
     TextsAnswer,
@@ -170,6 +172,10 @@ class InferenceClient:
     async def edit(self, request: EditRequest) -> EditAnswer:
         """Write interventions as the file of an edit; raises as `_ask`."""
         return await self._ask("/edit", request, EditAnswer)
+
+    async def score(self, request: ScoreRequest) -> ScoreAnswer:
+        """Score texts with monitors; raises as `_ask`."""
+        return await self._ask("/score", request, ScoreAnswer)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerationEvent]:
         """Generate with and without interventions, as it goes; raises as `_stream`."""

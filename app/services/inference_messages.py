@@ -7,11 +7,12 @@ import sys
 from array import array
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.queries.examples import StoredExample
+from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.services.blind_items import ITEMS, BlindItem, BlindKind
 
@@ -36,6 +37,11 @@ class ModelRef:
     n_layers: int
     d_model: int
     vocab_size: int
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> "ModelRef":
+        """Return the reference to a model that was read from the database."""
+        return cls(**{field.name: getattr(model, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class SaeRef:
     @classmethod
     def of(cls, sae: SaeDetail) -> "SaeRef":
         """Return the reference to an SAE that was read from the database."""
-        model = ModelRef(**{field.name: getattr(sae.model, field.name) for field in fields(ModelRef)})
+        model = ModelRef.of(sae.model)
         names = ("slug", "hook", "hook_out", "artifact", "weights_sha256", "d_in", "d_sae")
         own = {name: getattr(sae, name) for name in names}
         index = None if sae.index is None else IndexRef(sae.index.id, sae.index.tokens)
@@ -436,6 +442,46 @@ class GeneratedEnd(BaseModel):
     reason: Literal["length", "end of text", "stop"]
 
 
+class LiveMonitor(BaseModel):
+    """A monitor that watches an answer as it is written; `file` is that of `sae_core.monitoring`."""
+
+    name: str
+    file: dict[str, Any]
+
+
+class ScoreRequest(BaseModel):
+    """Texts to score with monitors of one model, which needs no SAE."""
+
+    model: ModelRef
+    monitors: list[LiveMonitor]
+    texts: list[str | list[ChatMessage]]
+    max_tokens: int
+
+
+class MonitorScore(BaseModel):
+    """A monitor's score of a text; `positions` are the watched tokens, and `values` the scores of each alone."""
+
+    score: float
+    alert: bool
+    positions: list[int]
+    values: list[float]
+    running: list[float] = Field(description="Score of the text up to each watched token.")
+    channels: list[float] = Field(description="Largest activation of each feature over the watched tokens.")
+
+
+class ScoredText(BaseModel):
+    """A text as the model read it, and its scores, one per monitor."""
+
+    token_ids: list[int]
+    scores: list[MonitorScore]
+
+
+class ScoreAnswer(BaseModel):
+    """Scores of texts, in order."""
+
+    texts: list[ScoredText]
+
+
 class CompletionRequest(BaseModel):
     """A text or a conversation to continue once; `saes` are of one model, and the first says what stands in front."""
 
@@ -445,6 +491,10 @@ class CompletionRequest(BaseModel):
     interventions: list[PlacedIntervention] = []
     edits: list[str] = []
     """Names of saved edits, whose files the inference process reads."""
+    monitors: list[LiveMonitor] = []
+    on_alert: Literal["alert", "stop", "edit"] = "alert"
+    alert_edit: str | None = None
+    """Name of the edit that an alert applies."""
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -456,11 +506,33 @@ class CompletionRequest(BaseModel):
     """True to write fewer tokens than `max_new_tokens` where the model's context holds no more."""
 
 
+class LiveAlert(BaseModel):
+    """A monitor's score rose above its threshold; said once per monitor and answer."""
+
+    monitor: str
+    score: float
+    threshold: float
+    position: int = Field(description="Of the token after which it did, from the first of the prompt, BOS included.")
+    token_id: int
+    generated: bool
+    tokens: list[tuple[int, int, float]] = Field(
+        description="Position, id and own score of each token that the monitor had watched by then."
+    )
+
+
+class Watched(BaseModel):
+    """What the monitors found when the model read the prompt, or a token of the answer."""
+
+    scores: dict[str, float] = Field(description="Of the text so far; none of a monitor that has seen no token.")
+    alerts: list[LiveAlert]
+
+
 class CompletionStart(BaseModel):
     """The prompt has been read."""
 
     kind: Literal["start"] = "start"
     prompt_tokens: int
+    watched: Watched | None = None
 
 
 class ContextExceeded(BaseModel):
@@ -480,15 +552,19 @@ class CompletionToken(BaseModel):
     text: str
     log_probability: float
     top: list[tuple[int, float]]
+    watched: Watched | None = None
 
 
 class CompletionEnd(BaseModel):
     """The answer is complete."""
 
     kind: Literal["end"] = "end"
-    reason: Literal["length", "end of text", "stop"]
+    reason: Literal["length", "end of text", "stop", "monitor"]
     text: str = Field(description="What the last tokens left of a character.")
-    tokens: int = Field(description="Tokens that were generated, those of a stop and the end of the text included.")
+    tokens: int = Field(
+        description="Tokens that were generated, also those that a stop, a monitor or the end of the text kept back."
+    )
+    watched: Watched | None = Field(default=None, description="Of the token that a monitor kept back.")
 
 
 class SweepBaseline(BaseModel):

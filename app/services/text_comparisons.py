@@ -48,7 +48,7 @@ def side_name(set_name: str, label: str | None) -> str:
 def split_side(name: str) -> tuple[str, str | None]:
     """Return the set and the label of a side, `NAME` or `NAME:LABEL`."""
     set_name, colon, label = name.partition(":")
-    return set_name.strip(), label.strip() if colon else None
+    return set_name.strip(), label if colon else None
 
 
 async def find_sides(session: AsyncSession, a: str, b: str) -> Sides:

@@ -12,9 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import text_sets as queries
+from app.queries.deletions import leave_folders
 from app.queries.sql.pg_safe import storable
-from app.queries.text_sets import Counts, NewTextSet, Split, TextItem, TextSetView
+from app.queries.text_readings import readings_of_set
+from app.queries.text_sets import SPLITS, Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
+from app.services.deletion import refuse_runs
 
 MAX_NAME = 60
 MAX_COLUMN = 200
@@ -94,6 +97,22 @@ def count_texts(items: Sequence[TextItem]) -> Counts:
     )
 
 
+def remarks(counts: Counts) -> list[str]:
+    """Return what somebody should know before a set is used, as sentences."""
+    said = []
+    if counts.shared:
+        wordings = "1 wording stands" if counts.shared == 1 else f"{counts.shared:,} wordings stand"
+        said.append(f"{wordings} in more than one split: what is measured on test is not all unseen.")
+    elif counts.duplicates:
+        texts = "1 text repeats" if counts.duplicates == 1 else f"{counts.duplicates:,} texts repeat"
+        said.append(f"{texts} the words of another, in the same split.")
+    if empty := [split for split in SPLITS if split not in counts.splits]:
+        said.append(f"No text is in {' or '.join(empty)}: monitors and comparisons need texts in every split.")
+    if len(counts.labels) == 1 and not counts.pairs:
+        said.append("All labelled texts have the same label: compare them with those of another set.")
+    return said
+
+
 def hash_texts(items: Sequence[TextItem]) -> str:
     """Return the SHA-256 of a set's texts with all that belongs to them, in order."""
     hashed = hashlib.sha256()
@@ -144,14 +163,18 @@ async def create_text_set(
 
 
 async def delete_text_set(session: AsyncSession, name: str, *, actor: Actor) -> None:
-    """Delete a set with its texts.
+    """Delete a set with its texts, and with what SAEs made of them.
 
     Raises:
         NotFound: there is none of this name.
         Forbidden: the set is somebody else's, and the actor is not a reviewer.
+        InUse: a run under way uses it.
     """
     found = await find_text_set(session, name)
     actor.check_change(found.owner_id, "This text set", found.owner)
+    parts = [f"{name}:{label}" for label in found.counts.labels]
+    await refuse_runs(session, f"the text set {name}", (), (name, *parts))
+    await leave_folders(session, [f"readings/{reading.key}" for reading in await readings_of_set(session, found.id)])
     await queries.delete_text_set(session, found.id)
 
 

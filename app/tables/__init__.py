@@ -13,6 +13,7 @@ from app.tables.label_sets import Guideline, LabelAssignment, LabelLease, LabelS
 from app.tables.labels import Activity, Comment, Label, LabelDecision, LabelDraft, LabelRevision, LabelVote
 from app.tables.lists import SavedList, SavedListItem
 from app.tables.models import LanguageModel, Token
+from app.tables.monitors import MonitorAlert, MonitorScores, SavedMonitor
 from app.tables.people import ApiToken, Invitation, Person, RateLimit, SignInSession
 from app.tables.probes import SavedProbe
 from app.tables.runs import Run, RunMetric, RunUse, SaeClaim
@@ -56,6 +57,8 @@ __all__ = [
     "LabelVote",
     "LanguageModel",
     "LlmAnswer",
+    "MonitorAlert",
+    "MonitorScores",
     "Person",
     "RateLimit",
     "Run",
@@ -67,6 +70,7 @@ __all__ = [
     "SavedEditSae",
     "SavedList",
     "SavedListItem",
+    "SavedMonitor",
     "SavedProbe",
     "Sequence",
     "SequenceSet",

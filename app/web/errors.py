@@ -6,6 +6,8 @@ Never a traceback and never the input: a person gets one line that says what to 
 (`app.logging.describe`).
 """
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -42,6 +44,7 @@ _TITLES = {
 _UNSTORABLE = "A value in the request is outside what the database can hold, such as a NUL character or a huge number."
 _MAX_ERRORS = 5
 _MAX_LOCATION = 80
+_OF_UNION = re.compile(r"[A-Z(\[]|^(str|int|float|bool)$")
 
 
 def install(app: FastAPI) -> None:
@@ -125,8 +128,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 def _param(loc: Sequence[Any]) -> str | None:
-    """Return the name of a parameter as OpenAI writes it, such as `messages.0.role`."""
-    return ".".join(map(str, loc[1:]))[:_MAX_LOCATION] or None
+    """Return the name of a parameter as OpenAI writes it, such as `messages.0.role`; pydantic adds parts of unions."""
+    names = itertools.takewhile(lambda name: not _OF_UNION.search(name), map(str, loc[1:]))
+    return ".".join(names)[:_MAX_LOCATION] or None
 
 
 def _location(loc: Sequence[Any]) -> str:

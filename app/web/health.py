@@ -8,6 +8,7 @@ from app.errors import Unavailable
 from app.queries.health import schema_revision
 from app.schema import head
 from app.web.dependencies import Session
+from app.web.monitor_metrics import monitor_metrics
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,4 +39,5 @@ async def metrics(request: Request) -> Response:
         f"# TYPE seesae_inference_up gauge\nseesae_inference_up {int(answer is not None)}\n"
     )
     own = generate_latest(request.app.state.registry).decode()
-    return Response(own + up + (answer or ""), media_type=CONTENT_TYPE_LATEST)
+    monitors = await monitor_metrics(request.app.state.sessionmaker)
+    return Response(own + monitors + up + (answer or ""), media_type=CONTENT_TYPE_LATEST)

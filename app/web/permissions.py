@@ -131,6 +131,18 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /saes/{sae}/probe/saved/{id}/delete": Role.labeller,
     "DELETE /api/v1/audits/{id}": Role.labeller,
     "POST /audits/{id}/delete": Role.labeller,
+    # Monitors: anybody who reads may check a text; what somebody made, they and reviewers change.
+    "POST /api/v1/monitors": Role.labeller,
+    "PUT /api/v1/monitors/{id}": Role.labeller,
+    "DELETE /api/v1/monitors/{id}": Role.labeller,
+    "POST /api/v1/monitors/{id}/check": Role.viewer,
+    "POST /api/v1/monitors/{id}/scan": Role.admin,  # it may read a file of this machine
+    "POST /api/v1/monitors/{id}/alerts/{alert}/acknowledge": Role.reviewer,
+    "POST /monitors": Role.labeller,
+    "POST /monitors/{id}": Role.labeller,
+    "POST /monitors/{id}/check": Role.viewer,
+    "POST /monitors/{id}/delete": Role.labeller,
+    "POST /monitors/{id}/alerts/{alert}": Role.reviewer,
     # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,
     "POST /api/v1/saes/{sae}/compare-texts": Role.admin,

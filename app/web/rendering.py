@@ -27,6 +27,7 @@ from app.web.components import (
     glossary,
     markdown,
     marks,
+    monitor_text,
     output_tokens,
     run_card,
     sparklines,
@@ -106,7 +107,7 @@ def environment() -> Environment:
         "effect_moved": effect_text.MOVED,
         "effect_not_held_out": effect_text.NOT_HELD_OUT,
     }
-    env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS
+    env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS | monitor_text.FILTERS
     env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}

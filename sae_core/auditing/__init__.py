@@ -8,6 +8,7 @@ from sae_core.auditing.biographies import NOTE as BIOGRAPHIES_NOTE
 from sae_core.auditing.biographies import Biography, last_names, make_biographies
 from sae_core.auditing.classifier import ClassifierTexts
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
+from sae_core.auditing.enrichment import IndexedCorpus
 from sae_core.auditing.facts import FACTS, facts_about
 from sae_core.auditing.results import (
     MEASURES,
@@ -47,6 +48,7 @@ __all__ = [
     "Enriched",
     "ExamplePair",
     "Figure",
+    "IndexedCorpus",
     "LeftOut",
     "Measure",
     "MeasureName",

@@ -5,15 +5,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from sae_core.auditing.classifier import Cells, ClassifierTexts, read_cells, run_classifier
 from sae_core.auditing.config import MIN_PAIRS, MIN_RANKED, AuditConfig, NeutralText, SetText
 from sae_core.auditing.contrasts import choose_features, describe, side_differences, test_features
 from sae_core.auditing.costs import score_changed
+from sae_core.auditing.enrichment import IndexedCorpus, enriched_features
 from sae_core.auditing.facts import facts_about
 from sae_core.auditing.items import Item, draw, is_chosen_half
-from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of
+from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of, named_sides
 from sae_core.auditing.outcomes import measure_treatments
 from sae_core.auditing.results import Audit, Classifier, Difference, LeftOut, Measure, MeasureName
 from sae_core.auditing.scoring import LogProbs, fits
@@ -26,6 +27,13 @@ from sae_core.progress import Progress, silent
 from sae_core.readings import Reading, read_texts, select_texts
 from sae_core.saes import SAE
 
+_LIMITS_OF_CHANGES = (
+    "A feature is ablated where it is active. The word in which two sides differ is predicted from what stands before "
+    "it, so ablation changes the likelihood of what follows that word, and hardly its own.",
+    "Random features are matched in activation mass on the pairs; on unrelated text they may be active more often, and "
+    "cost more.",
+)
+
 
 def run_audit(
     model: LanguageModel,
@@ -37,6 +45,7 @@ def run_audit(
     neutral: Sequence[NeutralText] = (),
     facts: Sequence[Fact] | None = None,
     classifier: ClassifierTexts | None = None,
+    corpus: IndexedCorpus | None = None,
     write: HookPoint | None = None,
     config: AuditConfig | None = None,
     folder: Path | None = None,
@@ -53,6 +62,7 @@ def run_audit(
         neutral: held-out text on which the costs of changes are measured; without it they are unknown.
         facts: to check before and after; by default those that `facts_about` has for the set's attributes.
         classifier: texts of two labels and two groups, to train a classifier on top of the model.
+        corpus: of the SAE's index, whose metadata may name protected attributes.
         write: point that a transcoder writes.
         config: how the audit is made.
         folder: where stages are kept. It is of this call's inputs alone: name it by their hashes.
@@ -73,17 +83,27 @@ def run_audit(
             "it is not an SAE of this model and hook point. Choose one that is."
         )
     cells = None if classifier is None else read_cells(classifier.texts)
-    run = Run(model, SaeAt(sae, hook, write), INSTRUMENTS[measure], settings, folder, progress)
-    items, left_out = usable_items(model, run.instrument, texts, settings)
+    items, left_out = usable_items(model, INSTRUMENTS[measure], texts, settings)
+    instrument = named_sides(INSTRUMENTS[measure], items)
+    run = Run(model, SaeAt(sae, hook, write), instrument, settings, folder, progress)
     scores = kept_scores(folder, "scores-none", lambda: score_changed(model, items, (), progress=run.part(0, 0.25)))
-    values = run.instrument.values(items, scores)
+    values = instrument.values(items, scores)
     own = replace(
-        measure_of(run.instrument, items, values, replicates=settings.replicates, seed=settings.seed),
+        measure_of(instrument, items, values, replicates=settings.replicates, seed=settings.seed),
         left_out=left_out,
     )
     run.note_items("none", items, scores, values)
-    audit = Audit(own, run.instrument.contrast, settings=asdict(settings))
+    audit = Audit(own, instrument.contrast, settings=asdict(settings))
     audit = _with_features(run, audit, items, scores, neutral, facts)
+    if corpus is not None:
+        enriched, note = enriched_features(
+            corpus,
+            _attributes(run, items),
+            listed=settings.listed,
+            replicates=settings.replicates,
+            seed=settings.seed,
+        )
+        audit = replace(audit, enriched=enriched, enriched_note=note)
     if classifier is not None and cells is not None:
         audit = replace(audit, classifier=_classify(run, classifier, *cells))
     progress(UNITS, UNITS)
@@ -133,7 +153,7 @@ def _with_features(
     if run.instrument.contrast is not None:
         reading = _read_sides(run, items)
         found, chosen, tested = _compare_sides(run, items, reading, chosen_on)
-        half = select_texts(reading, [*np.flatnonzero(chosen_on), *(np.flatnonzero(chosen_on) + len(items))])
+        half = _first_then_second(reading, np.flatnonzero(chosen_on)) if chosen_on.any() else None
         audit = replace(audit, chosen_on=int(chosen_on.sum()), tested_features=tested, features=found)
         features = features or chosen
     if not features:
@@ -153,6 +173,8 @@ def _with_features(
     asked, note = (facts, "Given with the audit.") if facts is not None else facts_about(_attributes(run, items))
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
+    if half is not None:
+        run.limits.extend(_LIMITS_OF_CHANGES)
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
         audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note
@@ -196,6 +218,11 @@ def _read_sides(run: Run, items: Sequence[Item]) -> Reading:
     )
 
 
+def _first_then_second(reading: Reading, pairs: Int64[np.ndarray, " chosen"]) -> Reading:
+    """Return the reading of both sides of some pairs."""
+    return select_texts(reading, np.concatenate([pairs, pairs + reading.texts // 2]))
+
+
 def _compare_sides(
     run: Run, items: Sequence[Item], reading: Reading, chosen_on: Bool[np.ndarray, " pair"]
 ) -> tuple[list[Difference], list[int], int]:
@@ -223,7 +250,8 @@ def _compare_sides(
 
 def _limits(measure: Measure) -> list[str]:
     """Return what the figures of a measure cannot say."""
-    said = [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
+    said = ["Intervals are for other items of the same kind, and take items as independent and the model as it is."]
+    said += [f"{one.items} items were left out: {one.reason}." for one in measure.left_out]
     few = [one.attribute for one in measure.attributes if one.pairs < MIN_RANKED]
     if few:
         said.append(f"Attributes of fewer than {MIN_RANKED} pairs are neither tested nor ranked: {', '.join(few)}.")

@@ -94,7 +94,7 @@ def read_cells(texts: Sequence[SetText]) -> tuple[Cells, Cells]:
     if len(labels) != 2 or len(groups) != 2:
         raise AuditError(
             f"A classifier needs texts of two labels and two groups; these have {len(labels)} and {len(groups)}. "
-            "Name the columns with --label and --group."
+            "Make the set again, and name the columns of its labels and groups."
         )
     pairs: dict[str, dict[str, SetText]] = {}
     for text in texts:

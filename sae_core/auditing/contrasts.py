@@ -92,13 +92,16 @@ def describe(
     replicates: int,
     seed: int,
 ) -> list[Difference]:
-    """Return the tested features by q value, then by effect: at most `listed`, each with an example.
+    """Return at most `listed` of the tested features: those under 5 % first, the largest effects first.
+
+    Each has the pair as its example that differs most in the direction of the effect.
 
     Args:
         keys: of the pairs.
     """
     others = np.flatnonzero(~chosen_on)
     weights = bootstrap_weights(len(others), replicates, seed)
+    by_feature = sparse.csc_array(reading.features)
     order = np.lexsort((-np.abs(tested.effect), tested.q > 0.05))[:listed]
     found = []
     for place in order:
@@ -107,6 +110,8 @@ def describe(
         effect = figure(paired_effect(column[others], weights)) if len(others) else None
         if effect is None:
             continue  # no pair of the other half differs in it, so nothing was tested
+        activations = by_feature[:, [feature]].toarray()[:, 0]
+        pair = int(np.argmax(column if tested.effect[place] >= 0 else -column))
         found.append(
             Difference(
                 feature,
@@ -115,43 +120,36 @@ def describe(
                 int(tested.pairs[place]),
                 float(tested.p[place]),
                 float(tested.q[place]),
-                _only_token(model, reading, feature, column),
-                _example(model, reading, feature, column, float(tested.effect[place]), keys),
+                _only_token(model, reading, activations, column),
+                _example(model, reading, activations, pair, keys[pair]),
             )
         )
     return found
 
 
-def _strongest(reading: Reading, feature: int, text: int) -> int:
-    """Return the place of the token of a text on which a feature is strongest."""
-    start, end = reading.offsets[text], reading.offsets[text + 1]
-    return int(start + reading.features[start:end, [feature]].toarray()[:, 0].argmax())
-
-
-def _only_token(model: LanguageModel, reading: Reading, feature: int, column: Float[np.ndarray, " pair"]) -> str | None:
+def _only_token(
+    model: LanguageModel,
+    reading: Reading,
+    activations: Float[np.ndarray, " token"],
+    column: Float[np.ndarray, " pair"],
+) -> str | None:
     """Return the token on which a feature is strongest in nearly all sides that have more of it."""
     pairs = np.flatnonzero(column)
     texts = np.where(column[pairs] > 0, pairs, pairs + reading.texts // 2)
-    tokens = Counter(int(reading.token_ids[_strongest(reading, feature, int(text))]) for text in texts)
-    token, count = tokens.most_common(1)[0]
+    starts, ends = reading.offsets[texts], reading.offsets[texts + 1]
+    strongest = [start + activations[start:end].argmax() for start, end in zip(starts, ends, strict=True)]
+    token, count = Counter(reading.token_ids[strongest].tolist()).most_common(1)[0]
     return model.decode([token]) if count >= ONE_TOKEN * len(pairs) else None
 
 
 def _example(
-    model: LanguageModel,
-    reading: Reading,
-    feature: int,
-    column: Float[np.ndarray, " pair"],
-    effect: float,
-    keys: Sequence[str],
+    model: LanguageModel, reading: Reading, activations: Float[np.ndarray, " token"], pair: int, key: str
 ) -> ExamplePair:
-    """Return the pair that differs most in the direction of the effect."""
-    pair = int(np.argmax(column if effect >= 0 else -column))
+    """Return a pair, token by token."""
 
     def shaded(text: int) -> list[ShadedToken]:
-        start, end = reading.offsets[text], reading.offsets[text + 1]
-        activations = reading.features[start:end, [feature]].toarray()[:, 0]
-        pieces = [model.decode([int(token)]) for token in reading.token_ids[start:end]]
-        return [ShadedToken(piece, float(value)) for piece, value in zip(pieces, activations, strict=True)]
+        own = slice(reading.offsets[text], reading.offsets[text + 1])
+        pieces = [model.decode([token]) for token in reading.token_ids[own].tolist()]
+        return [ShadedToken(piece, value) for piece, value in zip(pieces, activations[own].tolist(), strict=True)]
 
-    return ExamplePair(keys[pair], shaded(pair), shaded(pair + reading.texts // 2))
+    return ExamplePair(key, shaded(pair), shaded(pair + reading.texts // 2))

@@ -144,8 +144,8 @@ def pair_items(texts: Sequence[SetText]) -> ReadItems:
     if None in labels or len(labels) != 2:
         said = ", ".join(sorted(str(label) for label in labels if label is not None)[:5]) or "none"
         raise AuditError(
-            f"The texts of pairs need one of two labels each, their side; these have: {said}. Name the column of sides "
-            "with --label, and that of pairs with --pair."
+            f"The texts of pairs need one of two labels each, their side; these have: {said}. Make the set again, "
+            "with a column `label` of sides and a column `pair`."
         )
     first, second = sorted(str(label) for label in labels)
     return _pair_items(texts, first, second)
@@ -294,10 +294,10 @@ def group_items(texts: Sequence[SetText]) -> ReadItems:
         said = ", ".join(groups[:5]) or "none"
         raise AuditError(
             f"Texts without pairs are compared by group, and need exactly two groups; these have: {said}. "
-            "Name the column with --group, or give pairs."
+            "Make the set again with a column `group` of two, or with pairs."
         )
     items = [
-        Item(str(number), text.group, (Candidate(text.group, text.text),))
+        Item(str(number), text.group, (Candidate(text.group, text.text),), answers={"groups": groups})
         for number, text in enumerate(texts)
         if text.group is not None and text.text.strip()
     ]

@@ -6,7 +6,7 @@ each replicate of a bootstrap, and each attribute.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -25,6 +25,7 @@ from sae_core.auditing.intervals import (
 from sae_core.auditing.items import Item, ReadItems
 from sae_core.auditing.results import AttributeScore, Contrast, Figure, Measure, MeasureName, NamedFigure
 from sae_core.auditing.scoring import LogProbs
+from sae_core.errors import AuditError
 
 Values = Mapping[str, Float64[np.ndarray, " item"]]
 Replicates = Mapping[str, Float64[np.ndarray, " 1+replicate"]]
@@ -116,7 +117,7 @@ def _bbq_bias(values: Values, weights: Weights) -> Replicates:
 
 
 def _group_values(items: Sequence[Item], found: LogProbs) -> Values:
-    first = min(item.attribute for item in items)
+    first = items[0].answers["groups"][0]
     is_first = np.array([item.attribute == first for item in items], float)
     return {"log-probability per token": found.mean[:, 0], "is first": is_first}
 
@@ -199,6 +200,19 @@ INSTRUMENTS: dict[MeasureName, Instrument] = {
 }
 
 
+def named_sides(instrument: Instrument, items: Sequence[Item]) -> Instrument:
+    """Return the instrument of a set of one's own with the names of its two sides."""
+    if instrument.name == "pairs":
+        first, second = (candidate.name for candidate in items[0].candidates)
+        sentence = f"finds the side “{first}” likelier than the side “{second}”"
+        return replace(instrument, sentence=sentence, contrast=Contrast(first, second))
+    if instrument.name == "groups":
+        first, second = items[0].answers["groups"]
+        sentence = f"finds a text of “{first}” likelier per token than one of “{second}”"
+        return replace(instrument, sentence=sentence)
+    return instrument
+
+
 def measure_of(instrument: Instrument, items: Sequence[Item], values: Values, *, replicates: int, seed: int) -> Measure:
     """Return the figures of items, overall and by attribute."""
     found = instrument.replicates(values, bootstrap_weights(len(items), replicates, seed))
@@ -223,12 +237,19 @@ def count_items(values: Values) -> int:
 
 
 def score_figure(instrument: Instrument, values: Values, found: Replicates) -> Figure:
-    """Return the score with its interval: Wilson's of a share, the bootstrap's of anything else."""
-    value = float(found["score"][0])
+    """Return the score with its interval: Wilson's of a share, the bootstrap's of anything else.
+
+    Raises:
+        AuditError: no item has a score.
+    """
+    score = figure(found["score"])
+    if score is None:
+        raise AuditError(
+            "Nothing here can be scored: every answer is “unknown”, or one group has no texts. Use a larger set."
+        )
     if "score" not in values:
-        score = figure(found["score"])
-        return score or Figure(float("nan"), None)
-    return Figure(value, wilson(value, int(np.isfinite(values["score"]).sum())))
+        return score
+    return Figure(score.value, wilson(score.value, int(np.isfinite(values["score"]).sum())))
 
 
 def named_figures(values: Values, found: Replicates) -> list[NamedFigure]:

@@ -18,8 +18,8 @@ from sae_core.auditing.costs import (
 )
 from sae_core.auditing.intervals import figure
 from sae_core.auditing.items import Item
-from sae_core.auditing.measures import Values, count_items, named_figures, score_figure
-from sae_core.auditing.results import Figure, Treatment
+from sae_core.auditing.measures import Replicates, Values, count_items, named_figures, score_figure
+from sae_core.auditing.results import Figure, NamedFigure, Treatment
 from sae_core.auditing.scoring import LogProbs
 from sae_core.auditing.stages import Run, kept_scores, kept_text_changes
 from sae_core.auditing.treatments import Change, can_delete_words
@@ -133,7 +133,15 @@ def _compare(run: Run, change: Change, before: Values, after: Values, features: 
         change=figure(now["score"] - was["score"]),
         versus_features=None if change.kind == "features" else figure(with_features["score"] - now["score"]),
         also=named_figures(after, now),
+        also_change=_changes(after, now, was),
     )
+
+
+def _changes(values: Values, now: Replicates, was: Replicates) -> list[NamedFigure]:
+    """Return the change of each figure beside the score."""
+    counts = {one.name: one.items for one in named_figures(values, now)}
+    changes = {name: figure(now[name] - was[name]) for name in counts if name in was}
+    return [NamedFigure(one.value, one.interval, name, counts[name]) for name, one in changes.items() if one]
 
 
 def _with_costs(run: Run, one: Treatment, change: Change, number: int, costs: _Costs) -> Treatment:

@@ -144,6 +144,8 @@ class Treatment:
     """The features' change minus this control's, pair by pair."""
     also: Sequence[NamedFigure] = ()
     """The measure's other figures after the change."""
+    also_change: Sequence[NamedFigure] = ()
+    """Of those figures, pair by pair."""
     loss: Figure | None = None
     """Rise of the loss on unrelated text, nats per token."""
     kl: Figure | None = None

@@ -1,6 +1,6 @@
 """Log-probabilities of texts under a model, exact, in batches: the same as one text alone gives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,8 @@ def fits(model: LanguageModel, item: Item, max_tokens: int) -> bool:
 def score_items(model: LanguageModel, items: Sequence[Item], *, progress: Progress = silent) -> LogProbs:
     """Return the log-probability of every candidate: the sum over its tokens of log p(token | all before it).
 
-    Sequences are padded on the right, where a causal model cannot look.
+    Sequences are padded on the right, where a causal model cannot look. A candidate whose tokens, but for the last, are
+    the start of another's is read off that one's pass.
 
     Raises:
         ModelError: a candidate is longer than the model's context.
@@ -65,39 +66,70 @@ def score_items(model: LanguageModel, items: Sequence[Item], *, progress: Progre
     total = np.full((len(items), width), np.nan)
     tokens = np.zeros((len(items), width), np.int64)
     pieces = [
-        (row, column, *split_tokens(model, candidate))
+        _Piece(row, column, *split_tokens(model, candidate))
         for row, item in enumerate(items)
         for column, candidate in enumerate(item.candidates)
     ]
-    pieces.sort(key=lambda piece: len(piece[2]) + len(piece[3]))
-    sizes = [len(given) + len(scored) for _, _, given, scored in pieces]
-    done, of = 0, sum(sizes)
-    start = 0
-    while start < len(pieces):
-        end = start + 1
-        while end < len(pieces) and sizes[end] * (end + 1 - start) <= BATCH_TOKENS:
-            end += 1
-        batch = pieces[start:end]
-        found = _score(model, [(given, scored) for _, _, given, scored in batch])
-        for (row, column, _, scored), value in zip(batch, found, strict=True):
-            total[row, column], tokens[row, column] = value, len(scored)
-        done += sum(sizes[start:end])
-        start = end
+    groups = sorted(_shared(pieces), key=lambda group: len(group[-1].read))
+    done, of = 0, sum(len(group[-1].read) for group in groups)
+    for batch in _batches(groups):
+        for piece, value in _score(model, batch):
+            total[piece.row, piece.column], tokens[piece.row, piece.column] = value, len(piece.scored)
+        done += sum(len(group[-1].read) for group in batch)
         progress(done, of)
     if np.isnan(total[tokens > 0]).any():
         raise AuditError(f"{model.name} gives log-probabilities that are not numbers. Is its file damaged?")
     return LogProbs(total, tokens)
 
 
-def _score(model: LanguageModel, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-    ids = torch.zeros((len(batch), max(len(given) + len(scored) for given, scored in batch)), dtype=torch.long)
-    for row, (given, scored) in enumerate(batch):
-        ids[row, : len(given) + len(scored)] = torch.tensor(given + scored)
+@dataclass(frozen=True)
+class _Piece:
+    """A candidate as tokens, and where its score goes."""
+
+    row: int
+    column: int
+    given: list[int]
+    scored: list[int]
+
+    @property
+    def read(self) -> list[int]:
+        """What the model reads: nothing is predicted from the last token."""
+        return (self.given + self.scored)[:-1]
+
+
+def _shared(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield groups of candidates that one pass serves; the last of each is the whole of what is read."""
+    group: list[_Piece] = []
+    for piece in sorted(pieces, key=lambda piece: piece.read):  # a start comes right before what begins with it
+        if group and group[-1].read != piece.read[: len(group[-1].read)]:
+            yield group
+            group = []
+        group.append(piece)
+    if group:
+        yield group
+
+
+def _batches(groups: Sequence[list[_Piece]]) -> Iterator[list[list[_Piece]]]:
+    """Yield batches of groups, which come by length, of at most `BATCH_TOKENS` with padding."""
+    batch: list[list[_Piece]] = []
+    for group in groups:
+        if batch and len(group[-1].read) * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
+
+
+def _score(model: LanguageModel, batch: Sequence[list[_Piece]]) -> Iterator[tuple[_Piece, float]]:
+    read = [group[-1].read for group in batch]
+    ids = torch.zeros((len(read), max(map(len, read))), dtype=torch.long)
+    for row, token_ids in enumerate(read):
+        ids[row, : len(token_ids)] = torch.tensor(token_ids)
     logits = model.logits(ids)
-    found = []
-    for row, (given, scored) in enumerate(batch):
-        own = logits[row, len(given) - 1 : len(given) + len(scored) - 1]
-        wanted = torch.tensor(scored, device=own.device)
-        chosen = own.gather(1, wanted[:, None])[:, 0] - own.logsumexp(dim=1)
-        found.append(float(chosen.double().sum()))
-    return found
+    for row, group in enumerate(batch):
+        for piece in group:
+            own = logits[row, len(piece.given) - 1 : len(piece.read)]
+            wanted = torch.tensor(piece.scored, device=own.device)
+            chosen = own.gather(1, wanted[:, None])[:, 0] - own.logsumexp(dim=1)
+            yield piece, float(chosen.double().sum())

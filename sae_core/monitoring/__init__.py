@@ -1,7 +1,15 @@
 """Monitors: what watches a model's activations, how it is trained, calibrated and compared, and how it runs."""
 
-from sae_core.monitoring.calibration import calibrate, calibration_of, shared_texts, suspects, texts_needed
+from sae_core.monitoring.calibration import (
+    calibrate,
+    calibrate_live,
+    calibration_of,
+    shared_texts,
+    suspects,
+    texts_needed,
+)
 from sae_core.monitoring.candidates import Candidate, Comparison, Examples, Source, cautions, compare_candidates
+from sae_core.monitoring.decoupling import Decoupling, measure_decoupling
 from sae_core.monitoring.drift import Drift, drift
 from sae_core.monitoring.files import load_monitor, monitor_from_json, monitor_to_json, save_monitor
 from sae_core.monitoring.generation import generate_watched
@@ -15,13 +23,14 @@ from sae_core.monitoring.monitor import (
 )
 from sae_core.monitoring.scoring import ReadText, TextScore, score_activations, score_reading, score_texts
 from sae_core.monitoring.streaming import RunningPool
-from sae_core.monitoring.watch import Alert, MonitorFired, Scored, Watcher, watch
+from sae_core.monitoring.watcher import Alert, MonitorFired, Scored, Watcher, check_model, watch
 
 __all__ = [
     "Alert",
     "Calibration",
     "Candidate",
     "Comparison",
+    "Decoupling",
     "DirectionDetector",
     "Drift",
     "Examples",
@@ -40,13 +49,16 @@ __all__ = [
     "TextScore",
     "Watcher",
     "calibrate",
+    "calibrate_live",
     "calibration_of",
     "cautions",
+    "check_model",
     "compare_candidates",
     "drift",
     "generate_watched",
     "load_monitor",
     "measure",
+    "measure_decoupling",
     "monitor_from_json",
     "monitor_to_json",
     "save_monitor",

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from sae_core.errors import MonitorError, TooLittleText
 from sae_core.monitoring.measures import CONFIDENCE, clopper_pearson
-from sae_core.monitoring.monitor import Calibration
+from sae_core.monitoring.monitor import Calibration, Monitor
+from sae_core.monitoring.scoring import TextScore
 
 Scores = Float[np.ndarray, " texts"]
 
@@ -39,6 +41,20 @@ def calibrate(scores: Scores, fpr: float) -> Calibration:
         raise MonitorError("A score of the benign texts is not a finite number.")
     allowed = math.floor(fpr * (len(ascending) + 1) + 1e-9) - 1
     return calibration_of(float(ascending[len(ascending) - 1 - allowed]), ascending, fpr)
+
+
+def calibrate_live(monitor: Monitor, scores: Sequence[TextScore], fpr: float) -> Monitor:
+    """Return the monitor with a threshold for texts that grow token by token, at which it may alert on the way.
+
+    Args:
+        monitor: the monitor.
+        scores: its scores of benign calibration texts (`score_texts`).
+        fpr: rate of texts that alert at any of their tokens.
+
+    Raises:
+        TooLittleText, MonitorError: as `calibrate`.
+    """
+    return replace(monitor, live=calibrate(np.array([score.peak for score in scores]), fpr))
 
 
 def calibration_of(threshold: float, scores: Scores, fpr: float) -> Calibration:

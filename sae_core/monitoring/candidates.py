@@ -89,7 +89,7 @@ class Candidate:
     """One way to tell positive texts from benign ones."""
 
     name: str
-    """`feature`, `features-10`, `probe-mean`, `probe-max`, `probe-last`, `diffmean`, `words` or `length`."""
+    """`feature`, `features-10`, `features-given`, `probe-mean`, `diffmean`, `words`, `length`, and so on."""
     monitor: Monitor | None
     """Calibrated; None of words and length, which do not run on a model."""
     calibration: Calibration
@@ -143,6 +143,7 @@ def compare_candidates(
     fpr: float = 0.01,
     tokens: Tokens = "all",
     pool: Pool = "max",
+    features: Sequence[int] | None = None,
     elsewhere: tuple[Examples, Examples] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -159,6 +160,7 @@ def compare_candidates(
         fpr: false-positive rate that thresholds are set for.
         tokens: watched by the candidates of features.
         pool: of the features' activations.
+        features: of a further candidate, `features-given`, whose weights are learned.
         elsewhere: positive and benign texts from elsewhere, on which thresholds are tried; their splits do not matter.
         progress: in candidates.
 
@@ -173,7 +175,7 @@ def compare_candidates(
     train, calibration, test = (tuple(side.part(split) for side in sides) for split in ("train", "calibration", "test"))
     _check_sizes(train, calibration, test, fpr)
     abroad = elsewhere and tuple(_unseen(side, sides) for side in elsewhere)
-    trained = list(_fits(train, source, tokens, pool))
+    trained = list(_fits(train, source, tokens, pool, features))
     candidates: list[Candidate] = []
     tested: dict[str, tuple[Scores, Scores]] = {}
     calibration_rows = [row for row in rows_of_benign if benign.splits[row] == "calibration"]
@@ -298,7 +300,9 @@ def _best(candidates: Iterable[Candidate]) -> str:
 Fit = Callable[[], tuple[Score, Monitor | None]]
 
 
-def _fits(train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool) -> Iterator[tuple[str, Fit]]:
+def _fits(
+    train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool, given: Sequence[int] | None
+) -> Iterator[tuple[str, Fit]]:
     counts = [len(side) for side in train]
     labels = np.repeat([1, 0], counts)
     raw: Tokens = "last" if tokens == "last" else "all"
@@ -351,15 +355,19 @@ def _fits(train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool)
     def single() -> tuple[Score, Monitor]:
         return detector([int(feature_aurocs(pooled, labels).argmax())], None, 0.0)
 
-    def several(k: int) -> tuple[Score, Monitor]:
-        features = most_different(pooled, labels, k)
+    def weighted(features: Sequence[int]) -> tuple[Score, Monitor]:
         weights, bias = fit_logistic(pooled[:, features], labels)
-        return detector(features.tolist(), weights, bias)
+        return detector(features, weights, bias)
+
+    def several(k: int) -> tuple[Score, Monitor]:
+        return weighted(most_different(pooled, labels, k).tolist())
 
     yield "feature", single
     for k in FEATURES:
         if k <= source.sae.d_sae:
             yield f"features-{k}", lambda k=k: several(k)  # type: ignore[misc]
+    if given is not None:
+        yield "features-given", lambda: weighted(list(given))
     if raw == "last":
         yield "probe-last", lambda: probe("mean")
     else:

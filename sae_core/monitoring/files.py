@@ -66,7 +66,8 @@ def monitor_to_json(monitor: Monitor) -> dict[str, Any]:
         "special_token_ids": sorted(monitor.special_token_ids),
         "prepend_bos": monitor.prepend_bos,
         "detector": _detector_to_json(monitor.detector),
-        "calibration": None if monitor.calibration is None else _calibration_to_json(monitor.calibration),
+        "calibration": _calibration_to_json(monitor.calibration),
+        "live": _calibration_to_json(monitor.live),
     }
 
 
@@ -88,7 +89,8 @@ def monitor_from_json(content: Any, source: str) -> Monitor:
             tokens=_one_of(Tokens, content["tokens"]),
             pool=_one_of(Pool, content["pool"]),
             threshold=float(content["threshold"]),
-            calibration=None if content["calibration"] is None else _calibration_from_json(content["calibration"]),
+            calibration=_calibration_from_json(content["calibration"]),
+            live=_calibration_from_json(content["live"]),
             model_name=str(content["model"]),
             model_sha256=str(content["model_sha256"]),
             special_token_ids=frozenset(int(token_id) for token_id in content["special_token_ids"]),
@@ -143,7 +145,9 @@ def _detector_from_json(content: dict[str, Any]) -> Detector:
             raise ValueError(f"{kind!r} is not a kind of detector")
 
 
-def _calibration_to_json(calibration: Calibration) -> dict[str, Any]:
+def _calibration_to_json(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
     return {
         "threshold": calibration.threshold,
         "fpr": calibration.fpr,
@@ -154,7 +158,9 @@ def _calibration_to_json(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def _calibration_from_json(content: dict[str, Any]) -> Calibration:
+def _calibration_from_json(content: dict[str, Any] | None) -> Calibration | None:
+    if content is None:
+        return None
     low, high = content["interval"]
     return Calibration(
         threshold=float(content["threshold"]),

@@ -7,7 +7,7 @@ from sae_core.interventions import End, Sampling, Site, Step
 from sae_core.interventions.generation import Generation, read
 from sae_core.models import LanguageModel
 from sae_core.monitoring.monitor import Monitor
-from sae_core.monitoring.watch import Alert, Scored, Watcher, check_model
+from sae_core.monitoring.watcher import Alert, Scored, Watcher, check_model
 
 Watched = Step | Scored | Alert | End
 

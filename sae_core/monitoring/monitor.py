@@ -197,6 +197,9 @@ class Monitor:
     pool: Pool
     threshold: float
     calibration: Calibration | None = None
+    live: Calibration | None = None
+    """Of the largest score that a text has on its way (`calibrate_live`); None if no text was followed token by token.
+    A mean over few tokens varies more than one over a whole text, so whoever watches a text grow needs this one."""
     model_name: str = ""
     model_sha256: str = ""
     """Hash of the model's weights; empty where it is not known."""
@@ -208,6 +211,11 @@ class Monitor:
     def __post_init__(self) -> None:
         if not np.isfinite([self.threshold, self.detector.bias, *self.detector.weights]).all():
             raise MonitorError(f"The monitor {self.name!r} has a weight or a threshold that is not a finite number.")
+
+    @property
+    def live_threshold(self) -> float:
+        """Threshold of a text that grows token by token."""
+        return self.threshold if self.live is None else self.live.threshold
 
     @cached_property
     def weights(self) -> Float[np.ndarray, " channel"]:

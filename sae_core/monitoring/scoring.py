@@ -30,6 +30,11 @@ class TextScore:
     channels: Float[np.ndarray, "token channel"]
     """Activations of the features, projection, or raw activations of each watched token."""
 
+    @property
+    def peak(self) -> float:
+        """Largest score that the text has on its way, its last included."""
+        return float(self.running.max(initial=self.score))
+
 
 @dataclass(frozen=True)
 class ReadText:

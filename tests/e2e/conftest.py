@@ -38,6 +38,7 @@ from tests.edits import add_measured
 from tests.effects import effect
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.monitors import add_alerts, add_monitor
 from tests.text_comparisons import make_text_comparison
 from tests.text_sets import make_pairs, make_text_set
 from tests.web.serving import serving, serving_with_inference
@@ -224,7 +225,9 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
         audit = await add_audit(session, made.sae, done.id)
-        textset = await make_text_set(session)
+        monitor = await add_monitor(session, made.sae, done.id)
+        await add_alerts(session, monitor, text="W" * 200)
+        textset = await make_text_set(session, "days")
         pairs = await make_pairs(session)
         texts, _ = await make_text_comparison(session, made.sae)
         rude, _ = await make_text_comparison(session, made.sae, name="rude", offensive=True)
@@ -248,6 +251,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         "intruder": str(intruder),
         "edit": edit,
         "audit": str(audit),
+        "monitor": monitor,
         "textset": textset.name,
         "pairs": pairs.name,
         "texts": str(texts),

@@ -216,6 +216,11 @@ PAGES = [
     Visit("edit, opened", "/edits/{edit}", then=_open_everything),
     Visit("edit, to be deleted", "/edits/{edit}/delete"),
     Visit("new run, measure an edit", "/runs/new/measure-edit?edit={edit}"),
+    Visit("monitors", "/monitors"),
+    Visit("monitor", "/monitors/{monitor}", then=_open_everything),
+    Visit("monitor, new", "/monitors/new?recipe=toxic-text", then=_open_everything),
+    Visit("monitor, candidates", "/monitors/{monitor}/candidates", then=_open_everything),
+    Visit("monitor, to be deleted", "/monitors/{monitor}/delete"),
     Visit("audits", "/audits"),
     Visit("audit", "/audits/{audit}", then=_open_everything),
     Visit("audit, as a file", "/audits/{audit}/report.html", then=_open_everything),
@@ -292,6 +297,7 @@ EMPTY = [
     Visit("text sets, before the first", "/textsets"),
     Visit("edits, before the first", "/edits"),
     Visit("audits, before the first", "/audits"),
+    Visit("monitors, before the first", "/monitors"),
     Visit("compare, before the first SAE", "/compare"),
 ]
 """Pages of a site without any content."""

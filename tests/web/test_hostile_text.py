@@ -20,12 +20,14 @@ from app.queries.edits import NewEdit, add_edit
 from app.queries.runs import fail_run
 from app.queries.suggestions import NewSuggestion, put_suggestion
 from app.queries.text_comparisons import NewTextComparison, add_text_comparison
-from app.services.actors import Role
+from app.services.actors import Actor, Role
+from app.services.monitors import acknowledge, change_monitor, find_monitor
 from app.settings import Settings
 from app.tables.base import Base
 from tests.audits import add_audit, hostile_audit
 from tests.blind import FEW_TOKENS, OPTIONS, add_test
 from tests.factories import Synthetic, add_label, add_run, make_sae
+from tests.monitors import add_alerts, add_monitor
 from tests.people import sign_in
 from tests.text_comparisons import FEATURES, detail, make_reading
 from tests.text_sets import make_text_set
@@ -52,6 +54,9 @@ NOT_WRITTEN_BY_PEOPLE = {
         "label_revision.act",
         "label_revision.status",
     ),
+    *("monitor.candidate", "monitor.files", "monitor.model", "monitor.name", "monitor.pool", "monitor.sae"),
+    *("monitor.sae_sha256", "monitor.state", "monitor.tokens", "monitor_alert.sha256", "monitor_alert.source"),
+    "monitor_scores.source",
     *("label_set.label_order", "label_set.scope", "person.oidc_issuer", "person.oidc_subject", "person.password_hash"),
     *("person.role", "run.kind", "run.params", "run.result", "run.stages", "run.state", "run.worker"),
     *("saved_edit.file", "saved_edit.interventions", "saved_edit.measured", "saved_edit.name", "saved_list.public_id"),
@@ -177,6 +182,14 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
     )
     assert await add_edit(session, "edit", new_edit)
     await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
+    monitor = await add_monitor(
+        session, made.sae, positive=hostile.name("positive texts"), note=hostile.text("note of a monitor's figures")
+    )
+    words = {"text": hostile.text("text of an alert"), "token": hostile.name("token of an alert")}
+    alerts = await add_alerts(session, monitor, **words, place=hostile.name("place of an alert"))
+    found = await find_monitor(session, monitor)
+    await change_monitor(session, found, actor=Actor("ada"), notes=hostile.text("notes of a monitor"))
+    await acknowledge(session, found, alerts[0], actor=Actor("ada"), note=hostile.text("note on an alert"))
     labels = [hostile.name("label a of texts"), hostile.name("label b of texts")]
     items = [(f"text {number} of {side}", label) for side, label in enumerate(labels) for number in range(12)]
     view = await make_text_set(session, "texts", items)
@@ -268,7 +281,7 @@ def addresses(places: dict[str, str]) -> list[str]:
         if route == "/api/v1/edits/{name}/download":
             continue  # of the file that the inference process writes
         of = {"sae": places["sae"], "id": "1", "run_id": "1", "index": "3", "feature": "2", "sequence": "1"}
-        of |= {"kind": "train", "secret": "none", "name:path": "tiny", "name": "edit"}
+        of |= {"kind": "train", "secret": "none", "name:path": "tiny", "model:path": "tiny", "name": "edit"}
         if "/textsets/" in route:
             of["name"] = "texts"
         for part, name in (("/lists/", "list"), ("/labelsets/", "set"), ("/probe/saved/", "probe")):

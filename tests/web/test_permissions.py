@@ -131,7 +131,18 @@ TABLE = {
         GET /labelsets/{id}/events
         GET /labelsets/{id}/label
         GET /labelsets/{id}/tests
+        GET /api/v1/monitors
+        GET /api/v1/monitors/{id}
+        GET /api/v1/monitors/{id}/alerts
+        POST /api/v1/monitors/{id}/check
+        GET /api/v1/monitors/{id}/download
         GET /lists
+        GET /monitors
+        GET /monitors/new
+        GET /monitors/{id}
+        GET /monitors/{id}/candidates
+        POST /monitors/{id}/check
+        GET /monitors/{id}/delete
         GET /lists/{id}
         GET /lists/{id}/delete
         GET /lists/{id}/remove
@@ -180,6 +191,12 @@ TABLE = {
         GET /tests/{id}
     """,
     "labeller": """
+        POST /api/v1/monitors
+        DELETE /api/v1/monitors/{id}
+        PUT /api/v1/monitors/{id}
+        POST /monitors
+        POST /monitors/{id}
+        POST /monitors/{id}/delete
         DELETE /api/v1/comments/{id}
         DELETE /api/v1/audits/{id}
         POST /audits/{id}/delete
@@ -231,6 +248,8 @@ TABLE = {
         POST /tests/{id}
     """,
     "reviewer": """
+        POST /api/v1/monitors/{id}/alerts/{alert}/acknowledge
+        POST /monitors/{id}/alerts/{alert}
         POST /api/v1/labelsets
         PUT /api/v1/labelsets/{id}
         POST /api/v1/labelsets/{id}/decisions
@@ -240,6 +259,7 @@ TABLE = {
         POST /labelsets/{id}/closed
     """,
     "admin": """
+        POST /api/v1/monitors/{id}/scan
         POST /account/claims
         POST /account/invitations
         POST /account/invitations/{id}/revoke

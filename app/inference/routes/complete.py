@@ -23,9 +23,10 @@ async def complete(
 ) -> StreamingResponse:
     """Write in turns."""
     edits = await _edits(sessions, request.edits)
+    alert_edit = None if request.alert_edit is None else (await _edits(sessions, [request.alert_edit]))[0]
     for sae in request.saes:
         await loads.ensure(sae)
-    return await streamed(http, completion.complete(engine, request, edits), "complete")
+    return await streamed(http, completion.complete(engine, request, edits, alert_edit), "complete")
 
 
 async def _edits(sessions: Sessions, names: list[str]) -> list[Edit]:

@@ -16,10 +16,10 @@ from app.services.audit_files import pairs_csv
 from app.services.audit_results import AuditResult
 from app.services.audits import delete_audit, find_audit, raw_values
 from app.services.saes import find_sae
-from app.web.components.audit_report import report_response
 from app.web.components.audit_summary import summary
-from app.web.components.audit_view import audit_page, limits
+from app.web.components.audit_view import audit_page, audit_report, limits
 from app.web.dependencies import Actor, AppSettings, BeforeId, Session, Submitter
+from app.web.reports import report
 
 router = APIRouter(prefix="/api/v1/audits", tags=["Audits"])
 
@@ -121,9 +121,9 @@ async def get_audit(id: Id, session: Session) -> AuditOut:
     response_class=HTMLResponse,
     responses=documented(404),
 )
-async def report(id: Id, session: Session) -> HTMLResponse:
+async def report_file(id: Id, session: Session) -> HTMLResponse:
     """Return an audit as one file that needs nothing else."""
-    return report_response(await audit_page(session, await find_audit(session, id)))
+    return report(*audit_report(await audit_page(session, await find_audit(session, id))))
 
 
 @router.get(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -11,19 +11,24 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from app.asgi import unless_gone
+from app.asgi import keep_after_cancellation, unless_gone
 from app.db import transaction
 from app.errors import UserError
 from app.services import completions as service
 from app.services.completions import CompletionPart, CompletionWish, PreparedCompletion, ServedModel
 from app.services.inference import InferenceClient
-from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken
+from app.services.inference_messages import CompletionEnd, CompletionStart, CompletionToken, LiveAlert
+from app.services.live_monitors import keep_findings
+from app.web.completion_metrics import CompletionMetrics
 from app.web.components.completion_answers import (
     FINISH_REASONS,
     Answer,
     ChatCompletionOut,
     CompletionOut,
     UsageOut,
+    Vocabulary,
+    WatchedOut,
+    alert_out,
 )
 from app.web.components.completion_requests import ChatCompletionIn, CompletionIn, SampledIn
 from app.web.components.intervention_models import EVENTS
@@ -127,49 +132,92 @@ class _Writing:
         self, request: Request, inference: InferenceClient, prepared: PreparedCompletion, answer: Answer
     ) -> None:
         self._sessions = request.app.state.sessionmaker
-        self._model = prepared.served.model
+        self._metrics: CompletionMetrics = request.app.state.completion_metrics
+        self._prepared = prepared
         self._parts: AsyncGenerator[CompletionPart] = service.complete(inference, prepared)
         self._answer = answer
         self._prompt_tokens = 0
+        self._scores: Mapping[str, float] = {}
+        self._alerts: list[LiveAlert] = []
 
     async def whole(self) -> Any:
         """Return the answer once it is complete."""
-        async with aclosing(self._parts) as parts:
-            every = [part async for part in parts]
-        start, *tokens, end = every
-        assert isinstance(start, CompletionStart)
-        assert isinstance(end, CompletionEnd)
-        self._prompt_tokens = start.prompt_tokens
-        written = [token for token in tokens if isinstance(token, CompletionToken)]
-        text = "".join(token.text for token in written) + end.text
-        known = await self._known(written)
-        return self._answer.whole(text, written, known, FINISH_REASONS[end.reason], self._usage(end))
+        tokens: list[CompletionToken] = []
+        async with aclosing(self._watched_parts()) as parts:
+            async for part in parts:
+                if isinstance(part, CompletionToken):
+                    tokens.append(part)
+                elif isinstance(part, CompletionEnd):
+                    end = part
+        text = "".join(token.text for token in tokens) + end.text
+        known = await self._known(tokens)
+        watched = await self._watched(self._alerts) if self._prepared.monitors else None
+        return self._answer.whole(text, tokens, known, FINISH_REASONS[end.reason], self._usage(end), watched)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield the answer as server-sent events, one per token."""
         written = 0
-        async with aclosing(self._parts) as parts:
+        async with aclosing(self._watched_parts()) as parts:
             async for part in parts:
+                watched = None if part.watched is None else await self._watched(part.watched.alerts)
                 if isinstance(part, CompletionToken):
-                    if part.text or self._answer.logprobs:
-                        known = await self._known([part])
-                        yield _event(self._answer.chunk(part.text, [part], known, written))
+                    if part.text or self._answer.logprobs or watched:
+                        yield _event(self._answer.chunk(part, await self._known([part]), written, watched))
                     written += len(part.text)
                 elif isinstance(part, CompletionEnd):
-                    yield _event(self._answer.last(part.text, FINISH_REASONS[part.reason]))
+                    yield _event(self._answer.last(part.text, FINISH_REASONS[part.reason], watched))
                     if self._answer.include_usage:
                         yield _event(self._answer.usage(self._usage(part)))
                 else:
-                    self._prompt_tokens = part.prompt_tokens
-                    yield _event(self._answer.first())
+                    yield _event(self._answer.first(watched))
         yield b"data: [DONE]\n\n"
 
-    async def _known(self, tokens: list[CompletionToken]) -> Any:
+    async def _watched_parts(self) -> AsyncGenerator[CompletionPart]:
+        """Yield the parts, and keep what monitors found: of a whole answer, and alerts of one whose client has gone."""
+        ended = False
+        try:
+            async with aclosing(self._parts) as parts:
+                async for part in parts:
+                    if part.watched is not None:
+                        self._scores = part.watched.scores
+                        self._alerts += part.watched.alerts
+                        self._metrics.alerted(self._prepared.request.on_alert, len(part.watched.alerts))
+                    if isinstance(part, CompletionStart):
+                        self._prompt_tokens = part.prompt_tokens
+                    if isinstance(part, CompletionEnd):
+                        ended = True
+                        await self._keep()
+                        self._count(part)
+                    yield part
+        finally:
+            if self._alerts and not ended:
+                keep_after_cancellation(self._keep())
+
+    async def _keep(self) -> None:
+        if self._scores:
+            async with transaction(self._sessions) as session:
+                own = self._prepared.served.model
+                scores, alerts, place = self._scores, self._alerts, self._answer.id
+                await keep_findings(session, self._prepared.monitors, own, scores, alerts, place=place)
+
+    async def _known(self, tokens: list[CompletionToken]) -> Vocabulary:
         if not self._answer.logprobs:
             return {}
-        ids = {token_id for token in tokens for token_id in (token.id, *(likely for likely, _ in token.top))}
+        return await self._texts({one for token in tokens for one in (token.id, *(likely for likely, _ in token.top))})
+
+    async def _texts(self, ids: Collection[int]) -> Vocabulary:
         async with transaction(self._sessions) as session:
-            return await service.token_texts(session, self._model, list(ids))
+            return await service.token_texts(session, self._prepared.served.model, ids)
+
+    async def _watched(self, alerts: Sequence[LiveAlert]) -> WatchedOut:
+        """Return alerts, and the scores so far."""
+        known = await self._texts({alert.token_id for alert in alerts}) if alerts else {}
+        action = self._prepared.request.on_alert
+        return WatchedOut(alerts=[alert_out(alert, known, action) for alert in alerts], scores=dict(self._scores))
+
+    def _count(self, end: CompletionEnd) -> None:
+        operation = "chat" if self._answer.chat else "text"
+        self._metrics.completed(operation, FINISH_REASONS[end.reason], self._prompt_tokens, end.tokens)
 
     def _usage(self, end: CompletionEnd) -> UsageOut:
         total = self._prompt_tokens + end.tokens

@@ -1,5 +1,6 @@
 """Text sets: named texts with labels, groups or pairs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -129,7 +130,7 @@ class Texts(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", summary="All text sets")
+@router.get("", summary="All text sets", responses=documented())
 async def get_text_sets(
     session: Session, limit: Annotated[int, Query(ge=1, le=200)] = _DEFAULT_LIMIT, cursor: BeforeId = None
 ) -> TextSets:
@@ -156,7 +157,8 @@ async def post_text_set(body: TextSetIn, session: Session, actor: Actor, respons
     about = About(**body.model_dump(exclude={"texts"}))
     check_about(about)
     rows = ((f"text {number}", row.model_dump(exclude_unset=True)) for number, row in enumerate(body.texts))
-    stored = await create_text_set(session, about, read_rows(rows, body.name), actor=actor)
+    items = await asyncio.to_thread(read_rows, rows, body.name)
+    stored = await create_text_set(session, about, items, actor=actor)
     response.headers["Location"] = f"{router.prefix}/{stored.name}"
     return TextSetOut.model_validate(text_set_json(stored))
 
@@ -187,7 +189,15 @@ async def get_texts(
     return Texts(texts=list(map(_out, shown)), next_cursor=str(shown[-1].number) if more else None)
 
 
-@router.get("/{name}/download", summary="Download a text set", responses=documented(404))
+@router.get(
+    "/{name}/download",
+    summary="Download a text set",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("application/jsonl", "text/csv")}},
+        **documented(404),
+    },
+)
 async def download(
     request: Request, name: Name, session: Session, format: Literal["jsonl", "csv"] = "jsonl"
 ) -> StreamingResponse:
@@ -212,9 +222,9 @@ async def _batches(sessions: async_sessionmaker[AsyncSession], set_id: int) -> A
         after = texts[-1].number
 
 
-@router.delete("/{name}", summary="Delete a text set", status_code=204, responses=documented(403, 404))
+@router.delete("/{name}", summary="Delete a text set", status_code=204, responses=documented(403, 404, 409))
 async def remove_text_set(name: Name, session: Session, actor: Actor) -> None:
-    """Delete a set with its texts permanently."""
+    """Delete a set with its texts permanently, and comparisons with them. A run under way that uses it forbids that."""
     await delete_text_set(session, name, actor=actor)
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.text_sets import list_text_sets
-from app.services.audit_results import BUILT_IN_SETS
+from app.services.audit_results import MEASURED_SETS
+from app.services.builtin_sets import BUILTIN_SETS
 from app.web.components.formatting import plural
 
 _MOST = 200
@@ -26,6 +27,6 @@ async def audit_sets(session: AsyncSession) -> list[AuditSet]:
     others = [
         AuditSet(one.name, f"{plural(one.counts.pairs, 'pair')}; {one.description}" if one.description else "")
         for one in found
-        if one.counts.pairs and one.name not in BUILT_IN_SETS
+        if one.counts.pairs and one.name not in MEASURED_SETS
     ]
-    return [*(AuditSet(name, about) for name, about in BUILT_IN_SETS.items()), *others]
+    return [*(AuditSet(name, BUILTIN_SETS[name].description) for name in MEASURED_SETS), *others]

@@ -1,6 +1,6 @@
 """An audit's page and its report: the same figures in words, charts and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,12 +9,15 @@ from app.queries.audits import AuditView
 from app.queries.examples import best_examples
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import get_sae
-from app.services.audit_results import AuditResult, Difference, Figure, ShadedToken, Treatment
+from app.services.audit_results import AuditResult, Difference, Figure, NamedFigure, ShadedToken, Treatment
 from app.web.components import token_text
 from app.web.components.audit_summary import NEUTRAL, bounds, differs, is_shown, point_span, points, span, summary
 from app.web.components.feature_view import SNIPPET
 from app.web.components.formatting import percent, plural, signed, significant
 from app.web.components.interval_chart import IntervalChart, IntervalRow, interval_chart
+
+_MOST_ROWS = 20
+"""Attributes that are drawn even where some have few pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ShownFeature:
     difference: Difference
     name: FeatureName
     is_shown: bool
+    is_ablated: bool
     pair: ShownPair | None
 
 
@@ -71,7 +75,9 @@ async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
         summary=tuple(summary(result)),
         scores=_scores(result),
         features=tuple(
-            ShownFeature(one, names.get(one.feature, FeatureName()), differs(one), _pair(one))
+            ShownFeature(
+                one, names.get(one.feature, FeatureName()), differs(one), one.feature in _ablated(result), _pair(one)
+            )
             for one in result.features
         ),
         enriched={one.feature: names.get(one.feature, FeatureName()) for one in result.enriched},
@@ -79,6 +85,12 @@ async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
         sides=("first", "second") if result.contrast is None else (result.contrast.first, result.contrast.second),
         limits=tuple(limits(result)),
     )
+
+
+def audit_report(page: AuditPage) -> tuple[str, dict[str, object], tuple[str, ...]]:
+    """Return template, context and sheets of an audit as one file."""
+    sheets = ("tokens", "base", "parts", "strips", "lists", "audits")
+    return "audits/report.html", {"page": page, "linked": False}, sheets
 
 
 async def _names(session: AsyncSession, audit: AuditView, features: Sequence[int]) -> dict[int, FeatureName]:
@@ -89,6 +101,10 @@ async def _names(session: AsyncSession, audit: AuditView, features: Sequence[int
     views = await best_examples(session, sae, [one for one in features if one not in labels], **SNIPPET)
     lines = {feature: token_text.line(view, view.activation) for feature, view in views.items()}
     return {feature: FeatureName(labels.get(feature), lines.get(feature)) for feature in features}
+
+
+def _ablated(result: AuditResult) -> Collection[int]:
+    return next((one.features for one in result.treatments if one.kind == "features"), ())
 
 
 def _pair(feature: Difference) -> ShownPair | None:
@@ -115,6 +131,9 @@ def _shaded(tokens: Sequence[ShadedToken], maximum: float) -> tuple[token_text.R
 
 def _scores(result: AuditResult) -> IntervalChart:
     measure = result.measure
+    tested = [one for one in measure.attributes if one.q is not None]
+    drawn = tested if len(measure.attributes) > _MOST_ROWS else measure.attributes
+    left = len(measure.attributes) - len(drawn)
     rows = [
         IntervalRow(
             "all pairs",
@@ -138,12 +157,13 @@ def _scores(result: AuditResult) -> IntervalChart:
                 else f", q {significant(one.q, 2)}{'' if is_shown(one.interval, one.q) else ': not shown'}"
             ),
         )
-        for one in sorted(measure.attributes, key=lambda one: -one.value)
+        for one in sorted(drawn, key=lambda one: -one.value)
     ]
     return interval_chart(
         "Share of pairs, by attribute",
         f"the model {measure.sentence}; 95 % intervals"
-        + ("" if measure.neutral is None else "; the line is at 50 %, which is no preference"),
+        + ("" if measure.neutral is None else "; the line is at 50 %, which is no preference")
+        + (f"; {plural(left, 'attribute')} with too few pairs for a test not drawn" if left else ""),
         rows,
         reference=NEUTRAL,
         form=percent,
@@ -192,17 +212,27 @@ def limits(result: AuditResult) -> list[str]:
     return [*general, *result.limits]
 
 
-def figure_text(figure: Figure | None, form: str) -> str:
-    """Return a figure with its interval as a table shows it; `form` is "share", "points" or "number"."""
+def figure_parts(figure: Figure | None, form: str) -> tuple[str, str]:
+    """Return a figure and its interval as text; `form` is "share", "points", "number" or "signed"."""
     if figure is None:
-        return "–"
-    value, ends = {
+        return "–", ""
+    return {
         "share": (percent(figure.value), span(figure.interval)),
         "points": (points(figure.value), point_span(figure.interval)),
         "number": (significant(figure.value), bounds(figure.interval)),
         "signed": (signed(figure.value), bounds(figure.interval, signed)),
     }[form]
-    return f"{value} ({ends})"
 
 
-FILTERS = {"audit_figure": figure_text}
+def figure_text(figure: Figure | None, form: str) -> str:
+    """Return a figure with its interval in brackets."""
+    value, interval = figure_parts(figure, form)
+    return f"{value} ({interval})" if interval else value
+
+
+def named(figures: Sequence[NamedFigure], name: str) -> NamedFigure | None:
+    """Return the figure of a name."""
+    return next((one for one in figures if one.name == name), None)
+
+
+FILTERS = {"audit_figure": figure_text, "audit_parts": figure_parts, "audit_named": named}

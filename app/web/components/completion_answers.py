@@ -7,11 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.queries.models import TokenInfo
-from app.services.inference_messages import CompletionToken
+from app.services.inference_messages import CompletionToken, LiveAlert
 from app.services.tokens import api_texts
 
-FinishReason = Literal["stop", "length"]
-FINISH_REASONS: Mapping[str, FinishReason] = {"end of text": "stop", "stop": "stop", "length": "length"}
+FinishReason = Literal["stop", "length", "content_filter"]
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "end of text": "stop",
+    "stop": "stop",
+    "length": "length",
+    "monitor": "content_filter",
+}
 
 Tokens = Sequence[CompletionToken]
 Vocabulary = Mapping[int, TokenInfo]
@@ -54,6 +59,25 @@ class MessageOut(BaseModel):
     refusal: None
 
 
+class AlertOut(BaseModel):
+    """A monitor's score rose above its threshold: said once per monitor and answer."""
+
+    monitor: str
+    score: float
+    threshold: float
+    position: Annotated[int, Field(description="Of the token, from the first of the prompt, BOS included.")]
+    token: str
+    part: Literal["prompt", "answer"]
+    action: Literal["alert", "stop", "edit"]
+
+
+class WatchedOut(BaseModel):
+    """What the monitors found."""
+
+    alerts: list[AlertOut]
+    scores: Annotated[dict[str, float], Field(description="Of the text so far, prompt included, by monitor.")]
+
+
 class ChatChoiceOut(BaseModel):
     """The one answer."""
 
@@ -72,6 +96,7 @@ class ChatCompletionOut(BaseModel):
     model: str
     choices: list[ChatChoiceOut]
     usage: UsageOut
+    seesae: Annotated[WatchedOut | None, Field(description="Of a request with monitors.")] = None
 
 
 class TextLogprobsOut(BaseModel):
@@ -101,6 +126,7 @@ class CompletionOut(BaseModel):
     model: str
     choices: list[TextChoiceOut]
     usage: UsageOut
+    seesae: Annotated[WatchedOut | None, Field(description="Of a request with monitors.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +140,15 @@ class Answer:
     logprobs: bool
     include_usage: bool = False
 
-    def whole(self, text: str, tokens: Tokens, known: Vocabulary, reason: FinishReason, usage: UsageOut) -> Any:
+    def whole(
+        self,
+        text: str,
+        tokens: Tokens,
+        known: Vocabulary,
+        reason: FinishReason,
+        usage: UsageOut,
+        watched: WatchedOut | None,
+    ) -> Any:
         """Return the answer at once."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
         if self.chat:
@@ -122,21 +156,22 @@ class Answer:
         else:
             choice["text"] = text
         choice["logprobs"] = self._logprobs(tokens, known, 0)
-        return self._members("chat.completion") | {"choices": [choice], "usage": usage.model_dump()}
+        members = self._members("chat.completion") | {"choices": [choice], "usage": usage.model_dump()}
+        return members | _seesae(watched)
 
-    def first(self) -> Any:
+    def first(self, watched: WatchedOut | None) -> Any:
         """Return the chunk that a stream begins with; a text's has nothing to say."""
-        return self._chunk({"role": "assistant", "content": ""} if self.chat else {"text": ""})
+        return self._chunk({"role": "assistant", "content": ""} if self.chat else {"text": ""}) | _seesae(watched)
 
-    def chunk(self, text: str, tokens: Tokens, known: Vocabulary, offset: int) -> Any:
-        """Return a chunk with the next text, which begins after `offset` characters."""
-        own = {"content": text} if self.chat else {"text": text}
-        return self._chunk(own, self._logprobs(tokens, known, offset))
+    def chunk(self, token: CompletionToken, known: Vocabulary, offset: int, watched: WatchedOut | None) -> Any:
+        """Return a chunk with the next token, whose text begins after `offset` characters."""
+        own = {"content": token.text} if self.chat else {"text": token.text}
+        return self._chunk(own, self._logprobs([token], known, offset)) | _seesae(watched)
 
-    def last(self, text: str, reason: FinishReason) -> Any:
+    def last(self, text: str, reason: FinishReason, watched: WatchedOut | None) -> Any:
         """Return the chunk that says why the answer ends."""
         own = ({"content": text} if text else {}) if self.chat else {"text": text}
-        return self._chunk(own, None, reason)
+        return self._chunk(own, None, reason) | _seesae(watched)
 
     def usage(self, usage: UsageOut) -> Any:
         """Return the chunk that ends a stream whose usage is asked for."""
@@ -162,6 +197,23 @@ class Answer:
         if self.chat:
             return {"content": [_logprob(token, known) for token in tokens], "refusal": None}
         return _columns(tokens, known, offset)
+
+
+def alert_out(alert: LiveAlert, known: Vocabulary, action: Literal["alert", "stop", "edit"]) -> AlertOut:
+    """Return an alert with its token's text."""
+    return AlertOut(
+        monitor=alert.monitor,
+        score=alert.score,
+        threshold=alert.threshold,
+        position=alert.position,
+        token=api_texts([known[alert.token_id].bytes])[0],
+        part="answer" if alert.generated else "prompt",
+        action=action,
+    )
+
+
+def _seesae(watched: WatchedOut | None) -> dict[str, Any]:
+    return {} if watched is None else {"seesae": watched.model_dump()}
 
 
 def _logprob(token: CompletionToken, known: Vocabulary) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from app.web.components.intervention_models import InterventionIn
 
 MAX_STOPS = 4
 MAX_EDITS = 16
+MAX_MONITORS = 16
 MAX_LIKELY = 20
 """Likeliest tokens of a chat; OpenAI's limit."""
 MAX_LIKELY_OF_TEXT = 5
@@ -71,8 +72,16 @@ class StreamOptionsIn(BaseModel):
     include_obfuscation: bool = False
 
 
+class AlertEditIn(BaseModel):
+    """The edit that an alert applies, from the next token on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    edit: str
+
+
 class SeesaeIn(BaseModel):
-    """What is done to the model while it writes."""
+    """What watches the model while it writes, and what is done to it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,6 +90,11 @@ class SeesaeIn(BaseModel):
     )
     edits: Annotated[list[str], Field(max_length=MAX_EDITS, description="Names of saved edits to apply.")] = []
     interventions: Annotated[list[InterventionIn], Field(max_length=MAX_INTERVENTIONS)] = []
+    monitors: Annotated[list[str | int], Field(max_length=MAX_MONITORS, description="Names or ids of monitors.")] = []
+    on_alert: Annotated[
+        Literal["alert", "stop"] | AlertEditIn,
+        Field(description="What an alert does besides: nothing, end the answer, or apply an edit."),
+    ] = "alert"
 
 
 class SampledIn(BaseModel):
@@ -151,6 +165,9 @@ class SampledIn(BaseModel):
             sae=changes.sae,
             interventions=[one.change() for one in changes.interventions],
             edits=changes.edits,
+            monitors=changes.monitors,
+            edit_on_alert=changes.on_alert.edit if isinstance(changes.on_alert, AlertEditIn) else None,
+            stop_on_alert=changes.on_alert == "stop",
             **prompt,
         )
 

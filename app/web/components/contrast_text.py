@@ -46,7 +46,7 @@ def headline(view: TextComparisonView) -> str:
 
 
 def _confirmed(detail: Mapping[str, Any]) -> str:
-    if detail["same_side"] is None or not detail["differ"]:
+    if detail.get("same_side") is None or not detail["differ"]:
         return ""
     return f", {count(detail['same_side'])} of them in the same direction on held-out texts"
 
@@ -102,6 +102,11 @@ def q_value(value: float) -> str:
     return "< 10⁻⁹" if value < 1e-9 else significant(value, 2)
 
 
+def points(value: float) -> str:
+    """Return percentage points with one digit and a true minus sign."""
+    return f"{value:.1f}".replace("-", "−")
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Why a difference may not be what it looks like."""
@@ -148,4 +153,9 @@ def auroc_bar(value: float, low: float, high: float, test: float | None = None, 
     )
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {"auroc": auroc, "q_value": q_value, "upper_first": upper_first}
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "auroc": auroc,
+    "q_value": q_value,
+    "points": points,
+    "upper_first": upper_first,
+}

@@ -42,7 +42,10 @@ def interval_chart(
     title: str, note: str, rows: Sequence[IntervalRow], *, reference: float, form: Callable[[float], str]
 ) -> IntervalChart:
     """Place rows on an axis that holds all of them and the reference, with three to seven ticks."""
-    ends = [reference, *(end for row in rows for end in (row.value, *(row.interval or ())) if math.isfinite(end))]
+    ends: list[float] = [
+        reference,
+        *(end for row in rows for end in (row.value, *(row.interval or ())) if math.isfinite(end)),
+    ]
     step = _step(max(ends) - min(ends))
     low, high = math.floor(min(ends) / step), math.ceil(max(ends) / step)
     high += low == high

@@ -1,4 +1,4 @@
-"""Python code for the actions of pages; it runs with `sae_core` alone."""
+"""Python code for the actions of pages; it runs with `sae_core` alone, or with OpenAI's client."""
 
 from collections.abc import Mapping
 
@@ -130,3 +130,32 @@ def edit_snippet(edit: EditView) -> str:
     """Return the code that applies an edit's file to a plain model."""
     text = edit.prompts[0]["text"] if edit.prompts else "The capital of France is"
     return _EDIT.format(load_model=_load_model(edit.model.source), text=text, name=edit.name)
+
+
+_ENDPOINT = """\
+from openai import OpenAI
+
+client = OpenAI(base_url={base_url!r}, api_key="none")  # with accounts: a token of yours
+stream = client.completions.create(
+    model={model!r},
+    prompt="The capital of France is",
+    max_tokens=30,
+    stream=True,
+    extra_body={{"seesae": {{"monitors": [{monitor!r}], "on_alert": "alert"}}}},  # or "stop", or {{"edit": name}}
+)
+for chunk in stream:
+    print(chunk.choices[0].text, end="")
+    for alert in getattr(chunk, "seesae", {{}}).get("alerts", []):
+        print(f"[{{alert['monitor']}}: {{alert['score']:.3g}} at {{alert['token']!r}}]")
+"""
+
+
+def endpoint_snippet(site: str, model: str, monitor: str) -> str:
+    """Return the code with which OpenAI's client lets a monitor watch what a model writes.
+
+    Args:
+        site: its address, without a slash at its end.
+        model: name of the model.
+        monitor: name of the monitor.
+    """
+    return _ENDPOINT.format(base_url=f"{site}/v1", model=model, monitor=monitor)

@@ -15,11 +15,11 @@ from app.runs.spec import parse_params, spec_of
 from app.runs.submit import request_run
 from app.services.audits import delete_audit, find_audit
 from app.services.saes import find_sae
-from app.web.components.audit_report import report_response
 from app.web.components.audit_sets import audit_sets
-from app.web.components.audit_view import audit_page
+from app.web.components.audit_view import audit_page, audit_report
 from app.web.dependencies import Actor, AppSettings, BeforeId, Session, Submitter
 from app.web.rendering import render
+from app.web.reports import report
 
 router = APIRouter()
 
@@ -73,9 +73,9 @@ async def one_audit(request: Request, id: int, session: Session) -> HTMLResponse
 
 
 @router.get("/audits/{id}/report.html")
-async def report(id: int, session: Session) -> HTMLResponse:
+async def report_file(id: int, session: Session) -> HTMLResponse:
     """Return the same as one file that needs nothing else."""
-    return report_response(await audit_page(session, await find_audit(session, id)))
+    return report(*audit_report(await audit_page(session, await find_audit(session, id))))
 
 
 @router.get("/audits/{id}/delete")

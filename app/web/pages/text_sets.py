@@ -1,5 +1,6 @@
 """Text sets: all of them, the form of a new one, and one with its texts."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -17,7 +18,7 @@ from app.runs.spec import parse_params, spec_of
 from app.runs.submit import request_run
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.text_set_files import FORMATS, Columns, read_file
-from app.services.text_sets import About, check_about, create_text_set, delete_text_set, find_text_set
+from app.services.text_sets import About, check_about, create_text_set, delete_text_set, find_text_set, remarks
 from app.web.dependencies import Actor, AppSettings, BeforeId, Session, Submitter
 from app.web.rendering import render
 
@@ -91,7 +92,7 @@ async def make(
         check_about(about)
         if file is None or not file.filename:
             raise Unprocessable("Choose a file first.")
-        items = read_file(file.file, file.filename, columns)
+        items = await asyncio.to_thread(read_file, file.file, file.filename, columns)
         stored = await create_text_set(session, about, items, actor=actor)
     except Forbidden:
         raise
@@ -136,11 +137,9 @@ async def one_text_set(
     query = {key: value for key, value in chosen.items() if value} | ({"show": "true"} if show else {})
     context = {
         "set": found,
+        "remarks": remarks(found.counts),
         "chosen": chosen,
-        "pairs": [
-            list(members)
-            for _, members in groupby(shown, key=lambda item: (item.pair or "", item.pair is None and item.number))
-        ],
+        "pairs": [list(members) for _, members in groupby(shown, key=_pair)],
         "show": show,
         "after": after,
         "here": f"/textsets/{found.name}?{urlencode(query)}",

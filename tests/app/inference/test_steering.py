@@ -21,7 +21,7 @@ from app.queries.saes import SaeDetail
 from app.services.inference_messages import SaeRef
 from sae_core.models import LanguageModel
 from tests.app.inference.dictionaries import Dictionary, publish
-from tests.e2e.conftest import serving
+from tests.web.serving import serving
 from tests.web.site import SECRET
 
 TEXT = "It was the best of times, it was the"

@@ -31,9 +31,10 @@ def sides(items: list[TextItem], pair: str) -> dict[str | None, str]:
 
 def test_every_set_has_its_texts_labels_and_parts(sets: dict[str, list[TextItem]]) -> None:
     assert {name: len(items) for name, items in sets.items()} == {
-        "crows-pairs": 2036, "stereoset": 12_684, "winobias": 1522, "bbq": 1012, "toxicity": 1986,
-        "harmful-requests": 1733, "jailbreaks": 1332, "true-false": 878, "yes-no": 2000, "imdb": 200,
-        "wikipedia-topics": 2400, "languages": 1800,
+        "crows-pairs": 2036, "stereoset": 12_684, "winobias": 1522, "bbq": 1012, "toxicity": 2593,
+        "toxicity-elsewhere": 1525,
+        "harmful-requests": 2467, "jailbreaks": 1332, "true-false": 878, "yes-no": 2000, "imdb": 200,
+        "wikipedia-topics": 2200, "languages": 1800,
     }  # fmt: skip
     for name, items in sets.items():
         about, counts = BUILTIN_SETS[name], count_texts(items)
@@ -68,3 +69,11 @@ def test_questions_and_scores_are_kept(sets: dict[str, list[TextItem]]) -> None:
     assert first["options"][0] == first["answer"] == "Cannot answer"
     assert all(item.fields["answer"] in item.fields["options"] for item in sets["bbq"])
     assert {item.label: item.score is None for item in sets["toxicity"]} == {"toxic": False, "benign": True}
+
+
+def test_no_full_stop_tells_toxic_from_benign(sets: dict[str, list[TextItem]]) -> None:
+    for name in ("toxicity", "toxicity-elsewhere"):
+        ends = Counter((item.label, item.text[-1] in ".?!") for item in sets[name])
+        for label, texts in count_texts(sets[name]).labels.items():
+            assert ends[label, True] < 0.05 * texts, (name, label)
+    assert "Uncategorized" not in {item.label for item in sets["wikipedia-topics"]}

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from app.errors import NotFound, Unprocessable
 from app.pipeline.compare_texts import CompareTextsParams
 from app.pipeline.train import TrainParams
+from app.queries.deletions import left_folders
 from app.queries.text_comparisons import (
     FeatureQuery,
     compared_features,
@@ -19,6 +20,8 @@ from app.queries.text_comparisons import (
 from app.queries.text_readings import feature_on_texts, readings_of_sae
 from app.queries.text_sets import TextItem, list_texts
 from app.runs.job_context import JobContext
+from app.services.actors import Actor
+from app.services.text_sets import delete_text_set
 from tests.app.pipeline.running import run_to_end, submit
 from tests.text_sets import make_text_set
 
@@ -91,6 +94,15 @@ async def test_two_labels_of_a_set_are_compared(ctx: JobContext, training: Train
     words = {word["word"]: word for word in view.detail["words"]}
     assert words["happy"]["auroc"] == 1 and words["sad"]["auroc"] == 0
     assert view.detail["length"]["auroc"] > 0.5, "a happy day has more tokens"
+
+    again = await run_to_end(ctx, "compare-texts", PARAMS)
+    assert again.result is not None and again.result["comparison"] == view.id, "the address stays"
+    async with ctx.sessions.begin() as session:
+        assert (await compared_features(session, view.id, FeatureQuery())).total == features.total
+        await delete_text_set(session, "moods", actor=Actor("ada"))
+    async with ctx.sessions() as session:
+        assert await get_text_comparison(session, view.id) is None
+        assert f"readings/{reading.key}" in await left_folders(session)
 
 
 def held_out(texts: Sequence[TextItem]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from app.errors import Unprocessable, UserError
 from app.services import text_set_files
 from app.services.text_set_files import Columns, read_file
-from app.services.text_sets import count_texts, split_of
+from app.services.text_sets import count_texts, remarks, split_of
 
 
 def jsonl(*rows: Any) -> bytes:
@@ -117,3 +118,16 @@ def test_any_file_is_read_or_refused_in_words(content: bytes, kind: str) -> None
         assert str(error)
     else:
         assert items
+
+
+def test_what_somebody_should_know_of_a_set_is_said() -> None:
+    rows = [{"text": f"text {number}", "label": "a"} for number in range(50)]
+    one_label = read_file(io.BytesIO(jsonl(*rows)), "x.jsonl")
+    assert [said.split(":")[0] for said in remarks(count_texts(one_label))] == [
+        "All labelled texts have the same label"
+    ]
+    few = read_file(io.BytesIO(jsonl(*rows[:1], {"text": "TEXT  0", "label": "b"})), "x.jsonl")
+    said = remarks(count_texts(few))
+    assert said[0] == "1 text repeats the words of another, in the same split."
+    assert said[1].startswith("No text is in ") and len(said) == 2
+    assert "stands in more than one split" in remarks(count_texts([few[0], replace(few[1], split="other")]))[0]  # type: ignore[arg-type]

@@ -23,6 +23,8 @@ from tests.core.auditing.test_measures import by_hand
 from tests.core.interventions.conftest import random_sae
 from tests.tiny import documents
 
+pytestmark = pytest.mark.slow
+
 HOOK = HookPoint("resid_post", 1)
 CONFIG = AuditConfig(top=3, random_controls=2, replicates=200, listed=5)
 FACTS = [Fact("The king's wife is the", "queen", "king"), Fact("The capital of France is", "Paris", "Rome")]
@@ -199,6 +201,17 @@ def test_what_cannot_be_audited_is_refused_in_one_sentence(model: LanguageModel,
     assert [(one.items, one.examples) for one in found.measure.left_out] == [(1, ["long"])]
 
 
+def test_sides_of_a_set_of_ones_own_have_its_names(model: LanguageModel, sae: SAE) -> None:
+    texts = pair_texts(30, ("men", "women"))
+    found = run_audit(model, sae, hook=HOOK, measure="pairs", texts=texts, config=replace(CONFIG, random_controls=0))
+    assert found.contrast and (found.contrast.first, found.contrast.second) == ("men", "women")
+    assert found.measure.sentence == "finds the side “men” likelier than the side “women”"
+    wins = [
+        sum(by_hand(model, a.text)) > sum(by_hand(model, b.text)) for a, b in zip(texts[::2], texts[1::2], strict=True)
+    ]
+    assert found.measure.value == np.mean(wins)
+
+
 def test_a_set_without_pairs_needs_features_by_name(model: LanguageModel, sae: SAE) -> None:
     texts = [Text(text.text, None, text.label) for text in pair_texts(30)]
     plain = run_audit(model, sae, hook=HOOK, measure="groups", texts=texts, config=CONFIG)
@@ -214,3 +227,31 @@ def test_a_limit_draws_items_by_their_words(model: LanguageModel, sae: SAE) -> N
     few = auditing.usable_items(model, auditing.INSTRUMENTS["crows-pairs"], texts, replace(CONFIG, limit=15))[0]
     again = auditing.usable_items(model, auditing.INSTRUMENTS["crows-pairs"], texts[::-1], replace(CONFIG, limit=15))[0]
     assert len(few) == 15 and {item.key for item in few} == {item.key for item in again}
+
+
+def test_figures_beside_the_score_have_a_paired_change(model: LanguageModel, sae: SAE) -> None:
+    people = "farmer", "teacher", "guard", "baker", "nurse", "clerk"
+    texts = [
+        Text(
+            f"The {one} met the {other} because {pronoun} was early.",
+            label,
+            None,
+            f"{one} {other}",
+            {"referent": other},
+        )
+        for one in people
+        for other in people
+        if one != other
+        for label, pronoun in (("pro-stereotype", "she"), ("anti-stereotype", "he"))
+    ]
+    named = replace(CONFIG, features=(3, 4), random_controls=0)
+    found = run_audit(model, sae, hook=HOOK, measure="winobias", texts=texts, facts=FACTS, config=named)
+    names = [one.name for one in found.treatments[1].also_change]
+    assert names == ["pro-stereotype accuracy", "anti-stereotype accuracy", "accuracy gap"]
+    for figure in found.treatments[1].also_change:
+        was, now = (
+            np.mean([row["values"][figure.name] for row in own])
+            for own in (_tested(found), rows(found, "item", found.treatments[1].name))
+        )
+        assert figure.value == pytest.approx(now - was) and figure.items == found.tested_on
+    assert found.contrast and found.contrast.first == "female" and found.measure.pairs == 30

@@ -18,6 +18,8 @@ from sae_core.saes import SAE
 from tests.core.auditing.conftest import Text, pair_texts
 from tests.core.auditing.test_biographies import NAMES
 
+pytestmark = pytest.mark.slow
+
 HOOK = HookPoint("resid_post", 1)
 LAST = HookPoint("resid_post", 3)
 BIOGRAPHIES = make_biographies(NAMES, train=40, test=24)

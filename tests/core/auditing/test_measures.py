@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sae_core.auditing.items import Item, is_chosen_half
+from sae_core.auditing.items import Candidate, Item, is_chosen_half
 from sae_core.auditing.measures import INSTRUMENTS, Values, measure_of
 from sae_core.auditing.results import Measure
 from sae_core.auditing.scoring import score_items
@@ -62,6 +62,16 @@ def test_scores_in_batches_are_those_of_each_sentence_alone(
     flat = [sum(by_hand(model, text.text)) for text in texts]
     np.testing.assert_allclose(found.total.ravel(), flat, atol=1e-4)
     assert found.tokens.ravel().tolist() == [len(by_hand(model, text.text)) for text in texts]
+    shared = Item(
+        "s", "x", (Candidate("a", "The red man"), Candidate("b", "The red man went"), Candidate("c", "The red"))
+    )
+    passes: list[tuple[int, ...]] = []
+    logits = model.logits
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "logits", lambda ids: (passes.append(tuple(ids.shape)), logits(ids))[1])
+        row = score_items(model, [shared]).total[0]
+    assert [shape[0] for shape in passes] == [1]
+    np.testing.assert_allclose(row, [sum(by_hand(model, c.text)) for c in shared.candidates], atol=1e-4)
     monkeypatch.setattr("sae_core.auditing.scoring.BATCH_TOKENS", 1)
     np.testing.assert_allclose(score_items(model, items).total, found.total, atol=1e-4)
 

@@ -15,6 +15,7 @@ from sae_core.monitoring import (
     FeatureDetector,
     Monitor,
     load_monitor,
+    measure_decoupling,
     monitor_from_json,
     monitor_to_json,
     save_monitor,
@@ -28,7 +29,10 @@ CALIBRATION = Calibration(0.5, 0.01, 400, 3, (0.001, 0.02), np.linspace(-1, 1, 4
 
 @pytest.mark.parametrize("kind", ["standard", "jumprelu", "topk"])
 def test_a_file_needs_no_sae(model: LanguageModel, monitors: list[Monitor], kind: str, tmp_path: Path) -> None:
-    made = [replace(features_monitor(model, kind), calibration=CALIBRATION), *monitors[1:]]
+    made = [
+        replace(features_monitor(model, kind), calibration=CALIBRATION, live=replace(CALIBRATION, threshold=0.75)),
+        *monitors[1:],
+    ]
     read = []
     for number, monitor in enumerate(made):
         save_monitor(monitor, tmp_path / f"{number}.json")
@@ -38,6 +42,7 @@ def test_a_file_needs_no_sae(model: LanguageModel, monitors: list[Monitor], kind
         np.testing.assert_array_equal(one.running, other.running)
         assert np.ptp(one.running) > 0
     assert read[0].calibration is not None
+    assert (read[0].live_threshold, read[1].live_threshold, read[1].live) == (0.75, made[1].threshold, None)
     np.testing.assert_array_equal(read[0].calibration.scores, CALIBRATION.scores)
     for name in ("name", "hook", "tokens", "pool", "threshold", "model_sha256", "special_token_ids", "prepend_bos"):
         assert [getattr(monitor, name) for monitor in read] == [getattr(monitor, name) for monitor in made]
@@ -56,6 +61,13 @@ def test_rows_give_the_activations_of_the_whole_sae(model: LanguageModel) -> Non
     torch.testing.assert_close(alone.channels(x), torch.where(pre > 0.4, pre, 0))
     whole = alone.attached_to(sae)
     torch.testing.assert_close(whole.channels(x), sae.encode(x)[:, [7, 3]])
+    found = measure_decoupling(alone, sae, x)
+    active, expected = pre > 0.4, sae.encode(x)[:, [7, 3]] > 0
+    assert (found.both, found.exact_only) == (int((active & expected).sum()), int((expected & ~active).sum()))
+    assert found.decoupled_only == int((active & ~expected).sum()) > 0
+    assert found.differing == pytest.approx(float((active ^ expected).sum() / (active | expected).sum()))
+    jump = random_sae("jumprelu")
+    assert measure_decoupling(FeatureDetector.of(jump, [7, 3]), jump, x).differing == 0
     with pytest.raises(MonitorError, match="another SAE"):
         alone.attached_to(random_sae("topk", seed=1))
     with pytest.raises(MonitorError, match="boundary"):

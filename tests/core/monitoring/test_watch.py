@@ -20,6 +20,7 @@ from sae_core.monitoring import (
     ProbeDetector,
     Scored,
     TextScore,
+    calibrate_live,
     generate_watched,
     save_monitor,
     score_activations,
@@ -112,6 +113,21 @@ def test_it_alerts_once_when_it_happens(plain: Any, model: LanguageModel, monito
     found = (calls[0].position, calls[0].token_id, calls[0].score, calls[0].threshold)
     assert found == (first.position, first.token_id, first.score, threshold)
     assert len(calls) == 1
+
+
+def test_a_growing_text_has_a_threshold_of_its_own(plain: Any, model: LanguageModel, monitors: list[Monitor]) -> None:
+    benign = [" ".join(TEXT.split()[first:last]) for first in range(6) for last in range(first + 2, 13)]
+    scores = [text.scores[0] for text in score_texts(model, [monitors[2]], benign)]
+    for score in scores:
+        assert score.peak == max(score.running) >= score.score
+    made = calibrate_live(monitors[2], scores, 0.1)
+    assert made.live is not None and made.live.exceeding <= 0.1 * len(benign)
+    assert made.live.threshold in [score.peak for score in scores]
+    assert made.threshold == monitors[2].threshold < made.live_threshold
+    ids = torch.tensor([model.tokenize(TEXT)])
+    with watch(plain, [replace(made, live=None)]) as first, watch(plain, [made]) as second, torch.no_grad():
+        plain(ids)
+    assert first.fired() and not second.fired()
 
 
 def always(monitor: Monitor, course: list[Scored], at: int) -> Monitor:

@@ -30,6 +30,16 @@ ENDPOINT = {
 }
 """In OpenAI's format, with its errors."""
 CONTRACT = {
+    ("get", "/api/v1/monitors"),
+    ("post", "/api/v1/monitors"),
+    ("get", "/api/v1/monitors/{id}"),
+    ("put", "/api/v1/monitors/{id}"),
+    ("delete", "/api/v1/monitors/{id}"),
+    ("get", "/api/v1/monitors/{id}/download"),
+    ("post", "/api/v1/monitors/{id}/check"),
+    ("post", "/api/v1/monitors/{id}/scan"),
+    ("get", "/api/v1/monitors/{id}/alerts"),
+    ("post", "/api/v1/monitors/{id}/alerts/{alert}/acknowledge"),
     ("get", "/api/v1/saes"),
     ("get", "/api/v1/saes/{sae}"),
     ("delete", "/api/v1/saes/{sae}"),
@@ -143,6 +153,7 @@ CONTRACT = {
 FILES = {
     "/api/v1/saes/{sae}/labels/history": {"application/jsonl"},
     "/api/v1/audits/{id}/raw": {"application/jsonl", "text/csv"},
+    "/api/v1/textsets/{name}/download": {"application/jsonl", "text/csv"},
     "/api/v1/audits/{id}/report.html": {"text/html"},
 }
 """Operations that answer with a file, and of which kinds."""

@@ -6,8 +6,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.runs import cancel_run, create_run, set_job
 from app.services.text_set_files import read_file
-from tests.text_sets import make_pairs
+from tests.text_sets import make_pairs, make_text_set
 from tests.web.api.problems import problem
 
 PATH = "/api/v1/textsets"
@@ -70,3 +71,17 @@ async def test_a_download_is_read_again_as_the_same_set(client: httpx.AsyncClien
     table = await client.get(f"{PATH}/pairs/download", params={"format": "csv"})
     assert len(table.text.splitlines()) == stored.counts.texts + 1
     assert "chat" not in table.text.splitlines()[0]
+
+
+async def test_a_set_that_a_run_uses_stays(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    await make_text_set(session)
+    run = await create_run(
+        session, kind="compare-texts", title="Compare", params={"a": "moods:happy"}, stages=[], created_by="ada"
+    )
+    await set_job(session, run.id, 1)
+    await session.commit()
+    assert f"run {run.id}" in problem(await client.delete(f"{PATH}/moods"), 409)["detail"]
+    assert (await client.post("/textsets/moods/delete")).status_code == 409
+    await cancel_run(session, run.id)
+    await session.commit()
+    assert (await client.delete(f"{PATH}/moods")).status_code == 204

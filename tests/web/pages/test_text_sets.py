@@ -18,6 +18,7 @@ async def test_a_file_becomes_a_set_and_mistakes_keep_the_form(client: httpx.Asy
     made = await client.post("/textsets", data=data, files={"file": ("x.csv", b"review,stars\n<b>good</b>,5\nbad,1\n")})
     assert (made.status_code, made.headers["location"]) == (303, "/textsets/reviews")
     shown = await client.get("/textsets/reviews")
+    assert "monitors and comparisons need texts in every split" in shown.text
     assert "&lt;b&gt;good&lt;/b&gt;" in shown.text and "What people &lt;i&gt;said" in shown.text
     assert (await client.get("/textsets")).text.count("/textsets/reviews") == 1
     assert (await client.post("/textsets/reviews/delete")).headers["location"] == "/textsets"
@@ -26,8 +27,11 @@ async def test_a_file_becomes_a_set_and_mistakes_keep_the_form(client: httpx.Asy
 
 async def test_a_larger_file_than_other_forms_take_is_read(client: httpx.AsyncClient) -> None:
     content = "\n".join(f"{number} " + "x" * 100 for number in range(20_000)).encode()
+    content += b"\n" + b"y" * 1400
     made = await client.post("/textsets", data={"name": "long"}, files={"file": ("x.txt", content)})
     assert made.status_code == 303, made.text[:500]
+    page = await client.get("/textsets/long?after=19999")
+    assert "y" * 1200 + "…" in page.text and "y" * 1400 in page.text and "all 1,400 characters" in page.text
     too_large = await client.post("/textsets", data={"name": "huge"}, files={"file": ("x.txt", b"x" * 32_000_001)})
     assert too_large.status_code == 413
 

@@ -205,13 +205,15 @@ class Watcher:
             position, token_id = int(there.positions[place]), int(done.token_ids[row, place])
             generated = bool(there.generated[place])
             self.scored.append(Scored(monitor.name, row, position, token_id, generated, float(value), float(score)))
-        above = np.flatnonzero(running > monitor.threshold)
+        above = np.flatnonzero(running > monitor.live_threshold)
         if state.fired[number] or not len(above):
             return []
         state.fired[number] = True
         first = self.scored[len(self.scored) - len(places) + int(above[0])]
         return [
-            Alert(monitor.name, row, first.position, first.token_id, first.generated, first.score, monitor.threshold)
+            Alert(
+                monitor.name, row, first.position, first.token_id, first.generated, first.score, monitor.live_threshold
+            )
         ]
 
 

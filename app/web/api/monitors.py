@@ -1,0 +1,475 @@
+"""Monitors: make one, check texts with it, scan many, and its alerts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.problems import documented
+from app.queries import monitors as queries
+from app.queries.monitors import AlertView, MonitorView
+from app.queries.sql.pg_safe import MAX_INTEGER
+from app.runs.spec import parse_params, spec_of
+from app.runs.submit import request_run
+from app.services.inference_messages import ChatMessage
+from app.services.monitor_checks import MAX_TEXTS, CheckedText, Text, check_texts
+from app.services.monitors import (
+    MAX_NOTE,
+    MAX_NOTES,
+    acknowledge,
+    candidate_of,
+    change_monitor,
+    delete_monitor,
+    download_file,
+    drift_of,
+    find_monitor,
+)
+from app.services.text_comparisons import side_name
+from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, Submitter
+
+router = APIRouter(prefix="/api/v1/monitors", tags=["Monitors"])
+
+MonitorId = Annotated[str, Path(description="Name or number of the monitor.", examples=["toxic-text"])]
+On = Literal["features", "direction", "probe"]
+
+
+class TextsOfSet(BaseModel):
+    """A text set, or the texts of one label of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    set: Annotated[str, Field(min_length=1, max_length=100, examples=["toxicity"])]
+    label: Annotated[str | None, Field(max_length=100, examples=["toxic"])] = None
+
+
+AnySide = TextsOfSet | Annotated[str, Field(min_length=1, max_length=200, description="`SET` or `SET:LABEL`.")]
+
+
+class MonitorIn(BaseModel):
+    """A monitor to make."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1, max_length=100, examples=["toxic-text"])]
+    sae: Annotated[str, Field(description="Slug of the SAE.", examples=["smollm2-135m-l9-batchtopk-4096"])]
+    on: Annotated[On | None, Field(description="Null takes the best candidate by the calibration texts.")] = None
+    features: Annotated[
+        list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]] | None,
+        Field(min_length=1, max_length=64, description="Numbers of the features; null lets the training texts choose."),
+    ] = None
+    positive: Annotated[AnySide | None, Field(description="Texts that should alert; null takes those of a recipe.")] = (
+        None
+    )
+    benign: Annotated[AnySide | None, Field(description="Texts that should not; they set the threshold.")] = None
+    fpr: Annotated[float, Field(ge=0.0001, le=0.5, description="Share of benign texts that may alert.")] = 0.01
+    tokens: Annotated[Literal["all", "user", "assistant", "last"], Field(description="Tokens that are watched.")] = (
+        "all"
+    )
+    pool: Annotated[
+        Literal["max", "mean", "top", "ema"], Field(description="How the activations of tokens become one.")
+    ] = "max"
+    positive_elsewhere: Annotated[AnySide | None, Field(description="Positive texts of another origin.")] = None
+    benign_elsewhere: Annotated[AnySide | None, Field(description="Benign texts of another origin.")] = None
+    keep_text: Annotated[bool, Field(description="Keep the texts of alerts; by default scores alone.")] = False
+    max_tokens: Annotated[int, Field(ge=8, le=8192, description="Most tokens per text that are read.")] = 512
+
+
+class MonitorChange(BaseModel):
+    """What of a monitor is to change; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["ready", "paused"] | None = None
+    keep_text: Annotated[bool | None, Field(description="Keep the texts of alerts from now on.")] = None
+    notes: Annotated[str | None, Field(max_length=MAX_NOTES)] = None
+    candidate: Annotated[
+        str | None, Field(max_length=40, description="Another candidate, as long as no text was scored.")
+    ] = None
+
+
+class RunOut(BaseModel):
+    """The run that does it."""
+
+    run: int
+    state: str
+
+
+class MonitorSummary(BaseModel):
+    """A monitor in a list."""
+
+    id: int
+    name: str
+    state: Annotated[Literal["ready", "paused"], Field(description="A paused monitor scores nothing.")]
+    sae: str
+    sae_state: Annotated[
+        Literal["there", "deleted", "retrained"],
+        Field(description="A monitor runs from its own directions, whatever becomes of its SAE."),
+    ]
+    model: str
+    model_deleted: bool
+    on: Annotated[On, Field(description="What is watched.")]
+    candidate: str
+    threshold: float
+    fpr: Annotated[float, Field(description="The false-positive rate that the threshold was set for.")]
+    tokens: str
+    pool: str
+    checked: Annotated[int, Field(description="Texts that were scored.")]
+    alerts: int
+    unacknowledged: int
+    last_alert: datetime | None
+    owner: str
+    created_at: datetime
+
+
+class CalibrationOut(BaseModel):
+    """The benign texts that the threshold rests on; `interval` is Clopper–Pearson's, 95 %, of the rate above it."""
+
+    texts: int
+    fpr: float
+    exceeding: int
+    interval: tuple[float, float]
+
+
+class CandidateOut(BaseModel):
+    """One candidate; `test` and `out_of_distribution` are as docs/monitoring.md describes them."""
+
+    name: str
+    title: str
+    runs: Annotated[bool, Field(description="False for words and length, which do not read a model's activations.")]
+    auroc: float
+    auroc_interval: tuple[float, float]
+    recall_at_fpr: list[dict[str, Any]]
+    validation_auroc: Annotated[float, Field(description="On the calibration texts; candidates are chosen by it.")]
+    threshold: float
+    calibration: CalibrationOut
+    test: dict[str, Any]
+    out_of_distribution: dict[str, Any] | None
+
+
+class DriftOut(BaseModel):
+    """The newest scores beside those of the calibration."""
+
+    texts: int
+    statistic: Annotated[float, Field(description="Largest distance of the cumulative distributions (KS).")]
+    p_value: float
+    alerts: int
+    alert_p_value: Annotated[float, Field(description="Two-sided binomial test against the rate asked for.")]
+    has_drifted: Annotated[bool, Field(description="True if either p is below 0.005.")]
+
+
+class MonitorOut(MonitorSummary):
+    """A monitor with its figures."""
+
+    features: list[dict[str, Any]]
+    positive: str
+    benign: str
+    elsewhere: list[str] | None
+    calibration: CalibrationOut
+    test: dict[str, Any]
+    out_of_distribution: dict[str, Any] | None
+    baselines: Annotated[list[CandidateOut], Field(description="What does without the SAE.")]
+    candidates: list[CandidateOut]
+    cautions: Annotated[list[str], Field(description="What somebody who uses it has to know.")]
+    drift: DriftOut | None
+    keep_text: bool
+    notes: str
+    run: int | None
+
+
+class MonitorFileOut(BaseModel):
+    """The file of a monitor. It holds all vectors in base64; docs/monitoring.md describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str
+    name: str
+    model: str
+    model_sha256: Annotated[str, Field(description="Hash of the model's weights.")]
+    hook: str
+    tokens: str
+    pool: str
+    threshold: float
+    special_token_ids: list[int]
+    prepend_bos: bool
+    detector: dict[str, Any]
+    calibration: dict[str, Any] | None
+
+
+class MonitorsOut(BaseModel):
+    """One page of monitors, newest first."""
+
+    monitors: list[MonitorSummary]
+    next_cursor: str | None
+
+
+class CheckIn(BaseModel):
+    """One text, one chat, or several texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    chat: Annotated[list[ChatMessage] | None, Field(min_length=1, max_length=200)] = None
+    texts: Annotated[list[str] | None, Field(min_length=1, max_length=MAX_TEXTS)] = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "CheckIn":
+        if sum(value is not None for value in (self.text, self.chat, self.texts)) != 1:
+            raise ValueError("Give one of text, chat and texts.")
+        return self
+
+
+class FeatureValue(BaseModel):
+    """A feature's largest activation on a text."""
+
+    feature: int
+    activation: float
+
+
+class PositionOut(BaseModel):
+    """A watched token, and its score alone."""
+
+    position: int
+    token: str
+    score: float
+
+
+class CheckedOut(BaseModel):
+    """A text's score; it alerts above the threshold."""
+
+    score: float
+    threshold: float
+    alert: bool
+    alert_id: int | None
+    positions: Annotated[list[PositionOut], Field(description="Positions count from the first token, BOS included.")]
+    features: list[FeatureValue]
+    probe_score: Annotated[float | None, Field(description="Score by the best linear probe on raw activations.")]
+    probe_threshold: float | None
+
+
+class ChecksOut(BaseModel):
+    """Scores of texts, in order."""
+
+    monitor: str
+    results: list[CheckedOut]
+
+
+class ScanIn(BaseModel):
+    """A text set, or a file of this machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    textset: AnySide | None = None
+    file: Annotated[str | None, Field(min_length=1, max_length=1000)] = None
+
+
+class AlertOut(BaseModel):
+    """An alert; `text` and the tokens' texts are there where the monitor keeps them."""
+
+    id: int
+    score: float
+    threshold: float
+    source: Literal["check", "scan", "live"]
+    run: int | None
+    place: str
+    sha256: Annotated[str, Field(description="Of the text.")]
+    text: str | None
+    tokens: list[dict[str, Any]]
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    note: str
+    created_at: datetime
+
+
+class AlertsOut(BaseModel):
+    """One page of alerts, newest first."""
+
+    alerts: list[AlertOut]
+    next_cursor: str | None
+
+
+class AcknowledgeIn(BaseModel):
+    """What somebody says of an alert that they have seen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: Annotated[str, Field(max_length=MAX_NOTE)] = ""
+
+
+@router.post("", summary="Make a monitor", status_code=202, responses=documented(404, 409))
+async def post_monitor(
+    body: MonitorIn, session: Session, settings: AppSettings, actor: Actor, response: Response
+) -> RunOut:
+    """Queue a run that trains candidates, compares them, and keeps the monitor; `Location` is the run."""
+    given = body.model_dump(exclude_unset=True)
+    for name in ("positive", "benign", "positive_elsewhere", "benign_elsewhere"):
+        if isinstance(side := getattr(body, name), TextsOfSet):
+            given[name] = side_name(side.set, side.label)
+    return await _queue("monitor", given, session, settings, actor, response)
+
+
+@router.get("", summary="All monitors", responses=documented())
+async def get_monitors(
+    session: Session, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: BeforeId = None
+) -> MonitorsOut:
+    """Return monitors, newest first."""
+    found, following = await queries.list_monitors(session, limit=limit, before=cursor)
+    monitors = [MonitorSummary(**_summary(monitor)) for monitor in found]
+    return MonitorsOut(monitors=monitors, next_cursor=str(following) if following else None)
+
+
+@router.get("/{id}", summary="One monitor", responses=documented(404))
+async def get_monitor(id: MonitorId, session: Session) -> MonitorOut:
+    """Return a monitor: what it watches, how it did on held-out texts, and what does better or worse."""
+    return await _out(session, await find_monitor(session, id))
+
+
+@router.get("/{id}/download", summary="Download a monitor", responses=documented(404))
+async def download(id: MonitorId, session: Session, response: Response) -> MonitorFileOut:
+    """Return the file that `sae_core.monitoring` reads: it needs neither the SAE nor this site."""
+    monitor = await find_monitor(session, id)
+    response.headers["Content-Disposition"] = f'attachment; filename="{monitor.name}.json"'
+    return MonitorFileOut.model_validate(await download_file(session, monitor))
+
+
+@router.put("/{id}", summary="Change a monitor", responses=documented(403, 404, 409))
+async def put_monitor(id: MonitorId, body: MonitorChange, session: Session, actor: Actor) -> MonitorOut:
+    """Pause a monitor or let it run, keep texts of alerts or not, or use another candidate."""
+    monitor = await find_monitor(session, id)
+    return await _out(session, await change_monitor(session, monitor, actor=actor, **body.model_dump()))
+
+
+@router.delete("/{id}", summary="Delete a monitor", status_code=204, responses=documented(403, 404))
+async def remove_monitor(id: MonitorId, session: Session, actor: Actor) -> None:
+    """Delete a monitor with its alerts, permanently."""
+    await delete_monitor(session, await find_monitor(session, id), actor=actor)
+
+
+@router.post("/{id}/check", summary="Check texts", responses=documented(404, 409, 413, 503))
+async def check(id: MonitorId, body: CheckIn, session: Session, inference: Inference) -> ChecksOut:
+    """Score texts with the live model. Texts are not kept, unless one alerts and the monitor keeps texts."""
+    monitor = await find_monitor(session, id)
+    texts: list[Text] = [*body.texts] if body.texts else [body.chat or body.text or ""]
+    found = await check_texts(session, inference, monitor, texts)
+    return ChecksOut(monitor=monitor.name, results=[_checked(text) for text in found])
+
+
+@router.post("/{id}/scan", summary="Scan many texts", status_code=202, responses=documented(403, 404, 409))
+async def scan(
+    id: MonitorId, body: ScanIn, session: Session, settings: AppSettings, actor: Submitter, response: Response
+) -> RunOut:
+    """Queue a run that scores a text set or a file; `Location` is the run."""
+    monitor = await find_monitor(session, id)
+    given = {"monitor": monitor.name, **body.model_dump(exclude_none=True)}
+    if isinstance(body.textset, TextsOfSet):
+        given["textset"] = side_name(body.textset.set, body.textset.label)
+    return await _queue("monitor-scan", given, session, settings, actor, response)
+
+
+@router.get("/{id}/alerts", summary="Alerts of a monitor", responses=documented(404))
+async def get_alerts(
+    id: MonitorId,
+    session: Session,
+    run: Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="Only those of this scan.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="`next_cursor` of the previous page.")] = None,
+) -> AlertsOut:
+    """Return alerts, newest first."""
+    monitor = await find_monitor(session, id)
+    found, following = await queries.list_alerts(session, monitor.id, limit=limit, before=cursor, run_id=run)
+    return AlertsOut(alerts=[_alert(alert) for alert in found], next_cursor=str(following) if following else None)
+
+
+@router.post("/{id}/alerts/{alert}/acknowledge", summary="Acknowledge an alert", responses=documented(403, 404))
+async def acknowledge_alert(
+    id: MonitorId,
+    alert: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    body: AcknowledgeIn,
+    session: Session,
+    actor: Actor,
+) -> AlertOut:
+    """Say that you have seen an alert. The first who does so is noted."""
+    monitor = await find_monitor(session, id)
+    return _alert(await acknowledge(session, monitor, alert, actor=actor, note=body.note))
+
+
+async def _queue(
+    kind: str, given: Mapping[str, Any], session: Any, settings: Any, actor: Any, response: Response
+) -> RunOut:
+    spec = spec_of(kind)
+    run = await request_run(session, spec, parse_params(spec, given), settings=settings, actor=actor)
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return RunOut(run=run.id, state=run.state)
+
+
+def _summary(monitor: MonitorView) -> dict[str, Any]:
+    names = set(MonitorSummary.model_fields) - {"sae_state", "model_deleted", "on"}
+    return {name: getattr(monitor, name) for name in names} | {
+        "sae_state": monitor.sae_state,
+        "model_deleted": monitor.model_id is None,
+        "on": monitor.on,
+    }
+
+
+async def _out(session: Any, monitor: MonitorView) -> MonitorOut:
+    figures, used = monitor.figures, candidate_of(monitor)
+    candidates = [_candidate(one) for one in figures["candidates"]]
+    drift = await drift_of(session, monitor)
+    return MonitorOut(
+        **_summary(monitor),
+        features=used["features"],
+        positive=figures["positive"],
+        benign=figures["benign"],
+        elsewhere=figures["elsewhere"],
+        calibration=CalibrationOut(**used["calibration"]),
+        test=_without_roc(used["test"]),
+        out_of_distribution=used["out_of_distribution"] and _without_roc(used["out_of_distribution"]),
+        baselines=[out for out, one in zip(candidates, figures["candidates"], strict=True) if one["baseline"]],
+        candidates=candidates,
+        cautions=used["cautions"],
+        drift=None if drift is None else DriftOut(**asdict(drift), has_drifted=drift.has_drifted),
+        keep_text=monitor.keep_text,
+        notes=monitor.notes,
+        run=monitor.run_id,
+    )
+
+
+def _candidate(one: Mapping[str, Any]) -> CandidateOut:
+    test = one["test"]
+    return CandidateOut(
+        **{name: one[name] for name in ("name", "title", "runs", "validation_auroc", "threshold", "calibration")},
+        auroc=test["auroc"],
+        auroc_interval=test["auroc_interval"],
+        recall_at_fpr=test["recall_at_fpr"],
+        test=dict(test),
+        out_of_distribution=one["out_of_distribution"],
+    )
+
+
+def _without_roc(performance: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in performance.items() if name != "roc"}
+
+
+def _checked(text: CheckedText) -> CheckedOut:
+    positions = [
+        PositionOut(position=place, token=text.tokens[place], score=value)
+        for place, value in enumerate(text.values)
+        if value is not None
+    ]
+    return CheckedOut(
+        score=text.score,
+        threshold=text.threshold,
+        alert=text.alert,
+        alert_id=text.alert_id,
+        positions=positions,
+        features=[FeatureValue(feature=feature, activation=value) for feature, value in text.features],
+        probe_score=text.probe_score,
+        probe_threshold=text.probe_threshold,
+    )
+
+
+def _alert(alert: AlertView) -> AlertOut:
+    own = {name: getattr(alert, name) for name in AlertOut.model_fields if name != "run"}
+    return AlertOut(**own, run=alert.run_id)

@@ -1,0 +1,182 @@
+"""Monitors in words, their tokens shaded, and their charts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.queries.monitors import AlertView, DayRate, MonitorView
+from app.services.monitor_checks import CheckedText
+from app.services.monitors import Drift, candidate_of
+from app.web.components.figures import Chart, Series, figure
+from app.web.components.formatting import percent, significant
+from app.web.components.token_text import Run, plain_runs, step
+
+TOKENS = {
+    "all": "every token",
+    "user": "the tokens of the user’s turns",
+    "assistant": "the tokens of the assistant’s turns",
+    "last": "the last token",
+}
+POOLS = {
+    "max": "the largest value counts",
+    "mean": "the mean counts",
+    "top": "the mean of the five largest values counts",
+    "ema": "the largest moving average counts",
+}
+_LINES = (("accent", "solid"), ("positive", "dash"), ("negative", "dot"), ("ink-soft", "dashdot"))
+_SMALLEST = 1e-3
+
+
+def watches(monitor: MonitorView) -> str:
+    """Return what a monitor watches, as one sentence."""
+    used = candidate_of(monitor)
+    features = [str(pair["feature"]) for pair in used["features"]]
+    what = {
+        "features": f"feature {features[0]}" if len(features) == 1 else f"{len(features)} features with weights",
+        "direction": "the projection on the difference of means",
+        "probe": "a linear probe on raw activations",
+    }[monitor.on]
+    how = "" if monitor.tokens == "last" else f", of which {POOLS[monitor.pool]}"
+    if monitor.on == "direction":
+        how = "" if monitor.tokens == "last" else ", of which the mean counts"
+    return f"It watches {what} on {TOKENS[monitor.tokens]}{how}, and alerts above {significant(monitor.threshold)}."
+
+
+def share(value: Mapping[str, Any]) -> str:
+    """12 of 100 (12 %, 6.4 % to 20 %)."""
+    low, high = value["interval"]
+    return f"{percent(value['value'])} ({percent(low)} to {percent(high)})"
+
+
+def recall(found: Mapping[str, Any], fpr: float) -> str:
+    """Return the recall at a rate with its interval; a rate that the benign texts cannot show is marked."""
+    one = next((own for own in found["recall_at_fpr"] if own["fpr"] == fpr), None)
+    if one is None or not one["resolved"]:
+        return "too few texts"
+    low, high = one["interval"]
+    return f"{percent(one['recall'])} ({percent(low)} to {percent(high)})"
+
+
+def auroc(found: Mapping[str, Any] | None) -> str:
+    """0.912 (0.88 to 0.94)."""
+    if found is None:
+        return ""
+    low, high = found["auroc_interval"]
+    return f"{found['auroc']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def drift_words(drift: Drift | None, monitor: MonitorView) -> str:
+    """Return what the newest scores say beside those of the calibration."""
+    if drift is None:
+        return "Nothing was scored yet, so there is nothing to compare with the calibration."
+    verdict = (
+        "The scores have changed since the calibration, so the threshold may no longer give the rate it was set for"
+        if drift.has_drifted
+        else "No change since the calibration is certain"
+    )
+    return (
+        f"{verdict}: on the newest {drift.texts:,} texts the largest distance of the distributions is "
+        f"{drift.statistic:.3f} (two-sample Kolmogorov–Smirnov, p = {drift.p_value:.2g}), and {drift.alerts:,} alerted "
+        f"where {percent(monitor.fpr)} was set (binomial test, p = {drift.alert_p_value:.2g}). A change is called one "
+        "at p < 0.005. If the texts hold positive ones, these are a part of it."
+    )
+
+
+def roc_chart(candidates: Sequence[Mapping[str, Any]], key: str = "test") -> Chart:
+    """Chart recall over the false-positive rate, whose low corner is drawn large: the axis is logarithmic."""
+    shown = [one for one in candidates if one[key] is not None][: len(_LINES)]
+    traces, series, rows = [], [], []
+    for one, (colour, dash) in zip(shown, _LINES, strict=False):
+        points = [(max(fpr, _SMALLEST), value) for fpr, value in one[key]["roc"]]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": one["title"],
+                "x": [fpr for fpr, _ in points],
+                "y": [value for _, value in points],
+                "line": {"color": f"var(--{colour})", "width": 2, "dash": dash, "shape": "hv"},
+                "hovertemplate": "%{y:.1%} at %{x:.2%}<extra>%{fullData.name}</extra>",
+            }
+        )
+        series.append(Series(one["title"], f"var(--{colour})", dash))
+        rows += [(one["title"], percent(fpr), percent(value)) for fpr, value in one[key]["roc"][:12]]
+    ticks = [0.001, 0.01, 0.1, 1]
+    x = {
+        "title": "false-positive rate (log)",
+        "type": "log",
+        "range": [-3, 0],
+        "tickvals": ticks,
+        "ticktext": [percent(tick) for tick in ticks],
+    }
+    y = {"title": "recall", "range": [0, 1.02], "tickformat": ".0%"}
+    return Chart(
+        title="Recall at each false-positive rate",
+        note="on held-out test texts; rates below 0.1 % are drawn at the left edge",
+        figure=figure(traces, x, y),
+        columns=("candidate", "false positives", "recall"),
+        rows=tuple(rows),
+        series=tuple(series),
+    )
+
+
+def rate_chart(days: Sequence[DayRate], monitor: MonitorView) -> Chart:
+    """Chart the share of texts that alerted, day by day, with the rate that the threshold was set for."""
+    bars = {
+        "type": "bar",
+        "x": [day.day.date().isoformat() for day in days],
+        "y": [day.alerts / day.texts for day in days],
+        "customdata": [[day.alerts, day.texts] for day in days],
+        "marker": {"color": "var(--accent)"},
+        "hovertemplate": "%{customdata[0]:,} of %{customdata[1]:,} texts<extra></extra>",
+    }
+    line = {"color": "var(--ink-faint)", "width": 1, "dash": "dot"}
+    rule = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": monitor.fpr, "y1": monitor.fpr, "line": line}
+    y = {"title": "share of texts", "tickformat": ".1%", "rangemode": "tozero"}
+    return Chart(
+        title="Alerts by day",
+        note=f"the dotted line is the rate of {percent(monitor.fpr)} on benign texts that the threshold was set for",
+        figure=figure([bars], {"title": "day (UTC)", "type": "category"}, y, shapes=[rule]),
+        columns=("day", "texts", "alerts"),
+        rows=tuple((day.day.date().isoformat(), f"{day.texts:,}", f"{day.alerts:,}") for day in days),
+    )
+
+
+def checked_runs(text: CheckedText) -> tuple[Run, ...]:
+    """Return the tokens of a checked text, shaded by the score of each alone."""
+    return _shaded(text.token_infos, dict(enumerate(text.values)))
+
+
+def alert_runs(alert: AlertView) -> tuple[Run, ...]:
+    """Return the tokens of an alert whose text was kept, shaded by the score of each alone; else nothing."""
+    if alert.text is None:
+        return ()
+    tokens = [(0, str(token.get("text", "")).encode(), False) for token in alert.tokens]
+    return _shaded(tokens, {place: token["value"] for place, token in enumerate(alert.tokens)})
+
+
+def _shaded(tokens: Sequence[tuple[int, bytes, bool]], values: Mapping[int, float | None]) -> tuple[Run, ...]:
+    known = [value for value in values.values() if value is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+
+    def step_of(place: int) -> int:
+        value = values.get(place)
+        return 0 if value is None else step(value - low, high - low)
+
+    def note_of(place: int) -> str:
+        value = values.get(place)
+        return "not watched" if value is None else f"score {significant(value)}"
+
+    strongest = max(
+        (place for place in values if values[place] is not None), key=lambda place: values[place] or 0.0, default=-1
+    )
+    return plain_runs(tokens, note_of, step_of, strongest if high > low else -1)
+
+
+FILTERS = {
+    "monitor_watches": watches,
+    "monitor_share": share,
+    "monitor_recall": recall,
+    "monitor_auroc": auroc,
+    "monitor_alert_runs": alert_runs,
+    "monitor_checked_runs": checked_runs,
+}

@@ -1,0 +1,103 @@
+"""Monitors by the API, with a real inference service."""
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db import create_sessionmaker, transaction
+from sae_core.monitoring import monitor_from_json, score_texts
+from tests.app.inference.dictionaries import SLUG, Dictionary
+from tests.monitors import add_alerts, add_monitor
+
+TEXT = "It was the best of times, it was the worst of times"
+
+
+async def test_a_text_is_checked_as_the_science_scores_it(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_monitor(session, dictionary.row, own=dictionary.sae, threshold=-100.0)  # type: ignore[arg-type]
+        await add_monitor(session, dictionary.row, own=dictionary.sae, name="calm", threshold=1e6, keep_text=True)  # type: ignore[arg-type]
+    address = "/api/v1/monitors/kings"
+    file = (await probing.get(f"{address}/download")).json()
+    (own,) = score_texts(dictionary.model, [monitor_from_json(file, "kings")], [TEXT])
+    answer = await probing.post(f"{address}/check", json={"texts": [TEXT, "A king"]})
+    assert answer.status_code == 200, answer.text
+    first, second = answer.json()["results"]
+    assert first["score"] == pytest.approx(own.scores[0].score)
+    assert first["alert"] and first["threshold"] == -100.0 and second["alert_id"] == first["alert_id"] + 1
+    assert [one["score"] for one in first["positions"]] == pytest.approx(own.scores[0].values.tolist())
+    assert "".join(one["token"] for one in first["positions"]).strip() == TEXT
+    assert {one["feature"] for one in first["features"]} == {3, 7}
+    assert first["probe_score"] is not None
+    alone = (await probing.post(f"{address}/check", json={"text": TEXT})).json()["results"]
+    assert alone[0]["score"] == pytest.approx(first["score"])
+
+    monitor = (await probing.get(address)).json()
+    assert (monitor["checked"], monitor["alerts"], monitor["unacknowledged"]) == (3, 3, 3)
+    assert monitor["drift"]["texts"] == 3 and monitor["drift"]["has_drifted"]
+    assert (monitor["on"], monitor["sae_state"], [one["name"] for one in monitor["baselines"]]) == (
+        "features",
+        "there",
+        ["probe-mean", "words"],
+    )
+    quiet = (await probing.post("/api/v1/monitors/calm/check", json={"text": TEXT})).json()["results"][0]
+    assert (quiet["alert"], quiet["alert_id"]) == (False, None)
+    page = (await probing.get(f"{address}/alerts", params={"limit": 2})).json()
+    assert [alert["text"] for alert in page["alerts"]] == [None, None]
+    rest = (await probing.get(f"{address}/alerts", params={"cursor": page["next_cursor"]})).json()
+    assert len(rest["alerts"]) == 1 and rest["next_cursor"] is None
+    number = rest["alerts"][0]["id"]
+    seen = (await probing.post(f"{address}/alerts/{number}/acknowledge", json={"note": "fine"})).json()
+    again = (await probing.post(f"{address}/alerts/{number}/acknowledge", json={"note": "no"})).json()
+    assert seen["note"] == again["note"] == "fine" and seen["acknowledged_by"] is not None
+    assert (await probing.post(f"{address}/alerts/999/acknowledge", json={})).status_code == 404
+
+    refused = await probing.put(address, json={"candidate": "probe-mean"})
+    assert refused.status_code == 409 and "Make another monitor" in refused.json()["detail"]
+    assert (await probing.put(address, json={"state": "paused"})).json()["state"] == "paused"
+    paused = await probing.post(f"{address}/check", json={"text": TEXT})
+    assert paused.status_code == 409 and "is paused" in paused.json()["detail"]
+    for body in ({}, {"text": "a", "texts": ["b"]}, {"text": " "}, {"texts": []}):
+        assert (await probing.post("/api/v1/monitors/calm/check", json=body)).status_code == 422, body
+
+    # It outlives its SAE; without its model it says what is wrong.
+    assert (await probing.delete(f"/api/v1/saes/{SLUG}")).status_code == 200
+    orphan = (await probing.get("/api/v1/monitors/calm")).json()
+    assert orphan["sae_state"] == "deleted"
+    alive = (await probing.post("/api/v1/monitors/calm/check", json={"text": TEXT})).json()["results"][0]
+    assert alive["score"] == pytest.approx(quiet["score"])
+    assert (await probing.delete("/api/v1/models/tiny")).status_code == 200
+    gone = await probing.post("/api/v1/monitors/calm/check", json={"text": TEXT})
+    assert gone.status_code == 409 and "was deleted" in gone.json()["detail"]
+    assert (await probing.delete(address)).status_code == 204
+    assert (await probing.get(address)).status_code == 404
+
+
+async def test_what_cannot_be_made_or_scanned_is_refused_before_work(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_monitor(session, dictionary.row, own=dictionary.sae)  # type: ignore[arg-type]
+        await add_alerts(session, "kings")
+    sides = {"positive": {"set": "moods", "label": "happy"}, "benign": "moods:sad"}
+    for body, status, says in (
+        ({"name": "kings", "sae": SLUG, **sides}, 409, "There is a monitor named kings already"),
+        ({"name": "new", "sae": SLUG, **sides}, 404, "no text set named “moods”"),
+        ({"name": "new", "sae": SLUG}, 422, "Give positive and benign texts"),
+        ({"name": "1", "sae": SLUG, **sides}, 422, "name"),
+        ({"name": "new", "sae": "none", **sides}, 404, "none"),
+        ({"name": "new", "sae": SLUG, **sides, "on": "probe", "features": [1]}, 422, "Leave one of them out"),
+    ):
+        response = await probing.post("/api/v1/monitors", json=body)
+        assert response.status_code == status, response.text
+        assert says in response.json()["detail"]
+    for body, status in (({}, 422), ({"textset": "none"}, 404), ({"file": "/nowhere.txt"}, 404)):
+        assert (await probing.post("/api/v1/monitors/kings/scan", json=body)).status_code == status
+    listed = (await probing.get("/api/v1/monitors")).json()["monitors"]
+    assert [one["name"] for one in listed] == ["kings"]
+    number = listed[0]["id"]
+    assert (await probing.get(f"/api/v1/monitors/{number}")).json()["name"] == "kings"
+    changed = (await probing.put("/api/v1/monitors/kings", json={"notes": "Why", "keep_text": True})).json()
+    assert (changed["notes"], changed["keep_text"]) == ("Why", True)
+    assert (await probing.put("/api/v1/monitors/kings", json={"candidate": "words"})).status_code == 409

@@ -1,0 +1,69 @@
+"""Pages of monitors, whose texts a real inference service scores."""
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db import create_sessionmaker, transaction
+from tests.app.inference.dictionaries import SLUG, Dictionary
+from tests.monitors import add_alerts, add_monitor
+from tests.web.html import parse
+
+TEXT = "It was the best of times"
+
+
+async def test_a_monitor_is_chosen_tried_and_answered_for(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
+    assert "No monitor yet" in (await probing.get("/monitors")).text
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_monitor(session, dictionary.row, own=dictionary.sae, threshold=-100.0, keep_text=True)  # type: ignore[arg-type]
+    compared = await probing.get("/monitors/kings/candidates")
+    page = parse(compared.text)
+    assert "does better than the best SAE features" in page.text
+    choices = [field["value"] for field in page.all("input", type="radio")]
+    assert choices == ["probe-mean", "features-10"], "words cannot be chosen"
+    rows = page.one("table", cls="monitor-table").one("tbody").all("tr")
+    assert "0.950 (0.930 to 0.970)" in " ".join(rows[0].text.split())
+    assert "too few texts" in rows[0].text
+    assert (await probing.post("/monitors/kings", data={"candidate": "probe-mean"})).status_code == 303
+    assert "a linear probe on raw activations" in (await probing.get("/monitors/kings")).text
+    assert (await probing.post("/monitors/kings", data={"candidate": "words"})).status_code == 409
+    assert (await probing.post("/monitors/kings", data={"candidate": "features-10"})).status_code == 303
+
+    tried = await probing.post("/monitors/kings/check", data={"text": TEXT})
+    page = parse(tried.text)
+    assert "Alert: score" in " ".join(page.one("p", cls="monitor-result").text.split())
+    assert page.all("p", cls="strip")[0].text.strip().endswith(TEXT)
+    assert page.one("textarea", id="text").text.removeprefix("\n") == TEXT
+    assert "Alerts by day" in tried.text
+    assert (await probing.post("/monitors/kings/check", data={"text": " "})).status_code == 422
+    async with transaction(create_sessionmaker(engine)) as session:
+        ids = await add_alerts(session, "kings", text="<script>alert(1)</script>")
+    response = await probing.get("/monitors/kings")
+    assert "<script>alert" not in response.text and "<b>moods" not in response.text
+    page = parse(response.text)
+    assert "Clopper–Pearson" in page.text and "2 features with weights" in page.text
+    assert len(page.one("ol", cls="monitor-alerts").all("li")) == 4
+    assert (await probing.post(f"/monitors/kings/alerts/{ids[0]}", data={"note": "<i>ok"})).status_code == 303
+    assert "3 not acknowledged" in " ".join(parse((await probing.get("/monitors/kings")).text).text.split())
+    listed = parse((await probing.get("/monitors")).text).one("a", cls="list-row")
+    assert listed["href"] == "/monitors/kings" and "scores have drifted" in " ".join(listed.text.split())
+
+    assert (await probing.post("/monitors/kings", data={"state": "paused"})).status_code == 303
+    assert (await probing.post("/monitors/kings/check", data={"text": TEXT})).status_code == 409
+    assert "Delete the monitor" in (await probing.get("/monitors/kings/delete")).text
+    assert (await probing.post("/monitors/kings/delete")).status_code == 303
+    assert (await probing.get("/monitors/kings")).status_code == 404
+
+
+async def test_a_form_that_is_refused_keeps_what_was_written(probing: httpx.AsyncClient) -> None:
+    recipe = parse((await probing.get("/monitors/new", params={"recipe": "toxic-text"})).text)
+    assert recipe.one("input", id="positive")["value"] == "toxicity:toxic"
+    sent = {"name": "mine", "sae": SLUG, "positive": "none:a", "benign": "none:b", "fpr": "0.05", "features": "3,5"}
+    refused = await probing.post("/monitors", data=sent)
+    assert refused.status_code == 404
+    form = parse(refused.text)
+    assert "no text set named “none”" in form.one("p", cls="error").text
+    assert {name: form.one("input", id=name)["value"] for name in sent if name != "sae"} == {
+        name: value for name, value in sent.items() if name != "sae"
+    }
