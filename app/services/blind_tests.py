@@ -310,8 +310,10 @@ def _check(test: BlindTestView, answers: Sequence[int], confidences: Sequence[fl
     choices = range(INTRUDER_SNIPPETS) if test.kind == "intruder" else range(2)
     if len(answers) != test.items:
         raise Unprocessable(f"This test has {test.items} items, and {len(answers)} are answered: answer all of them.")
-    if any(answer not in choices for answer in answers):
-        raise Unprocessable(f"An answer is a number from 0 to {choices[-1]}.")
+    wrong = next((number for number, answer in enumerate(answers, 1) if answer not in choices), None)
+    if wrong is not None:
+        what = f"the place of the intruder, 0 to {choices[-1]}" if test.kind == "intruder" else "1 for yes or 0 for no"
+        raise Unprocessable(f"Answer {wrong} is {answers[wrong - 1]}: each is {what}.")
     if confidences is not None and (
         len(confidences) != test.items or any(not 0 <= confidence <= 1 for confidence in confidences)
     ):

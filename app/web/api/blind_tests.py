@@ -13,7 +13,7 @@ from app.queries.blind_tests import BlindTestView, ResultView
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
-from app.services.blind_items import INTRUDER_SNIPPETS, ITEMS, MAX_ITEMS, BlindKind
+from app.services.blind_items import ITEMS, MAX_ITEMS, BlindKind
 from app.services.blind_tests import (
     MIN_ITEMS,
     OpenTest,
@@ -135,8 +135,8 @@ class AnswersIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     answers: Annotated[
-        list[Annotated[int, Field(ge=0, lt=INTRUDER_SNIPPETS)]],
-        Field(max_length=MAX_ITEMS, description="1 for yes and 0 for no, or the place of the intruder from 0."),
+        list[Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]],
+        Field(max_length=10 * MAX_ITEMS, description="1 for yes and 0 for no, or the place of the intruder from 0."),
     ]
     confidences: Annotated[
         list[float] | None, Field(max_length=MAX_ITEMS, description="From 0, surely no, to 1, surely yes.")

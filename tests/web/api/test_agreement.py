@@ -111,8 +111,8 @@ async def test_in_a_blind_set_a_labeller_sees_no_more_than_they_have_labelled(
         said = mine | {"explanation": f"after reading theirs, {version}"}
         headers = labeller | ({"If-Match": version} if version else {})
         assert (await client.put(address, json=said, headers=headers)).status_code == 200
-    agreement = (await client.get(f"{base}/agreement", headers=reviewer)).json()
-    assert agreement["changed_after_others"] == 1
+    seen_by_all = (await client.get(f"{base}/agreement", headers=reviewer)).json()
+    assert seen_by_all["changed_after_others"] == 1
     page = (await client.get(f"/labelsets/{of.id}/agreement", headers=reviewer)).text
     assert "1 label of this blind set was changed" in " ".join(page.split())
     assert [person["person"]["name"] for person in agreement["people"]] == ["linus the second"]
