@@ -32,6 +32,9 @@ from app.services.text_sets import find_text_set
 from app.services.texts import trim, unix_lines
 
 MAX_NOTES = 4_000
+MAX_NAME = 100
+MAX_SIDE = 200
+MAX_FEATURES = 600
 MAX_NOTE = 1_000
 """Characters of what somebody says when they acknowledge an alert."""
 LEAST = 10

@@ -13,7 +13,18 @@ from markupsafe import Markup
 
 from app.paths import TEMPLATES
 from app.queries import feature_list
-from app.services import adjudication, comments, feature_texts, label_sets, labels, lists, text_sets, webhooks
+from app.services import (
+    adjudication,
+    comments,
+    feature_texts,
+    label_sets,
+    labels,
+    lists,
+    monitors,
+    text_set_files,
+    text_sets,
+    webhooks,
+)
 from app.services.actors import NOBODY
 from app.services.tokens import spelled
 from app.web import caching
@@ -56,6 +67,12 @@ LIMITS = MappingProxyType(
         "set_needed": label_sets.MAX_NEEDED,
         "set_features": label_sets.MAX_FEATURES,
         "set_numbers": label_sets.MAX_FEATURES * 8,
+        "monitor_name": monitors.MAX_NAME,
+        "monitor_side": monitors.MAX_SIDE,
+        "monitor_features": monitors.MAX_FEATURES,
+        "monitor_text": text_set_files.MAX_TEXT,
+        "monitor_note": monitors.MAX_NOTE,
+        "monitor_notes": monitors.MAX_NOTES,
         "textset_name": text_sets.MAX_NAME,
         "textset_description": text_sets.MAX_DESCRIPTION,
         "textset_about": text_sets.MAX_ABOUT,
