@@ -114,6 +114,10 @@ async def test_what_is_typed_on_a_features_page_is_there_again_and_a_refusal_is_
     await expect(page.locator("[data-draft-state]")).to_have_text("Kept for you.")
     await page.keyboard.type(" and lakes")  # and away before it is kept
     await page.goto(f"{url}/label")
+    async with httpx.AsyncClient() as client:  # what the page sent as it went is on its way yet
+        for _ in range(100):
+            if "rivers and lakes" in (await client.get(feature)).text:
+                break
     await page.goto(feature)
     await expect(page.locator("#explanation")).to_have_value("rivers and lakes")
     await page.keyboard.press("l")
