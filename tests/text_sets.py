@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.text_sets import TextItem, TextSetView
 from app.services.actors import Actor
-from app.services.text_sets import About, create_text_set, split_by_hash
+from app.services.text_set_about import About
+from app.services.text_sets import create_text_set, split_by_hash
 
 
 async def make_text_set(

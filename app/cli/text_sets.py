@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.queries.text_sets import TextItem, TextSetView
+    from app.services.text_set_about import About
     from app.services.text_set_files import Columns
-    from app.services.text_sets import About
     from app.settings import Settings
 
 group = typer.Typer(
@@ -76,8 +76,8 @@ def add(
       seesae textset add crows-pairs
       seesae textset add reviews reviews.csv --text review --label stars --licence "CC BY 4.0"
     """
+    from app.services.text_set_about import About
     from app.services.text_set_files import Columns
-    from app.services.text_sets import About
 
     columns = Columns(text, label, group, pair, score, chat, split)
     about = About(name=name, description=description, source=source, licence=licence, url=url, offensive=offensive)

@@ -19,7 +19,8 @@ from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.actors import Actor, ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS, PER_LANGUAGE, PER_TOPIC
-from app.services.text_sets import About, create_text_set, find_text_set, split_by_hash
+from app.services.text_set_about import About
+from app.services.text_sets import create_text_set, find_text_set, split_by_hash
 from sae_core.progress import Progress, silent
 
 Files = Mapping[str, Path]

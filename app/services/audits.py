@@ -12,8 +12,9 @@ from app.queries.sql.pg_safe import is_id
 from app.queries.text_sets import Counts, TextItem
 from app.services.actors import Actor
 from app.services.audit_results import MEASURED_SETS
+from app.services.text_set_about import About
 from app.services.text_set_files import read_file
-from app.services.text_sets import About, count_texts
+from app.services.text_sets import count_texts
 
 MAX_FILE_BYTES = 100_000_000
 MIN_PAIRS = 10

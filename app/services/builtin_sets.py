@@ -20,7 +20,7 @@ What the texts of each set carry, beside their words:
 BBQ's texts are passages alone. The sides of a pair are always in one part; parts are by the pair's number there.
 """
 
-from app.services.text_sets import About
+from app.services.text_set_about import About
 
 PER_TOPIC = 200
 PER_LANGUAGE = 600

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,24 +18,13 @@ from app.queries.text_readings import readings_of_set
 from app.queries.text_sets import SPLITS, Counts, NewTextSet, Split, TextItem, TextSetView
 from app.services.actors import Actor, ensure_person
 from app.services.deletion import refuse_runs
+from app.services.text_set_about import About
 
 MAX_NAME = 60
 MAX_COLUMN = 200
 MAX_DESCRIPTION = 2000
 MAX_ABOUT = 500
 _SHARES: tuple[tuple[int, Split], ...] = ((60, "train"), (80, "calibration"), (100, "test"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What is said of a set, beside its texts."""
-
-    name: str
-    description: str = ""
-    source: str = ""
-    licence: str = ""
-    url: str = ""
-    offensive: bool = False
 
 
 def check_about(about: About) -> None:

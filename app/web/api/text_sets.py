@@ -15,11 +15,11 @@ from app.problems import documented
 from app.queries import text_sets as queries
 from app.queries.text_sets import Split, TextItem
 from app.services.builtin_sets import BUILTIN_SETS
+from app.services.text_set_about import About
 from app.services.text_set_files import read_rows
 from app.services.text_sets import (
     MAX_ABOUT,
     MAX_DESCRIPTION,
-    About,
     check_about,
     create_text_set,
     delete_text_set,

@@ -17,8 +17,9 @@ from app.queries.text_sets import SPLITS, TextItem
 from app.runs.spec import parse_params, spec_of
 from app.runs.submit import request_run
 from app.services.builtin_sets import BUILTIN_SETS
+from app.services.text_set_about import About
 from app.services.text_set_files import FORMATS, Columns, read_file
-from app.services.text_sets import About, check_about, create_text_set, delete_text_set, find_text_set, remarks
+from app.services.text_sets import check_about, create_text_set, delete_text_set, find_text_set, remarks
 from app.web.dependencies import Actor, AppSettings, BeforeId, Session, Submitter
 from app.web.rendering import render
 

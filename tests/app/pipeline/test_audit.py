@@ -18,7 +18,8 @@ from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.services.actors import Actor
 from app.services.audit_results import AuditResult, Figure
-from app.services.text_sets import About, create_text_set, split_by_hash
+from app.services.text_set_about import About
+from app.services.text_sets import create_text_set, split_by_hash
 from app.storage.survey import read_needs, survey
 from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.recompute_audit import recompute

@@ -4,7 +4,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.text_sets import TextItem, get_text_set, list_text_sets, list_texts
 from app.services.actors import Actor
-from app.services.text_sets import About, create_text_set
+from app.services.text_set_about import About
+from app.services.text_sets import create_text_set
 from tests.text_sets import make_text_set
 
 

@@ -57,7 +57,8 @@ async def test_texts_are_filtered_paged_and_shown_on_demand(client: httpx.AsyncC
 async def test_a_page_cuts_no_pair(client: httpx.AsyncClient, session: AsyncSession) -> None:
     from app.queries.text_sets import TextItem
     from app.services.actors import Actor
-    from app.services.text_sets import About, create_text_set
+    from app.services.text_set_about import About
+    from app.services.text_sets import create_text_set
 
     items = [TextItem(n, f"t{n}", "train", label=str(n % 3), pair=str(n // 3)) for n in range(60)]
     await create_text_set(session, About(name="triples"), items, actor=Actor("ada"))
