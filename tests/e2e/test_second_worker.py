@@ -121,7 +121,7 @@ async def test_a_run_of_every_kind_is_submitted_every_way_cancelled_retried_and_
 ) -> None:
     model = str(tiny_model(tmp_path / "tiny-llama"))
     training = {"model": model, "hook": "resid_post.1", "width": "64", "k": "4", "batch_size": "256", **TEXT}
-    samples = {"browser": "60000"}  # long enough to be killed in the middle
+    samples = {"browser": "300000"}  # some seconds, to be killed in the middle
     exports = tmp_path / "exports"
 
     waiting = await submit_each_way(

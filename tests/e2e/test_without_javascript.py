@@ -94,6 +94,9 @@ async def send(page: Page, form: Locator) -> Response:
             await field.set_input_files({"name": "rivers.csv", "mimeType": "text/csv", "buffer": b"rivers"})
         elif not await field.input_value():
             await field.fill("rivers")
+    for choice in await form.locator("select:required:visible").all():
+        if not await choice.input_value():
+            await choice.select_option(index=1)
     async with page.expect_navigation() as navigation:
         await form.locator(ENABLED).first.click()
     response = await navigation.value

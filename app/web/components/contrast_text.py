@@ -156,6 +156,6 @@ def auroc_bar(value: float, low: float, high: float, test: float | None = None, 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "auroc": auroc,
     "q_value": q_value,
-    "points": points,
+    "rate_points": points,
     "upper_first": upper_first,
 }
