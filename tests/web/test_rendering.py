@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
+from collections import Counter
+from importlib import import_module
 from itertools import pairwise
 from math import cos, radians, sin
 from pathlib import Path
+from pkgutil import iter_modules
 from types import SimpleNamespace
 
 import plotly.offline
@@ -18,7 +21,7 @@ from app.paths import STATIC, TEMPLATES
 from app.queries.feature_list import MAX_QUERY
 from app.services.lists import MAX_NOTE
 from app.settings import Settings
-from app.web import rendering
+from app.web import components, rendering
 from app.web.components import sparklines
 
 VENDOR = STATIC / "vendor"
@@ -275,3 +278,9 @@ def test_shaded_text_has_enough_contrast_and_shades_differ(theme: int) -> None:
     steps = [abs(one - other) for one, other in pairwise(lightness)]
     assert lightness == sorted(lightness, reverse=theme == 0)
     assert min(steps) > 0.03
+
+
+def test_no_filter_takes_the_name_of_another() -> None:
+    modules = [import_module(f"app.web.components.{module.name}") for module in iter_modules(components.__path__)]
+    names = Counter(name for module in modules for name in getattr(module, "FILTERS", ()))
+    assert {name: times for name, times in names.items() if times > 1} == {}
