@@ -46,7 +46,7 @@ def copied_home() -> Iterator[Environment]:
         backup = str(Path(folder) / "demo.dump")
         environment = {**os.environ, "SEESAE_HOME": str(Path(folder) / "home"), "SEESAE_ARTIFACTS": artifacts}
         subprocess.run([SEESAE, "db", "backup", backup], check=True)
-        subprocess.run([SEESAE, "db", "restore", backup], env=environment, check=True)
+        subprocess.run([SEESAE, "db", "restore", backup, "--yes"], env=environment, check=True)
         yield environment
 
 
