@@ -199,7 +199,10 @@ def label_together(browser: Browser, sae: str, serving: Serving, take: Take = la
             first = ada.request.get(f"{url}/api/v1/labelsets/{address.rpartition('/')[2]}/decisions").json()
             test_a_label(grace, url, sae, first["decisions"][0]["feature"], take)
             ada.goto(address)
-            ada.get_by_role("button", name="Close").click()  # now everybody sees the labels, and so do exports
+            ada.locator(".close-set summary").click()
+            ada.get_by_role(
+                "button", name="Close it, and show all labels"
+            ).click()  # now everybody sees the labels, and so do exports
             ada.wait_for_load_state()
             written = numbers(ada, url, sae, int(address.rpartition("/")[2]))
         subprocess.run([SEESAE, "export", sae, str(exported), "--format", "labels"], env=environment, check=True)
