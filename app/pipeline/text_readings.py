@@ -36,7 +36,7 @@ class SetReading:
     texts: Sequence[TextItem]
     reading: Reading
     note: str
-    """What a reader of figures should know, such as that chats were read as plain texts; or empty."""
+    """A remark on the reading, such as that chats were read as plain texts; or empty."""
 
 
 class TextReader:

@@ -101,7 +101,7 @@ class FeatureDetail:
     health: tuple[str, ...]
     labels: tuple[LabelView, ...]
     label: LabelSummary | None
-    """What everybody calls it."""
+    """The name that everybody sees: a decision or the newest label."""
     extra: Mapping[str, Any]
     """`EXTRA` by name; None where the index was published before the statistic was added."""
     suggestions: tuple[SuggestionView, ...] = ()

@@ -40,7 +40,7 @@ from app.tables import Label, LabelAssignment, LabelDraft, LabelLease, LabelRevi
 LEASE = timedelta(minutes=10)
 """For how long a feature is one person's. Typing renews it."""
 SITTING = timedelta(hours=12)
-"""How far back what a person did in a set can be taken back."""
+"""Time for which a person's changes in a set can be undone."""
 _ATTEMPTS = 20
 """Times that another feature is tried when somebody else was faster; each time another is taken, so few are enough."""
 _PACE_OVER = timedelta(hours=1)

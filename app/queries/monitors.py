@@ -60,7 +60,7 @@ class MonitorView:
 
     @property
     def on(self) -> Literal["features", "direction", "probe"]:
-        """What is watched."""
+        """The detector, in words."""
         if self.candidate.startswith("feature"):
             return "features"
         return "direction" if self.candidate == "diffmean" else "probe"
@@ -123,7 +123,7 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class DayRate:
-    """What a monitor saw on one day."""
+    """Texts and alerts of a monitor on one day."""
 
     day: datetime
     texts: int

@@ -122,7 +122,7 @@ class TextComparisonView:
 
 @dataclass(frozen=True, slots=True)
 class FeatureQuery:
-    """Which features of a comparison, in which order."""
+    """Filter and order of a comparison's features."""
 
     direction: Direction | None = None
     order: Order = "strength"
@@ -287,7 +287,7 @@ _KEYS: dict[Order, ColumnElement[Any]] = {
     "q": -F.q,
     "feature": -F.feature,
 }
-"""What lists are ordered by, the largest first."""
+"""Columns that order a list, the largest first."""
 
 
 def _conditions(query: FeatureQuery) -> list[ColumnElement[bool]]:

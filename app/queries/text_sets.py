@@ -36,7 +36,7 @@ class TextItem:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many texts a set has of what.
+    """Counts of a set's texts.
 
     `duplicates` are texts beyond the first of the same words; `shared` are wordings in more than one part, so that what
     is learned on one part is known on the other.
