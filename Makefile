@@ -52,6 +52,7 @@ lint: .venv/.check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry app sae_core migrations tests docs
 
 check: lint test
 
