@@ -26,6 +26,7 @@ from app.queries.models import ModelInfo, model_info
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.pg_safe import clean_json, storable
 from app.tables import (
+    Audit,
     BlindTest,
     Comment,
     Comparison,
@@ -42,6 +43,7 @@ from app.tables import (
     SaeClaim,
     SavedList,
     SavedListItem,
+    SavedMonitor,
     SavedProbe,
     SequenceSet,
     TextComparison,
@@ -82,6 +84,8 @@ class SaeContents:
     readings: tuple[str, ...]
     """Keys of its readings of text sets."""
     text_comparisons: int
+    monitors: int
+    audits: int
     compared_with: tuple[str, ...]
     runs: int
     index_ids: tuple[int, ...]
@@ -211,6 +215,8 @@ async def sae_contents(session: AsyncSession, sae_id: int) -> SaeContents:
         edits=await edits_of_sae(session, sae_id),
         readings=tuple(await session.scalars(select(TextSetReading.key).where(TextSetReading.sae_id == sae_id))),
         text_comparisons=await session.scalar(select(func.count()).where(TextComparison.sae_id == sae_id)) or 0,
+        monitors=await session.scalar(select(func.count()).where(SavedMonitor.sae_id == sae_id)) or 0,
+        audits=await session.scalar(select(func.count()).where(Audit.sae_id == sae_id)) or 0,
         compared_with=tuple(compared),
         runs=await session.scalar(select(func.count()).where(Run.sae_id == sae_id)) or 0,
         index_ids=ids,

@@ -164,6 +164,11 @@ async def list_monitors(
     return found, found[-1].id if more else None
 
 
+async def monitors_of_model(session: AsyncSession, model_id: int) -> int:
+    """Return the number of monitors that run on a model."""
+    return await session.scalar(select(func.count()).where(SavedMonitor.model_id == model_id)) or 0
+
+
 async def monitor_file(session: AsyncSession, monitor_id: int, candidate: str) -> dict[str, Any] | None:
     """Return the file of one candidate, None if it has none."""
     query = select(SavedMonitor.files[candidate]).where(SavedMonitor.id == monitor_id)

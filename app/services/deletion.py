@@ -18,6 +18,7 @@ from app.queries.corpora import CorpusInfo
 from app.queries.deletions import UsedBy
 from app.queries.edits import edits_of_model
 from app.queries.models import ModelInfo
+from app.queries.monitors import monitors_of_model
 from app.queries.saes import SaeDetail, get_sae
 from app.services.saes import find_sae
 
@@ -135,6 +136,10 @@ async def _sae(session: AsyncSession, sae: SaeDetail) -> Deletion:
             f"{_plural(contents.edits, 'edit')} of its features stay, with the vectors that they need: they can be "
             "downloaded and applied, but not measured or opened in Steer any more."
         )
+    if contents.monitors:
+        stays.append(f"{_plural(contents.monitors, 'monitor')} made with it stay, and go on watching.")
+    if contents.audits:
+        stays.append(f"{_plural(contents.audits, 'audit')} made with it stay, without links to its features.")
     if contents.runs:
         stays.append(f"{_plural(contents.runs, 'run')} about it stay listed, without a link to it.")
     freed: list[tuple[Kind, str]] = []
@@ -182,9 +187,14 @@ async def _model(session: AsyncSession, model: ModelInfo, artifacts: Artifacts) 
     edits = await edits_of_model(session, model.id)
     if edits:
         goes.append(f"{_plural(edits, 'saved edit')} of it, with their prompts and measurements")
-    stays = (f"Its files stay where it is loaded from, {without_folder(model.source)}.",) if model.has_weights else ()
+    stays = [f"Its files stay where it is loaded from, {without_folder(model.source)}."] if model.has_weights else []
+    if monitors := await monitors_of_model(session, model.id):
+        stays.append(
+            f"{_plural(monitors, 'monitor')} of it stay, but cannot read texts here any more. Their files still run "
+            "anywhere with this model."
+        )
     folders = converted_folders(model, artifacts)
-    return Deletion("model", model.name, f"the model {model.name}", tuple(goes), stays, folders, 0)
+    return Deletion("model", model.name, f"the model {model.name}", tuple(goes), tuple(stays), folders, 0)
 
 
 async def _corpus(session: AsyncSession, corpus: CorpusInfo) -> Deletion:

@@ -62,11 +62,14 @@ async def test_a_text_is_checked_as_the_science_scores_it(
         assert (await probing.post("/api/v1/monitors/calm/check", json=body)).status_code == 422, body
 
     # It outlives its SAE; without its model it says what is wrong.
+    asked = (await probing.get(f"/saes/{SLUG}/delete")).text
+    assert "2 monitors made with it stay, and go on watching." in asked
     assert (await probing.delete(f"/api/v1/saes/{SLUG}")).status_code == 200
     orphan = (await probing.get("/api/v1/monitors/calm")).json()
     assert orphan["sae_state"] == "deleted"
     alive = (await probing.post("/api/v1/monitors/calm/check", json={"text": TEXT})).json()["results"][0]
     assert alive["score"] == pytest.approx(quiet["score"])
+    assert "2 monitors of it stay, but cannot read texts" in (await probing.get("/models/tiny/delete")).text
     assert (await probing.delete("/api/v1/models/tiny")).status_code == 200
     gone = await probing.post("/api/v1/monitors/calm/check", json={"text": TEXT})
     assert gone.status_code == 409 and "was deleted" in gone.json()["detail"]

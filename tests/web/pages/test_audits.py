@@ -42,6 +42,8 @@ async def test_the_page_shows_everything_that_was_found(
     charts = re.findall(r'<circle class="interval-value" cx="([\d.]+)%"', response.text)
     assert len(charts) == 3 + 5
     assert all(0 <= float(place) <= 100 for place in charts)
+    asked = (await client.get(f"/saes/{made.sae.slug}/delete")).text
+    assert "1 audit made with it stay, without links" in asked
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM sae WHERE id = :id"), {"id": made.sae.id})
     gone = parse((await client.get(audit)).text)
