@@ -162,15 +162,18 @@ class Comment(Base):
 
 
 class Activity(Base):
-    """Who did what in a label set or to a monitor, in order; `subject` is the id of the label, comment, decision or alert.
+    """Who did what in a label set or to a monitor, in order.
 
-    It quotes no text. Alerts are nobody's act: `alerts` says how many a row tells of, and more may join it until
-    `open_until`. `monitor` is the name, which stays when the monitor was deleted.
+    `subject` is the id of the label, comment, decision or alert; no text is quoted. Alerts are nobody's act: `alerts`
+    says how many a row tells of, and more may join it until `open_until`. `monitor` is the name, which stays when the
+    monitor was deleted.
     """
 
     __tablename__ = "activity"
     __table_args__ = (
-        CheckConstraint("num_nonnulls(label_set_id, monitor) = 1 AND (sae_id IS NULL) = (label_set_id IS NULL)", name="of"),
+        CheckConstraint(
+            "num_nonnulls(label_set_id, monitor) = 1 AND (sae_id IS NULL) = (label_set_id IS NULL)", name="of"
+        ),
         CheckConstraint("person_id IS NOT NULL OR alerts IS NOT NULL", name="person"),
         Index("ix_activity_of_feature", "label_set_id", "feature", "id"),
         Index("ix_activity_of_monitor", "monitor_id", "id"),
@@ -187,6 +190,6 @@ class Activity(Base):
     monitor_id: Mapped[int | None] = mapped_column(ForeignKey("monitor.id", ondelete="SET NULL"))
     monitor: Mapped[str | None]
     feature: Mapped[int | None]
-    subject: Mapped[int | None]
+    subject: Mapped[int | None] = mapped_column(BigInteger)
     alerts: Mapped[int | None]
     open_until: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
