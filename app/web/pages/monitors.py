@@ -32,7 +32,7 @@ from app.web.components import monitor_text
 from app.web.components.glossary import ACTS
 from app.web.components.snippets import endpoint_snippet
 from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, may_submit, site_address
-from app.web.rendering import render
+from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
@@ -243,6 +243,7 @@ async def _page(
         "alerts": alerts,
         "newest": newest,
         "newer": 0,
+        "is_shown_anew": wants_fragment(request),  # the link that asked is gone then, and with it the focus
         "acts": await list_activity(session, reader=request.state.actor.reader, monitor_id=monitor.id, limit=_ACTS),
         "words": ACTS,
         "run": run,
