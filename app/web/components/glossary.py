@@ -130,7 +130,7 @@ ACTS = {
     "comment deleted": "deleted a comment on",
     "monitor made": "made the monitor",
     "monitor paused": "paused the monitor",
-    "monitor resumed": "let the monitor run again:",
+    "monitor resumed": "resumed the monitor",
     "monitor keeps texts": "began to keep texts of alerts of the monitor",
     "monitor keeps none": "stopped keeping texts of alerts of the monitor",
     "monitor noted": "wrote notes on the monitor",
