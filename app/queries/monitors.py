@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.queries.activity import ACKNOWLEDGED, Event, add_activity, add_alerts
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text
-from app.tables import MonitorAlert, MonitorScores, Person, Sae, SavedMonitor
+from app.tables import Activity, MonitorAlert, MonitorScores, Person, Sae, SavedMonitor
 
 AlertSource = Literal["check", "scan", "live"]
 
@@ -136,6 +137,7 @@ async def put_monitor(session: AsyncSession, new: NewMonitor) -> bool:
     row |= {"figures": clean_json(new.figures), "files": clean_json(new.files)}
     made = await session.scalar(insert(SavedMonitor).values(row).on_conflict_do_nothing().returning(SavedMonitor.id))
     if made is not None:
+        await add_activity(session, Event(new.owner_id, "monitor made", monitor_id=made, monitor=new.name))
         return True
     of_run = select(SavedMonitor.id).where(SavedMonitor.name == new.name, SavedMonitor.run_id == new.run_id)
     return await session.scalar(of_run) is not None
@@ -196,7 +198,10 @@ async def add_scores(
     run_id: int | None = None,
     part: int | None = None,
 ) -> list[int]:
-    """Store scores of some texts with their alerts, and return the alerts' ids; a part of a scan is stored once."""
+    """Store scores of some texts with their alerts, and return the alerts' ids; a part of a scan is stored once.
+
+    The alerts are told to open pages and webhooks in the same transaction.
+    """
     row = {
         "monitor_id": monitor_id,
         "source": source,
@@ -218,7 +223,9 @@ async def add_scores(
         }
         for alert in alerts
     ]
-    return list(await session.scalars(insert(MonitorAlert).values(rows).returning(MonitorAlert.id)))
+    ids = list(await session.scalars(insert(MonitorAlert).values(rows).returning(MonitorAlert.id)))
+    await add_alerts(session, monitor_id, ids)
+    return ids
 
 
 async def list_alerts(
@@ -232,6 +239,17 @@ async def list_alerts(
         query = query.where(MonitorAlert.run_id == run_id)
     found, more = one_page([_alert(*row) for row in await session.execute(query)], limit)
     return found, found[-1].id if more else None
+
+
+async def newest_alert(session: AsyncSession, monitor_id: int) -> int:
+    """Return the id of a monitor's newest alert, 0 if it has none."""
+    return await session.scalar(select(func.max(MonitorAlert.id)).where(MonitorAlert.monitor_id == monitor_id)) or 0
+
+
+async def count_alerts_after(session: AsyncSession, monitor_id: int, after: int) -> int:
+    """Return how many alerts a monitor has that are newer than the alert `after`."""
+    query = select(func.count()).where(MonitorAlert.monitor_id == monitor_id, MonitorAlert.id > after)
+    return await session.scalar(query) or 0
 
 
 async def acknowledge(session: AsyncSession, monitor_id: int, alert_id: int, person_id: int, note: str) -> bool:
@@ -254,6 +272,17 @@ async def get_alert(session: AsyncSession, monitor_id: int, alert_id: int) -> Al
     query = _ALERTS.where(MonitorAlert.monitor_id == monitor_id, MonitorAlert.id == alert_id)
     row = (await session.execute(query)).one_or_none()
     return None if row is None else _alert(*row)
+
+
+async def strongest_alerts(session: AsyncSession, activity_id: int, *, limit: int) -> list[AlertView]:
+    """Return the alerts that an act tells of, or the one that it was done to, the strongest first."""
+    told = or_(
+        MonitorAlert.activity_id == Activity.id,
+        and_(Activity.act == ACKNOWLEDGED, MonitorAlert.id == Activity.subject),
+    )
+    query = _ALERTS.join(Activity, told).where(Activity.id == activity_id)
+    rows = await session.execute(query.order_by(MonitorAlert.score.desc(), MonitorAlert.id).limit(limit))
+    return [_alert(*row) for row in rows]
 
 
 async def list_parts(session: AsyncSession, run_id: int) -> set[int]:

@@ -1,27 +1,43 @@
 """Webhooks and their deliveries, which `add_activity` queues in the transaction of the act that they tell of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.pg_safe import is_id
-from app.tables import Activity, LabelSet, Person, Sae, Webhook, WebhookDelivery
+from app.tables import (
+    Activity,
+    LabelSet,
+    Person,
+    Sae,
+    SavedMonitor,
+    Webhook,
+    WebhookDelivery,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookView:
-    """A webhook, without its secret. `waiting` and `failed` are numbers of deliveries."""
+    """A webhook of an SAE or of a monitor, without its secret. `waiting` and `failed` are numbers of deliveries.
+
+    `monitor_owner_id` is None once the monitor was deleted.
+    """
 
     id: int
     url: str
     kinds: tuple[str, ...]
-    sae: str
+    sae: str | None
     label_set: str | None
     label_set_id: int | None
+    monitor: str | None
+    monitor_id: int | None
+    monitor_owner_id: int | None
     created_by: str
+    created_by_id: int
     created_at: datetime
     waiting: int
     failed: int
@@ -34,6 +50,7 @@ class DeliveryView:
     id: int
     act: str
     feature: int | None
+    alerts: int | None
     state: str
     attempts: int
     status: int | None
@@ -44,7 +61,7 @@ class DeliveryView:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent where, signed with the secret."""
+    """What is to be sent where, signed with the secret; of a label set or, with `monitor`, of a monitor."""
 
     id: int
     url: str
@@ -53,11 +70,24 @@ class Message:
     activity_id: int
     act: str
     at: datetime
-    person: str
-    sae: str
-    label_set: str
+    person: str | None
+    sae: str | None
+    label_set: str | None
     feature: int | None
     subject: int | None
+    monitor: str | None
+    alerts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedBy:
+    """What a message says of a monitor as it is now; `keep_text` allows texts of alerts in it."""
+
+    state: str
+    candidate: str
+    threshold: float
+    fpr: float
+    keep_text: bool
 
 
 async def insert_webhook(
@@ -66,12 +96,11 @@ async def insert_webhook(
     url: str,
     secret: str,
     kinds: Sequence[str],
-    sae_id: int,
-    label_set_id: int | None,
+    of: Mapping[str, Any],
     created_by: int,
 ) -> int:
-    """Write a webhook, and return its id."""
-    row = {"url": url, "secret": secret, "kinds": list(kinds), "sae_id": sae_id, "label_set_id": label_set_id}
+    """Write a webhook `of` an SAE (`sae_id`, `label_set_id`) or a monitor (`monitor_id`, `monitor`); return its id."""
+    row = {"url": url, "secret": secret, "kinds": list(kinds), **of}
     new = insert(Webhook).values(**row, created_by=created_by).returning(Webhook.id)
     return (await session.execute(new)).scalar_one()
 
@@ -82,10 +111,19 @@ def _number(state: str) -> object:
 
 
 _WEBHOOKS = (
-    select(Webhook, Sae.slug, LabelSet.name, Person.name.label("by"), _number("waiting"), _number("failed"))  # type: ignore[call-overload]
-    .join(Sae, Sae.id == Webhook.sae_id)
+    select(  # type: ignore[call-overload]
+        Webhook,
+        Sae.slug,
+        LabelSet.name,
+        SavedMonitor.owner_id,
+        Person.name.label("by"),
+        _number("waiting"),
+        _number("failed"),
+    )
     .join(Person, Person.id == Webhook.created_by)
+    .outerjoin(Sae, Sae.id == Webhook.sae_id)
     .outerjoin(LabelSet, LabelSet.id == Webhook.label_set_id)
+    .outerjoin(SavedMonitor, SavedMonitor.id == Webhook.monitor_id)
     .order_by(Webhook.id.desc())
 )
 
@@ -103,6 +141,11 @@ async def get_webhook(session: AsyncSession, webhook_id: int) -> WebhookView | N
     return None if row is None else _view(*row)
 
 
+async def count_webhooks(session: AsyncSession, monitor_id: int) -> int:
+    """Return how many webhooks a monitor has."""
+    return await session.scalar(select(func.count()).where(Webhook.monitor_id == monitor_id)) or 0
+
+
 async def delete_webhook(session: AsyncSession, webhook_id: int) -> None:
     """Delete a webhook with its deliveries."""
     await session.execute(text("DELETE FROM webhook WHERE id = :id"), {"id": webhook_id})
@@ -113,7 +156,7 @@ async def list_deliveries(
 ) -> list[DeliveryView]:
     """Return deliveries of a webhook, the newest first."""
     query = (
-        select(WebhookDelivery, Activity.act, Activity.feature)
+        select(WebhookDelivery, Activity.act, Activity.feature, Activity.alerts)
         .join(Activity, Activity.id == WebhookDelivery.activity_id)
         .where(WebhookDelivery.webhook_id == webhook_id)
     )
@@ -125,6 +168,7 @@ async def list_deliveries(
             id=row.id,
             act=act,
             feature=feature,
+            alerts=alerts,
             state=row.state,
             attempts=row.attempts,
             status=row.status,
@@ -132,7 +176,7 @@ async def list_deliveries(
             created_at=row.created_at,
             attempted_at=row.attempted_at,
         )
-        for row, act, feature in rows
+        for row, act, feature, alerts in rows
     ]
 
 
@@ -142,9 +186,9 @@ async def get_message(session: AsyncSession, delivery_id: int) -> Message | None
         select(WebhookDelivery, Webhook, Activity, Person.name, Sae.slug, LabelSet.name.label("label_set"))
         .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
         .join(Activity, Activity.id == WebhookDelivery.activity_id)
-        .join(Person, Person.id == Activity.person_id)
-        .join(Sae, Sae.id == Activity.sae_id)
-        .join(LabelSet, LabelSet.id == Activity.label_set_id)
+        .outerjoin(Person, Person.id == Activity.person_id)
+        .outerjoin(Sae, Sae.id == Activity.sae_id)
+        .outerjoin(LabelSet, LabelSet.id == Activity.label_set_id)
         .where(WebhookDelivery.id == delivery_id, WebhookDelivery.state == "waiting")
     )
     row = (await session.execute(query)).one_or_none()
@@ -164,7 +208,24 @@ async def get_message(session: AsyncSession, delivery_id: int) -> Message | None
         label_set=label_set,
         feature=activity.feature,
         subject=activity.subject,
+        monitor=activity.monitor,
+        alerts=activity.alerts,
     )
+
+
+async def get_watched(session: AsyncSession, activity_id: int) -> WatchedBy | None:
+    """Return the monitor that an act was done to; None if it was deleted."""
+    columns = SavedMonitor.state, SavedMonitor.candidate, SavedMonitor.threshold, SavedMonitor.fpr
+    query = select(*columns, SavedMonitor.keep_text).join(Activity, Activity.monitor_id == SavedMonitor.id)
+    row = (await session.execute(query.where(Activity.id == activity_id))).one_or_none()
+    return None if row is None else WatchedBy(*row)
+
+
+async def close_alerts(session: AsyncSession, delivery_id: int) -> None:
+    """Let no alert join any more the act that a delivery tells of, because it is being sent."""
+    of = select(WebhookDelivery.activity_id).where(WebhookDelivery.id == delivery_id).scalar_subquery()
+    query = update(Activity).where(Activity.id == of, Activity.open_until.is_not(None))
+    await session.execute(query.values(open_until=func.least(Activity.open_until, func.clock_timestamp())))
 
 
 async def note_attempt(session: AsyncSession, delivery_id: int, *, state: str, status: int | None, error: str) -> None:
@@ -179,7 +240,9 @@ async def note_attempt(session: AsyncSession, delivery_id: int, *, state: str, s
     await session.execute(update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(values))
 
 
-def _view(row: Webhook, sae: str, label_set: str | None, by: str, waiting: int, failed: int) -> WebhookView:
+def _view(
+    row: Webhook, sae: str | None, label_set: str | None, owner_id: int | None, by: str, waiting: int, failed: int
+) -> WebhookView:
     return WebhookView(
         id=row.id,
         url=row.url,
@@ -187,7 +250,11 @@ def _view(row: Webhook, sae: str, label_set: str | None, by: str, waiting: int, 
         sae=sae,
         label_set=label_set,
         label_set_id=row.label_set_id,
+        monitor=row.monitor,
+        monitor_id=row.monitor_id,
+        monitor_owner_id=owner_id,
         created_by=by,
+        created_by_id=row.created_by,
         created_at=row.created_at,
         waiting=waiting,
         failed=failed,

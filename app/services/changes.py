@@ -33,29 +33,33 @@ _ALIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An act on a feature, or on a set where `feature` is None; `withheld` in a blind set that is not closed."""
+    """An act on a feature, on a set where `feature` is None, or on a monitor; alerts are nobody's.
+
+    It is `withheld` in a blind set that is not closed.
+    """
 
     id: int
-    person_id: int
-    sae_id: int
-    label_set_id: int
+    person_id: int | None
+    sae_id: int | None
+    label_set_id: int | None
+    monitor_id: int | None
     feature: int | None
     withheld: bool
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What an open page has not been told yet: the last change of each set, or that some may have been `missed`."""
+    """What an open page has not been told yet: the last change of each set or monitor, or that some were `missed`."""
 
     wants: Callable[[Change], bool]
-    waiting: dict[int, Change] = field(default_factory=dict)
+    waiting: dict[tuple[int | None, int | None], Change] = field(default_factory=dict)
     missed: bool = False
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, change: Change) -> None:
         """Tell the page of a change, if it wants to know."""
         if self.wants(change):
-            self.waiting[change.label_set_id] = change
+            self.waiting[change.label_set_id, change.monitor_id] = change
             self._new.set()
 
     def add_missed(self) -> None:

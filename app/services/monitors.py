@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound, Unprocessable
 from app.queries import monitors as queries
+from app.queries.activity import ACKNOWLEDGED, Event, add_activity
 from app.queries.monitors import AlertView, MonitorView
 from app.queries.sql.pg_safe import is_id, storable
 from app.queries.text_sets import TextItem, list_texts
@@ -134,18 +135,39 @@ async def change_monitor(
         Unprocessable: the notes cannot be stored.
     """
     actor.check_change(monitor.owner_id, "This monitor", monitor.owner)
-    values: dict[str, Any] = {}
-    if state is not None:
-        values["state"] = state
-    if keep_text is not None:
-        values["keep_text"] = keep_text
-    if notes is not None:
-        values["notes"] = _tidy(notes, MAX_NOTES)
-    if candidate is not None and candidate != monitor.candidate:
-        values |= _chosen(monitor, candidate)
-    if values:
-        await queries.change_monitor(session, monitor.id, **values)
+    given = {
+        "state": state,
+        "keep_text": keep_text,
+        "notes": None if notes is None else _tidy(notes, MAX_NOTES),
+        "candidate": candidate,
+    }
+    changed = {name: value for name, value in given.items() if value is not None and value != getattr(monitor, name)}
+    if not changed:
+        return monitor
+    chosen = _chosen(monitor, candidate) if "candidate" in changed and candidate is not None else {}
+    await queries.change_monitor(session, monitor.id, **changed, **chosen)
+    for name, value in changed.items():
+        await _tell(session, monitor, actor, _ACTS[name, value] if name in ("state", "keep_text") else _ACTS[name])
     return await find_monitor(session, monitor.name)
+
+
+_ACTS: Mapping[Any, str] = {
+    ("state", "paused"): "monitor paused",
+    ("state", "ready"): "monitor resumed",
+    ("keep_text", True): "monitor keeps texts",
+    ("keep_text", False): "monitor keeps none",
+    "notes": "monitor noted",
+    "candidate": "monitor threshold",
+}
+"""What a change is called in the feed and to webhooks; with another candidate the threshold is another."""
+
+
+async def _tell(
+    session: AsyncSession, monitor: MonitorView, actor: Actor, act: str, *, alert: int | None = None
+) -> None:
+    person = await ensure_person(session, actor)
+    event = Event(person, act, subject=alert, monitor_id=monitor.id, monitor=monitor.name)
+    await add_activity(session, event)
 
 
 def _chosen(monitor: MonitorView, candidate: str) -> dict[str, Any]:
@@ -160,7 +182,7 @@ def _chosen(monitor: MonitorView, candidate: str) -> dict[str, Any]:
             f"The monitor {monitor.name} has scored {monitor.checked:,} texts, and their scores would mean something "
             "else from here on. Make another monitor for another candidate."
         )
-    return {"candidate": candidate, "threshold": figures["threshold"]}
+    return {"threshold": figures["threshold"]}
 
 
 async def delete_monitor(session: AsyncSession, monitor: MonitorView, *, actor: Actor) -> None:
@@ -170,6 +192,7 @@ async def delete_monitor(session: AsyncSession, monitor: MonitorView, *, actor: 
         Forbidden: it is somebody else's.
     """
     actor.check_change(monitor.owner_id, "This monitor", monitor.owner)
+    await _tell(session, monitor, actor, "monitor deleted")  # before, because it loses its id with the monitor
     await queries.delete_monitor(session, monitor.id)
 
 
@@ -182,7 +205,9 @@ async def acknowledge(
         NotFound: the monitor has no such alert.
         Unprocessable: the note cannot be stored.
     """
-    await queries.acknowledge(session, monitor.id, alert_id, await ensure_person(session, actor), _tidy(note, MAX_NOTE))
+    person, note = await ensure_person(session, actor), _tidy(note, MAX_NOTE)
+    if await queries.acknowledge(session, monitor.id, alert_id, person, note):
+        await _tell(session, monitor, actor, ACKNOWLEDGED, alert=alert_id)
     found = await queries.get_alert(session, monitor.id, alert_id)
     if found is None:
         raise NotFound(f"The monitor {monitor.name} has no alert {alert_id}.")

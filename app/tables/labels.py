@@ -162,20 +162,34 @@ class Comment(Base):
 
 
 class Activity(Base):
-    """Who did what, in order; `subject` is the id of the label, comment or decision. It quotes no text."""
+    """Who did what in a label set or to a monitor, in order.
+
+    `subject` is the id of the label, comment, decision or alert; no text is quoted. Alerts are nobody's act: `alerts`
+    says how many a row tells of, and more may join it until `open_until`. `monitor` is the name, which stays when the
+    monitor was deleted.
+    """
 
     __tablename__ = "activity"
     __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(label_set_id, monitor) = 1 AND (sae_id IS NULL) = (label_set_id IS NULL)", name="of"
+        ),
+        CheckConstraint("person_id IS NOT NULL OR alerts IS NOT NULL", name="person"),
         Index("ix_activity_of_feature", "label_set_id", "feature", "id"),
+        Index("ix_activity_of_monitor", "monitor_id", "id"),
         Index("ix_activity_of_sae", "sae_id", "id"),
         Index("ix_activity_of_sae_feature", "sae_id", "feature", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
-    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"), index=True)
     act: Mapped[str]
-    sae_id: Mapped[int] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"))
-    label_set_id: Mapped[int] = mapped_column(ForeignKey("label_set.id", ondelete="CASCADE"))
+    sae_id: Mapped[int | None] = mapped_column(ForeignKey("sae.id", ondelete="CASCADE"))
+    label_set_id: Mapped[int | None] = mapped_column(ForeignKey("label_set.id", ondelete="CASCADE"))
+    monitor_id: Mapped[int | None] = mapped_column(ForeignKey("monitor.id", ondelete="SET NULL"))
+    monitor: Mapped[str | None]
     feature: Mapped[int | None]
-    subject: Mapped[int | None]
+    subject: Mapped[int | None] = mapped_column(BigInteger)
+    alerts: Mapped[int | None]
+    open_until: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))

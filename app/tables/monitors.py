@@ -70,7 +70,8 @@ class MonitorAlert(Base):
     """A text that scored above the threshold.
 
     `tokens` are the watched tokens `{"position", "value"}`, with their `text` where the monitor keeps text. `place`
-    says which text of a scan it was. `sha256` of the text tells whether the same one alerted before.
+    says which text of a scan it was. `sha256` of the text tells whether the same one alerted before. `activity_id` is
+    the act that told of it.
     """
 
     __tablename__ = "monitor_alert"
@@ -89,6 +90,7 @@ class MonitorAlert(Base):
     sha256: Mapped[str]
     text: Mapped[str | None]
     tokens: Mapped[list[Any]] = mapped_column(JSONB)
+    activity_id: Mapped[int | None] = mapped_column(ForeignKey("activity.id", ondelete="SET NULL"), index=True)
     acknowledged_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"), index=True)
     acknowledged_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
     note: Mapped[str] = mapped_column(server_default="")

@@ -200,16 +200,6 @@ Account = Annotated[actors.Actor, Depends(_account)]
 """The account that is signed in, of a request that changes accounts."""
 
 
-async def require_admin(actor: Actor) -> None:
-    """Refuse whoever is no admin; a dependency of routes that only admins read.
-
-    Raises:
-        Forbidden: the actor's role is lower.
-    """
-    if actor.role < actors.Role.admin:
-        raise Forbidden(f"This is for admins, and {actor.name} is a {actor.role.name}.")
-
-
 def may_submit(request: Request) -> bool:
     """True if the actor of this request may start, cancel and retry runs on this site."""
     settings: Settings = request.app.state.settings

@@ -21,11 +21,11 @@ READING_ROLES: dict[str, Role] = {
     "GET /sign-in": Role.anyone,
     "GET /sign-in/provider": Role.anyone,
     "GET /sign-in/provider/return": Role.anyone,
-    # Addresses of webhooks can hold secrets of other services.
-    "GET /api/v1/webhooks": Role.admin,
-    "GET /api/v1/webhooks/{id}/deliveries": Role.admin,
-    "GET /webhooks": Role.admin,
-    "GET /webhooks/{id}": Role.admin,
+    # Addresses of webhooks can hold secrets of other services: `services.webhooks.may_see` says whose each is.
+    "GET /api/v1/webhooks": Role.labeller,
+    "GET /api/v1/webhooks/{id}/deliveries": Role.labeller,
+    "GET /webhooks": Role.labeller,
+    "GET /webhooks/{id}": Role.labeller,
 }
 """Routes that read and need another role than a viewer's, whatever the settings say."""
 
@@ -104,11 +104,11 @@ LEAST_ROLES: dict[str, Role] = {
     "DELETE /api/v1/comments/{id}": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments": Role.labeller,
     "POST /saes/{sae}/features/{index}/comments/{id}/delete": Role.labeller,
-    # Webhooks; reading them takes an admin too.
-    "POST /api/v1/webhooks": Role.admin,
-    "DELETE /api/v1/webhooks/{id}": Role.admin,
-    "POST /webhooks": Role.admin,
-    "POST /webhooks/{id}/delete": Role.admin,
+    # Webhooks: of an SAE they take an admin, of a monitor whoever may change it; reading them does too.
+    "POST /api/v1/webhooks": Role.labeller,
+    "DELETE /api/v1/webhooks/{id}": Role.labeller,
+    "POST /webhooks": Role.labeller,
+    "POST /webhooks/{id}/delete": Role.labeller,
     # Lists, edits and saved probes.
     "POST /api/v1/lists": Role.labeller,
     "PUT /api/v1/lists/{id}": Role.labeller,

@@ -221,6 +221,8 @@ PAGES = [
     Visit("monitor, new", "/monitors/new?recipe=toxic-text", then=_open_everything),
     Visit("monitor, candidates", "/monitors/{monitor}/candidates", then=_open_everything),
     Visit("monitor, to be deleted", "/monitors/{monitor}/delete"),
+    Visit("monitor, its webhooks", "/webhooks?monitor={monitor}"),
+    Visit("activity of a monitor", "/activity?monitor={monitor}"),
     Visit("audits", "/audits"),
     Visit("audit", "/audits/{audit}", then=_open_everything),
     Visit("audit, as a file", "/audits/{audit}/report.html", then=_open_everything),

@@ -61,7 +61,7 @@ NOT_WRITTEN_BY_PEOPLE = {
     *("saved_edit.file", "saved_edit.interventions", "saved_edit.measured", "saved_edit.name", "saved_list.public_id"),
     *("saved_probe.public_id", "suggestion.key", "suggestion.prompt", "suggestion.scores", "suggestion.source"),
     *("text_set.hash", "text_set.name", "text_set_item.split"),
-    *("webhook.kinds", "webhook.secret", "webhook_delivery.state"),
+    *("webhook.kinds", "webhook.monitor", "webhook.secret", "webhook_delivery.state"),
 }
 """Tables and columns; every other column of text must hold hostile text when the test reads the site."""
 
@@ -241,6 +241,8 @@ async def written_by_browsers(client: httpx.AsyncClient, hostile: Hostile, slug:
     await send("POST", "/api/v1/textsets", json={"name": "strange", "texts": texts, **about, "url": url})
     webhook = {"url": f"http://127.0.0.1:9/?{hostile.name('webhook')}", "sae": slug}
     await send("POST", "/api/v1/webhooks", json=webhook)
+    told = {"url": f"http://127.0.0.1:9/?{hostile.name('webhook of a monitor')}", "monitor": "kings"}
+    await send("POST", "/api/v1/webhooks", json=told)
     await send("POST", "/account/tokens", data={"name": hostile.name("token"), "scope": "read"})
     return {
         "sae": slug,
@@ -304,6 +306,7 @@ def addresses(places: dict[str, str]) -> list[str]:
     more = ("/4", f"/{FEW_TOKENS}", "/3?embed=true", "?q=zq", "?category=%22zq")
     strange = "/textsets/strange"
     found += [strange, *(f"/api/v1{strange}{one}" for one in ("", "/texts", "/download?format=csv", "/download"))]
+    found += ["/webhooks?monitor=kings", "/webhooks/2", "/monitors/kings", "/activity?monitor=kings"]
     return [*found, *(feature + one for one in more), f"/labelsets/{places['set']}/adjudicate/3"]
 
 

@@ -140,6 +140,8 @@ TABLE = {
         GET /monitors
         GET /monitors/new
         GET /monitors/{id}
+        GET /monitors/{id}/events
+        GET /monitors/{id}/new
         GET /monitors/{id}/candidates
         POST /monitors/{id}/check
         GET /monitors/{id}/delete
@@ -191,6 +193,14 @@ TABLE = {
         GET /tests/{id}
     """,
     "labeller": """
+        GET /api/v1/webhooks
+        GET /api/v1/webhooks/{id}/deliveries
+        POST /api/v1/webhooks
+        DELETE /api/v1/webhooks/{id}
+        GET /webhooks
+        POST /webhooks
+        GET /webhooks/{id}
+        POST /webhooks/{id}/delete
         POST /api/v1/monitors
         DELETE /api/v1/monitors/{id}
         PUT /api/v1/monitors/{id}
@@ -281,10 +291,6 @@ TABLE = {
         DELETE /api/v1/saes/{sae}/index
         POST /api/v1/saes/{sae}/labels/import
         POST /api/v1/saes/{sae}/suggestions
-        GET /api/v1/webhooks
-        GET /api/v1/webhooks/{id}/deliveries
-        POST /api/v1/webhooks
-        DELETE /api/v1/webhooks/{id}
         POST /corpora/{name:path}/delete
         POST /models/{name:path}/delete
         POST /runs/new/{kind}
@@ -295,10 +301,6 @@ TABLE = {
         POST /saes/{sae}/delete
         POST /saes/{sae}/index/delete
         POST /saes/{sae}/labels
-        GET /webhooks
-        POST /webhooks
-        GET /webhooks/{id}
-        POST /webhooks/{id}/delete
     """,
 }
 """The least role that may call each route. Reading needs an account, unless a setting says otherwise."""

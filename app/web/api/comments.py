@@ -13,6 +13,7 @@ from app.queries.comments import list_comments
 from app.queries.label_sets import DEFAULT, get_set
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.comments import add_comment, delete_comment
+from app.services.monitors import find_monitor
 from app.services.saes import find_sae
 from app.web.components.comment_panel import CommentOut
 from app.web.dependencies import Actor, FeatureIndex, Sae, Session
@@ -39,14 +40,16 @@ class CommentIn(BaseModel):
 
 
 class ActOut(BaseModel):
-    """Who did what; `subject` is the id of the label, comment or decision."""
+    """Who did what; `subject` is the id of the label, comment, decision or alert. Only acts on labels have a set."""
 
     id: int
     at: datetime
-    person: str
-    act: Annotated[str, Field(examples=["label saved", "decision made", "comment added"])]
-    sae: str
-    set: str
+    person: Annotated[str | None, Field(description="Null of alerts, which are nobody's act.")]
+    act: Annotated[str, Field(examples=["label saved", "decision made", "comment added", "alert raised"])]
+    sae: Annotated[str | None, Field(description="Null of a monitor whose SAE was deleted.")]
+    set: str | None
+    monitor: str | None
+    alerts: Annotated[int | None, Field(description="Of a monitor, that this row tells of.")]
     feature: int | None
     subject: int | None
 
@@ -60,6 +63,8 @@ class ActOut(BaseModel):
             act=view.act,
             sae=view.sae,
             set=view.label_set,
+            monitor=view.monitor,
+            alerts=view.alerts,
             feature=view.feature,
             subject=view.subject,
         )
@@ -108,19 +113,25 @@ async def activity(
     actor: Actor,
     sae: Annotated[str | None, Query(description="Slug of an SAE.")] = None,
     set: Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="Id of a label set.")] = None,
+    monitor: Annotated[str | None, Query(description="Name or number of a monitor.")] = None,
     mentions: Annotated[bool, Query(description="Only comments that mention you.")] = False,
     before: Before = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ActivityPage:
-    """Return what people did, newest first. Others' drafts, and what a blind set hides, are left out."""
+    """Return what people did and what monitors found, newest first.
+
+    Others' drafts, and what a blind set hides, are left out.
+    """
     sae_id = None if sae is None else (await find_sae(session, sae)).id
     if set is not None and await get_set(session, set) is None:
         raise NotFound(f"There is no label set {set}.")
+    monitor_id = None if monitor is None else (await find_monitor(session, monitor)).id
     found = await list_activity(
         session,
         reader=actor.reader,
         sae_id=sae_id,
         label_set_id=set,
+        monitor_id=monitor_id,
         mentions=mentions,
         before=before,
         limit=limit + 1,

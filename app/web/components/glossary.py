@@ -128,6 +128,16 @@ ACTS = {
     "label discarded": "discarded a label of",
     "comment added": "commented on",
     "comment deleted": "deleted a comment on",
+    "monitor made": "made the monitor",
+    "monitor paused": "paused the monitor",
+    "monitor resumed": "resumed the monitor",
+    "monitor keeps texts": "began to keep texts of alerts of the monitor",
+    "monitor keeps none": "stopped keeping texts of alerts of the monitor",
+    "monitor noted": "wrote notes on the monitor",
+    "monitor threshold": "chose another candidate, and its threshold, for the monitor",
+    "monitor deleted": "deleted the monitor",
+    "alert acknowledged": "acknowledged an alert of the monitor",
+    "alert raised": "alerted on",
 }
 """What was done, as the feed says it; an act that is not here is shown as it is."""
 INTERPRETABILITY = {

@@ -1,4 +1,4 @@
-"""Events of what others do on a feature or in a label set, for the pages that are open.
+"""Events of what others do on a feature, in a label set or to a monitor, and of its alerts, for open pages.
 
 Events of `…/events` (server-sent): `changed`, whose id is that of the last act; `missed`, after the site lost its
 connection to the database. Both say only that the page is to ask again, and whether all that changed is the reader's
@@ -18,9 +18,11 @@ from app.db import transaction
 from app.errors import NotFound, Unavailable
 from app.queries.activity import latest_activity
 from app.queries.label_sets import get_set
+from app.queries.monitors import count_alerts_after
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.queries.sql.visibility import Reader, may_see
 from app.services.changes import Change, Changes, Subscription
+from app.services.monitors import find_monitor
 from app.services.saes import find_sae
 from app.web.dependencies import Actor
 
@@ -64,6 +66,22 @@ async def _of_set(request: Request, id: Annotated[int, Path(ge=1, le=MAX_INTEGER
         yield subscription
 
 
+async def _of_monitor(
+    request: Request,
+    id: Annotated[str, Path()],
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="The newest alert that the page knows.")] = 0,
+) -> AsyncIterator[tuple[int, Subscription]]:
+    """Yield how many alerts a monitor has that are newer than those of the page, and a subscription to it."""
+    changes: Changes = request.app.state.changes
+    async with transaction(request.app.state.sessionmaker) as session:
+        found = await find_monitor(session, id)
+    with changes.subscribe(lambda change: change.monitor_id == found.id) as subscription:
+        await changes.listening()
+        async with transaction(request.app.state.sessionmaker) as session:
+            newer = await count_alerts_after(session, found.id, after)
+        yield newer, subscription
+
+
 @router.get("/saes/{sae}/features/{index}/events", response_class=EventSourceResponse)
 async def feature_events(
     request: Request,
@@ -92,6 +110,19 @@ async def set_events(
         yield event
 
 
+@router.get("/monitors/{id}/events", response_class=EventSourceResponse)
+async def monitor_events(
+    followed: Annotated[tuple[int, Subscription], Depends(_of_monitor)], actor: Actor
+) -> AsyncIterator[ServerSentEvent]:
+    """Send an event whenever a monitor alerts, or somebody does something to it."""
+    newer, subscription = followed
+    yield ServerSentEvent(comment="open", retry=2_000)
+    if newer:
+        yield ServerSentEvent(event="changed", raw_data="")
+    async for event in _events(None, subscription, actor.reader):
+        yield event
+
+
 async def _events(
     sessions: async_sessionmaker[AsyncSession] | None, subscription: Subscription, reader: Reader
 ) -> AsyncIterator[ServerSentEvent]:
@@ -105,7 +136,7 @@ async def _events(
             return  # the browser connects again
         if missed or known:
             latest = str(known[-1].id) if known else None
-            own = all(change.person_id == reader.person_id for change in known)
+            own = all(change.person_id is not None and change.person_id == reader.person_id for change in known)
             event = "missed" if missed else "changed"
             yield ServerSentEvent(event=event, id=latest, raw_data="own" if own else "")
 
@@ -113,7 +144,7 @@ async def _events(
 async def _may_know(sessions: async_sessionmaker[AsyncSession] | None, change: Change, reader: Reader) -> bool:
     if not change.withheld or reader.sees_all:
         return True
-    if sessions is None or change.feature is None:
+    if sessions is None or change.feature is None or change.label_set_id is None:
         return False
     async with transaction(sessions) as session:
         return await may_see(session, reader, change.label_set_id, change.feature)

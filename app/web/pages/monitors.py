@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import UserError
 from app.queries import monitors as queries
+from app.queries.activity import list_activity
 from app.queries.monitors import MonitorView
 from app.queries.saes import list_saes
 from app.queries.sql.pg_safe import MAX_INTEGER
@@ -28,14 +29,16 @@ from app.services.monitors import (
 )
 from app.services.texts import unix_lines
 from app.web.components import monitor_text
+from app.web.components.glossary import ACTS
 from app.web.components.snippets import endpoint_snippet
 from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, may_submit, site_address
-from app.web.rendering import render
+from app.web.rendering import render, wants_fragment
 
 router = APIRouter()
 
 _PER_PAGE = 50
 _ALERTS = 20
+_ACTS = 10
 _FORM = (
     "name",
     "sae",
@@ -105,6 +108,16 @@ async def one_monitor(
 ) -> HTMLResponse:
     """Show a monitor."""
     return await _page(request, session, await find_monitor(session, id), before=before, run=run)
+
+
+@router.get("/monitors/{id}/new")
+async def newer_alerts(
+    request: Request, id: MonitorId, session: Session, after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0
+) -> HTMLResponse:
+    """Say how many alerts are newer than those of a page that is open."""
+    monitor = await find_monitor(session, id)
+    newer = await queries.count_alerts_after(session, monitor.id, after)
+    return render(request, "monitors/_newer.html", {"monitor": monitor, "newer": newer})
 
 
 @router.post("/monitors/{id}")
@@ -214,6 +227,7 @@ async def _page(
     text: str = "",
     checked: CheckedText | None = None,
 ) -> HTMLResponse:
+    newest = await queries.newest_alert(session, monitor.id)
     alerts, following = await queries.list_alerts(session, monitor.id, limit=_ALERTS, before=before, run_id=run)
     days = await queries.rates_by_day(session, monitor.id)
     drift = await drift_of(session, monitor)
@@ -227,6 +241,11 @@ async def _page(
             if one["name"] == monitor.figures["best_baseline"] and one["name"] != monitor.candidate
         ],
         "alerts": alerts,
+        "newest": newest,
+        "newer": 0,
+        "is_shown_anew": wants_fragment(request),  # the link that asked is gone then, and with it the focus
+        "acts": await list_activity(session, reader=request.state.actor.reader, monitor_id=monitor.id, limit=_ACTS),
+        "words": ACTS,
         "run": run,
         "more": f"/monitors/{monitor.name}?{query}before={following}#alerts" if following else None,
         "days": monitor_text.rate_chart(days, monitor) if days else None,

@@ -13,6 +13,8 @@ from app.pipeline.monitor_scan import MonitorScanParams
 from app.pipeline.scanned_texts import PART
 from app.pipeline.train import TrainParams
 from app.queries import monitors as queries
+from app.queries.activity import list_activity
+from app.queries.sql.visibility import NOBODY
 from app.queries.text_sets import list_texts
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
@@ -93,6 +95,9 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         alerts, _ = await queries.list_alerts(session, view.id, limit=500)
         assert [alert.score for alert in alerts][::-1] == pytest.approx(scores[scores > view.threshold].tolist())
         assert all(alert.text is None and "text" not in alert.tokens[0] for alert in alerts)
+        acts = await list_activity(session, reader=NOBODY, monitor_id=view.id, limit=100)
+        assert sum(act.alerts or 0 for act in acts) == len(alerts)
+        assert 2 <= len(acts) <= 4  # it was made, alerted, and alerted again within the minute
         found = await drift_of(session, await find_monitor(session, "happy"))
     assert found is not None
     assert monitor.calibration is not None

@@ -76,6 +76,13 @@ async def due_now(sessions: Sessions) -> None:
         await session.execute(text("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE queue_name = 'webhooks'"))
 
 
+def is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body.decode()}".encode()
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return headers["webhook-signature"] == f"v1,{expected}"
+
+
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return Settings(database_url=database_url, webhooks_to_private=True, author="ada")
@@ -99,10 +106,7 @@ async def test_acts_are_sent_signed_and_again_until_they_are_taken(
         assert len(taking.got) == 3
         headers, body = taking.got[-1]
         assert len({sent["webhook-id"] for sent, _ in taking.got}) == 1
-        key = base64.b64decode(secret.removeprefix("whsec_"))
-        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body.decode()}".encode()
-        expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-        assert headers["webhook-signature"] == f"v1,{expected}"
+        assert is_signed(secret, headers, body)
         assert headers["host"] in taking.url
         sent = json.loads(body)
         assert (sent["type"], sent["data"]["feature"], sent["data"]["subject"]) == ("label.saved", 5, written.id)
@@ -145,23 +149,25 @@ async def test_a_private_address_is_refused_when_made_and_when_sent(
         assert "private address" in delivery.error
 
 
-async def test_admins_alone_make_see_and_delete_webhooks(
+async def test_admins_alone_make_see_and_delete_webhooks_of_an_sae(
     made: Synthetic, engine: AsyncEngine, sessionmaker: Sessions, settings: Settings
 ) -> None:
     boss, reviewer = await sign_in(engine, "boss", Role.admin), await sign_in(engine, "rev", Role.reviewer)
     body = {"url": "http://127.0.0.1:9/", "sae": made.sae.slug, "kinds": ["comment"]}
     async with site(settings) as client:
-        for method, path in (
-            ("GET", "/api/v1/webhooks"),
-            ("POST", "/api/v1/webhooks"),
-            ("DELETE", "/api/v1/webhooks/1"),
-            ("GET", "/api/v1/webhooks/1/deliveries"),
-        ):
-            problem(await client.request(method, path, headers=reviewer.headers), 403)
-        assert (await client.get("/webhooks", headers=reviewer.headers)).status_code == 403
+        problem(await client.post("/api/v1/webhooks", json=body, headers=reviewer.headers), 403)
+        assert (await client.post("/webhooks", data=body, headers=reviewer.headers)).status_code == 403
         first = await client.post("/api/v1/webhooks", json=body, headers=boss.headers)
         assert first.status_code == 201, first.text
         secret = first.json()["secret"]
+        problem(await client.delete("/api/v1/webhooks/1", headers=reviewer.headers), 403)
+        problem(await client.get("/api/v1/webhooks/1/deliveries", headers=reviewer.headers), 403)
+        for path in ("/webhooks/1", "/webhooks/1/delete"):
+            method = "POST" if path.endswith("delete") else "GET"
+            assert (await client.request(method, path, headers=reviewer.headers)).status_code == 403
+        listed = await client.get("/api/v1/webhooks", headers=reviewer.headers)
+        assert listed.json() == {"webhooks": []}
+        assert "127.0.0.1" not in (await client.get("/webhooks", headers=reviewer.headers)).text
         page = await client.post("/webhooks", data=body, headers=boss.headers)
         assert "whsec_" in page.text
         assert page.headers["cache-control"] == "no-store"

@@ -21,9 +21,11 @@ from app.db import create_engine, create_sessionmaker, transaction
 from app.inference import server
 from app.inference.scheduler import Scheduler
 from app.main import create_app
+from app.queries.activity import list_activity
 from app.queries.monitors import NewMonitor, change_monitor, get_monitor, list_alerts, put_monitor, recent_scores
 from app.queries.people import ensure_name
 from app.queries.saes import get_sae
+from app.queries.sql.visibility import NOBODY
 from app.services.actors import Role
 from sae_core.interventions import Intervention, Sampling, Site, Step, generate
 from sae_core.interventions.generation import Generation
@@ -330,6 +332,8 @@ async def test_openais_client_streams_while_a_monitor_fires(
             scores = await recent_scores(session, monitors[name], limit=10)
             assert scores == pytest.approx([(whole.model_extra or {})["seesae"]["scores"][name]] * 2)
             assert [alert.place for alert in stored] == ([] if name == "never" else [whole.id, chunks[0].id])
+            acts = await list_activity(session, reader=NOBODY, monitor_id=monitors[name], limit=10)
+            assert sum(act.alerts or 0 for act in acts) == len(stored)
             for alert in stored:
                 assert alert.source == "live"
                 assert alert.text == (model.decode(ids[:4]) if name == "keeps" else None)

@@ -53,6 +53,17 @@ async def test_a_text_is_checked_as_the_science_scores_it(
     assert seen["note"] == again["note"] == "fine" and seen["acknowledged_by"] is not None
     assert (await probing.post(f"{address}/alerts/999/acknowledge", json={})).status_code == 404
 
+    told = (await probing.get("/api/v1/activity", params={"monitor": "kings"})).json()["activity"]
+    assert [(act["act"], act["alerts"]) for act in told] == [
+        ("alert acknowledged", None),
+        ("alert raised", 1),  # the second check, within a minute of the first
+        ("alert raised", 2),
+        ("monitor made", None),
+    ]
+    assert {(act["monitor"], act["sae"], act["set"]) for act in told} == {("kings", SLUG, None)}
+    assert (told[0]["subject"], told[0]["person"] is None, told[1]["person"]) == (number, False, None)
+    assert (await probing.get("/api/v1/activity", params={"monitor": "none"})).status_code == 404
+
     refused = await probing.put(address, json={"candidate": "probe-mean"})
     assert refused.status_code == 409 and "Make another monitor" in refused.json()["detail"]
     assert (await probing.put(address, json={"state": "paused"})).json()["state"] == "paused"

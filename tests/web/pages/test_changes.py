@@ -19,9 +19,11 @@ from app.queries.saes import SaeDetail
 from app.queries.sql.visibility import Reader
 from app.services.actors import Actor, Role
 from app.services.labels import save_label
+from app.services.monitors import change_monitor, delete_monitor, find_monitor
 from app.settings import Settings
 from tests.e2e.conftest import serving
 from tests.factories import Synthetic
+from tests.monitors import add_alerts, add_monitor
 from tests.people import SignedIn, sign_in
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -124,6 +126,40 @@ async def test_an_open_page_learns_what_others_do_and_nothing_is_lost(
             shown = await client.get(f"{address}{base}/5/labels", headers={"HX-Request": "true"})
             assert "grace" in shown.text
             assert "eve" not in shown.text
+
+
+async def test_an_open_page_learns_of_alerts_and_of_what_people_do_with_the_monitor(
+    app: FastAPI, made: Synthetic, sessionmaker: Sessions
+) -> None:
+    async with transaction(sessionmaker) as session:
+        for name in ("kings", "queens"):
+            await add_monitor(session, made.sae, name=name)
+    with serving(app) as address:
+        events_of = f"{address}/monitors/kings/events"
+        async with page(f"{events_of}?after=0") as events:
+            for name, number in (("queens", 2), ("kings", 1), ("kings", 2)):  # of which the last two join no new act
+                async with transaction(sessionmaker) as session:
+                    ids = await add_alerts(session, name, number=number)
+                if name == "kings":
+                    assert (await events.next())["event"] == "changed"
+            async with transaction(sessionmaker) as session:
+                monitor = await find_monitor(session, "kings")
+                await change_monitor(session, monitor, actor=Actor("ada"), state="paused")
+            assert (await events.next())["event"] == "changed"
+        async with page(f"{events_of}?after={ids[0]}") as events:  # which is one behind
+            assert await events.next() == {"event": "changed", "data": ""}
+        async with page(f"{events_of}?after={ids[-1]}") as events:
+            async with transaction(sessionmaker) as session:
+                await delete_monitor(session, await find_monitor(session, "kings"), actor=Actor("ada"))
+            told = await events.next()
+            assert (told["event"], int(told["id"])) == ("changed", await newest_act(sessionmaker))
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(events_of)).status_code == 404
+
+
+async def newest_act(sessions: Sessions) -> int:
+    async with transaction(sessions) as session:
+        return await session.scalar(text("SELECT max(id) FROM activity")) or 0
 
 
 async def test_of_a_blind_set_nobody_learns_that_others_labelled_before_their_own_is_in(

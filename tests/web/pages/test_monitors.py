@@ -45,6 +45,11 @@ async def test_a_monitor_is_chosen_tried_and_answered_for(
     assert "Clopper–Pearson" in page.text and "2 features with weights" in page.text
     assert len(page.one("ol", cls="monitor-alerts").all("li")) == 4
     assert (await probing.post(f"/monitors/kings/alerts/{ids[0]}", data={"note": "<i>ok"})).status_code == 303
+    history = " ".join(parse((await probing.get("/monitors/kings")).text).one("ol", cls="acts").text.split())
+    assert "acknowledged an alert of the monitor" in history and "The monitor alerted on 1 text" in history
+    assert history.endswith("ada made the monitor " + history.rpartition("made the monitor ")[2])
+    feed = parse((await probing.get("/activity", params={"monitor": "kings"})).text)
+    assert "kings alerted on 3 texts" in " ".join(feed.text.split())
     assert "3 not acknowledged" in " ".join(parse((await probing.get("/monitors/kings")).text).text.split())
     listed = parse((await probing.get("/monitors")).text).one("a", cls="list-row")
     assert listed["href"] == "/monitors/kings" and "scores have drifted" in " ".join(listed.text.split())
@@ -54,6 +59,26 @@ async def test_a_monitor_is_chosen_tried_and_answered_for(
     assert "Delete the monitor" in (await probing.get("/monitors/kings/delete")).text
     assert (await probing.post("/monitors/kings/delete")).status_code == 303
     assert (await probing.get("/monitors/kings")).status_code == 404
+    feed = (await probing.get("/activity")).text
+    assert "deleted the monitor" in feed and "/monitors/kings" not in feed
+
+
+async def test_a_page_is_told_how_many_alerts_are_newer_than_those_it_shows(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_monitor(session, dictionary.row, own=dictionary.sae)  # type: ignore[arg-type]
+        await add_alerts(session, "kings", number=30)
+    for query in ("", "?before=10"):  # an older page knows of the newest alert too
+        page = parse((await probing.get(f"/monitors/kings{query}")).text)
+        newer = page.one("div", cls="monitor-newer")
+        assert newer.text.strip() == ""
+        assert newer["data-after"] == "30"
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_alerts(session, "kings", number=1)
+    told = parse((await probing.get(newer["hx-get"])).text)
+    assert told.text.strip() == "1 new alert · show"
+    assert (await probing.get("/monitors/none/new")).status_code == 404
 
 
 async def test_a_form_that_is_refused_keeps_what_was_written(probing: httpx.AsyncClient) -> None:
