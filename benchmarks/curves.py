@@ -134,7 +134,8 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     store = build_store(sae, Repeated(cache, shards, whole), sequences, folder / f"store-{tokens}")
     encoded = time.perf_counter()
-    compute_statistics(store, sequences, sae, inputs.model.output_directions())
+    model = inputs.model
+    compute_statistics(store, sequences, sae, model.output_directions(), model.input_embeddings())
     ended = time.perf_counter()
     answer = {
         "tokens": sequences.n_counted,

@@ -83,5 +83,6 @@ def _index(inputs: BenchInputs, sae: SAE, folder: Path) -> float:
     began = time.perf_counter()
     cache = ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder / "activations", batch_size=BATCH)
     store = build_store(sae, cache, inputs.sequences, folder / "store")
-    compute_statistics(store, inputs.sequences, sae, inputs.model.output_directions(), seed=0)
+    model = inputs.model
+    compute_statistics(store, inputs.sequences, sae, model.output_directions(), model.input_embeddings(), seed=0)
     return time.perf_counter() - began

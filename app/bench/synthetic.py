@@ -158,7 +158,8 @@ class SyntheticIndex:
                 "topic_lifts": 1 + 9 * topics,
                 "health": np.full((m, 1), "dense" if shape == _SHAPES - 1 else "dead")[:, : int(shape < 0)],
                 "top_tokens_text": _joined(self.words[tokens]),
-            },
+            }
+            | ({"coherence": random.gamma(2, 1.5, m)} if shape > 0 else {}),
         )
 
 
@@ -239,20 +240,20 @@ _OIDS = {"i2": 21, "i4": 23, "f4": 700, "S": 25}
 
 
 def columns_of(table: type[Base]) -> list[str]:
-    """Return the columns of encoded rows, in order: those that every index has."""
-    return [column.name for column in table.__table__.columns if not column.nullable]
+    """Return the columns of encoded rows, in order."""
+    return [column.name for column in table.__table__.columns]
 
 
 def _encoded(table: type[Base], columns: Mapping[str, NDArray[Any]]) -> list[bytes]:
-    """Encode rows for COPY: each field's length and bytes, numbers big-endian."""
+    """Encode rows for COPY: each field's length and bytes, numbers big-endian. Columns that are not given are null."""
     described = table.__table__
     assert isinstance(described, Table)
     types = {name: described.columns[name].type for name in columns_of(table)}
-    fields = {name: _field(kind, columns[name]) for name, kind in types.items()}
+    fields = {name: _field(kind, columns.get(name)) for name, kind in types.items()}
     rows = np.zeros(len(next(iter(columns.values()))), np.dtype([("fields", ">i2"), *fields.items()]))
     rows["fields"] = len(fields)
     for name, kind in types.items():
-        _fill(rows[name], kind, columns[name])
+        _fill(rows[name], kind, columns.get(name))
     size, block = rows.dtype.itemsize, rows.tobytes()
     return [block[start : start + size] for start in range(0, len(block), size)]
 
@@ -263,8 +264,10 @@ def _code(kind: TypeEngine[Any], values: NDArray[Any]) -> str:
     return number or f"S{max(1, values.dtype.itemsize // (4 if values.dtype.kind == 'U' else 1))}"
 
 
-def _field(kind: TypeEngine[Any], values: NDArray[Any]) -> np.dtype[Any]:
-    """Return the layout of a field: its length, then a value or an array."""
+def _field(kind: TypeEngine[Any], values: NDArray[Any] | None) -> np.dtype[Any]:
+    """Return the layout of a field: its length, then a value or an array; a null has a length alone."""
+    if values is None:
+        return np.dtype([("size", ">i4")])
     if not isinstance(kind, ARRAY):
         return np.dtype([("size", ">i4"), ("value", _code(kind, values))])
     head = [("size", ">i4"), ("dimensions", ">i4"), ("nulls", ">i4"), ("type", ">i4")]
@@ -274,7 +277,10 @@ def _field(kind: TypeEngine[Any], values: NDArray[Any]) -> np.dtype[Any]:
     return np.dtype([*head, ("length", ">i4"), ("lower", ">i4"), ("items", item, (values.shape[1],))])
 
 
-def _fill(field: NDArray[Any], kind: TypeEngine[Any], values: NDArray[Any]) -> None:
+def _fill(field: NDArray[Any], kind: TypeEngine[Any], values: NDArray[Any] | None) -> None:
+    if values is None:
+        field["size"] = -1
+        return
     field["size"] = field.dtype.itemsize - 4
     if not isinstance(kind, ARRAY):
         field["value"] = values

@@ -15,16 +15,19 @@ from app.queries.comparisons import FeatureMatchRow
 from app.queries.publish import ExampleRow, FeatureStatisticsRow
 from sae_core.corpora import Sequences
 from sae_core.matching import Counterparts, Partners
-from sae_core.statistics.spec import RANKED_LISTS
+from sae_core.statistics.spec import PLAIN, RANKED_LISTS
 from sae_core.statistics.types import FeatureStatistics
 
 
 def feature_rows(statistics: FeatureStatistics) -> Iterator[FeatureStatisticsRow]:
-    """Yield a row per feature, in order, without the padding of its lists."""
+    """Yield a row per feature, in order, without the padding of its lists; NaN becomes None."""
     ranked = {statistic.name for entry in RANKED_LISTS for statistic in entry.statistics}
     columns: dict[str, Iterable[Any]] = {
         name: array.tolist() for name, array in statistics.arrays.items() if name not in ranked
     }
+    for statistic in PLAIN:
+        if not statistic.required:
+            columns[statistic.name] = [None if value != value else value for value in columns[statistic.name]]
     for entry in RANKED_LISTS:
         columns |= _rows_of_list(
             {statistic.name: statistics[statistic.name] for statistic in entry.statistics}, entry.ids.name

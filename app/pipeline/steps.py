@@ -195,7 +195,14 @@ async def index_sae(
     async with run.stage("statistics") as progress:
         output = await run.in_thread(_output_directions, inputs)
         statistics = await run.in_thread(
-            compute_statistics, store, inputs.sequences, sae, output, seed=SEED, progress=progress
+            compute_statistics,
+            store,
+            inputs.sequences,
+            sae,
+            output,
+            inputs.model.input_embeddings(),
+            seed=SEED,
+            progress=progress,
         )
         del output
     async with run.stage("publish") as progress:

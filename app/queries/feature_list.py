@@ -19,6 +19,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     select,
     tuple_,
 )
@@ -42,13 +43,14 @@ from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import storable
 from app.queries.suggestions import SuggestionView, suggested_texts
 from app.tables import Feature, FeatureEffect, Label
+from app.tables.features import NO_COHERENCE
 from sae_core.statistics.spec import HEALTH_FLAGS, HealthFlag
 
 MAX_LIMIT = 200
 MAX_QUERY = 200
 """Characters of a search, and of any other text to filter by."""
 
-Sort = Literal["match", "density", "max", "mean", "effect", "index"]
+Sort = Literal["match", "coherence", "density", "max", "mean", "effect", "index"]
 EffectFilter = Literal["used", "measured"]
 LabelFilter = Literal["labelled", "unlabelled"]
 
@@ -61,7 +63,7 @@ class FeatureFilter:
     """
 
     sort: Sort | None = None
-    """None: by match in a search, else by density."""
+    """None: by match in a search, else by coherence, or by density in an index without it."""
     descending: bool = True
     min_density: float | None = None
     max_density: float | None = None
@@ -86,14 +88,17 @@ class FeatureFilter:
     limit: int = 50
     cursor: str | None = None
 
-    @property
-    def order(self) -> Sort:
+    def order(self, sae: SaeDetail) -> Sort:
         """Return what the list is sorted by.
 
         By match, features whose label matches come first (`matching_labels` ranks them), then those with the largest
         share of their activation on top tokens that match.
         """
-        return self.sort or ("match" if self.q.strip() else "density")
+        if self.sort:
+            return self.sort
+        if self.q.strip():
+            return "match"
+        return "coherence" if sae.index and sae.index.coherent else "density"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ class FeatureRow:
     count: int
     max: float
     mean: float
+    coherence: float | None
+    """In bits; None if it has too few examples, or if the index was made without it."""
     histogram: tuple[int, ...]
     top_tokens: tuple[TopToken, ...]
     example: ExampleView | None
@@ -142,7 +149,7 @@ async def list_features(
         return FeaturePage((), None, 0)
     cursor = None
     if filter.cursor is not None:
-        cursor = Cursor.decode(filter.cursor, sort=filter.order, descending=filter.descending)
+        cursor = Cursor.decode(filter.cursor, sort=filter.order(sae), descending=filter.descending)
     conditions = await _conditions(session, sae, filter)
     found = await _read_page(session, sae, filter, conditions, cursor)
     instead = None
@@ -160,7 +167,7 @@ async def list_features(
         total = await _total(session, sae, filter, conditions)
 
     rows = await _shown(session, sae, features, with_examples=with_examples, q=filter.q.strip())
-    return FeaturePage(rows, _cursor(filter, features[-1], total) if more else None, total, instead)
+    return FeaturePage(rows, _cursor(sae, filter, features[-1], total) if more else None, total, instead)
 
 
 async def feature_rows(
@@ -183,7 +190,7 @@ async def filtered_features(session: AsyncSession, sae: SaeDetail, filter: Featu
     if sae.index is None:
         return []
     conditions = await _conditions(session, sae, filter)
-    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order == "match" else ()
+    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order(sae) == "match" else ()
     wanted = _numbers(sae, replace(filter, limit=limit - 1), conditions, None, tokens)
     return list(await session.scalars(wanted))
 
@@ -233,6 +240,7 @@ async def _shown(
             count=feature._mapping["count"],
             max=feature.max,
             mean=feature.mean,
+            coherence=feature.coherence,
             histogram=tuple(feature.histogram),
             top_tokens=top[feature.number],
             example=examples.get(feature.number),
@@ -272,6 +280,7 @@ _LISTED: tuple[Any, ...] = (
     Feature.count,
     Feature.max,
     Feature.mean,
+    Feature.coherence,
     Feature.histogram,
     Feature.top_token_ids,
     Feature.top_token_counts,
@@ -281,19 +290,20 @@ _LISTED: tuple[Any, ...] = (
 )
 _THESE = select(*_LISTED).where(Feature.index_id == bindparam("index"), in_array(Feature.number, "numbers"))
 _SORTS: dict[str, Any] = {
+    "coherence": func.coalesce(Feature.coherence, literal_column(NO_COHERENCE, REAL)),
     "density": Feature.density,
     "max": Feature.max,
     "mean": Feature.mean,
     "index": Feature.number,
     "effect": func.coalesce(FeatureEffect.ratio, literal(-1.0, REAL)),
 }
-"""Features whose effect was not measured come after all others, as if their ratio was below 0."""
+"""Features without a coherence, or whose effect was not measured, come after all others, as if it was far below 0."""
 
 
 def _check(sae: SaeDetail, filter: FeatureFilter) -> None:
-    if filter.order not in get_args(Sort):
+    if filter.order(sae) not in get_args(Sort):
         raise Unprocessable(f"Features cannot be sorted by that: choose one of {', '.join(get_args(Sort))}.")
-    if filter.order == "match" and not filter.q.strip():
+    if filter.order(sae) == "match" and not filter.q.strip():
         raise Unprocessable("Features are sorted by match in a search only: give q, or choose another order.")
     if filter.effect not in (None, *get_args(EffectFilter)):
         raise Unprocessable("Features can be filtered by effect as used or measured.")
@@ -369,7 +379,7 @@ async def _read_page(
     cursor: Cursor | None,
 ) -> Sequence[Row[Any]]:
     """Read the features of this page, and one more if there is a next page."""
-    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order == "match" else ()
+    tokens = await _matching_tokens(session, sae, filter, conditions) if filter.order(sae) == "match" else ()
     rows: Sequence[Row[Any]] = (await session.execute(_page(sae, filter, conditions, cursor, tokens))).all()
     return rows
 
@@ -435,11 +445,11 @@ def _numbers(
 def _key(sae: SaeDetail, filter: FeatureFilter, tokens: Sequence[int]) -> tuple[ColumnElement[Any], FromClause]:
     """Return what the list is sorted by, and the tables that have it."""
     features: FromClause = Feature.__table__
-    if filter.order == "effect":
+    if filter.order(sae) == "effect":
         own = and_(FeatureEffect.sae_id == sae.id, FeatureEffect.feature == Feature.number)
         features = features.outerjoin(FeatureEffect.__table__, own)
-    if filter.order != "match":
-        return _SORTS[filter.order], features
+    if filter.order(sae) != "match":
+        return _SORTS[filter.order(sae)], features
     score, labels = match_score(sae.id, filter.q.strip(), tokens)
     return score, features.outerjoin(labels, labels.c.feature == Feature.number)
 
@@ -464,8 +474,8 @@ async def _total(
     return (total or 0) - (await session.scalar(labelled) or 0 if filter.label == "unlabelled" else 0)
 
 
-def _cursor(filter: FeatureFilter, last: Row[Any], total: int) -> str:
-    return Cursor(filter.order, filter.descending, last.key, last.number, total).encode()
+def _cursor(sae: SaeDetail, filter: FeatureFilter, last: Row[Any], total: int) -> str:
+    return Cursor(filter.order(sae), filter.descending, last.key, last.number, total).encode()
 
 
 def _labelled(sae: SaeDetail, filter: FeatureFilter) -> ColumnElement[bool]:

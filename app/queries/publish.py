@@ -250,6 +250,7 @@ async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> Non
     flags = select(flag.label("flag"), func.count().label("features")).where(own).group_by(flag)
     health = {row.flag: row.features for row in await connection.execute(flags)}
     dead = await connection.scalar(select(func.count()).select_from(Feature).where(own, Feature.density == 0))
+    coherent = await connection.scalar(select(func.count(Feature.coherence)).where(own))
     counts = {
         "density_counts": await _features_per_bin(connection, alive, DENSITY_BINS, own, Feature.density > 0),
         "redundancy_counts": await _features_per_bin(
@@ -257,7 +258,9 @@ async def _count(connection: AsyncConnection, index_id: int, tokens: int) -> Non
         ),
     }
     await connection.execute(
-        update(FeatureIndex).where(FeatureIndex.id == index_id).values(**counts, dead=dead, health=health)
+        update(FeatureIndex)
+        .where(FeatureIndex.id == index_id)
+        .values(**counts, dead=dead, coherent=coherent, health=health)
     )
 
 

@@ -43,6 +43,8 @@ class IndexInfo:
     densities: DensityHistogram
     redundancies: tuple[int, ...]
     """Histogram of each feature's largest decoder cosine with another, in equal bins from 0 to 1."""
+    coherent: int
+    """Features whose coherence is known; none in an index that was made without it."""
     health: Mapping[str, int]
     """Number of features per health flag ("dead", "dense", ...); flags without features are absent."""
 
@@ -234,6 +236,7 @@ def _index_info(index: FeatureIndex, sequences: SequenceSetInfo) -> IndexInfo:
         published_at=index.published_at,
         densities=_densities(index),
         redundancies=tuple(index.redundancy_counts),
+        coherent=index.coherent,
         health=index.health,
     )
 

@@ -29,6 +29,10 @@ TOP_TOKENS = "array_to_tsvector(array_remove(string_to_array(lower(top_tokens_te
 """The top tokens for full text search. Postgres' own parser would leave out tokens that are not words."""
 
 
+NO_COHERENCE = "'-1000'::real"
+"""What a feature without a coherence is sorted by: none comes near it, so those features come last."""
+
+
 class Feature(Base):
     """The statistics of one feature: a column per declaration of `sae_core.statistics.spec`.
 
@@ -46,6 +50,13 @@ class Feature(Base):
         Index("ix_feature_density", "index_id", "density", "number"),
         Index("ix_feature_max", "index_id", "max", "number"),
         Index("ix_feature_mean", "index_id", "mean", "number"),
+        Index(
+            "ix_feature_coherence",
+            "index_id",
+            text(f"coalesce(coherence, {NO_COHERENCE})"),
+            "number",
+            postgresql_include=["coherence"],
+        ),
         Index("ix_feature_health", "health", postgresql_using="gin"),
         Index("ix_feature_topics", "topics", postgresql_using="gin"),
         Index("ix_feature_top_token_ids", "top_token_ids", postgresql_using="gin"),
@@ -61,6 +72,7 @@ class Feature(Base):
         density: Mapped[float]
         max: Mapped[float]
         mean: Mapped[float]
+        coherence: Mapped[float | None]
         histogram: Mapped[list[int]]
         top_token_ids: Mapped[list[int]]
         top_token_counts: Mapped[list[int]]

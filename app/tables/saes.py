@@ -78,7 +78,8 @@ class FeatureIndex(Base):
     as history; its features and examples are dropped. Indexes of equal `provenance` (hashes, seeds, thresholds) are
     equal.
 
-    `density_counts`, `redundancy_counts`, `dead` and `health` are counted over all features when it is published.
+    `density_counts`, `redundancy_counts`, `dead`, `coherent` and `health` are counted over all features when it is
+    published. `coherent` is the number of features that have a coherence.
     """
 
     __tablename__ = "feature_index"
@@ -94,6 +95,7 @@ class FeatureIndex(Base):
     density_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")
     redundancy_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")
     dead: Mapped[int] = mapped_column(server_default="0")
+    coherent: Mapped[int] = mapped_column(server_default="0")
     health: Mapped[dict[str, int]] = mapped_column(JSONB, server_default="{}")
     published_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     retired_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))

@@ -127,7 +127,11 @@ def environment() -> Environment:
     env.filters |= effect_text.FILTERS | edit_text.FILTERS | agreement_text.FILTERS | monitor_text.FILTERS
     env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
-    env.globals |= {"INTERPRETABILITY": glossary.INTERPRETABILITY, "CONFIDENCE": glossary.CONFIDENCE}
+    env.globals |= {
+        "COHERENCE": glossary.COHERENCE,
+        "CONFIDENCE": glossary.CONFIDENCE,
+        "INTERPRETABILITY": glossary.INTERPRETABILITY,
+    }
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}
     env.filters |= audit_view.FILTERS
     env.filters |= suggestion_panel.FILTERS | {

@@ -340,6 +340,11 @@ class LanguageModel:
         known = known_token_ids(self.tokenizer, self.vocab_size)
         return self.readout().directions(self.d_model, torch.tensor(known, device=self.device))
 
+    def input_embeddings(self) -> Float[Tensor, "vocabulary d"]:
+        """Return the embedding of each token id, as the weights have it: what a model multiplies it by is not in it."""
+        weight: Tensor = self.hf_model.get_input_embeddings().weight.detach()
+        return weight
+
     def readout(self) -> Readout:
         """Return the modules from the last residual stream to the logits.
 

@@ -1,8 +1,8 @@
 """All statistics of all features, exactly, in one pass over an activation store.
 
 `spec` declares the statistics. Each group has a file with its definitions: `moments`, `examples`, `tokens`, `topics`,
-`coactivation`, `decoders`, `health`. This module runs them over blocks of features and joins the results. They depend
-on the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
+`coactivation`, `coherence`, `decoders`, `health`. This module runs them over blocks of features and joins the results.
+They depend on the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
@@ -19,6 +21,7 @@ from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
 from sae_core.statistics import spec
 from sae_core.statistics.coactivation import Coactive, coactive_features
+from sae_core.statistics.coherence import coherence
 from sae_core.statistics.decoders import NearDecoders, OutputTokens, near_decoders, output_tokens
 from sae_core.statistics.examples import choose_examples, concatenate_examples
 from sae_core.statistics.health import Placement, follows_uncounted, health_flags, placement
@@ -59,6 +62,7 @@ def compute_statistics(
     sequences: Sequences,
     sae: SAE,
     output: OutputDirections | str,
+    embeddings: Float[Tensor, "vocabulary d"],
     *,
     seed: int = 0,
     progress: Progress = silent,
@@ -70,6 +74,7 @@ def compute_statistics(
         sequences: token ids, documents, and what is counted.
         sae: gives the decoder directions.
         output: `LanguageModel.output_directions()`, or the reason why there are no output tokens, as a clause.
+        embeddings: `LanguageModel.input_embeddings()`.
         seed: of the examples drawn from the bands.
         progress: in features.
 
@@ -91,6 +96,7 @@ def compute_statistics(
         arrays={
             **own.moments,
             "density": store.count / max(tokens, 1),
+            "coherence": coherence(own.examples, sequences, embeddings, store.d_sae),
             **_lists(own.tokens, own.topics, output_lists, coactive, near),
         },
         health=flags,
@@ -181,6 +187,7 @@ def _provenance(store: ActivationStore, seed: int, output: OutputDirections | st
             "min_given_this": spec.COACTIVE_MIN_GIVEN_THIS,
             "pmi": "nats",
         },
+        "coherence": {"min_examples": spec.MIN_EXAMPLES},
         "topics": {"min_tokens": spec.TOPIC_MIN_TOKENS, "min_documents": spec.TOPIC_MIN_DOCUMENTS},
         "health": spec.HEALTH_THRESHOLDS,
     }

@@ -36,6 +36,8 @@ TOPIC_MIN_TOKENS = 10
 """A topic needs this many of the feature's tokens."""
 TOPIC_MIN_DOCUMENTS = 3
 """A topic needs this many documents in which the feature is active: one long document is no pattern."""
+MIN_EXAMPLES = 20
+"""Coherence needs this many examples: fewer may be alike by chance."""
 
 # --- health flags
 
@@ -144,6 +146,12 @@ PLAIN: tuple[Statistic, ...] = (
     _first("histogram", "integer[]", "Non-zero activations in equal bins over (0, max]."),
     _first("band_edges", "real[]", "Quantile edges of the non-zero activations."),
     _first("health", "text[]", "Flags that ask for care, such as dead or dense."),
+    Statistic(
+        "coherence",
+        "real",
+        "How alike the tokens are on which its examples peak, times how much they say, in bits: features that can be "
+        "named are often high. Null below 20 examples, and in indexes that were made without it.",
+    ),
 )
 """Statistics that stand alone. Band b lies between the edges b - 1 and b; edge 0 is the lowest activation."""
 

@@ -38,7 +38,9 @@ async def publish_small(engine: AsyncEngine, slug: str, folder: Path) -> None:
     sequences, sae = small.small_sequences(), small.small_sae()
     store = build_store(sae, small.Cut(small.small_activations(sequences)), sequences, folder)
     directions = torch.randn(small.FEATURES, OUTPUT_TOKENS, generator=torch.Generator().manual_seed(2))
-    statistics = compute_statistics(store, sequences, sae, OutputDirections(directions, torch.arange(OUTPUT_TOKENS)))
+    output = OutputDirections(directions, torch.arange(OUTPUT_TOKENS))
+    embeddings = torch.randn(OUTPUT_TOKENS, small.FEATURES, generator=torch.Generator().manual_seed(3))
+    statistics = compute_statistics(store, sequences, sae, output, embeddings)
     async with transaction(create_sessionmaker(engine)) as session:
         model = await register_model(
             session,

@@ -119,6 +119,7 @@ class FeatureSummary(BaseModel):
     count: Annotated[int, _statistic_field("count")]
     max: Annotated[float, _statistic_field("max")]
     mean: Annotated[float, _statistic_field("mean")]
+    coherence: Annotated[float | None, _statistic_field("coherence")]
     histogram: HistogramOut
     top_tokens: list[TopTokenOut]
     label: NeighbourLabel
@@ -249,7 +250,8 @@ async def _filter(
     sort: Annotated[
         Sort | None,
         Query(
-            description="By default `match` with `q`, else `density`. `match`: features whose label matches first, "
+            description="By default `match` with `q`, else `coherence`, or `density` in an index without it. Features "
+            "without a coherence come last, or first if ascending. `match`: features whose label matches first, "
             "those with the fewest other words in it before others; then those with the largest share of their "
             "activation on top tokens that match."
         ),
@@ -445,6 +447,7 @@ def summary(row: FeatureRow) -> FeatureSummary:
     """Return a row of a list."""
     return FeatureSummary(
         **_common_fields(row),
+        coherence=row.coherence,
         histogram=_histogram(row.max, row.histogram),
         label=_explanation(row.label),
         match_share=row.match.share if row.match else None,

@@ -83,6 +83,11 @@ _THRESHOLDS: dict[str, Callable[[float], str]] = {
 }
 """Thresholds that these sentences name, and how they are written."""
 
+COHERENCE = (
+    "How alike the tokens are on which its examples peak, from 0 for tokens drawn at random to 1 for one token, "
+    "times how rare they are, in bits. Many features that can be named are high."
+)
+
 BANDS = {
     5: "strongest fifth",
     4: "fourth fifth",

@@ -32,7 +32,8 @@ from sae_core.statistics.spec import HEALTH_FLAGS
 router = APIRouter()
 
 SORTS = {
-    "": ("best match, most active", FeatureFilter()),
+    "": ("best match, most coherent", FeatureFilter()),
+    "coherence": ("most coherent first", FeatureFilter(sort="coherence", descending=True)),
     "density": ("most active first", FeatureFilter(sort="density", descending=True)),
     "density-asc": ("least active first", FeatureFilter(sort="density", descending=False)),
     "max": ("highest maximum first", FeatureFilter(sort="max", descending=True)),
@@ -138,11 +139,19 @@ def _filters(sae: SaeDetail, query: FeatureQuery) -> dict[str, Any]:
         "sae": sae,
         "filter": query.filter,
         "sort": query.sort,
-        "sorts": [(value, name) for value, (name, _) in SORTS.items()],
+        "sorts": _sorts(sae),
         "bounds_of": forms.densities,
         "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
         "more_filters": any(getattr(query.filter, field) != getattr(FeatureFilter(), field) for field in _MORE),
     }
+
+
+def _sorts(sae: SaeDetail) -> list[tuple[str, str]]:
+    """Return the orders with their names; an index without coherence has none by it."""
+    if sae.index and sae.index.coherent:
+        return [(value, name) for value, (name, _) in SORTS.items()]
+    names = {value: name for value, (name, _) in SORTS.items() if value != "coherence"}
+    return list((names | {"": "best match, most active"}).items())
 
 
 def _results(sae: SaeDetail, query: FeatureQuery, found: _Found) -> dict[str, Any]:
@@ -151,6 +160,7 @@ def _results(sae: SaeDetail, query: FeatureQuery, found: _Found) -> dict[str, An
     corrected = replace(query, filter=replace(query.filter, q=page.corrected or query.filter.q))
     return {
         "page": page,
+        "by_coherence": query.filter.order(sae) == "coherence",
         "error": found.error,
         "health": glossary.health(sae),
         "corrected_address": _address(sae, corrected),
@@ -268,7 +278,7 @@ def _address(sae: SaeDetail, query: FeatureQuery, **changed: Any) -> str:
 def _downloads(sae: SaeDetail, filter: FeatureFilter) -> list[tuple[str, str]]:
     """Return the formats of a download with their addresses, and that of the SAE's labels."""
     query = _query(replace(filter, cursor=None))
-    order = urlencode({"sort": filter.order, "descending": str(filter.descending).lower()})
+    order = urlencode({"sort": filter.order(sae), "descending": str(filter.descending).lower()})
     base = f"/api/v1/saes/{sae.slug}/features/export"
     return [
         (format.upper(), f"{base}?{'&'.join(part for part in (f'format={format}', order, query) if part)}")

@@ -1,10 +1,12 @@
 """The first page: every SAE, the runs in progress, and how to start."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.feature_list import FeatureFilter, FeatureRow, list_features
+from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, feature_rows, list_features
 from app.queries.runs import list_active
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import glossary, token_text
@@ -15,6 +17,8 @@ from app.web.rendering import render, wants_fragment
 router = APIRouter()
 
 _SAMPLE_SIZE = 8
+_COMPARED = 4
+"""Top tokens that a row shows, of which no two features of the sample share one."""
 
 
 @router.get("/")
@@ -36,14 +40,32 @@ async def home(request: Request, session: Session) -> HTMLResponse:
 
 
 async def _sample_features(session: AsyncSession, sae: SaeDetail) -> tuple[FeatureRow, ...]:
-    """Return a few features: labelled ones if there are enough, else strong ones rarer than the average.
+    """Return a few features: labelled ones if there are enough, else the most coherent ones of different words.
 
-    L0 / d_sae is the average density. Features around it are mostly about grammar, much rarer ones have few examples.
+    An index without coherence gives strong features rarer than the average, which is L0 / d_sae. Features around it are
+    mostly about grammar, much rarer ones have few examples.
     """
     if sae.labelled >= _SAMPLE_SIZE:
         return (await list_features(session, sae, FeatureFilter(sort="max", label="labelled", limit=_SAMPLE_SIZE))).rows
+    if sae.index and sae.index.coherent:
+        most = await list_features(session, sae, FeatureFilter(sort="coherence", limit=MAX_LIMIT), with_examples=False)
+        numbers = [row.index for row in _of_different_words(most.rows)][:_SAMPLE_SIZE]
+        found = await feature_rows(session, sae, numbers)
+        return tuple(found[number] for number in numbers)
     average = (sae.metrics.get("l0") or sae.k or 32) / sae.d_sae
     filter = FeatureFilter(
         sort="max", min_density=min(average / 8, 1), max_density=min(average / 2, 1), limit=_SAMPLE_SIZE
     )
     return (await list_features(session, sae, filter)).rows
+
+
+def _of_different_words(rows: Iterable[FeatureRow]) -> list[FeatureRow]:
+    """Return the features that share none of their top tokens, less blanks and case, with one before them."""
+    seen: set[bytes] = set()
+    chosen = []
+    for row in rows:
+        words = {token.bytes.strip().lower() for token in row.top_tokens[:_COMPARED]}
+        if not words & seen:
+            chosen.append(row)
+            seen |= words
+    return chosen

@@ -75,6 +75,23 @@ class Dense:
                     drawn[band, rank] = run
         return drawn
 
+    def coherence(self, feature: int, seed: int, embeddings: np.ndarray) -> float:
+        """Mean centred cosine over pairs of examples, times their tokens' mean information in bits."""
+        examples = [*self.top_examples(feature), *self.band_examples(feature, seed).values()]
+        if len(examples) < 20:
+            return math.nan
+        tokens = [int(self.sequences.token_ids[s, p]) for s, p, _ in examples]
+        rows = [embeddings[token] - embeddings.mean(0) for token in tokens]
+        cosines = [
+            float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+            for i, a in enumerate(rows)
+            for j, b in enumerate(rows)
+            if i != j
+        ]
+        counted = self.sequences.token_ids[self.sequences.counted].tolist()
+        bits = [-math.log2(counted.count(token) / len(counted)) for token in tokens]
+        return math.fsum(cosines) / len(cosines) * math.fsum(bits) / len(bits)
+
     def top_tokens(self, feature: int) -> list[tuple[int, int, float, float]]:
         """(token, count, share, mean)"""
         values = defaultdict(list)
