@@ -135,7 +135,7 @@ def indexed(tokens: int, of: int, folder: Path) -> dict[str, Any]:
     store = build_store(sae, Repeated(cache, shards, whole), sequences, folder / f"store-{tokens}")
     encoded = time.perf_counter()
     model = inputs.model
-    compute_statistics(store, sequences, sae, model.output_directions(), model.input_embeddings())
+    compute_statistics(store, sequences, sae, model.output_directions(), model.input_tokens())
     ended = time.perf_counter()
     answer = {
         "tokens": sequences.n_counted,

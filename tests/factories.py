@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register
 from app.queries.feature_maps import put_map
 from app.queries.labels import LabelText, LabelView
 from app.queries.models import ModelRow, register_model
-from app.queries.publish import publish_index
+from app.queries.publish import FeatureStatisticsRow, publish_index
 from app.queries.runs import (
     MetricPoint,
     RunView,
@@ -61,14 +62,18 @@ async def make_sae(
     length: int = 32,
     seed: int = 0,
     publish: bool = True,
+    coherence: Sequence[float | None] | None = None,
 ) -> Synthetic:
-    """An SAE of made-up features, committed: registered with its model and corpus, and its index published."""
+    """An SAE of made-up features, committed: registered with its model and corpus, and its index published.
+
+    Without `coherence`, one value per feature, the index is one from before there was such a statistic.
+    """
     corpus = make_corpus(sequences=sequences, length=length, seed=seed)
     made = make_features(corpus, n=features, seed=seed)
     async with transaction(create_sessionmaker(engine)) as session:
         sae, sequence_set_id = await _register(session, slug, corpus, features)
     if publish:
-        await publish_features(engine, sae, sequence_set_id, made)
+        await publish_features(engine, sae, sequence_set_id, made, coherence)
     async with transaction(create_sessionmaker(engine)) as session:
         found = await get_sae(session, slug)
         assert found is not None
@@ -78,8 +83,18 @@ async def make_sae(
     return Synthetic(found, corpus, made)
 
 
-async def publish_features(engine: AsyncEngine, sae: SaeDetail, sequence_set_id: int, features: Features) -> int:
+async def publish_features(
+    engine: AsyncEngine,
+    sae: SaeDetail,
+    sequence_set_id: int,
+    features: Features,
+    coherence: Sequence[float | None] | None = None,
+) -> int:
     """Publish an index of `features`; another seed is another provenance."""
+    rows = features.rows()
+    if coherence is not None:
+        both = zip(rows, coherence, strict=True)
+        rows = [FeatureStatisticsRow(**vars(row), coherence=value) for row, value in both]
     return await publish_index(
         engine,
         sae_id=sae.id,
@@ -87,7 +102,7 @@ async def publish_features(engine: AsyncEngine, sae: SaeDetail, sequence_set_id:
         tokens=features.tokens,
         topics=features.topic_names,
         provenance={"seed": features.seed, "code": "synthetic", "dense_above": 0.1, "left_out": ["BOS"]},
-        features=features.rows(),
+        features=rows,
         examples=features.examples(),
     )
 

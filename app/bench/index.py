@@ -84,5 +84,5 @@ def _index(inputs: BenchInputs, sae: SAE, folder: Path) -> float:
     cache = ActivationCache.build(inputs.model, HOOK, inputs.sequences, folder / "activations", batch_size=BATCH)
     store = build_store(sae, cache, inputs.sequences, folder / "store")
     model = inputs.model
-    compute_statistics(store, inputs.sequences, sae, model.output_directions(), model.input_embeddings(), seed=0)
+    compute_statistics(store, inputs.sequences, sae, model.output_directions(), model.input_tokens(), seed=0)
     return time.perf_counter() - began

@@ -200,7 +200,7 @@ async def index_sae(
             inputs.sequences,
             sae,
             output,
-            inputs.model.input_embeddings(),
+            inputs.model.input_tokens(),
             seed=SEED,
             progress=progress,
         )

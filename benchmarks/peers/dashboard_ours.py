@@ -23,7 +23,7 @@ def main() -> None:
     sae = load_sae(folder / settings["sae"])
     model, _ = material()
     hook = HookPoint.parse(HOOK)
-    directions, embeddings = model.output_directions(), model.input_embeddings()
+    directions, tokens = model.output_directions(), model.input_tokens()
 
     @torch.no_grad()
     def go(repeats: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def main() -> None:
                 start = time.perf_counter()
                 store = build_store(sae, cache, sequences, Path(fresh) / "store")
                 encoded = time.perf_counter()
-                compute_statistics(store, sequences, sae, directions, embeddings)
+                compute_statistics(store, sequences, sae, directions, tokens)
                 counted = time.perf_counter()
                 ActivationCache.build(model, hook, sequences, Path(fresh) / "cache")
                 forward = time.perf_counter()

@@ -12,7 +12,8 @@ from scipy.stats import false_discovery_control
 from sae_core.contrast.baselines import LEAST_TEXTS, Baseline, Word, compare_classifiers, compare_words
 from sae_core.contrast.figures import Rates, cohens_d, compare_rates
 from sae_core.contrast.ranks import Separation, separate, separate_scores, separate_within
-from sae_core.contrast.tokens import TokenHabits, pick_examples, spellings, token_habits
+from sae_core.contrast.tokens import TokenHabits, pick_examples, token_habits
+from sae_core.models.vocabulary import spellings
 from sae_core.progress import Progress, silent
 from sae_core.readings import Pool, Reading, Tokens, count_tokens, pool_features
 

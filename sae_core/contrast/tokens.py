@@ -1,6 +1,5 @@
 """What features fire on, token by token: which token, which place, and examples."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +25,6 @@ class TokenHabits:
     first_share: Float64[np.ndarray, " d_sae"]
     last_share: Float64[np.ndarray, " d_sae"]
     """Shares of the texts with the feature on which it peaks at the first, or at the last token."""
-
-
-def spellings(token_bytes: Sequence[bytes]) -> Int64[np.ndarray, " vocab"]:
-    """Number the tokens so that those which differ in case and white space alone have one number."""
-    numbers: dict[str, int] = {}
-    found = []
-    for token in token_bytes:
-        text = token.decode(errors="replace")
-        found.append(numbers.setdefault(text.strip().casefold() or text, len(numbers)))
-    return np.array(found, np.int64)
 
 
 def token_habits(reading: Reading, spelling: Int64[np.ndarray, " vocab"], tokens: Tokens = "all") -> TokenHabits:

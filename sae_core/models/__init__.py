@@ -4,5 +4,6 @@ from sae_core.models.hooks import HookPoint
 from sae_core.models.language_model import LanguageModel
 from sae_core.models.loading import load_model
 from sae_core.models.readout import OutputDirections, ReadoutError
+from sae_core.models.vocabulary import InputTokens
 
-__all__ = ["HookPoint", "LanguageModel", "OutputDirections", "ReadoutError", "load_model"]
+__all__ = ["HookPoint", "InputTokens", "LanguageModel", "OutputDirections", "ReadoutError", "load_model"]

@@ -20,7 +20,7 @@ from sae_core.models.chat import RenderedChat, render_chat
 from sae_core.models.hooks import HookPoint
 from sae_core.models.points import module_at, write_at
 from sae_core.models.readout import TEXT, OutputDirections, Readout, ReadoutError, find_readout
-from sae_core.models.vocabulary import known_token_ids, token_bytes
+from sae_core.models.vocabulary import InputTokens, known_token_ids, spellings, token_bytes
 
 Replace = Callable[
     [Float[Tensor, "batch position d_out"], Float[Tensor, "batch position d_in"]],
@@ -340,10 +340,9 @@ class LanguageModel:
         known = known_token_ids(self.tokenizer, self.vocab_size)
         return self.readout().directions(self.d_model, torch.tensor(known, device=self.device))
 
-    def input_embeddings(self) -> Float[Tensor, "vocabulary d"]:
-        """Return the embedding of each token id, as the weights have it: what a model multiplies it by is not in it."""
-        weight: Tensor = self.hf_model.get_input_embeddings().weight.detach()
-        return weight
+    def input_tokens(self) -> InputTokens:
+        """Return the embedding of each token id, and which tokens are spellings of one word."""
+        return InputTokens(self.hf_model.get_input_embeddings().weight.detach(), spellings(self.token_bytes()))
 
     def readout(self) -> Readout:
         """Return the modules from the last residual stream to the logits.

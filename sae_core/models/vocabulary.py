@@ -2,12 +2,38 @@
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from sae_core.errors import ModelError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SENTENCEPIECE_SPACE = "▁"
+
+
+@dataclass(frozen=True)
+class InputTokens:
+    """What is known of each token id before it is read in a text."""
+
+    embeddings: Float[Tensor, "token d_model"]
+    """As the weights have them: what a model multiplies them by is not in it."""
+    spellings: Int64[np.ndarray, " vocab"]
+    """As `spellings` numbers them."""
+
+
+def spellings(tokens: Sequence[bytes]) -> Int64[np.ndarray, " vocab"]:
+    """Number the tokens so that those which differ in case and white space alone have one number."""
+    numbers: dict[str, int] = {}
+    found = []
+    for token in tokens:
+        text = token.decode(errors="replace")
+        found.append(numbers.setdefault(text.strip().casefold() or text, len(numbers)))
+    return np.array(found, np.int64)
 
 
 def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:

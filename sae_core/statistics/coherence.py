@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sae_core.corpora import Sequences
+from sae_core.models import InputTokens
 from sae_core.statistics.spec import MIN_EXAMPLES
 from sae_core.statistics.types import Examples
 
@@ -15,16 +16,15 @@ BLOCK_FEATURES = 4096
 """Features whose sums of embeddings are held at once."""
 
 
-def coherence(
-    examples: Examples, sequences: Sequences, embeddings: Float[Tensor, "vocabulary d"], n_features: int
-) -> NDArray[np.float32]:
+def coherence(examples: Examples, sequences: Sequences, tokens: InputTokens, n_features: int) -> NDArray[np.float32]:
     """Return the coherence of each feature, in bits; NaN for one of fewer than `MIN_EXAMPLES` examples.
 
     Coherence = similarity · information, over the tokens on which the feature's examples peak, bands included:
 
     - similarity: the mean cosine over all pairs of different examples, of the tokens' input embeddings less the mean
       embedding of the vocabulary. It is 1 for equal tokens, about 0 for tokens drawn at random.
-    - information: the mean of -log2(count of the token / counted tokens), in bits.
+    - information: the mean of -log2(count of the token's word / counted tokens), in bits. A word is all tokens that
+      differ in case and white space alone; by tokens, letters and words that begin sentences would lead.
 
     The first factor is topic coherence with embeddings as the measure of likeness (Röder, Both and Hinneburg 2015,
     "Exploring the space of topic coherence measures"; Ding, Nallapati and Xiang 2018, "Coherence-aware neural topic
@@ -34,26 +34,26 @@ def coherence(
     Args:
         examples: of features below `n_features`, sorted by feature.
         sequences: whose counted tokens are counted.
-        embeddings: one row per token id.
+        tokens: of the model.
         n_features: rows of the result, [n_features] float32.
     """
     token_ids = sequences.token_ids[examples.sequence, examples.position]
     number = np.bincount(examples.feature, minlength=n_features)
-    counts = np.bincount(sequences.token_ids[sequences.counted], minlength=len(embeddings))
+    counts = np.bincount(tokens.spellings[sequences.token_ids[sequences.counted]])
     bits = np.bincount(
         examples.feature,
-        weights=np.log2(sequences.n_counted) - np.log2(counts[token_ids]),
+        weights=np.log2(sequences.n_counted) - np.log2(counts[tokens.spellings[token_ids]]),
         minlength=n_features,
     )
     enough = number >= MIN_EXAMPLES
     result = np.full(n_features, np.nan, np.float32)
     information = bits[enough] / number[enough]
-    result[enough] = _mean_similarity(token_ids, number, embeddings)[enough] * information
+    result[enough] = _mean_similarity(token_ids, number, tokens.embeddings)[enough] * information
     return result
 
 
 def _mean_similarity(
-    token_ids: NDArray[np.int32], number: NDArray[np.int64], embeddings: Float[Tensor, "vocabulary d"]
+    token_ids: NDArray[np.int32], number: NDArray[np.int64], embeddings: Float[Tensor, "token d_model"]
 ) -> NDArray[np.float64]:
     """Return the mean cosine over pairs of different examples of each feature; without two examples, 0.
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
-from sae_core.models import OutputDirections
+from sae_core.models import InputTokens, OutputDirections
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
 from sae_core.statistics import spec
@@ -62,7 +60,7 @@ def compute_statistics(
     sequences: Sequences,
     sae: SAE,
     output: OutputDirections | str,
-    embeddings: Float[Tensor, "vocabulary d"],
+    input_tokens: InputTokens,
     *,
     seed: int = 0,
     progress: Progress = silent,
@@ -74,7 +72,7 @@ def compute_statistics(
         sequences: token ids, documents, and what is counted.
         sae: gives the decoder directions.
         output: `LanguageModel.output_directions()`, or the reason why there are no output tokens, as a clause.
-        embeddings: `LanguageModel.input_embeddings()`.
+        input_tokens: `LanguageModel.input_tokens()`.
         seed: of the examples drawn from the bands.
         progress: in features.
 
@@ -96,7 +94,7 @@ def compute_statistics(
         arrays={
             **own.moments,
             "density": store.count / max(tokens, 1),
-            "coherence": coherence(own.examples, sequences, embeddings, store.d_sae),
+            "coherence": coherence(own.examples, sequences, input_tokens, store.d_sae),
             **_lists(own.tokens, own.topics, output_lists, coactive, near),
         },
         health=flags,

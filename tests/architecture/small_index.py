@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,7 +25,7 @@ from app.queries.publish import publish_index
 from app.queries.saes import SaeRow, register_sae
 from app.schema import upgrade
 from app.settings import Settings
-from sae_core.models import OutputDirections
+from sae_core.models import InputTokens, OutputDirections
 from sae_core.statistics.compute import compute_statistics
 from sae_core.store.activation_store import build_store
 from tests.core.statistics import small
@@ -39,8 +40,8 @@ async def publish_small(engine: AsyncEngine, slug: str, folder: Path) -> None:
     store = build_store(sae, small.Cut(small.small_activations(sequences)), sequences, folder)
     directions = torch.randn(small.FEATURES, OUTPUT_TOKENS, generator=torch.Generator().manual_seed(2))
     output = OutputDirections(directions, torch.arange(OUTPUT_TOKENS))
-    embeddings = torch.randn(OUTPUT_TOKENS, small.FEATURES, generator=torch.Generator().manual_seed(3))
-    statistics = compute_statistics(store, sequences, sae, output, embeddings)
+    tokens = InputTokens(torch.randn(OUTPUT_TOKENS, small.FEATURES), np.arange(OUTPUT_TOKENS))
+    statistics = compute_statistics(store, sequences, sae, output, tokens)
     async with transaction(create_sessionmaker(engine)) as session:
         model = await register_model(
             session,

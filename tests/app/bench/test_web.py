@@ -47,8 +47,10 @@ async def test_synthetic_index_is_consistent(postgres_url: str) -> None:
             assert sae.index.health["dead"] == sae.index.densities.dead > 0
             listed = await list_features(session, sae, FeatureFilter(limit=200))
             assert listed.total == 512
-            densities = [row.density for row in listed.rows]
-            assert densities == sorted(densities, reverse=True)
+            coherence = [row.coherence for row in listed.rows if row.coherence is not None]
+            assert 0 < sae.index.coherent < 512
+            assert len(coherence) == 200
+            assert coherence == sorted(coherence, reverse=True)
             assert 0 < (await list_features(session, sae, FeatureFilter(label="labelled"))).total == sae.labelled
             word = listed.rows[0].top_tokens[0].bytes.decode().strip()
             assert listed.rows[0].index in {

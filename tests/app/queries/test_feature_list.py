@@ -45,6 +45,39 @@ async def test_pages_hold_every_feature_once_in_order(
     assert numbers == sorted(keys, key=keys.__getitem__, reverse=descending)
 
 
+COHERENCE = [None if number % 5 == 0 else round(math.sin(number) * 4, 1) for number in range(24)]
+"""By feature: some unknown, some below 0, some equal."""
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("limit", [1, 4, 5, 24])
+async def test_features_without_coherence_come_last(engine: AsyncEngine, session: AsyncSession, limit: int) -> None:
+    sae = (await make_sae(engine, slug="coherent", coherence=COHERENCE)).sae
+    keys = {number: (-1000 if value is None else value, number) for number, value in enumerate(COHERENCE)}
+    expected = sorted(keys, key=keys.__getitem__, reverse=True)
+    assert {COHERENCE[number] for number in expected[-5:]} == {None}
+    assert await all_pages(session, sae, FeatureFilter(sort="coherence", limit=limit)) == expected
+    assert await all_pages(session, sae, FeatureFilter(limit=limit)) == expected
+    backwards = FeatureFilter(sort="coherence", descending=False, limit=limit)
+    assert await all_pages(session, sae, backwards) == expected[::-1]
+    rows = (await list_features(session, sae, FeatureFilter())).rows
+    assert [row.coherence for row in rows] == [pytest.approx(COHERENCE[row.index]) for row in rows]
+
+
+@pytest.mark.own_database
+async def test_the_default_order_needs_a_coherence(engine: AsyncEngine, session: AsyncSession) -> None:
+    """An index from before, or one of features with few examples, lists the most active features first."""
+    for slug, coherence in (("before", None), ("few-examples", [None] * 24)):
+        sae = (await make_sae(engine, slug=slug, coherence=coherence)).sae
+        assert sae.index and sae.index.coherent == 0
+        by_density = await all_pages(session, sae, FeatureFilter(sort="density"))
+        assert await all_pages(session, sae, FeatureFilter(limit=7)) == by_density
+        assert sorted(await all_pages(session, sae, FeatureFilter(sort="coherence", limit=7))) == list(range(24))
+    one = (await make_sae(engine, slug="one", coherence=[None] * 23 + [0.5])).sae
+    assert one.index and one.index.coherent == 1
+    assert (await all_pages(session, one, FeatureFilter()))[0] == 23
+
+
 @pytest.mark.own_database
 async def test_paging_continues_across_ties(engine: AsyncEngine, session: AsyncSession) -> None:
     """With one sequence many features are dead, and all dead ones have the same density."""

@@ -137,7 +137,7 @@ def read_whole(plan: Any) -> set[str]:
 LISTS = [
     FeatureFilter(sort=sort, descending=descending, label=label, **bounds)
     for sort, descending, label, bounds in product(
-        ("density", "max", "mean", "index"),
+        ("coherence", "density", "max", "mean", "index"),
         (True, False),
         (None, "labelled", "unlabelled"),
         ({}, {"min_density": 1e-4}, {"min_density": 1e-5, "max_density": 1e-3}, {"max_density": 0.0}),
@@ -147,7 +147,7 @@ WORD = synthetic.vocabulary()[60].decode().strip()
 NARROWED = [
     FeatureFilter(sort=sort, **narrowed)
     for sort, narrowed in product(
-        ("density", "index"),
+        ("coherence", "density", "index"),
         (
             {"health": "dead"},
             {"health": "single_token", "label": "labelled"},
@@ -174,6 +174,22 @@ async def test_feature_lists_and_searches_use_an_index(session: AsyncSession, sa
     for filter in (*LISTS, *NARROWED, *SEARCHES):
         for plan in await plans(list_features(session, sae, filter)):
             assert not read_whole(plan), (filter, json.dumps(plan, indent=1))
+
+
+@pytest.mark.parametrize("descending", [True, False])
+async def test_a_deep_page_by_coherence_starts_at_its_place(
+    session: AsyncSession, sae: SaeDetail, plans: Any, descending: bool
+) -> None:
+    """Postgres seeks the cursor's place in the index, whose columns are all that it reads, and sorts nothing."""
+    filter = FeatureFilter(sort="coherence", descending=descending, limit=100)
+    for _ in range(12):
+        page = await list_features(session, sae, filter, with_examples=False)
+        filter = replace(filter, cursor=page.next_cursor)
+    (plan,) = [plan for plan in await plans(list_features(session, sae, filter)) if "coalesce" in json.dumps(plan)]
+    (found,) = [node for node in nodes(plan) if "coherence" in node.get("Index Name", "")]
+    assert found["Node Type"] == "Index Only Scan", json.dumps(plan, indent=1)
+    assert "(ROW((COALESCE(coherence" in found["Index Cond"]
+    assert "Filter" not in found
 
 
 async def test_later_pages_use_an_index(session: AsyncSession, sae: SaeDetail, plans: Any) -> None:

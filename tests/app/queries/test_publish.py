@@ -109,8 +109,8 @@ async def test_partitions_have_every_index_of_their_parent(engine: AsyncEngine, 
         )
     number = made.sae.index.id
     assert {row.tablename: row.indexes for row in found} == {
-        "feature": 9,
-        f"feature_{number}": 9,
+        "feature": 10,
+        f"feature_{number}": 10,
         "example_band": 1,
         f"example_band_{number}": 1,
     }

@@ -75,8 +75,8 @@ class Dense:
                     drawn[band, rank] = run
         return drawn
 
-    def coherence(self, feature: int, seed: int, embeddings: np.ndarray) -> float:
-        """Mean centred cosine over pairs of examples, times their tokens' mean information in bits."""
+    def coherence(self, feature: int, seed: int, embeddings: np.ndarray, word: np.ndarray) -> float:
+        """Mean centred cosine over pairs of examples, times their words' mean information in bits."""
         examples = [*self.top_examples(feature), *self.band_examples(feature, seed).values()]
         if len(examples) < 20:
             return math.nan
@@ -88,8 +88,8 @@ class Dense:
             for j, b in enumerate(rows)
             if i != j
         ]
-        counted = self.sequences.token_ids[self.sequences.counted].tolist()
-        bits = [-math.log2(counted.count(token) / len(counted)) for token in tokens]
+        counted = [word[token] for token in self.sequences.token_ids[self.sequences.counted]]
+        bits = [-math.log2(counted.count(word[token]) / len(counted)) for token in tokens]
         return math.fsum(cosines) / len(cosines) * math.fsum(bits) / len(bits)
 
     def top_tokens(self, feature: int) -> list[tuple[int, int, float, float]]:

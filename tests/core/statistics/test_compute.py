@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_core.errors import ArtifactError
-from sae_core.models import OutputDirections
+from sae_core.models import InputTokens, OutputDirections
 from sae_core.statistics import coactivation, coherence, compute
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS, RANKED_LISTS
@@ -31,7 +31,9 @@ OUTPUT = OutputDirections(
     torch.randn(small.FEATURES, 50, generator=torch.Generator().manual_seed(2)), torch.arange(0, 150, 3)
 )
 NONE = "the test says so"
-EMBEDDINGS = torch.randn(small.VOCABULARY, 8, generator=torch.Generator().manual_seed(3))
+TOKENS = InputTokens(
+    torch.randn(small.VOCABULARY, 8, generator=torch.Generator().manual_seed(3)), np.arange(small.VOCABULARY) // 2
+)
 DENSE = Dense(F, SEQUENCES, SAE.W_dec.detach().numpy())
 EVERY = range(small.FEATURES)
 
@@ -43,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
 
 @pytest.fixture(scope="module")
 def found(built: ActivationStore) -> FeatureStatistics:
-    return compute_statistics(built, SEQUENCES, SAE, OUTPUT, EMBEDDINGS, seed=SEED)
+    return compute_statistics(built, SEQUENCES, SAE, OUTPUT, TOKENS, seed=SEED)
 
 
 def listed(ids: np.ndarray, *columns: np.ndarray) -> list[tuple]:
@@ -88,14 +90,14 @@ def test_counts_and_moments(found: FeatureStatistics) -> None:
 
 def test_coherence(found: FeatureStatistics) -> None:
     for i in EVERY:
-        reference = DENSE.coherence(i, SEED, EMBEDDINGS.double().numpy())
+        reference = DENSE.coherence(i, SEED, TOKENS.embeddings.double().numpy(), TOKENS.spellings)
         assert found["coherence"][i] == pytest.approx(reference, rel=1e-5, nan_ok=True)
     assert np.isnan(found["coherence"][[small.DEAD, small.ONCE, small.FEW_SEQUENCES]]).all()
     assert np.isfinite(found["coherence"]).sum() > small.FEATURES / 2
 
 
-def test_the_coherence_of_a_token_is_its_information(found: FeatureStatistics) -> None:
-    share = (SEQUENCES.token_ids[SEQUENCES.counted] == 5).mean()
+def test_the_coherence_of_a_token_is_the_information_of_its_word(found: FeatureStatistics) -> None:
+    share = np.isin(SEQUENCES.token_ids[SEQUENCES.counted], [4, 5]).mean()
     assert found["coherence"][small.TOKEN] == pytest.approx(-np.log2(share), rel=1e-6)
 
 
@@ -134,7 +136,7 @@ def test_a_feature_of_few_sequences_has_examples_in_every_band(found: FeatureSta
 
 
 def test_another_seed_draws_other_examples(built: ActivationStore, found: FeatureStatistics) -> None:
-    other = compute_statistics(built, SEQUENCES, SAE, OUTPUT, EMBEDDINGS, seed=SEED + 1)
+    other = compute_statistics(built, SEQUENCES, SAE, OUTPUT, TOKENS, seed=SEED + 1)
     assert examples_of(other.examples, small.DENSE) != examples_of(found.examples, small.DENSE)
     assert (other["histogram"] == found["histogram"]).all()
 
@@ -148,7 +150,7 @@ def test_top_tokens(found: FeatureStatistics) -> None:
 @pytest.mark.parametrize("floor", [coactivation.COACTIVE_MIN_GIVEN_THIS, 0.15])
 def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coactivation, "COACTIVE_MIN_GIVEN_THIS", floor)
-    found = compute_statistics(built, SEQUENCES, SAE, NONE, EMBEDDINGS)
+    found = compute_statistics(built, SEQUENCES, SAE, NONE, TOKENS)
     for i in EVERY:
         columns = (
             found["coactive_pmi"][i],
@@ -183,7 +185,7 @@ def test_output_tokens(found: FeatureStatistics) -> None:
 
 
 def test_there_are_no_output_tokens_outside_the_residual_stream(built: ActivationStore) -> None:
-    without = compute_statistics(built, SEQUENCES, SAE, NONE, EMBEDDINGS)
+    without = compute_statistics(built, SEQUENCES, SAE, NONE, TOKENS)
     assert (without["promoted_ids"] == -1).all()
     assert (without["suppressed_ids"] == -1).all()
     assert without.provenance["output_tokens"] == {"absent": NONE}
@@ -255,12 +257,12 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
         patch.setattr(coactivation, "ROWS", features)
         folder: Path = tmp_path_factory.mktemp("store")
         other = build_store(SAE, Cut(F, sorted(cuts)), SEQUENCES, folder)
-        assert digest(compute_statistics(other, SEQUENCES, SAE, OUTPUT, EMBEDDINGS, seed=SEED)) == digest(found)
+        assert digest(compute_statistics(other, SEQUENCES, SAE, OUTPUT, TOKENS, seed=SEED)) == digest(found)
 
 
 def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
     nothing = build_store(SAE, Cut(np.zeros_like(F)), SEQUENCES, tmp_path)
-    found = compute_statistics(nothing, SEQUENCES, SAE, OUTPUT, EMBEDDINGS)
+    found = compute_statistics(nothing, SEQUENCES, SAE, OUTPUT, TOKENS)
     assert found.health["dead"].all()
     assert len(found.examples) == 0
     assert (found["coactive"] == -1).all()
@@ -270,7 +272,7 @@ def test_an_empty_store_has_dead_features_only(tmp_path: Path) -> None:
 def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:
     reports: list[tuple[int, int]] = []
     compute_statistics(
-        built, SEQUENCES, SAE, OUTPUT, EMBEDDINGS, progress=lambda done, total, _=None, /: reports.append((done, total))
+        built, SEQUENCES, SAE, OUTPUT, TOKENS, progress=lambda done, total, _=None, /: reports.append((done, total))
     )
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert reports[-1] == (small.FEATURES, small.FEATURES)
@@ -278,7 +280,7 @@ def test_progress_counts_features_to_the_end(built: ActivationStore) -> None:
 
 def test_a_store_of_another_sae_is_refused(built: ActivationStore) -> None:
     with pytest.raises(ArtifactError, match="another SAE"):
-        compute_statistics(built, SEQUENCES, small.small_sae(seed=1), NONE, EMBEDDINGS)
+        compute_statistics(built, SEQUENCES, small.small_sae(seed=1), NONE, TOKENS)
 
 
 def test_provenance_is_json_and_names_what_was_used(found: FeatureStatistics) -> None:
