@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, normalize
 
 from sae_core.corpora import Sequences
 from sae_core.models import InputTokens
@@ -63,8 +63,9 @@ def _mean_similarity(
     of the tokens that occur among the examples, and a sum per feature of a block.
     """
     known, place = np.unique(token_ids, return_inverse=True)
-    rows = embeddings[torch.from_numpy(known).to(embeddings.device).long()].float()
-    unit = torch.nn.functional.normalize(rows - embeddings.float().mean(0), dim=1).cpu()
+    unit = embeddings[torch.from_numpy(known).to(embeddings.device).long()].float()
+    unit -= embeddings.float().mean(0)
+    unit = normalize(unit, dim=1, out=unit).cpu()
     own = unit.square().sum(1).double().numpy()
     bounds = np.concatenate([[0], np.cumsum(number)])
     pairs = np.zeros(len(number))
