@@ -60,7 +60,7 @@ async def write_site(source: Source, folder: Path, progress: Progress) -> None:
 async def _pages(source: Source) -> AsyncIterator[list[FeatureRow]]:
     """Yield the pages of the list, most active first."""
     wanted, rows = set(source.numbers), list[FeatureRow]()
-    filter = FeatureFilter(limit=MAX_LIMIT)
+    filter = FeatureFilter(sort="density", limit=MAX_LIMIT)
     while True:
         page = await list_features(source.session, source.sae, filter)
         rows += [row for row in page.rows if row.index in wanted]

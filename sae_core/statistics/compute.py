@@ -185,7 +185,7 @@ def _provenance(store: ActivationStore, seed: int, output: OutputDirections | st
             "min_given_this": spec.COACTIVE_MIN_GIVEN_THIS,
             "pmi": "nats",
         },
-        "coherence": {"min_examples": spec.MIN_EXAMPLES},
+        "coherence": {"min_examples": spec.MIN_EXAMPLES, "words": "equal but for case and white space"},
         "topics": {"min_tokens": spec.TOPIC_MIN_TOKENS, "min_documents": spec.TOPIC_MIN_DOCUMENTS},
         "health": spec.HEALTH_THRESHOLDS,
     }

@@ -330,3 +330,58 @@ async def test_page_api_and_download_agree_with_a_filter_in_memory(
     assert await paged(client, f"/api/v1{base}/features", wanted) == truth
     exported = (await client.get(f"/api/v1{base}/features/export", params=query | order | {"format": "json"})).json()
     assert [feature["index"] for feature in exported] == truth
+
+
+# --- coherence
+
+COHERENCE = [None if number > 20 else 0.25 * number for number in range(24)]
+
+
+@pytest.mark.own_database
+async def test_the_most_coherent_features_come_first(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    await make_sae(engine, slug="coherent", coherence=COHERENCE)
+    page = parse((await client.get("/saes/coherent/features")).text)
+    assert numbers(page) == [*range(20, -1, -1), 23, 22, 21]
+    assert [row.text for row in page.all("span", cls="feature-coherence")][:2] == [
+        "coherence 5.00 bits",
+        "coherence 4.75 bits",
+    ]
+    assert len(page.all("span", cls="feature-coherence")) == 21
+    orders = {option["value"]: option.text for option in page.one("select", id="sort").all("option")}
+    assert orders[""] == "best match, most coherent"
+    assert orders["coherence"] == "most coherent first"
+    cards = parse((await client.get("/saes/coherent/features?view=cards")).text)
+    assert "coherence 5.00 bits" in cards.all("a", cls="feature-card")[0].text
+    by_density = parse((await client.get("/saes/coherent/features?sort=density")).text)
+    assert numbers(by_density) != numbers(page)
+    assert not by_density.all("span", cls="feature-coherence")
+    listed = (await client.get("/api/v1/saes/coherent/features?limit=2")).json()
+    assert [(row["index"], row["coherence"]) for row in listed["features"]] == [(20, 5.0), (19, 4.75)]
+    last = (await client.get("/api/v1/saes/coherent/features?sort=coherence&descending=false&limit=1")).json()
+    assert [(row["index"], row["coherence"]) for row in last["features"]] == [(21, None)]
+
+
+async def test_an_index_without_coherence_lists_the_most_active_features_first(
+    client: httpx.AsyncClient, made: Synthetic, base: str
+) -> None:
+    page = parse((await client.get(f"{base}/features")).text)
+    orders = {option["value"]: option.text for option in page.one("select", id="sort").all("option")}
+    assert orders[""] == "best match, most active"
+    assert "coherence" not in orders
+    assert numbers(page) == numbers(parse((await client.get(f"{base}/features?sort=density")).text))
+    assert (await client.get(f"{base}/features?sort=coherence")).status_code == 200
+
+
+@pytest.mark.own_database
+async def test_a_feature_says_how_coherent_it_is_and_what_that_is(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    await make_sae(engine, slug="coherent", coherence=COHERENCE)
+    page = parse((await client.get("/saes/coherent/features/10")).text)
+    (meaning,) = [found for found in page.all("abbr") if found.text == "coherence"]
+    assert "from 0 for tokens drawn at random to 1 for one token" in meaning["title"]
+    assert "2.50 bits" in page.text
+    assert (await client.get("/api/v1/saes/coherent/features/10")).json()["coherence"] == 2.5
+    without = parse((await client.get("/saes/coherent/features/22")).text)
+    assert not [found for found in without.all("abbr") if found.text == "coherence"]
+    assert (await client.get("/api/v1/saes/coherent/features/22")).json()["coherence"] is None

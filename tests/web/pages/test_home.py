@@ -74,3 +74,24 @@ async def test_htmx_gets_the_list_only(client: httpx.AsyncClient, made: Syntheti
     fragment = (await client.get("/", headers=HTMX)).text
     assert "<html" not in fragment
     assert parse(fragment).one("div", id="saes").all("a", cls="sae-row")
+
+
+async def test_the_most_coherent_features_of_different_words_are_shown(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    coherence = [None if number % 7 == 0 else float(number) for number in range(60)]
+    made = await make_sae(engine, slug="coherent", features=60, coherence=coherence)
+    rows = {row.number: row for row in made.features.rows()}
+    words = {
+        number: {made.corpus.vocabulary[token].strip().lower() for token in row.top_token_ids[:4]}
+        for number, row in rows.items()
+    }
+    expected: list[int] = []
+    for number in sorted(rows, key=lambda number: coherence[number] or -1, reverse=True):
+        if not any(words[number] & words[other] for other in expected):
+            expected.append(number)
+    page = parse((await client.get("/")).text)
+    shown = [int(row.one("span", cls="feature-number").text) for row in page.all("a", cls="feature-row")]
+    assert shown == expected[:8]
+    assert shown[0] == 59
+    assert set(shown) != set(range(59, 51, -1)), "features that share a word are left out"
