@@ -144,6 +144,7 @@ MONITOR = RunSpec(
         "features",
         "threshold",
         "calibration",
+        "live",
         "test",
         "out_of_distribution",
         "baselines",

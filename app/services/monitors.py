@@ -8,6 +8,7 @@
     max_tokens                    tokens per text that are read
     candidates                    [{"name", "title", "features", "runs", "validation_auroc", "threshold",
                                     "calibration": {"texts", "fpr", "exceeding", "interval"}, "test": {…},
+                                    "live": {"threshold", as calibration, "on_the_way", "test"} | null,
                                     "out_of_distribution": {…} | null, "cautions": […], "suspects"}], best first
     chosen_by_run, best_features, best_baseline, lead, lead_interval, shared, notes
 """
