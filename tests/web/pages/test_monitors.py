@@ -4,6 +4,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, transaction
+from app.queries.monitors import change_monitor, get_monitor
 from tests.app.inference.dictionaries import SLUG, Dictionary
 from tests.monitors import add_alerts, add_monitor
 from tests.web.html import parse
@@ -43,6 +44,17 @@ async def test_a_monitor_is_chosen_tried_and_answered_for(
     assert "<script>alert" not in response.text and "<b>moods" not in response.text
     page = parse(response.text)
     assert "Clopper–Pearson" in page.text and "2 features with weights" in page.text
+    said = " ".join(page.text.split())
+    assert "alerts above −100, or −99.5 while a text grows" in said
+    assert "17 of 400 pass −100, that of whole texts. So live, the threshold is −99.5: 2 of 400 are above it" in said
+    assert "the true rate is 0.060 % to 1.8 %" in said and "held-out test texts, live" in said
+    async with transaction(create_sessionmaker(engine)) as session:
+        monitor = await get_monitor(session, "kings")
+        assert monitor is not None
+        old = [{key: value for key, value in one.items() if key != "live"} for one in monitor.figures["candidates"]]
+        await change_monitor(session, monitor.id, figures={**monitor.figures, "candidates": old})
+    said = " ".join(parse((await probing.get("/monitors/kings")).text).text.split())
+    assert "Its threshold is that of whole texts, for live use too" in said and "while a text grows" not in said
     assert len(page.one("ol", cls="monitor-alerts").all("li")) == 4
     assert (await probing.post(f"/monitors/kings/alerts/{ids[0]}", data={"note": "<i>ok"})).status_code == 303
     assert "3 not acknowledged" in " ".join(parse((await probing.get("/monitors/kings")).text).text.split())
