@@ -96,9 +96,9 @@ def shared_texts(positive: Sequence[str], benign: Sequence[str]) -> list[tuple[i
     return [(first, second) for first, second in pairs if first is not None]
 
 
-def suspects(positive: Scores, benign: Scores, *, most: int = 10) -> list[int]:
+def suspects(positive: Scores, benign: Scores) -> list[int]:
     """Return the benign texts that score above half of the positive ones, highest first: they may be positive."""
-    order = np.argsort(-benign, kind="stable")[:most]
+    order = np.argsort(-benign, kind="stable")
     return [int(number) for number in order if benign[number] > np.median(positive)]
 
 

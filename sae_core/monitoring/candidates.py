@@ -255,8 +255,8 @@ def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
         found.append(f"{len(comparison.shared)} texts are both positive and benign. They were left out.")
     if candidate.suspects:
         found.append(
-            f"{len(candidate.suspects)} of the benign calibration texts score above half of the positive ones (10 are "
-            "named at most). Read them: a threshold set on positives misses others."
+            f"{len(candidate.suspects)} of the {candidate.calibration.texts:,} benign texts for calibration score "
+            "above half of the positive ones. Read those that a scan finds: a threshold set on positives misses others."
         )
     return found
 

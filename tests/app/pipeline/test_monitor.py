@@ -36,6 +36,7 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         texts = [(f"{words[mood]}, {number} of them", mood) for number in range(240) for mood in words]
         moods = await make_text_set(session, texts=texts)
         await make_text_set(session, "few", texts[:30])
+        await make_text_set(session, "mixed", [(text.upper(), mood) for text, mood in texts if mood == "sad"])
 
     def asked(**changes: object) -> MonitorParams:
         return MonitorParams.model_validate({**PARAMS.model_dump(), **changes})
@@ -45,6 +46,7 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         ({"benign": "moods:happy"}, "a monitor needs two kinds"),
         ({"benign": "moods:angry"}, "no text with the label “angry”. Its labels are happy, sad"),
         ({"positive": "few:happy"}, "positive texts are too few for"),
+        ({"positive": "mixed"}, "0 positive texts .* 240 that are both positive and benign were left out"),
         ({"features": (64,)}, "has no feature 64: its features are 0 to 63"),
     ):
         with pytest.raises(Unprocessable, match=message):

@@ -226,8 +226,10 @@ def test_texts_on_both_sides_are_left_out(sides: tuple[Examples, Examples], sour
         [*benign.splits, *relabelled.splits],
     )
     found = compare_candidates(positive, joined, source, by_reading, name="bad", fpr=0.05)
-    assert len(found.candidate("feature").suspects) == 10
-    assert min(found.candidate("feature").suspects) >= 500
+    of_feature = found.candidate("feature")
+    assert 10 < len(of_feature.suspects) <= 250 and min(of_feature.suspects) >= 500
+    said = f"{len(of_feature.suspects)} of the 350 benign texts for calibration score above half of the positive ones"
+    assert any(said in sentence for sentence in cautions(found, "feature"))
 
 
 def _joined(*readings: Reading) -> Reading:
