@@ -5,6 +5,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from app.errors import Conflict
 from app.pipeline.builtin_sets import ensure_builtin_set
 from app.pipeline.text_readings import TextReader, as_read
@@ -15,6 +17,7 @@ from app.services.actors import ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.monitors import texts_of_side
 from app.services.text_comparisons import split_side
+from app.services.vectors import unpack_vector
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.monitoring import (
     Calibration,
@@ -42,6 +45,7 @@ TITLES = {
     "probe-mean": "Linear probe, mean of raw activations",
     "probe-max": "Linear probe, maximum of raw activations",
     "probe-last": "Linear probe, raw activations of the last token",
+    "direction-given": "The given direction",
     "diffmean": "Difference of means (DiffMean)",
     "words": "Bag of words",
     "length": "Length of the text",
@@ -83,6 +87,7 @@ async def make_monitor(run: RunContext, ctx: JobContext, params: "MonitorParams"
             tokens=params.tokens,
             pool=params.pool,
             features=params.features,
+            direction=None if params.direction is None else torch.tensor(unpack_vector(params.direction)),
             elsewhere=elsewhere,
             progress=progress,
         )
@@ -124,6 +129,8 @@ def choose(found: Comparison, params: "MonitorParams") -> str:
     """Return the candidate that is asked for: the best of its kind by AUROC on the calibration texts."""
     if params.features is not None:
         return "features-given"
+    if params.direction is not None:
+        return "direction-given"
     match params.on:
         case "features":
             return found.best_features

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import from_numpy
+from torch import Tensor, from_numpy
 
 from sae_core.errors import MonitorError
 from sae_core.models import HookPoint
@@ -162,6 +162,7 @@ def compare_candidates(
     tokens: Tokens = "all",
     pool: Pool = "max",
     features: Sequence[int] | None = None,
+    direction: Float[Tensor, " d_in"] | None = None,
     elsewhere: tuple[Examples, Examples] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -181,12 +182,15 @@ def compare_candidates(
         tokens: watched by all candidates but the bag of words.
         pool: of the features' activations.
         features: of a further candidate, `features-given`, whose weights are learned.
+        direction: of a further candidate, `direction-given`, which alerts on a large projection on it; its length
+            counts, and nothing of it is learned.
         elsewhere: positive and benign texts from elsewhere, on which thresholds are tried; their splits do not matter.
         progress: in candidates and texts.
 
     Raises:
         TooLittleText: the benign calibration texts cannot support the rate.
-        MonitorError: too few texts are left of another kind, or none of a kind has tokens that are watched.
+        MonitorError: too few texts are left of another kind, none of a kind has tokens that are watched, or the
+            direction is not one of the hook point.
     """
     shared = shared_texts(positive.texts, benign.texts)
     rows_of_benign = _rest(benign, {row for _, row in shared})
@@ -196,7 +200,9 @@ def compare_candidates(
     _check_sizes(train, calibration, test, fpr)
     _check_tokens(train, tokens)
     abroad = tuple(_unseen(side, sides) for side in elsewhere or ())
-    fits = list(_fits(train, source, tokens, pool, features))
+    if direction is not None and (direction.shape != (source.sae.d_in,) or not direction.isfinite().all()):
+        raise MonitorError(f"A direction at {source.hook} is a row of {source.sae.d_in} finite numbers.")
+    fits = list(_fits(train, source, tokens, pool, features, direction))
     total = len(fits) + sum(len(side) for side in (*calibration, *test, *abroad))
     trained: dict[str, Monitor | Score] = {}
     for number, (kind, fit) in enumerate(fits):
@@ -377,7 +383,12 @@ Fit = Callable[[], Monitor | Score]
 
 
 def _fits(
-    train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool, given: Sequence[int] | None
+    train: Sequence[Examples],
+    source: Source,
+    tokens: Tokens,
+    pool: Pool,
+    given: Sequence[int] | None,
+    direction: Float[Tensor, " d_in"] | None,
 ) -> Iterator[tuple[str, Fit]]:
     counts = [len(side) for side in train]
     labels = np.repeat([1, 0], counts)
@@ -447,6 +458,8 @@ def _fits(
         yield "probe-mean", lambda: probe("mean")
         yield "probe-max", lambda: probe("max")
     yield "diffmean", diffmean
+    if direction is not None:
+        yield "direction-given", lambda: monitor(DirectionDetector(direction), pool)
     yield "words", lambda: _words(train, labels)
     yield "length", lambda: _length(train, tokens)
 

@@ -28,6 +28,7 @@ from app.services.monitors import (
     find_monitor,
 )
 from app.services.text_comparisons import side_name
+from app.services.vectors import finite, pack_vector
 from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, Submitter
 
 router = APIRouter(prefix="/api/v1/monitors", tags=["Monitors"])
@@ -59,6 +60,10 @@ class MonitorIn(BaseModel):
     features: Annotated[
         list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]] | None,
         Field(min_length=1, max_length=64, description="Numbers of the features; null lets the training texts choose."),
+    ] = None
+    direction: Annotated[
+        list[float] | None,
+        Field(min_length=1, max_length=75_000, description="A direction to watch, as many numbers as the SAE reads."),
     ] = None
     positive: Annotated[AnySide | None, Field(description="Texts that should alert; null takes those of a recipe.")] = (
         None
@@ -323,6 +328,8 @@ async def post_monitor(
     for name in ("positive", "benign", "positive_elsewhere", "benign_elsewhere"):
         if isinstance(side := getattr(body, name), TextsOfSet):
             given[name] = side_name(side.set, side.label)
+    if body.direction is not None:
+        given["direction"] = pack_vector(finite(body.direction))
     return await _queue("monitor", given, session, settings, actor, response)
 
 

@@ -32,9 +32,10 @@ def watches(monitor: MonitorView) -> str:
     """Return what a monitor watches, as one sentence."""
     used = candidate_of(monitor)
     features = [str(pair["feature"]) for pair in used["features"]]
+    given = monitor.candidate == "direction-given"
     what = {
         "features": f"feature {features[0]}" if len(features) == 1 else f"{len(features)} features with weights",
-        "direction": "the projection on the difference of means",
+        "direction": f"the projection on {'a given direction' if given else 'the difference of means'}",
         "probe": "a linear probe on raw activations",
     }[monitor.on]
     pool = _OWN_POOLS.get(monitor.candidate, monitor.pool)

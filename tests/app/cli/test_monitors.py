@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from app.db import create_engine, create_sessionmaker
 from app.settings import get_settings
 from tests.app.cli.test_cli import seesae
-from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.app.inference.dictionaries import SLUG, make_dictionary, publish
 from tests.monitors import add_alerts, add_monitor
 
 pytestmark = pytest.mark.slow
@@ -22,7 +25,7 @@ def last(*arguments: str) -> dict[str, object]:
 
 
 def test_monitors_are_used_from_the_command_line(
-    database_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dictionary = make_dictionary(tmp_path_factory.mktemp("home"))
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
@@ -53,5 +56,15 @@ def test_monitors_are_used_from_the_command_line(
     assert seesae("monitor", "check", "kings").exit_code == 2
     assert seesae("monitor", "show", "none").exit_code == 1
     assert seesae("monitor", "scan", "kings").exit_code == 2
+    (tmp_path / "text").write_text("no")
+    save_file({"v": torch.ones(3)}, tmp_path / "short")
+    sides = ("--positive", "none:a", "--benign", "none:b")
+    for file, code, message in (
+        ("none", 2, "cannot be read"),
+        ("text", 2, "not a safetensors file"),
+        ("short", 1, "The direction has 3 numbers"),
+    ):
+        refused = seesae("monitor", "add", SLUG, "own", *sides, "--direction", str(tmp_path / file))
+        assert refused.exit_code == code and message in " ".join(refused.stderr.split()), refused.stderr
     assert seesae("monitor", "delete", "kings", "--yes").exit_code == 0
     assert last("list") == {"monitors": []}

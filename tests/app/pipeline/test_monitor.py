@@ -4,6 +4,7 @@ import base64
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
@@ -17,6 +18,7 @@ from app.queries.text_sets import list_texts
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.services.monitors import drift, drift_of, find_monitor, texts_needed, usable_file
+from app.services.vectors import pack_vector
 from sae_core.models import load_model
 from sae_core.monitoring import drift as drift_of_core
 from sae_core.monitoring import monitor_from_json, score_texts
@@ -51,6 +53,26 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
     ):
         with pytest.raises(Unprocessable, match=message):
             await submit(ctx, "monitor", asked(**changes))
+    direction = np.linspace(-1, 1, 32)
+    with pytest.raises(Unprocessable, match=f"The direction has 31 numbers, and {SAE} reads 32 at resid_post.1"):
+        await submit(ctx, "monitor", asked(direction=pack_vector(direction[1:])))
+    for changes, message in (
+        ({"direction": "AAAA"}, "not a direction"),
+        ({"direction": pack_vector([0.0] * 32)}, "zero everywhere"),
+        ({"direction": pack_vector([*direction[1:], np.inf])}, "number 31 is inf"),
+        ({"direction": pack_vector(direction), "on": "probe"}, "Leave one of them out"),
+        ({"direction": pack_vector(direction), "features": (3,)}, "Leave one of them out"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            asked(**changes)
+    own = asked(name="own", direction=pack_vector(direction), pool="ema")
+    pointed = await run_to_end(ctx, "monitor", own)
+    assert pointed.result is not None and pointed.result["candidate"] == "direction-given"
+    async with ctx.sessions() as session:
+        view = await find_monitor(session, "own")
+        watching = monitor_from_json(dict(await usable_file(session, view)), "own")
+    assert view.on == "direction" and watching.pool == "ema" and watching.live is not None
+    np.testing.assert_allclose(watching.detector.direction, direction, rtol=1e-6)  # type: ignore[union-attr]
     with pytest.raises(NotFound, match="nowhere"):
         await submit(ctx, "monitor", asked(positive="nowhere"))
 
