@@ -43,6 +43,7 @@ def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
 def reading_key(sae: SaeDetail, set_hash: str, max_tokens: int) -> str:
     """Return the key of what an SAE makes of a text set, read up to so many tokens per text."""
     return content_key(
+        pools="by role",  # readings from before had raw activations of all tokens and the last one alone
         sae=sae.weights_sha256,
         slug=sae.slug,
         model=sae.model.weights_sha256,

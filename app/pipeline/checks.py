@@ -31,6 +31,7 @@ from app.services.monitors import check_sides, find_monitor, texts_of_side, usab
 from app.services.saes import check_comparable, find_sae
 from app.services.text_comparisons import find_sides, split_side
 from app.services.text_sets import find_text_set
+from app.services.vectors import unpack_vector
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -219,7 +220,10 @@ async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Est
     """Refuse a monitor whose name is taken, whose features there are not, or whose texts are too few for the rate."""
     if await get_monitor(session, params.name) is not None:
         raise Conflict(f"There is a monitor named {params.name} already. Choose another name, or delete it.")
-    check_features(await find_sae(session, params.sae), params.features)
+    sae = await find_sae(session, params.sae)
+    check_features(sae, params.features)
+    if params.direction is not None and (width := len(unpack_vector(params.direction))) != sae.d_in:
+        raise Unprocessable(f"The direction has {width:,} numbers, and {sae.slug} reads {sae.d_in:,} at {sae.hook}.")
     sets = dict.fromkeys(split_side(side)[0] for side in params.sides)
     # A built-in set is added by the run itself, and its texts are enough.
     there = [name for name in sets if name not in BUILTIN_SETS or await get_text_set(session, name) is not None]

@@ -13,7 +13,7 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
-CALIBRATION = (StageSpec("calibrate", "Train, calibrate and compare the candidates", unit="candidates"),)
+CALIBRATION = (StageSpec("calibrate", "Train, calibrate and compare the candidates", unit="steps"),)
 SCAN = (
     *READING[:2],
     StageSpec("scan", "Score the texts", unit="texts"),

@@ -186,10 +186,11 @@ def _pooled(
 ) -> dict[str, Float32[np.ndarray, " d_in"]]:
     """Return the activations of a text's counted tokens, pooled; zeros where there are none."""
     rows = x.numpy()
-    written = rows[parts != Part.TEMPLATE]
     nothing = np.zeros(x.shape[1], np.float32)
-    return {
-        "mean": written.mean(axis=0, dtype=np.float64).astype(np.float32) if len(written) else nothing,
-        "max": written.max(axis=0) if len(written) else nothing,
-        "last": rows[-1] if len(rows) else nothing,
-    }
+    found = {"last": rows[-1] if len(rows) else nothing}
+    chosen = {"": parts != Part.TEMPLATE, "user-": parts == Part.USER, "assistant-": parts == Part.ASSISTANT}
+    for name, own in chosen.items():
+        some = own.any()
+        found[f"{name}mean"] = rows[own].mean(axis=0, dtype=np.float64).astype(np.float32) if some else nothing
+        found[f"{name}max"] = rows[own].max(axis=0) if some else nothing
+    return found

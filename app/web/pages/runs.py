@@ -226,6 +226,10 @@ def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec_of(kind).order(result) if is_known(kind) else result
 
 
+_LONGEST = 1_000
+"""Characters of a value that is shown whole: paths are, vectors are not."""
+
+
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return parameters or a result as names and values, with one level of nesting and without empty values."""
     return [
@@ -246,7 +250,7 @@ def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return value if len(value) <= _LONGEST else f"{value[:20]}… ({len(value):,} characters)"
     if isinstance(value, int):
         return count(value)
     return significant(value) if isinstance(value, float) else json.dumps(value)
