@@ -1,0 +1,101 @@
+"""How long a run still takes: at the speed of the stage that runs, and by what was expected of those that wait."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.queries.runs import Stage
+
+_LEAST_SECONDS = 5.0
+_LEAST_SHARE = 0.05
+"""A stage's own speed counts once it ran for so long, or did so much: its first steps are not like the others."""
+_FORWARD, _PUBLISH = "activations", "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What can be said of a run that is under way."""
+
+    tokens_per_second: float
+    """That the model reads here."""
+    seconds: float
+    """Until the run is done."""
+    features: float | None
+    """Seconds until the site shows the features; None where the run makes no index, or the site shows them already."""
+
+    @property
+    def text(self) -> str:
+        """Both in words."""
+        speed = f"This machine runs the model at {self.tokens_per_second:,.0f} tokens/s."
+        if self.features is None:
+            return f"{speed} About {roughly(self.seconds)} left."
+        return (
+            f"{speed} The features are here in about {roughly(self.features)}, all is done in {roughly(self.seconds)}."
+        )
+
+
+def forecast(stages: "Sequence[Stage]") -> Forecast | None:
+    """Return how long a run takes from now; None before its speed is known, or where a stage's length is not."""
+    names = [stage.name for stage in stages]
+    pace = _pace(stages)
+    left = [seconds_left(stage, pace) for stage in stages]
+    speed = next((_speed(stage) for stage in stages if stage.name == _FORWARD), None)
+    known = [seconds for seconds in left if seconds is not None]
+    if speed is None or len(known) < len(left) or all(stage.state == "done" for stage in stages):
+        return None
+    published = names.index(_PUBLISH) if _PUBLISH in names else None
+    waits = published is not None and stages[published].state != "done"
+    return Forecast(speed, sum(known), sum(known[: published + 1]) if published is not None and waits else None)
+
+
+def roughly(seconds: float) -> str:
+    """Return a time as precisely as it can be foreseen: 40 s, 2 min 30 s, 25 min, 3.5 h."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 570:
+        halves = round(seconds / 30)
+        return f"{halves // 2} min" + (" 30 s" if halves % 2 else "")
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def seconds_left(stage: "Stage", pace: float = 1.0) -> float | None:
+    """Return how long a stage still takes, None if nothing is known of it.
+
+    `pace` is the time that earlier stages took for each second that was expected of them.
+    """
+    if stage.state == "done":
+        return 0.0
+    own = _at_own_speed(stage)
+    if own is not None or stage.expected is None:
+        return own
+    return max(0.0, pace * stage.expected - stage.seconds)
+
+
+def _at_own_speed(stage: "Stage") -> float | None:
+    """Return how long a running stage still takes at its own speed, None while that says nothing."""
+    if stage.state != "running" or not (stage.done and stage.total and stage.seconds):
+        return None
+    is_young = stage.seconds < _LEAST_SECONDS and stage.done < _LEAST_SHARE * stage.total
+    return None if is_young and stage.expected else (stage.total - stage.done) * stage.seconds / stage.done
+
+
+def _pace(stages: "Sequence[Stage]") -> float:
+    """Return the seconds that stages took, or will, for each second that was expected; 1 while none is known.
+
+    A stage that was done within moments found its work done, and says nothing.
+    """
+    taken = expected = 0.0
+    for stage in stages:
+        left = 0.0 if stage.state == "done" else _at_own_speed(stage)
+        if stage.expected and left is not None and stage.seconds >= _LEAST_SECONDS:
+            taken += stage.seconds + left
+            expected += stage.expected
+    return taken / expected if expected else 1.0
+
+
+def _speed(stage: "Stage") -> float | None:
+    """Return what a stage does per second; before it has begun, what is expected of it."""
+    if stage.done and stage.seconds >= _LEAST_SECONDS:
+        return stage.done / stage.seconds
+    return stage.total / stage.expected if stage.total and stage.expected else None
