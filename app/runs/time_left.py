@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from app.queries.runs import Stage
 
 _LEAST_SECONDS = 5.0
-_LEAST_SHARE = 0.05
-"""A stage's own speed counts once it ran for so long, or did so much: its first steps are not like the others."""
+"""A stage that took less says nothing of the speed of others."""
+_TRUSTED_SHARE = 0.2
+"""Once so much of a stage is done, only its own speed counts."""
 _FORWARD, _PUBLISH = "activations", "publish"
 
 
@@ -62,22 +63,26 @@ def roughly(seconds: float) -> str:
 def seconds_left(stage: "Stage", pace: float = 1.0) -> float | None:
     """Return how long a stage still takes, None if nothing is known of it.
 
-    `pace` is the time that earlier stages took for each second that was expected of them.
+    The more of it is done, the more its own speed counts, and the less what was expected: the first steps of a training
+    come after its start values, and say little. `pace` is the time that earlier stages took for each second that was
+    expected of them.
     """
     if stage.state == "done":
         return 0.0
-    own = _at_own_speed(stage)
-    if own is not None or stage.expected is None:
-        return own
-    return max(0.0, pace * stage.expected - stage.seconds)
+    share = _share(stage)
+    own = stage.seconds / share if share else None
+    expected = None if stage.expected is None else pace * stage.expected
+    if own is not None and expected is not None:
+        weight = min(1.0, share / _TRUSTED_SHARE)
+        whole: float | None = weight * own + (1 - weight) * expected
+    else:
+        whole = expected if own is None else own
+    return None if whole is None else max(0.0, whole - stage.seconds)
 
 
-def _at_own_speed(stage: "Stage") -> float | None:
-    """Return how long a running stage still takes at its own speed, None while that says nothing."""
-    if stage.state != "running" or not (stage.done and stage.total and stage.seconds):
-        return None
-    is_young = stage.seconds < _LEAST_SECONDS and stage.done < _LEAST_SHARE * stage.total
-    return None if is_young and stage.expected else (stage.total - stage.done) * stage.seconds / stage.done
+def _share(stage: "Stage") -> float:
+    """Return how much of a running stage is done; 0 where that says nothing of its speed."""
+    return stage.done / stage.total if stage.state == "running" and stage.total and stage.seconds else 0.0
 
 
 def _pace(stages: "Sequence[Stage]") -> float:
@@ -87,9 +92,9 @@ def _pace(stages: "Sequence[Stage]") -> float:
     """
     taken = expected = 0.0
     for stage in stages:
-        left = 0.0 if stage.state == "done" else _at_own_speed(stage)
-        if stage.expected and left is not None and stage.seconds >= _LEAST_SECONDS:
-            taken += stage.seconds + left
+        share = 1.0 if stage.state == "done" else _share(stage)
+        if stage.expected and share >= _TRUSTED_SHARE and stage.seconds >= _LEAST_SECONDS:
+            taken += stage.seconds / share
             expected += stage.expected
     return taken / expected if expected else 1.0
 

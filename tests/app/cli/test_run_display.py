@@ -102,7 +102,7 @@ def test_the_time_that_the_whole_run_takes_is_said_at_once_and_every_half_minute
     said = [line for line in console.file.getvalue().splitlines() if line.startswith("This machine")]
     assert said == [
         "This machine runs the model at 10 tokens/s. About 2 min 30 s left.",
-        "This machine runs the model at 5 tokens/s. About 4 min 30 s left.",
+        "This machine runs the model at 5 tokens/s. About 3 min 30 s left.",
     ]
     terminal = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
     assert "10 tokens/s. About 2 min 30 s left." in shown(terminal, (read, replace(TRAIN, expected=50.0)))

@@ -31,9 +31,11 @@ def test_a_stage_that_runs_counts_by_its_own_speed_and_those_that_wait_by_its_pa
     assert (found.tokens_per_second, found.seconds) == (500.0, 100 + 2 * 80)
 
 
-def test_the_first_moments_of_a_stage_say_nothing_of_its_speed() -> None:
-    assert seconds_left(replace(READ, state="running", done=1000, seconds=3.0)) == 97.0
-    assert seconds_left(replace(READ, state="running", done=10_000, seconds=3.0)) == 27.0
+def test_the_less_of_a_stage_is_done_the_more_its_expectation_counts() -> None:
+    assert seconds_left(replace(READ, state="running", done=1000, seconds=3.0)) == pytest.approx(0.05 * 300 + 95 - 3)
+    assert seconds_left(replace(READ, state="running", done=10_000, seconds=3.0)) == pytest.approx(15 + 50 - 3)
+    assert seconds_left(replace(READ, state="running", done=20_000, seconds=3.0)) == pytest.approx(12)
+    assert seconds_left(replace(READ, state="running", done=1000, seconds=3.0, expected=None)) == pytest.approx(297)
 
 
 def test_a_stage_without_a_count_ends_when_it_was_expected_to() -> None:
