@@ -14,8 +14,8 @@ from sae_core.corpora import Sequences
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.training import TrainingConfig
 
-_SECONDS = 0.5
-"""Spent on each of the two measurements, or one pass and one product where they take longer."""
+_SECONDS = 1.0
+"""Spent on measuring, or what one pass and one product take."""
 _SEQUENCES = 4
 """Sequences in a pass that is timed."""
 _ROWS = 2048
@@ -66,21 +66,26 @@ def measure_speed(model: LanguageModel, hooks: Sequence[HookPoint], sequences: S
     x = torch.randn(_ROWS, model.d_in(hooks[0]), device=model.device)
     columns = torch.randn(x.shape[1], 4096, device=model.device)
     with torch.no_grad():
-        passes = _per_second(lambda: model.activations(token_ids, *hooks), model.device)
-        products = _per_second(lambda: x @ columns, model.device)
-    return Speed(passes * counted, products * len(x) * columns.shape[1])
+        reading, multiplying = _seconds_each(
+            (lambda: model.activations(token_ids, *hooks), lambda: x @ columns), model.device
+        )
+    return Speed(counted / reading, len(x) * columns.shape[1] / multiplying)
 
 
-def _per_second(work: Callable[[], object], device: torch.device) -> float:
-    """Return how often work is done per second; the first time, which prepares things, does not count."""
-    work()
-    times, began = 0, time.perf_counter()
-    while (taken := time.perf_counter() - began) < _SECONDS or times == 0:
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times += 1
-    return times / taken
+def _seconds_each(works: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
+    """Return the seconds that each work takes. They take turns, so that other load on the machine slows all alike."""
+    taken, rounds = [0.0] * len(works), -1
+    while rounds < 1 or sum(taken) < _SECONDS:
+        if rounds == 0:  # the first round, which prepares things, does not count
+            taken = [0.0] * len(works)
+        for number, work in enumerate(works):
+            began = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            taken[number] += time.perf_counter() - began
+        rounds += 1
+    return [seconds / rounds for seconds in taken]
 
 
 def expected_seconds(
@@ -109,7 +114,7 @@ def _weights(model: LanguageModel, hook: HookPoint) -> tuple[float, float]:
     """Return how many weights a token is multiplied by up to a hook point, and in all."""
     unembedding = model.vocab_size * model.d_model
     blocks = sum(weight.numel() for weight in model.hf_model.parameters() if weight.ndim > 1) - unembedding
-    if not model.hf_model.config.tie_word_embeddings:
+    if not getattr(model.hf_model.config, "tie_word_embeddings", False):
         blocks -= unembedding
-    below = blocks * (hook.layer + 1) / model.n_layers
-    return below, blocks + unembedding
+    blocks = max(blocks, 1)
+    return blocks * (hook.layer + 1) / model.n_layers, blocks + unembedding

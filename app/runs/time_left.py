@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _LEAST_SECONDS = 5.0
 """A stage that took less says nothing of the speed of others."""
 _TRUSTED_SHARE = 0.2
-"""Once so much of a stage is done, only its own speed counts."""
+"""Once so much of a stage is done, and of the time that was expected, only its own speed counts."""
 _FORWARD, _PUBLISH = "activations", "publish"
 
 
@@ -63,9 +63,9 @@ def roughly(seconds: float) -> str:
 def seconds_left(stage: "Stage", pace: float = 1.0) -> float | None:
     """Return how long a stage still takes, None if nothing is known of it.
 
-    The more of it is done, the more its own speed counts, and the less what was expected: the first steps of a training
-    come after its start values, and say little. `pace` is the time that earlier stages took for each second that was
-    expected of them.
+    The more of it is done, and of the time that was expected, the more its own speed counts: a training's first steps
+    come after its start values, and an evaluation begins with what is quick. `pace` is the time that earlier stages took
+    for each second that was expected of them.
     """
     if stage.state == "done":
         return 0.0
@@ -73,11 +73,16 @@ def seconds_left(stage: "Stage", pace: float = 1.0) -> float | None:
     own = stage.seconds / share if share else None
     expected = None if stage.expected is None else pace * stage.expected
     if own is not None and expected is not None:
-        weight = min(1.0, share / _TRUSTED_SHARE)
+        weight = _trust(stage, share, expected)
         whole: float | None = weight * own + (1 - weight) * expected
     else:
         whole = expected if own is None else own
     return None if whole is None else max(0.0, whole - stage.seconds)
+
+
+def _trust(stage: "Stage", share: float, expected: float) -> float:
+    """Return how much a stage's own speed counts beside what was expected, 0 to 1."""
+    return min(share, stage.seconds / max(expected, 1e-9), _TRUSTED_SHARE) / _TRUSTED_SHARE
 
 
 def _share(stage: "Stage") -> float:
@@ -93,7 +98,8 @@ def _pace(stages: "Sequence[Stage]") -> float:
     taken = expected = 0.0
     for stage in stages:
         share = 1.0 if stage.state == "done" else _share(stage)
-        if stage.expected and share >= _TRUSTED_SHARE and stage.seconds >= _LEAST_SECONDS:
+        trusted = stage.state == "done" or _trust(stage, share, stage.expected or 0.0) == 1
+        if stage.expected and share and trusted and stage.seconds >= _LEAST_SECONDS:
             taken += stage.seconds / share
             expected += stage.expected
     return taken / expected if expected else 1.0

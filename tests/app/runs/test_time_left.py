@@ -33,8 +33,8 @@ def test_a_stage_that_runs_counts_by_its_own_speed_and_those_that_wait_by_its_pa
 
 def test_the_less_of_a_stage_is_done_the_more_its_expectation_counts() -> None:
     assert seconds_left(replace(READ, state="running", done=1000, seconds=3.0)) == pytest.approx(0.05 * 300 + 95 - 3)
-    assert seconds_left(replace(READ, state="running", done=10_000, seconds=3.0)) == pytest.approx(15 + 50 - 3)
-    assert seconds_left(replace(READ, state="running", done=20_000, seconds=3.0)) == pytest.approx(12)
+    assert seconds_left(replace(READ, state="running", done=10_000, seconds=3.0)) == pytest.approx(0.15 * 30 + 85 - 3)
+    assert seconds_left(replace(READ, state="running", done=40_000, seconds=20.0)) == pytest.approx(30)
     assert seconds_left(replace(READ, state="running", done=1000, seconds=3.0, expected=None)) == pytest.approx(297)
 
 
