@@ -64,8 +64,8 @@ def seconds_left(stage: "Stage", pace: float = 1.0) -> float | None:
     """Return how long a stage still takes, None if nothing is known of it.
 
     The more of it is done, and of the time that was expected, the more its own speed counts: a training's first steps
-    come after its start values, and an evaluation begins with what is quick. `pace` is the time that earlier stages took
-    for each second that was expected of them.
+    come after its start values, and an evaluation begins with what is quick. `pace` is the time that earlier stages
+    took for each second that was expected of them.
     """
     if stage.state == "done":
         return 0.0
