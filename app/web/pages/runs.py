@@ -207,7 +207,8 @@ async def _fragment(session: AsyncSession, run: RunView, view: View, *, buttons:
 
 async def _progress(session: AsyncSession, run: RunView) -> dict[str, Any]:
     idle = run.state == "queued" and not await has_worker(session)
-    return {"run": run, "stages": [stage_view(stage) for stage in run.stages], "idle": idle}
+    stages = [stage_view(stage) for stage in run.stages]
+    return {"run": run, "stages": stages, "idle": idle, "forecast": card(run).forecast}
 
 
 def _points(points: list[MetricPoint]) -> str:
