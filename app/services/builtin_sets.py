@@ -18,7 +18,8 @@ What the texts of each set carry, beside their words:
     languages          English, Spanish, French                               topic
     professions        nurse, professor                                       gender            activity
 
-BBQ's texts are passages alone. The sides of a pair are always in one part; parts are by the pair's number there. Activities of the test part of professions are in no other part.
+BBQ's texts are passages alone. The sides of a pair are always in one part; parts are by the pair's number there.
+Activities of the test part of professions are in no other part.
 """
 
 from app.services.text_set_about import About

@@ -19,8 +19,6 @@ from sklearn.preprocessing import StandardScaler
 
 KS = (1, 2, 5)
 """Numbers of columns that probes have."""
-LEAST_TEXTS = 8
-"""Texts of a class that there have to be, to train on and to test on."""
 _STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 _FOLDS = 3
 

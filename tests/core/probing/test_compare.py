@@ -32,7 +32,9 @@ def of(found: ProbedSet, against: str) -> tuple[float, float, float]:
 
 def test_features_that_know_the_classes_beat_what_knows_nothing() -> None:
     seen = []
-    found = probe_set(made_up(4.0), LABELS, HELD_OUT, progress=lambda done, total, _=None, /: seen.append((done, total)))
+    found = probe_set(
+        made_up(4.0), LABELS, HELD_OUT, progress=lambda done, total, _=None, /: seen.append((done, total))
+    )
     assert (found.train, found.test, found.resampled, found.draws) == (120, 120, 120, 3)
     assert list(found.classes) == list(CLASSES)
     assert [(one.by, one.k) for one in found.probes] == [

@@ -1,4 +1,4 @@
-"""k-sparse probes give what sae-bench's own code gives of the same arrays, which tests/fixtures/probing/make.py wrote."""
+"""k-sparse probes give what sae-bench's own code gives of the same arrays; tests/fixtures/probing/make.py wrote them."""
 
 from pathlib import Path
 
