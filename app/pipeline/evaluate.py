@@ -59,7 +59,7 @@ async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluatePar
         from app.pipeline.probed import probe_sae
 
         found = await probe_sae(run, ctx, sae, detail, inputs, named_sets(params.probing), active=evaluation.l0)
-        result |= {"verdict": verdict(Probing.model_validate(found)), "probing": found}
+        result |= {"verdict": " ".join(verdict(Probing.model_validate(found))), "probing": found["sets"]}
     return result
 
 

@@ -159,7 +159,7 @@ def compare_with(found: Probing, against: str) -> Comparison:
 
 _CONTROLS = {
     "random": "a random dictionary",
-    "channels": "as many channels of the activations",
+    "channels": "as many single channels of the activations",
     "activations": "all of the activations",
 }
 
@@ -167,30 +167,26 @@ _CONTROLS = {
 def verdict(found: Probing) -> list[str]:
     """Return one sentence per control, by fixed rules from the intervals."""
     sentences = [_sentence(found, against, control) for against, control in _CONTROLS.items()]
-    worse = len(compare_with(found, "activations").worse)
-    if worse == len(found.sets):
-        sentences.append("Use features to see what the model knows, not to classify: the activations do that better.")
+    if len(compare_with(found, "activations").worse) == len(found.sets):
+        sentences.append("The plain activations are better everywhere: use features to see, not to classify.")
     return sentences
 
 
 def _sentence(found: Probing, against: str, control: str) -> str:
     shown = compare_with(found, against)
-
-    def listed(sets: Sequence[ProbedSet]) -> str:
-        return ", ".join(f"{one.subject} ({_span(one.difference(against))})" for one in sets)
-
-    parts = []
-    if shown.better:
-        parts.append(f"better than {control} at {listed(shown.better)}")
-    if shown.worse:
-        parts.append(f"worse than {control} at {listed(shown.worse)}")
-    if shown.open:
-        parts.append(f"neither shown to be better nor worse than {control} at {listed(shown.open)}")
-    sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
+    said = [
+        f"{words} {', '.join(f'{one.subject} ({span(one.difference(against))})' for one in sets)}"
+        for words, sets in (
+            ("better at", shown.better),
+            ("worse at", shown.worse),
+            ("not shown to be better or worse at", shown.open),
+        )
+        if sets
+    ]
+    return f"Compared with {control}, {'; '.join(said)}."
 
 
-def _span(figure: Figure) -> str:
+def span(figure: Figure) -> str:
     """Return '+0.12, 0.08 to 0.16'."""
     return f"{_signed(figure.value, plus='+')}, {_signed(figure.low)} to {_signed(figure.high)}"
 

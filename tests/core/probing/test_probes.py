@@ -1,4 +1,4 @@
-"""k-sparse probes give what sae-bench's own code gives of the same arrays; tests/fixtures/probing/make.py wrote them."""
+"""k-sparse probes give what sae-bench's own code gives of the same arrays (tests/fixtures/probing/make.py)."""
 
 from pathlib import Path
 
