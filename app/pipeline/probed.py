@@ -30,6 +30,7 @@ DRAWS = 5
 """Random dictionaries."""
 _READING = 0.9
 """Part of a set's progress that reading its texts is; the rest is probing."""
+_TOKEN_CHARACTERS = 4
 _CENTRE_TOKENS = 16_384
 
 
@@ -104,12 +105,13 @@ def _probe(
     sae = sae.for_inference().to(model.device)
     centre = _mean_activation(sae, inputs).to(model.device)
     random = [random_dictionary(sae.d_sae, centre, active=active, seed=SEED + draw) for draw in range(DRAWS)]
-    total, done = sum(len(items) for _, items in sets), 0
+    total = sum(len(items) for _, items in sets)
+    ends = np.cumsum([0, *(_characters(items) for _, items in sets)])
     found = []
     folder.mkdir(parents=True, exist_ok=True)
-    for view, items in sets:
+    for number, (view, items) in enumerate(sets):
         path = folder / f"{view.name}.json"
-        start, stop = done / total, (done + len(items)) / total
+        start, stop = (ends[number : number + 2] / ends[-1]).tolist()
         if not path.exists():
             read = start + _READING * (stop - start)
             pooled = pool_texts(
@@ -131,8 +133,7 @@ def _probe(
             )
             write_json(path, {"name": view.name, **asdict(probed)})
         found.append(json.loads(path.read_text(encoding="utf-8")))
-        done += len(items)
-        progress(done, total)
+        progress(round(stop * total), total)
     return {
         "active": random[0].k,
         "draws": DRAWS,
@@ -140,6 +141,11 @@ def _probe(
         "ks": list(KS),
         "sets": found,
     }
+
+
+def _characters(items: Sequence[TextItem]) -> int:
+    """Return about how much is read of texts, for progress that is as fast in short ones."""
+    return sum(min(len(item.text), MAX_TOKENS * _TOKEN_CHARACTERS) for item in items)
 
 
 def _mean_activation(sae: SAE, inputs: PreparedInputs) -> torch.Tensor:

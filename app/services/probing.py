@@ -151,9 +151,12 @@ class Comparison:
 
 
 def compare_with(found: Probing, against: str) -> Comparison:
-    """Sort the sets by what the interval of the difference shows: an SAE is better only where all of it is above 0."""
-    better = [one for one in found.sets if one.difference(against).low > 0]
-    worse = [one for one in found.sets if one.difference(against).high < 0]
+    """Sort the sets by what the interval of the difference shows.
+
+    An SAE is better only where all of the interval is above 0, in the two digits that are shown.
+    """
+    better = [one for one in found.sets if round(one.difference(against).low, 2) > 0]
+    worse = [one for one in found.sets if round(one.difference(against).high, 2) < 0]
     return Comparison(better, worse, [one for one in found.sets if one not in better and one not in worse])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.probing import Figure, ProbedSet, Probing, read_probing, span, verdict
+from app.services.probing import Figure, ProbedSet, Probing, compare_with, read_probing, span, verdict
 from app.web.components.formatting import count, plural, signed
 from app.web.components.interval_chart import IntervalChart, IntervalRow, interval_chart
 
@@ -58,13 +58,13 @@ def probing_view(metrics: Mapping[str, Any]) -> ProbingView | None:
             "Accuracy": [_part(one, "accuracy") for one in found.sets],
             "AUROC": [_part(one, "auroc") for one in found.sets],
         },
-        about=f"{count(found.draws)} random dictionaries of the same size with {plural(found.active, 'active feature')} "
+        about=f"{count(found.draws)} random dictionaries of the same size, with {count(found.active)} active features "
         f"per token; texts up to {plural(found.max_tokens, 'token')}",
     )
 
 
 def _chart(found: Probing) -> IntervalChart:
-    rows = []
+    rows, better = [], compare_with(found, "random").better
     for one in found.sets:
         difference = one.difference("random")
         rows.append(
@@ -74,7 +74,7 @@ def _chart(found: Probing) -> IntervalChart:
                 (100 * difference.low, 100 * difference.high),
                 span(difference),
                 plural(one.test, "test text"),
-                strong=difference.low > 0,
+                strong=one in better,
             )
         )
     sizes = ", ".join(map(str, found.ks[:-1])) + f" and {found.ks[-1]}"
