@@ -186,7 +186,7 @@ def _sentence(found: Probing, against: str, control: str) -> str:
         )
         if sets
     ]
-    return f"Compared with {control}, {'; '.join(said)}."
+    return f"Compared with {control}, its features are {'; '.join(said)}."
 
 
 def span(figure: Figure) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.probing import Figure, ProbedSet, Probing, compare_with, read_probing, span, verdict
-from app.web.components.formatting import count, plural, signed
+from app.web.components.formatting import count, plain, plural
 from app.web.components.interval_chart import IntervalChart, IntervalRow, interval_chart
 
 _BY = {
@@ -70,8 +70,8 @@ def _chart(found: Probing) -> IntervalChart:
         rows.append(
             IntervalRow(
                 one.subject,
-                100 * difference.value,
-                (100 * difference.low, 100 * difference.high),
+                difference.value,
+                (difference.low, difference.high),
                 span(difference),
                 plural(one.test, "test text"),
                 strong=one in better,
@@ -80,10 +80,10 @@ def _chart(found: Probing) -> IntervalChart:
     sizes = ", ".join(map(str, found.ks[:-1])) + f" and {found.ks[-1]}"
     return interval_chart(
         "Accuracy beyond a random dictionary",
-        f"in percentage points, mean over probes of {sizes} features; intervals hold together with 95 %",
+        f"share of test texts, mean over probes of {sizes} features; all intervals together hold with 95 %",
         rows,
         reference=0.0,
-        form=signed,
+        form=plain,
     )
 
 
@@ -92,7 +92,7 @@ def _part(one: ProbedSet, measure: str) -> TablePart:
         TableRow(name, [getattr(probed, measure) for probed in one.probes if probed.by == by])
         for by, name in _BY.items()
     ]
-    about = f"{plural(len(one.classes), 'class')}, {count(one.train)} + {count(one.test)} texts"
+    about = f"{count(len(one.classes))} classes, {count(one.train)} texts to train on and {count(one.test)} to test on"
     if one.resampled < one.test:
-        about += f", {count(one.resampled)} kinds of test text"
+        about += f", {count(one.resampled)} kinds of them"
     return TablePart(one.subject, about, rows)

@@ -71,21 +71,25 @@ def test_better_is_said_only_where_the_whole_interval_is_above_zero() -> None:
         imdb={"random": (0.12, 0.08, 0.16)}, moods={"random": (0.05, -0.01, 0.11)}, odd={"random": (0.05, 0.0, 0.1)}
     )
     assert found[0] == (
-        "Compared with a random dictionary, better at sentiment (+0.12, 0.08 to 0.16); not shown to be better or worse "
-        "at moods (+0.05, −0.01 to 0.11), odd (+0.05, 0.00 to 0.10)."
+        "Compared with a random dictionary, its features are better at sentiment (+0.12, 0.08 to 0.16); not shown to "
+        "be better or worse at moods (+0.05, −0.01 to 0.11), odd (+0.05, 0.00 to 0.10)."
     )
 
 
 def test_a_difference_that_is_nothing_in_the_digits_shown_is_not_claimed() -> None:
-    assert said(moods={"random": (0.03, 0.004, 0.06)})[0].startswith("Compared with a random dictionary, not shown")
-    assert said(moods={"random": (-0.03, -0.06, -0.004)})[0].startswith("Compared with a random dictionary, not shown")
+    assert said(moods={"random": (0.03, 0.004, 0.06)})[0].startswith(
+        "Compared with a random dictionary, its features are not shown"
+    )
+    assert said(moods={"random": (-0.03, -0.06, -0.004)})[0].startswith(
+        "Compared with a random dictionary, its features are not shown"
+    )
 
 
 def test_worse_is_said_only_where_the_whole_interval_is_below_zero() -> None:
     found = said(moods={"channels": (-0.12, -0.2, -0.03)}, odd={"channels": (-0.1, -0.2, 0.0)})
     assert found[1] == (
-        "Compared with as many single channels of the activations, worse at moods (−0.12, −0.20 to −0.03); not shown "
-        "to be better or worse at odd (−0.10, −0.20 to 0.00)."
+        "Compared with as many single channels of the activations, its features are worse at moods (−0.12, −0.20 to "
+        "−0.03); not shown to be better or worse at odd (−0.10, −0.20 to 0.00)."
     )
 
 

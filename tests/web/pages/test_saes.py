@@ -109,12 +109,12 @@ async def test_a_probed_sae_says_what_its_features_are_better_at(client: httpx.A
     page = parse((await client.get(base)).text)
     section = page.one("section", aria_labelledby="probing")
     assert [one.text for one in section.all("p") if one.text.startswith(("Compared", "The plain"))] == [
-        "Compared with a random dictionary, better at topics (+0.10, 0.05 to 0.15); not shown to be better or worse at "
-        "sentiment (+0.02, −0.08 to 0.10).",
-        "Compared with as many single channels of the activations, better at topics (+0.10, 0.05 to 0.15), sentiment "
-        "(+0.10, 0.05 to 0.15).",
-        "Compared with all of the activations, worse at topics (−0.10, −0.15 to −0.05), sentiment (−0.20, −0.30 to "
-        "−0.10).",
+        "Compared with a random dictionary, its features are better at topics (+0.10, 0.05 to 0.15); not shown to be "
+        "better or worse at sentiment (+0.02, −0.08 to 0.10).",
+        "Compared with as many single channels of the activations, its features are better at topics (+0.10, 0.05 to "
+        "0.15), sentiment (+0.10, 0.05 to 0.15).",
+        "Compared with all of the activations, its features are worse at topics (−0.10, −0.15 to −0.05), sentiment "
+        "(−0.20, −0.30 to −0.10).",
         "The plain activations are better everywhere: use features to see, not to classify.",
     ]
     chart = section.one("figure", cls="intervals")
