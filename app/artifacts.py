@@ -17,7 +17,18 @@ LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
 
 
-PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects", "readings", "audits")
+PRODUCTS = (
+    "models",
+    "sequences",
+    "activations",
+    "training",
+    "saes",
+    "indexes",
+    "effects",
+    "readings",
+    "audits",
+    "probing",
+)
 """Folders of products, which are folders themselves."""
 
 
@@ -135,3 +146,7 @@ class Artifacts:
     def audit(self, key: str) -> Path:
         """Stages of an audit under way; what it finds is in the database."""
         return self.root / "audits" / key
+
+    def probing(self, key: str) -> Path:
+        """Text sets that a probing under way is done with; what it finds is in the database."""
+        return self.root / "probing" / key

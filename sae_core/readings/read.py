@@ -129,7 +129,7 @@ def _read_shard(
         (sparse.csr_array((0, sae.d_sae), dtype=np.float32), _pooled(torch.zeros((0, sae.d_in)), np.zeros(0, np.uint8)))
     ] * len(texts)
     done, total = 0, sum(len(text.ids) for text in texts)
-    for batch in _batches([len(text.ids) for text in texts]):
+    for batch in batches_by_length([len(text.ids) for text in texts]):
         ids = torch.zeros((len(batch), max(len(texts[row].ids) for row in batch)), dtype=torch.long)
         for place, row in enumerate(batch):
             ids[place, : len(texts[row].ids)] = torch.tensor(texts[row].ids)
@@ -151,7 +151,7 @@ def _read_shard(
     )
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield texts that are not empty, longest first, in batches of at most `BATCH_TOKENS` with padding."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
