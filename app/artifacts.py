@@ -17,7 +17,18 @@ LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
 
 
-PRODUCTS = ("models", "sequences", "activations", "training", "saes", "indexes", "effects", "readings", "audits")
+PRODUCTS = (
+    "models",
+    "sequences",
+    "activations",
+    "training",
+    "saes",
+    "indexes",
+    "effects",
+    "readings",
+    "audits",
+    "probing",
+)
 """Folders of products, which are folders themselves."""
 
 
@@ -43,6 +54,7 @@ def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
 def reading_key(sae: SaeDetail, set_hash: str, max_tokens: int) -> str:
     """Return the key of what an SAE makes of a text set, read up to so many tokens per text."""
     return content_key(
+        pools="by role",  # readings from before had raw activations of all tokens and the last one alone
         sae=sae.weights_sha256,
         slug=sae.slug,
         model=sae.model.weights_sha256,
@@ -134,3 +146,7 @@ class Artifacts:
     def audit(self, key: str) -> Path:
         """Stages of an audit under way; what it finds is in the database."""
         return self.root / "audits" / key
+
+    def probing(self, key: str) -> Path:
+        """Text sets that a probing under way is done with; what it finds is in the database."""
+        return self.root / "probing" / key

@@ -32,13 +32,16 @@ from sae_core.monitoring import (
     Comparison,
     Examples,
     FeatureDetector,
+    Followed,
     Monitor,
     Source,
     cautions,
     compare_candidates,
+    follow_texts,
     measure_decoupling,
     score_texts,
 )
+from sae_core.progress import Progress
 from sae_core.readings import Reading, read_texts, select_texts
 from sae_core.saes import TopK
 from sae_core.saes.topk import TopKConfig
@@ -108,6 +111,9 @@ class Bench:
         chosen = [items[row] for row in rows]
         return Examples(select_texts(reading, rows), [item.text for item in chosen], [item.split for item in chosen])
 
+    def follow(self, monitors: Sequence[Monitor], side: Examples, progress: Progress) -> list[Followed]:
+        return follow_texts(self.model, monitors, side.as_read, max_tokens=MAX_TOKENS, progress=progress)
+
     def live(self, recipe: Recipe, monitor: Monitor) -> dict[str, Any]:
         """Return how many benign test texts are above the threshold at their end, and at any token on the way."""
         texts = self.examples(recipe.benign).part("test").texts[:LIVE]
@@ -136,6 +142,7 @@ class Bench:
             self.examples(recipe.positive),
             self.examples(recipe.benign),
             self.source,
+            self.follow,
             name=recipe.name,
             fpr=recipe.fpr,
             tokens=recipe.tokens,

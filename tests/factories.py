@@ -39,9 +39,22 @@ from app.services.actors import Actor
 from app.services.labels import save_label
 from app.supervision.embedded_postgres import database
 from app.tables import Sae
+from tests.probing import probing
 from tests.synthetic import END, Corpus, Features, make_corpus, make_features
 
-METRICS = {"explained_variance": 0.812, "l0": 31.7, "mse": 0.0421, "cosine": 0.934, "ce_recovered_mean": 0.961}
+METRICS = {
+    "explained_variance": 0.812,
+    "l0": 31.7,
+    "mse": 0.0421,
+    "cosine": 0.934,
+    "ce_recovered_mean": 0.961,
+    "probing": probing(
+        **{
+            "wikipedia-topics": {"activations": (-0.1, -0.15, -0.05)},
+            "imdb": {"random": (0.02, -0.08, 0.1), "activations": (-0.2, -0.3, -0.1)},
+        }
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def performance(auroc: float) -> dict[str, Any]:
     }
 
 
+def live(threshold: float, auroc: float) -> dict[str, Any]:
+    found = {"texts": 400, "fpr": FPR, "exceeding": 2, "interval": [0.0006, 0.0179]}
+    return {"threshold": threshold, **found, "on_the_way": 17, "test": performance(auroc)}
+
+
 def candidate(name: str, title: str, auroc: float, threshold: float, **fields: Any) -> dict[str, Any]:
     return {
         "name": name,
@@ -43,6 +48,7 @@ def candidate(name: str, title: str, auroc: float, threshold: float, **fields: A
         "validation_auroc": auroc,
         "threshold": threshold,
         "calibration": {"texts": 400, "fpr": FPR, "exceeding": 3, "interval": [0.0015, 0.0218]},
+        "live": live(threshold + 0.5, auroc) if name not in ("words", "length") else None,
         "test": performance(auroc),
         "out_of_distribution": performance(auroc - 0.2),
         "cautions": [],
@@ -73,6 +79,7 @@ async def add_monitor(
         "pool": "max",
         "threshold": threshold,
         "calibration": found,
+        "live": calibration_of(threshold + 0.5, scores, FPR),
         "model_name": sae.model.name,
         "model_sha256": sae.model.weights_sha256,
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -66,7 +66,7 @@ async def _show(name: str, as_json: bool) -> None:
         monitor = await find_monitor(session, name)
         drift = await drift_of(session, monitor)
     used = candidate_of(monitor)
-    lines = [_line(monitor), *used["cautions"]]
+    lines = [_line(monitor), _thresholds(used), *used["cautions"]]
     for one in monitor.figures["candidates"]:
         low, high = one["test"]["auroc_interval"]
         mark = "*" if one["name"] == monitor.candidate else " "
@@ -227,6 +227,18 @@ async def _session(settings: "Settings") -> "AsyncIterator[AsyncSession]":
 def _line(monitor: "MonitorView") -> str:
     seen = f"{monitor.alerts:,} alerts on {monitor.checked:,} texts" if monitor.checked else "nothing scored yet"
     return f"{monitor.name}: {monitor.candidate} of {monitor.sae}, {monitor.state}, {seen}"
+
+
+def _thresholds(used: Mapping[str, Any]) -> str:
+    """Say above which scores it alerts, and on how many benign texts that rests."""
+    parts = [("whole text", used["threshold"], used["calibration"])]
+    if live := used.get("live"):
+        parts.append(("text that grows", live["threshold"], live))
+    return "\n".join(
+        f"A {what} alerts above {threshold:.4g}, as {found['exceeding']} of {found['texts']:,} benign ones did: "
+        f"{found['interval'][0]:.2%} to {found['interval'][1]:.2%}."
+        for what, threshold, found in parts
+    )
 
 
 def _summary(monitor: "MonitorView") -> dict[str, Any]:

@@ -6,22 +6,26 @@ Everything goes to standard error: standard output is for results.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from app.runs.time_left import Forecast, forecast
 
 if TYPE_CHECKING:
     from app.queries.runs import Stage
 
 LINE_SECONDS = 10.0
 """Time between the lines of a stage where output is piped."""
+FORECAST_SECONDS = 30.0
+"""Time between the lines that say how long the run takes."""
 
 
 @cache
@@ -45,11 +49,12 @@ class StageDisplay:
         self._console = console
         self._clock = clock
         self._printed = clock()
+        self._foreseen = -FORECAST_SECONDS
         self._starts: dict[str, tuple[float, int]] = {}
         """When a running stage was first seen, and how much of it was done then."""
         self._tasks: dict[str, TaskID] = {}
         self._states: dict[str, str] = {}
-        self._bars = Progress(
+        self._bars = _Bars(
             TextColumn("{task.fields[mark]}"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -72,12 +77,22 @@ class StageDisplay:
 
     def show(self, stages: "Sequence[Stage]") -> None:
         """Update the display."""
+        self._show_forecast(forecast(stages))
         for stage in stages:
             if self._console.is_terminal:
                 self._show_bar(stage)
             else:
                 self._show_line(stage)
             self._states[stage.name] = stage.state
+
+    def _show_forecast(self, expected: Forecast | None) -> None:
+        """Say how long the run takes: below the bars, or in a line twice a minute."""
+        now = self._clock()
+        if self._console.is_terminal:
+            self._bars.last_line = expected.text if expected else ""
+        elif expected is not None and now - self._foreseen >= FORECAST_SECONDS:
+            self._console.print(expected.text, soft_wrap=True, markup=False)
+            self._foreseen = now
 
     def _show_line(self, stage: "Stage") -> None:
         """Print a line when a stage starts or ends, and every ten seconds while it runs."""
@@ -96,7 +111,8 @@ class StageDisplay:
     def _progress(self, stage: "Stage", now: float) -> str:
         """Return the share that is done and the time left, at the speed since the stage was first seen."""
         if not stage.total:
-            return f"{amount(stage.done, stage.unit)}, running for {stage.seconds:.0f} s"
+            counted = f"{amount(stage.done, stage.unit)}, " if stage.done else ""
+            return f"{counted}running for {stage.seconds:.0f} s"
         started, done = self._starts[stage.name]
         share = f"{100 * stage.done / stage.total:.0f} %"
         if stage.done <= done:
@@ -138,6 +154,17 @@ def _line(stage: "Stage") -> str:
     if stage.state == "done":
         return f"{stage.title}: done in {stage.seconds:.1f} s"
     return f"{stage.title}: {stage.state}"
+
+
+class _Bars(Progress):
+    """Bars with a line of text below them."""
+
+    last_line = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.last_line:
+            yield Text(self.last_line)
 
 
 class _CountColumn(TextColumn):

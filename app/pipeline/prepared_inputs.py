@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from app.artifacts import content_key
 from app.errors import Conflict, Unprocessable
+from app.pipeline.forecast import Work, expected_seconds, measure_speed
 from app.pipeline.identities import model_source, register_corpus, register_model
 from app.pipeline.params import LENGTH, SHORTEST, CorpusParams
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
@@ -128,6 +129,7 @@ async def prepare_registered(
     params: CorpusParams,
     *,
     corpus_name: str | None = None,
+    work: Work | None = None,
 ) -> list[PreparedInputs]:
     """Prepare the inputs of registered SAEs of one model, with activations on disk: one pass of the model for all.
 
@@ -148,7 +150,7 @@ async def prepare_registered(
     tokenised = await tokenise(
         run, ctx, model_source(details[0].model), hooks, params, reader=readers[0], corpus_name=corpus_name
     )
-    prepared = dict(zip(hooks, await run_model(run, ctx, tokenised), strict=True))
+    prepared = dict(zip(hooks, await run_model(run, ctx, tokenised, work=work), strict=True))
     return [prepared[HookPair.parse(detail.hook, detail.hook_out)] for detail in details]
 
 
@@ -230,14 +232,21 @@ def _same_model(model: LanguageModel, sae: SaeDetail) -> ModelInfo:
 
 
 async def run_model(
-    run: RunContext, ctx: JobContext, inputs: Sequence[TokenisedInputs], *, stream_mb: int | None = None
+    run: RunContext,
+    ctx: JobContext,
+    inputs: Sequence[TokenisedInputs],
+    *,
+    stream_mb: int | None = None,
+    work: Work | None = None,
 ) -> list[PreparedInputs]:
     """Run the model over the sequences once for all of `inputs`, which differ in hooks, and keep its activations.
 
     With `stream_mb` the model does not run yet: activations are computed as they are needed, and that much memory holds
-    them.
+    them. Otherwise the run says how long it takes, if it does `work` on one SAE.
     """
     async with run.stage("activations") as progress:
+        if work is not None and stream_mb is None and len(inputs) == 1:
+            await _foresee(run, inputs[0], work, progress)
         activations: Sequence[ActivationCache | ActivationStream]
         if stream_mb is None:
             activations = await _cached(run, ctx, inputs, progress)
@@ -256,6 +265,15 @@ async def run_model(
         PreparedInputs(**{field.name: getattr(own, field.name) for field in fields(own)}, activations=found)
         for own, found in zip(inputs, activations, strict=True)
     ]
+
+
+async def _foresee(run: RunContext, inputs: TokenisedInputs, work: Work, progress: Progress) -> None:
+    """Say how long the stages will take, by what this machine does in a second."""
+    hooks = [hook for hook in (inputs.hooks.input, inputs.hooks.output) if hook is not None]
+    progress(0, inputs.sequences.n_counted)
+    speed = await run.in_thread(measure_speed, inputs.model, hooks, inputs.sequences)
+    last = max(hooks, key=lambda hook: hook.layer)
+    run.expect(expected_seconds(speed, inputs.model, last, inputs.sequences, work))
 
 
 def model_identity(model: LanguageModel) -> dict[str, str]:

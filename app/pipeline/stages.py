@@ -13,7 +13,7 @@ READING = (
     StageSpec("load", "Load the model"),
     StageSpec("read", "Read the texts", unit="tokens"),
 )
-CALIBRATION = (StageSpec("calibrate", "Train, calibrate and compare the candidates", unit="candidates"),)
+CALIBRATION = (StageSpec("calibrate", "Train, calibrate and compare the candidates", unit="steps"),)
 SCAN = (
     *READING[:2],
     StageSpec("scan", "Score the texts", unit="texts"),
@@ -31,6 +31,10 @@ INDEXING = (
     StageSpec("map", "Draw the map of the features"),
 )
 EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),)
+PROBING = (
+    StageSpec("texts", "Fetch the text sets", unit="bytes"),
+    StageSpec("probe", "Probe texts beside random dictionaries", unit="texts"),
+)
 EFFECTS = (StageSpec("effects", "Measure the effects of features", unit="features"),)
 MEASUREMENT = (StageSpec("measure", "Measure what the edit changes", unit="texts"),)
 COMPARISON = (StageSpec("compare", "Compare with other SAEs", unit="features"),)

@@ -35,6 +35,9 @@ from sae_core.statistics.types import FeatureStatistics
 from sae_core.store.activation_store import build_store
 from sae_core.training.curves import CURVES
 
+PREDICTIONS = 4096
+"""Predictions that an evaluation scores for the cross-entropy metrics, which cost four passes of the model."""
+
 
 async def claim_names(run: RunContext, ctx: JobContext, plans: Sequence[TrainingPlan], inputs: TokenisedInputs) -> None:
     """Keep the names of the SAEs for this run, before the model runs.
@@ -248,7 +251,7 @@ async def evaluate_saes(
     trained: Sequence[tuple[SAE, SaeDetail]],
     inputs: PreparedInputs,
     *,
-    predictions: int = 4096,
+    predictions: int = PREDICTIONS,
 ) -> list[Evaluation]:
     """Measure SAEs on held-out sequences, and store the figures with them.
 

@@ -3,7 +3,7 @@
 Comparisons, monitors and audits read sets through `TextReader`. The model is loaded only if a set was not read before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -88,7 +88,7 @@ class TextReader:
                     removal.touch(folder)
                     return SetReading(view, texts, reading, known.note)
                 model, sae = await self.load()
-                readable, note = _readable(model, texts)
+                readable, note = as_read(model, texts)
                 async with self._run.stage("read") as progress:
                     reading = await self._run.in_thread(
                         read_texts,
@@ -153,11 +153,17 @@ class TextReader:
             await text_readings.put_reading(session, new, rows)
 
 
-def _readable(model: LanguageModel, texts: Sequence[TextItem]) -> tuple[list[Text], str]:
+def as_read(model: LanguageModel, texts: Sequence[TextItem]) -> tuple[list[Text], str]:
     """Return the texts and chats to read, and what has to be said of it."""
     if all(item.chat is None for item in texts) or model.has_chat_format:
         return [item.text if item.chat is None else item.chat for item in texts], ""
-    return [item.text for item in texts], f"{model.name} has no chat format, so chats were read as plain texts."
+    plain: list[Text] = [item.text if item.chat is None else words_of_chat(item.chat) for item in texts]
+    return plain, f"{model.name} has no chat format, so chats were read as plain texts."
+
+
+def words_of_chat(chat: Sequence[Mapping[str, str]]) -> str:
+    """Return a chat as a plain text, which is how a model without a chat format reads it, here and in a scan."""
+    return "\n".join(turn["content"] for turn in chat)
 
 
 def _rows(reading: Reading) -> Iterator[tuple[int, list[int], list[float]]]:

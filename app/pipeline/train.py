@@ -199,6 +199,7 @@ async def check(session: "AsyncSession", settings: "Settings", params: TrainPara
 async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -> Result:
     """Prepare the activations, train, evaluate."""
     from app.pipeline import distributed, steps
+    from app.pipeline.forecast import Work
     from app.pipeline.prepared_inputs import HookPair, run_model, tokenise
     from app.pipeline.training_plans import training_configs, training_plans
 
@@ -211,7 +212,9 @@ async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -
     plans = [training_plans(params, own) for own in tokenised]
     for own, planned in zip(tokenised, plans, strict=True):
         await steps.claim_names(run, ctx, planned, own)
-    inputs = await run_model(run, ctx, tokenised, stream_mb=params.buffer_mb if params.stream else None)
+    configs = [plan.config for plan in plans[0]]
+    work = Work(trained=configs, predictions=steps.PREDICTIONS * len(configs))
+    inputs = await run_model(run, ctx, tokenised, stream_mb=params.buffer_mb if params.stream else None, work=work)
     trained = [
         await steps.train_saes(
             run,

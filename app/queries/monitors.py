@@ -64,7 +64,7 @@ class MonitorView:
         """The detector, in words."""
         if self.candidate.startswith("feature"):
             return "features"
-        return "direction" if self.candidate == "diffmean" else "probe"
+        return "direction" if self.candidate in ("diffmean", "direction-given") else "probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

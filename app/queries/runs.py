@@ -38,6 +38,8 @@ class Stage:
     unit: str = ""
     seconds: float = 0.0
     started_at: datetime | None = None
+    expected: float | None = None
+    """Seconds that it will take in all, by the speed of this machine; None while nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ class RunContext:
             stage.name: stage if stage.state == "done" else replace(stage, state="waiting") for stage in run.stages
         }
         self._lock = threading.Lock()
+        self._running: dict[str, StageProgress] = {}
         self._metrics: list[MetricPoint] = []
         self._interrupted = threading.Event()
         self._cancelled = False
@@ -120,6 +121,7 @@ class RunContext:
         before = self._stages[name]
         progress = StageProgress(self, name, before.seconds, record=record)
         self._change(name, state="running", started_at=before.started_at or datetime.now(UTC))
+        self._running[name] = progress
         await self._write()
         try:
             yield progress
@@ -129,6 +131,8 @@ class RunContext:
         except BaseException:
             self._change(name, state="failed", seconds=progress.seconds)
             raise
+        finally:
+            del self._running[name]
         self._change(name, state="done", done=self._stages[name].total, seconds=progress.seconds)
         await self._write()
 
@@ -188,6 +192,12 @@ class RunContext:
         """Give a stage a title that says more than was known when the run was submitted."""
         self._change(name, title=title)
 
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Say how long stages will take in all; names of stages that the run does not have are left out."""
+        for name in seconds.keys() & self._stages.keys():
+            if self._stages[name].state != "done":
+                self._change(name, expected=seconds[name])
+
     @contextmanager
     def about(self, subject: str, stages: Sequence[StageSpec]) -> Iterator[None]:
         """Say in the titles of stages what they are about now, as a run does that enters them once per SAE."""
@@ -231,6 +241,8 @@ class RunContext:
         """Write stages and new measurements; interrupt the work if the run was cancelled."""
         async with self._writing:
             with self._lock:
+                for name, progress in self._running.items():  # also of one that reports nothing
+                    self._stages[name] = replace(self._stages[name], seconds=progress.seconds)
                 stages, points = tuple(self._stages.values()), self._metrics
                 self._metrics = []
             if self._listener is not None:

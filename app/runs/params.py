@@ -70,6 +70,8 @@ class Option:
     """True if the path is that of a folder which the run makes: it need not exist to be made absolute."""
     partly: bool = False
     """True if a path of which only the beginning exists is a mistake, and no name on the hub."""
+    vector: bool = False
+    """True if a command takes a safetensors file, of which the one vector becomes the value (`pack_vector`)."""
     label: str = ""
     """Its name in a form, where the parameter's own does not say enough."""
     start: str = ""

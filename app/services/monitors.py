@@ -8,6 +8,7 @@
     max_tokens                    tokens per text that are read
     candidates                    [{"name", "title", "features", "runs", "validation_auroc", "threshold",
                                     "calibration": {"texts", "fpr", "exceeding", "interval"}, "test": {…},
+                                    "live": {"threshold", as calibration, "on_the_way", "test"} | null,
                                     "out_of_distribution": {…} | null, "cautions": […], "suspects"}], best first
     chosen_by_run, best_features, best_baseline, lead, lead_interval, shared, notes
 """
@@ -15,7 +16,7 @@
 import base64
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -255,23 +256,29 @@ async def check_sides(session: AsyncSession, positive: str, benign: str, fpr: fl
         raise Unprocessable(
             f"Positive and benign texts are both {positive}: a monitor needs two kinds. Choose another."
         )
-    sides = {"positive": await texts_of_side(session, positive), "benign": await texts_of_side(session, benign)}
-    parts = {kind: _parts(texts) for kind, (_, texts) in sides.items()}
+    words = {
+        kind: _by_words((await texts_of_side(session, side))[1])
+        for kind, side in (("positive", positive), ("benign", benign))
+    }
+    shared = words["positive"].keys() & words["benign"].keys()
+    left_out = f" {len(shared):,} that are both positive and benign were left out." if shared else ""
+    parts = {kind: _parts(own, shared) for kind, own in words.items()}
     for kind, counts in parts.items():
         for split, what in (("train", "training"), ("test", "testing")):
             if counts[split] < LEAST:
                 raise Unprocessable(
                     f"{counts[split]} {kind} texts are too few for {what}: it takes {LEAST}. A set is split 60 : 20 : "
                     f"20 by hash into training, calibration and test, so give at least {5 * LEAST} {kind} texts."
+                    f"{left_out}"
                 )
     if not parts["positive"]["calibration"]:
-        raise Unprocessable("There is no positive text for calibration. Give more positive texts.")
+        raise Unprocessable(f"There is no positive text for calibration. Give more positive texts.{left_out}")
     have, needed = parts["benign"]["calibration"], texts_needed(fpr)
     if have < needed:
         least = f" Or ask for a rate of {math.ceil(1e4 * _smallest(have)) / 1e4:.2%}." if have else ""
         raise Unprocessable(
             f"{have:,} benign texts for calibration cannot support a false-positive rate of {fpr:.2%}: it takes "
-            f"{needed:,}, which a set of about {5 * needed:,} benign texts has.{least}"
+            f"{needed:,}, which a set of about {5 * needed:,} benign texts has.{least}{left_out}"
         )
 
 
@@ -284,11 +291,18 @@ def _smallest(texts: int) -> float:
     return min(max(-math.expm1(math.log(0.05) / texts), 1 / (texts + 1)), 0.9999)
 
 
-def _parts(texts: Sequence[TextItem]) -> dict[str, int]:
+def _by_words(texts: Sequence[TextItem]) -> dict[str, str]:
+    """Return the part of each text by its words, as `sae_core.monitoring.shared_texts` compares them."""
     seen: dict[str, str] = {}
     for text in texts:
         seen.setdefault(" ".join(text.text.casefold().split()), text.split)
-    return {split: sum(own == split for own in seen.values()) for split in ("train", "calibration", "test")}
+    return seen
+
+
+def _parts(words: Mapping[str, str], shared: Set[str]) -> dict[str, int]:
+    """Return how many texts there are in each part, without those of both sides, which a run leaves out."""
+    splits = [split for text, split in words.items() if text not in shared]
+    return {split: splits.count(split) for split in ("train", "calibration", "test")}
 
 
 # Drift

@@ -1,9 +1,10 @@
 """Vectors that people upload as safetensors files, read without torch."""
 
+import base64
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from app.errors import Unprocessable
 
@@ -40,6 +41,32 @@ def read_vector(content: bytes) -> list[float]:
     if offsets != (0, width * size) or len(data) != width * size:
         raise Unprocessable("The file is cut off or damaged: save the vector again.")
     return finite(_numbers(dtype, width, data))
+
+
+def pack_vector(numbers: Sequence[float]) -> str:
+    """Return a direction as text, as forms and parameters of runs have it: float32, in base64.
+
+    Raises:
+        Unprocessable: a number is too large for float32.
+    """
+    try:
+        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+    except OverflowError:
+        raise Unprocessable("A number of the vector is too large for float32: scale it down.") from None
+
+
+def unpack_vector(packed: str) -> list[float]:
+    """Return the direction that `pack_vector` wrote.
+
+    Raises:
+        Unprocessable: it is none.
+    """
+    try:
+        content = base64.b64decode(packed, validate=True)
+        numbers = struct.unpack(f"<{len(content) // 4}f", content)
+    except (ValueError, struct.error):
+        raise Unprocessable("This is not a direction: give float32 numbers in base64.") from None
+    return finite(numbers)
 
 
 def _width(shape: list[object]) -> int:

@@ -27,6 +27,7 @@ CATEGORIES = {
     "effects": "measured effects",
     "readings": "readings of text sets",
     "audits": "audits under way",
+    "probing": "probing under way",
     "leftovers": "half-written files",
     "other": "other files",
 }

@@ -81,7 +81,7 @@ class Biography:
     group: str
     pair: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """`part`: "train" or "test"."""
+    """`part`: "train" or "test"; `activity`: what tells the profession."""
 
 
 def last_names(names: Mapping[str, Any]) -> list[str]:
@@ -121,7 +121,8 @@ def _both_versions(
     template = " ".join([generator.choice(_OPENINGS), *sentences])
     city, other = generator.sample(_CITIES, 2)
     drawn = {"name": generator.choice(names), "city": city, "other": other, "age": str(generator.randint(17, 39))}
+    fields = {"part": part, "activity": activity.removeprefix("{they} ")}
     for group in GROUPS:
         words = _WORDS[group]
         capital = {"They": words["they"].capitalize(), "Their": words["their"].capitalize()}
-        yield Biography(template.format(**drawn, **words, **capital), profession, group, str(number), {"part": part})
+        yield Biography(template.format(**drawn, **words, **capital), profession, group, str(number), fields)

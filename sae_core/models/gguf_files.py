@@ -24,6 +24,8 @@ def read_once() -> Iterator[None]:
 
     `transformers` makes a reader for the tokenizer, one for the config and one for the tensors, each of which it parses
     whole, and a map of tensor names for every module of the model. It takes all of it from `gguf` when it needs it.
+    A version that takes it from elsewhere reads the same, and is slow again: the tests count the readers. Since 5.23 it
+    reads the metadata four more times by its own reader, of which nothing is patched.
     """
     values = patch.object(modeling_gguf_pytorch_utils, "_gguf_parse_value", parse_value, create=True)  # a private name
     with (

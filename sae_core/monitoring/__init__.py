@@ -2,7 +2,7 @@
 
 from sae_core.monitoring.calibration import (
     calibrate,
-    calibrate_live,
+    calibrate_monitor,
     calibration_of,
     shared_texts,
     suspects,
@@ -21,7 +21,15 @@ from sae_core.monitoring.monitor import (
     Monitor,
     ProbeDetector,
 )
-from sae_core.monitoring.scoring import ReadText, TextScore, score_activations, score_reading, score_texts
+from sae_core.monitoring.scoring import (
+    Followed,
+    ReadText,
+    TextScore,
+    follow_texts,
+    score_activations,
+    score_reading,
+    score_texts,
+)
 from sae_core.monitoring.streaming import RunningPool
 from sae_core.monitoring.watcher import Alert, MonitorFired, Scored, Watcher, check_model, watch
 
@@ -35,6 +43,7 @@ __all__ = [
     "Drift",
     "Examples",
     "FeatureDetector",
+    "Followed",
     "Monitor",
     "MonitorFired",
     "Performance",
@@ -49,12 +58,13 @@ __all__ = [
     "TextScore",
     "Watcher",
     "calibrate",
-    "calibrate_live",
+    "calibrate_monitor",
     "calibration_of",
     "cautions",
     "check_model",
     "compare_candidates",
     "drift",
+    "follow_texts",
     "generate_watched",
     "load_monitor",
     "measure",

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from sae_core.errors import MonitorError, TooLittleText
 from sae_core.monitoring.measures import CONFIDENCE, clopper_pearson
 from sae_core.monitoring.monitor import Calibration, Monitor
-from sae_core.monitoring.scoring import TextScore
+from sae_core.monitoring.scoring import Followed
 
 Scores = Float[np.ndarray, " texts"]
 
@@ -43,18 +43,22 @@ def calibrate(scores: Scores, fpr: float) -> Calibration:
     return calibration_of(float(ascending[len(ascending) - 1 - allowed]), ascending, fpr)
 
 
-def calibrate_live(monitor: Monitor, scores: Sequence[TextScore], fpr: float) -> Monitor:
-    """Return the monitor with a threshold for texts that grow token by token, at which it may alert on the way.
+def calibrate_monitor(monitor: Monitor, benign: Followed, fpr: float) -> Monitor:
+    """Return the monitor with its two thresholds: of whole texts, and of texts that grow token by token.
+
+    A growing text alerts at the first of its tokens at which its score is above the threshold, so what counts of it is
+    the largest score that it has on its way. It is never the lower threshold of the two.
 
     Args:
         monitor: the monitor.
-        scores: its scores of benign calibration texts (`score_texts`).
-        fpr: rate of texts that alert at any of their tokens.
+        benign: its scores of benign calibration texts (`follow_texts`).
+        fpr: rate of texts that may alert: at their end, or at any of their tokens.
 
     Raises:
         TooLittleText, MonitorError: as `calibrate`.
     """
-    return replace(monitor, live=calibrate(np.array([score.peak for score in scores]), fpr))
+    whole, live = calibrate(benign.scores, fpr), calibrate(benign.peaks, fpr)
+    return replace(monitor, threshold=whole.threshold, calibration=whole, live=live)
 
 
 def calibration_of(threshold: float, scores: Scores, fpr: float) -> Calibration:
@@ -92,9 +96,9 @@ def shared_texts(positive: Sequence[str], benign: Sequence[str]) -> list[tuple[i
     return [(first, second) for first, second in pairs if first is not None]
 
 
-def suspects(positive: Scores, benign: Scores, *, most: int = 10) -> list[int]:
+def suspects(positive: Scores, benign: Scores) -> list[int]:
     """Return the benign texts that score above half of the positive ones, highest first: they may be positive."""
-    order = np.argsort(-benign, kind="stable")[:most]
+    order = np.argsort(-benign, kind="stable")
     return [int(number) for number in order if benign[number] > np.median(positive)]
 
 

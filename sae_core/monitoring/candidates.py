@@ -4,7 +4,7 @@ SAE features stand beside what is simpler: a probe on raw activations, a differe
 Nothing is chosen on the test texts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import from_numpy
+from torch import Tensor, from_numpy
 
 from sae_core.errors import MonitorError
 from sae_core.models import HookPoint
-from sae_core.monitoring.calibration import calibrate, shared_texts, suspects, texts_needed
+from sae_core.monitoring.calibration import calibrate, calibrate_monitor, shared_texts, suspects, texts_needed
 from sae_core.monitoring.measures import Interval, Performance, auroc_and_variance, auroc_difference, measure
 from sae_core.monitoring.monitor import (
     Calibration,
@@ -29,9 +29,9 @@ from sae_core.monitoring.monitor import (
     Monitor,
     ProbeDetector,
 )
-from sae_core.monitoring.scoring import score_reading
+from sae_core.monitoring.scoring import Followed, residual_pool
 from sae_core.progress import Progress, silent
-from sae_core.readings import Pool, Reading, Tokens, count_tokens, pool_features, select_texts
+from sae_core.readings import Pool, Reading, Text, Tokens, count_tokens, pool_features, select_texts
 from sae_core.saes import SAE, TopK
 
 Scores = Float[np.ndarray, " texts"]
@@ -57,6 +57,13 @@ class Examples:
     texts: Sequence[str]
     splits: Sequence[str]
     """Part of each text: `train`, `calibration` or `test`."""
+    chats: Sequence[Text] | None = None
+    """The texts as the model reads them; without, it reads `texts`, which are the words of chats."""
+
+    @property
+    def as_read(self) -> Sequence[Text]:
+        """The texts as the model reads them."""
+        return self.texts if self.chats is None else self.chats
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -64,11 +71,16 @@ class Examples:
     def choose(self, rows: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "Examples":
         """Return some of the texts."""
         texts, splits = ([values[row] for row in rows] for values in (self.texts, self.splits))
-        return Examples(select_texts(self.reading, rows), texts, splits)
+        chats = None if self.chats is None else [self.chats[row] for row in rows]
+        return Examples(select_texts(self.reading, rows), texts, splits, chats)
 
     def part(self, split: str) -> "Examples":
         """Return the texts of one part."""
         return self.choose([row for row, name in enumerate(self.splits) if name == split])
+
+
+Follow = Callable[[Sequence[Monitor], Examples, Progress], Sequence[Followed]]
+"""Scores texts with monitors, as whoever checks or watches a text does; reports in texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +105,17 @@ class Candidate:
     monitor: Monitor | None
     """Calibrated; None of words and length, which do not run on a model."""
     calibration: Calibration
+    live: Calibration | None
+    """Of texts that are followed token by token, which alert at the first above it; None of words and length."""
     validation_auroc: float
     """On the calibration texts; the choice between candidates is made by it."""
     test: Performance
     out_of_distribution: Performance | None
+    live_test: Performance | None
+    """On the test texts followed token by token: of the largest score on the way, at the threshold of `live`."""
     suspects: tuple[int, ...]
-    """Benign calibration texts that score as positive ones do, by their place in the benign set, highest first."""
+    """Benign calibration texts that score above half of the positive ones, by their place in the benign set, highest
+    first."""
 
     @property
     def is_baseline(self) -> bool:
@@ -138,35 +155,42 @@ def compare_candidates(
     positive: Examples,
     benign: Examples,
     source: Source,
+    follow: Follow,
     *,
     name: str,
     fpr: float = 0.01,
     tokens: Tokens = "all",
     pool: Pool = "max",
     features: Sequence[int] | None = None,
+    direction: Float[Tensor, " d_in"] | None = None,
     elsewhere: tuple[Examples, Examples] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Train, calibrate and compare all candidates.
 
-    Probes and DiffMean watch all tokens that somebody wrote, whatever `tokens` says, unless it is `last`: a reading has
-    raw activations of these alone.
+    Candidates are trained on the reading. Their scores of other texts come from `follow`, so that thresholds and
+    figures are of the very scores that a check gives: a reading has a TopK's features as the whole SAE computes them,
+    and the monitor has them decoupled.
 
     Args:
         positive: texts that should alert.
         benign: texts that should not.
         source: what read them.
+        follow: scores texts with monitors: `follow_texts` with the model of the source.
         name: of the monitors.
         fpr: false-positive rate that thresholds are set for.
-        tokens: watched by the candidates of features.
+        tokens: watched by all candidates but the bag of words.
         pool: of the features' activations.
         features: of a further candidate, `features-given`, whose weights are learned.
+        direction: of a further candidate, `direction-given`, which alerts on a large projection on it; its length
+            counts, and nothing of it is learned.
         elsewhere: positive and benign texts from elsewhere, on which thresholds are tried; their splits do not matter.
-        progress: in candidates.
+        progress: in candidates and texts.
 
     Raises:
         TooLittleText: the benign calibration texts cannot support the rate.
-        MonitorError: too few texts are left of another kind.
+        MonitorError: too few texts are left of another kind, none of a kind has tokens that are watched, or the
+            direction is not one of the hook point.
     """
     shared = shared_texts(positive.texts, benign.texts)
     rows_of_benign = _rest(benign, {row for _, row in shared})
@@ -174,31 +198,31 @@ def compare_candidates(
     sides = positive, benign.choose(rows_of_benign)
     train, calibration, test = (tuple(side.part(split) for side in sides) for split in ("train", "calibration", "test"))
     _check_sizes(train, calibration, test, fpr)
-    abroad = elsewhere and tuple(_unseen(side, sides) for side in elsewhere)
-    trained = list(_fits(train, source, tokens, pool, features))
-    candidates: list[Candidate] = []
-    tested: dict[str, tuple[Scores, Scores]] = {}
+    _check_tokens(train, tokens)
+    abroad = tuple(_unseen(side, sides) for side in elsewhere or ())
+    if direction is not None and (direction.shape != (source.sae.d_in,) or not direction.isfinite().all()):
+        raise MonitorError(f"A direction at {source.hook} is a row of {source.sae.d_in} finite numbers.")
+    fits = list(_fits(train, source, tokens, pool, features, direction))
+    total = len(fits) + sum(len(side) for side in (*calibration, *test, *abroad))
+    trained: dict[str, Monitor | Score] = {}
+    for number, (kind, fit) in enumerate(fits):
+        trained[kind] = fit()
+        progress(number + 1, total)
+    done = len(fits)
+    followed: list[Mapping[str, Followed]] = []
+    for side in (*calibration, *test, *abroad):
+        followed.append(_scores(trained, side, follow, _offset(progress, done, total)))
+        done += len(side)
     calibration_rows = [row for row in rows_of_benign if benign.splits[row] == "calibration"]
-    for number, (kind, fit) in enumerate(trained):
-        score, monitor = fit()
-        of_positive, of_benign = (score(side) for side in calibration)
-        found = calibrate(of_benign, fpr)
-        tested[kind] = score(test[0]), score(test[1])
-        candidates.append(
-            Candidate(
-                name=kind,
-                monitor=monitor and replace(monitor, name=name, threshold=found.threshold, calibration=found),
-                calibration=found,
-                validation_auroc=auroc_and_variance(of_positive, of_benign)[0],
-                test=measure(*tested[kind], found.threshold),
-                out_of_distribution=measure(score(abroad[0]), score(abroad[1]), found.threshold) if abroad else None,
-                suspects=tuple(calibration_rows[row] for row in suspects(of_positive, of_benign)),
-            )
-        )
-        progress(number + 1, len(trained))
+    candidates = [
+        _candidate(kind, one, [of_side[kind] for of_side in followed], calibration_rows, name, fpr)
+        for kind, one in trained.items()
+    ]
     best_features = _best(candidate for candidate in candidates if not candidate.is_baseline)
     best_baseline = _best(candidate for candidate in candidates if candidate.is_baseline)
-    lead, interval = auroc_difference(*zip(tested[best_baseline], tested[best_features], strict=True))
+    lead, interval = auroc_difference(
+        *((of_side[best_baseline].scores, of_side[best_features].scores) for of_side in followed[2:4])
+    )
     return Comparison(
         candidates=tuple(candidates),
         chosen=_best(candidate for candidate in candidates if candidate.monitor is not None),
@@ -222,7 +246,11 @@ def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
         )
     if candidate.test.auroc_interval[0] <= 0.5:
         found.append("On test texts it does no better than chance.")
-    for where, performance in (("test texts", candidate.test), ("texts from elsewhere", candidate.out_of_distribution)):
+    for where, performance in (
+        ("test texts", candidate.test),
+        ("texts from elsewhere", candidate.out_of_distribution),
+        ("test texts that are followed token by token", candidate.live_test),
+    ):
         if performance is not None and performance.false_positives.interval[0] > candidate.calibration.fpr:
             rate = performance.false_positives
             found.append(
@@ -233,8 +261,8 @@ def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
         found.append(f"{len(comparison.shared)} texts are both positive and benign. They were left out.")
     if candidate.suspects:
         found.append(
-            f"{len(candidate.suspects)} of the benign calibration texts score above half of the positive ones (10 are "
-            "named at most). Read them: a threshold set on positives misses others."
+            f"{len(candidate.suspects)} of the {candidate.calibration.texts:,} benign texts for calibration score "
+            "above half of the positive ones. Read those that a scan finds: a threshold set on positives misses others."
         )
     return found
 
@@ -249,6 +277,49 @@ def boundary_of(reading: Reading) -> float:
     if not sizes.any():
         raise MonitorError("No feature is active on these texts, so a TopK's boundary is unknown. Give other texts.")
     return float(np.minimum.reduceat(reading.features.data, reading.features.indptr[:-1][sizes > 0]).mean())
+
+
+def _scores(
+    trained: Mapping[str, Monitor | Score], side: Examples, follow: Follow, progress: Progress
+) -> dict[str, Followed]:
+    """Return what each candidate gives the texts of a side; words and length do not follow a text."""
+    monitors = {kind: one for kind, one in trained.items() if isinstance(one, Monitor)}
+    found = dict(zip(monitors, follow(list(monitors.values()), side, progress), strict=True))
+    for kind, one in trained.items():
+        if not isinstance(one, Monitor):
+            scores = one(side)
+            found[kind] = Followed(scores, scores)
+    return found
+
+
+def _candidate(
+    kind: str, one: Monitor | Score, followed: Sequence[Followed], rows: Sequence[int], name: str, fpr: float
+) -> Candidate:
+    """Return a candidate; `followed` are calibration and test texts, and those from elsewhere if there are any."""
+    positive, benign, *tested = followed
+    monitor = calibrate_monitor(replace(one, name=name), benign, fpr) if isinstance(one, Monitor) else None
+    found = calibrate(benign.scores, fpr)
+    live = monitor.live if monitor else None
+    test, *abroad = (
+        measure(of_positive.scores, of_benign.scores, found.threshold)
+        for of_positive, of_benign in zip(tested[::2], tested[1::2], strict=True)
+    )
+    return Candidate(
+        name=kind,
+        monitor=monitor,
+        calibration=found,
+        live=live,
+        validation_auroc=auroc_and_variance(positive.scores, benign.scores)[0],
+        test=test,
+        out_of_distribution=abroad[0] if abroad else None,
+        live_test=measure(tested[0].peaks, tested[1].peaks, live.threshold) if live else None,
+        suspects=tuple(rows[row] for row in suspects(positive.scores, benign.scores)),
+    )
+
+
+def _offset(progress: Progress, before: int, total: int) -> Progress:
+    """Report a part of a work of `total` units that begins after `before`."""
+    return lambda done, _of, _metrics=None, /: progress(before + done, total)
 
 
 def _rest(side: Examples, without: set[int]) -> list[int]:
@@ -291,28 +362,43 @@ def _check_sizes(
         calibrate(np.zeros(len(calibration[1])), fpr)  # says how many there should be
 
 
+def _check_tokens(train: Sequence[Examples], tokens: Tokens) -> None:
+    for kind, side in zip(("positive", "benign"), train, strict=True):
+        if not count_tokens(side.reading, tokens).any():
+            raise MonitorError(
+                f"None of the {kind} texts has words of the {tokens}. Give chats that have, to a model with a chat "
+                "format, or watch all tokens."
+                if tokens in ("user", "assistant")
+                else f"None of the {kind} texts has a token that counts. Give other texts."
+            )
+
+
 def _best(candidates: Iterable[Candidate]) -> str:
     return max(candidates, key=lambda candidate: candidate.validation_auroc).name
 
 
-# Fits: each returns how it scores texts, and the monitor, if it can run on a model
+# Fits: each returns the monitor, or how it scores texts if it does not run on a model
 
-Fit = Callable[[], tuple[Score, Monitor | None]]
+Fit = Callable[[], Monitor | Score]
 
 
 def _fits(
-    train: Sequence[Examples], source: Source, tokens: Tokens, pool: Pool, given: Sequence[int] | None
+    train: Sequence[Examples],
+    source: Source,
+    tokens: Tokens,
+    pool: Pool,
+    given: Sequence[int] | None,
+    direction: Float[Tensor, " d_in"] | None,
 ) -> Iterator[tuple[str, Fit]]:
     counts = [len(side) for side in train]
     labels = np.repeat([1, 0], counts)
-    raw: Tokens = "last" if tokens == "last" else "all"
 
-    def monitor(detector: Detector, of_tokens: Tokens, of_pool: Pool) -> tuple[Score, Monitor]:
-        made = Monitor(
+    def monitor(detector: Detector, of_pool: Pool) -> Monitor:
+        return Monitor(
             "candidate",
             source.hook,
             detector,
-            of_tokens,
+            tokens,
             of_pool,
             threshold=0.0,
             model_name=source.model_name,
@@ -320,27 +406,25 @@ def _fits(
             special_token_ids=source.special_token_ids,
             prepend_bos=source.sae.prepend_bos,
         )
-        return lambda side: score_reading(made, side.reading), made
 
-    def residual(of_pool: str) -> Float[np.ndarray, "texts d_in"]:
-        return np.concatenate([side.reading.residual[of_pool] for side in train]).astype(np.float64)
+    def residual(of_pool: Pool) -> Float[np.ndarray, "texts d_in"]:
+        own = residual_pool(tokens, of_pool)
+        return np.concatenate([side.reading.residual[own] for side in train]).astype(np.float64)
 
-    def probe(of_pool: Pool) -> tuple[Score, Monitor]:
-        weights, bias = fit_logistic(residual("last" if raw == "last" else of_pool), labels)
-        return monitor(ProbeDetector(weights, bias), raw, of_pool)
+    def probe(of_pool: Pool) -> Monitor:
+        weights, bias = fit_logistic(residual(of_pool), labels)
+        return monitor(ProbeDetector(weights, bias), of_pool)
 
-    def diffmean() -> tuple[Score, Monitor]:
-        means = residual("last" if raw == "last" else "mean")
+    def diffmean() -> Monitor:
+        means = residual("mean")
         positive, benign = means[: counts[0]].mean(axis=0), means[counts[0] :].mean(axis=0)
         direction = from_numpy((positive - benign).astype(np.float32))
-        return monitor(DirectionDetector(direction), raw, "mean")
+        return monitor(DirectionDetector(direction), "mean")
 
     pooled = np.concatenate([pool_features(side.reading, pool, tokens).toarray() for side in train])
     boundary = boundary_of(train[1].reading) if isinstance(source.sae, TopK) else None
 
-    def detector(
-        features: Sequence[int], weights: Float[np.ndarray, " k"] | None, bias: float
-    ) -> tuple[Score, Monitor]:
+    def detector(features: Sequence[int], weights: Float[np.ndarray, " k"] | None, bias: float) -> Monitor:
         made = FeatureDetector.of(
             source.sae,
             features,
@@ -350,16 +434,16 @@ def _fits(
             name=source.sae_name,
             sha256=source.sae_sha256,
         )
-        return monitor(made, tokens, pool)
+        return monitor(made, pool)
 
-    def single() -> tuple[Score, Monitor]:
+    def single() -> Monitor:
         return detector([int(feature_aurocs(pooled, labels).argmax())], None, 0.0)
 
-    def weighted(features: Sequence[int]) -> tuple[Score, Monitor]:
+    def weighted(features: Sequence[int]) -> Monitor:
         weights, bias = fit_logistic(pooled[:, features], labels)
         return detector(features, weights, bias)
 
-    def several(k: int) -> tuple[Score, Monitor]:
+    def several(k: int) -> Monitor:
         return weighted(most_different(pooled, labels, k).tolist())
 
     yield "feature", single
@@ -368,14 +452,16 @@ def _fits(
             yield f"features-{k}", lambda k=k: several(k)  # type: ignore[misc]
     if given is not None:
         yield "features-given", lambda: weighted(list(given))
-    if raw == "last":
+    if tokens == "last":
         yield "probe-last", lambda: probe("mean")
     else:
         yield "probe-mean", lambda: probe("mean")
         yield "probe-max", lambda: probe("max")
     yield "diffmean", diffmean
-    yield "words", lambda: (_words(train, labels), None)
-    yield "length", lambda: (_length(train, tokens), None)
+    if direction is not None:
+        yield "direction-given", lambda: monitor(DirectionDetector(direction), pool)
+    yield "words", lambda: _words(train, labels)
+    yield "length", lambda: _length(train, tokens)
 
 
 def feature_aurocs(pooled: Float[np.ndarray, "texts feature"], labels: Int64[np.ndarray, " texts"]) -> Scores:

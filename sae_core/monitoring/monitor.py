@@ -198,8 +198,8 @@ class Monitor:
     threshold: float
     calibration: Calibration | None = None
     live: Calibration | None = None
-    """Of the largest score that a text has on its way (`calibrate_live`); None if no text was followed token by token.
-    A mean over few tokens varies more than one over a whole text, so whoever watches a text grow needs this one."""
+    """Of the largest score that a text has on its way (`calibrate_monitor`); None if no text was followed token by
+    token. A mean over few tokens varies more than one over a whole text, so whoever watches a text grow needs it."""
     model_name: str = ""
     model_sha256: str = ""
     """Hash of the model's weights; empty where it is not known."""

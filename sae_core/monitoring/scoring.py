@@ -12,6 +12,7 @@ from sae_core.errors import MonitorError
 from sae_core.models import LanguageModel
 from sae_core.monitoring.monitor import DirectionDetector, FeatureDetector, Monitor, ProbeDetector
 from sae_core.monitoring.streaming import RunningPool
+from sae_core.progress import Progress, silent
 from sae_core.readings import Part, Reading, Text, Tokens, pool_features, tokenize_text
 
 
@@ -44,6 +45,16 @@ class ReadText:
     parts: list[int]
     """`Part` of each token."""
     scores: list[TextScore]
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """One monitor's scores of texts."""
+
+    scores: Float[np.ndarray, " texts"]
+    """Of whole texts."""
+    peaks: Float[np.ndarray, " texts"]
+    """The largest score that each text has on its way, its last included."""
 
 
 def watched(
@@ -100,6 +111,26 @@ def score_texts(
     return [_score_text(model, monitors, text, max_tokens) for text in texts]
 
 
+def follow_texts(
+    model: LanguageModel,
+    monitors: Sequence[Monitor],
+    texts: Sequence[Text],
+    *,
+    max_tokens: int = 512,
+    progress: Progress = silent,
+) -> list[Followed]:
+    """Return what `score_texts` gives of many texts, without what it gives of their tokens; one per monitor.
+
+    Raises:
+        ChatError, ModelError, MonitorError: as `score_texts`.
+    """
+    found = np.zeros((len(texts), len(monitors), 2))
+    for number, text in enumerate(texts):
+        found[number] = [(own.score, own.peak) for own in _score_text(model, monitors, text, max_tokens).scores]
+        progress(number + 1, len(texts))
+    return [Followed(*of_monitor) for of_monitor in found.transpose(1, 2, 0)]
+
+
 def _score_text(model: LanguageModel, monitors: Sequence[Monitor], text: Text, max_tokens: int) -> ReadText:
     prepend_bos = all(monitor.prepend_bos for monitor in monitors)
     read = tokenize_text(model, text, prepend_bos=prepend_bos, max_tokens=max_tokens)
@@ -134,15 +165,19 @@ def score_reading(monitor: Monitor, reading: Reading) -> Float[np.ndarray, " tex
 
 
 def _residual(monitor: Monitor, reading: Reading, *, linear: bool) -> Float[np.ndarray, "texts d_in"]:
-    pool = "last" if monitor.tokens == "last" else monitor.pool
-    known = monitor.tokens in ("all", "last") and pool in reading.residual and not (linear and pool == "max")
-    if not known:
+    pool = residual_pool(monitor.tokens, monitor.pool)
+    if pool not in reading.residual or (linear and monitor.pool == "max" and pool != "last"):
         raise MonitorError(
             f"A reading has no raw activations for {monitor.tokens!r} tokens pooled by {monitor.pool!r}: "
             "score the texts with the model."
         )
     require_width(monitor, reading.residual[pool].shape[1])
     return reading.residual[pool]
+
+
+def residual_pool(tokens: Tokens, pool: str) -> str:
+    """Return the name by which a reading has raw activations of some tokens, pooled."""
+    return "last" if tokens == "last" else pool if tokens == "all" else f"{tokens}-{pool}"
 
 
 def require_width(monitor: Monitor, width: int) -> None:

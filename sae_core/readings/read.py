@@ -129,7 +129,7 @@ def _read_shard(
         (sparse.csr_array((0, sae.d_sae), dtype=np.float32), _pooled(torch.zeros((0, sae.d_in)), np.zeros(0, np.uint8)))
     ] * len(texts)
     done, total = 0, sum(len(text.ids) for text in texts)
-    for batch in _batches([len(text.ids) for text in texts]):
+    for batch in batches_by_length([len(text.ids) for text in texts]):
         ids = torch.zeros((len(batch), max(len(texts[row].ids) for row in batch)), dtype=torch.long)
         for place, row in enumerate(batch):
             ids[place, : len(texts[row].ids)] = torch.tensor(texts[row].ids)
@@ -151,7 +151,7 @@ def _read_shard(
     )
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield texts that are not empty, longest first, in batches of at most `BATCH_TOKENS` with padding."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
@@ -186,10 +186,11 @@ def _pooled(
 ) -> dict[str, Float32[np.ndarray, " d_in"]]:
     """Return the activations of a text's counted tokens, pooled; zeros where there are none."""
     rows = x.numpy()
-    written = rows[parts != Part.TEMPLATE]
     nothing = np.zeros(x.shape[1], np.float32)
-    return {
-        "mean": written.mean(axis=0, dtype=np.float64).astype(np.float32) if len(written) else nothing,
-        "max": written.max(axis=0) if len(written) else nothing,
-        "last": rows[-1] if len(rows) else nothing,
-    }
+    found = {"last": rows[-1] if len(rows) else nothing}
+    chosen = {"": parts != Part.TEMPLATE, "user-": parts == Part.USER, "assistant-": parts == Part.ASSISTANT}
+    for name, own in chosen.items():
+        some = own.any()
+        found[f"{name}mean"] = rows[own].mean(axis=0, dtype=np.float64).astype(np.float32) if some else nothing
+        found[f"{name}max"] = rows[own].max(axis=0) if some else nothing
+    return found

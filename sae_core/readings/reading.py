@@ -13,7 +13,8 @@ from scipy import sparse
 from sae_core.errors import ArtifactError
 from sae_core.files import write_atomically
 
-RESIDUAL_POOLS = ("mean", "max", "last")
+RESIDUAL_POOLS = ("mean", "max", "user-mean", "user-max", "assistant-mean", "assistant-max", "last")
+"""Of raw activations: over the tokens that somebody wrote, those of one role alone, and the last token."""
 
 
 class Part(IntEnum):
@@ -41,8 +42,7 @@ class Reading:
     features: sparse.csr_array
     """Float32 `[tokens, d_sae]`: the activations that are not 0."""
     residual: Mapping[str, Float32[np.ndarray, "texts d_in"]]
-    """Activations at the hook by pool: `mean` and `max` over the tokens that somebody wrote (no template), and those
-    of the `last` token. Zero where a text has none."""
+    """Activations at the hook by pool, of `RESIDUAL_POOLS`. Zero where a text has no such token."""
     truncated: Bool[np.ndarray, " texts"]
     """True for a text that was longer than the most tokens that were read."""
 

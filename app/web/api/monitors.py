@@ -28,6 +28,7 @@ from app.services.monitors import (
     find_monitor,
 )
 from app.services.text_comparisons import side_name
+from app.services.vectors import finite, pack_vector
 from app.web.dependencies import Actor, AppSettings, BeforeId, Inference, Session, Submitter
 
 router = APIRouter(prefix="/api/v1/monitors", tags=["Monitors"])
@@ -59,6 +60,10 @@ class MonitorIn(BaseModel):
     features: Annotated[
         list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]] | None,
         Field(min_length=1, max_length=64, description="Numbers of the features; null lets the training texts choose."),
+    ] = None
+    direction: Annotated[
+        list[float] | None,
+        Field(min_length=1, max_length=75_000, description="A direction to watch, as many numbers as the SAE reads."),
     ] = None
     positive: Annotated[AnySide | None, Field(description="Texts that should alert; null takes those of a recipe.")] = (
         None
@@ -133,6 +138,16 @@ class CalibrationOut(BaseModel):
     interval: tuple[float, float]
 
 
+class LiveOut(CalibrationOut):
+    """The same of texts that are followed token by token, which alert at the first above the threshold."""
+
+    threshold: Annotated[float, Field(description="What watches a text grow alerts above it: the endpoint, `watch`.")]
+    on_the_way: Annotated[
+        int, Field(description="Of the texts, those above the threshold of whole texts at any of their tokens.")
+    ]
+    test: Annotated[dict[str, Any], Field(description="The test texts, of which each counts with its largest score.")]
+
+
 class CandidateOut(BaseModel):
     """One candidate; `test` and `out_of_distribution` are as docs/monitoring.md describes them."""
 
@@ -143,8 +158,9 @@ class CandidateOut(BaseModel):
     auroc_interval: tuple[float, float]
     recall_at_fpr: list[dict[str, Any]]
     validation_auroc: Annotated[float, Field(description="On the calibration texts; candidates are chosen by it.")]
-    threshold: float
+    threshold: Annotated[float, Field(description="Of whole texts.")]
     calibration: CalibrationOut
+    live: Annotated[LiveOut | None, Field(description="Null of what does not read a model, and of older monitors.")]
     test: dict[str, Any]
     out_of_distribution: dict[str, Any] | None
 
@@ -168,6 +184,10 @@ class MonitorOut(MonitorSummary):
     benign: str
     elsewhere: list[str] | None
     calibration: CalibrationOut
+    live: Annotated[
+        LiveOut | None,
+        Field(description="Of texts that grow. Null of a monitor from before there was one: it has one threshold."),
+    ]
     test: dict[str, Any]
     out_of_distribution: dict[str, Any] | None
     baselines: Annotated[list[CandidateOut], Field(description="What does without the SAE.")]
@@ -196,6 +216,7 @@ class MonitorFileOut(BaseModel):
     prepend_bos: bool
     detector: dict[str, Any]
     calibration: dict[str, Any] | None
+    live: Annotated[dict[str, Any] | None, Field(description="Calibration of texts that grow token by token.")]
 
 
 class MonitorsOut(BaseModel):
@@ -307,6 +328,8 @@ async def post_monitor(
     for name in ("positive", "benign", "positive_elsewhere", "benign_elsewhere"):
         if isinstance(side := getattr(body, name), TextsOfSet):
             given[name] = side_name(side.set, side.label)
+    if body.direction is not None:
+        given["direction"] = pack_vector(finite(body.direction))
     return await _queue("monitor", given, session, settings, actor, response)
 
 
@@ -424,6 +447,7 @@ async def _out(session: Any, monitor: MonitorView) -> MonitorOut:
         benign=figures["benign"],
         elsewhere=figures["elsewhere"],
         calibration=CalibrationOut(**used["calibration"]),
+        live=_live(used),
         test=_without_roc(used["test"]),
         out_of_distribution=used["out_of_distribution"] and _without_roc(used["out_of_distribution"]),
         baselines=[out for out, one in zip(candidates, figures["candidates"], strict=True) if one["baseline"]],
@@ -440,12 +464,18 @@ def _candidate(one: Mapping[str, Any]) -> CandidateOut:
     test = one["test"]
     return CandidateOut(
         **{name: one[name] for name in ("name", "title", "runs", "validation_auroc", "threshold", "calibration")},
+        live=_live(one),
         auroc=test["auroc"],
         auroc_interval=test["auroc_interval"],
         recall_at_fpr=test["recall_at_fpr"],
         test=dict(test),
         out_of_distribution=one["out_of_distribution"],
     )
+
+
+def _live(candidate: Mapping[str, Any]) -> LiveOut | None:
+    live = candidate.get("live")  # monitors from before there was one lack it
+    return None if live is None else LiveOut(**live)
 
 
 def _without_roc(performance: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class StageOut(BaseModel):
     unit: str
     seconds: float
     started_at: datetime | None
+    expected: Annotated[float | None, Field(description="Seconds it will take in all, by the speed of this machine.")]
 
 
 class RunOut(BaseModel):

@@ -89,7 +89,7 @@ async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
 
 def audit_report(page: AuditPage) -> tuple[str, dict[str, object], tuple[str, ...]]:
     """Return template, context and sheets of an audit as one file."""
-    sheets = ("tokens", "base", "parts", "strips", "lists", "audits")
+    sheets = ("tokens", "base", "parts", "strips", "lists", "intervals", "audits")
     return "audits/report.html", {"page": page, "linked": False}, sheets
 
 

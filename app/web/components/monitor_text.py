@@ -22,6 +22,8 @@ POOLS = {
     "top": "the mean of the five largest values counts",
     "ema": "the largest moving average counts",
 }
+_OWN_POOLS = {"probe-mean": "mean", "probe-max": "max", "diffmean": "mean"}
+"""Of candidates that pool as they are named, whatever is asked for."""
 _LINES = (("accent", "solid"), ("positive", "dash"), ("negative", "dot"), ("ink-soft", "dashdot"))
 _SMALLEST = 1e-3
 
@@ -30,15 +32,18 @@ def watches(monitor: MonitorView) -> str:
     """Return what a monitor watches, as one sentence."""
     used = candidate_of(monitor)
     features = [str(pair["feature"]) for pair in used["features"]]
+    given = monitor.candidate == "direction-given"
     what = {
         "features": f"feature {features[0]}" if len(features) == 1 else f"{len(features)} features with weights",
-        "direction": "the projection on the difference of means",
+        "direction": f"the projection on {'a given direction' if given else 'the difference of means'}",
         "probe": "a linear probe on raw activations",
     }[monitor.on]
-    how = "" if monitor.tokens == "last" else f", of which {POOLS[monitor.pool]}"
-    if monitor.on == "direction":
-        how = "" if monitor.tokens == "last" else ", of which the mean counts"
-    return f"It watches {what} on {TOKENS[monitor.tokens]}{how}, and alerts above {significant(monitor.threshold)}."
+    pool = _OWN_POOLS.get(monitor.candidate, monitor.pool)
+    how = "" if monitor.tokens == "last" else f", of which {POOLS[pool]}"
+    live = used.get("live")
+    said = f", or {significant(live['threshold'])} while a text grows" if live else ""
+    alerts = f"alerts above {significant(monitor.threshold)}{said}"
+    return f"It watches {what} on {TOKENS[monitor.tokens]}{how}, and {alerts}."
 
 
 def share(value: Mapping[str, Any]) -> str:

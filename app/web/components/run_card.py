@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.queries.runs import RunView, Stage
+from app.runs.time_left import Forecast, forecast, seconds_left
 
 MOST_LIVE = 3
 """Runs shown live on one page: each holds a connection, and a browser opens six per site."""
@@ -30,12 +31,16 @@ class RunCard:
         """Id of the run."""
         return self.run.id
 
+    @property
+    def forecast(self) -> Forecast | None:
+        """How long it still takes; None where that is not known."""
+        return forecast(self.run.stages) if self.run.state == "running" else None
+
 
 def stage_view(stage: Stage) -> StageView:
     """Return a stage with its rate and the time left."""
     rate = stage.done / stage.seconds if stage.done and stage.seconds > 0 else None
-    left = (stage.total - stage.done) / rate if rate and stage.state == "running" and stage.total else None
-    return StageView(stage, rate, left)
+    return StageView(stage, rate, seconds_left(stage) if stage.state == "running" else None)
 
 
 def card(run: RunView) -> RunCard:

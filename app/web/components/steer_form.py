@@ -1,11 +1,11 @@
 """The form of the steering page: what it holds, its address, and what it asks of the model."""
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from struct import error as struct_error
-from struct import pack, unpack
+from struct import unpack
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
@@ -17,7 +17,7 @@ from app.services.controls import Control
 from app.services.generation import MAX_INTERVENTIONS, MAX_NEW_TOKENS, Change, Wish
 from app.services.inference_messages import ChatMessage, DirectionChoice, InterventionChoice, TokenPositions
 from app.services.texts import unix_lines
-from app.services.vectors import finite, read_vector
+from app.services.vectors import finite, pack_vector, read_vector
 
 Op = Literal["clamp", "add", "scale", "ablate"]
 Mode = Literal["text", "chat"]
@@ -180,8 +180,7 @@ class SteerForm:
         if not isinstance(file, UploadFile) or not file.filename:
             return self
         numbers = read_vector(await file.read())
-        packed = b64encode(pack(f"<{len(numbers)}f", *numbers)).decode()
-        direction = replace(self.direction, kind="vector", vector=packed, name=file.filename[:80])
+        direction = replace(self.direction, kind="vector", vector=pack_vector(numbers), name=file.filename[:80])
         return replace(self, direction=direction)
 
     @property

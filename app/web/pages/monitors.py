@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import UploadFile
 
 from app.errors import UserError
 from app.queries import monitors as queries
@@ -28,6 +29,7 @@ from app.services.monitors import (
     texts_needed,
 )
 from app.services.texts import unix_lines
+from app.services.vectors import pack_vector, read_vector
 from app.web.components import monitor_text
 from app.web.components.glossary import ACTS
 from app.web.components.snippets import endpoint_snippet
@@ -50,6 +52,8 @@ _FORM = (
     "tokens",
     "pool",
     "features",
+    "direction",
+    "direction_name",
 )
 Text = Annotated[str, Form()]
 MonitorId = Annotated[str, Path(description="Name or number of the monitor.")]
@@ -84,8 +88,12 @@ async def make(request: Request, session: Session, settings: AppSettings, actor:
     form = await request.form()
     sent = {name: str(form.get(name, "")).strip() for name in _FORM}
     try:
+        file = form.get("direction_file")
+        if isinstance(file, UploadFile) and file.filename:
+            sent |= {"direction": pack_vector(read_vector(await file.read())), "direction_name": file.filename[:80]}
         spec = spec_of("monitor")
-        params = parse_params(spec, {name: value for name, value in sent.items() if value})
+        given = {name: value for name, value in sent.items() if value and name != "direction_name"}
+        params = parse_params(spec, given)
         run = await request_run(session, spec, params, settings=settings, actor=actor)
     except UserError as error:
         return await _form(request, session, sent, error)

@@ -207,7 +207,8 @@ async def _fragment(session: AsyncSession, run: RunView, view: View, *, buttons:
 
 async def _progress(session: AsyncSession, run: RunView) -> dict[str, Any]:
     idle = run.state == "queued" and not await has_worker(session)
-    return {"run": run, "stages": [stage_view(stage) for stage in run.stages], "idle": idle}
+    stages = [stage_view(stage) for stage in run.stages]
+    return {"run": run, "stages": stages, "idle": idle, "forecast": card(run).forecast}
 
 
 def _points(points: list[MetricPoint]) -> str:
@@ -224,6 +225,10 @@ def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec_of(kind).order(result) if is_known(kind) else result
+
+
+_LONGEST = 1_000
+"""Characters of a value that is shown whole: paths are, vectors are not."""
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -246,7 +251,7 @@ def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return value if len(value) <= _LONGEST else f"{value[:20]}… ({len(value):,} characters)"
     if isinstance(value, int):
         return count(value)
     return significant(value) if isinstance(value, float) else json.dumps(value)

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from app.db import create_engine, create_sessionmaker
 from app.settings import get_settings
 from tests.app.cli.test_cli import seesae
-from tests.app.inference.dictionaries import make_dictionary, publish
+from tests.app.inference.dictionaries import SLUG, make_dictionary, publish
 from tests.monitors import add_alerts, add_monitor
 
 pytestmark = pytest.mark.slow
@@ -22,7 +25,7 @@ def last(*arguments: str) -> dict[str, object]:
 
 
 def test_monitors_are_used_from_the_command_line(
-    database_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    database_url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dictionary = make_dictionary(tmp_path_factory.mktemp("home"))
     monkeypatch.setenv("SEESAE_DATABASE_URL", database_url)
@@ -44,6 +47,8 @@ def test_monitors_are_used_from_the_command_line(
     assert (listed["name"], listed["alerts"], listed["checked"]) == ("kings", 3, 53)
     shown = seesae("monitor", "show", "kings").stdout
     assert "does better than the best SAE features" in shown and "* 2 SAE features" in shown
+    assert "A whole text alerts above -100, as 3 of 400 benign ones did: 0.15% to 2.18%." in shown
+    assert "A text that grows alerts above -99.5, as 2 of 400 benign ones did: 0.06% to 1.79%." in shown
     (checked,) = last("check", "kings", "--text", "It was the best of times")["results"]  # type: ignore[misc]
     assert checked["alert"] and checked["probe_score"] is not None
     alerts = seesae("monitor", "alerts", "kings").stdout.splitlines()
@@ -51,5 +56,15 @@ def test_monitors_are_used_from_the_command_line(
     assert seesae("monitor", "check", "kings").exit_code == 2
     assert seesae("monitor", "show", "none").exit_code == 1
     assert seesae("monitor", "scan", "kings").exit_code == 2
+    (tmp_path / "text").write_text("no")
+    save_file({"v": torch.ones(3)}, tmp_path / "short")
+    sides = ("--positive", "none:a", "--benign", "none:b")
+    for file, code, message in (
+        ("none", 2, "cannot be read"),
+        ("text", 2, "not a safetensors file"),
+        ("short", 1, "The direction has 3 numbers"),
+    ):
+        refused = seesae("monitor", "add", SLUG, "own", *sides, "--direction", str(tmp_path / file))
+        assert refused.exit_code == code and message in " ".join(refused.stderr.split()), refused.stderr
     assert seesae("monitor", "delete", "kings", "--yes").exit_code == 0
     assert last("list") == {"monitors": []}

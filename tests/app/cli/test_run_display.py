@@ -55,10 +55,13 @@ def test_a_stage_whose_end_is_not_known_shows_its_count_and_a_stopped_one_no_tim
         now = 10.0
         display.show([replace(TRAIN, state="running", done=2_000, seconds=12.3)])
         now = 20.0
+        display.show([replace(TRAIN, state="running", seconds=22.3)])
+        now = 30.0
         display.show([replace(TRAIN, state="running", done=5, total=10)])
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().splitlines()[1:] == [
         "Train the SAE: 2,000 samples, running for 12 s",
+        "Train the SAE: running for 22 s",
         "Train the SAE: 50 %",
     ]
 
@@ -86,3 +89,20 @@ def test_amounts() -> None:
     assert amount(204_800, "tokens") == "204,800 tokens"
     assert amount(92_871_040, "bytes") == "92.9 MB"
     assert amount(3, "") == "3"
+
+
+def test_the_time_that_the_whole_run_takes_is_said_at_once_and_every_half_minute() -> None:
+    read = Stage("activations", "Run the model", "running", total=1000, unit="tokens", expected=100.0)
+    console, now = Console(file=StringIO()), 0.0
+    with StageDisplay(console, clock=lambda: now) as display:
+        for second in (0, 4, 29, 31):
+            now = float(second)
+            display.show([replace(read, done=5 * second, seconds=float(second)), replace(TRAIN, expected=50.0)])
+    assert isinstance(console.file, StringIO)
+    said = [line for line in console.file.getvalue().splitlines() if line.startswith("This machine")]
+    assert said == [
+        "This machine runs the model at 10 tokens/s. About 2 min 30 s left.",
+        "This machine runs the model at 5 tokens/s. About 3 min 30 s left.",
+    ]
+    terminal = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
+    assert "10 tokens/s. About 2 min 30 s left." in shown(terminal, (read, replace(TRAIN, expected=50.0)))

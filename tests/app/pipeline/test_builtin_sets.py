@@ -34,15 +34,18 @@ def test_every_set_has_its_texts_labels_and_parts(sets: dict[str, list[TextItem]
         "crows-pairs": 2036, "stereoset": 12_684, "winobias": 1522, "bbq": 1012, "toxicity": 2593,
         "toxicity-elsewhere": 1525,
         "harmful-requests": 2467, "jailbreaks": 1332, "true-false": 878, "yes-no": 2000, "imdb": 200,
-        "wikipedia-topics": 2200, "languages": 1800,
+        "wikipedia-topics": 2200, "languages": 1800, "professions": 480,
     }  # fmt: skip
     for name, items in sets.items():
         about, counts = BUILTIN_SETS[name], count_texts(items)
         assert about.licence and about.source and about.url and about.description, name
         assert [item.number for item in items] == list(range(len(items))), name
         assert all(item.text and "[MASK]" not in item.text for item in items), name
+        expected = {"train": 0.6, "calibration": 0.2, "test": 0.2}
+        if name == "professions":  # by what the activities are
+            expected = {"train": 0.4, "calibration": 0.27, "test": 0.33}
         shares = {split: number / len(items) for split, number in counts.splits.items()}
-        assert shares == pytest.approx({"train": 0.6, "calibration": 0.2, "test": 0.2}, abs=0.06), name
+        assert shares == pytest.approx(expected, abs=0.06), name
         assert counts.labels == {} or min(counts.labels.values()) > 90, name
 
 
@@ -77,3 +80,14 @@ def test_no_full_stop_tells_toxic_from_benign(sets: dict[str, list[TextItem]]) -
         for label, texts in count_texts(sets[name]).labels.items():
             assert ends[label, True] < 0.05 * texts, (name, label)
     assert "Uncategorized" not in {item.label for item in sets["wikipedia-topics"]}
+
+
+def test_what_tells_the_professions_of_test_texts_is_in_no_other_part(sets: dict[str, list[TextItem]]) -> None:
+    parts: dict[str, set[str]] = {}
+    for item in sets["professions"]:
+        parts.setdefault(item.fields["activity"], set()).add("test" if item.split == "test" else "learned")
+        assert item.fields["activity"] in item.text and item.pair is None
+        assert not any(word in item.text.casefold() for word in ("nurse", "professor"))
+    assert len(parts) == 24 and all(len(own) == 1 for own in parts.values())
+    assert sum(own == {"test"} for own in parts.values()) == 8
+    assert Counter(item.group for item in sets["professions"]) == {"female": 240, "male": 240}

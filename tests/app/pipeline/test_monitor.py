@@ -4,6 +4,7 @@ import base64
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
@@ -19,6 +20,7 @@ from app.queries.text_sets import list_texts
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.services.monitors import drift, drift_of, find_monitor, texts_needed, usable_file
+from app.services.vectors import pack_vector
 from sae_core.models import load_model
 from sae_core.monitoring import drift as drift_of_core
 from sae_core.monitoring import monitor_from_json, score_texts
@@ -38,6 +40,7 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         texts = [(f"{words[mood]}, {number} of them", mood) for number in range(240) for mood in words]
         moods = await make_text_set(session, texts=texts)
         await make_text_set(session, "few", texts[:30])
+        await make_text_set(session, "mixed", [(text.upper(), mood) for text, mood in texts if mood == "sad"])
 
     def asked(**changes: object) -> MonitorParams:
         return MonitorParams.model_validate({**PARAMS.model_dump(), **changes})
@@ -47,10 +50,31 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         ({"benign": "moods:happy"}, "a monitor needs two kinds"),
         ({"benign": "moods:angry"}, "no text with the label “angry”. Its labels are happy, sad"),
         ({"positive": "few:happy"}, "positive texts are too few for"),
+        ({"positive": "mixed"}, "0 positive texts .* 240 that are both positive and benign were left out"),
         ({"features": (64,)}, "has no feature 64: its features are 0 to 63"),
     ):
         with pytest.raises(Unprocessable, match=message):
             await submit(ctx, "monitor", asked(**changes))
+    direction = np.linspace(-1, 1, 32)
+    with pytest.raises(Unprocessable, match=f"The direction has 31 numbers, and {SAE} reads 32 at resid_post.1"):
+        await submit(ctx, "monitor", asked(direction=pack_vector(direction[1:])))
+    for changes, message in (
+        ({"direction": "AAAA"}, "not a direction"),
+        ({"direction": pack_vector([0.0] * 32)}, "zero everywhere"),
+        ({"direction": pack_vector([*direction[1:], np.inf])}, "number 31 is inf"),
+        ({"direction": pack_vector(direction), "on": "probe"}, "Leave one of them out"),
+        ({"direction": pack_vector(direction), "features": (3,)}, "Leave one of them out"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            asked(**changes)
+    own = asked(name="own", direction=pack_vector(direction), pool="ema")
+    pointed = await run_to_end(ctx, "monitor", own)
+    assert pointed.result is not None and pointed.result["candidate"] == "direction-given"
+    async with ctx.sessions() as session:
+        view = await find_monitor(session, "own")
+        watching = monitor_from_json(dict(await usable_file(session, view)), "own")
+    assert view.on == "direction" and watching.pool == "ema" and watching.live is not None
+    np.testing.assert_allclose(watching.detector.direction, direction, rtol=1e-6)  # type: ignore[union-attr]
     with pytest.raises(NotFound, match="nowhere"):
         await submit(ctx, "monitor", asked(positive="nowhere"))
 

@@ -165,3 +165,21 @@ async def test_an_error_marks_its_stage(ctx: JobContext) -> None:
         async with RunContext(run, ctx.sessions) as context, context.stage("first"):
             raise ValueError("broken")
     assert (await row(ctx, run.id)).stages[0].state == "failed"
+
+
+async def test_a_stage_that_reports_nothing_has_its_seconds_in_the_row(ctx: JobContext) -> None:
+    run = await running(ctx)
+    async with RunContext(run, ctx.sessions) as context, context.stage("first"):
+        await context._write()
+        seconds = (await row(ctx, run.id)).stages[0].seconds
+        await context._write()
+        assert (await row(ctx, run.id)).stages[0].seconds > seconds > 0
+
+
+async def test_what_stages_are_expected_to_take_is_in_the_row(ctx: JobContext) -> None:
+    run = await running(ctx)
+    async with RunContext(run, ctx.sessions) as context:
+        async with context.stage("first"):
+            pass
+        context.expect({"first": 1.0, "second": 2.5, "of another kind of run": 3.0})
+    assert [stage.expected for stage in (await row(ctx, run.id)).stages] == [None, 2.5]

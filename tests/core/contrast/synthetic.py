@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from sae_core.readings import Part, Reading
+from sae_core.readings.reading import RESIDUAL_POOLS
 
 WORDS = ["the", " she", " She", " he", " day", " rain", " sun", ".", " and", " walk"]
 D_SAE = 30
@@ -50,7 +51,7 @@ def make_texts(n: int = 600, seed: int = 0) -> Made:
         token_ids=ids.astype(np.int32),
         parts=np.full(tokens, Part.TEXT, np.uint8),
         features=sparse.csr_array(dense.astype(np.float32)),
-        residual={pool: random.normal(size=(n, 6)).astype(np.float32) for pool in ("mean", "max", "last")},
+        residual={pool: random.normal(size=(n, 6)).astype(np.float32) for pool in RESIDUAL_POOLS},
         truncated=np.zeros(n, bool),
     )
     texts = ["".join(WORDS[token] for token in ids[offsets[row] : offsets[row + 1]]) for row in range(n)]

@@ -59,7 +59,7 @@ def test_positives_among_the_benign_are_found() -> None:
     positive, benign = ["Kill them", "Hello", "hello"], ["a b", "kill  THEM", "HELLO"]
     assert shared_texts(positive, benign) == [(0, 1), (1, 2)]
     assert suspects(np.array([1.0, 2, 3]), np.array([0.0, 2.5, 2, 9])) == [3, 1]
-    assert suspects(np.zeros(3), np.arange(1.0, 30), most=2) == [28, 27]
+    assert suspects(np.zeros(3), np.arange(30.0)) == [*range(29, 0, -1)]
 
 
 def test_drift_is_tested() -> None:

@@ -1,6 +1,9 @@
 """Candidates of a monitor on made-up texts, beside scikit-learn and plain counting."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,27 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from sae_core.errors import MonitorError, TooLittleText
-from sae_core.monitoring import Comparison, Examples, Source, cautions, compare_candidates, score_reading
+from sae_core.models import LanguageModel
+from sae_core.monitoring import (
+    Comparison,
+    Examples,
+    Followed,
+    Monitor,
+    Source,
+    calibrate,
+    cautions,
+    compare_candidates,
+    follow_texts,
+    score_reading,
+    score_texts,
+)
 from sae_core.monitoring.candidates import boundary_of, feature_aurocs, fit_logistic, most_different
-from sae_core.readings import Part, Reading, pool_features
+from sae_core.progress import Progress
+from sae_core.readings import Part, Reading, Text, pool_features, read_texts
+from sae_core.readings.reading import RESIDUAL_POOLS
+from sae_core.saes import SAE
 from tests.core.interventions.conftest import HOOK, random_sae
+from tests.core.test_chat import CHATML, chat_model
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +60,19 @@ def examples(seed: int, texts: int, *, positive: bool, clear: float = 0.5, shift
         token_ids=np.zeros(tokens, np.int32),
         parts=np.full(tokens, Part.TEXT, np.uint8),
         features=sparse.csr_array(features.astype(np.float32)),
-        residual={pool: raw.astype(np.float32) for pool in ("mean", "max", "last")},
+        residual={pool: raw.astype(np.float32) for pool in RESIDUAL_POOLS},
         truncated=np.zeros(texts, bool),
     )
     vocabulary = ["bad", "good", "day", "night", "sun"] if positive else ["good", "day", "night", "sun", "moon"]
     words = [" ".join([*generator.choice(vocabulary, 5), f"n{seed}x{number}"]) for number in range(texts)]
     return Examples(reading, words, [str(SPLITS[number % 5]) for number in range(texts)])
+
+
+def by_reading(monitors: Sequence[Monitor], side: Examples, progress: Progress) -> list[Followed]:
+    """Scores of made-up readings, which no model can score; on their way the texts were a little above."""
+    progress(len(side), len(side))
+    scores = [score_reading(monitor, side.reading) for monitor in monitors]
+    return [Followed(own, own + np.abs(own) / 10) for own in scores]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +88,7 @@ def sides() -> tuple[Examples, Examples]:
 @pytest.fixture(scope="module")
 def compared(sides: tuple[Examples, Examples], source: Source) -> Comparison:
     abroad = examples(2, 100, positive=True), examples(3, 150, positive=False, shift=1.2)
-    return compare_candidates(*sides, source, name="bad", fpr=0.05, elsewhere=abroad)
+    return compare_candidates(*sides, source, by_reading, name="bad", fpr=0.05, elsewhere=abroad)
 
 
 def test_every_candidate_is_measured_on_the_test_texts(
@@ -75,6 +102,7 @@ def test_every_candidate_is_measured_on_the_test_texts(
         assert (candidate.monitor is None) == (candidate.name in ("words", "length"))
         assert candidate.is_baseline == (candidate.name not in ("feature", "features-10"))
         if candidate.monitor is None:
+            assert candidate.live is candidate.live_test is None
             continue
         assert candidate.monitor.threshold == candidate.calibration.threshold
         positive, benign = (score_reading(candidate.monitor, side.part("test").reading) for side in sides)
@@ -85,6 +113,12 @@ def test_every_candidate_is_measured_on_the_test_texts(
         calibration = score_reading(candidate.monitor, sides[1].part("calibration").reading)
         assert candidate.calibration.exceeding == (calibration > candidate.monitor.threshold).sum() <= 5
         np.testing.assert_allclose(candidate.calibration.scores, np.sort(calibration))
+        live, (on_positive, on_benign) = candidate.monitor.live, (own + np.abs(own) / 10 for own in (positive, benign))
+        assert live is candidate.live is not None and candidate.live_test is not None
+        assert live.threshold == calibrate(calibration + np.abs(calibration) / 10, 0.05).threshold
+        assert live.threshold >= candidate.monitor.threshold
+        assert candidate.live_test.recall.count == (on_positive > live.threshold).sum()
+        assert candidate.live_test.false_positives.count == (on_benign > live.threshold).sum()
         validation = np.concatenate(
             [score_reading(candidate.monitor, sides[0].part("calibration").reading), calibration]
         )
@@ -151,7 +185,7 @@ def test_nothing_of_the_test_texts_enters_the_monitors(
         )
         for side in sides
     ]
-    again = compare_candidates(*changed, source, name="bad", fpr=0.05)
+    again = compare_candidates(*changed, source, by_reading, name="bad", fpr=0.05)
     for candidate in compared.candidates:
         other = again.candidate(candidate.name)
         assert other.calibration.threshold == candidate.calibration.threshold
@@ -167,7 +201,7 @@ def test_what_a_person_has_to_know_is_said(
     assert abroad is not None and abroad.benign == 150 and abroad.false_positives.value > 0.3
     weak = examples(0, 200, positive=True, clear=0.06), sides[1]
     weak[0].reading.residual["mean"][:, 0] += 5
-    strong = compare_candidates(*weak, source, name="weak", fpr=0.05)
+    strong = compare_candidates(*weak, source, by_reading, name="weak", fpr=0.05)
     assert strong.baseline_wins and not strong.chosen.startswith("feature")
     assert strong.best_baseline == "probe-mean" or strong.best_baseline == "diffmean" or strong.best_baseline == "words"
     assert any("does better than the best SAE features" in sentence for sentence in cautions(strong))
@@ -178,7 +212,7 @@ def test_what_a_person_has_to_know_is_said(
 def test_texts_on_both_sides_are_left_out(sides: tuple[Examples, Examples], source: Source) -> None:
     positive, benign = sides
     mixed = replace(benign, texts=[positive.texts[4].upper(), *benign.texts[1:]])
-    found = compare_candidates(positive, mixed, source, name="bad", fpr=0.05)
+    found = compare_candidates(positive, mixed, source, by_reading, name="bad", fpr=0.05)
     assert found.shared == ((4, 0),)
     assert found.candidate("feature").test.positive == 39
     assert any("1 texts are both" in sentence for sentence in cautions(found))
@@ -191,9 +225,11 @@ def test_texts_on_both_sides_are_left_out(sides: tuple[Examples, Examples], sour
         [*benign.texts, *relabelled.texts],
         [*benign.splits, *relabelled.splits],
     )
-    found = compare_candidates(positive, joined, source, name="bad", fpr=0.05)
-    assert len(found.candidate("feature").suspects) == 10
-    assert min(found.candidate("feature").suspects) >= 500
+    found = compare_candidates(positive, joined, source, by_reading, name="bad", fpr=0.05)
+    of_feature = found.candidate("feature")
+    assert 10 < len(of_feature.suspects) <= 250 and min(of_feature.suspects) >= 500
+    said = f"{len(of_feature.suspects)} of the 350 benign texts for calibration score above half of the positive ones"
+    assert any(said in sentence for sentence in cautions(found, "feature"))
 
 
 def _joined(*readings: Reading) -> Reading:
@@ -205,20 +241,20 @@ def _joined(*readings: Reading) -> Reading:
 def test_too_little_text_is_refused(sides: tuple[Examples, Examples], source: Source) -> None:
     positive, benign = sides
     with pytest.raises(TooLittleText, match=r"100 benign texts .* Give 299 texts for calibration, or ask for"):
-        compare_candidates(positive, benign, source, name="bad", fpr=0.01)
+        compare_candidates(positive, benign, source, by_reading, name="bad", fpr=0.01)
     with pytest.raises(MonitorError, match="3 positive texts are too few for training"):
-        compare_candidates(positive.choose(range(5)), benign, source, name="bad", fpr=0.05)
+        compare_candidates(positive.choose(range(5)), benign, source, by_reading, name="bad", fpr=0.05)
     with pytest.raises(MonitorError, match="0 positive texts"):
-        compare_candidates(positive.choose([]), benign, source, name="bad", fpr=0.05)
+        compare_candidates(positive.choose([]), benign, source, by_reading, name="bad", fpr=0.05)
     with pytest.raises(MonitorError, match="no texts of their own"):
-        compare_candidates(positive, benign, source, name="bad", fpr=0.05, elsewhere=(positive, benign))
+        compare_candidates(positive, benign, source, by_reading, name="bad", fpr=0.05, elsewhere=(positive, benign))
 
 
 def test_a_topk_gets_the_boundary_of_its_tokens(sides: tuple[Examples, Examples], source: Source) -> None:
     dense = sides[1].reading.features.toarray()
     smallest = [row[row > 0].min() for row in dense if (row > 0).any()]
     assert boundary_of(sides[1].reading) == pytest.approx(np.mean(smallest))
-    found = compare_candidates(*sides, replace(source, sae=random_sae("topk")), name="bad", fpr=0.05)
+    found = compare_candidates(*sides, replace(source, sae=random_sae("topk")), by_reading, name="bad", fpr=0.05)
     monitor = found.candidate("feature").monitor
     assert monitor is not None and monitor.detector.definition == "decoupled"  # type: ignore[union-attr]
     train = sides[1].part("train").reading
@@ -226,7 +262,69 @@ def test_a_topk_gets_the_boundary_of_its_tokens(sides: tuple[Examples, Examples]
 
 
 def test_the_last_token_has_a_probe_of_its_own(sides: tuple[Examples, Examples], source: Source) -> None:
-    found = compare_candidates(*sides, source, name="bad", fpr=0.05, tokens="last")
+    found = compare_candidates(*sides, source, by_reading, name="bad", fpr=0.05, tokens="last")
     probe = found.candidate("probe-last").monitor
     assert probe is not None and probe.tokens == "last"
     assert "probe-mean" not in [candidate.name for candidate in found.candidates]
+
+
+def test_every_candidate_watches_the_tokens_that_are_chosen(tmp_path: Path) -> None:
+    """Only what the assistant says tells the sides apart."""
+    model, sae = chat_model(tmp_path / "model", CHATML), random_sae("jumprelu")
+    sides = chats(model, sae, "a happy king at the fair"), chats(model, sae, "a sad city in the winter")
+    follow = partial(by_model, model)
+    found = {
+        tokens: compare_candidates(*sides, Source(sae, HOOK), follow, name="m", fpr=0.2, tokens=tokens)
+        for tokens in ("assistant", "user")
+    }
+    for name in ("probe-mean", "probe-max", "diffmean"):
+        candidate = found["assistant"].candidate(name)
+        assert candidate.test.auroc == 1.0
+        assert candidate.monitor is not None and candidate.monitor.tokens == "assistant"
+        of_user = found["user"].candidate(name)
+        assert of_user.monitor is not None and of_user.monitor.tokens == "user"
+        assert of_user.test.auroc_interval[0] <= 0.5
+    direction = found["assistant"].candidate("diffmean").monitor
+    assert direction is not None
+    means = [side.part("train").reading.residual["assistant-mean"].mean(axis=0) for side in sides]
+    np.testing.assert_allclose(direction.detector.direction, means[0] - means[1], rtol=1e-4, atol=1e-6)  # type: ignore[union-attr]
+    with pytest.raises(MonitorError, match="None of the benign texts has words of the assistant"):
+        plain = replace(sides[1], reading=replace(sides[1].reading, parts=np.zeros_like(sides[1].reading.parts)))
+        compare_candidates(sides[0], plain, Source(sae, HOOK), follow, name="m", fpr=0.2, tokens="assistant")
+
+
+def test_a_topk_is_calibrated_on_the_scores_that_a_check_gives(tmp_path: Path) -> None:
+    """A reading has the whole TopK's activations, in which the monitor's features, decoupled, are not active alike."""
+    model, sae = chat_model(tmp_path / "model", CHATML), random_sae("topk")
+    sides = chats(model, sae, "a happy king at the fair"), chats(model, sae, "a sad city in the winter")
+    found = compare_candidates(*sides, Source(sae, HOOK), partial(by_model, model), name="m", fpr=0.2)
+    texts = sides[1].part("calibration").as_read
+    for name in ("feature", "features-10", "probe-mean", "probe-max", "diffmean"):
+        monitor = found.candidate(name).monitor
+        assert monitor is not None and monitor.calibration is not None and monitor.live is not None
+        scores = [read.scores[0] for read in score_texts(model, [monitor], texts)]
+        np.testing.assert_array_equal(monitor.calibration.scores, np.sort([own.score for own in scores]))
+        np.testing.assert_array_equal(monitor.live.scores, np.sort([own.running.max() for own in scores]))
+        assert monitor.calibration.exceeding == sum(own.alert for own in scores) <= 0.2 * len(texts)
+    ten = found.candidate("features-10").monitor
+    assert ten is not None and ten.calibration is not None
+    by_whole = np.sort(score_reading(ten, sides[1].part("calibration").reading))
+    assert np.abs(by_whole - ten.calibration.scores).max() > 0.01
+
+
+def chats(model: LanguageModel, sae: SAE, answer: str) -> Examples:
+    """Chats with answers that say something, and the same questions."""
+    turns: list[Text] = [
+        [
+            {"role": "user", "content": f"What is the {number}th thing"},
+            {"role": "assistant", "content": f"{answer} {number * 7 % 31}"},
+        ]
+        for number in range(100)
+    ]
+    words = [f"What is the {number}th thing {answer}" for number in range(100)]
+    reading = read_texts(model, sae, turns, hook=HOOK)
+    return Examples(reading, words, [str(SPLITS[number % 5]) for number in range(100)], turns)
+
+
+def by_model(model: LanguageModel, monitors: Sequence[Monitor], side: Examples, progress: Progress) -> list[Followed]:
+    return follow_texts(model, monitors, side.as_read, progress=progress)

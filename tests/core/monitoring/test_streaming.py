@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sae_core.monitoring import RunningPool
 from sae_core.readings import Part, Pool, Reading, pool_features, pool_scores
+from sae_core.readings.reading import RESIDUAL_POOLS
 
 VALUES = st.floats(-100, 100, width=32)
 
@@ -21,7 +22,7 @@ def reading_of(features: np.ndarray, lengths: list[int]) -> Reading:
         token_ids=np.zeros(tokens, np.int32),
         parts=np.full(tokens, Part.TEXT, np.uint8),
         features=sparse.csr_array(features.astype(np.float32)),
-        residual={pool: np.zeros((texts, 4), np.float32) for pool in ("mean", "max", "last")},
+        residual={pool: np.zeros((texts, 4), np.float32) for pool in RESIDUAL_POOLS},
         truncated=np.zeros(texts, bool),
     )
 

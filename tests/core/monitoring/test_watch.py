@@ -20,7 +20,8 @@ from sae_core.monitoring import (
     ProbeDetector,
     Scored,
     TextScore,
-    calibrate_live,
+    calibrate_monitor,
+    follow_texts,
     generate_watched,
     save_monitor,
     score_activations,
@@ -120,10 +121,16 @@ def test_a_growing_text_has_a_threshold_of_its_own(plain: Any, model: LanguageMo
     scores = [text.scores[0] for text in score_texts(model, [monitors[2]], benign)]
     for score in scores:
         assert score.peak == max(score.running) >= score.score
-    made = calibrate_live(monitors[2], scores, 0.1)
+    ends: list[int] = []
+    others, found = follow_texts(model, [monitors[0], monitors[2]], benign, progress=lambda done, *_: ends.append(done))
+    np.testing.assert_array_equal(found.scores, [score.score for score in scores])
+    np.testing.assert_array_equal(found.peaks, [score.peak for score in scores])
+    assert (others.scores != found.scores).all() and ends == [*range(1, len(benign) + 1)]
+    made = calibrate_monitor(monitors[2], found, 0.1)
     assert made.live is not None and made.live.exceeding <= 0.1 * len(benign)
     assert made.live.threshold in [score.peak for score in scores]
-    assert made.threshold == monitors[2].threshold < made.live_threshold
+    assert made.calibration is not None and made.threshold == made.calibration.threshold < made.live_threshold
+    assert made.threshold in [score.score for score in scores]
     ids = torch.tensor([model.tokenize(TEXT)])
     with watch(plain, [replace(made, live=None)]) as first, watch(plain, [made]) as second, torch.no_grad():
         plain(ids)
@@ -314,7 +321,7 @@ def test_a_reading_scores_as_the_model_does(model: LanguageModel, monitors: list
     for monitor in (
         replace(monitors[1], pool="max"),
         replace(monitors[2], pool="ema"),
-        replace(monitors[2], tokens="user"),
+        replace(monitors[2], tokens="user", pool="top"),
     ):
         with pytest.raises(MonitorError, match="score the texts with the model"):
             score_reading(monitor, reading)

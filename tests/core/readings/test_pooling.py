@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse
 
 from sae_core.readings import Part, Pool, Reading, Tokens, count_tokens, pool_features, pool_scores, select_texts
+from sae_core.readings.reading import RESIDUAL_POOLS
 
 LENGTHS = [9, 0, 1, 30, 4]
 
@@ -21,7 +22,7 @@ def reading() -> Reading:
         token_ids=random.integers(0, 50, tokens).astype(np.int32),
         parts=random.choice([Part.TEXT, Part.USER, Part.ASSISTANT, Part.TEMPLATE], tokens).astype(np.uint8),
         features=sparse.csr_array(dense.astype(np.float32)),
-        residual={pool: random.random((5, 3)).astype(np.float32) for pool in ("mean", "max", "last")},
+        residual={pool: random.random((5, 3)).astype(np.float32) for pool in RESIDUAL_POOLS},
         truncated=np.zeros(5, bool),
     )
 

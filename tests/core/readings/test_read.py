@@ -75,13 +75,23 @@ def test_a_stopped_reading_continues_and_is_the_same(
 
 
 def test_parts_of_a_chat_are_its_roles_and_its_template(model: LanguageModel, sae: SAE, tmp_path: Path) -> None:
-    chats = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}], "Hello there"]
+    said_by = [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "It was the best of times"}]
+    chats = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}], "Hello", said_by]
     chatting = chat_model(tmp_path / "model", CHATML)
     reading = read_texts(chatting, sae, chats, hook=HOOK)
     first = reading.token_ids[: reading.offsets[1]], reading.parts[: reading.offsets[1]]
     said = {part: chatting.decode(first[0][first[1] == part].tolist()) for part in Part}
     assert (said[Part.SYSTEM], said[Part.USER], said[Part.ASSISTANT]) == ("Be brief.", "Hello there", "")
     assert said[Part.TEMPLATE].split() == ["system", "user", "assistant"]
-    assert (reading.parts[reading.offsets[1] :] == Part.TEXT).all()
+    assert (reading.parts[reading.offsets[1] : reading.offsets[2]] == Part.TEXT).all()
+    ids = chatting.tokenize(chatting.render_chat(said_by).text)
+    x = chatting.activations(torch.tensor([ids]), HOOK)[0]
+    x = x[[place for place, token in enumerate(ids) if token not in chatting.special_token_ids]].numpy()
+    parts = reading.parts[reading.offsets[2] :]
+    for role, part in (("user", Part.USER), ("assistant", Part.ASSISTANT)):
+        own = x[parts == part]
+        np.testing.assert_allclose(reading.residual[f"{role}-mean"][2], own.mean(axis=0), atol=1e-4)
+        np.testing.assert_allclose(reading.residual[f"{role}-max"][2], own.max(axis=0), atol=1e-4)
+        assert not reading.residual[f"{role}-mean"][1].any()
     with pytest.raises(ModelError, match="no chat template"):
         read_texts(model, sae, chats, hook=HOOK)

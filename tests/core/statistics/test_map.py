@@ -42,3 +42,14 @@ def test_zero_directions_get_finite_points() -> None:
     W_dec = grouped()
     W_dec[:3] = 0
     assert np.isfinite(feature_map(W_dec)).all()
+
+
+def test_machine_code_of_all_that_umap_compiles_is_kept_on_disk() -> None:
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    feature_map(grouped())
+    own = [f for module in (umap_, layouts) for f in vars(module).values() if isinstance(f, Dispatcher)]
+    compiled = [f for f in own if f.signatures and f.py_func.__module__ in (umap_.__name__, layouts.__name__)]
+    assert {"smooth_knn_dist", "compute_membership_strengths"} <= {f.py_func.__name__ for f in compiled}
+    assert all(f.stats.cache_path for f in compiled)

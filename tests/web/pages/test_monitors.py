@@ -1,9 +1,13 @@
 """Pages of monitors, whose texts a real inference service scores."""
 
 import httpx
+import torch
+from safetensors.torch import save
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_sessionmaker, transaction
+from app.queries.monitors import change_monitor, get_monitor
+from app.services.vectors import pack_vector
 from tests.app.inference.dictionaries import SLUG, Dictionary
 from tests.monitors import add_alerts, add_monitor
 from tests.web.html import parse
@@ -43,6 +47,17 @@ async def test_a_monitor_is_chosen_tried_and_answered_for(
     assert "<script>alert" not in response.text and "<b>moods" not in response.text
     page = parse(response.text)
     assert "Clopper–Pearson" in page.text and "2 features with weights" in page.text
+    said = " ".join(page.text.split())
+    assert "alerts above −100, or −99.5 while a text grows" in said
+    assert "17 of 400 pass −100, that of whole texts. So live, the threshold is −99.5: 2 of 400 are above it" in said
+    assert "the true rate is 0.060 % to 1.8 %" in said and "held-out test texts, live" in said
+    async with transaction(create_sessionmaker(engine)) as session:
+        monitor = await get_monitor(session, "kings")
+        assert monitor is not None
+        old = [{key: value for key, value in one.items() if key != "live"} for one in monitor.figures["candidates"]]
+        await change_monitor(session, monitor.id, figures={**monitor.figures, "candidates": old})
+    said = " ".join(parse((await probing.get("/monitors/kings")).text).text.split())
+    assert "Its threshold is that of whole texts, for live use too" in said and "while a text grows" not in said
     assert len(page.one("ol", cls="monitor-alerts").all("li")) == 4
     assert (await probing.post(f"/monitors/kings/alerts/{ids[0]}", data={"note": "<i>ok"})).status_code == 303
     history = " ".join(parse((await probing.get("/monitors/kings")).text).one("ol", cls="acts").text.split())
@@ -92,3 +107,23 @@ async def test_a_form_that_is_refused_keeps_what_was_written(probing: httpx.Asyn
     assert {name: form.one("input", id=name)["value"] for name in sent if name != "sae"} == {
         name: value for name, value in sent.items() if name != "sae"
     }
+
+    vector = save({"v": torch.linspace(-1, 1, 5)})
+    sent |= {"positive": "toxicity:toxic", "benign": "toxicity:benign", "features": ""}
+    refused = await probing.post("/monitors", data=sent, files={"direction_file": ("mine.safetensors", vector)})
+    assert refused.status_code == 422
+    form = parse(refused.text)
+    assert "The direction has 5 numbers, and" in form.one("p", cls="error").text
+    assert form.one("input", name="direction")["value"] == pack_vector([-1, -0.5, 0, 0.5, 1])
+    assert form.one("input", name="direction_name")["value"] == "mine.safetensors"
+    for content, message in (
+        (save({"v": torch.zeros(5)}), "zero everywhere"),
+        (save({"v": torch.tensor([1e300], dtype=torch.float64)}), "too large for float32"),
+        (b"no", "not a safetensors file"),
+    ):
+        refused = await probing.post("/monitors", data=sent, files={"direction_file": ("mine.safetensors", content)})
+        assert refused.status_code == 422 and message in parse(refused.text).one("p", cls="error").text
+    for numbers, message in (([0.0] * 5, "zero everywhere"), ([1.0] * 5, "The direction has 5 numbers")):
+        asked = {name: value for name, value in sent.items() if value} | {"fpr": 0.05, "direction": numbers}
+        answer = await probing.post("/api/v1/monitors", json=asked)
+        assert answer.status_code == 422 and message in answer.text

@@ -153,6 +153,19 @@ def test_a_running_stage_shows_its_rate_and_time_left() -> None:
     assert stage_view(Stage("train", "Train", "running", 7, 0, "tokens", 1.0)).seconds_left is None
 
 
+async def test_a_running_run_says_how_long_it_takes(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    stages = [
+        Stage("activations", "Run", "running", 0, 3000, "tokens", expected=60.0),
+        Stage("publish", "Publish", expected=90.0),
+        Stage("map", "Map", expected=300.0),
+    ]
+    run = await create_run(session, kind="index", title="I", params={}, stages=stages, created_by="ada")
+    await start_run(session, run.id)
+    await session.commit()
+    text = parse((await client.get(f"/runs/{run.id}")).text).one("main").text
+    assert "This machine runs the model at 50 tokens/s. The features are here in about 2 min 30 s, all is" in text
+
+
 async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, session: AsyncSession) -> None:
     run = await create_run(
         session,

@@ -52,7 +52,7 @@ async def test_without_an_index_it_says_how_to_make_one(client: httpx.AsyncClien
     await make_sae(engine, slug="bare", publish=False)
     page = parse((await client.get("/saes/bare")).text)
     assert page.one("code", cls="command").text == "seesae index bare --corpus CORPUS"
-    assert not page.all("figure")
+    assert not page.all("figure", cls="chart")
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,37 @@ async def test_without_an_index_there_is_no_map(client: httpx.AsyncClient, engin
     page = parse((await client.get("/saes/bare/map")).text)
     assert page.one("code", cls="command").text == "seesae index bare --corpus CORPUS"
     assert not page.all("canvas")
+
+
+async def test_a_probed_sae_says_what_its_features_are_better_at(client: httpx.AsyncClient, base: str) -> None:
+    page = parse((await client.get(base)).text)
+    section = page.one("section", aria_labelledby="probing")
+    assert [one.text for one in section.all("p") if one.text.startswith(("Compared", "The plain"))] == [
+        "Compared with a random dictionary, its features are better at topics (+0.10, 0.05 to 0.15); not shown to be "
+        "better or worse at sentiment (+0.02, −0.08 to 0.10).",
+        "Compared with as many single channels of the activations, its features are better at topics (+0.10, 0.05 to "
+        "0.15), sentiment (+0.10, 0.05 to 0.15).",
+        "Compared with all of the activations, its features are worse at topics (−0.10, −0.15 to −0.05), sentiment "
+        "(−0.20, −0.30 to −0.10).",
+        "The plain activations are better everywhere: use features to see, not to classify.",
+    ]
+    chart = section.one("figure", cls="intervals")
+    named = [one.one("span", cls="interval-name").text.split() for one in chart.all("li", cls="strong")]
+    assert named == [["topics", "40", "test", "texts"]]
+    accuracy, auroc = section.all("table")
+    for table in (accuracy, auroc):
+        assert len(table.all("tbody")) == 2
+        assert [len(row.all("td")) for row in table.all("tr") if row.all("td")] == [3, 3, 3, 1] * 2
+    assert "0.750 0.70 – 0.80" in " ".join(accuracy.text.split())
+
+
+async def test_an_sae_that_was_not_probed_says_how(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    await session.execute(update(Sae).values(metrics={"l0": 31.7, "explained_variance": 0.8}))
+    await session.commit()
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="probing")
+    assert made.sae.index is not None
+    tokens = made.sae.index.sequence_set.tokens
+    command = f"seesae evaluate {made.sae.slug} --corpus CORPUS --tokens {tokens} --probing builtin"
+    assert section.one("code", cls="command").text == command

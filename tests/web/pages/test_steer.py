@@ -448,7 +448,7 @@ async def test_a_transcoder_says_what_changing_it_means(
     monkeypatch.setattr("app.web.dependencies.find_sae", find)
     page = (await probing.get(url)).text
     assert "it reads activations at <code>mlp_in.1</code>" in page
-    assert "added at\n      <code>mlp_out.1</code>" in page
+    assert "added at <code>mlp_out.1</code>" in page
 
 
 async def test_an_sae_without_weights_is_refused_with_what_to_do(

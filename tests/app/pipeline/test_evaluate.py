@@ -1,0 +1,126 @@
+"""Probing within an evaluation: what it stores, continues and refuses."""
+
+from typing import Any
+
+import pytest
+
+from app.errors import NotFound, Unprocessable
+from app.pipeline import probed
+from app.pipeline.checks import check_evaluation
+from app.pipeline.evaluate import EVALUATE, EvaluateParams
+from app.pipeline.stages import PROBING
+from app.pipeline.train import TrainParams
+from app.queries import runs
+from app.queries.saes import get_sae
+from app.runs.context import RunInterrupted
+from app.runs.execution import execute
+from app.runs.job_context import JobContext
+from app.services.probing import read_probing, verdict
+from app.storage.survey import read_needs, survey
+from tests.app.pipeline.running import run_row, run_to_end, submit
+from tests.text_sets import make_text_set
+from tests.tiny import CORPUS_FILE
+
+pytestmark = pytest.mark.slow
+SAE = "tiny-llama-l1-batchtopk-64"
+PARAMS = EvaluateParams(sae=SAE, corpus=str(CORPUS_FILE), length=32, probing=("moods", "places"))
+
+
+def texts(*labels: str) -> list[tuple[str, str | None]]:
+    return [(f"{label} is what the {number}th text says", label) for number in range(70) for label in labels]
+
+
+async def test_what_was_found_on_a_set_is_kept_until_all_are_done(
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_to_end(ctx, "train", training)
+    async with ctx.sessions.begin() as session:
+        await make_text_set(session, "moods", texts("glad", "sad"))
+        await make_text_set(session, "places", texts("here", "there", "away"))
+    run_id = await submit(ctx, "evaluate", PARAMS)
+    whole, read = probed.pool_texts, []
+
+    def stop_at_the_second(model: Any, dictionaries: Any, texts: Any, **options: Any) -> Any:
+        if read:
+            raise RunInterrupted
+        read.append(len(texts))
+        return whole(model, dictionaries, texts, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(probed, "pool_texts", stop_at_the_second)
+        with pytest.raises(RunInterrupted):
+            await execute(ctx, run_id)
+    (folder,) = (ctx.artifacts.root / "probing").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["moods.json"]
+    needs = await read_needs(ctx.sessions)
+    (item,) = [one for one in survey(ctx.artifacts, needs) if one.category == "probing"]
+    assert item.known
+
+    def only_places(model: Any, dictionaries: Any, texts: Any, **options: Any) -> Any:
+        assert all("here is" in text or "away is" in text for text in texts)
+        return whole(model, dictionaries, texts, **options)
+
+    monkeypatch.setattr(probed, "pool_texts", only_places)
+    await execute(ctx, run_id)
+    assert not list((ctx.artifacts.root / "probing").iterdir())
+    run = await run_row(ctx, run_id)
+    assert run.result is not None and {stage.state for stage in run.stages} == {"done"}
+    async with ctx.sessions() as session:
+        detail = await get_sae(session, SAE)
+    assert detail is not None
+    found = read_probing(detail.metrics)
+    assert found is not None and run.result["verdict"] == " ".join(verdict(found))
+    assert [(one.name, one.classes) for one in found.sets] == [
+        ("moods", ["glad", "sad"]),
+        ("places", ["away", "here", "there"]),
+    ]
+    assert found.sets[0].train + found.sets[0].test == read[0] == 140
+    assert found.active == round(detail.metrics["l0"]) and found.draws == probed.DRAWS
+    whole_activations = found.sets[1].probes[-1]
+    assert whole_activations.by == "activations" and whole_activations.accuracy.value > 0.9  # each names its label
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("nowhere", NotFound, "no text set named “nowhere”"),
+        ("bbq", Unprocessable, "bbq is not here yet"),
+        ("one-label", Unprocessable, "one-label has 1"),
+        ("few", Unprocessable, "few has 0"),
+    ],
+)
+async def test_a_set_that_cannot_be_probed_is_refused_before_the_work(
+    ctx: JobContext, registered: None, name: str, error: type[Exception], says: str
+) -> None:
+    async with ctx.sessions.begin() as session:
+        await make_text_set(session, "one-label", texts("glad"))
+        await make_text_set(session, "few", texts("glad", "sad")[:20])
+    with pytest.raises(error, match=says):
+        await submit(ctx, "evaluate", PARAMS.model_copy(update={"probing": ("builtin", name)}))
+
+
+async def test_probing_is_a_part_of_the_time_that_is_foreseen(
+    ctx: JobContext, registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_LEAST_SECONDS", 0.0)  # the tiny model takes less
+    async with ctx.sessions.begin() as session:
+        await make_text_set(session, "moods", texts("glad", "sad"))
+    seconds = {}
+    for probing in (None, ("moods",), ("moods", "builtin")):
+        async with ctx.sessions() as session:
+            params = PARAMS.model_copy(update={"probing": probing})
+            seconds[probing] = (await check_evaluation(session, ctx.settings, params)).seconds
+    plain, own, built_in = seconds.values()
+    assert plain is not None and own is not None and built_in is not None
+    assert plain < own < built_in
+
+
+def test_the_stages_of_probing_are_there_where_it_is_asked_for() -> None:
+    assert EVALUATE.stages(PARAMS)[-2:] == PROBING
+    assert PROBING[0] not in EVALUATE.stages(PARAMS.model_copy(update={"probing": None}))
+
+
+@pytest.fixture
+async def registered(ctx: JobContext, training: TrainParams) -> None:
+    """An SAE, by a training whose speed is known."""
+    await run_to_end(ctx, "train", training)
