@@ -40,7 +40,8 @@ async def publish_small(engine: AsyncEngine, slug: str, folder: Path) -> None:
     store = build_store(sae, small.Cut(small.small_activations(sequences)), sequences, folder)
     directions = torch.randn(small.FEATURES, OUTPUT_TOKENS, generator=torch.Generator().manual_seed(2))
     output = OutputDirections(directions, torch.arange(OUTPUT_TOKENS))
-    tokens = InputTokens(torch.randn(OUTPUT_TOKENS, small.FEATURES), np.arange(OUTPUT_TOKENS))
+    embeddings = torch.randn(OUTPUT_TOKENS, small.FEATURES, generator=torch.Generator().manual_seed(3))
+    tokens = InputTokens(embeddings, np.arange(OUTPUT_TOKENS))
     statistics = compute_statistics(store, sequences, sae, output, tokens)
     async with transaction(create_sessionmaker(engine)) as session:
         model = await register_model(
