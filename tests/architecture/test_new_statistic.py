@@ -122,6 +122,8 @@ async def test_a_new_statistic_needs_only_the_places_that_docs_name(
         before, after = found["before"][place], found["after"][place]
         assert [row["median"] for row in before] == [None] * small.FEATURES
         assert [row["median"] for row in after] == pytest.approx(medians, rel=1e-6)
+        assert after[small.DEAD]["coherence"] is None  # NaN in the arrays
+        assert isinstance(after[small.DENSE]["coherence"], float)
         own = {"index_id", "median", "index", "labels"}
         assert [{k: v for k, v in row.items() if k not in own} for row in before] == [
             {k: v for k, v in row.items() if k not in own} for row in after
