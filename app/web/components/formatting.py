@@ -134,7 +134,6 @@ FILTERS = {
         duration,
         message,
         article,
-        moment,
         percent,
         percentile,
         plain,
