@@ -136,7 +136,7 @@ def rate_chart(days: Sequence[DayRate], monitor: MonitorView) -> Chart:
     }
     line = {"color": "var(--ink-faint)", "width": 1, "dash": "dot"}
     rule = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": monitor.fpr, "y1": monitor.fpr, "line": line}
-    y = {"title": "share of texts", "tickformat": ".1%", "rangemode": "tozero"}
+    y = {"title": "share of texts", "tickformat": ".1~%", "rangemode": "tozero"}
     fpr = round_percent(monitor.fpr)
     return Chart(
         title="Alerts by day",
