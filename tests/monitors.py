@@ -90,7 +90,10 @@ async def add_monitor(
         "probe-mean": monitor_to_json(Monitor(name, detector=probe, **common | {"pool": "mean"})),
     }
     weights = [{"feature": 3, "weight": 1.0}, {"feature": 7, "weight": 0.5}]
-    caution = "probe-mean does better than the best SAE features (features-10): AUROC higher by 0.040 (0.010 to 0.070)."
+    caution = (
+        "A baseline does better than the best SAE features: the AUROC of “Linear probe, mean of raw activations” is "
+        "higher than that of “2 SAE features” by 0.040 (0.010 to 0.070)."
+    )
     candidates = [
         candidate("probe-mean", "Linear probe, mean of raw activations", 0.95, 2.0, cautions=[caution]),
         candidate("features-10", "2 SAE features", 0.91, threshold, features=weights, cautions=[caution]),

@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +10,9 @@ import typer
 from app.cli.options import Json
 from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
+from app.cli.sessions import local_session
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from app.settings import Settings
 
 group = typer.Typer(help="Accounts: add, list, change and disable them.", no_args_is_help=True)
@@ -74,7 +71,8 @@ async def _add(name: str, role: RoleName, *, token: bool, password: str | None, 
     from app.services.passwords import hash_password
 
     hashed = None if password is None else await hash_password(password)
-    async with _session() as (session, settings):
+    settings = settings_with()
+    async with local_session(settings) as session:
         made = await accounts.create_account(session, name, Role[role.value], password_hash=hashed)
         assert made.person_id is not None
         result: dict[str, Any] = {"id": made.person_id, "name": made.name, "role": role.value}
@@ -104,7 +102,7 @@ async def _list(as_json: bool) -> None:
     from app.cli.result_text import people_table
     from app.queries import people
 
-    async with _session() as (session, _):
+    async with local_session(settings_with()) as session:
         found = await people.list_accounts(session)
     result = [
         {
@@ -152,7 +150,7 @@ async def _change(
     from app.services import accounts
     from app.services.actors import Role
 
-    async with _session() as (session, _):
+    async with local_session(settings_with()) as session:
         person = await accounts.find_account(session, name)
         if role is not None:
             await accounts.change_role(session, person.id, Role[role.value])
@@ -175,21 +173,11 @@ def link(name: Name, as_json: Json = False) -> None:
 async def _print_link(name: str, as_json: bool) -> None:
     from app.services import accounts
 
-    async with _session() as (session, settings):
+    settings = settings_with()
+    async with local_session(settings) as session:
         person = await accounts.find_account(session, name)
         made = _link(settings, await accounts.invite_to_set_password(session, person.id))
     answer({"id": person.id, "name": person.name, "link": made}, as_json=as_json, text=made)
-
-
-@asynccontextmanager
-async def _session() -> "AsyncIterator[tuple[AsyncSession, Settings]]":
-    """Yield a session, which commits at the end, and the settings."""
-    from app.cli.local_runs import local_job_context
-    from app.db import transaction
-
-    settings = settings_with()
-    async with local_job_context(settings) as ctx, transaction(ctx.sessions) as session:
-        yield session, settings
 
 
 def _link(settings: "Settings", secret: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import Json
+from app.cli.options import Json, Yes
 from app.cli.outcome import FAILED, answer, notify, report_user_errors
 from app.cli.processes import settings_with
 
@@ -42,7 +42,7 @@ def delete(
     name: Annotated[
         str, typer.Argument(help="Its name; of an index, the name of its SAE.", metavar="NAME", show_default=False)
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Delete an SAE, a model, a corpus, or the index of an SAE, with its files.

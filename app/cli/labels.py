@@ -10,6 +10,7 @@ import typer
 from app.cli.options import Json
 from app.cli.outcome import answer, report_user_errors
 from app.cli.processes import settings_with
+from app.cli.sessions import local_session
 
 if TYPE_CHECKING:
     from app.services.label_files import Format, Imported
@@ -78,8 +79,6 @@ def import_labels(
 async def _import(
     settings: "Settings", text: str, format: "Format", slug: str | None, accounts: dict[str, str], other_weights: bool
 ) -> "tuple[str, Imported]":
-    from app.cli.local_runs import local_job_context
-    from app.db import transaction
     from app.errors import UserError
     from app.services import label_files
     from app.services.actors import local_actor
@@ -89,7 +88,7 @@ async def _import(
     slug = slug or label_files.slug_of(lines)
     if slug is None:
         raise UserError("This file does not say which SAE its labels are of: name it with --sae.")
-    async with local_job_context(settings) as ctx, transaction(ctx.sessions) as session:
+    async with local_session(settings) as session:
         sae = await find_sae(session, slug)
         done = await label_files.import_labels(
             session, sae, lines, actor=local_actor(settings), accounts=accounts, other_weights=other_weights

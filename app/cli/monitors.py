@@ -2,24 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import Device, Json
+from app.cli.options import Device, Json, Yes
 from app.cli.outcome import answer, notify, report_user_errors, say
 from app.cli.processes import settings_with
 from app.cli.run_commands import run_command
+from app.cli.sessions import local_session
 from app.pipeline.monitor import MONITOR
 from app.pipeline.monitor_scan import MONITOR_SCAN
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from app.queries.monitors import MonitorView
     from app.services.monitor_checks import CheckedText
     from app.settings import Settings
@@ -46,7 +44,7 @@ def list_(as_json: Json = False) -> None:
 async def _list(as_json: bool) -> None:
     from app.queries.monitors import list_monitors
 
-    async with _session(settings_with()) as session:
+    async with local_session(settings_with()) as session:
         found, _ = await list_monitors(session, limit=1_000_000)
     lines = [_line(monitor) for monitor in found] or ["No monitors yet. Make one: seesae monitor add SAE toxic-text"]
     answer({"monitors": [_summary(monitor) for monitor in found]}, as_json=as_json, text="\n".join(lines))
@@ -62,7 +60,7 @@ def show(name: Name, as_json: Json = False) -> None:
 async def _show(name: str, as_json: bool) -> None:
     from app.services.monitors import candidate_of, drift_of, find_monitor
 
-    async with _session(settings_with()) as session:
+    async with local_session(settings_with()) as session:
         monitor = await find_monitor(session, name)
         drift = await drift_of(session, monitor)
     used = candidate_of(monitor)
@@ -174,7 +172,7 @@ async def _alerts(name: str, run: int | None, as_json: bool) -> None:
     from app.services.monitors import find_monitor
 
     rows: list[dict[str, Any]] = []
-    async with _session(settings_with()) as session:
+    async with local_session(settings_with()) as session:
         monitor = await find_monitor(session, name)
         before: int | None = None
         while True:
@@ -195,7 +193,7 @@ async def _alerts(name: str, run: int | None, as_json: bool) -> None:
 @report_user_errors
 def delete(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Delete a monitor with its alerts."""
@@ -209,19 +207,10 @@ async def _delete(name: str, as_json: bool) -> None:
     from app.services.monitors import delete_monitor, find_monitor
 
     settings = settings_with()
-    async with _session(settings) as session:
+    async with local_session(settings) as session:
         monitor = await find_monitor(session, name)
         await delete_monitor(session, monitor, actor=local_actor(settings))
     answer({"deleted": monitor.name}, as_json=as_json, text=f"Deleted {monitor.name}.")
-
-
-@asynccontextmanager
-async def _session(settings: "Settings") -> "AsyncIterator[AsyncSession]":
-    from app.cli.local_runs import local_job_context
-    from app.db import transaction
-
-    async with local_job_context(settings) as ctx, transaction(ctx.sessions) as session:
-        yield session
 
 
 def _line(monitor: "MonitorView") -> str:

@@ -7,6 +7,7 @@ import typer
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; SEESAE_HOST, 127.0.0.1 by default.")]
 Port = Annotated[
     int | None,

@@ -2,21 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import Json
+from app.cli.options import Json, Yes
 from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
+from app.cli.sessions import local_session
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from app.queries.text_sets import TextItem, TextSetView
     from app.services.text_set_about import About
     from app.services.text_set_files import Columns
@@ -124,7 +121,7 @@ async def _add(settings: "Settings", about: "About", items: "list[TextItem]", *,
     from app.services.actors import local_actor
     from app.services.text_sets import create_text_set
 
-    async with _session(settings) as session:
+    async with local_session(settings) as session:
         stored = await create_text_set(session, about, items, actor=local_actor(settings))
     answer(_result(stored), as_json=as_json, text=_summary(stored))
 
@@ -140,7 +137,7 @@ async def _list(as_json: bool) -> None:
     from app.queries.text_sets import list_text_sets
     from app.services.builtin_sets import BUILTIN_SETS
 
-    async with _session(settings_with()) as session:
+    async with local_session(settings_with()) as session:
         found, _ = await list_text_sets(session, limit=1_000_000)
     names = {each.name for each in found}
     offered = [name for name in BUILTIN_SETS if name not in names]
@@ -163,7 +160,7 @@ def show(name: Name, as_json: Json = False) -> None:
 async def _show(name: str, as_json: bool) -> None:
     from app.services.text_sets import find_text_set
 
-    async with _session(settings_with()) as session:
+    async with local_session(settings_with()) as session:
         found = await find_text_set(session, name)
     answer(_result(found), as_json=as_json, text=_summary(found))
 
@@ -172,7 +169,7 @@ async def _show(name: str, as_json: bool) -> None:
 @report_user_errors
 def delete(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Delete a set with its texts."""
@@ -186,18 +183,9 @@ async def _delete(name: str, as_json: bool) -> None:
     from app.services.text_sets import delete_text_set
 
     settings = settings_with()
-    async with _session(settings) as session:
+    async with local_session(settings) as session:
         await delete_text_set(session, name, actor=local_actor(settings))
     answer({"deleted": name}, as_json=as_json, text=f"Deleted {name}.")
-
-
-@asynccontextmanager
-async def _session(settings: "Settings") -> "AsyncIterator[AsyncSession]":
-    from app.cli.local_runs import local_job_context
-    from app.db import transaction
-
-    async with local_job_context(settings) as ctx, transaction(ctx.sessions) as session:
-        yield session
 
 
 def _result(found: "TextSetView") -> dict[str, Any]:

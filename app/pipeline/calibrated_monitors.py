@@ -201,7 +201,7 @@ def _candidate(found: Comparison, one: Candidate) -> dict[str, Any]:
         weights.sort(key=lambda pair: -abs(pair["weight"]))
     return {
         "name": one.name,
-        "title": TITLES.get(one.name) or f"{one.name.rpartition('-')[2]} SAE features",
+        "title": _title(one.name),
         "baseline": one.is_baseline,
         "runs": one.monitor is not None,
         "features": weights,
@@ -212,9 +212,13 @@ def _candidate(found: Comparison, one: Candidate) -> dict[str, Any]:
         "live": _live(one),
         "test": _performance(one.test),
         "out_of_distribution": None if one.out_of_distribution is None else _performance(one.out_of_distribution),
-        "cautions": cautions(found, one.name),
+        "cautions": cautions(found, one.name, _title),
         "suspects": len(one.suspects),
     }
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name) or f"{name.rpartition('-')[2]} SAE features"
 
 
 def _calibration(found: Calibration) -> dict[str, Any]:

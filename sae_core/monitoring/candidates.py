@@ -234,15 +234,22 @@ def compare_candidates(
     )
 
 
-def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
-    """Return what somebody who chooses a candidate has to know, one sentence each."""
+def cautions(comparison: Comparison, chosen: str | None = None, title_of: Callable[[str], str] = str) -> list[str]:
+    """Return what somebody who chooses a candidate has to know, one sentence each.
+
+    Args:
+        comparison: all candidates.
+        chosen: name of the one; the best that reads the model by default.
+        title_of: words for the name of a candidate.
+    """
     candidate = comparison.candidate(chosen or comparison.chosen)
     found: list[str] = []
     low, high = comparison.lead_interval
     if comparison.baseline_wins:
+        better, best = title_of(comparison.best_baseline), title_of(comparison.best_features)
         found.append(
-            f"{comparison.best_baseline} does better than the best SAE features ({comparison.best_features}): "
-            f"AUROC higher by {comparison.lead:.3f} ({low:.3f} to {high:.3f})."
+            f"A baseline does better than the best SAE features: the AUROC of “{better}” is higher than that of "
+            f"“{best}” by {comparison.lead:.3f} ({low:.3f} to {high:.3f})."
         )
     if candidate.test.auroc_interval[0] <= 0.5:
         found.append("On test texts it does no better than chance.")
@@ -258,7 +265,8 @@ def cautions(comparison: Comparison, chosen: str | None = None) -> list[str]:
                 f"({rate.value:.1%}), where {candidate.calibration.fpr:.1%} was asked for."
             )
     if comparison.shared:
-        found.append(f"{len(comparison.shared)} texts are both positive and benign. They were left out.")
+        some = "1 text is" if len(comparison.shared) == 1 else f"{len(comparison.shared):,} texts are"
+        found.append(f"{some} both positive and benign, and left out.")
     if candidate.suspects:
         found.append(
             f"{len(candidate.suspects)} of the {candidate.calibration.texts:,} benign texts for calibration score "

@@ -7,7 +7,7 @@ from app.queries.monitors import AlertView, DayRate, MonitorView
 from app.services.monitor_checks import CheckedText
 from app.services.monitors import Drift, candidate_of
 from app.web.components.figures import Chart, Series, figure
-from app.web.components.formatting import percent, significant
+from app.web.components.formatting import percent, round_percent, significant
 from app.web.components.token_text import Run, plain_runs, step
 
 TOKENS = {
@@ -81,8 +81,8 @@ def drift_words(drift: Drift | None, monitor: MonitorView) -> str:
     return (
         f"{verdict}: on the newest {drift.texts:,} texts the largest distance of the distributions is "
         f"{drift.statistic:.3f} (two-sample Kolmogorov–Smirnov, p = {drift.p_value:.2g}), and {drift.alerts:,} alerted "
-        f"where {percent(monitor.fpr)} was set (binomial test, p = {drift.alert_p_value:.2g}). A change is called one "
-        "at p < 0.005. If the texts hold positive ones, these are a part of it."
+        f"where {round_percent(monitor.fpr)} was set (binomial test, p = {drift.alert_p_value:.2g}). A change is "
+        "called one at p < 0.005. If the texts hold positive ones, these are a part of it."
     )
 
 
@@ -111,7 +111,7 @@ def roc_chart(candidates: Sequence[Mapping[str, Any]], key: str = "test") -> Cha
         "type": "log",
         "range": [-3, 0],
         "tickvals": ticks,
-        "ticktext": [percent(tick) for tick in ticks],
+        "ticktext": [round_percent(tick) for tick in ticks],
     }
     y = {"title": "recall", "range": [0, 1.02], "tickformat": ".0%"}
     return Chart(
@@ -136,10 +136,11 @@ def rate_chart(days: Sequence[DayRate], monitor: MonitorView) -> Chart:
     }
     line = {"color": "var(--ink-faint)", "width": 1, "dash": "dot"}
     rule = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": monitor.fpr, "y1": monitor.fpr, "line": line}
-    y = {"title": "share of texts", "tickformat": ".1%", "rangemode": "tozero"}
+    y = {"title": "share of texts", "tickformat": ".1~%", "rangemode": "tozero"}
+    fpr = round_percent(monitor.fpr)
     return Chart(
         title="Alerts by day",
-        note=f"the dotted line is the rate of {percent(monitor.fpr)} on benign texts that the threshold was set for",
+        note=f"the dotted line is the share of benign texts that the threshold was set for, {fpr}",
         figure=figure([bars], {"title": "day (UTC)", "type": "category"}, y, shapes=[rule]),
         columns=("day", "texts", "alerts"),
         rows=tuple((day.day.date().isoformat(), f"{day.texts:,}", f"{day.alerts:,}") for day in days),

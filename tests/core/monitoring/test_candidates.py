@@ -215,7 +215,7 @@ def test_texts_on_both_sides_are_left_out(sides: tuple[Examples, Examples], sour
     found = compare_candidates(positive, mixed, source, by_reading, name="bad", fpr=0.05)
     assert found.shared == ((4, 0),)
     assert found.candidate("feature").test.positive == 39
-    assert any("1 texts are both" in sentence for sentence in cautions(found))
+    assert any("1 text is both positive and benign" in sentence for sentence in cautions(found))
     poisoned = positive.choose([*range(200), *range(0, 200, 4)])
     relabelled = Examples(
         poisoned.reading, [f"{text} again" for text in poisoned.texts], ["calibration"] * len(poisoned)

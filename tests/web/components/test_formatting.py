@@ -61,6 +61,12 @@ def test_moment_is_in_utc() -> None:
     assert f.moment(datetime(2026, 11, 2, 8, 5, tzinfo=UTC)) == "2 Nov 2026, 08:05 UTC"
 
 
+def test_a_timestamp_is_read_by_people_and_machines() -> None:
+    at = datetime(2026, 11, 2, 8, 5, tzinfo=UTC)
+    assert f.timestamp(at) == '<time datetime="2026-11-02T08:05:00+00:00">2 Nov 2026, 08:05 UTC</time>'
+    assert f.timestamp(at, "small").startswith('<time class="small" datetime=')
+
+
 def test_counts_and_units() -> None:
     assert f.plural(1, "feature") == "1 feature"
     assert f.plural(4096, "feature") == "4,096 features"
