@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Unprocessable
-from app.queries.text_sets import TextItem
+
+if TYPE_CHECKING:  # `seesae --help` reads this module
+    from app.queries.text_sets import TextItem
 
 BUILTIN = "builtin"
 """Stands for all of `PROBE_SETS`."""
@@ -45,7 +47,7 @@ def named_sets(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(each for name in names for each in (PROBE_SETS if name == BUILTIN else (name,))))
 
 
-def draw_texts(name: str, items: Sequence[TextItem]) -> list[TextItem]:
+def draw_texts(name: str, items: "Sequence[TextItem]") -> "list[TextItem]":
     """Return the texts of a set that probes are trained and tested on: those of the part `test`, and all others.
 
     Raises:
@@ -67,7 +69,7 @@ def draw_texts(name: str, items: Sequence[TextItem]) -> list[TextItem]:
     ]
 
 
-def _draw(items: Sequence[TextItem], most: int) -> list[TextItem]:
+def _draw(items: "Sequence[TextItem]", most: int) -> "list[TextItem]":
     return sorted(items, key=lambda item: sha256(f"probe {item.text}".encode(errors="surrogatepass")).digest())[:most]
 
 
