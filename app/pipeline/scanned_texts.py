@@ -34,7 +34,7 @@ async def scan(run: RunContext, ctx: JobContext, params: "MonitorScanParams") ->
     """Score the texts, keep scores and alerts, and return the run's result.
 
     Raises:
-        NotFound: the monitor or the set is gone.
+        NotFound: the monitor or the set is gone, perhaps since the scan began.
         Conflict: the monitor is paused, or its model is gone or has changed.
     """
     async with ctx.sessions() as session:

@@ -1,6 +1,7 @@
 """Monitors of answers that are being written: which may run, and what is kept of what they find."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -86,7 +87,8 @@ async def keep_findings(
             continue
         alert = by_name.get(monitor.name)
         new = [] if alert is None else [_new_alert(alert, known, monitor.keep_text, place)]
-        await queries.add_scores(session, monitor.id, [scores[monitor.name]], new, source="live")
+        with suppress(NotFound):  # it was deleted meanwhile, and the answer goes on
+            await queries.add_scores(session, monitor.id, [scores[monitor.name]], new, source="live")
 
 
 def _new_alert(alert: LiveAlert, known: Mapping[int, TokenInfo], keep_text: bool, place: str) -> NewAlert:

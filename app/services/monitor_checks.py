@@ -53,6 +53,7 @@ async def check_texts(
 
     Raises:
         Conflict: the monitor is paused, or its model was deleted.
+        NotFound: the monitor was deleted while it scored.
         Unprocessable: there is no text, or too much of it, or the model has no chat format.
         InferenceDown: the inference process does not answer.
     """
