@@ -82,7 +82,7 @@ async def keep_findings(
     """
     known = await get_tokens(session, model.id, {token for alert in alerts for _, token, _ in alert.tokens})
     by_name = {alert.monitor: alert for alert in alerts}
-    for monitor in monitors:
+    for monitor in sorted(monitors, key=lambda one: one.id):  # in one order: each is locked until the end
         if monitor.name not in scores:
             continue
         alert = by_name.get(monitor.name)
