@@ -152,4 +152,6 @@ async def _keep(
             for (place, text), scored in fired
         ]
         scores = [scored.scores[0].score for scored in found]
-        await add_scores(session, view.id, scores, alerts, source="scan", run_id=run_id, part=start)
+        await add_scores(
+            session, view.id, scores, alerts, source="scan", run_id=run_id, part=start, candidate=view.candidate
+        )

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.queries.activity import ACKNOWLEDGED, Event, add_activity, add_alerts
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text
@@ -198,6 +198,7 @@ async def add_scores(
     source: AlertSource,
     run_id: int | None = None,
     part: int | None = None,
+    candidate: str | None = None,
 ) -> list[int]:
     """Store scores of some texts with their alerts, and return the alerts' ids; a part of a scan is stored once.
 
@@ -206,11 +207,15 @@ async def add_scores(
 
     Raises:
         NotFound: the monitor was deleted, perhaps while it scored the texts.
+        Conflict: it has another candidate by now than `candidate`, which scored them.
     """
-    still_there = select(SavedMonitor.keep_text).where(SavedMonitor.id == monitor_id)
-    keeps = await session.scalar(still_there.with_for_update(read=True, key_share=True))
-    if keeps is None:
+    now = select(SavedMonitor.keep_text, SavedMonitor.candidate).where(SavedMonitor.id == monitor_id)
+    row_now = (await session.execute(now.with_for_update(read=True, key_share=True))).one_or_none()
+    if row_now is None:
         raise NotFound("The monitor was deleted in the meantime, so it scores nothing any more.")
+    keeps = row_now.keep_text
+    if candidate not in (None, row_now.candidate):
+        raise Conflict("The monitor was given another candidate in the meantime. Score the texts again.")
     row = {
         "monitor_id": monitor_id,
         "source": source,

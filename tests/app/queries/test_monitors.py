@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.queries.monitors import add_scores, change_monitor, delete_monitor, get_monitor, list_alerts
 from app.services.inference_messages import LiveAlert
 from app.services.live_monitors import UsableMonitor, keep_findings
@@ -24,6 +24,18 @@ async def test_scores_of_a_monitor_that_was_deleted_meanwhile_are_refused_with_a
     with pytest.raises(NotFound, match="deleted in the meantime"):
         async with sessionmaker.begin() as session:
             await add_scores(session, kings.id, [0.5], [], source="check")
+
+
+async def test_scores_by_a_candidate_that_was_exchanged_meanwhile_are_refused(
+    made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    async with sessionmaker.begin() as session:
+        kings = await get_monitor(session, await add_monitor(session, made.sae))
+        assert kings is not None
+        await change_monitor(session, kings.id, candidate="probe-mean")
+    with pytest.raises(Conflict, match="another candidate in the meantime"):
+        async with sessionmaker.begin() as session:
+            await add_scores(session, kings.id, [0.5], [], source="scan", candidate=kings.candidate)
 
 
 async def test_an_answer_goes_on_when_one_of_its_monitors_is_deleted(
