@@ -27,10 +27,18 @@ from app.services.audit_results import MEASURED_SETS
 from app.services.audits import check_auditable, read_audited_file
 from app.services.builtin_sets import BUILTIN_SETS
 from app.services.edits import find_edit
-from app.services.monitors import check_sides, find_monitor, texts_of_side, usable_file
+from app.services.monitors import (
+    check_elsewhere,
+    check_has_chats,
+    check_sides,
+    find_monitor,
+    texts_of_side,
+    usable_file,
+)
 from app.services.probing import MOST_TEST, MOST_TRAIN, PROBE_SETS, draw_texts, named_sets
 from app.services.saes import check_comparable, find_sae
 from app.services.text_comparisons import find_sides, split_side
+from app.services.text_files import check_text_file
 from app.services.text_sets import find_text_set
 from app.services.vectors import unpack_vector
 
@@ -258,9 +266,10 @@ async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Est
     there = [name for name in sets if name not in BUILTIN_SETS or await get_text_set(session, name) is not None]
     if all(split_side(side)[0] in there for side in (params.positive, params.benign)):
         await check_sides(session, params.positive, params.benign, params.fpr)
+    check_elsewhere(params.positive_elsewhere, params.benign_elsewhere)
     for side in params.sides:
         if split_side(side)[0] in there:
-            await texts_of_side(session, side)
+            check_has_chats(side, (await texts_of_side(session, side))[1], params.tokens)
     return await check_reading(session, params.sae, there, params.max_tokens)
 
 
@@ -270,6 +279,7 @@ async def check_monitor_scan(session: "AsyncSession", params: "MonitorScanParams
     await usable_file(session, monitor)
     if params.file is not None:
         check_source(params.file, "file")
+        await asyncio.to_thread(check_text_file, Path(params.file))
         return Estimate()
     _, texts = await texts_of_side(session, params.textset or "")
     return Estimate(tokens=len(texts) * min(monitor.figures["max_tokens"], _TOKENS_PER_TEXT))

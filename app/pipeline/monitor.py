@@ -104,6 +104,8 @@ class MonitorParams(SaeParams):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "MonitorParams":
+        if self.name == "new":  # the form that makes a monitor is at its address
+            raise ValueError("A monitor cannot be named “new”. Choose another name.")
         if not self.positive or not self.benign:
             raise ValueError(f"Give positive and benign texts, or one of the names {', '.join(RECIPES)}.")
         if self.features is not None and self.on not in (None, "features"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.stats import binomtest
 
-from app.errors import Conflict, UserError
+from app.errors import Conflict
 from app.pipeline.identities import model_source
 from app.pipeline.sources import fetch_packages, read_model
 from app.queries import runs
@@ -17,7 +17,7 @@ from app.runs.job_context import JobContext
 from app.services.inference_messages import ChatMessage, MonitorScore, ScoredText
 from app.services.monitor_checks import Text, new_alert, words_of
 from app.services.monitors import find_monitor, texts_of_side, usable_file
-from app.services.text_files import texts_of
+from app.services.text_files import read_text_file
 from app.services.tokens import plain
 from sae_core.models import LanguageModel
 from sae_core.monitoring import Monitor, check_model, monitor_from_json, score_texts
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
 PART = 32
 """Texts that are scored between two writes."""
-MAX_TEXTS = 10_000_000
 
 
 async def scan(run: RunContext, ctx: JobContext, params: "MonitorScanParams") -> dict[str, Any]:
     """Score the texts, keep scores and alerts, and return the run's result.
 
     Raises:
-        NotFound: the monitor or the set is gone.
+        NotFound: the monitor or the set is gone, perhaps since the scan began.
         Conflict: the monitor is paused, or its model is gone or has changed.
     """
     async with ctx.sessions() as session:
@@ -79,20 +78,9 @@ async def _texts(session: Any, params: "MonitorScanParams") -> list[tuple[str, T
             )
             for item in items
         ]
-    return await asyncio.to_thread(_texts_of_file, Path(params.file or ""))
-
-
-def _texts_of_file(path: Path) -> list[tuple[str, Text]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            found = texts_of(lines, path.name, MAX_TEXTS)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name} is not UTF-8 text: {error.reason}. Convert it first.") from None
-    except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from error
-    if not found:
-        raise UserError(f"{path.name} has no text. Give a file with at least one.")
-    return [(f"{path.name} {number}", text) for number, text in enumerate(found)]
+    path = Path(params.file or "")
+    texts = await asyncio.to_thread(read_text_file, path)
+    return [(f"{path.name} {number}", text) for number, text in enumerate(texts)]
 
 
 async def _load(run: RunContext, ctx: JobContext, view: MonitorView) -> LanguageModel:
@@ -164,4 +152,6 @@ async def _keep(
             for (place, text), scored in fired
         ]
         scores = [scored.scores[0].score for scored in found]
-        await add_scores(session, view.id, scores, alerts, source="scan", run_id=run_id, part=start)
+        await add_scores(
+            session, view.id, scores, alerts, source="scan", run_id=run_id, part=start, candidate=view.candidate
+        )

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.errors import Conflict, NotFound
 from app.queries.activity import ACKNOWLEDGED, Event, add_activity, add_alerts
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text
@@ -197,11 +198,24 @@ async def add_scores(
     source: AlertSource,
     run_id: int | None = None,
     part: int | None = None,
+    candidate: str | None = None,
 ) -> list[int]:
     """Store scores of some texts with their alerts, and return the alerts' ids; a part of a scan is stored once.
 
-    The alerts are told to open pages and webhooks in the same transaction.
+    The alerts are told to open pages and webhooks in the same transaction. Their texts are left out where the monitor
+    keeps none by now.
+
+    Raises:
+        NotFound: the monitor was deleted, perhaps while it scored the texts.
+        Conflict: it has another candidate by now than `candidate`, which scored them.
     """
+    now = select(SavedMonitor.keep_text, SavedMonitor.candidate).where(SavedMonitor.id == monitor_id)
+    row_now = (await session.execute(now.with_for_update(read=True, key_share=True))).one_or_none()
+    if row_now is None:
+        raise NotFound("The monitor was deleted in the meantime, so it scores nothing any more.")
+    keeps = row_now.keep_text
+    if candidate not in (None, row_now.candidate):
+        raise Conflict("The monitor was given another candidate in the meantime. Score the texts again.")
     row = {
         "monitor_id": monitor_id,
         "source": source,
@@ -218,14 +232,18 @@ async def add_scores(
         | {
             "monitor_id": monitor_id,
             "place": clean_text(alert.place),
-            "text": None if alert.text is None else clean_text(alert.text),
-            "tokens": clean_json(list(alert.tokens)),
+            "text": clean_text(alert.text) if keeps and alert.text is not None else None,
+            "tokens": clean_json([token if keeps else _without_text(token) for token in alert.tokens]),
         }
         for alert in alerts
     ]
     ids = list(await session.scalars(insert(MonitorAlert).values(rows).returning(MonitorAlert.id)))
     await add_alerts(session, monitor_id, ids)
     return ids
+
+
+def _without_text(token: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in token.items() if name != "text"}
 
 
 async def list_alerts(

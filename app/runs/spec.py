@@ -146,4 +146,5 @@ def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "params"
-        raise Unprocessable(f"{where}: {first['msg']}. GET /api/v1/runs/kinds describes the parameters.") from None
+        said = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise Unprocessable(f"{where}: {said}. GET /api/v1/runs/kinds describes the parameters.") from None

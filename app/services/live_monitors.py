@@ -1,6 +1,7 @@
 """Monitors of answers that are being written: which may run, and what is kept of what they find."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -81,12 +82,13 @@ async def keep_findings(
     """
     known = await get_tokens(session, model.id, {token for alert in alerts for _, token, _ in alert.tokens})
     by_name = {alert.monitor: alert for alert in alerts}
-    for monitor in monitors:
+    for monitor in sorted(monitors, key=lambda one: one.id):  # in one order: each is locked until the end
         if monitor.name not in scores:
             continue
         alert = by_name.get(monitor.name)
         new = [] if alert is None else [_new_alert(alert, known, monitor.keep_text, place)]
-        await queries.add_scores(session, monitor.id, [scores[monitor.name]], new, source="live")
+        with suppress(NotFound):  # it was deleted meanwhile, and the answer goes on
+            await queries.add_scores(session, monitor.id, [scores[monitor.name]], new, source="live")
 
 
 def _new_alert(alert: LiveAlert, known: Mapping[int, TokenInfo], keep_text: bool, place: str) -> NewAlert:

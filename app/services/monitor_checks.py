@@ -53,6 +53,7 @@ async def check_texts(
 
     Raises:
         Conflict: the monitor is paused, or its model was deleted.
+        NotFound: the monitor was deleted while it scored.
         Unprocessable: there is no text, or too much of it, or the model has no chat format.
         InferenceDown: the inference process does not answer.
     """
@@ -79,8 +80,9 @@ async def check_texts(
         for text, scored in zip(texts, found, strict=True)
         if scored.scores[0].alert
     ]
+    scores = [text.scores[0].score for text in found]
     ids = iter(
-        await queries.add_scores(session, monitor.id, [text.scores[0].score for text in found], alerts, source=source)
+        await queries.add_scores(session, monitor.id, scores, alerts, source=source, candidate=monitor.candidate)
     )
     features = [pair["feature"] for pair in candidate_of(monitor)["features"]]
     order = monitors[0].file["detector"].get("features", features)

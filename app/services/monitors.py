@@ -282,6 +282,30 @@ async def check_sides(session: AsyncSession, positive: str, benign: str, fpr: fl
         )
 
 
+def check_elsewhere(positive: str | None, benign: str | None) -> None:
+    """Refuse texts from elsewhere that are of one kind.
+
+    Raises:
+        Unprocessable: both are the same.
+    """
+    if positive is not None and benign is not None and split_side(positive) == split_side(benign):
+        raise Unprocessable(f"The positive and the benign texts from elsewhere are both {positive}. Choose another.")
+
+
+def check_has_chats(side: str, texts: Sequence[TextItem], tokens: str) -> None:
+    """Refuse texts without any turn of those whose tokens are watched.
+
+    Raises:
+        Unprocessable: there is none.
+    """
+    if tokens in ("user", "assistant") and not any(
+        turn["role"] == tokens for text in texts for turn in text.chat or ()
+    ):
+        raise Unprocessable(
+            f"{side} has no chat with words of the {tokens}. Give chats that have some, or watch all tokens."
+        )
+
+
 def texts_needed(fpr: float) -> int:
     """Return the fewest calibration texts that support a rate, as `sae_core.monitoring.texts_needed` does."""
     return max(math.ceil(math.log(0.05) / math.log1p(-fpr)), math.ceil(1 / fpr - 1))

@@ -3,8 +3,57 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from app.errors import TooLarge, Unprocessable
+from app.errors import TooLarge, Unprocessable, UserError
+
+MAX_FILE_TEXT = 100_000
+"""Characters of one text of a file that is scanned."""
+MAX_FILE_BYTES = 200_000_000
+MAX_FILE_TEXTS = 1_000_000
+_KINDS = ("txt", "jsonl", "csv")
+
+
+def check_text_file(path: Path) -> None:
+    """Refuse a file that `read_text_file` cannot read, as far as that can be said without reading it.
+
+    Raises:
+        UserError: it is of another kind, too large, or no file.
+    """
+    if path.suffix.lower().lstrip(".") not in _KINDS:
+        raise Unprocessable(f"{path.name} is of an unknown kind: bring a file that ends with .{', .'.join(_KINDS)}.")
+    try:
+        size, is_file = path.stat().st_size, path.is_file()
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from None
+    if not is_file:
+        raise Unprocessable(f"{path.name} is no file: give one with texts.")
+    if size > MAX_FILE_BYTES:
+        raise TooLarge(f"{path.name} is larger than {MAX_FILE_BYTES / 1e6:,.0f} MB. Cut it into several files.")
+
+
+def read_text_file(path: Path) -> list[str]:
+    """Return the texts of a file, as `texts_of` does, with U+FFFD for what is no character.
+
+    Raises:
+        UserError: it cannot be read, has no text or too many, or a text is too long.
+    """
+    check_text_file(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            found = texts_of(lines, path.name, MAX_FILE_TEXTS)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not UTF-8 text: {error.reason}. Convert it first.") from None
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}.") from error
+    if not any(text.strip() for text in found):
+        raise UserError(f"{path.name} has no text. Give a file with at least one.")
+    for number, text in enumerate(found):
+        if len(text) > MAX_FILE_TEXT:
+            raise Unprocessable(
+                f"Text {number:,} of {path.name} has {len(text):,} characters; a text has at most {MAX_FILE_TEXT:,}."
+            )
+    return [text.encode("utf-8", "replace").decode() for text in found]
 
 
 def texts_of(lines: Iterable[str], name: str, limit: int, kind: str = "") -> list[str]:

@@ -7,6 +7,7 @@ name, or by the user: `text`, `label`, `group`, `pair`, `score`, `chat` and `spl
 import csv
 import io
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,14 @@ MAX_TEXTS = 200_000
 MAX_TEXT = 100_000
 MAX_VALUE = 500
 MAX_FIELDS = 20_000
+MAX_DEPTH = 50
+"""Levels of lists and objects within a column that is kept as it is."""
+MAX_KINDS = 1_000
+"""Different labels, and different groups, of a set: pages, forms and answers list them."""
+MAX_PARQUET = 1_000_000_000
+"""Bytes of a Parquet file's columns without compression, which may be a millionth of them."""
+_PARQUET_ROWS = 50
+"""Rows at once: a column that repeats one long value is small until its rows are there."""
 ROLES = ("system", "user", "assistant")
 FORMATS = ("jsonl", "csv", "parquet", "txt")
 
@@ -75,8 +84,20 @@ def read_rows(rows: Iterable[Row], name: str, columns: Columns = Columns()) -> l
         raise Unprocessable(f"{name} has no texts.")
     if not has_splits:
         items = split_by_hash(items)
+    _check_kinds(items, name, used)
     check_pairs(items)
     return items
+
+
+def _check_kinds(items: Sequence[TextItem], name: str, used: Mapping[str, str]) -> None:
+    """Refuse a column of labels or groups that is rather one of ids, or of texts."""
+    for meaning in ("label", "group"):
+        kinds = len({getattr(item, meaning) for item in items} - {None})
+        if kinds > MAX_KINDS:
+            raise Unprocessable(
+                f"{name} has {kinds:,} different values in “{used[meaning]}”, and a set has at most {MAX_KINDS:,} "
+                f"{meaning}s. Name another column as the {meaning}, or rename this one so that it is kept as it is."
+            )
 
 
 def _check_columns(first: Mapping[str, Any], name: str, columns: Columns) -> None:
@@ -102,10 +123,7 @@ def _item(number: int, row: Mapping[str, Any], used: Mapping[str, str], place: s
         raise Unprocessable(f"{place} has no text.")
     if len(text) > MAX_TEXT:
         raise Unprocessable(f"{place} has {len(text):,} characters; a text has at most {MAX_TEXT:,}.")
-    others = {str(name): _plain(value) for name, value in row.items() if name not in used.values()}
-    fields = {name: value for name, value in others.items() if value is not None}
-    if len(json.dumps(fields, default=str)) > MAX_FIELDS:
-        raise Unprocessable(f"{place}: its other columns hold more than {MAX_FIELDS:,} characters. Leave some out.")
+    others = {str(name): value for name, value in row.items() if name not in used.values()}
     return TextItem(
         number,
         text,
@@ -115,8 +133,25 @@ def _item(number: int, row: Mapping[str, Any], used: Mapping[str, str], place: s
         pair=_name(values["pair"], "pair", place),
         score=_score(values["score"], place),
         chat=chat,
-        fields=fields,
+        fields=_fields(others, place),
     )
+
+
+def _fields(others: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """Return the columns of no meaning here as JSON holds them, without the empty ones."""
+    given = {name: value for name, value in others.items() if value not in (None, "")}
+    if _is_deeper(given, MAX_DEPTH):
+        raise Unprocessable(f"{place}: its other columns are nested in more than {MAX_DEPTH} levels. Leave them out.")
+    written = json.dumps(given, default=str)
+    if len(written) > MAX_FIELDS:
+        raise Unprocessable(f"{place}: its other columns hold more than {MAX_FIELDS:,} characters. Leave some out.")
+    fields: Mapping[str, Any] = json.loads(written)
+    return fields
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _kind(value: Any) -> str:
@@ -124,14 +159,9 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "an object")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
-    return json.loads(json.dumps(value, default=str)) if value not in (None, "") else None
-
-
 def _name(value: Any, meaning: str, place: str) -> str | None:
-    """Return a label, group or pair as text."""
-    if value is None or value == "":
+    """Return a label, group or pair as text; NaN is how tables write a missing one."""
+    if value is None or value == "" or value != value:
         return None
     if isinstance(value, bool):
         return str(value).lower()
@@ -149,11 +179,11 @@ def _score(value: Any, place: str) -> float | None:
         return None
     try:
         score = float(value)
-    except (TypeError, ValueError):
-        raise Unprocessable(f"{place}: the score is “{str(value)[:40]}”, and must be a number.") from None
-    if score != score or score in (float("inf"), float("-inf")):
-        return None
-    return score
+    except (TypeError, ValueError, OverflowError):
+        score = math.inf
+    if math.isinf(score):
+        raise Unprocessable(f"{place}: the score is “{str(value)[:40]}”, and must be a number.")
+    return None if math.isnan(score) else score
 
 
 _PARTS: dict[str, Split] = {name: name for name in SPLITS} | {"validation": "calibration", "dev": "calibration"}
@@ -256,11 +286,15 @@ def _of_parquet(file: BinaryIO, name: str) -> Iterator[Row]:
 
     numbers = count(1)
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=2000):
+        table = pq.ParquetFile(file)
+        groups = map(table.metadata.row_group, range(table.metadata.num_row_groups))
+        if sum(group.total_byte_size for group in groups) > MAX_PARQUET:
+            raise TooLarge(f"{name} has columns of more than {MAX_PARQUET / 1e9:.0f} GB. Take some of its rows.")
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
             for row in batch.to_pylist():
                 yield f"row {next(numbers)}", row
-    except pa.ArrowException as error:
-        said = str(error).splitlines()[0][:200]
+    except (pa.ArrowException, OSError) as error:  # OSError: of a file that is cut or changed
+        said = (str(error).splitlines() or [""])[0][:200]
         raise Unprocessable(f"{name} is not a Parquet file that can be read: {said}") from None
 
 

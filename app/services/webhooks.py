@@ -16,7 +16,6 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -26,6 +25,7 @@ from app.errors import Conflict, Forbidden, NotFound, Unprocessable, UserError
 from app.queries import webhooks as queries
 from app.queries.label_sets import find_set
 from app.queries.monitors import AlertView, strongest_alerts
+from app.queries.sql.locks import lock_until_commit
 from app.queries.webhooks import Message, WebhookView
 from app.services.actors import Actor, Role, ensure_person
 from app.services.monitors import find_monitor
@@ -46,7 +46,7 @@ PREFIX = "whsec_"
 WAITS = (5, 60, 300, 1_800, 7_200, 18_000)
 """Seconds before each further attempt; after the last one the delivery has failed."""
 _TIMEOUT = 10.0
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64_HERE = ipaddress.ip_network("64:ff9b:1::/48")
 
 
 class NotDelivered(Exception):
@@ -94,6 +94,7 @@ async def create_webhook(
 async def _of_monitor(session: AsyncSession, actor: Actor, name: str) -> Mapping[str, Any]:
     found = await find_monitor(session, name)
     actor.check_change(found.owner_id, "This monitor", found.owner)
+    await lock_until_commit(session, f"webhooks of monitor {found.id}")  # who adds some at once takes turns
     if await queries.count_webhooks(session, found.id) >= MAX_OF_MONITOR:
         raise Conflict(f"The monitor {found.name} has {MAX_OF_MONITOR} webhooks. Delete one of them first.")
     return {"monitor_id": found.id, "monitor": found.name}
@@ -157,15 +158,7 @@ async def addresses_of(url: str, settings: Settings) -> list[str]:
     Raises:
         Unprocessable: it is no web address, or one of them is not on the public internet and the setting forbids it.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        host, port, parts = None, 0, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.username or len(url) > MAX_URL or not url.isascii():
-        raise Unprocessable(
-            "A webhook needs a web address, such as https://example.org/hook, without a password in it."
-        )
+    host, port = _host(url)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -179,15 +172,31 @@ async def addresses_of(url: str, settings: Settings) -> list[str]:
     return addresses
 
 
+def _host(url: str) -> tuple[str, int]:
+    """Return the host and the port of a web address, as the client that sends to it reads them."""
+    try:
+        parts = httpx.URL(url)
+        host = parts.host
+    except (httpx.InvalidURL, ValueError):  # ValueError: a host that IDNA forbids
+        parts, host = httpx.URL(""), ""
+    port = {"http": 80, "https": 443}.get(parts.scheme, 0) if parts.port is None else parts.port
+    is_address = bool(host) and 0 < port < 65_536 and len(url) <= MAX_URL and url.isascii()
+    if not is_address or parts.userinfo:
+        raise Unprocessable(
+            "A webhook needs a web address, such as https://example.org/hook, without a password in it."
+        )
+    return host, port
+
+
 def is_public(address: str) -> bool:
     """True for an address on the public internet; one that wraps another is as private as that may be."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour is not None or ip.teredo is not None or ip in _NAT64:
+        if ip.sixtofour is not None or ip.teredo is not None or ip.is_site_local or ip in _NAT64_HERE:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved  # ::/8, with NAT64, counts as reserved
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:

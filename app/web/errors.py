@@ -120,15 +120,22 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [{"where": _location(fault["loc"]), "message": fault["msg"]} for fault in error.errors()[:_MAX_ERRORS]]
+    found = [{"where": _location(fault["loc"]), "message": _said(fault)} for fault in error.errors()[:_MAX_ERRORS]]
     detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in found) + "."
     if is_openai(request):
         return respond(make_error(422, detail, _param(error.errors()[0]["loc"])))
     return answer(request, 422, _TITLES[422], detail, errors=found)
 
 
+def _said(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong without pydantic's word for it, and without the point that follows the last fault."""
+    return str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
+
+
 def _param(loc: Sequence[Any]) -> str | None:
     """Return the name of a parameter as OpenAI writes it, such as `messages.0.role`; pydantic adds parts of unions."""
+    if loc[1:] and isinstance(loc[1], int):  # where the JSON breaks off
+        return None
     names = itertools.takewhile(lambda name: not _OF_UNION.search(name), map(str, loc[1:]))
     return ".".join(names)[:_MAX_LOCATION] or None
 

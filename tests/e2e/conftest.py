@@ -225,7 +225,7 @@ async def fill_site(engine: AsyncEngine, dictionary: Dictionary) -> dict[str, st
         kept = await create_list(session, text, items, actor=Actor("W" * 80))
         edit = await add_measured(session, live, done.id)
         audit = await add_audit(session, made.sae, done.id)
-        monitor = await add_monitor(session, made.sae, done.id)
+        monitor = await add_monitor(session, made.sae, done.id, keep_text=True)
         await add_alerts(session, monitor, text="W" * 200)
         textset = await make_text_set(session, "days")
         pairs = await make_pairs(session)

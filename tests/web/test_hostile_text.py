@@ -183,7 +183,11 @@ async def written_by_people(session: AsyncSession, hostile: Hostile, made: Synth
     assert await add_edit(session, "edit", new_edit)
     await add_audit(session, made.sae, run.id, **hostile_audit(hostile))
     monitor = await add_monitor(
-        session, made.sae, positive=hostile.name("positive texts"), note=hostile.text("note of a monitor's figures")
+        session,
+        made.sae,
+        keep_text=True,
+        positive=hostile.name("positive texts"),
+        note=hostile.text("note of a monitor's figures"),
     )
     words = {"text": hostile.text("text of an alert"), "token": hostile.name("token of an alert")}
     alerts = await add_alerts(session, monitor, **words, place=hostile.name("place of an alert"))

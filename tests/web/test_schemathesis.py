@@ -33,8 +33,10 @@ from app.settings import Settings
 from tests.blind import FEW_TOKENS, OPTIONS, add_test
 from tests.factories import add_label, add_run, make_sae
 from tests.labelling import label_together, make_set
+from tests.monitors import add_alerts, add_monitor
 from tests.people import sign_in
 from tests.suggestions import suggest_some
+from tests.text_sets import make_text_set
 from tests.web.site import site
 
 pytestmark = pytest.mark.slow
@@ -89,11 +91,21 @@ async def filled(module_engine: AsyncEngine, module_database_url: str, tmp_path_
         await add_run(session, made.sae, ends="failed")
         await add_comment(session, made.sae, 3, actor=people[1].actor, text="Is it so?")
         await create_list(session, ListText("Rivers"), [NewItem(made.sae.slug, 3)], actor=ada)
+        await make_text_set(session)
+        await add_alerts(session, await add_monitor(session, made.sae))
     home: Path = tmp_path_factory.mktemp("home")
     site_settings = Settings(database_url=module_database_url, home=home, writes_per_minute=1_000_000)
     async with site(site_settings) as client:
         lists = (await client.get("/api/v1/lists", headers=people[0].headers)).json()["lists"]
-        places = {"sae": made.sae.slug, "id": "1", "index": "3", "feature": "3", "list": lists[0]["id"]}
+        places = {
+            "sae": made.sae.slug,
+            "id": "1",
+            "index": "3",
+            "feature": "3",
+            "name": "moods",
+            "alert": "1",
+            "list": lists[0]["id"],
+        }
         yield Filled(client, [{}, *(person.headers for person in people)], places)
 
 

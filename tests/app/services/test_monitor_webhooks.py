@@ -1,5 +1,6 @@
 """Webhooks of monitors: alerts by the minute, without their texts, and what people do with the monitor."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -280,3 +281,18 @@ async def test_whoever_may_change_a_monitor_makes_sees_and_deletes_its_webhooks(
         assert (await client.delete("/api/v1/webhooks/1", headers=ada.headers)).status_code == 204
         gone = await client.post("/webhooks/2/delete", headers=reviewer.headers)
         assert (gone.status_code, gone.headers["location"]) == (303, url)
+
+
+async def test_webhooks_that_are_added_at_once_are_no_more_than_a_monitor_may_have(
+    made: Synthetic, sessionmaker: Sessions, settings: Settings
+) -> None:
+    async with sessionmaker.begin() as session:
+        await add_monitor(session, made.sae)
+
+    async def add(number: int) -> None:
+        async with sessionmaker.begin() as session:
+            await create_webhook(session, settings, actor=ADA, url=f"http://127.0.0.1:9/{number}", monitor="kings")
+
+    made_or_not = await asyncio.gather(*(add(number) for number in range(MAX_OF_MONITOR + 8)), return_exceptions=True)
+    assert sum(one is None for one in made_or_not) == MAX_OF_MONITOR
+    assert all(one is None or isinstance(one, Conflict) for one in made_or_not)

@@ -1,9 +1,13 @@
 """Texts from files."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from app.errors import TooLarge, UserError
-from app.services.text_files import texts_of
+from app.services.text_files import check_text_file, read_text_file, texts_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,42 @@ def test_more_texts_than_the_limit_are_refused() -> None:
     assert len(texts_of(["x\n"] * 10, "a.txt", 10)) == 10
     with pytest.raises(TooLarge, match="more than 10 texts"):
         texts_of(["x\n"] * 11, "a.txt", 10)
+
+
+def test_texts_of_a_scanned_file_are_characters_and_of_bounded_length(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "half \\ud800"}\n"nul \\u0000"\n')
+    assert read_text_file(file) == ["half ?", "nul \0"]
+    file.write_text(json.dumps("x" * 100_001))
+    with pytest.raises(UserError, match="has 100,001 characters; a text has at most 100,000"):
+        read_text_file(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", b'["one"]', "unknown kind: bring a file that ends with .txt, .jsonl, .csv"),
+        ("a.parquet", b"PAR1", "unknown kind"),
+        ("a.txt", b"\xff", "not UTF-8"),
+        ("a.txt", b"\n \n", "has no text"),
+    ],
+)
+def test_a_file_that_cannot_be_scanned_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_text_file(tmp_path / name)
+
+
+def test_a_scanned_file_is_refused_for_its_size_or_kind_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(10**9)
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name, says in (
+        ("folder", "no file"),
+        ("large", "larger than 200 MB"),
+        ("pipe", "no file"),
+        ("none", "No such"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check_text_file(tmp_path / f"{name}.txt")

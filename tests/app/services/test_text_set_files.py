@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,18 @@ def test_splits_that_a_file_names_are_kept_and_words_in_two_of_them_counted() ->
         ("x.jsonl", jsonl({"chat": "hi"}), Columns(), "a chat is a list of turns"),
         ("x.jsonl", jsonl({"chat": [{"role": "root", "content": "x"}]}), Columns(), "the roles system, user"),
         ("x.jsonl", jsonl({"text": "a", "more": "x" * 20_001}), Columns(), "other columns hold more than"),
+        ("x.jsonl", jsonl({"text": "a", "score": 10**400}), Columns(), "the score is “10000.*must be a number"),
+        ("x.jsonl", b'{"text": "a", "score": 1e400}', Columns(), "the score is “inf”, and must be a number"),
+        ("x.jsonl", b'{"text": "a", "more": ' + b"[" * 900 + b"]" * 900 + b"}", Columns(), "nested in more than 50"),
+        (
+            "x.jsonl",
+            jsonl(*({"text": "a", "id": n} for n in range(1001))),
+            Columns(label="id"),
+            "1,001.*in “id”.*1,000",
+        ),
+        ("x.jsonl", jsonl(*({"text": "a", "group": n} for n in range(1001))), Columns(), "another column as the group"),
         ("x.parquet", b"PAR1", Columns(), "not a Parquet file"),
+        ("x.parquet", b"PAR1" + bytes(100) + b"PAR1", Columns(), "not a Parquet file"),
         ("x.jsonl", jsonl({"text": "a", "pair": 1}, {"text": "b", "pair": 2}), Columns(), "“1” has one text.*2 of 2"),
         (
             "x.jsonl",
@@ -131,3 +143,34 @@ def test_what_somebody_should_know_of_a_set_is_said() -> None:
     assert said[0] == "1 text repeats the words of another, in the same split."
     assert said[1].startswith("No text is in ") and len(said) == 2
     assert "stands in more than one split" in remarks(count_texts([few[0], replace(few[1], split="other")]))[0]  # type: ignore[arg-type]
+
+
+def test_a_parquet_file_of_large_columns_is_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_set_files, "MAX_PARQUET", 1_000_000)
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": [f"{n}" * 2000 for n in range(1000)]}), file, use_dictionary=False)
+    with pytest.raises(UserError, match="columns of more than"):
+        read_file(file, "x.parquet")
+
+
+def test_a_small_parquet_file_that_repeats_a_long_text_does_not_fill_the_memory() -> None:
+    file = io.BytesIO()
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4000), ["a" * 100_001])
+    pq.write_table(pa.table({"text": texts}), file, store_schema=False)
+    assert len(file.getvalue()) < 1_000_000
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(Unprocessable, match="Row 1 of"):
+            read_file(file, "x.parquet")
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() < 50_000_000
+
+
+def test_a_missing_label_of_a_table_is_none() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [math.nan, 1.0], "score": [math.nan, 2.0]}), file)
+    first, second = read_file(file, "x.parquet")
+    assert (first.label, first.score, second.label, second.score) == (None, None, "1", 2.0)

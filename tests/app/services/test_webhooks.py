@@ -120,7 +120,14 @@ async def test_a_private_address_is_refused_when_made_and_when_sent(
     made: Synthetic, engine: AsyncEngine, sessionmaker: Sessions, settings: Settings
 ) -> None:
     strict = settings.model_copy(update={"webhooks_to_private": False})
-    for url in ("http://127.0.0.1/", "http://[::1]:80/", "http://localhost/", "http://0x7f000001/", "http://10.1.2.3/"):
+    for url in (
+        "http://127.0.0.1/",
+        "http://[::1]:80/",
+        "http://localhost/",
+        "http://0x7f000001/",
+        "http://10.1.2.3/",
+        "http://[",
+    ):
         with pytest.raises(Unprocessable, match=r"private address|no address"):
             await addresses_of(url, strict)
     for url in (
@@ -128,14 +135,20 @@ async def test_a_private_address_is_refused_when_made_and_when_sent(
         "example.org",
         "https://",
         "http://a:b@example.org/",
-        "http://[",
+        "http://:b@example.org/",
+        "http://example.org:0/",
+        "http://example.org/\a",
+        "http://xn--/",
         "http://x:99999/",
     ):
         with pytest.raises(Unprocessable, match="web address"):
             await addresses_of(url, strict)
     for address in ("169.254.169.254", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "224.0.0.1", "0.0.0.0"):
         assert not is_public(address)
-    assert is_public("1.1.1.1")
+    for address in ("::10.0.0.1", "64:ff9b:1::a00:1", "fec0::1", "fe80::1%eth0", "fc00::1", "ff0e::1", "240.0.0.1"):
+        assert not is_public(address)
+    for address in ("1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111"):
+        assert is_public(address)
     async with receiver() as taking:
         async with sessionmaker.begin() as session:
             options = {"actor": Actor("ada"), "url": taking.url, "kinds": ["label"], "sae": made.sae.slug}

@@ -1,5 +1,7 @@
 """Monitors by the API, with a real inference service."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,6 +10,7 @@ from app.db import create_sessionmaker, transaction
 from sae_core.monitoring import monitor_from_json, score_texts
 from tests.app.inference.dictionaries import SLUG, Dictionary
 from tests.monitors import add_alerts, add_monitor
+from tests.text_sets import make_text_set
 
 TEXT = "It was the best of times, it was the worst of times"
 
@@ -92,24 +95,49 @@ async def test_a_text_is_checked_as_the_science_scores_it(
 
 
 async def test_what_cannot_be_made_or_scanned_is_refused_before_work(
-    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary, tmp_path: Path
 ) -> None:
     async with transaction(create_sessionmaker(engine)) as session:
+        await make_text_set(
+            session, "plenty", [(f"a {mood} day, {n}", mood) for n in range(200) for mood in ("happy", "sad")]
+        )
         await add_monitor(session, dictionary.row, own=dictionary.sae)  # type: ignore[arg-type]
         await add_alerts(session, "kings")
     sides = {"positive": {"set": "moods", "label": "happy"}, "benign": "moods:sad"}
+    plenty = {"positive": "plenty:happy", "benign": "plenty:sad", "fpr": 0.2}
     for body, status, says in (
         ({"name": "kings", "sae": SLUG, **sides}, 409, "There is a monitor named kings already"),
-        ({"name": "new", "sae": SLUG, **sides}, 404, "no text set named “moods”"),
-        ({"name": "new", "sae": SLUG}, 422, "Give positive and benign texts"),
+        ({"name": "fresh", "sae": SLUG, **sides}, 404, "no text set named “moods”"),
+        ({"name": "fresh", "sae": SLUG}, 422, "Give positive and benign texts"),
         ({"name": "1", "sae": SLUG, **sides}, 422, "name"),
-        ({"name": "new", "sae": "none", **sides}, 404, "none"),
-        ({"name": "new", "sae": SLUG, **sides, "on": "probe", "features": [1]}, 422, "Leave one of them out"),
+        (
+            {"name": "new", "sae": SLUG, **sides},
+            422,
+            "params: A monitor cannot be named “new”. Choose another name. GET",
+        ),
+        (
+            {"name": "fresh", "sae": SLUG, **plenty, "positive_elsewhere": "plenty", "benign_elsewhere": "plenty"},
+            422,
+            "elsewhere are both plenty",
+        ),
+        ({"name": "fresh", "sae": SLUG, **plenty, "tokens": "user"}, 422, "plenty:happy has no chat with words of the"),
+        ({"name": "fresh", "sae": "none", **sides}, 404, "none"),
+        ({"name": "fresh", "sae": SLUG, **sides, "on": "probe", "features": [1]}, 422, "Leave one of them out"),
     ):
         response = await probing.post("/api/v1/monitors", json=body)
         assert response.status_code == status, response.text
         assert says in response.json()["detail"]
-    for body, status in (({}, 422), ({"textset": "none"}, 404), ({"file": "/nowhere.txt"}, 404)):
+    (tmp_path / "texts.json").write_text("[]")
+    with (tmp_path / "large.jsonl").open("wb") as file:
+        file.truncate(10**9)
+    for body, status in (
+        ({}, 422),
+        ({"textset": "none"}, 404),
+        ({"file": "/nowhere.txt"}, 404),
+        ({"file": str(tmp_path)}, 422),
+        ({"file": str(tmp_path / "texts.json")}, 422),
+        ({"file": str(tmp_path / "large.jsonl")}, 413),
+    ):
         assert (await probing.post("/api/v1/monitors/kings/scan", json=body)).status_code == status
     listed = (await probing.get("/api/v1/monitors")).json()["monitors"]
     assert [one["name"] for one in listed] == ["kings"]
