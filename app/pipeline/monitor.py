@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.runs.job_context import JobContext
     from app.settings import Settings
 
-_SIDE = "A text set, or the texts of one label of it as SET:LABEL"
+_SIDE = "a text set, or SET:LABEL for one label of it"
 MAX_DIRECTION = 400_000
 """Characters of a direction: 75,000 numbers."""
 On = Literal["features", "direction", "probe"]
@@ -42,12 +42,12 @@ class MonitorParams(SaeParams):
     positive: Annotated[
         str,
         Option(default="those of a recipe"),
-        Field(max_length=200, description=f"{_SIDE}: those that should alert."),
+        Field(max_length=200, description=f"Texts that should alert: {_SIDE}."),
     ] = ""
     benign: Annotated[
         str,
         Option(default="those of a recipe"),
-        Field(max_length=200, description=f"{_SIDE}: those that should not; they set the threshold."),
+        Field(max_length=200, description=f"Texts that should not, which set the threshold: {_SIDE}."),
     ] = ""
     fpr: Annotated[
         float,
@@ -79,12 +79,12 @@ class MonitorParams(SaeParams):
     positive_elsewhere: Annotated[
         str | None,
         Option(rare=True),
-        Field(min_length=1, max_length=200, description=f"{_SIDE}: positive ones from elsewhere, to try it on."),
+        Field(min_length=1, max_length=200, description=f"Positive texts from elsewhere, to try it on: {_SIDE}."),
     ] = None
     benign_elsewhere: Annotated[
         str | None,
         Option(rare=True),
-        Field(min_length=1, max_length=200, description=f"{_SIDE}: benign ones from elsewhere."),
+        Field(min_length=1, max_length=200, description=f"Benign texts from elsewhere: {_SIDE}."),
     ] = None
     keep_text: Annotated[
         bool, Option(flags="--keep-text/--no-text", rare=True), Field(description="Keep the text of an alert.")

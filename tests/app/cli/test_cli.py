@@ -11,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
+import typer
+from rich.emoji import Emoji
 from typer.testing import CliRunner, Result
 
 from app.cli import app
@@ -54,6 +57,15 @@ def test_help_of_a_command_has_an_example(command: str) -> None:
     shown = seesae(command, "--help")
     assert shown.exit_code == 0
     assert re.search(rf"Examples?:\s+seesae {command}", shown.stdout)
+
+
+def test_no_help_has_a_word_that_is_shown_as_a_picture() -> None:
+    waiting: list[tuple[str, click.Command]] = [("seesae", typer.main.get_command(app))]
+    while waiting:
+        name, command = waiting.pop()
+        waiting += [(f"{name} {part}", below) for part, below in getattr(command, "commands", {}).items()]
+        for said in (command.help, *(getattr(param, "help", None) for param in command.params)):
+            assert said is None or Emoji.replace(said) == said, name
 
 
 def test_help_imports_no_heavy_package() -> None:
