@@ -145,7 +145,8 @@ async def _check(settings: "Settings", name: str, texts: list[str], as_json: boo
         }
         for one in found
     ]
-    lines = [
+    lines = [f"{'':<6}{'score':>10}  text; it alerts above {found[0].threshold:.4g}"]
+    lines += [
         f"{'alert' if one.alert else '-':<6}{one.score:>10.4g}  {' '.join(words.split())[:80]}"
         for one, words in zip(found, texts, strict=True)
     ]

@@ -51,6 +51,7 @@ def test_monitors_are_used_from_the_command_line(
     assert "A text that grows alerts above -99.5, as 2 of 400 benign ones did: 0.06% to 1.79%." in shown
     (checked,) = last("check", "kings", "--text", "It was the best of times")["results"]  # type: ignore[misc]
     assert checked["alert"] and checked["probe_score"] is not None
+    assert "it alerts above -100" in seesae("monitor", "check", "kings", "--text", "It was").stdout
     alerts = seesae("monitor", "alerts", "kings").stdout.splitlines()
     assert len(alerts) == 4 and json.loads(alerts[0])["source"] == "check"
     assert seesae("monitor", "check", "kings").exit_code == 2
