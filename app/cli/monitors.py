@@ -58,17 +58,15 @@ def show(name: Name, as_json: Json = False) -> None:
 
 
 async def _show(name: str, as_json: bool) -> None:
+    from app.cli.result_text import candidates_table
     from app.services.monitors import candidate_of, drift_of, find_monitor
 
     async with local_session(settings_with()) as session:
         monitor = await find_monitor(session, name)
         drift = await drift_of(session, monitor)
     used = candidate_of(monitor)
-    lines = [_line(monitor), _thresholds(used), *used["cautions"]]
-    for one in monitor.figures["candidates"]:
-        low, high = one["test"]["auroc_interval"]
-        mark = "*" if one["name"] == monitor.candidate else " "
-        lines.append(f"{mark} {one['title']:<48} AUROC {one['test']['auroc']:.3f} ({low:.3f} to {high:.3f})")
+    table = candidates_table(monitor.figures["candidates"], monitor.candidate)
+    lines = [_line(monitor), _thresholds(used), *used["cautions"], "", "On texts that were held out:", table]
     candidates = [{**one, "test": _without_roc(one["test"])} for one in monitor.figures["candidates"]]
     result = {**_summary(monitor), "candidates": candidates, "drift": None if drift is None else asdict(drift)}
     answer(result, as_json=as_json, text="\n".join(lines))

@@ -65,6 +65,18 @@ def people_table(accounts: "Sequence[AccountView]") -> str:
     return _plain(table)
 
 
+def candidates_table(candidates: "Sequence[Mapping[str, Any]]", used: str) -> str:
+    """Return a monitor's candidates as a table: AUROC, recall and false positives on the texts that were held out."""
+    table = Table("candidate", "AUROC", "recall", "false positives", box=SIMPLE_HEAD)
+    for one in candidates:
+        test = one["test"]
+        low, high = test["auroc_interval"]
+        shares = (f"{share['value']:.1%}" for share in (test["recall"], test["false_positives"]))
+        name = f"{one['title']}{', in use' if one['name'] == used else ''}"
+        table.add_row(Text(name), f"{test['auroc']:.3f} ({low:.3f} to {high:.3f})", *shares)
+    return _plain(table)
+
+
 def run_text(run: RunView) -> str:
     """Return one run as lines: its state, its stages, and its result or why it failed."""
     place = f", number {run.queue_position} in the queue" if run.queue_position else ""

@@ -46,14 +46,14 @@ def test_monitors_are_used_from_the_command_line(
     (listed,) = last("list")["monitors"]  # type: ignore[misc]
     assert (listed["name"], listed["alerts"], listed["checked"]) == ("kings", 3, 53)
     shown = seesae("monitor", "show", "kings").stdout
-    assert "does better than the best SAE features" in shown and "* 2 SAE features" in shown
+    assert "does better than the best SAE features" in shown and "2 SAE features, in use" in shown and "3.0%" in shown
     assert "A whole text alerts above -100, as 3 of 400 benign ones did: 0.15% to 2.18%." in shown
     assert "A text that grows alerts above -99.5, as 2 of 400 benign ones did: 0.06% to 1.79%." in shown
     (checked,) = last("check", "kings", "--text", "It was the best of times")["results"]  # type: ignore[misc]
     assert checked["alert"] and checked["probe_score"] is not None
     assert "it alerts above -100" in seesae("monitor", "check", "kings", "--text", "It was").stdout
     alerts = seesae("monitor", "alerts", "kings").stdout.splitlines()
-    assert len(alerts) == 4 and json.loads(alerts[0])["source"] == "check"
+    assert len(alerts) == 5 and json.loads(alerts[0])["source"] == "check"
     assert seesae("monitor", "check", "kings").exit_code == 2
     assert seesae("monitor", "show", "none").exit_code == 1
     assert seesae("monitor", "scan", "kings").exit_code == 2
