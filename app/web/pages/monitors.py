@@ -72,9 +72,12 @@ async def all_monitors(request: Request, session: Session, before: BeforeId = No
 
 
 @router.get("/monitors/new")
-async def new_monitor(request: Request, session: Session, recipe: str = "", sae: str = "") -> HTMLResponse:
-    """Show the first step: an SAE, and the texts."""
-    sent = dict.fromkeys(_FORM, "") | {"sae": sae, "fpr": "0.01", "tokens": "all", "pool": "max"}
+async def new_monitor(
+    request: Request, session: Session, recipe: str = "", sae: str = "", positive: str = "", benign: str = ""
+) -> HTMLResponse:
+    """Show the first step: an SAE, and the texts, which a link may give."""
+    sent = dict.fromkeys(_FORM, "") | {"fpr": "0.01", "tokens": "all", "pool": "max"}
+    sent |= {"sae": sae, "positive": positive, "benign": benign}
     if recipe in RECIPES:
         known = RECIPES[recipe]
         sent |= {"name": known.name, "positive": known.positive, "benign": known.benign, "fpr": f"{known.fpr:g}"}
