@@ -170,6 +170,7 @@ MONITOR = RunSpec(
         "baselines",
         "page",
     ),
+    leads_to=("Compare the candidates", "/monitors/{monitor}/candidates"),
     next_step=lambda result: f"See it on the site, under {result['page']}.",
     panel="",
 )

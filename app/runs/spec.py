@@ -7,6 +7,7 @@ This module knows no kind: `app.pipeline` registers them. A declaration imports 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -79,6 +80,8 @@ class RunSpec(Generic[P]):
     """Does the run and returns its result. Called again after an interruption, it continues from what it left."""
     result_order: tuple[str, ...] = ()
     """Names of the result in reading order, because the database keeps none; others follow by name."""
+    leads_to: tuple[str, str] | None = None
+    """Words and address of the page of what it made; the address names parts of the result: `/audits/{audit}`."""
     next_step: Callable[[Result], str | None] = lambda _result: None
     """One line that says what to do with the result."""
     assist: Callable[[P], None] | None = None
@@ -99,6 +102,16 @@ class RunSpec(Generic[P]):
         """Return a result in reading order."""
         first = [name for name in self.result_order if name in result]
         return {name: result[name] for name in [*first, *sorted(result.keys() - set(first))]}
+
+    def page_of(self, result: Result) -> tuple[str, str] | None:
+        """Return words and address of the page of what a run made; None where there is none."""
+        if self.leads_to is None:
+            return None
+        words, address = self.leads_to
+        try:
+            return words, address.format_map({name: quote(str(value), safe="") for name, value in result.items()})
+        except KeyError:  # a result of an earlier version
+            return None
 
 
 _SPECS: dict[str, RunSpec[Any]] = {}
