@@ -299,8 +299,12 @@ async def totals_of_run(session: AsyncSession, run_id: int) -> tuple[int, int]:
 
 
 async def recent_scores(session: AsyncSession, monitor_id: int, *, limit: int) -> list[float]:
-    """Return the newest scores, at most `limit`, in no particular order."""
-    query = select(MonitorScores.scores).where(MonitorScores.monitor_id == monitor_id)
+    """Return the newest scores of scans and live answers, at most `limit`, in no particular order.
+
+    Texts that somebody checks are chosen to try the monitor, so they say nothing of what it watches.
+    """
+    is_watched = MonitorScores.source.in_(("scan", "live"))
+    query = select(MonitorScores.scores).where(MonitorScores.monitor_id == monitor_id, is_watched)
     found: list[float] = []
     for scores in await session.scalars(query.order_by(MonitorScores.id.desc()).limit(limit)):
         found += scores[: limit - len(found)]

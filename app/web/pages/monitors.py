@@ -221,6 +221,9 @@ async def _candidates(request: Request, monitor: MonitorView, error: UserError |
         "monitor": monitor,
         "candidates": listed,
         "used": candidate_of(monitor),
+        "cautions": monitor_text.cautions([one for one in listed if one["runs"]]),
+        "rates": monitor_text.resolved_rates(listed),
+        "missing": [rate for rate in monitor_text.LOW_RATES if rate not in monitor_text.resolved_rates(listed)],
         "roc": monitor_text.roc_chart(drawn),
         "error": error,
     }
