@@ -177,3 +177,31 @@ async def test_equal_thresholds_are_said_once(
     assert " ".join(page.one("p", cls="lead").text.split()).endswith("and alerts above 5.73.")
     said = " ".join(page.text.split())
     assert "Here the threshold is the same live: 2 of 400 are above it on their way, 95 % interval" in said
+
+
+async def test_many_alerts_are_acknowledged_at_once_and_those_left_are_found(
+    probing: httpx.AsyncClient, engine: AsyncEngine, dictionary: Dictionary
+) -> None:
+    async with transaction(create_sessionmaker(engine)) as session:
+        await add_monitor(session, dictionary.row, own=dictionary.sae)  # type: ignore[arg-type]
+        ids = await add_alerts(session, "kings", number=23)
+    left = "/monitors/kings?acknowledged=no"
+    page = parse((await probing.get("/monitors/kings")).text)
+    assert len(page.one("ol", cls="monitor-alerts").all("li")) == 20
+    assert page.all("a", href=f"{left}#alerts")
+    shown = [field["value"] for field in page.all("input", type="hidden", name="alert")]
+    assert shown == [str(one) for one in reversed(ids[3:])]
+    assert "Acknowledge all 20 shown" in page.text
+    older = parse((await probing.get(left)).text).one("a", **{"data-more": None})["href"]
+    assert older == f"{left}&before={ids[3]}#alerts"
+    assert (await probing.post("/monitors/kings/acknowledge", data={"alert": shown})).status_code == 303
+    page = parse((await probing.get(left)).text)
+    assert len(page.one("ol", cls="monitor-alerts").all("li")) == 3
+    rest = [field["value"] for field in page.all("input", type="hidden", name="alert")]
+    assert (await probing.post("/monitors/kings/acknowledge", data={"alert": rest})).status_code == 303
+    assert "Somebody has acknowledged each alert" in (await probing.get(left)).text
+    assert len(parse((await probing.get("/monitors/kings")).text).one("ol", cls="monitor-alerts").all("li")) == 20
+    for wrong, status in (([], 422), (["x"], 422), (["999"], 404)):
+        answer = await probing.post("/monitors/kings/acknowledge", data={"alert": wrong})
+        assert answer.status_code == status, answer.text[-300:]
+    assert (await probing.get("/monitors/kings?acknowledged=yes")).status_code == 422
