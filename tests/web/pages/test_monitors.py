@@ -116,6 +116,15 @@ async def test_a_form_that_is_refused_keeps_what_was_written(probing: httpx.Asyn
         name: value for name, value in sent.items() if name != "sae"
     }
 
+    assert form.all("a", href="/textsets/new")
+    for name, words in (("Cooking Alarm", "Use small letters from a to z, digits, “.”"), ("7", "at least one letter")):
+        refused = await probing.post("/monitors", data=sent | {"name": name})
+        said = parse(refused.text).one("p", cls="error").text
+        assert refused.status_code == 422 and words in said and "pattern" not in said
+        by_api = {key: value for key, value in sent.items() if key != "features"} | {"name": name, "fpr": 0.05}
+        answer = await probing.post("/api/v1/monitors", json=by_api)
+        assert answer.status_code == 422 and words in answer.json()["detail"] and "pattern" not in answer.text
+
     vector = save({"v": torch.linspace(-1, 1, 5)})
     sent |= {"positive": "toxicity:toxic", "benign": "toxicity:benign", "features": ""}
     refused = await probing.post("/monitors", data=sent, files={"direction_file": ("mine.safetensors", vector)})
