@@ -161,6 +161,7 @@ MONITOR = RunSpec(
         "monitor",
         "sae",
         "candidate",
+        "title",
         "features",
         "threshold",
         "calibration",

@@ -221,6 +221,22 @@ def _shaded(tokens: Sequence[tuple[int, bytes, bool]], values: Mapping[int, floa
     return plain_runs(tokens, note_of, step_of, strongest if high > low else -1)
 
 
+def brief_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run that made a monitor says on its page: what was chosen, and what that does on held-out texts."""
+    features = [str(feature) for feature in result.get("features", ())]
+    numbers = ", ".join(features[:10]) + (f" and {len(features) - 10} more" if len(features) > 10 else "")
+    shown = {name: result[name] for name in ("monitor", "sae") if name in result}
+    shown["candidate chosen"] = result.get("title") or result.get("candidate")
+    shown["feature" if len(features) == 1 else "feature numbers"] = numbers
+    shown["threshold"] = result.get("threshold")
+    for where, name in (("", "test"), (" elsewhere", "out_of_distribution")):
+        if found := result.get(name):
+            shown[f"AUROC{where}"] = auroc(found)
+            shown[f"recall at the threshold{where}"] = share(found["recall"])
+            shown[f"benign that alert{where}"] = share(found["false_positives"])
+    return {name: value for name, value in shown.items() if value}
+
+
 FILTERS = {
     "monitor_watches": watches,
     "monitor_live_threshold": live_threshold,

@@ -24,7 +24,7 @@ from app.runs.spec import is_known, spec_of, specs
 from app.runs.submit import cancel_run, check_cancel, check_retry, retry_run
 from app.services.runs import find_run
 from app.web import rendering
-from app.web.components import figures
+from app.web.components import figures, monitor_text
 from app.web.components.formatting import count, significant
 from app.web.components.run_card import MOST_LIVE, card, stage_view
 from app.web.components.run_form import address_of
@@ -224,6 +224,8 @@ def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    if kind == "monitor":
+        return monitor_text.brief_result(result)
     return spec_of(kind).order(result) if is_known(kind) else result
 
 
@@ -246,8 +248,8 @@ def _is_empty_or_rows(value: Any) -> bool:
 def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name.replace('_', ' ')} {_format_value(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(_format_value(inner) for inner in value)
+    if isinstance(value, list):  # of whole numbers, these name features, and count nothing
+        return ", ".join(str(inner) if type(inner) is int else _format_value(inner) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):

@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.web.components.run_card import card, stage_view
 from app.web.pages.runs import run_events
 from tests.factories import Synthetic, add_run
+from tests.monitors import performance
 from tests.web.html import parse
 from tests.web.site import site
 
@@ -109,6 +110,30 @@ async def test_a_finished_run_of_any_kind_leads_on_to_what_it_made(
         assert answer.status_code in (200, 404), (kind, answer.text[-500:])
         assert "There is nothing at this address" not in answer.text, kind
     assert not list(parse((await client.get(f"/runs/{old.id}")).text).all("a", cls="primary"))
+
+
+async def test_the_result_of_a_monitor_is_short_and_names_features_by_number(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    run = await create_run(session, kind="monitor", title="M", params={"features": [4071]}, stages=[], created_by="ada")
+    await start_run(session, run.id)
+    result = {"monitor": "kings", "candidate": "feature", "title": "One SAE feature", "features": [4071]}
+    figures = {"threshold": 5.73, "calibration": {"texts": 400}, "baselines": [], "page": "/monitors/kings"}
+    await finish_run(session, run.id, {**result, **figures, "test": performance(0.9), "out_of_distribution": None})
+    await session.commit()
+    shown, params = parse((await client.get(f"/runs/{run.id}")).text).all("dl", cls="facts")
+    names = [" ".join(one.text.split()) for one in shown.all("dt")]
+    values = [" ".join(one.text.split()) for one in shown.all("dd")]
+    assert dict(zip(names, values, strict=True)) == {
+        "monitor": "kings",
+        "candidate chosen": "One SAE feature",
+        "feature": "4071",
+        "threshold": "5.73",
+        "AUROC": "0.900 (0.880 to 0.920)",
+        "recall at the threshold": "3.0 % (0.60 % to 8.5 %)",
+        "benign that alert": "3.0 % (0.60 % to 8.5 %)",
+    }
+    assert params.one("dd").text == "4071"
 
 
 async def test_a_failed_run_says_why_and_what_to_do(
