@@ -57,7 +57,7 @@ def live_threshold(monitor: MonitorView) -> str | None:
 def share(value: Mapping[str, Any]) -> str:
     """12 of 100 (12 %, 6.4 % to 20 %)."""
     low, high = value["interval"]
-    return f"{percent(value['value'])} ({percent(low)} to {percent(high)})"
+    return f"{percent(value['value'])} {_interval(percent(low), percent(high))}"
 
 
 def recall(found: Mapping[str, Any], fpr: float) -> str:
@@ -66,7 +66,12 @@ def recall(found: Mapping[str, Any], fpr: float) -> str:
     if one is None or not one["resolved"]:
         return "too few texts"
     low, high = one["interval"]
-    return f"{percent(one['recall'])} ({percent(low)} to {percent(high)})"
+    return f"{percent(one['recall'])} {_interval(percent(low), percent(high))}"
+
+
+def _interval(low: str, high: str) -> str:
+    """(0.88 to 0.94), which no line breaks."""
+    return f"({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})"
 
 
 def resolved_rates(candidates: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -91,7 +96,7 @@ def auroc(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     low, high = found["auroc_interval"]
-    return f"{found['auroc']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{found['auroc']:.3f} {_interval(f'{low:.3f}', f'{high:.3f}')}"
 
 
 def drift_words(drift: Drift | None, monitor: MonitorView) -> str:
