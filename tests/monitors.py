@@ -94,9 +94,13 @@ async def add_monitor(
         "A baseline does better than the best SAE features: the AUROC of “Linear probe, mean of raw activations” is "
         "higher than that of “2 SAE features” by 0.040 (0.010 to 0.070)."
     )
+    elsewhere = (
+        "The threshold does not hold on texts from elsewhere: 3 of 100 benign ones are above it (3.0%), where 1.0% was "
+        "asked for."
+    )
     candidates = [
         candidate("probe-mean", "Linear probe, mean of raw activations", 0.95, 2.0, cautions=[caution]),
-        candidate("features-10", "2 SAE features", 0.91, threshold, features=weights, cautions=[caution]),
+        candidate("features-10", "2 SAE features", 0.91, threshold, features=weights, cautions=[caution, elsewhere]),
         candidate("words", "Bag of words", 0.88, 0.7),
     ]
     figures = {

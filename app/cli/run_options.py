@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from app.runs.fields import default_text, is_several, limits, option_of, value_type
+from app.runs.fields import default_text, fault_words, is_several, limits, option_of, value_type
 from app.runs.params import Option, Params
 from app.runs.spec import specs
 from sae_core.files import exists_partly
@@ -169,7 +169,7 @@ def _validated(kind: type[P], options: Mapping[str, Any]) -> P:
         return kind.model_validate(options)
     except ValidationError as error:
         name, *inner = error.errors()[0]["loc"] or ("",)
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = fault_words(error.errors()[0])
         if inner and isinstance(inner[0], str):
             message = f"{inner[0]}: {message}"
         raise typer.BadParameter(name_options(message), param_hint=_hint(kind, str(name))) from None

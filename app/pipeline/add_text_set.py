@@ -55,6 +55,7 @@ ADD_TEXT_SET = RunSpec(
     check=check,
     work=run_add_text_set,
     result_order=("textset", "texts", "labels"),
+    leads_to=("See the text set", "/textsets/{textset}"),
     panel="",  # `seesae textset add` does it
     takes_device=False,
 )

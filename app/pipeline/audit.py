@@ -119,5 +119,6 @@ AUDIT = RunSpec(
         "kl",
         "facts_change",
     ),
+    leads_to=("See the audit", "/audits/{audit}"),
     next_step=lambda result: f"See it on the site, under /audits/{result['audit']}.",
 )

@@ -271,6 +271,7 @@ def _result(params: "MonitorParams", found: Comparison, chosen: Candidate, notes
         "monitor": params.name,
         "sae": params.sae,
         "candidate": chosen.name,
+        "title": own["title"],
         "features": [pair["feature"] for pair in own["features"]],
         "threshold": chosen.calibration.threshold,
         "calibration": own["calibration"],

@@ -61,5 +61,6 @@ COMPARE = RunSpec(
     check=check,
     work=run_compare,
     result_order=("sae", "other", "features", "features_of_other", "tokens"),
+    leads_to=("See the comparison", "/compare?a={sae}&b={other}"),
     takes_device=False,
 )

@@ -77,5 +77,6 @@ COMPARE_TEXTS = RunSpec(
         "comparison",
         "page",
     ),
+    leads_to=("See the comparison", "/saes/{sae}/compare-texts/{comparison}"),
     next_step=lambda result: f"See the features on the site, under {result['page']}.",
 )

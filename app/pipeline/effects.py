@@ -109,5 +109,6 @@ EFFECTS_RUN = RunSpec(
     check=check,
     work=run_effects,
     result_order=("sae", "features", "used", "held_out_tokens", "median_ratio", "seconds_per_feature"),
+    leads_to=("See the effects", "/saes/{sae}/features?sort=effect"),
     next_step=lambda result: f"See them on the site, under /saes/{result['sae']}/features?sort=effect.",
 )

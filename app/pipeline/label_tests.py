@@ -87,6 +87,7 @@ TEST_LABELS = RunSpec(
         "tokens_out",
         "dollars",
     ),
+    leads_to=("See the labels", "/saes/{sae}/features?label=labelled"),
     next_step=lambda result: f"See each score beside its label, under /saes/{result['sae']}/features?label=labelled.",
     takes_device=False,
 )

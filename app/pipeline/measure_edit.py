@@ -73,5 +73,6 @@ MEASURE_EDIT = RunSpec(
     check=check,
     work=run_measure_edit,
     result_order=("sae", "edit", "tokens", "kl", "kl_control", "ratio", "loss_rise"),
+    leads_to=("See the edit", "/edits/{edit}"),
     next_step=lambda result: f"See them on the site, under /edits/{result['edit']}.",
 )

@@ -8,7 +8,7 @@ from app.errors import Unprocessable
 from app.pipeline.params import SaeParams
 from app.pipeline.read_texts import MAX_TOKENS, MaxTokens
 from app.pipeline.stages import CALIBRATION, READING
-from app.runs.params import Option, Several, Slug
+from app.runs.params import WITH_A_LETTER, Option, Several, Slug
 from app.runs.spec import Estimate, Result, RunSpec
 from app.services.monitor_recipes import RECIPES
 from app.services.vectors import unpack_vector
@@ -35,7 +35,7 @@ class MonitorParams(SaeParams):
         Slug,
         Option(argument=True),
         Field(
-            pattern=r"^[a-z0-9._-]*[a-z][a-z0-9._-]*$",
+            pattern=WITH_A_LETTER,
             description=f"Name of the monitor. {', '.join(RECIPES)} are recipes, which bring their texts along.",
         ),
     ]
@@ -163,6 +163,7 @@ MONITOR = RunSpec(
         "monitor",
         "sae",
         "candidate",
+        "title",
         "features",
         "threshold",
         "calibration",
@@ -172,6 +173,7 @@ MONITOR = RunSpec(
         "baselines",
         "page",
     ),
+    leads_to=("Compare the candidates", "/monitors/{monitor}/candidates"),
     next_step=lambda result: f"See it on the site, under {result['page']}.",
     panel="",
 )

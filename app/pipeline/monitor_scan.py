@@ -81,6 +81,7 @@ MONITOR_SCAN = RunSpec(
     check=check,
     work=run_monitor_scan,
     result_order=("monitor", "texts", "alerts", "rate", "interval", "rate_calibrated", "page"),
+    leads_to=("See the monitor", "/monitors/{monitor}"),
     next_step=lambda result: f"See the alerts on the site, under {result['page']}.",
     panel="",
 )

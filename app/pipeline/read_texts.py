@@ -80,4 +80,5 @@ READ_TEXTS = RunSpec(
     check=check,
     work=run_read_texts,
     result_order=("sae", "textset", "texts", "tokens", "truncated", "active_features"),
+    leads_to=("See the text set", "/textsets/{textset}"),
 )

@@ -247,14 +247,31 @@ def _without_text(token: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def list_alerts(
-    session: AsyncSession, monitor_id: int, *, limit: int, before: int | None = None, run_id: int | None = None
+    session: AsyncSession,
+    monitor_id: int,
+    *,
+    limit: int,
+    before: int | None = None,
+    run_id: int | None = None,
+    unacknowledged: bool = False,
 ) -> tuple[list[AlertView], int | None]:
-    """Return the newest alerts and where the next page begins; those older than `before`, of one run or all."""
+    """Return the newest alerts and where the next page begins.
+
+    Args:
+        session: its transaction.
+        monitor_id: whose alerts.
+        limit: most alerts.
+        before: only those older than this alert.
+        run_id: only those of this scan.
+        unacknowledged: only those that nobody has acknowledged.
+    """
     query = _ALERTS.where(MonitorAlert.monitor_id == monitor_id).order_by(MonitorAlert.id.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(MonitorAlert.id < before)
     if run_id is not None:
         query = query.where(MonitorAlert.run_id == run_id)
+    if unacknowledged:
+        query = query.where(MonitorAlert.acknowledged_by.is_(None))
     found, more = one_page([_alert(*row) for row in await session.execute(query)], limit)
     return found, found[-1].id if more else None
 
@@ -317,8 +334,12 @@ async def totals_of_run(session: AsyncSession, run_id: int) -> tuple[int, int]:
 
 
 async def recent_scores(session: AsyncSession, monitor_id: int, *, limit: int) -> list[float]:
-    """Return the newest scores, at most `limit`, in no particular order."""
-    query = select(MonitorScores.scores).where(MonitorScores.monitor_id == monitor_id)
+    """Return the newest scores of scans and live answers, at most `limit`, in no particular order.
+
+    Texts that somebody checks are chosen to try the monitor, so they say nothing of what it watches.
+    """
+    is_watched = MonitorScores.source.in_(("scan", "live"))
+    query = select(MonitorScores.scores).where(MonitorScores.monitor_id == monitor_id, is_watched)
     found: list[float] = []
     for scores in await session.scalars(query.order_by(MonitorScores.id.desc()).limit(limit)):
         found += scores[: limit - len(found)]

@@ -1,12 +1,13 @@
 """Parameters as they are declared: what the command line's options and the site's forms are both made from."""
 
 import types
+from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from app.runs.params import Option
+from app.runs.params import PATTERNS, Option
 
 
 def option_of(field: FieldInfo) -> Option:
@@ -55,3 +56,10 @@ def value_text(value: Any) -> str:
     if value is None or value is False or value == {}:
         return ""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def fault_words(fault: Mapping[str, Any]) -> str:
+    """Return what pydantic finds wrong with a value as a sentence, which says in words what a pattern asks for."""
+    if fault["type"] == "string_pattern_mismatch":
+        return PATTERNS[fault["ctx"]["pattern"]]
+    return str(fault["msg"]).removeprefix("Value error, ").rstrip(".") + "."

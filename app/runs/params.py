@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+_SLUG = r"^[a-z0-9][a-z0-9._-]*$"
+WITH_A_LETTER = r"^[a-z0-9._-]*[a-z][a-z0-9._-]*$"
+PATTERNS = {
+    _SLUG: "Use small letters from a to z, digits, “.”, “_” and “-”, and begin with a letter or a digit.",
+    WITH_A_LETTER: "Use small letters from a to z, digits, “.”, “_” and “-”, with at least one letter.",
+}
+"""What a text has to be like, in words, by the pattern that holds it to that."""
+
+Slug = Annotated[str, Field(pattern=_SLUG, max_length=100)]
 
 T = TypeVar("T")
 

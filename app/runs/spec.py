@@ -7,10 +7,12 @@ This module knows no kind: `app.pipeline` registers them. A declaration imports 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from app.errors import NotFound, Unprocessable
+from app.runs.fields import fault_words
 from app.runs.params import Params
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ class RunSpec(Generic[P]):
     """Does the run and returns its result. Called again after an interruption, it continues from what it left."""
     result_order: tuple[str, ...] = ()
     """Names of the result in reading order, because the database keeps none; others follow by name."""
+    leads_to: tuple[str, str] | None = None
+    """Words and address of the page of what it made; the address names parts of the result: `/audits/{audit}`."""
     next_step: Callable[[Result], str | None] = lambda _result: None
     """One line that says what to do with the result."""
     assist: Callable[[P], None] | None = None
@@ -99,6 +103,16 @@ class RunSpec(Generic[P]):
         """Return a result in reading order."""
         first = [name for name in self.result_order if name in result]
         return {name: result[name] for name in [*first, *sorted(result.keys() - set(first))]}
+
+    def page_of(self, result: Result) -> tuple[str, str] | None:
+        """Return words and address of the page of what a run made; None where there is none."""
+        if self.leads_to is None:
+            return None
+        words, address = self.leads_to
+        try:
+            return words, address.format_map({name: quote(str(value), safe="") for name, value in result.items()})
+        except KeyError:  # a result of an earlier version
+            return None
 
 
 _SPECS: dict[str, RunSpec[Any]] = {}
@@ -146,5 +160,4 @@ def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "params"
-        said = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise Unprocessable(f"{where}: {said}. GET /api/v1/runs/kinds describes the parameters.") from None
+        raise Unprocessable(f"{where}: {fault_words(first)} GET /api/v1/runs/kinds describes the parameters.") from None

@@ -333,7 +333,7 @@ def _parts(words: Mapping[str, str], shared: Set[str]) -> dict[str, int]:
 
 
 async def drift_of(session: AsyncSession, monitor: MonitorView) -> Drift | None:
-    """Compare the newest scores with those of the calibration; None where nothing was scored.
+    """Compare the newest scores of scans and live answers with those of the calibration; None where there are none.
 
     It takes some milliseconds for ten thousand scores, and imports scipy when it is first called.
     """

@@ -142,6 +142,7 @@ LEAST_ROLES: dict[str, Role] = {
     "POST /monitors/{id}": Role.labeller,
     "POST /monitors/{id}/check": Role.viewer,
     "POST /monitors/{id}/delete": Role.labeller,
+    "POST /monitors/{id}/acknowledge": Role.reviewer,
     "POST /monitors/{id}/alerts/{alert}": Role.reviewer,
     # Runs read files of the site's machine, or cost money.
     "POST /api/v1/edits/{name}/measure": Role.admin,

@@ -128,9 +128,12 @@ def environment() -> Environment:
     env.filters |= contrast_text.FILTERS
     env.filters |= formatting.FILTERS | glossary.FILTERS | output_tokens.FILTERS
     env.globals |= {
+        "AUROC": glossary.AUROC,
         "COHERENCE": glossary.COHERENCE,
         "CONFIDENCE": glossary.CONFIDENCE,
+        "DIFFERENCE_OF_MEANS": glossary.DIFFERENCE_OF_MEANS,
         "INTERPRETABILITY": glossary.INTERPRETABILITY,
+        "RECALL": glossary.RECALL,
     }
     env.filters |= {"markdown": markdown.markdown, "scope_words": label_sets.scope_words}
     env.filters |= audit_view.FILTERS

@@ -259,6 +259,7 @@ TABLE = {
     """,
     "reviewer": """
         POST /api/v1/monitors/{id}/alerts/{alert}/acknowledge
+        POST /monitors/{id}/acknowledge
         POST /monitors/{id}/alerts/{alert}
         POST /api/v1/labelsets
         PUT /api/v1/labelsets/{id}

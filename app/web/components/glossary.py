@@ -26,6 +26,13 @@ def _whole(value: float) -> str:
     return count(round(value))
 
 
+AUROC = "How often a positive text scores above a benign one: 1 is always, 0.5 is chance"
+RECALL = "Share of the positive texts that alert"
+DIFFERENCE_OF_MEANS = (
+    "The mean activation of positive texts less that of benign ones: one direction, nothing else learned"
+)
+
+
 _METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "explained_variance": (
         "Explained variance",

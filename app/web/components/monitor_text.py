@@ -1,5 +1,6 @@
 """Monitors in words, their tokens shaded, and their charts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from app.queries.monitors import AlertView, DayRate, MonitorView
 from app.services.monitor_checks import CheckedText
 from app.services.monitors import Drift, candidate_of
 from app.web.components.figures import Chart, Series, figure
-from app.web.components.formatting import percent, round_percent, significant
+from app.web.components.formatting import percent, plural, round_percent, significant
 from app.web.components.token_text import Run, plain_runs, step
 
 TOKENS = {
@@ -26,6 +27,8 @@ _OWN_POOLS = {"probe-mean": "mean", "probe-max": "max", "diffmean": "mean"}
 """Of candidates that pool as they are named, whatever is asked for."""
 _LINES = (("accent", "solid"), ("positive", "dash"), ("negative", "dot"), ("ink-soft", "dashdot"))
 _SMALLEST = 1e-3
+LOW_RATES = (0.01, 0.001)
+"""False-positive rates at which candidates are compared beside their own."""
 
 
 def watches(monitor: MonitorView) -> str:
@@ -40,16 +43,21 @@ def watches(monitor: MonitorView) -> str:
     }[monitor.on]
     pool = _OWN_POOLS.get(monitor.candidate, monitor.pool)
     how = "" if monitor.tokens == "last" else f", of which {POOLS[pool]}"
-    live = used.get("live")
-    said = f", or {significant(live['threshold'])} while a text grows" if live else ""
-    alerts = f"alerts above {significant(monitor.threshold)}{said}"
+    whole, live = significant(monitor.threshold), live_threshold(monitor)
+    alerts = f"alerts above {whole}" + (f", or {live} while a text grows" if live not in (None, whole) else "")
     return f"It watches {what} on {TOKENS[monitor.tokens]}{how}, and {alerts}."
+
+
+def live_threshold(monitor: MonitorView) -> str | None:
+    """Return the threshold of a text that grows; None of a monitor from before there was one."""
+    live = candidate_of(monitor).get("live")
+    return significant(live["threshold"]) if live else None
 
 
 def share(value: Mapping[str, Any]) -> str:
     """12 of 100 (12 %, 6.4 % to 20 %)."""
     low, high = value["interval"]
-    return f"{percent(value['value'])} ({percent(low)} to {percent(high)})"
+    return f"{percent(value['value'])} {_interval(percent(low), percent(high))}"
 
 
 def recall(found: Mapping[str, Any], fpr: float) -> str:
@@ -58,7 +66,29 @@ def recall(found: Mapping[str, Any], fpr: float) -> str:
     if one is None or not one["resolved"]:
         return "too few texts"
     low, high = one["interval"]
-    return f"{percent(one['recall'])} ({percent(low)} to {percent(high)})"
+    return f"{percent(one['recall'])} {_interval(percent(low), percent(high))}"
+
+
+def _interval(low: str, high: str) -> str:
+    """(0.88 to 0.94), which no line breaks."""
+    return f"({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})"
+
+
+def resolved_rates(candidates: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the low rates at which at least one candidate has benign texts enough to show its recall."""
+    shown = {own["fpr"] for one in candidates for own in one["test"]["recall_at_fpr"] if own["resolved"]}
+    return [rate for rate in LOW_RATES if rate in shown]
+
+
+def cautions(candidates: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return what to know before one of the candidates is chosen: whom it concerns, empty for all, and the caution."""
+    concerned: dict[str, list[str]] = {}
+    for one in candidates:
+        for caution in one["cautions"]:
+            concerned.setdefault(caution, []).append(one["title"])
+    return [
+        ("" if len(titles) == len(candidates) else ", ".join(titles), caution) for caution, titles in concerned.items()
+    ]
 
 
 def auroc(found: Mapping[str, Any] | None) -> str:
@@ -66,24 +96,42 @@ def auroc(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     low, high = found["auroc_interval"]
-    return f"{found['auroc']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{found['auroc']:.3f} {_interval(f'{low:.3f}', f'{high:.3f}')}"
 
 
 def drift_words(drift: Drift | None, monitor: MonitorView) -> str:
     """Return what the newest scores say beside those of the calibration."""
     if drift is None:
-        return "Nothing was scored yet, so there is nothing to compare with the calibration."
-    verdict = (
-        "The scores have changed since the calibration, so the threshold may no longer give the rate it was set for"
-        if drift.has_drifted
-        else "No change since the calibration is certain"
-    )
+        return (
+            "No text of a scan or a live answer was scored yet, so there is nothing to compare with the calibration. "
+            "Texts that people check do not count."
+        )
+    least = _least_distance(drift.texts, candidate_of(monitor)["calibration"]["texts"])
+    if drift.has_drifted:
+        verdict = (
+            "The scores have changed since the calibration, so the threshold may no longer give the rate it was set for"
+        )
+    elif least > _TOO_COARSE:
+        verdict = "There are not enough texts to tell whether the scores have drifted"
+    else:
+        verdict = "No drift is shown"
     return (
-        f"{verdict}: on the newest {drift.texts:,} texts the largest distance of the distributions is "
-        f"{drift.statistic:.3f} (two-sample Kolmogorov–Smirnov, p = {drift.p_value:.2g}), and {drift.alerts:,} alerted "
-        f"where {round_percent(monitor.fpr)} was set (binomial test, p = {drift.alert_p_value:.2g}). A change is "
-        "called one at p < 0.005. If the texts hold positive ones, these are a part of it."
+        f"{verdict}: on the newest {plural(drift.texts, 'text')} of scans and live answers the largest distance of the "
+        f"distributions is {drift.statistic:.3f}, where {least:.2f} or more would show (two-sample Kolmogorov–Smirnov, "
+        f"p = {drift.p_value:.2g}), and {drift.alerts:,} alerted where {round_percent(monitor.fpr)} was set (binomial "
+        f"test, p = {drift.alert_p_value:.2g}). A change is called one at p < 0.005. If the texts hold positive ones, "
+        "these are a part of it. Texts that people check do not count."
     )
+
+
+_TOO_COARSE = 0.5
+"""A distance of the distributions; where only a larger one would show, there are too few texts."""
+
+
+def _least_distance(texts: int, calibration: int) -> float:
+    """Return the distance that is called a change: Kolmogorov–Smirnov's asymptotic critical value at p = 0.005."""
+    critical = math.sqrt(-math.log(0.005 / 2) / 2 * (texts + calibration) / (texts * calibration))
+    return min(critical, 1.0)
 
 
 def roc_chart(candidates: Sequence[Mapping[str, Any]], key: str = "test") -> Chart:
@@ -178,8 +226,25 @@ def _shaded(tokens: Sequence[tuple[int, bytes, bool]], values: Mapping[int, floa
     return plain_runs(tokens, note_of, step_of, strongest if high > low else -1)
 
 
+def brief_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run that made a monitor says on its page: what was chosen, and what that does on held-out texts."""
+    features = [str(feature) for feature in result.get("features", ())]
+    numbers = ", ".join(features[:10]) + (f" and {len(features) - 10} more" if len(features) > 10 else "")
+    shown = {name: result[name] for name in ("monitor", "sae") if name in result}
+    shown["candidate chosen"] = result.get("title") or result.get("candidate")
+    shown["feature" if len(features) == 1 else "feature numbers"] = numbers
+    shown["threshold"] = result.get("threshold")
+    for where, name in (("", "test"), (" elsewhere", "out_of_distribution")):
+        if found := result.get(name):
+            shown[f"AUROC{where}"] = auroc(found)
+            shown[f"recall at the threshold{where}"] = share(found["recall"])
+            shown[f"benign that alert{where}"] = share(found["false_positives"])
+    return {name: value for name, value in shown.items() if value}
+
+
 FILTERS = {
     "monitor_watches": watches,
+    "monitor_live_threshold": live_threshold,
     "monitor_share": share,
     "monitor_recall": recall,
     "monitor_auroc": auroc,

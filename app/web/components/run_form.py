@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from app.runs.fields import default_of, default_text, is_several, limits, option_of, value_text, value_type
+from app.runs.fields import default_of, default_text, fault_words, is_several, limits, option_of, value_text, value_type
 from app.runs.params import Params
 from app.runs.spec import RunSpec, is_known, spec_of, specs
 from app.web.components.formatting import count
@@ -232,7 +232,7 @@ def _sentence(fault: Any, field: FieldInfo | None) -> str:
         case "string_too_long":
             return f"Give at most {limit['max_length']} characters."
         case "string_pattern_mismatch":
-            return "Use lower-case letters, digits, dots, hyphens and underscores; begin with a letter or a digit."
+            return fault_words(fault)
         case "value_error":
             return str(limit["error"])
         case _:

@@ -1,9 +1,12 @@
 """Monitors: all of them; making one in three steps; one with what it does, its alerts, and a box to try it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import UploadFile
 
@@ -72,9 +75,12 @@ async def all_monitors(request: Request, session: Session, before: BeforeId = No
 
 
 @router.get("/monitors/new")
-async def new_monitor(request: Request, session: Session, recipe: str = "", sae: str = "") -> HTMLResponse:
-    """Show the first step: an SAE, and the texts."""
-    sent = dict.fromkeys(_FORM, "") | {"sae": sae, "fpr": "0.01", "tokens": "all", "pool": "max"}
+async def new_monitor(
+    request: Request, session: Session, recipe: str = "", sae: str = "", positive: str = "", benign: str = ""
+) -> HTMLResponse:
+    """Show the first step: an SAE, and the texts, which a link may give."""
+    sent = dict.fromkeys(_FORM, "") | {"fpr": "0.01", "tokens": "all", "pool": "max"}
+    sent |= {"sae": sae, "positive": positive, "benign": benign}
     if recipe in RECIPES:
         known = RECIPES[recipe]
         sent |= {"name": known.name, "positive": known.positive, "benign": known.benign, "fpr": f"{known.fpr:g}"}
@@ -113,9 +119,11 @@ async def one_monitor(
     session: Session,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     run: Annotated[int | None, Query(ge=1, le=MAX_INTEGER)] = None,
+    acknowledged: Literal["no"] | None = None,
 ) -> HTMLResponse:
-    """Show a monitor."""
-    return await _page(request, session, await find_monitor(session, id), before=before, run=run)
+    """Show a monitor; its alerts are all, those of a scan, or those that nobody has acknowledged."""
+    monitor = await find_monitor(session, id)
+    return await _page(request, session, monitor, before=before, run=run, acknowledged=acknowledged)
 
 
 @router.get("/monitors/{id}/new")
@@ -177,6 +185,20 @@ async def acknowledge_alert(
     return RedirectResponse(f"/monitors/{monitor.name}#alerts", status_code=303)
 
 
+@router.post("/monitors/{id}/acknowledge")
+async def acknowledge_shown(
+    id: MonitorId,
+    session: Session,
+    actor: Actor,
+    alert: Annotated[list[Annotated[int, Field(ge=1, le=2**63 - 1)]], Form(min_length=1, max_length=_ALERTS)],
+) -> Response:
+    """Note that somebody has seen several alerts."""
+    monitor = await find_monitor(session, id)
+    for one in alert:
+        await acknowledge(session, monitor, one, actor=actor, note="")
+    return RedirectResponse(f"/monitors/{monitor.name}#alerts", status_code=303)
+
+
 @router.get("/monitors/{id}/delete")
 async def ask_to_delete(request: Request, id: MonitorId, session: Session, actor: Actor) -> HTMLResponse:
     """Ask before a monitor is deleted."""
@@ -218,6 +240,9 @@ async def _candidates(request: Request, monitor: MonitorView, error: UserError |
         "monitor": monitor,
         "candidates": listed,
         "used": candidate_of(monitor),
+        "cautions": monitor_text.cautions([one for one in listed if one["runs"]]),
+        "rates": monitor_text.resolved_rates(listed),
+        "missing": [rate for rate in monitor_text.LOW_RATES if rate not in monitor_text.resolved_rates(listed)],
         "roc": monitor_text.roc_chart(drawn),
         "error": error,
     }
@@ -231,15 +256,19 @@ async def _page(
     *,
     before: int | None = None,
     run: int | None = None,
+    acknowledged: Literal["no"] | None = None,
     error: UserError | None = None,
     text: str = "",
     checked: CheckedText | None = None,
 ) -> HTMLResponse:
     newest = await queries.newest_alert(session, monitor.id)
-    alerts, following = await queries.list_alerts(session, monitor.id, limit=_ALERTS, before=before, run_id=run)
+    alerts, following = await queries.list_alerts(
+        session, monitor.id, limit=_ALERTS, before=before, run_id=run, unacknowledged=acknowledged == "no"
+    )
     days = await queries.rates_by_day(session, monitor.id)
     drift = await drift_of(session, monitor)
-    query = f"run={run}&" if run else ""
+    chosen = {name: value for name, value in (("run", run), ("acknowledged", acknowledged)) if value}
+    address = f"/monitors/{monitor.name}"
     context: dict[str, Any] = {
         "monitor": monitor,
         "used": candidate_of(monitor),
@@ -255,7 +284,11 @@ async def _page(
         "acts": await list_activity(session, reader=request.state.actor.reader, monitor_id=monitor.id, limit=_ACTS),
         "words": ACTS,
         "run": run,
-        "more": f"/monitors/{monitor.name}?{query}before={following}#alerts" if following else None,
+        "acknowledged": acknowledged,
+        "all_alerts": _alerts_address(address, chosen | {"acknowledged": None}),
+        "unacknowledged_alerts": _alerts_address(address, chosen | {"acknowledged": "no"}),
+        "to_acknowledge": [one.id for one in alerts if one.acknowledged_by is None],
+        "more": _alerts_address(address, chosen | {"before": following}) if following else None,
         "days": monitor_text.rate_chart(days, monitor) if days else None,
         "drift": drift,
         "drift_words": monitor_text.drift_words(drift, monitor),
@@ -267,3 +300,8 @@ async def _page(
         "endpoint_snippet": endpoint_snippet(site_address(request), monitor.model, monitor.name),
     }
     return render(request, "monitors/page.html", context, status=200 if error is None else error.status)
+
+
+def _alerts_address(address: str, chosen: Mapping[str, Any]) -> str:
+    query = urlencode({name: value for name, value in chosen.items() if value is not None})
+    return f"{address}?{query}#alerts" if query else f"{address}#alerts"

@@ -24,7 +24,7 @@ from app.runs.spec import is_known, spec_of, specs
 from app.runs.submit import cancel_run, check_cancel, check_retry, retry_run
 from app.services.runs import find_run
 from app.web import rendering
-from app.web.components import figures
+from app.web.components import figures, monitor_text
 from app.web.components.formatting import count, significant
 from app.web.components.run_card import MOST_LIVE, card, stage_view
 from app.web.components.run_form import address_of
@@ -36,8 +36,8 @@ router = APIRouter()
 _PAGE = 50
 _SECONDS_BETWEEN_LOOKS = 1.0
 _STATES: tuple[RunState, ...] = get_args(RunState)
-_SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals", "audit"}
-"""Parts of a result that other sections or pages show: seconds of stages, tables, notes, intervals."""
+_SHOWN_ELSEWHERE = {"seconds", "saes", "notes", "intervals", "audit", "comparison", "page"}
+"""Parts of a result that other sections or pages show: seconds of stages, tables, notes, intervals, and links."""
 
 View = Literal["progress", "card"]
 RunId = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
@@ -103,7 +103,6 @@ async def run_page(request: Request, run_id: RunId, session: Session) -> HTMLRes
         "after": points[-1].step if points else -1,
         "saes": (run.result or {}).get("saes", []),
         "notes": _notes(run.result or {}),
-        "audit": (run.result or {}).get("audit") if run.kind == "audit" else None,
         "results": _facts(_result_order(run.kind, result)),
         "params": _facts(_params_order(run.kind, run.params)),
     }
@@ -208,7 +207,8 @@ async def _fragment(session: AsyncSession, run: RunView, view: View, *, buttons:
 async def _progress(session: AsyncSession, run: RunView) -> dict[str, Any]:
     idle = run.state == "queued" and not await has_worker(session)
     stages = [stage_view(stage) for stage in run.stages]
-    return {"run": run, "stages": stages, "idle": idle, "forecast": card(run).forecast}
+    made = spec_of(run.kind).page_of(run.result) if run.result and is_known(run.kind) else None
+    return {"run": run, "stages": stages, "idle": idle, "forecast": card(run).forecast, "made": made}
 
 
 def _points(points: list[MetricPoint]) -> str:
@@ -224,6 +224,8 @@ def _params_order(kind: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _result_order(kind: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    if kind == "monitor":
+        return monitor_text.brief_result(result)
     return spec_of(kind).order(result) if is_known(kind) else result
 
 
@@ -246,8 +248,8 @@ def _is_empty_or_rows(value: Any) -> bool:
 def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name.replace('_', ' ')} {_format_value(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(_format_value(inner) for inner in value)
+    if isinstance(value, list):  # of whole numbers, these name features, and count nothing
+        return ", ".join(str(inner) if type(inner) is int else _format_value(inner) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):

@@ -146,7 +146,7 @@ async def one_text_set(
         "here": f"/textsets/{found.name}?{urlencode(query)}",
         "more": f"/textsets/{found.name}?{urlencode({**query, 'after': shown[-1].number})}" if more else None,
         "splits": SPLITS,
-        "saes": await list_saes(session) if found.counts.texts else [],
+        "saes": [sae for sae in await list_saes(session) if sae.has_weights] if found.counts.texts else [],
         "may_delete": actor.may_change(found.owner_id),
     }
     return render(request, "text_sets/page.html", context)

@@ -131,7 +131,7 @@ async def test_errors_stand_beside_their_fields_and_what_was_typed_is_kept(
     assert error(page, "width").startswith("Give ")
     assert error(page, "batch_size") == "Give 1 or more."
     assert error(page, "lr") == "Give a number."
-    assert error(page, "name").startswith("Use lower-case letters, digits")
+    assert error(page, "name").startswith("Use small letters from a to z, digits")
     assert error(page, "precision") == "Choose 'float32', 'tf32' or 'bf16'."
     assert "is not NAME=VALUE with a number" in error(page, "options")
     for name in ("model", "width", "batch_size", "lr", "name"):

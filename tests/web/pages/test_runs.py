@@ -8,10 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from app.db import DRIVER, connection_params, create_sessionmaker
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
 from app.runs.jobs import enqueue
+from app.runs.spec import specs
 from app.settings import Settings
 from app.web.components.run_card import card, stage_view
 from app.web.pages.runs import run_events
 from tests.factories import Synthetic, add_run
+from tests.monitors import performance
 from tests.web.html import parse
 from tests.web.site import site
 
@@ -58,6 +60,80 @@ async def test_a_finished_run_shows_its_result(
     assert "seconds" not in text  # the stages say them
     assert page.one("main").all("a", href=f"/saes/{made.sae.slug}/features")
     assert len(page.all("figure", cls="chart")) == 4
+
+
+LEADS = {
+    "add-text-set": "/textsets/moods",
+    "audit": "/audits/7",
+    "compare": "/compare?a={sae}&b=another",
+    "compare-texts": "/saes/{sae}/compare-texts/9",
+    "effects": "/saes/{sae}/features?sort=effect",
+    "measure-edit": "/edits/calm",
+    "monitor": "/monitors/kings/candidates",
+    "monitor-scan": "/monitors/kings",
+    "read-texts": "/textsets/moods",
+    "test-labels": "/saes/{sae}/features?label=labelled",
+}
+OF_SAES = {"demo", "evaluate", "import", "index", "suggest", "train"}
+"""Kinds whose runs lead to their SAE."""
+NO_PAGE = {"export"}
+"""Kinds that make files, which have no page."""
+
+
+async def test_a_finished_run_of_any_kind_leads_on_to_what_it_made(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
+    assert {spec.kind for spec in specs()} == LEADS.keys() | OF_SAES | NO_PAGE
+    result = {
+        "sae": made.sae.slug,
+        "other": "another",
+        "audit": 7,
+        "comparison": 9,
+        "edit": "calm",
+        "monitor": "kings",
+        "textset": "moods",
+    }
+    shown = {}
+    for kind in LEADS:
+        run = await create_run(session, kind=kind, title=kind, params={}, stages=[], created_by="ada")
+        await start_run(session, run.id)
+        await finish_run(session, run.id, result)
+        shown[kind] = run.id
+    old = await create_run(session, kind="monitor", title="Of old", params={}, stages=[], created_by="ada")
+    await start_run(session, old.id)
+    await finish_run(session, old.id, {"texts": 3})
+    await session.commit()
+    for kind, address in LEADS.items():
+        (link,) = parse((await client.get(f"/runs/{shown[kind]}")).text).all("a", cls="primary")
+        assert link["href"] == address.format(sae=made.sae.slug), kind
+        answer = await client.get(link["href"])
+        assert answer.status_code in (200, 404), (kind, answer.text[-500:])
+        assert "There is nothing at this address" not in answer.text, kind
+    assert not list(parse((await client.get(f"/runs/{old.id}")).text).all("a", cls="primary"))
+
+
+async def test_the_result_of_a_monitor_is_short_and_names_features_by_number(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    run = await create_run(session, kind="monitor", title="M", params={"features": [4071]}, stages=[], created_by="ada")
+    await start_run(session, run.id)
+    result = {"monitor": "kings", "candidate": "feature", "title": "One SAE feature", "features": [4071]}
+    figures = {"threshold": 5.73, "calibration": {"texts": 400}, "baselines": [], "page": "/monitors/kings"}
+    await finish_run(session, run.id, {**result, **figures, "test": performance(0.9), "out_of_distribution": None})
+    await session.commit()
+    shown, params = parse((await client.get(f"/runs/{run.id}")).text).all("dl", cls="facts")
+    names = [" ".join(one.text.split()) for one in shown.all("dt")]
+    values = [" ".join(one.text.split()) for one in shown.all("dd")]
+    assert dict(zip(names, values, strict=True)) == {
+        "monitor": "kings",
+        "candidate chosen": "One SAE feature",
+        "feature": "4071",
+        "threshold": "5.73",
+        "AUROC": "0.900 (0.880 to 0.920)",
+        "recall at the threshold": "3.0 % (0.60 % to 8.5 %)",
+        "benign that alert": "3.0 % (0.60 % to 8.5 %)",
+    }
+    assert params.one("dd").text == "4071"
 
 
 async def test_a_failed_run_says_why_and_what_to_do(

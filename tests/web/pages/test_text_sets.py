@@ -3,6 +3,7 @@
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.factories import Synthetic
 from tests.text_sets import make_pairs, make_text_set
 from tests.web.html import parse
 
@@ -52,6 +53,26 @@ async def test_texts_are_filtered_paged_and_shown_on_demand(client: httpx.AsyncC
     shown = parse((await client.get("/textsets/pairs?show=true")).text)
     pairs = list(shown.all("div", cls="set-pair"))
     assert [len(pair.all("div", cls="set-text")) for pair in pairs] == [2] * 12 + [1]
+
+
+async def test_what_a_set_can_be_used_with_opens_with_its_name_filled_in(
+    client: httpx.AsyncClient, made: Synthetic, session: AsyncSession
+) -> None:
+    await make_text_set(session)
+    await make_pairs(session)
+    await session.commit()
+    for name, expected in (("moods", ["Compare", "Monitor"]), ("pairs", ["Compare", "Monitor", "Audit"])):
+        links = parse((await client.get(f"/textsets/{name}")).text).one("ul", cls="set-uses").all("a")
+        assert [link.text for link in links] == expected
+        assert [link.text for link in links] == expected
+        for link in links:
+            opened = await client.get(link["href"])
+            assert opened.status_code == 200, (link.text, opened.text[-800:])
+            page = parse(opened.text)
+            given = [*page.all("input", value=name), *page.all("option", value=name, selected=None)]
+            assert given, link.text
+    form = parse((await client.get("/monitors/new?benign=moods:sad&recipe=none")).text)
+    assert form.one("input", id="benign")["value"] == "moods:sad"
 
 
 async def test_a_page_cuts_no_pair(client: httpx.AsyncClient, session: AsyncSession) -> None:
