@@ -183,6 +183,7 @@ class AuditResult(_Part):
     chosen_on: Annotated[int, Field(description="Pairs on which features were chosen.")] = 0
     tested_on: Annotated[int, Field(description="Other pairs, on which treatments were measured.")] = 0
     tested_features: Annotated[int, Field(description="Features that were compared between the sides.")] = 0
+    sae_features: Annotated[int, Field(description="Features of the SAE; 0 in audits that did not note it.")] = 0
     features: list[Difference] = []
     enriched: list[Enriched] = []
     enriched_note: str = ""
@@ -190,6 +191,8 @@ class AuditResult(_Part):
     cost_tokens: int = 0
     facts: int = 0
     facts_note: str = ""
+    facts_about: Annotated[list[str], Field(description="Attributes that the facts are about.")] = []
+    facts_example: str = ""
     classifier: Classifier | None = None
     limits: list[str] = []
     settings: dict[str, Any] = {}

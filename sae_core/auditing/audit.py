@@ -93,7 +93,7 @@ def run_audit(
         left_out=left_out,
     )
     run.note_items("none", items, scores, values)
-    audit = Audit(own, instrument.contrast, settings=asdict(settings))
+    audit = Audit(own, instrument.contrast, sae_features=sae.d_sae, settings=asdict(settings))
     audit = _with_features(run, audit, items, scores, neutral, facts)
     if corpus is not None:
         enriched, note = enriched_features(
@@ -170,14 +170,21 @@ def _with_features(
     changes = list(
         changes_of(run.place, features, half, random_controls=run.config.random_controls, seed=run.config.seed)
     )
-    asked, note = (facts, "Given with the audit.") if facts is not None else facts_about(_attributes(run, items))
+    asked, about, note = facts_about(_attributes(run, items)) if facts is None else (facts, (), "Given with the audit.")
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
     if half is not None:
         run.limits.extend(_LIMITS_OF_CHANGES)
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
-        audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note
+        audit,
+        tested_on=len(places),
+        treatments=treatments,
+        cost_tokens=tokens,
+        facts=len(asked),
+        facts_note=note,
+        facts_about=about,
+        facts_example=f"{asked[0].prompt} {asked[0].expected}" if asked else "",
     )
 
 
