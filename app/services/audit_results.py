@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Interval = tuple[float, float]
 
@@ -15,10 +15,16 @@ class _Part(BaseModel):
 
 
 class Figure(_Part):
-    """A value with its 95 % interval; null where too little was measured for one."""
+    """A value with its 95 % interval; null where too little was measured, or too few items differ, for one."""
 
     value: float
     interval: Interval | None
+
+    @field_validator("interval")
+    @classmethod
+    def _has_width(cls, interval: Interval | None) -> Interval | None:
+        """Drop an interval without width, which earlier audits stored."""
+        return interval if interval is None or interval[0] < interval[1] else None
 
 
 class NamedFigure(Figure):

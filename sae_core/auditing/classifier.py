@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sae_core.auditing.config import MIN_PAIRS, AuditConfig, SetText
 from sae_core.auditing.contrasts import choose_features, side_differences, test_features
-from sae_core.auditing.intervals import Weights, bootstrap_weights, figure
+from sae_core.auditing.intervals import Weights, bootstrap_weights, share_figure
 from sae_core.auditing.results import Classifier, ClassifierTreatment, Figure, TreatmentKind
 from sae_core.auditing.stages import kept_array
 from sae_core.auditing.treatments import Change, SaeAt, changes_of
@@ -169,18 +169,15 @@ def accuracies(said: Sequence[str], cells: Cells, weights: Weights) -> tuple[Fig
     right = (answers == label).astype(float)
     with_group = (answers == np.array(cells.labels)[:, None]).astype(float)
     drawn = weights.sum(axis=1)
-    by_cell = []
+    by_cell, smallest = [], min(cells.label.count(name) for name in cells.labels)
     for version in range(2):
         for name in cells.labels:
             own = label == name
             with np.errstate(invalid="ignore", divide="ignore"):
                 by_cell.append(weights[:, own] @ right[version, own] / weights[:, own].sum(axis=1))
-    found = (
-        weights @ right.mean(axis=0) / drawn,
-        weights @ with_group.mean(axis=0) / drawn,
-        np.min(by_cell, axis=0),
-    )
-    profession, group, worst = (figure(replicates) for replicates in found)
+    profession = share_figure(weights @ right.mean(axis=0) / drawn, len(label))
+    group = share_figure(weights @ with_group.mean(axis=0) / drawn, len(label))
+    worst = share_figure(np.min(by_cell, axis=0), smallest)
     assert profession and group and worst  # every cell has texts
     return profession, group, worst
 

@@ -276,6 +276,15 @@ def test_no_claim_without_its_interval(
         assert outside(diffmean, 0)
 
 
+def test_an_interval_without_width_is_no_certainty() -> None:
+    sure = _accuracy("diffmean", 1.0, 1.0, 1.0)
+    said = _said(audited(classifier=_classifier(_accuracy("features", 0.5, 0.4, 0.6), sure))).replace("\u202f", " ")
+    assert "gives 100 % (no interval), not shown to differ from the features" in said
+    assert "100 % to 100 %" not in said
+    unmoved = _treatments({"kind": "features", "facts_change": figure(0.0, 0.0, 0.0)})
+    assert "0 points (no interval)" in _said(audited(treatments=unmoved))
+
+
 def test_a_control_is_compared_in_the_direction_of_the_change() -> None:
     rise, fall = Figure(value=0.1, interval=(0.05, 0.15)), Figure(value=-0.1, interval=(-0.15, -0.05))
     assert (comparison(rise, rise), comparison(fall, rise), comparison(fall, fall)) == ("more", "less", "more")
