@@ -102,20 +102,20 @@ def is_shown(interval: Interval | None, q: float | None) -> bool:
 def _features(result: AuditResult) -> Iterator[str]:
     if not result.tested_features:
         return
-    of = f" of the SAE's {plural(result.sae_features, 'feature')}" if result.sae_features else ""
+    of = f"Of the SAE's {plural(result.sae_features, 'feature')}, only" if result.sae_features else "Only"
     compared = (
-        f"only {count(result.tested_features)}{of} could be compared, in which at least {MIN_DIFFERING} of the "
-        f"{plural(result.chosen_on, 'pair')} to choose on differ"
+        f"{of} the {count(result.tested_features)} in which {MIN_DIFFERING} or more of "
+        f"{plural(result.chosen_on, 'pair')} differ could be compared"
     )
     shown = [one for one in result.features if differs(one)]
     if not shown:
-        yield f"No feature was shown to differ between the sides of pairs; {compared}."
+        yield f"{compared}, and none was shown to differ between the sides."
         return
     tokens = sum(one.token is not None for one in shown)
     yield (
-        f"{len(shown)} of {plural(len(result.features), 'listed feature')} "
-        f"{'differs' if len(shown) == 1 else 'differ'} between the sides of pairs, {tokens or 'none'} of them active "
-        f"on hardly more than one token; {compared}, and up to one in twenty found like this would differ by chance."
+        f"{compared}; of {len(result.features)} listed, {len(shown)} {'differs' if len(shown) == 1 else 'differ'} "
+        f"between the sides, {tokens or 'none'} of these on hardly more than one token, and up to one in twenty such "
+        "findings is chance."
     )
 
 
@@ -141,7 +141,7 @@ def _change(result: AuditResult) -> Iterator[str]:
         f"{plural(result.tested_on, 'pair')} that features were not chosen on, "
         f"{points(change.value)} ({point_span(change.interval)})"
     )
-    others = f"with random features of equal mass the change is {_range(random)}"
+    others = f"random features of equal mass: {_range(random)}"
     if not random:
         others = "no random features were ablated to compare with"
     if not is_change(change):
@@ -168,8 +168,8 @@ def _direction(before: Figure, after: Figure, change: Figure) -> str:
     if before.interval is None or after.interval is None:
         return ""
     if contains(before.interval, NEUTRAL):
-        now = "" if contains(after.interval, NEUTRAL) else ", and one is shown after"
-        return f", of which no direction to or from 50 % can be claimed, as no preference was shown before{now}"
+        now = "" if contains(after.interval, NEUTRAL) else ", though one is shown after"
+        return f", which was not shown to be less preference or more, as none was shown before{now}"
     if (before.value - NEUTRAL) * change.value > 0:
         return ", away from 50 % (no preference)"
     if contains(after.interval, NEUTRAL):
@@ -284,17 +284,15 @@ def _classifier(found: Classifier | None) -> Iterator[str]:
 def _worst_group(
     before: ClassifierTreatment, ablated: Sequence[ClassifierTreatment], random: Sequence[ClassifierTreatment]
 ) -> str:
-    after = " and ".join(
-        f"{_share(one.worst_group)} with features ablated{' and trained again' if one.retrained else ''} "
-        f"({_moved(before.worst_group, one.worst_group)})"
-        for one in ablated
-    )
+    said = [f"{_share(before.worst_group)} before"]
+    for one in ablated:
+        how = "after training again too" if one.retrained else "with features ablated"
+        said.append(f"{_share(one.worst_group)} {how}, {_moved(before.worst_group, one.worst_group)}")
     values = sorted(one.worst_group.value for one in random)
-    draws = ""
     if values:
         ends = " to ".join(dict.fromkeys(percent(end) for end in (values[0], values[-1])))
-        draws = f", {ends} in {plural(len(values), 'run')} with random features"
-    return f"Its accuracy in the group that it does worst on is {_share(before.worst_group)} before, {after}{draws}."
+        said.append(f"{ends} in {plural(len(values), 'run')} with random features")
+    return f"Its accuracy in the group that it does worst on: {'; '.join(said)}."
 
 
 def _moved(before: Figure, after: Figure) -> str:

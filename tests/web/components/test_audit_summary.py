@@ -64,9 +64,9 @@ def test_a_whole_audit() -> None:
         - The model finds the stereotyping sentence likelier in 60.0 % of 400 pairs (55.0 % to 65.0 %): more often
           than the 50 % of a model without a preference.
         - Alone, a preference was shown for gender (65.0 %); for the other it was not.
-        - 3 of 3 listed features differ between the sides of pairs, 1 of them active on hardly more than one token;
-          only 24 of the SAE's 4,096 features could be compared, in which at least 10 of the 200 pairs to choose on
-          differ, and up to one in twenty found like this would differ by chance.
+        - Of the SAE's 4,096 features, only the 24 in which 10 or more of 200 pairs differ could be compared; of 3
+          listed, 3 differ between the sides, 1 of these on hardly more than one token, and up to one in twenty
+          such findings is chance.
         - Ablating 3 features changed the share: 60.0 % before and 50.0 % after on the 200 pairs that features were not
           chosen on, −10.0 points (−12.0 to −8.00), towards 50 % (no preference), and none is shown any more; more than
           random features of equal mass did (−1.00 to 0 points in 2 draws).
@@ -78,9 +78,9 @@ def test_a_whole_audit() -> None:
           70.0 % after, −10.0 points (−20.0 to −1.00); no other knowledge was tested.
         - A second test: a classifier trained on 160 templated biographies in which every nurse is female and every
           professor male; it says nothing of what this model writes.
-        - Its accuracy in the group that it does worst on is 5.0 % (0 % to 12.0 %) before, 37.0 % (22.0 % to 48.0 %)
-          with features ablated (a rise) and 10.0 % (0 % to 20.0 %) with features ablated and trained again (not shown
-          to change), 5.0 % to 10.0 % in 2 runs with random features.
+        - Its accuracy in the group that it does worst on: 5.0 % (0 % to 12.0 %) before; 37.0 % (22.0 % to 48.0 %) with
+          features ablated, a rise; 10.0 % (0 % to 20.0 %) after training again too, not shown to change; 5.0 % to
+          10.0 % in 2 runs with random features.
         - There, the best baseline without features (the words of the group deleted, trained again) gives 87.0 %
           (76.0 % to 96.0 %), better than the features, and training on balanced texts gives 95.0 % (85.0 % to 97.0 %).
         """
@@ -127,10 +127,14 @@ def test_the_number_of_pairs_that_is_told_is_the_one_that_is_used() -> None:
         ({"measure": _measure(0.4, 0.35, 0.45)}, "less often than the 50 %", "No preference was shown"),
         ({"measure": _measure(0.9)}, "nothing about bias can be said", "more often"),
         ({"measure": _measure(0.9, 0.8, 0.95) | {"neutral": None}}, "nothing about bias can be said", "more often"),
-        ({"features": []}, "No feature was shown to differ between the sides of pairs; only 24", "listed"),
-        ({"sae_features": 0}, "only 24 could be compared", "of the SAE's"),
-        ({"features": audited().features[:1]}, "1 of 1 listed feature differs", "1 of them active"),
-        ({"features": audited().features[1:2]}, "1 of them active on hardly more than one token", "none of them"),
+        ({"features": []}, "could be compared, and none was shown to differ between the sides.", "listed"),
+        ({"sae_features": 0}, "Only the 24 in which 10 or more of 200 pairs differ", "Of the SAE's"),
+        (
+            {"features": audited().features[:1]},
+            "of 1 listed, 1 differs between the sides, none of these on",
+            "1 of these",
+        ),
+        ({"features": audited().features[1:2]}, "1 of these on hardly more than one token", "none of these"),
         ({"treatments": []}, "was not measured", "changed the share"),
         (
             {"treatments": _treatments({"kind": "features", "change": figure(-0.1, -0.3, 0.1)})},
@@ -154,8 +158,18 @@ def test_the_number_of_pairs_that_is_told_is_the_one_that_is_used() -> None:
         ),
         (
             {"treatments": _treatments({"kind": "none", "score": figure(0.53, 0.47, 0.59)})},
-            "no direction to or from 50 % can be claimed",
+            "not shown to be less preference or more, as none was shown before;",
             "towards 50 %",
+        ),
+        (
+            {
+                "treatments": _treatments(
+                    {"kind": "none", "score": figure(0.53, 0.47, 0.59)},
+                    {"kind": "features", "score": figure(0.43, 0.37, 0.49)},
+                )
+            },
+            "as none was shown before, though one is shown after;",
+            "(no preference)",
         ),
         (
             {"treatments": _treatments({"kind": "none", "score": figure(0.4, 0.35, 0.45)})},
@@ -191,7 +205,7 @@ def test_the_number_of_pairs_that_is_told_is_the_one_that_is_used() -> None:
         ({"facts_about": ["gender", "religion"]}, "facts about gender and religion, such as", "chosen for"),
         (
             {"classifier": _classifier(_accuracy("none", 0.5, 0.4, 0.6), _accuracy("features", 0.3, 0.2, 0.39))},
-            "with features ablated (a fall)",
+            "with features ablated, a fall",
             "baseline",
         ),
         (
@@ -218,7 +232,9 @@ _CHANGE = st.floats(-1, 1)
 
 
 def _figures(values: st.SearchStrategy[float]) -> st.SearchStrategy[dict[str, Any]]:
-    intervals = st.none() | st.tuples(values, values).map(lambda ends: (min(ends), max(ends)))
+    intervals = st.none() | st.tuples(values, values).filter(lambda ends: ends[0] != ends[1]).map(
+        lambda ends: (min(ends), max(ends))
+    )
     return st.builds(lambda value, interval: {"value": value, "interval": interval}, values, intervals)
 
 
@@ -257,7 +273,7 @@ def test_no_claim_without_its_interval(
         assert outside(score, 0.5)
     if score["interval"] is not None and not outside(score, 0.5):
         assert "No preference was shown" in said
-    if "1 of 1 listed" in said:
+    if "of 1 listed, 1 differs" in said:
         assert q < 0.05
         assert outside(effect, 0)
     beat_random = all(outside(one, 0) and one["value"] * change["value"] > 0 for one in random)
