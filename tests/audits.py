@@ -75,6 +75,7 @@ def audited(**changes: Any) -> AuditResult:
         "chosen_on": 200,
         "tested_on": 200,
         "tested_features": 24,
+        "sae_features": 4096,
         "features": features,
         "enriched": [{"feature": 5, "attribute": "<i>music", "lift": figure(3.0, 2.0, 4.0), "q": 0.001}],
         "treatments": [
@@ -92,6 +93,8 @@ def audited(**changes: Any) -> AuditResult:
         ],
         "cost_tokens": 4096,
         "facts": 40,
+        "facts_about": ["gender"],
+        "facts_example": "The mother was tired, so she",
         "classifier": {
             "note": "Templated biographies.",
             "train_texts": 400,

@@ -111,7 +111,7 @@ class StageDisplay:
     def _progress(self, stage: "Stage", now: float) -> str:
         """Return the share that is done and the time left, at the speed since the stage was first seen."""
         if not stage.total:
-            counted = f"{amount(stage.done, stage.unit)}, " if stage.done else ""
+            counted = f"{amount(stage.done, stage.unit)}, " if stage.done and stage.unit else ""
             return f"{counted}running for {stage.seconds:.0f} s"
         started, done = self._starts[stage.name]
         share = f"{100 * stage.done / stage.total:.0f} %"
@@ -168,11 +168,11 @@ class _Bars(Progress):
 
 
 class _CountColumn(TextColumn):
-    """Column of the count done and the total, in the stage's unit."""
+    """Column of the count done and the total, in the stage's unit; empty where it counts nothing that has a name."""
 
     def render(self, task: Task) -> Text:
         stage: Stage = task.fields["stage"]
-        if stage.state == "waiting" or not stage.total:
+        if stage.state == "waiting" or not stage.total or not stage.unit:
             return Text("")
         if stage.state == "done":
             return Text(amount(stage.total, stage.unit), style="dim")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Interval = tuple[float, float]
 
@@ -15,10 +15,16 @@ class _Part(BaseModel):
 
 
 class Figure(_Part):
-    """A value with its 95 % interval; null where too little was measured for one."""
+    """A value with its 95 % interval; null where too little was measured, or too few items differ, for one."""
 
     value: float
     interval: Interval | None
+
+    @field_validator("interval")
+    @classmethod
+    def _has_width(cls, interval: Interval | None) -> Interval | None:
+        """Drop an interval without width, which earlier audits stored."""
+        return interval if interval is None or interval[0] < interval[1] else None
 
 
 class NamedFigure(Figure):
@@ -183,6 +189,7 @@ class AuditResult(_Part):
     chosen_on: Annotated[int, Field(description="Pairs on which features were chosen.")] = 0
     tested_on: Annotated[int, Field(description="Other pairs, on which treatments were measured.")] = 0
     tested_features: Annotated[int, Field(description="Features that were compared between the sides.")] = 0
+    sae_features: Annotated[int, Field(description="Features of the SAE; 0 in audits that did not note it.")] = 0
     features: list[Difference] = []
     enriched: list[Enriched] = []
     enriched_note: str = ""
@@ -190,6 +197,8 @@ class AuditResult(_Part):
     cost_tokens: int = 0
     facts: int = 0
     facts_note: str = ""
+    facts_about: Annotated[list[str], Field(description="Attributes that the facts are about.")] = []
+    facts_example: str = ""
     classifier: Classifier | None = None
     limits: list[str] = []
     settings: dict[str, Any] = {}

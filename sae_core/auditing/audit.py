@@ -16,6 +16,7 @@ from sae_core.auditing.facts import facts_about
 from sae_core.auditing.items import Item, draw, is_chosen_half
 from sae_core.auditing.measures import INSTRUMENTS, Instrument, measure_of, named_sides
 from sae_core.auditing.outcomes import measure_treatments
+from sae_core.auditing.plan import plan_audit
 from sae_core.auditing.results import Audit, Classifier, Difference, LeftOut, Measure, MeasureName
 from sae_core.auditing.scoring import LogProbs, fits
 from sae_core.auditing.stages import UNITS, Run, kept_scores
@@ -85,20 +86,25 @@ def run_audit(
     cells = None if classifier is None else read_cells(classifier.texts)
     items, left_out = usable_items(model, INSTRUMENTS[measure], texts, settings)
     instrument = named_sides(INSTRUMENTS[measure], items)
-    run = Run(model, SaeAt(sae, hook, write), instrument, settings, folder, progress)
-    scores = kept_scores(folder, "scores-none", lambda: score_changed(model, items, (), progress=run.part(0, 0.25)))
+    asked, about, note = (
+        facts_about(_attributes(instrument, items)) if facts is None else (facts, (), "Given with the audit.")
+    )
+    plan = plan_audit(model, instrument, items, neutral, asked, cells, settings)
+    run = Run(model, SaeAt(sae, hook, write), instrument, settings, folder, progress, plan)
+    scores = kept_scores(folder, "scores-none", lambda: score_changed(model, items, (), progress=run.part("own")))
     values = instrument.values(items, scores)
     own = replace(
         measure_of(instrument, items, values, replicates=settings.replicates, seed=settings.seed),
         left_out=left_out,
     )
     run.note_items("none", items, scores, values)
-    audit = Audit(own, instrument.contrast, settings=asdict(settings))
-    audit = _with_features(run, audit, items, scores, neutral, facts)
+    audit = Audit(own, instrument.contrast, sae_features=sae.d_sae, settings=asdict(settings))
+    audit = _with_features(run, audit, items, scores, neutral, asked)
+    audit = replace(audit, facts_about=about, facts_note=note) if audit.treatments else audit
     if corpus is not None:
         enriched, note = enriched_features(
             corpus,
-            _attributes(run, items),
+            _attributes(instrument, items),
             listed=settings.listed,
             replicates=settings.replicates,
             seed=settings.seed,
@@ -144,7 +150,7 @@ def _with_features(
     items: Sequence[Item],
     scores: LogProbs,
     neutral: Sequence[NeutralText],
-    facts: Sequence[Fact] | None,
+    asked: Sequence[Fact],
 ) -> Audit:
     """Add the features that differ, the treatments and their costs."""
     chosen_on = np.array([is_chosen_half(item) for item in items])
@@ -170,14 +176,18 @@ def _with_features(
     changes = list(
         changes_of(run.place, features, half, random_controls=run.config.random_controls, seed=run.config.seed)
     )
-    asked, note = (facts, "Given with the audit.") if facts is not None else facts_about(_attributes(run, items))
     tested_items = [items[place] for place in places.tolist()]
     before = LogProbs(scores.total[places], scores.tokens[places])
     if half is not None:
         run.limits.extend(_LIMITS_OF_CHANGES)
     treatments, tokens = measure_treatments(run, tested_items, before, changes, neutral, asked)
     return replace(
-        audit, tested_on=len(places), treatments=treatments, cost_tokens=tokens, facts=len(asked), facts_note=note
+        audit,
+        tested_on=len(places),
+        treatments=treatments,
+        cost_tokens=tokens,
+        facts=len(asked),
+        facts_example=f"{asked[0].prompt} {asked[0].expected}" if asked else "",
     )
 
 
@@ -191,7 +201,7 @@ def _classify(run: Run, texts: ClassifierTexts, train: Cells, test: Cells) -> Cl
         read=texts.read,
         config=run.config,
         folder=run.folder,
-        progress=run.part(0.7, 1),
+        progress=run.part("classifier"),
     )
     if found is None:
         run.limits.append("No feature differs between the versions of the classifier's texts, so none was ablated.")
@@ -200,8 +210,8 @@ def _classify(run: Run, texts: ClassifierTexts, train: Cells, test: Cells) -> Cl
     return found[0]
 
 
-def _attributes(run: Run, items: Sequence[Item]) -> set[str]:
-    return {"gender"} if run.instrument.name == "winobias" else {item.attribute for item in items}
+def _attributes(instrument: Instrument, items: Sequence[Item]) -> set[str]:
+    return {"gender"} if instrument.name == "winobias" else {item.attribute for item in items}
 
 
 def _read_sides(run: Run, items: Sequence[Item]) -> Reading:
@@ -214,7 +224,7 @@ def _read_sides(run: Run, items: Sequence[Item]) -> Reading:
         hook=run.place.hook,
         folder=None if run.folder is None else run.folder / "sides",
         max_tokens=run.config.max_tokens,
-        progress=run.part(0.25, 0.35),
+        progress=run.part("sides"),
     )
 
 

@@ -19,14 +19,14 @@ from sklearn.preprocessing import StandardScaler
 
 from sae_core.auditing.config import MIN_PAIRS, AuditConfig, SetText
 from sae_core.auditing.contrasts import choose_features, side_differences, test_features
-from sae_core.auditing.intervals import Weights, bootstrap_weights, figure
+from sae_core.auditing.intervals import Weights, bootstrap_weights, share_figure
 from sae_core.auditing.results import Classifier, ClassifierTreatment, Figure, TreatmentKind
 from sae_core.auditing.stages import kept_array
 from sae_core.auditing.treatments import Change, SaeAt, changes_of
 from sae_core.errors import AuditError
 from sae_core.interventions import Site, intervene
 from sae_core.models import HookPoint, LanguageModel
-from sae_core.progress import Progress, silent
+from sae_core.progress import Progress, rescaled, silent
 from sae_core.readings import Reading, read_texts
 
 BATCH_TOKENS = 4096
@@ -117,8 +117,21 @@ def _are_versions(one: SetText, other: SetText) -> bool:
     return one.label == other.label and len(one.text.split()) == len(other.text.split())
 
 
+def texts_to_read(train: Cells, test: Cells, changes: int) -> int:
+    """Return how many texts the model reads for a classifier with so many changes: as `run_classifier` does."""
+    own, both = len(train.label), 2 * len(test.label)
+    as_it_is, each_change, words_deleted, balanced = 2 * own + (own + both), own + both, own + both, own
+    return as_it_is + changes * each_change + words_deleted + balanced
+
+
 def pool_activations(
-    model: LanguageModel, texts: Sequence[str], hook: HookPoint, sites: Sequence[Site], *, max_tokens: int
+    model: LanguageModel,
+    texts: Sequence[str],
+    hook: HookPoint,
+    sites: Sequence[Site],
+    *,
+    max_tokens: int,
+    progress: Progress = silent,
 ) -> Activations:
     """Return the mean activation over the tokens of each text, special tokens left out, while interventions are on."""
     tokenized = [model.tokenize(text)[:max_tokens] for text in texts]
@@ -133,6 +146,7 @@ def pool_activations(
             for number, row in zip(order[start:end], _pool(model, tokenized, order[start:end], hook), strict=True):
                 rows[number] = row
             start = end
+            progress(end, len(order))
     return rows
 
 
@@ -169,18 +183,15 @@ def accuracies(said: Sequence[str], cells: Cells, weights: Weights) -> tuple[Fig
     right = (answers == label).astype(float)
     with_group = (answers == np.array(cells.labels)[:, None]).astype(float)
     drawn = weights.sum(axis=1)
-    by_cell = []
+    by_cell, smallest = [], min(cells.label.count(name) for name in cells.labels)
     for version in range(2):
         for name in cells.labels:
             own = label == name
             with np.errstate(invalid="ignore", divide="ignore"):
                 by_cell.append(weights[:, own] @ right[version, own] / weights[:, own].sum(axis=1))
-    found = (
-        weights @ right.mean(axis=0) / drawn,
-        weights @ with_group.mean(axis=0) / drawn,
-        np.min(by_cell, axis=0),
-    )
-    profession, group, worst = (figure(replicates) for replicates in found)
+    profession = share_figure(weights @ right.mean(axis=0) / drawn, len(label))
+    group = share_figure(weights @ with_group.mean(axis=0) / drawn, len(label))
+    worst = share_figure(np.min(by_cell, axis=0), smallest)
     assert profession and group and worst  # every cell has texts
     return profession, group, worst
 
@@ -196,14 +207,23 @@ class _Study:
     test: Cells
     config: AuditConfig
     folder: Path | None
+    progress: Progress
+    done: int = 0
+    """Texts that were read, or are being read."""
+
+    def part(self, texts: int) -> Progress:
+        """Report the reading of the next texts."""
+        total = texts_to_read(self.train, self.test, self.config.random_controls + 2)
+        before, self.done = self.done, self.done + texts
+        return rescaled(self.progress, total, before / total, self.done / total)
 
     def pooled(self, name: str, texts: Sequence[str], sites: Sequence[Site] = ()) -> Activations:
         """Return pooled activations, from their file where it is there."""
-        tokens = self.config.max_tokens
+        tokens, progress = self.config.max_tokens, self.part(len(texts))
         return kept_array(
             self.folder,
             f"classifier-{name}",
-            lambda: pool_activations(self.model, texts, self.read, sites, max_tokens=tokens),
+            lambda: pool_activations(self.model, texts, self.read, sites, max_tokens=tokens, progress=progress),
         )
 
 
@@ -235,12 +255,13 @@ def run_classifier(
         read: hook point whose activations are classified; by default what the last block gives.
         config: of the audit; `features` are ablated instead of chosen ones.
         folder: where stages are kept.
-        progress: in treatments.
+        progress: in texts that are read.
 
     Raises:
         AuditError: a feature is out of range.
     """
-    study = _Study(model, place, read or HookPoint("resid_post", model.n_layers - 1), train, test, config, folder)
+    read = read or HookPoint("resid_post", model.n_layers - 1)
+    study = _Study(model, place, read, train, test, config, folder, progress)
     sides = read_texts(
         model,
         place.sae,
@@ -248,6 +269,7 @@ def run_classifier(
         hook=place.hook,
         folder=None if folder is None else folder / "classifier-sides",
         max_tokens=config.max_tokens,
+        progress=study.part(2 * len(train.label)),
     )
     features = list(config.features or _choose(sides, config))
     if not features:
@@ -255,7 +277,7 @@ def run_classifier(
     changes = list(changes_of(place, features, sides, random_controls=config.random_controls, seed=config.seed))
     treatments: list[ClassifierTreatment] = []
     raw: list[Mapping[str, object]] = []
-    for number, (kind, name, retrained, said, changed) in enumerate(_answers(study, changes)):
+    for kind, name, retrained, said, changed in _answers(study, changes):
         weights = bootstrap_weights(len(test.label), config.replicates, config.seed)
         found = accuracies(said, test, weights)
         treatments.append(ClassifierTreatment(kind, name, retrained, *found, changed))
@@ -264,7 +286,6 @@ def run_classifier(
             group = test.groups[place_ // len(test.label)]
             told = {"text": row, "label": test.label[row], "group": group, "said": answer}
             raw.append({"stage": "classifier", "treatment": name, "retrained": retrained, **told})
-        progress(number + 1, 2 * len(changes) + 4)
     return (
         Classifier(note, train.labels, train.groups, len(train.label), 2 * len(test.label), features, treatments),
         raw,

@@ -114,8 +114,8 @@ FACTS: dict[str, tuple[Fact, ...]] = {
 }
 
 
-def facts_about(attributes: Iterable[str]) -> tuple[list[Fact], str]:
-    """Return the facts about attributes, and how they were made; all of them if none is about these."""
+def facts_about(attributes: Iterable[str]) -> tuple[list[Fact], list[str], str]:
+    """Return the facts about attributes, these attributes, and how the facts were made; all if none is about these."""
     wanted = sorted({name for name in FACTS for attribute in attributes if name in attribute.casefold()})
     names = wanted or sorted(FACTS)
     made = {
@@ -126,4 +126,4 @@ def facts_about(attributes: Iterable[str]) -> tuple[list[Fact], str]:
     facts = [fact for name in names for fact in FACTS[name]]
     said = "; ".join(f"{name}: {made[name]} ({len(FACTS[name])})" for name in names)
     note = f"Made from word lists and templates for this audit. {said}."
-    return facts, note if wanted else f"{note} There are none about these attributes, so all are asked."
+    return facts, names, note if wanted else f"{note} There are none about these attributes, so all are asked."

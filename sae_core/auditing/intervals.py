@@ -41,12 +41,24 @@ def weighted_mean(values: Float[np.ndarray, " item"], weights: Weights) -> Float
 
 
 def percentiles(replicates: Float64[np.ndarray, " 1+replicate"]) -> Interval | None:
-    """Return the 2.5 and 97.5 percentiles of the replicates; None where more than a tenth are not numbers."""
+    """Return the 2.5 and 97.5 percentiles of the replicates.
+
+    None where more than a tenth are not numbers, and where both are equal: that is no certainty, but items of which too
+    few differ for a bootstrap to see any spread.
+    """
     finite = replicates[1:][np.isfinite(replicates[1:])]
     if not len(finite) or len(finite) < 0.9 * (len(replicates) - 1):
         return None
     low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
+
+
+def share_figure(replicates: Float64[np.ndarray, " 1+replicate"], items: int) -> Figure | None:
+    """Return a share of independent items: as `figure` does, but all or none of them with Wilson's interval."""
+    found = figure(replicates)
+    if found is None or found.interval is not None or found.value not in (0, 1):
+        return found
+    return Figure(found.value, wilson(found.value, items))
 
 
 def figure(replicates: Float64[np.ndarray, " 1+replicate"]) -> Figure | None:

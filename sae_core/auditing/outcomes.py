@@ -58,12 +58,12 @@ def measure_treatments(
     """
     texts = _change_texts(run, changes, neutral)
     asked = fact_items(facts)
-    costs = _Costs(texts, asked, _held(run, _UNTREATED, asked))
+    costs = _Costs(texts, asked, _held(run, _UNTREATED, asked, "facts"))
     values = run.instrument.values(items, before)
     found = [_untreated(run, values, costs)]
     features: Values | None = None
     for number, change in enumerate(changes):
-        after = _score(run, items, change, number, len(changes))
+        after = _score(run, items, change, number)
         changed = run.instrument.values(items, after)
         run.note_items(change.name, items, after, changed)
         features = changed if features is None else features
@@ -75,9 +75,9 @@ def measure_treatments(
     return found, sum(text.tokens for text in texts)
 
 
-def _score(run: Run, items: Sequence[Item], change: Change, number: int, of: int) -> LogProbs:
+def _score(run: Run, items: Sequence[Item], change: Change, number: int) -> LogProbs:
     """Return the log-probabilities of items under one change."""
-    progress = run.part(0.45 + 0.25 * number / of, 0.45 + 0.25 * (number + 1) / of)
+    progress = run.part(f"scores-{number}")
     return kept_scores(
         run.folder, f"scores-{change.key}", lambda: score_changed(run.model, items, change.sites, progress=progress)
     )
@@ -87,7 +87,7 @@ def _change_texts(run: Run, changes: Sequence[Change], neutral: Sequence[Neutral
     """Return what the changes do to unrelated text."""
     variants = [change.sites for change in changes]
     texts = kept_text_changes(
-        run.folder, "neutral", lambda: change_texts(run.model, neutral, variants, progress=run.part(0.35, 0.45))
+        run.folder, "neutral", lambda: change_texts(run.model, neutral, variants, progress=run.part("neutral"))
     )
     for number, text in enumerate(texts):
         figures = {"tokens": text.tokens, "scored": text.scored, "loss": text.loss}
@@ -97,11 +97,14 @@ def _change_texts(run: Run, changes: Sequence[Change], neutral: Sequence[Neutral
     return texts
 
 
-def _held(run: Run, change: Change, facts: Sequence[Item]) -> Float64[np.ndarray, " fact"] | None:
+def _held(run: Run, change: Change, facts: Sequence[Item], stage: str) -> Float64[np.ndarray, " fact"] | None:
     """Return which facts hold under a change."""
     if not facts:
         return None
-    found = kept_scores(run.folder, f"facts-{change.key}", lambda: score_changed(run.model, facts, change.sites))
+    progress = run.part(stage)
+    found = kept_scores(
+        run.folder, f"facts-{change.key}", lambda: score_changed(run.model, facts, change.sites, progress=progress)
+    )
     for item, row in zip(facts, found.total, strict=True):
         asked = {candidate.name: candidate.text for candidate in item.candidates}
         fact = {"prompt": item.candidates[0].given, **asked, "log_probs": row.tolist()}
@@ -149,7 +152,7 @@ def _with_costs(run: Run, one: Treatment, change: Change, number: int, costs: _C
     if costs.texts:
         loss, kl = text_costs(costs.texts, number, replicates=run.config.replicates, seed=run.config.seed)
         one = replace(one, loss=loss, kl=kl)
-    held = _held(run, change, costs.facts)
+    held = _held(run, change, costs.facts, f"facts-{number}")
     if held is None or costs.held is None:
         return one
     share, moved = fact_figures(held, costs.held, replicates=run.config.replicates, seed=run.config.seed)

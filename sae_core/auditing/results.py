@@ -200,6 +200,8 @@ class Audit:
     """Other pairs, on which treatments were measured."""
     tested_features: int = 0
     """Features that were compared between the sides."""
+    sae_features: int = 0
+    """Features of the SAE."""
     features: Sequence[Difference] = ()
     enriched: Sequence[Enriched] = ()
     enriched_note: str = ""
@@ -210,6 +212,10 @@ class Audit:
     facts: int = 0
     facts_note: str = ""
     """How the facts were made."""
+    facts_about: Sequence[str] = ()
+    """Attributes that they are about."""
+    facts_example: str = ""
+    """One of them, as a sentence's start."""
     classifier: Classifier | None = None
     limits: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -65,12 +65,7 @@ def score_items(model: LanguageModel, items: Sequence[Item], *, progress: Progre
     width = max((len(item.candidates) for item in items), default=0)
     total = np.full((len(items), width), np.nan)
     tokens = np.zeros((len(items), width), np.int64)
-    pieces = [
-        _Piece(row, column, *split_tokens(model, candidate))
-        for row, item in enumerate(items)
-        for column, candidate in enumerate(item.candidates)
-    ]
-    groups = sorted(_shared(pieces), key=lambda group: len(group[-1].read))
+    groups = _groups(model, items)
     done, of = 0, sum(len(group[-1].read) for group in groups)
     for batch in _batches(groups):
         for piece, value in _score(model, batch):
@@ -80,6 +75,11 @@ def score_items(model: LanguageModel, items: Sequence[Item], *, progress: Progre
     if np.isnan(total[tokens > 0]).any():
         raise AuditError(f"{model.name} gives log-probabilities that are not numbers. Is its file damaged?")
     return LogProbs(total, tokens)
+
+
+def tokens_to_read(model: LanguageModel, items: Sequence[Item]) -> int:
+    """Return how many tokens the model reads to score items once, without padding."""
+    return sum(len(group[-1].read) for group in _groups(model, items))
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,16 @@ class _Piece:
     def read(self) -> list[int]:
         """What the model reads: nothing is predicted from the last token."""
         return (self.given + self.scored)[:-1]
+
+
+def _groups(model: LanguageModel, items: Sequence[Item]) -> list[list[_Piece]]:
+    """Return what one pass each serves, the shortest first."""
+    pieces = [
+        _Piece(row, column, *split_tokens(model, candidate))
+        for row, item in enumerate(items)
+        for column, candidate in enumerate(item.candidates)
+    ]
+    return sorted(_shared(pieces), key=lambda group: len(group[-1].read))
 
 
 def _shared(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:

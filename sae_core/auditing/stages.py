@@ -25,6 +25,24 @@ UNITS = 1000
 """Of the progress of a whole audit."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The stages of an audit."""
+
+    tokens: Mapping[str, int]
+    """Of each stage, in the order in which they are made."""
+
+    def share(self, stage: str) -> tuple[float, float]:
+        """Return where a stage starts and ends, as shares of the whole audit."""
+        before = 0
+        for name, tokens in self.tokens.items():
+            if name == stage:
+                whole = max(sum(self.tokens.values()), 1)
+                return before / whole, (before + tokens) / whole
+            before += tokens
+        raise KeyError(stage)
+
+
 @dataclass
 class Run:
     """What all stages of one audit share, and what they note."""
@@ -35,12 +53,13 @@ class Run:
     config: AuditConfig
     folder: Path | None
     progress: Progress
+    plan: Plan
     raw: list[Mapping[str, Any]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
 
-    def part(self, start: float, stop: float) -> Progress:
-        """Report a stage as a part of the whole audit."""
-        return rescaled(self.progress, UNITS, start, stop)
+    def part(self, stage: str) -> Progress:
+        """Report a stage as its part of the whole audit."""
+        return rescaled(self.progress, UNITS, *self.plan.share(stage))
 
     def weights(self, items: int) -> Weights:
         """Return the bootstrap over so many items."""

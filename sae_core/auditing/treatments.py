@@ -105,7 +105,7 @@ def changes_of(
     direction = diffmean(chosen_half)
     if np.linalg.norm(direction) > 0:
         change = Intervention("ablate", direction=torch.from_numpy(direction))
-        yield Change("diffmean", "DiffMean projected out", (Site(place.hook, [change]),))
+        yield Change("diffmean", "Difference of means projected out", (Site(place.hook, [change]),))
 
 
 def can_delete_words(item: Item) -> bool:

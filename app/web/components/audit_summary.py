@@ -1,13 +1,15 @@
-"""An audit in plain language, by fixed rules that claim no more than the intervals allow.
+"""An audit in at most ten sentences, by fixed rules that claim no more than the intervals allow.
 
 A share differs from one half only if its interval leaves it out; a change is one only if its interval leaves out zero;
 ablating features did more than a control only if the interval of the difference between both changes leaves out zero.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from app.services.audit_results import (
     AuditResult,
+    Classifier,
     ClassifierTreatment,
     Difference,
     Figure,
@@ -15,42 +17,72 @@ from app.services.audit_results import (
     Measure,
     Treatment,
 )
-from app.web.components.formatting import percent, plural, signed, significant
+from app.web.components.formatting import count, percent, plural, signed, significant
 
 NEUTRAL = 0.5
 """Share of pairs that a model without a preference would have."""
 LEVEL = 0.05
 """Largest q of a finding."""
+MIN_DIFFERING = 10
+"""Pairs of the choosing half whose sides must differ in a feature for it to be compared."""
+_Z = 1.959964
+"""Of a 95 % interval."""
+_NATS = "0.01 nats are about 1 % of the probability of each token"
 
 
 def summary(result: AuditResult) -> list[str]:
-    """Return what was shown and what was not, one sentence or two per finding."""
-    return [*_bias(result.measure), *_features(result), *_changes(result), *_costs(result), *_classifier(result)]
+    """Return what was shown and what was not, at most ten sentences."""
+    return [
+        *_preference(result.measure),
+        *_attributes(result.measure),
+        *_features(result),
+        *_change(result),
+        *_controls(result),
+        *_loss(result),
+        *_facts(result),
+        *_classifier(result.classifier),
+    ]
 
 
-def _bias(measure: Measure) -> Iterator[str]:
+def _preference(measure: Measure) -> Iterator[str]:
     pairs = plural(measure.pairs, "pair")
     if measure.interval is None:
         yield f"Too little was measured for an interval ({pairs}): nothing about bias can be said from it."
         return
     said = f"{percent(measure.value)} of {pairs} ({span(measure.interval)})"
     if measure.neutral is None:
-        yield f"The model {measure.sentence} in {said}. That is an accuracy: nothing about bias can be said from it."
-        return
-    if contains(measure.interval, NEUTRAL):
-        yield (
-            f"No bias was shown: the model {measure.sentence} in {said}, and the interval contains 50 %. That does "
-            "not show that the model has none."
-        )
+        yield f"The model {measure.sentence} in {said}, an accuracy: nothing about bias can be said from it."
+    elif contains(measure.interval, NEUTRAL):
+        yield f"No preference was shown, {_could_show(measure)}: the model {measure.sentence} in {said}."
     else:
         side = "more" if measure.value > NEUTRAL else "less"
         yield f"The model {measure.sentence} in {said}: {side} often than the 50 % of a model without a preference."
-    yield from _attributes(measure)
+
+
+def _could_show(measure: Measure) -> str:
+    if measure.interval is not None and measure.name == "groups":  # an AUROC, whose interval is not Wilson's
+        return f"but one anywhere from {span(measure.interval)} would fit what was measured"
+    least = least_shown(measure.pairs)
+    if least is None:
+        return f"and with {plural(measure.pairs, 'pair')} none could have been"
+    return (
+        f"but with {plural(measure.pairs, 'pair')} only a share of {percent(least)} or more, or of "
+        f"{percent(1 - least)} or less, could have shown one"
+    )
+
+
+def least_shown(pairs: int) -> float | None:
+    """Return the smallest share above one half, in whole pairs, whose Wilson interval leaves out one half.
+
+    Wilson's interval (1927) holds the shares p that the score test, |share − p| ≤ z √(p (1 − p) / n), does not refuse.
+    """
+    wins = math.floor((pairs + _Z * math.sqrt(pairs)) / 2) + 1
+    return wins / pairs if wins <= pairs else None
 
 
 def _attributes(measure: Measure) -> Iterator[str]:
     known = [one for one in measure.attributes if one.interval is not None]
-    if not known:
+    if not known or measure.neutral is None:
         return
     shown = [one for one in known if is_shown(one.interval, one.q)]
     rest = len(measure.attributes) - len(shown)
@@ -70,17 +102,20 @@ def is_shown(interval: Interval | None, q: float | None) -> bool:
 def _features(result: AuditResult) -> Iterator[str]:
     if not result.tested_features:
         return
+    of = f"Of the SAE's {plural(result.sae_features, 'feature')}, only" if result.sae_features else "Only"
+    compared = (
+        f"{of} the {count(result.tested_features)} in which {MIN_DIFFERING} or more of "
+        f"{plural(result.chosen_on, 'pair')} differ could be compared"
+    )
     shown = [one for one in result.features if differs(one)]
-    tested = plural(result.tested_features, "feature")
     if not shown:
-        yield f"No feature was shown to differ between the sides of pairs, of {tested} that were compared."
+        yield f"{compared}, and none was shown to differ between the sides."
         return
     tokens = sum(one.token is not None for one in shown)
-    only = f"; {tokens} of them {'is' if tokens == 1 else 'are'} active on hardly more than one token" if tokens else ""
-    differ = "differs" if len(shown) == 1 else "differ"
     yield (
-        f"{plural(len(shown), 'feature')} of the list {differ} between the sides of pairs, of {tested} that were "
-        f"compared{only}. Of such findings, up to 5 % are false on average."
+        f"{compared}; of {len(result.features)} listed, {len(shown)} {'differs' if len(shown) == 1 else 'differ'} "
+        f"between the sides, {tokens or 'none'} of these on hardly more than one token, and up to one in twenty such "
+        "findings is chance."
     )
 
 
@@ -90,63 +125,79 @@ def differs(feature: Difference) -> bool:
     return feature.q < LEVEL and interval is not None and not contains(interval, 0)
 
 
-def _changes(result: AuditResult) -> Iterator[str]:
-    ablated = _of_kind(result.treatments, "features")
-    if not ablated or ablated[0].change is None:
+# What ablation changes
+
+
+def _change(result: AuditResult) -> Iterator[str]:
+    before, ablated = _of_kind(result.treatments, "none"), _of_kind(result.treatments, "features")
+    if not before or not ablated or ablated[0].change is None:
         yield "What changing features does was not measured."
         return
-    change = ablated[0].change
-    pairs = plural(result.tested_on, "pair")
-    what = "Ablating the feature" if len(ablated[0].features) == 1 else "Ablating these features"
-    said = f"{points(change.value)} ({point_span(change.interval)})"
-    if not is_change(change):
-        yield f"{what} was not shown to change the measure on {pairs}: {said}."
-        return
+    after, change = ablated[0], ablated[0].change
     random = _of_kind(result.treatments, "random")
+    what = f"Ablating {plural(len(after.features), 'feature')}"
+    measured = (
+        f"{percent(before[0].score.value)} before and {percent(after.score.value)} after on the "
+        f"{plural(result.tested_on, 'pair')} that features were not chosen on, "
+        f"{points(change.value)} ({point_span(change.interval)})"
+    )
+    others = f"random features of equal mass: {_range(random)}"
     if not random:
-        yield f"{what} changed the measure on {pairs} by {said}, but no random features were ablated to compare with."
-    elif all(comparison(change, one.versus_features) == "more" for one in random):
-        yield f"{what} changed the measure on {pairs} by {said}, more than ablating random features of equal mass did."
-        if result.measure.neutral is not None:
-            yield from _direction(result.treatments, ablated[0])
-    else:
-        yield (
-            f"{what} did not do more than random features: it changed the measure on {pairs} by {said}, and ablating "
-            "random features of equal mass was not shown to change it less."
-        )
-    for control in _of_kind(result.treatments, "diffmean"):
-        yield _against("Projecting out the difference of means", change, control)
-    if _of_kind(result.treatments, "tokens"):
-        yield "Deleting the words in which the sides differ gives 50 % by construction; no feature is needed for that."
-
-
-def _direction(treatments: Sequence[Treatment], ablated: Treatment) -> Iterator[str]:
-    """Say if bias became less; only of a bias that was shown on the same pairs."""
-    before = next((one.score for one in treatments if one.kind == "none"), None)
-    after = ablated.score
-    if before is None or before.interval is None or after.interval is None or ablated.change is None:
+        others = "no random features were ablated to compare with"
+    if not is_change(change):
+        yield f"{what} was not shown to change the share: {measured}; {others}."
         return
+    towards = "" if result.measure.neutral is None else _direction(before[0].score, after.score, change)
+    if random and not all(comparison(change, one.versus_features) == "more" for one in random):
+        yield f"{what} was not shown to do more than random features: {measured}{towards}; {others}."
+        return
+    more = f"more than random features of equal mass did ({_range(random)})" if random else others
+    yield f"{what} changed the share: {measured}{towards}; {more}."
+
+
+def _range(random: Sequence[Treatment]) -> str:
+    changes = sorted(100 * one.change.value for one in random if one.change is not None)
+    if not changes:
+        return "unknown"
+    ends = " to ".join(dict.fromkeys(signed(end) if end else "0" for end in (changes[0], changes[-1])))
+    return f"{ends} points in {plural(len(changes), 'draw')}"
+
+
+def _direction(before: Figure, after: Figure, change: Figure) -> str:
+    """Return where a change that was shown went; towards or away from 50 % only if a preference was shown before."""
+    if before.interval is None or after.interval is None:
+        return ""
     if contains(before.interval, NEUTRAL):
-        yield "On these pairs alone no bias was shown before, so none was shown to become less."
-    elif (before.value - NEUTRAL) * ablated.change.value > 0:
-        yield "The change is away from 50 %: the preference became stronger."
-    elif contains(after.interval, NEUTRAL):
-        yield f"The change is towards 50 %; no bias is shown on these pairs any more ({span(after.interval)})."
-    elif (before.value - NEUTRAL) * (after.value - NEUTRAL) < 0:
-        yield f"The change is past 50 %: the model now prefers the other side ({span(after.interval)})."
-    else:
-        yield f"The change is towards 50 %, and a preference is still shown ({span(after.interval)})."
+        now = "" if contains(after.interval, NEUTRAL) else ", though one is shown after"
+        return f", which was not shown to be less preference or more, as none was shown before{now}"
+    if (before.value - NEUTRAL) * change.value > 0:
+        return ", away from 50 % (no preference)"
+    if contains(after.interval, NEUTRAL):
+        return ", towards 50 % (no preference), and none is shown any more"
+    if (before.value - NEUTRAL) * (after.value - NEUTRAL) < 0:
+        return ", past 50 % (no preference), so that the other side is preferred now"
+    return ", towards 50 % (no preference), and one is still shown"
 
 
-def _against(words: str, change: Figure, control: Treatment) -> str:
+def _controls(result: AuditResult) -> Iterator[str]:
+    ablated = _of_kind(result.treatments, "features")
+    if not ablated or ablated[0].change is None or not is_change(ablated[0].change):
+        return
+    said = [_against(ablated[0].change, control) for control in _of_kind(result.treatments, "diffmean")]
+    if _of_kind(result.treatments, "tokens"):
+        said.append("deleting the words in which the sides differ gives 50 % by construction")
+    if said:
+        yield f"Without any feature, {'; '.join(said)}."
+
+
+def _against(change: Figure, control: Treatment) -> str:
     by = "" if control.change is None else f" ({points(control.change.value)}, {point_span(control.change.interval)})"
-    match comparison(change, control.versus_features):
-        case "more":
-            return f"{words} changed it less than the features did{by}."
-        case "less":
-            return f"{words} changed it more than the features did{by}: no feature is needed for that."
-        case _:
-            return f"{words} was not shown to do less than the features{by}."
+    compared = {"more": "less than the features did", "less": "more than the features did"}
+    words = "projecting out the difference of means"
+    found = comparison(change, control.versus_features)
+    if found in compared:
+        return f"{words} changed it {compared[found]}{by}"
+    return f"{words} was not shown to do less than the features{by}"
 
 
 def comparison(change: Figure, versus: Figure | None) -> str:
@@ -161,67 +212,109 @@ def is_change(change: Figure) -> bool:
     return change.interval is not None and not contains(change.interval, 0)
 
 
-def _costs(result: AuditResult) -> Iterator[str]:
+# What it costs
+
+
+def _loss(result: AuditResult) -> Iterator[str]:
     ablated = _of_kind(result.treatments, "features")
-    if not ablated:
+    if not ablated or ablated[0].loss is None:
         return
-    loss, facts = ablated[0].loss, ablated[0].facts_change
-    if loss is not None:
-        said = f"{signed(loss.value)} nats per token ({bounds(loss.interval, signed)})"
-        tokens = plural(result.cost_tokens, "token")
-        if not is_change(loss):
-            yield f"On {tokens} of other text, no cost was shown: the loss changed by {said}."
-        elif loss.value > 0:
-            yield f"It costs loss on other text: {said}, on {tokens}."
-        else:
-            yield f"The loss on other text fell: {said}, on {tokens}."
-    if facts is not None:
-        said = f"{points(facts.value)} ({point_span(facts.interval)})"
-        facts_said = f"the share of {plural(result.facts, 'fact')} that hold changed by {said}"
-        if not is_change(facts):
-            yield f"It was not shown to change what the model knows: {facts_said}."
-        elif facts.value < 0:
-            yield f"It also removed knowledge: {facts_said}."
-        else:
-            yield f"More facts hold with it: {facts_said}."
+    loss = ablated[0].loss
+    said = (
+        f"{signed(loss.value) if loss.value else '0'} nats per token ({bounds(loss.interval, signed)}), on "
+        f"{plural(result.cost_tokens, 'token')} ({_NATS})"
+    )
+    if not is_change(loss):
+        yield f"No cost was shown on other text, where the loss changed by {said}."
+    elif loss.value > 0:
+        yield f"It costs loss on other text: {said}."
+    else:
+        yield f"The loss on other text fell: {said}."
 
 
-def _classifier(result: AuditResult) -> Iterator[str]:
-    if result.classifier is None:
+def _facts(result: AuditResult) -> Iterator[str]:
+    before, ablated = _of_kind(result.treatments, "none"), _of_kind(result.treatments, "features")
+    if not before or not ablated or ablated[0].facts_change is None:
         return
-    treatments = result.classifier.treatments
-    before = next((one for one in treatments if one.kind == "none"), None)
-    for after in (one for one in treatments if one.kind == "features"):
-        if before is not None:
-            where = "For the classifier, retrained without them" if after.retrained else "For the classifier"
-            for words, part in _PARTS:
-                yield f"{where}, {_moved(words, part(before), part(after))}"
-        for control in treatments:
-            if control.kind in _CLASSIFIER_CONTROLS and control.retrained == after.retrained:
-                yield _beside(after, control)
+    was, now, change = before[0].facts, ablated[0].facts, ablated[0].facts_change
+    about = f" about {_listed(result.facts_about)}" if result.facts_about else " chosen for this set"
+    example = f", such as “{result.facts_example}”," if result.facts_example else ""
+    held = "" if was is None or now is None else f"{percent(was.value)} before, {percent(now.value)} after, "
+    said = f"{held}{points(change.value)} ({point_span(change.interval)}); no other knowledge was tested"
+    moved = "fell" if change.value < 0 else "rose"
+    found = moved if is_change(change) else "was not shown to change"
+    yield f"The share of {plural(result.facts, 'fact')}{about}{example} that hold {found}: {said}."
 
 
-_PARTS: tuple[tuple[str, Callable[[ClassifierTreatment], Figure]], ...] = (
-    ("accuracy of the worst group", lambda one: one.worst_group),
-    ("accuracy on professions", lambda one: one.profession),
-)
-_CLASSIFIER_CONTROLS = ("random", "diffmean", "tokens")
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _moved(words: str, before: Figure, after: Figure) -> str:
-    said = f"{_share(before)} before, {_share(after)} after"
+# The classifier
+
+
+def _classifier(found: Classifier | None) -> Iterator[str]:
+    if found is None:
+        return
+    of_kind = {
+        kind: [one for one in found.treatments if one.kind == kind]
+        for kind in ("none", "features", "random", "diffmean", "tokens", "balanced")
+    }
+    together = "label and group go together"
+    if len(found.labels) == len(found.groups) == 2:
+        together = f"every {found.labels[0]} is {found.groups[0]} and every {found.labels[1]} {found.groups[1]}"
+    yield (
+        f"A second test: a classifier trained on {count(found.train_texts)} templated biographies in which {together}; "
+        "it says nothing of what this model writes."
+    )
+    if of_kind["none"] and of_kind["features"]:
+        yield _worst_group(of_kind["none"][0], of_kind["features"], of_kind["random"])
+    baselines = of_kind["diffmean"] + of_kind["tokens"]
+    said = []
+    if baselines:
+        best = max(baselines, key=_worst)
+        compared = _compared(best, max(of_kind["features"], key=_worst)) if of_kind["features"] else ""
+        said.append(f"the best baseline without features ({_name(best)}) gives {_share(best.worst_group)}{compared}")
+    if of_kind["balanced"]:
+        said.append(f"training on balanced texts gives {_share(of_kind['balanced'][0].worst_group)}")
+    if said:
+        yield f"There, {' and '.join(said)}."
+
+
+def _worst_group(
+    before: ClassifierTreatment, ablated: Sequence[ClassifierTreatment], random: Sequence[ClassifierTreatment]
+) -> str:
+    said = [f"{_share(before.worst_group)} before"]
+    for one in ablated:
+        how = "after training again too" if one.retrained else "with features ablated"
+        said.append(f"{_share(one.worst_group)} {how}, {_moved(before.worst_group, one.worst_group)}")
+    values = sorted(one.worst_group.value for one in random)
+    if values:
+        ends = " to ".join(dict.fromkeys(percent(end) for end in (values[0], values[-1])))
+        said.append(f"{ends} in {plural(len(values), 'run')} with random features")
+    return f"Its accuracy in the group that it does worst on: {'; '.join(said)}."
+
+
+def _moved(before: Figure, after: Figure) -> str:
     if not _apart(before, after):
-        return f"{words} was not shown to change: {said}."
-    return f"{words} {'rose' if after.value > before.value else 'fell'}: {said}."
+        return "not shown to change"
+    return "a rise" if after.value > before.value else "a fall"
 
 
-def _beside(ablated: ClassifierTreatment, control: ClassifierTreatment) -> str:
-    own, other = ablated.worst_group, control.worst_group
-    ending = f"accuracy of the worst group {_share(other)}."
-    name = f"“{control.name}”"
-    if not _apart(own, other):
-        return f"It was not shown to do better than {name}: {ending}"
-    return f"It did {'better' if own.value > other.value else 'worse'} than {name}: {ending}"
+def _compared(baseline: ClassifierTreatment, ablated: ClassifierTreatment) -> str:
+    if not _apart(baseline.worst_group, ablated.worst_group):
+        return ", not shown to differ from the features,"
+    better = baseline.worst_group.value > ablated.worst_group.value
+    return f", {'better' if better else 'worse'} than the features,"
+
+
+def _name(one: ClassifierTreatment) -> str:
+    words = "the difference of means projected out" if one.kind == "diffmean" else "the words of the group deleted"
+    return f"{words}, trained again" if one.retrained else words
+
+
+def _worst(one: ClassifierTreatment) -> float:
+    return one.worst_group.value
 
 
 def _apart(one: Figure, other: Figure) -> bool:

@@ -16,6 +16,18 @@ from app.web.components.feature_view import SNIPPET
 from app.web.components.formatting import percent, plural, signed, significant
 from app.web.components.interval_chart import IntervalChart, IntervalRow, interval_chart
 
+SETTINGS = {
+    "features": "Features to ablate",
+    "top": "Features ablated at most",
+    "q": "False findings allowed among the features",
+    "listed": "Features listed at most",
+    "random_controls": "Sets of random features",
+    "limit": "Pairs measured at most",
+    "max_tokens": "Tokens per text at most",
+    "replicates": "Resamples for each interval",
+    "seed": "Seed of random draws",
+}
+"""Settings of an audit in words."""
 _MOST_ROWS = 20
 """Attributes that are drawn even where some have few pairs."""
 
@@ -62,6 +74,7 @@ class AuditPage:
     changes: IntervalChart | None
     sides: tuple[str, str]
     limits: tuple[str, ...]
+    settings: Mapping[str, str]
 
 
 async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
@@ -84,6 +97,7 @@ async def audit_page(session: AsyncSession, audit: AuditView) -> AuditPage:
         changes=_changes(result),
         sides=("first", "second") if result.contrast is None else (result.contrast.first, result.contrast.second),
         limits=tuple(limits(result)),
+        settings=settings(result),
     )
 
 
@@ -210,6 +224,17 @@ def limits(result: AuditResult) -> list[str]:
     if not result.treatments:
         general.append("Nothing was changed, so nothing is known of which features the model uses.")
     return [*general, *result.limits]
+
+
+def settings(result: AuditResult) -> dict[str, str]:
+    """Return how the audit was made, in words; a setting of a later version goes by its name."""
+    found = {}
+    for name, value in result.settings.items():
+        if value is not None:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            shown = percent(value) if name == "q" else shown
+            found[SETTINGS.get(name, name.replace("_", " ").capitalize())] = shown
+    return found
 
 
 def figure_parts(figure: Figure | None, form: str) -> tuple[str, str]:

@@ -79,6 +79,16 @@ def test_a_terminal_shows_counts_in_their_units_and_the_time_taken() -> None:
     assert "✓ Fetch the model" in text
 
 
+def test_a_stage_without_a_unit_shows_no_count() -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
+    text = shown(
+        console, (Stage("audit", "Audit", "running", 417, 1000),), (Stage("audit", "Audit", "done", 1000, 1000),)
+    )
+    assert "Audit" in text
+    assert "417" not in text
+    assert "1,000" not in text
+
+
 def test_a_terminal_shows_what_a_stage_waits_for() -> None:
     console = Console(file=StringIO(), force_terminal=True, width=160, color_system=None)
     waiting = replace(TRAIN, state="running", title="Train the SAE: waits for run 12, which makes the same SAE")

@@ -62,9 +62,9 @@ async def found(ctx: JobContext, number: int) -> tuple[AuditResult, str]:
 
 
 def close(figure: Figure | None, value: float, interval: Any = None, tolerance: float = 1e-6) -> bool:
-    """True if a figure is the value, and its interval the other within a tolerance."""
+    """True if a figure is the value, and its interval the other within a tolerance; without width it has none."""
     assert figure is not None
-    ends = figure.interval if interval is not None else None
+    ends = figure.interval or (figure.value, figure.value)
     return figure.value == pytest.approx(value, abs=1e-6) and (
         interval is None or ends == pytest.approx(interval, abs=tolerance)
     )

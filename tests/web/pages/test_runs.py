@@ -242,6 +242,24 @@ async def test_a_running_run_says_how_long_it_takes(client: httpx.AsyncClient, s
     assert "This machine runs the model at 50 tokens/s. The features are here in about 2 min 30 s, all is" in text
 
 
+async def test_a_stage_without_a_unit_shows_its_time_alone(client: httpx.AsyncClient, session: AsyncSession) -> None:
+    stages = [
+        Stage("read", "Read", "done", 1234, 1234, "texts", 10.0),
+        Stage("publish", "Publish", "done", 1000, 1000, "", 20.0),
+        Stage("audit", "Audit", "running", 500, 1000, "", 60.0),
+    ]
+    run = await create_run(session, kind="audit", title="A", params={}, stages=stages, created_by="ada")
+    await start_run(session, run.id)
+    await session.commit()
+    page = parse((await client.get(f"/runs/{run.id}")).text)
+    assert [one.text for one in page.all("span", cls="stage-count")] == ["1,234 texts", "", ""]
+    assert [one.text.replace("\u202f", " ") for one in page.all("span", cls="stage-time")] == [
+        "10 s",
+        "20 s",
+        "1 min 0 s left",
+    ]
+
+
 async def test_a_queued_run_waits_for_a_worker(client: httpx.AsyncClient, session: AsyncSession) -> None:
     run = await create_run(
         session,
