@@ -1,6 +1,7 @@
 """Texts that a monitor scores by a run, in parts that are stored once."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,15 @@ async def scan(run: RunContext, ctx: JobContext, params: "MonitorScanParams") ->
 
     Raises:
         NotFound: the monitor or the set is gone, perhaps since the scan began.
-        Conflict: the monitor is paused, or its model is gone or has changed.
+        Conflict: the monitor is paused, its model is gone or has changed, or the texts are not those that the run began
+            with.
     """
     async with ctx.sessions() as session:
         view = await find_monitor(session, params.monitor)
         monitor = monitor_from_json(dict(await usable_file(session, view)), view.name)
         texts = await _texts(session, params)
         done = await list_parts(session, run.run_id)
+    await _refuse_other_texts(run, ctx, params, texts)
     model = await _load(run, ctx, view)
     check_model(monitor, model)
     async with run.stage("scan") as progress:
@@ -81,6 +84,29 @@ async def _texts(session: Any, params: "MonitorScanParams") -> list[tuple[str, T
     path = Path(params.file or "")
     texts = await asyncio.to_thread(read_text_file, path)
     return [(f"{path.name} {number}", text) for number, text in enumerate(texts)]
+
+
+async def _refuse_other_texts(
+    run: RunContext, ctx: JobContext, params: "MonitorScanParams", texts: list[tuple[str, Text]]
+) -> None:
+    """Note the texts with the run, or compare them with those noted when it began."""
+    subject = f"texts {await asyncio.to_thread(_hash, texts)}"
+    async with ctx.sessions.begin() as session:
+        noted = {use for use in await runs.uses_of(session, run.run_id) if use.startswith("texts ")}
+        if noted and subject not in noted:
+            raise Conflict(
+                f"The texts of {params.texts} are no longer those that this scan began with, so its figures would mix "
+                "both. Scan them by a new run."
+            )
+        await runs.note_use(session, run.run_id, subject)
+
+
+def _hash(texts: list[tuple[str, Text]]) -> str:
+    found = hashlib.sha256()
+    for place, text in texts:
+        said = text if isinstance(text, str) else [turn.model_dump() for turn in text]
+        found.update(repr((place, said)).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 async def _load(run: RunContext, ctx: JobContext, view: MonitorView) -> LanguageModel:

@@ -193,6 +193,11 @@ async def note_use(session: AsyncSession, run_id: int, *subjects: str) -> None:
         await session.execute(insert(RunUse).values(rows).on_conflict_do_nothing())
 
 
+async def uses_of(session: AsyncSession, run_id: int) -> set[str]:
+    """Return what was noted with `note_use`."""
+    return set(await session.scalars(select(RunUse.subject).where(RunUse.run_id == run_id)))
+
+
 async def list_active(session: AsyncSession) -> list[RunView]:
     """The runs that are under way, then those that wait, newest first; a long queue is cut off."""
     # Literal, because the planner must see that the partial index covers them.

@@ -69,4 +69,6 @@ class RunUse(Base):
 
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     subject: Mapped[str] = mapped_column(primary_key=True)
-    """A folder under SEESAE_ARTIFACTS, such as "activations/1f3a"; or "model 2", "corpus 2", "sae 2", by id."""
+    """A folder under SEESAE_ARTIFACTS, such as "activations/1f3a"; or "model 2", "corpus 2", "sae 2", by id.
+
+    Or "texts 1f3a", the hash of texts that a run reads from outside: if it continues, it knows them again."""

@@ -14,6 +14,7 @@ from app.pipeline.monitor_scan import MonitorScanParams
 from app.pipeline.scanned_texts import PART
 from app.pipeline.train import TrainParams
 from app.queries import monitors as queries
+from app.queries import runs
 from app.queries.activity import list_activity
 from app.queries.sql.visibility import NOBODY
 from app.queries.text_sets import list_texts
@@ -25,7 +26,7 @@ from sae_core.models import load_model
 from sae_core.monitoring import drift as drift_of_core
 from sae_core.monitoring import monitor_from_json, score_texts
 from sae_core.monitoring import texts_needed as needed_of_core
-from tests.app.pipeline.running import run_to_end, submit
+from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.text_sets import make_text_set
 
 pytestmark = pytest.mark.slow
@@ -146,3 +147,11 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
         assert alert.text is not None
         assert "".join(token["text"] for token in alert.tokens).strip() == alert.text
         assert alert.place.startswith("moods ")
+
+    # Texts that changed since the scan began are not mixed with those that were scored.
+    number = await submit(ctx, "monitor-scan", params)
+    async with ctx.sessions.begin() as session:
+        await runs.note_use(session, number, "texts of-before")
+    await execute(ctx, number)
+    failed = await run_row(ctx, number)
+    assert failed.state == "failed" and "no longer those that this scan began with" in (failed.error or "")

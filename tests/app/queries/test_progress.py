@@ -45,7 +45,7 @@ async def test_progress_counts_and_what_is_stuck(engine: AsyncEngine, made: Synt
 async def test_pace_is_the_median_between_first_submissions_without_pauses(
     engine: AsyncEngine, made: Synthetic
 ) -> None:
-    start = datetime.now(UTC) - timedelta(days=2)
+    start = datetime.now(UTC).replace(hour=9) - timedelta(days=2)  # what comes three hours later is of the same day
     async with transaction(create_sessionmaker(engine)) as session:
         of = await ensure_set(session, made.sae.id)
         seconds = 0
