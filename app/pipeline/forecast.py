@@ -1,4 +1,4 @@
-"""How long the stages of a run will take on this machine, foreseen from one second of work.
+"""Forecast of the seconds that each stage of a run takes on this machine, from one second of measuring.
 
 The model reads a few sequences, and the encoder's product is taken a few times. What else a run does is counted in
 these two, by factors that were measured on two CPU cores (docs/demo.md). A stage's own speed counts as soon as it runs.
@@ -37,7 +37,7 @@ _EFFECT = 1300
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What this machine does per second."""
+    """Throughput of this machine, per second."""
 
     tokens: float
     """Counted tokens that the model reads, up to the last hook point."""
@@ -47,7 +47,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a run does once the model has read its text."""
+    """Work of a run after the forward pass over its text."""
 
     trained: Sequence[TrainingConfig] = ()
     """SAEs that it trains."""

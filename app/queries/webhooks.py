@@ -61,7 +61,7 @@ class DeliveryView:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent where, signed with the secret; of a label set or, with `monitor`, of a monitor."""
+    """A delivery that waits: its address and secret, and the act that it tells of, in a label set or on a monitor."""
 
     id: int
     url: str
@@ -80,8 +80,8 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedBy:
-    """What a message says of a monitor as it is now; `keep_text` allows texts of alerts in it."""
+class MonitorState:
+    """Settings of a monitor at the time of a message; texts of alerts are sent only with `keep_text`."""
 
     state: str
     candidate: str
@@ -213,12 +213,12 @@ async def get_message(session: AsyncSession, delivery_id: int) -> Message | None
     )
 
 
-async def get_watched(session: AsyncSession, activity_id: int) -> WatchedBy | None:
+async def get_monitor_state(session: AsyncSession, activity_id: int) -> MonitorState | None:
     """Return the monitor that an act was done to; None if it was deleted."""
     columns = SavedMonitor.state, SavedMonitor.candidate, SavedMonitor.threshold, SavedMonitor.fpr
     query = select(*columns, SavedMonitor.keep_text).join(Activity, Activity.monitor_id == SavedMonitor.id)
     row = (await session.execute(query.where(Activity.id == activity_id))).one_or_none()
-    return None if row is None else WatchedBy(*row)
+    return None if row is None else MonitorState(*row)
 
 
 async def close_alerts(session: AsyncSession, delivery_id: int) -> None:

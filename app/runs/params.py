@@ -11,7 +11,7 @@ PATTERNS = {
     _SLUG: "Use small letters from a to z, digits, “.”, “_” and “-”, and begin with a letter or a digit.",
     WITH_A_LETTER: "Use small letters from a to z, digits, “.”, “_” and “-”, with at least one letter.",
 }
-"""What a text has to be like, in words, by the pattern that holds it to that."""
+"""Each pattern that a parameter may have, as a rule in words."""
 
 Slug = Annotated[str, Field(pattern=_SLUG, max_length=100)]
 

@@ -1,4 +1,4 @@
-"""How long a run still takes: at the speed of the stage that runs, and by what was expected of those that wait."""
+"""Remaining time of a run: from the speed of the stage that runs, and the forecast of those that wait."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FORWARD, _PUBLISH = "activations", "publish"
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What can be said of a run that is under way."""
+    """Speed and remaining time of a run that is under way."""
 
     tokens_per_second: float
     """That the model reads here."""

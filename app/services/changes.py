@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What an open page has not been told yet: the last change of each set or monitor, or that some were `missed`."""
+    """Changes that an open page has not been told yet: the last of each set or monitor, or that some were `missed`."""
 
     wants: Callable[[Change], bool]
     waiting: dict[tuple[int | None, int | None], Change] = field(default_factory=dict)

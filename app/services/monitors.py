@@ -148,19 +148,19 @@ async def change_monitor(
     chosen = _chosen(monitor, candidate) if "candidate" in changed and candidate is not None else {}
     await queries.change_monitor(session, monitor.id, **changed, **chosen)
     for name, value in changed.items():
-        await _tell(session, monitor, actor, _ACTS[name, value] if name in ("state", "keep_text") else _ACTS[name])
+        await _tell(session, monitor, actor, _ACTS.get((name, value)) or _ACTS[name, None])
     return await find_monitor(session, monitor.name)
 
 
-_ACTS: Mapping[Any, str] = {
+_ACTS: Mapping[tuple[str, str | bool | None], str] = {
     ("state", "paused"): "monitor paused",
     ("state", "ready"): "monitor resumed",
     ("keep_text", True): "monitor keeps texts",
     ("keep_text", False): "monitor keeps none",
-    "notes": "monitor noted",
-    "candidate": "monitor threshold",
+    ("notes", None): "monitor noted",
+    ("candidate", None): "monitor threshold",
 }
-"""What a change is called in the feed and to webhooks; with another candidate the threshold is another."""
+"""Acts in the feed and in webhooks, by setting and value, or None for any; another candidate has another threshold."""
 
 
 async def _tell(

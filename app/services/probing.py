@@ -22,7 +22,7 @@ class ProbeSet:
     """A built-in text set that SAEs are probed on."""
 
     subject: str
-    """What its classes are."""
+    """Common name of its classes, such as topics."""
     alike: str = ""
     """Field of the texts that were made alike; empty where each is a text of its own."""
 
@@ -104,7 +104,7 @@ class Difference(Figure):
 
 
 class ProbedSet(_Part):
-    """What probing found on one text set."""
+    """Probes of one text set, and their differences."""
 
     name: str
     classes: list[str]
@@ -125,7 +125,7 @@ class ProbedSet(_Part):
 
 
 class Probing(_Part):
-    """What probing found on all sets, as `SaeDetail.metrics["probing"]` has it."""
+    """Probes of all sets, as `SaeDetail.metrics["probing"]` has it."""
 
     active: Annotated[int, Field(description="Active features per token of the random dictionaries.")]
     draws: int

@@ -278,7 +278,7 @@ def _label_data(message: Message) -> dict[str, object]:
 
 
 async def _monitor_data(session: AsyncSession, settings: Settings, message: Message) -> dict[str, object]:
-    watched = await queries.get_watched(session, message.activity_id)
+    watched = await queries.get_monitor_state(session, message.activity_id)
     found = await strongest_alerts(session, message.activity_id, limit=LISTED)
     keeps = watched is not None and watched.keep_text
     return {
