@@ -8,9 +8,10 @@ from sae_core.monitoring.calibration import (
     suspects,
     texts_needed,
 )
-from sae_core.monitoring.candidates import Candidate, Comparison, Examples, Source, cautions, compare_candidates
+from sae_core.monitoring.candidates import Candidate, Comparison, cautions, compare_candidates
 from sae_core.monitoring.decoupling import Decoupling, measure_decoupling
 from sae_core.monitoring.drift import Drift, drift
+from sae_core.monitoring.examples import Examples, Source
 from sae_core.monitoring.files import load_monitor, monitor_from_json, monitor_to_json, save_monitor
 from sae_core.monitoring.generation import generate_watched
 from sae_core.monitoring.measures import Performance, RecallAt, RocPoint, Share, measure

@@ -4,96 +4,32 @@ SAE features stand beside what is simpler: a probe on raw activations, a differe
 Nothing is chosen on the test texts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int64
-from scipy import stats
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor, from_numpy
+from jaxtyping import Float
+from torch import Tensor
 
 from sae_core.errors import MonitorError
-from sae_core.models import HookPoint
 from sae_core.monitoring.calibration import calibrate, calibrate_monitor, shared_texts, suspects, texts_needed
+from sae_core.monitoring.examples import Examples, Source
+from sae_core.monitoring.fits import Score, candidate_fits
 from sae_core.monitoring.measures import Interval, Performance, auroc_and_variance, auroc_difference, measure
 from sae_core.monitoring.monitor import (
     Calibration,
-    Detector,
-    DirectionDetector,
-    FeatureDetector,
     Monitor,
-    ProbeDetector,
 )
-from sae_core.monitoring.scoring import Followed, residual_pool
+from sae_core.monitoring.scoring import Followed
 from sae_core.progress import Progress, silent
-from sae_core.readings import Pool, Reading, Text, Tokens, count_tokens, pool_features, select_texts
-from sae_core.saes import SAE, TopK
+from sae_core.readings import Pool, Tokens, count_tokens
 
-Scores = Float[np.ndarray, " texts"]
-Score = Callable[["Examples"], Scores]
-
-FEATURES = (10, 50)
-"""Numbers of features whose weights are learned together."""
 LEAST = 10
 """Texts of each kind that training needs, and those of the test."""
-_FOLDS = 3
-_REGULARISATION = np.logspace(-5, 1, 7)
-_REGULARISATION_OF_WORDS = np.logspace(-2, 4, 7)
-_WORD = r"(?u)\b\w+\b"
-_BLOCK = 512
-"""Features ranked at a time."""
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Texts of one kind, and what the model makes of them."""
-
-    reading: Reading
-    texts: Sequence[str]
-    splits: Sequence[str]
-    """Part of each text: `train`, `calibration` or `test`."""
-    chats: Sequence[Text] | None = None
-    """The texts as the model reads them; without, it reads `texts`, which are the words of chats."""
-
-    @property
-    def as_read(self) -> Sequence[Text]:
-        """The texts as the model reads them."""
-        return self.texts if self.chats is None else self.chats
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def choose(self, rows: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "Examples":
-        """Return some of the texts."""
-        texts, splits = ([values[row] for row in rows] for values in (self.texts, self.splits))
-        chats = None if self.chats is None else [self.chats[row] for row in rows]
-        return Examples(select_texts(self.reading, rows), texts, splits, chats)
-
-    def part(self, split: str) -> "Examples":
-        """Return the texts of one part."""
-        return self.choose([row for row, name in enumerate(self.splits) if name == split])
 
 
 Follow = Callable[[Sequence[Monitor], Examples, Progress], Sequence[Followed]]
 """Scores texts with monitors, as whoever checks or watches a text does; reports in texts."""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Model and SAE that the texts were read with."""
-
-    sae: SAE
-    hook: HookPoint
-    sae_name: str = ""
-    sae_sha256: str = ""
-    model_name: str = ""
-    model_sha256: str = ""
-    special_token_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +138,7 @@ def compare_candidates(
     abroad = tuple(_unseen(side, sides) for side in elsewhere or ())
     if direction is not None and (direction.shape != (source.sae.d_in,) or not direction.isfinite().all()):
         raise MonitorError(f"A direction at {source.hook} is a row of {source.sae.d_in} finite numbers.")
-    fits = list(_fits(train, source, tokens, pool, features, direction))
+    fits = list(candidate_fits(train, source, tokens, pool, features, direction))
     total = len(fits) + sum(len(side) for side in (*calibration, *test, *abroad))
     trained: dict[str, Monitor | Score] = {}
     for number, (kind, fit) in enumerate(fits):
@@ -273,18 +209,6 @@ def cautions(comparison: Comparison, chosen: str | None = None, title_of: Callab
             "above half of the positive ones. Read those that a scan finds: a threshold set on positives misses others."
         )
     return found
-
-
-def boundary_of(reading: Reading) -> float:
-    """Return the mean over tokens of the smallest activation that is not 0: a TopK's threshold, as BatchTopK learns it.
-
-    Raises:
-        MonitorError: no token has an active feature.
-    """
-    sizes = np.diff(reading.features.indptr)
-    if not sizes.any():
-        raise MonitorError("No feature is active on these texts, so a TopK's boundary is unknown. Give other texts.")
-    return float(np.minimum.reduceat(reading.features.data, reading.features.indptr[:-1][sizes > 0]).mean())
 
 
 def _scores(
@@ -383,143 +307,3 @@ def _check_tokens(train: Sequence[Examples], tokens: Tokens) -> None:
 
 def _best(candidates: Iterable[Candidate]) -> str:
     return max(candidates, key=lambda candidate: candidate.validation_auroc).name
-
-
-# Fits: each returns the monitor, or how it scores texts if it does not run on a model
-
-Fit = Callable[[], Monitor | Score]
-
-
-def _fits(
-    train: Sequence[Examples],
-    source: Source,
-    tokens: Tokens,
-    pool: Pool,
-    given: Sequence[int] | None,
-    direction: Float[Tensor, " d_in"] | None,
-) -> Iterator[tuple[str, Fit]]:
-    counts = [len(side) for side in train]
-    labels = np.repeat([1, 0], counts)
-
-    def monitor(detector: Detector, of_pool: Pool) -> Monitor:
-        return Monitor(
-            "candidate",
-            source.hook,
-            detector,
-            tokens,
-            of_pool,
-            threshold=0.0,
-            model_name=source.model_name,
-            model_sha256=source.model_sha256,
-            special_token_ids=source.special_token_ids,
-            prepend_bos=source.sae.prepend_bos,
-        )
-
-    def residual(of_pool: Pool) -> Float[np.ndarray, "texts d_in"]:
-        own = residual_pool(tokens, of_pool)
-        return np.concatenate([side.reading.residual[own] for side in train]).astype(np.float64)
-
-    def probe(of_pool: Pool) -> Monitor:
-        weights, bias = fit_logistic(residual(of_pool), labels)
-        return monitor(ProbeDetector(weights, bias), of_pool)
-
-    def diffmean() -> Monitor:
-        means = residual("mean")
-        positive, benign = means[: counts[0]].mean(axis=0), means[counts[0] :].mean(axis=0)
-        direction = from_numpy((positive - benign).astype(np.float32))
-        return monitor(DirectionDetector(direction), "mean")
-
-    pooled = np.concatenate([pool_features(side.reading, pool, tokens).toarray() for side in train])
-    boundary = boundary_of(train[1].reading) if isinstance(source.sae, TopK) else None
-
-    def detector(features: Sequence[int], weights: Float[np.ndarray, " k"] | None, bias: float) -> Monitor:
-        made = FeatureDetector.of(
-            source.sae,
-            features,
-            weights,
-            bias,
-            boundary=boundary,
-            name=source.sae_name,
-            sha256=source.sae_sha256,
-        )
-        return monitor(made, pool)
-
-    def single() -> Monitor:
-        return detector([int(feature_aurocs(pooled, labels).argmax())], None, 0.0)
-
-    def weighted(features: Sequence[int]) -> Monitor:
-        weights, bias = fit_logistic(pooled[:, features], labels)
-        return detector(features, weights, bias)
-
-    def several(k: int) -> Monitor:
-        return weighted(most_different(pooled, labels, k).tolist())
-
-    yield "feature", single
-    for k in FEATURES:
-        if k <= source.sae.d_sae:
-            yield f"features-{k}", lambda k=k: several(k)  # type: ignore[misc]
-    if given is not None:
-        yield "features-given", lambda: weighted(list(given))
-    if tokens == "last":
-        yield "probe-last", lambda: probe("mean")
-    else:
-        yield "probe-mean", lambda: probe("mean")
-        yield "probe-max", lambda: probe("max")
-    yield "diffmean", diffmean
-    if direction is not None:
-        yield "direction-given", lambda: monitor(DirectionDetector(direction), pool)
-    yield "words", lambda: _words(train, labels)
-    yield "length", lambda: _length(train, tokens)
-
-
-def feature_aurocs(pooled: Float[np.ndarray, "texts feature"], labels: Int64[np.ndarray, " texts"]) -> Scores:
-    """Return the AUROC of every feature's pooled activation, ties counted half."""
-    positive, benign = int(labels.sum()), int((1 - labels).sum())
-    found = []
-    for start in range(0, pooled.shape[1], _BLOCK):
-        ranks = stats.rankdata(pooled[:, start : start + _BLOCK], axis=0)
-        found.append((ranks[labels == 1].sum(axis=0) - positive * (positive + 1) / 2) / (positive * benign))
-    return np.concatenate(found)
-
-
-def most_different(
-    pooled: Float[np.ndarray, "texts feature"], labels: Int64[np.ndarray, " texts"], k: int
-) -> Int64[np.ndarray, " k"]:
-    """Return the k features whose class means differ most, as in k-sparse probing (Gurnee et al. 2023)."""
-    difference = np.abs(pooled[labels == 1].mean(axis=0) - pooled[labels == 0].mean(axis=0))
-    return np.sort(np.argsort(-difference, kind="stable")[:k])
-
-
-def fit_logistic(
-    x: Float[np.ndarray, "texts column"], labels: Int64[np.ndarray, " texts"]
-) -> tuple[Float[np.ndarray, " column"], float]:
-    """Return weights and bias of a logistic regression (L2, its strength by cross-validation) of unscaled columns."""
-    fitted = _grid(make_pipeline(StandardScaler(), _logistic()), _REGULARISATION).fit(x, labels).best_estimator_
-    scaler, regression = fitted[0], fitted[-1]
-    weights = regression.coef_[0] / scaler.scale_
-    return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
-
-
-def _logistic() -> LogisticRegression:
-    return LogisticRegression(max_iter=1000)
-
-
-def _grid(pipeline: Pipeline, strengths: Float[np.ndarray, " strength"]) -> GridSearchCV:
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    return GridSearchCV(pipeline, {"logisticregression__C": strengths}, scoring="roc_auc", cv=folds)
-
-
-def _words(train: Sequence[Examples], labels: Int64[np.ndarray, " texts"]) -> Score:
-    texts = [text for side in train for text in side.texts]
-    vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=_WORD)
-    fitted = _grid(make_pipeline(vectors, _logistic()), _REGULARISATION_OF_WORDS).fit(texts, labels)
-    return lambda side: np.asarray(fitted.decision_function(side.texts))
-
-
-def _length(train: Sequence[Examples], tokens: Tokens) -> Score:
-    """Return a score of how long a text is, or how short, whichever positive texts are."""
-    # all written tokens: of the last token alone there is always one
-    counted: Tokens = "all" if tokens == "last" else tokens
-    lengths = [count_tokens(side.reading, counted).astype(np.float64) for side in train]
-    sign = 1.0 if auroc_and_variance(*lengths)[0] >= 0.5 else -1.0
-    return lambda side: sign * count_tokens(side.reading, counted)

@@ -28,7 +28,7 @@ from sae_core.monitoring import (
     score_reading,
     score_texts,
 )
-from sae_core.monitoring.candidates import boundary_of, feature_aurocs, fit_logistic, most_different
+from sae_core.monitoring.fits import boundary_of, feature_aurocs, fit_logistic, most_different
 from sae_core.progress import Progress
 from sae_core.readings import Part, Reading, Text, pool_features, read_texts
 from sae_core.readings.reading import RESIDUAL_POOLS
