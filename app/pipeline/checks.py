@@ -18,7 +18,7 @@ from app.errors import Conflict, NotFound, NoWeights, Unprocessable
 from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
 from app.queries.models import find_model
 from app.queries.monitors import get_monitor
-from app.queries.runs import corpus_params, stage_speed
+from app.queries.runs import corpus_params, list_active, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
 from app.queries.text_sets import get_text_set, list_texts
@@ -257,6 +257,9 @@ async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Est
     """Refuse a monitor whose name is taken, whose features there are not, or whose texts are too few for the rate."""
     if await get_monitor(session, params.name) is not None:
         raise Conflict(f"There is a monitor named {params.name} already. Choose another name, or delete it.")
+    for run in await list_active(session):
+        if run.kind == "monitor" and run.params["name"] == params.name and run.params != params.model_dump(mode="json"):
+            raise Conflict(f"Run {run.id} is making another monitor named {params.name}. Choose another name.")
     sae = await find_sae(session, params.sae)
     check_features(sae, params.features)
     if params.direction is not None and (width := len(unpack_vector(params.direction))) != sae.d_in:

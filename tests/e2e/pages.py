@@ -130,8 +130,11 @@ async def _open_example(page: Page) -> None:
 
 
 async def _open_everything(page: Page) -> None:
+    """Open all that opens, and wait for what is fetched only then: it replaces what stood there before."""
     for summary in await page.locator("summary:visible").all():
         await summary.click()
+    await page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))")
+    await expect(page.locator(".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")).to_have_count(0)
 
 
 async def _compare_nothing(page: Page) -> None:
