@@ -3,6 +3,7 @@
 import getpass
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,12 @@ class Settings(BaseSettings):
     device: str = Field(
         default="auto",
         description="Device that torch computes on: auto, cpu, cuda, cuda:1 or mps.",
+    )
+    machine: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this machine; by default, its host name. One process of a machine works on a run, because "
+        "it uses the whole machine: give workers that have a GPU each names of their own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level to log.")
     probe_max_tokens: int = Field(default=1024, ge=1, description="Longest prompt of a probe, in tokens.")

@@ -15,12 +15,14 @@ from app.pipeline import distributed
 from app.pipeline.prepared_inputs import SEED, PreparedInputs, TokenisedInputs
 from app.pipeline.registered import claim_name, find_sae
 from app.pipeline.registration import publish, register_trained
+from app.pipeline.shared_work import encode_work, statistics_work
 from app.pipeline.training_plans import TrainingPlan
 from app.queries import runs, saes
 from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.runs.sharing import shared
 from app.web.components.output_tokens import no_output_tokens
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.evaluation import Evaluation, evaluate
@@ -193,20 +195,26 @@ async def index_sae(
     async with run.stage("encode") as progress:
         folder = ctx.artifacts.index(store_key(detail, inputs.sequences.sha256))
         assert inputs.cache is not None, "an index is made from activations on disk"
-        async with run.lock("encode", folder, "this index"):
-            store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
+        work = encode_work(detail, inputs.cache.folder, inputs.sequences_folder, folder)
+        async with run.lock("encode", folder, "this index"), shared(run, ctx, "encode", work) as take:
+            store = await run.in_thread(
+                build_store, sae, inputs.cache, inputs.sequences, folder, take=take, progress=progress
+            )
     async with run.stage("statistics") as progress:
         output = await run.in_thread(_output_directions, inputs)
-        statistics = await run.in_thread(
-            compute_statistics,
-            store,
-            inputs.sequences,
-            sae,
-            output,
-            inputs.model.input_tokens(),
-            seed=SEED,
-            progress=progress,
-        )
+        work = statistics_work(folder, inputs.sequences_folder)
+        async with run.lock("statistics", folder, "this index"), shared(run, ctx, "statistics", work) as take:
+            statistics = await run.in_thread(
+                compute_statistics,
+                store,
+                inputs.sequences,
+                sae,
+                output,
+                inputs.model.input_tokens(),
+                seed=SEED,
+                take=take,
+                progress=progress,
+            )
         del output
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)

@@ -286,6 +286,26 @@ async def has_worker(session: AsyncSession) -> bool:
     return bool(await session.scalar(query))
 
 
+async def may_help(session: AsyncSession, run_id: int) -> bool:
+    """True while a run is under way, and no run waits for a worker."""
+    query = text("""
+        SELECT EXISTS (SELECT FROM run WHERE id = :run_id AND state = 'running') AND NOT EXISTS (
+            SELECT FROM procrastinate_jobs
+            WHERE queue_name = 'runs' AND status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now())
+        )
+    """)
+    return bool(await session.scalar(query, {"run_id": run_id}))
+
+
+async def count_helpers(session: AsyncSession, run_id: int) -> int:
+    """Count the workers that help a run."""
+    query = text(
+        "SELECT count(*) FROM procrastinate_jobs "
+        "WHERE queue_name = 'help' AND status = 'doing' AND args ->> 'run_id' = :run_id"
+    )
+    return await session.scalar(query, {"run_id": str(run_id)}) or 0
+
+
 async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[Stage]) -> bool:
     """Replace a running run's stages; False where it is no longer running, so that the worker stops."""
     return await _change(session, run_id, ("running",), stages=_stages_json(stages))
