@@ -182,6 +182,8 @@ PAGES = [
     Visit("by example", "/saes/{live}/features/by-example"),
     Visit("by example, result", "/saes/{live}/features/by-example?run=1&text=It%20was%20the%20best%20of%20times."),
     Visit("compare, nothing chosen", "/compare"),
+    Visit("compare, all SAEs of a model, sorted", "/compare?sort=l0&order=desc", then=_open_everything),
+    Visit("compare, no such model", "/compare?model=nothing", status=404),
     Visit("compare", "/compare?a={narrow}&b={sae}"),
     Visit("compare, those that are split", "/compare?a={narrow}&b={sae}&show=split-a"),
     Visit("compare, a feature", "/compare?a={narrow}&b={sae}&feature=1"),
