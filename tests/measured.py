@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.models import ModelRow, register_model
 from app.queries.saes import SaeRow, register_sae
 from tests.factories import Synthetic
 
@@ -18,14 +19,15 @@ async def add(
     metrics: Mapping[str, Any] | None = None,
     *,
     hook: str = "resid_post.1",
+    model_id: int | None = None,
     **config: Any,
 ) -> None:
-    """Register one more SAE of the model of `made`, with these metrics."""
+    """Register one more SAE, of the model of `made` unless another is given, with these metrics."""
     await register_sae(
         session,
         SaeRow(
             slug=slug,
-            model_id=made.sae.model.id,
+            model_id=model_id or made.sae.model.id,
             hook=hook,
             architecture="topk",
             d_in=16,
@@ -38,6 +40,14 @@ async def add(
             created_by="ada",
         ),
     )
+
+
+async def add_model(session: AsyncSession, name: str) -> int:
+    """Register one more model and return its id."""
+    shape = {"n_layers": 2, "d_model": 16, "vocab_size": 4}
+    hashes = {"weights_sha256": name.ljust(64, "0"), "tokenizer_sha256": name.ljust(64, "1")}
+    row = ModelRow(name=name, source="tests/measured.py", bos_token_id=None, **shape, **hashes)
+    return (await register_model(session, row, token_bytes=[b"a", b"b", b"c", b"d"], special_token_ids=set())).id
 
 
 def measured(l0: float, variance: float, recovered: float, **more: Any) -> dict[str, Any]:

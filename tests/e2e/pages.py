@@ -153,6 +153,8 @@ async def _open_keys(page: Page) -> None:
 
 PAGES = [
     Visit("home", "/"),
+    Visit("home, searched", "/?q=tiny"),
+    Visit("home, none found", "/?q=nothing%20like%20it"),
     Visit("overview", "/saes/{sae}"),
     Visit("overview, opened", "/saes/{sae}", then=_open_everything),
     Visit("overview without an index", "/saes/{bare}"),
