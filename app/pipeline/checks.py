@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from app.artifacts import Artifacts, reading_key
 from app.errors import Conflict, NotFound, NoWeights, Unprocessable
-from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
+from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams, TextOfSaeParams
 from app.queries.models import find_model
 from app.queries.monitors import get_monitor
 from app.queries.runs import corpus_params, list_active, stage_speed
@@ -142,7 +142,11 @@ async def check_indexing(
 
 async def check_evaluation(session: "AsyncSession", settings: "Settings", params: "EvaluateParams") -> Estimate:
     """Refuse what `check_indexing` and `draw_texts` refuse; add the time that probing takes."""
-    estimate = await check_indexing(session, settings, params, [params.sae])
+    sae = await find_sae(session, params.sae)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
+    text = await text_of_sae(session, [sae], params)
+    estimate = await check_indexing(session, settings, text, [params.sae])
     if params.probing is None:
         return estimate
     texts = 0
@@ -156,7 +160,6 @@ async def check_evaluation(session: "AsyncSession", settings: "Settings", params
         else:
             view = await find_text_set(session, name)
             texts += len(draw_texts(name, await list_texts(session, view.id)))
-    sae = await find_sae(session, params.sae)
     speed = await stage_speed(session, sae.model.id, "probe")
     if speed is None:
         tokens = await stage_speed(session, sae.model.id, "activations")
@@ -202,22 +205,27 @@ async def saes_of_edit(session: "AsyncSession", edit: "EditView") -> list[SaeDet
 
 
 async def text_of_sae(
-    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams | AuditParams"
+    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams | AuditParams | TextOfSaeParams"
 ) -> IndexedCorpusParams:
-    """Return the text to measure on: what is given, or that on which an SAE was trained or indexed.
+    """Return the text to measure on: what is given, or that on which an SAE was indexed or trained.
+
+    Of that text, what `params` say otherwise than their defaults replaces what the run had.
 
     Raises:
         Unprocessable: neither is known.
     """
+    names = [name for name in IndexedCorpusParams.model_fields if name in type(params).model_fields]
+    given = {name: getattr(params, name) for name in names}
     if params.corpus is not None:
-        return IndexedCorpusParams(corpus=params.corpus, text_column=params.text_column)
+        return IndexedCorpusParams(**given)
+    given = {name: value for name, value in given.items() if value != type(params).model_fields[name].default}
     for sae in saes:
-        known = await corpus_params(session, sae.id)
+        known = await corpus_params(session, sae)
         if known is not None:
             own = {name: value for name, value in known.items() if name in IndexedCorpusParams.model_fields}
-            return IndexedCorpusParams.model_validate(own)
+            return IndexedCorpusParams.model_validate(own | given)
         if sae.index is not None and sae.index.sequence_set.corpus.slug == DEMO_CORPUS:
-            return IndexedCorpusParams()
+            return IndexedCorpusParams(**given)
     raise Unprocessable(f"Which text {saes[0].slug} was indexed on is not known here. Give the `corpus` to measure on.")
 
 

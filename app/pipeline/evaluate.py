@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from app.paths import without_folder
-from app.pipeline.params import IndexedCorpusParams, SaeParams
+from app.pipeline.params import SaeParams, TextOfSaeParams
 from app.pipeline.stages import EVALUATION, PREPARATION, PROBING
 from app.runs.params import Option, Several
 from app.runs.spec import Estimate, Result, RunSpec
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-class EvaluateParams(IndexedCorpusParams, SaeParams):
+class EvaluateParams(TextOfSaeParams, SaeParams):
     """An SAE and the text that it is measured on."""
 
     predictions: Annotated[
@@ -47,12 +47,15 @@ async def check(session: "AsyncSession", settings: "Settings", params: EvaluateP
 
 async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluateParams) -> Result:
     """Prepare the activations, measure the SAE on them, probe texts if asked, and keep the figures with it."""
+    from app.pipeline.checks import text_of_sae
     from app.pipeline.prepared_inputs import prepare_registered
     from app.pipeline.registered import open_sae_of_run
     from app.pipeline.steps import evaluate_saes
 
     sae, detail = await open_sae_of_run(run, ctx, params.sae)
-    (inputs,) = await prepare_registered(run, ctx, [(sae, detail)], params)
+    async with ctx.sessions() as session:
+        text = await text_of_sae(session, [detail], params)
+    (inputs,) = await prepare_registered(run, ctx, [(sae, detail)], text)
     (evaluation,) = await evaluate_saes(run, ctx, [(sae, detail)], inputs, predictions=params.predictions)
     result = {"sae": detail.slug, "features": detail.d_sae, **asdict(evaluation)}
     if params.probing is not None:
@@ -67,16 +70,18 @@ EVALUATE = RunSpec(
     kind="evaluate",
     help="""Measure an SAE on held-out text: explained variance, L0, loss recovered and more, with 95 % intervals.
 
+    Without a corpus it is the text of the SAE's index, whose activations are not computed again where they are kept.
     Probing says what an SAE is good for: how well one, two and five features tell topics, languages, sentiment,
     toxicity and professions, beside random dictionaries, single channels and all of the activations.
 
     Examples:
-      seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus wikipedia-summaries --json
+      seesae evaluate smollm2-135m-l9-batchtopk-4096
+      seesae evaluate smollm2-135m-l9-batchtopk-4096 --corpus other.jsonl --json
       seesae evaluate smollm2-135m-l9-batchtopk-4096 --probing builtin
     """,
     params=EvaluateParams,
     stages=lambda params: (*PREPARATION, *EVALUATION, *(PROBING if params.probing is not None else ())),
-    title=lambda params: f"Evaluate {params.sae} on {without_folder(params.corpus)}",
+    title=lambda params: f"Evaluate {params.sae}" + (f" on {without_folder(params.corpus)}" if params.corpus else ""),
     check=check,
     work=run_evaluate,
     result_order=("sae", "features", "tokens", "explained_variance", "l0", "dead_fraction", "verdict"),

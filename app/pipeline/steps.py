@@ -280,9 +280,18 @@ async def evaluate_saes(
                 progress=subprogress(progress, number, len(trained)),
             )
             async with ctx.sessions.begin() as session:
-                await saes.set_metrics(session, detail.id, asdict(evaluation))
+                await saes.set_metrics(session, detail.id, asdict(evaluation) | {"held_out": _held_out(inputs)})
             evaluations.append(evaluation)
     return evaluations
+
+
+def _held_out(inputs: PreparedInputs) -> dict[str, Any]:
+    """Return which text the held-out tokens are of: figures of SAEs compare only where it is the same."""
+    return {
+        "sequences": inputs.sequences.sha256,
+        "corpus": inputs.corpus_row.title,
+        "text_tokens": inputs.sequences.n_counted,
+    }
 
 
 def dead_fraction(statistics: FeatureStatistics) -> float:

@@ -156,6 +156,8 @@ async def _open_keys(page: Page) -> None:
 
 PAGES = [
     Visit("home", "/"),
+    Visit("home, searched", "/?q=tiny"),
+    Visit("home, none found", "/?q=nothing%20like%20it"),
     Visit("overview", "/saes/{sae}"),
     Visit("overview, opened", "/saes/{sae}", then=_open_everything),
     Visit("overview without an index", "/saes/{bare}"),
@@ -185,6 +187,8 @@ PAGES = [
     Visit("by example", "/saes/{live}/features/by-example"),
     Visit("by example, result", "/saes/{live}/features/by-example?run=1&text=It%20was%20the%20best%20of%20times."),
     Visit("compare, nothing chosen", "/compare"),
+    Visit("compare, all SAEs of a model, sorted", "/compare?sort=l0&order=desc", then=_open_everything),
+    Visit("compare, no such model", "/compare?model=nothing", status=404),
     Visit("compare", "/compare?a={narrow}&b={sae}"),
     Visit("compare, those that are split", "/compare?a={narrow}&b={sae}&show=split-a"),
     Visit("compare, a feature", "/compare?a={narrow}&b={sae}&feature=1"),

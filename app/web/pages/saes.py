@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from app.queries.runs import get_run, metrics
 from app.queries.saes import SaeDetail
+from app.services.evaluation import evaluate_command
 from app.web.components import figures, glossary
 from app.web.components.probing_view import probing_view
 from app.web.dependencies import Sae, Session
@@ -35,6 +36,7 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
         "measures": measures,
         "more_measures": more_measures,
         "probing": probing_view(sae.metrics),
+        "probing_command": evaluate_command(sae, "--probing", "builtin"),
         "density": figures.density_histogram(sae.index.densities) if sae.index else None,
         "redundancy": figures.redundancy_histogram(sae.index.redundancies)
         if sae.index and any(sae.index.redundancies)
