@@ -120,7 +120,9 @@ async def _find_trained(ctx: JobContext, slug: str, training_key: str) -> SaeDet
     """
     detail = await find_sae(ctx, slug)
     if detail is not None and detail.config.get("training_key") != training_key:
-        raise Conflict(f"The SAE {slug} exists and was trained with other settings. Choose another `name`.")
+        raise Conflict(
+            f"The SAE {slug} exists and was trained with other settings. Choose another `name`, or delete it."
+        )
     return detail
 
 
