@@ -65,7 +65,11 @@ async def shard_locks(engine: AsyncEngine, work: str) -> AsyncIterator[Callable[
                 if held and not connection.invalidated:
                     ask("pg_advisory_unlock", shard)
 
-        yield take
+        try:
+            yield take
+        finally:
+            if not connection.invalidated:
+                await connection.execute(text("SELECT pg_advisory_unlock_all()"))
 
 
 @asynccontextmanager
