@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
+    web_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Web processes that seesae serve runs, which share its port; by default one per core, and at most "
+        "four.",
+    )
     inference_url: str | None = Field(
         default=None, repr=False, description="Address of the inference process; seesae serve sets it for its own."
     )
