@@ -40,8 +40,8 @@ BLOCK_NONZEROS = 1 << 20
 BLOCK_FEATURES = 1024
 """Features held at once."""
 
-SHARES = (0.0, 0.45, 0.75, 1.0)
-"""Progress at the ends of the parts: the features' own activations, their pairs, their output tokens; as measured."""
+SHARES = (0.0, 0.4, 0.5, 0.75, 1.0)
+"""Progress at the ends of the parts: the features' own activations, near decoders, pairs, output tokens."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def compute_statistics(
     """
     _check(store, sequences, sae)
     tokens = sequences.n_counted
-    steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
+    steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(4)]
     corpus = corpus_topics(sequences)
     own = _own_activations(store, sequences, corpus, seed, steps[0])
-    near = near_decoders(sae.W_dec)
-    coactive, joint_near = coactive_features(store, tokens, near.ids, steps[1])
-    output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[2])
+    near = near_decoders(sae.W_dec, progress=steps[1])
+    coactive, joint_near = coactive_features(store, tokens, near.ids, steps[2])
+    output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[3])
     flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
     progress(store.d_sae, store.d_sae)
     return FeatureStatistics(
