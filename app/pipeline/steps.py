@@ -220,8 +220,8 @@ async def index_sae(
         del output
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)
-    async with run.stage("map"):
-        await _draw_map(run, ctx, sae, detail.slug)
+    async with run.stage("map") as progress:
+        await _draw_map(run, ctx, sae, detail.slug, progress)
     return statistics
 
 
@@ -242,7 +242,7 @@ def index_notes(statistics: FeatureStatistics) -> dict[str, list[str]]:
     return {} if absent is None else {"notes": [absent]}
 
 
-async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:
+async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str, progress: Progress) -> None:
     """Lay out the features of the published index, which the site shows meanwhile."""
     settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": SEED}
     detail = await find_sae(ctx, slug)
@@ -250,7 +250,7 @@ async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> No
     async with ctx.sessions() as session:
         if await map_settings(session, detail) == settings:
             return
-    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED)
+    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED, progress=progress)
     async with ctx.sessions.begin() as session:
         await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 

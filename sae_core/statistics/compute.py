@@ -33,8 +33,8 @@ STATISTICS_VERSION = 3
 
 OUTPUT_SCORE = "(logit effect - its mean over features) / its standard deviation over features"
 
-RANGES_SHARE = 0.75
-"""Progress where the ranges of features are done and their output tokens begin; as measured."""
+SHARES = (0.0, 0.1, 0.75, 1.0)
+"""Progress at the ends of the parts: near decoders, the ranges of features, their output tokens; as measured."""
 
 
 def compute_statistics(
@@ -68,13 +68,13 @@ def compute_statistics(
     """
     _check(store, sequences, sae)
     tokens = sequences.n_counted
-    near = near_decoders(sae.W_dec)
+    steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
+    near = near_decoders(sae.W_dec, progress=steps[0])
     ranges = RangeShards(store, sequences, near.ids, seed)
     ranges.prepare()
-    make_shards(ranges, take=take, progress=rescaled(progress, store.d_sae, 0, RANGES_SHARE))
+    make_shards(ranges, take=take, progress=steps[1])
     found = ranges.merged()
-    directions = None if isinstance(output, str) else output
-    output_lists = output_tokens(sae.W_dec, directions, rescaled(progress, store.d_sae, RANGES_SHARE, 1))
+    output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[2])
     flags = health_flags(store.count, tokens, found.placement, found.tokens, near, found.joint_near)
     ranges.remove()
     progress(store.d_sae, store.d_sae)
