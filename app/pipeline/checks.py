@@ -141,12 +141,17 @@ async def check_indexing(
 
 
 async def check_evaluation(session: "AsyncSession", settings: "Settings", params: "EvaluateParams") -> Estimate:
-    """Refuse what `check_indexing` and `draw_texts` refuse; add the time that probing takes."""
+    """Refuse what `check_indexing`, `draw_texts` and `interpretability_cost` refuse; add what those two take."""
     sae = await find_sae(session, params.sae)
     if not sae.has_weights:
         raise NoWeights(sae.slug)
     text = await text_of_sae(session, [sae], params)
     estimate = await check_indexing(session, settings, text, [params.sae])
+    if params.interpret is not None:
+        from app.pipeline.interpreted import interpretability_cost
+
+        cost = await interpretability_cost(session, settings, sae, params.interpret, params.seed)
+        estimate = replace(estimate, requests=cost.requests, tokens_out=cost.tokens_out, dollars=cost.dollars)
     if params.probing is None:
         return estimate
     texts = 0

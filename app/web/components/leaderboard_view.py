@@ -74,7 +74,7 @@ class Row:
 
     slug: str
     frontier: str
-    """The frontiers that it is on, in words; empty where it is on none."""
+    """'frontier', or by which measure it is on one alone; empty where it is on none."""
     cells: Sequence[Cell]
     command: str
     """The command that measures it, for one that nobody has measured."""
@@ -176,7 +176,8 @@ def _column(board: Leaderboard, name: Sort) -> Column:
 def _row(entry: Entry, columns: Sequence[Sort]) -> Row:
     on = [name for measure, name in _FIDELITY.items() if measure in entry.frontier]
     command = "" if entry.is_measured or not entry.sae.has_weights else evaluate_command(entry.sae)
-    return Row(entry.sae.slug, " and ".join(on), [_cell(entry, name) for name in columns if name != "name"], command)
+    frontier = "frontier" if len(on) == len(_FIDELITY) else "".join(f"frontier: {name}" for name in on)
+    return Row(entry.sae.slug, frontier, [_cell(entry, name) for name in columns if name != "name"], command)
 
 
 def _cell(entry: Entry, column: Sort) -> Cell:
