@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, exists, or_, select
+from sqlalchemy import BindParameter, bindparam, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.tables import (
@@ -45,7 +45,8 @@ async def feature_holdings(session: AsyncSession, sae_id: int, feature: int) -> 
     return FeatureHoldings(*(await session.execute(_HOLDINGS, {"sae": sae_id, "feature": feature})).one())
 
 
-_sae, _feature = bindparam("sae"), bindparam("feature")
+_sae: BindParameter[int] = bindparam("sae")
+_feature: BindParameter[int] = bindparam("feature")
 _in_a_set = LabelSet.sae_id == _sae
 _HOLDINGS = select(
     exists().where(Label.sae_id == _sae, Label.feature == _feature),

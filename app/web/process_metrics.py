@@ -17,5 +17,5 @@ def process_metrics(registry: CollectorRegistry) -> str:
     if FOLDER not in os.environ:
         return generate_latest(registry).decode()
     together = CollectorRegistry()
-    MultiProcessCollector(together)
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
     return generate_latest(together).decode()
