@@ -114,6 +114,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # a page has some thirty templates, each of which would be looked for on the disk
         trim_blocks=True,
         lstrip_blocks=True,
     )
