@@ -145,6 +145,8 @@ async def check_evaluation(session: "AsyncSession", settings: "Settings", params
     sae = await find_sae(session, params.sae)
     if not sae.has_weights:
         raise NoWeights(sae.slug)
+    if params.absorption and sae.hook_out is not None:
+        raise Unprocessable(f"{sae.slug} is a transcoder. Absorption is measured where an SAE rebuilds what it reads.")
     text = await text_of_sae(session, [sae], params)
     estimate = await check_indexing(session, settings, text, [params.sae])
     if params.interpret is not None:
