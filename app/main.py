@@ -89,7 +89,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     app.add_exception_handler(ListConflict, api.lists.answer_conflict)
     app.add_exception_handler(DecisionConflict, api.agreement.answer_conflict)
-    for router in (health.router, *api.ROUTERS, pages.router):
+    for router in pages.ROUTERS:  # not below one router for all of them, which would look for the route once more
+        app.include_router(router, include_in_schema=False)
+    for router in (health.router, *api.ROUTERS):
         app.include_router(router)
     check_routes(app.routes)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")

@@ -4,6 +4,7 @@ import getpass
 import importlib.util
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +68,13 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the site listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the site listens on; 0 takes a free one.")
+    web_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Web processes that seesae serve runs, which share its port; by default one per core, and at most "
+        "four.",
+    )
     inference_url: str | None = Field(
         default=None, repr=False, description="Address of the inference process; seesae serve sets it for its own."
     )
@@ -77,6 +85,12 @@ class Settings(BaseSettings):
     device: str = Field(
         default="auto",
         description="Device that torch computes on: auto, cpu, cuda, cuda:1 or mps.",
+    )
+    machine: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this machine; by default, its host name. One process of a machine works on a run, because "
+        "it uses the whole machine: give workers that have a GPU each names of their own.",
     )
     backend: Literal["eager", "vllm"] = Field(
         default="eager",

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import unescape
 from urllib.parse import urlencode
@@ -86,8 +87,10 @@ class Person:
 _SORTS = ("density", "density-asc", "max", "max-asc", "index", "index-desc")
 
 
-async def browse(url: str, plan: Plan, words: NDArray[np.str_], web: psutil.Process) -> tuple[list[Visit], float]:
-    """Run all clients; return their visits, and the CPU seconds of the web process.
+async def browse(
+    url: str, plan: Plan, words: NDArray[np.str_], web: Sequence[psutil.Process]
+) -> tuple[list[Visit], float]:
+    """Run all clients; return their visits, and the CPU seconds of the web processes together.
 
     The first seconds, in which caches fill, are not counted.
     """
@@ -99,9 +102,9 @@ async def browse(url: str, plan: Plan, words: NDArray[np.str_], web: psutil.Proc
         await asyncio.sleep(WARM_SECONDS)
         for person in people:
             person.visits.clear()
-        before = sum(web.cpu_times()[:2])
+        before = _cpu_seconds(web)
         await asyncio.sleep(plan.seconds)
-        cpu_s = sum(web.cpu_times()[:2]) - before
+        cpu_s = _cpu_seconds(web) - before
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -109,3 +112,7 @@ async def browse(url: str, plan: Plan, words: NDArray[np.str_], web: psutil.Proc
         if isinstance(error, Exception):
             raise error
     return [visit for person in people for visit in person.visits], cpu_s
+
+
+def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)

@@ -41,13 +41,17 @@ _LABEL = "Tokens about {word}, most often where {other} comes before, in any spe
 
 @dataclass(frozen=True)
 class Plan:
-    """Size of the site, number of clients, and duration. Clients pause for `pause` s on average between two pages."""
+    """Size of the site, number of clients and of web processes, and duration.
+
+    Clients pause for `pause` s on average between two pages.
+    """
 
     saes: int = 16
     features: int = 65_536
     clients: int = 32
     seconds: float = 20.0
     pause: float = 1.0
+    processes: int = 1
 
 
 def check_disk(server: str, plan: Plan) -> None:

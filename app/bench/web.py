@@ -1,6 +1,6 @@
 """`seesae bench web`: a site with many features in a scratch database, and clients that browse it.
 
-The web process is the one that `seesae serve` runs, on loopback; the clients run in this process. Server times are in
+The web processes are those that `seesae serve` runs, on loopback; the clients run in this process. Server times are in
 the header `Server-Timing`: from the first byte of a request to its response being ready, including every wait for the
 database or for other requests.
 """
@@ -24,9 +24,10 @@ from app.db import create_engine
 from app.errors import UserError
 from app.schema import upgrade
 from app.settings import Settings
-from app.supervision.child_processes import Child, ChildSpec
+from app.supervision.child_processes import Child
 from app.supervision.embedded_postgres import database
 from app.supervision.sockets import listen, url_of
+from app.supervision.web_processes import web_children
 
 _UP_SECONDS = 60.0
 
@@ -53,11 +54,11 @@ async def _measure(url: str, plan: Plan, notify: Notify) -> dict[str, Any]:
         size = await size_of(engine)
     finally:
         await engine.dispose()
-    async with _web_process(url, notify) as site:
+    async with _web_processes(url, plan.processes, notify) as site:
         notify(f"{plan.clients} clients browse for {WARM_SECONDS + plan.seconds:.0f} s.")
-        web = psutil.Process(site.pid)
+        web = [psutil.Process(pid) for pid in site.pids]
         visits, cpu_s = await browse(site.url, plan, words, web)
-        rss = web.memory_info().rss
+        rss = max(process.memory_info().rss for process in web)
     return {
         "features": plan.saes * plan.features,
         "clients": plan.clients,
@@ -70,6 +71,7 @@ async def _measure(url: str, plan: Plan, notify: Notify) -> dict[str, Any]:
         "requests_per_s": round(len(visits) / plan.seconds, 1),
         "fill_s": round(fill_s, 1),
         "web_start_s": round(site.start_s, 2),
+        "web_processes": plan.processes,
         "web_rss_mb": round(rss / 2**20, 1),
         "web_cpu_ms": round(1000 * cpu_s / max(1, len(visits)), 1),
     }
@@ -91,30 +93,30 @@ def _figures(visits: list[Visit]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class _Web:
-    """A running web process; its first page was served `start_s` after its start."""
+    """Running web processes; the first page was served `start_s` after their start."""
 
     url: str
-    pid: int
+    pids: list[int]
     start_s: float
 
 
 @asynccontextmanager
-async def _web_process(database_url: str, notify: Notify) -> AsyncIterator[_Web]:
+async def _web_processes(database_url: str, number: int, notify: Notify) -> AsyncIterator[_Web]:
     """Serve the site on the scratch database, as `seesae serve` does."""
     with TemporaryDirectory(prefix="seesae-bench-") as folder, listen("127.0.0.1", 0) as listening:
-        descriptor = listening.fileno()
         environment = {"SEESAE_DATABASE_URL": database_url, "SEESAE_HOST": "127.0.0.1", "SEESAE_HOME": folder}
-        spec = ChildSpec("web", ("web", "--fd", str(descriptor)), environment, (descriptor,))
-        child = Child(spec, Path(folder), on_restart=notify)
+        specs = web_children(number, listening, environment, Path(folder) / "metrics")
+        children = [Child(spec, Path(folder), on_restart=notify) for spec in specs]
         started = time.monotonic()
-        running = asyncio.create_task(child.keep_running())
+        running = [asyncio.create_task(child.keep_running()) for child in children]
         try:
             await _first_page(url_of(listening))
-            assert child.pid is not None
-            yield _Web(url_of(listening), child.pid, time.monotonic() - started)
+            start_s = time.monotonic() - started
+            yield _Web(url_of(listening), [child.pid for child in children if child.pid is not None], start_s)
         finally:
-            child.stop()
-            await running
+            for child in children:
+                child.stop()
+            await asyncio.gather(*running)
 
 
 async def _first_page(url: str) -> None:

@@ -36,16 +36,20 @@ def web(
 ) -> None:
     """Browse a site of a million synthetic features with many people at a time.
 
-    Fills a scratch database beside the real one, starts a web process on it, opens random pages of features and lists
+    Fills a scratch database beside the real one, starts as many web processes as seesae serve does (the setting
+    SEESAE_WEB_PROCESSES), opens random pages of features and lists
     with filters, and drops the database. Times are the server's own; p95 is the 95th percentile.
 
     Example: seesae bench web --saes 2 --features 8192 --seconds 10
     """
     from app.bench.scratch_database import Plan
     from app.bench.web import run
+    from app.supervision.web_processes import number_of_web_processes
 
+    settings = settings_with()
     try:
-        result = run(settings_with(), Plan(saes, features, clients, seconds, pause), notify)
+        plan = Plan(saes, features, clients, seconds, pause, number_of_web_processes(settings))
+        result = run(settings, plan, notify)
     except KeyboardInterrupt:
         notify("Stopped; the scratch database is gone.")
         raise typer.Exit(INTERRUPTED) from None

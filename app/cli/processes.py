@@ -145,5 +145,25 @@ def _serve_http(app: Any, listening: socket.socket, log_level: str, *, proxies: 
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         timeout_graceful_shutdown=3,  # a page that follows a run keeps its connection open for ever
+        backlog=1,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    _server(config).run(sockets=[listening])
+
+
+def _server(config: Any) -> Any:
+    """Return a server that takes one connection at a time from its socket, which other processes may share.
+
+    asyncio takes as many at once as the socket has waiting, up to the server's backlog: the process that wakes first
+    would serve all who came together, and the others none.
+    """
+    import uvicorn
+
+    from app.supervision.sockets import BACKLOG
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listening in sockets or ():
+                listening.listen(BACKLOG)  # asyncio made the number that may wait that of its backlog, too
+
+    return Server(config)

@@ -28,7 +28,7 @@ INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),
     StageSpec("statistics", "Compute the features' statistics", unit="features"),
     StageSpec("publish", "Publish the index", unit="features"),
-    StageSpec("map", "Draw the map of the features"),
+    StageSpec("map", "Draw the map of the features", unit="features"),
 )
 EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),)
 PROBING = (

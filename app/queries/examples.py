@@ -1,7 +1,7 @@
 """Examples: sequences of the corpus in which a feature is active."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise
 from typing import Any, NamedTuple, overload
@@ -75,6 +75,11 @@ class _Tokens(Sequence[ExampleToken]):
         """Return the same as the function of this name, without creating the other tokens."""
         return [position - self._start for position in self._activations if 0 <= position - self._start < len(self)]
 
+    def plain(self, place: int) -> bytes | None:
+        """Return the same as the function of this name, without creating the token."""
+        token = self._vocabulary[self._ids[place]]
+        return None if token.special or self._start + place in self._activations else token.bytes
+
     @overload
     def __getitem__(self, place: int) -> ExampleToken: ...
     @overload
@@ -92,6 +97,18 @@ def active_places(example: ExampleView) -> list[int]:
     if isinstance(example.tokens, _Tokens):
         return example.tokens.active_places()
     return [place for place, token in enumerate(example.tokens) if token.activation > 0]
+
+
+def plain_bytes(example: ExampleView) -> Callable[[int], bytes | None]:
+    """Return a function of a place: the bytes of a token that is neither active nor special, None for others."""
+    if isinstance(example.tokens, _Tokens):
+        return example.tokens.plain
+
+    def plain(place: int) -> bytes | None:
+        token = example.tokens[place]
+        return None if token.special or token.activation > 0 else token.bytes
+
+    return plain
 
 
 async def get_examples(

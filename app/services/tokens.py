@@ -27,8 +27,11 @@ class Piece:
 
 def display(token: bytes) -> tuple[Piece, ...]:
     """Return a token's pieces: leading space kept, ↵ for newline, ⇥ for tab, hex for controls and partial UTF-8."""
+    text = token.decode("utf-8", "surrogateescape")
+    if text.isascii() and text.isprintable():  # most tokens
+        return (Piece("text", text),) if text else ()
     pieces: list[Piece] = []
-    for kind, group in groupby(_shown(token), key=lambda shown: shown[0]):
+    for kind, group in groupby(_shown(text), key=lambda shown: shown[0]):
         texts = [text for _, text in group]
         if kind == "text":
             pieces.append(Piece(kind, "".join(texts)))
@@ -37,9 +40,9 @@ def display(token: bytes) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _shown(token: bytes) -> Iterator[tuple[Kind, str]]:
+def _shown(text: str) -> Iterator[tuple[Kind, str]]:
     """Yield kind and displayed form of each character, and of each byte that is not part of one."""
-    for character in token.decode("utf-8", "surrogateescape"):
+    for character in text:
         if character in _STAND_INS:
             yield _STAND_INS[character]
         elif "\udc80" <= character <= "\udcff":  # surrogateescape's form of a byte

@@ -1,4 +1,4 @@
-"""Listening sockets, bound by the supervisor and inherited by the child that serves on them.
+"""Listening sockets, bound by the supervisor and inherited by the children that serve on them.
 
 A port is therefore known before the child starts, nobody can take it while the child restarts, and a connection that
 arrives in that moment waits instead of being refused.
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from app.errors import Conflict, UserError
 
 _TRIES = 50
-_BACKLOG = 512
+BACKLOG = 512
+"""Connections that wait to be accepted."""
 
 
 def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = None) -> socket.socket:
@@ -25,7 +26,7 @@ def listen(host: str, port: int, *, on_taken: Callable[[int], None] | None = Non
     last = min(port + _TRIES, 65536)
     for candidate in range(port, last):
         try:
-            return socket.create_server((host, candidate), family=family, backlog=_BACKLOG)
+            return socket.create_server((host, candidate), family=family, backlog=BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter for what cannot be a name
             if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
                 reason = getattr(error, "strerror", None) or "it is not a valid address"

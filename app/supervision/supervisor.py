@@ -19,6 +19,7 @@ from app.supervision.instance_lock import InstanceLock
 from app.supervision.kept_database import Notify, kept_database
 from app.supervision.preloading import tell_preloading
 from app.supervision.sockets import listen, url_of
+from app.supervision.web_processes import number_of_web_processes, web_children
 
 _UP_SECONDS = 30.0
 
@@ -72,12 +73,13 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             environment["SEESAE_INFERENCE_URL"] = url_of(inference_socket)
             environment["SEESAE_INFERENCE_SECRET"] = given.get_secret_value() if given else secrets.token_urlsafe(32)
         specs = [
-            _socket_child("web", web_socket, environment, lock),
-            _socket_child("inference", inference_socket, environment, lock),
+            *web_children(
+                number_of_web_processes(settings), web_socket, environment, settings.home / "metrics", lock.descriptor
+            ),
             ChildSpec("worker", ("worker",), environment, (lock.descriptor,)),
         ]
-        if settings.inference_url is not None:  # it runs elsewhere
-            del specs[1]
+        if settings.inference_url is None:  # else it runs elsewhere
+            specs.append(_inference_child(inference_socket, environment, lock))
 
         children = tuple(Child(spec, settings.home / "logs", on_restart=notify) for spec in specs)
         async with _kept_running(children):
@@ -102,10 +104,9 @@ async def _preloading_told(environment: Mapping[str, str], notify: Notify) -> As
         await asyncio.wait({telling})
 
 
-def _socket_child(name: str, listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:
-    """Describe a child that inherits a listening socket."""
+def _inference_child(listening: socket.socket, environment: dict[str, str], lock: InstanceLock) -> ChildSpec:
     descriptor = listening.fileno()
-    return ChildSpec(name, (name, "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
+    return ChildSpec("inference", ("inference", "--fd", str(descriptor)), environment, (descriptor, lock.descriptor))
 
 
 @asynccontextmanager

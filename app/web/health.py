@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.errors import Unavailable
 from app.queries.health import schema_revision
 from app.schema import head
 from app.web.dependencies import Session
 from app.web.monitor_metrics import monitor_metrics
+from app.web.process_metrics import process_metrics
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,12 +33,12 @@ async def readyz(session: Session) -> PlainTextResponse:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Return the metrics of this web process, and those of the inference process, in Prometheus' text format."""
+    """Return the metrics of the web processes, and those of the inference process, in Prometheus' text format."""
     answer = await request.app.state.inference.metrics()
     up = (
         "# HELP seesae_inference_up 1 if the inference process answers.\n"
         f"# TYPE seesae_inference_up gauge\nseesae_inference_up {int(answer is not None)}\n"
     )
-    own = generate_latest(request.app.state.registry).decode()
+    own = process_metrics(request.app.state.registry)
     monitors = await monitor_metrics(request.app.state.sessionmaker)
     return Response(own + monitors + up + (answer or ""), media_type=CONTENT_TYPE_LATEST)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from markupsafe import Markup, escape
 
 from app.services.tokens import Piece, display
-from app.web.components.token_text import Line, Run, ShownToken
+from app.web.components.token_text import Line, LineRun, ShownToken
 
 
 @lru_cache(maxsize=32_768)
@@ -17,7 +17,7 @@ def token(raw: bytes) -> str:
     return "".join(map(_piece, display(raw)))
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=32_768)
 def lone(raw: bytes, special: bool) -> Markup:
     """Return one token of a list, with visible spaces if it has nothing else."""
     if special:
@@ -60,8 +60,8 @@ def _piece(piece: Piece) -> str:
     return f'<span class="{"chip" if piece.kind == "hex" else "mark"}">{escape(piece.text)}</span>'
 
 
-def _light_run(run: Run) -> str:
-    tokens = "".join(map(_light_token, run.tokens))
+def _light_run(run: LineRun) -> str:
+    tokens = "".join([token(shown) if isinstance(shown, bytes) else _light_token(shown) for shown in run.tokens])
     return f'<bdi dir="rtl">{tokens}</bdi>' if run.right_to_left else tokens
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from app.queries.examples import ExampleView
+from app.queries.examples import ExampleView, plain_bytes
 from app.services.tokens import Piece, display
 from app.web.components.formatting import percent, significant
 
@@ -50,12 +50,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class LineRun:
+    """As `Run`, where a token that has neither shade nor note is its bytes alone: most of a page's tokens are."""
+
+    right_to_left: bool
+    tokens: tuple[ShownToken | bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """An example on one line: its own token, and the runs before and after it."""
 
-    before: tuple[Run, ...]
+    before: tuple[LineRun, ...]
     token: ShownToken
-    after: tuple[Run, ...]
+    after: tuple[LineRun, ...]
 
 
 def step(activation: float, maximum: float) -> int:
@@ -99,9 +107,12 @@ def line(example: ExampleView, maximum: float) -> Line:
     """Return an example cut to one line around its own token. Only tokens on the line are prepared."""
     view = _TokenView(example, maximum)
     here = example.position - example.start
-    before = _side(view, range(here - 1, -1, -1), _BEFORE)
-    after = _side(view, range(here + 1, len(example.tokens)), _AFTER)
-    return Line(before=_runs(before[::-1]), token=view.token(here), after=_runs(after))
+    before, directions = _side(view, range(here - 1, -1, -1), _BEFORE)
+    return Line(
+        before=_line_runs(before[::-1], directions[::-1]),
+        token=view.token(here),
+        after=_line_runs(*_side(view, range(here + 1, len(example.tokens)), _AFTER)),
+    )
 
 
 def plain_runs(
@@ -133,6 +144,7 @@ class _TokenView:
     """Tokens of one example as a page shows them, by their place in it."""
 
     def __init__(self, example: ExampleView, maximum: float) -> None:
+        self.example = example
         self.tokens = example.tokens
         self.start = example.start
         self.maximum = maximum
@@ -167,38 +179,58 @@ def _shape(raw: bytes) -> _Shape:
     return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
 
 
-def _side(view: _TokenView, places: Iterable[int], characters: int) -> list[ShownToken]:
-    """Return the tokens at `places` that fit into so many characters."""
-    kept: list[ShownToken] = []
-    tokens, start = view.tokens, view.start
+def _side(
+    view: _TokenView, places: Iterable[int], characters: int
+) -> tuple[list[ShownToken | bytes], list[bool | None]]:
+    """Return the tokens at `places` that fit into so many characters, and the direction of each."""
+    kept: list[ShownToken | bytes] = []
+    directions: list[bool | None] = []
+    plain = plain_bytes(view.example)
     for place in places:
         if characters <= 0:
             break
-        token = tokens[place]
-        if token.activation > 0:
-            kept.append(view.token(place))
-        else:  # most tokens; a call per token would take as long as all the rest
-            kept.append(ShownToken(token.bytes, token.special, 0, False, "", start + place))
-        characters -= _shape(token.bytes).width
-    return kept
+        raw = plain(place)
+        if raw is None:
+            token = view.token(place)
+            shape = _shape(token.raw)
+            kept.append(token)
+        else:
+            shape = _shape(raw)
+            kept.append(raw)
+        directions.append(shape.right_to_left)
+        characters -= shape.width
+    return kept, directions
+
+
+def _line_runs(shown: list[ShownToken | bytes], strong: list[bool | None]) -> tuple[LineRun, ...]:
+    """Group tokens of these directions."""
+    if True not in strong:
+        return (LineRun(False, tuple(shown)),) if shown else ()
+    pairs = zip(_resolved(strong), shown, strict=True)
+    return tuple(LineRun(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
 
 
 def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
-    """Group tokens by direction. A token without one, such as a space, is right-to-left only between two that are."""
+    """Group tokens by direction."""
     shown = list(tokens)
     strong = [_shape(token.raw).right_to_left for token in shown]
     if True not in strong:
         return (Run(False, tuple(shown)),) if shown else ()
-    follows, ahead = [False] * len(shown), False
-    for i in reversed(range(len(shown))):
+    pairs = zip(_resolved(strong), shown, strict=True)
+    return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
+
+
+def _resolved(strong: Sequence[bool | None]) -> list[bool]:
+    """Return a direction for all: a token without one, such as a space, is right-to-left only between two that are."""
+    follows, ahead = [False] * len(strong), False
+    for i in reversed(range(len(strong))):
         follows[i] = ahead
         ahead = ahead if strong[i] is None else bool(strong[i])
     directions, behind = [], False
     for direction, is_followed in zip(strong, follows, strict=True):
         directions.append(behind and is_followed if direction is None else direction)
         behind = behind if direction is None else direction
-    pairs = zip(directions, shown, strict=True)
-    return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
+    return directions
 
 
 def _right_to_left(pieces: Iterable[Piece]) -> bool | None:

@@ -32,12 +32,12 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Serving:
     """A running `seesae serve`."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, processes: int = 1) -> None:
         self.home = home
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SEESAE_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", *options],
-            env={**environment, "SEESAE_HOME": str(home), "COLUMNS": "200"},
+            env={**environment, "SEESAE_HOME": str(home), "SEESAE_WEB_PROCESSES": str(processes), "COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,7 +49,7 @@ class Serving:
         self.url = found.group()
 
     def children(self) -> dict[str, psutil.Process]:
-        """The children that run now, by name."""
+        """The children that run now, by name; of several web processes the last."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:
@@ -67,8 +67,8 @@ class Serving:
 
 
 @contextmanager
-def serving(home: Path, *options: str) -> Iterator[Serving]:
-    running = Serving(home, *options)
+def serving(home: Path, *options: str, processes: int = 1) -> Iterator[Serving]:
+    running = Serving(home, *options, processes=processes)
     try:
         yield running
     finally:
@@ -135,6 +135,28 @@ def test_serve_restarts_a_dead_child_refuses_a_second_supervisor_and_stops_all_p
         assert "web process ended (killed by signal 9)" in errors
         assert not any(is_alive(child) for child in children)
         assert not is_alive(postgres)
+
+
+def requests_of_home(metrics: str) -> int:
+    counted = re.search(r'^seesae_http_requests_total{method="GET",route="/",status="200"} (\S+)$', metrics, re.M)
+    return round(float(counted[1])) if counted else 0
+
+
+def test_web_processes_share_a_port_their_figures_and_what_others_do(home: Path) -> None:
+    with serving(home, "--port", "0", processes=2) as site:
+        web = [child for child in psutil.Process(site.process.pid).children() if "web" in child.cmdline()]
+        assert len(web) == 2
+        until(lambda: all(len(process.connections()) for process in web), "both to listen")
+        asked = 0
+        while not all((home / "logs" / name).read_text().count('"/"') for name in ("web.log", "web-2.log")):
+            assert httpx.get(f"{site.url}/", timeout=SECONDS).status_code == 200  # each with a connection of its own
+            asked += 1
+            assert asked < 500, "one process takes every connection"
+        for _ in range(6):  # whichever process answers
+            assert requests_of_home(httpx.get(f"{site.url}/metrics", timeout=SECONDS).text) == asked
+        web[0].kill()
+        for _ in range(20):  # the other one serves on
+            assert httpx.get(f"{site.url}/healthz", timeout=SECONDS).status_code == 200
 
 
 def test_ctrl_c_stops_a_supervisor_that_waits_for_its_database(home: Path) -> None:
