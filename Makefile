@@ -56,13 +56,9 @@ lint: .venv/.check
 
 check: lint test
 
-# Each prints ours, the floor it is compared with in the same run, and the ratio; benchmarks/README.md explains them.
+# Ends with every target beside its figure; benchmarks/README.md explains them. BENCH="--only web --strict" passes options.
 bench: setup
-	$(BIN)/seesae bench train --architecture topk
-	$(BIN)/seesae bench train
-	$(BIN)/seesae bench index
-	$(BIN)/seesae bench probe
-	$(BIN)/seesae bench web
+	$(BIN)/seesae bench all $(BENCH)
 
 bench-peers: setup
 	$(BIN)/python benchmarks/peers.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))

@@ -24,6 +24,8 @@ LOCK_TIMEOUT = 5
 IDLE_TIMEOUT = 60
 """Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
 
+_KEEPALIVES = {"tcp_keepalives_idle": 20, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
+"""The database ends the connection of a machine that is silent for 50 seconds, and so releases its locks."""
 
 _URL_FORM = (
     "write it as postgresql://user:password@host:5432/database, and a special character in one of these parts as its "
@@ -80,6 +82,7 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
         "statement_timeout": int((statement_timeout or 0) * 1000),
         "lock_timeout": LOCK_TIMEOUT * 1000,
         "idle_in_transaction_session_timeout": IDLE_TIMEOUT * 1000 if statement_timeout else 0,
+        **_KEEPALIVES,
         "jit": "off",  # compiling a query of many arrays takes longer than running it
     }
     return create_async_engine(

@@ -1,8 +1,10 @@
 """Settings, each an environment variable `SEESAE_<NAME>`."""
 
 import getpass
+import importlib.util
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -83,6 +85,17 @@ class Settings(BaseSettings):
     device: str = Field(
         default="auto",
         description="Device that torch computes on: auto, cpu, cuda, cuda:1 or mps.",
+    )
+    machine: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this machine; by default, its host name. One process of a machine works on a run, because "
+        "it uses the whole machine: give workers that have a GPU each names of their own.",
+    )
+    backend: Literal["eager", "vllm"] = Field(
+        default="eager",
+        description="What runs models for the inference process: eager, which is PyTorch in that process, or vllm, "
+        "which needs the package vllm and a part of a GPU for itself (docs/deploy.md says what it cannot do).",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level to log.")
     probe_max_tokens: int = Field(default=1024, ge=1, description="Longest prompt of a probe, in tokens.")
@@ -277,6 +290,19 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+
+def require_backend(settings: Settings) -> None:
+    """Refuse a back end that is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "SEESAE_BACKEND=vllm needs the package vllm, which is not installed here. Install it in this environment "
+            "(pip install 'interp-engine[vllm]', on Linux with an NVIDIA GPU), or set SEESAE_BACKEND=eager."
+        )
 
 
 def message_of(error: Mapping[str, Any]) -> str:

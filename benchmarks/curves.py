@@ -54,6 +54,11 @@ class Repeated:
     whole: int
     """Shards of the cache that have the usual size; the last one may be smaller."""
 
+    def rows(self, index: int, /) -> range:
+        """Return the numbers of one shard's sequences."""
+        size = len(self.cache.rows(0))
+        return range(index * size, (index + 1) * size)
+
     def shard(self, index: int, /) -> tuple[slice, torch.Tensor]:
         """Return the numbers of one shard's sequences, and their activations."""
         where, activations = self.cache.shard(index % self.whole)

@@ -2,6 +2,7 @@
 
     SAEError
     ├── ModelError         a model, tokenizer or hook point that cannot be used
+    │   └── BackendError   something that the back end which runs the model cannot do
     ├── CorpusError        text that cannot be read or holds too little
     ├── CheckpointError    an SAE that cannot be read, or not be written as asked
     ├── ArtifactError      a file that cannot be written or does not match its hash
@@ -21,6 +22,10 @@ class SAEError(Exception):
 
 class ModelError(SAEError):
     """A model, tokenizer or hook point cannot be used."""
+
+
+class BackendError(ModelError):
+    """The back end that runs the model cannot do this; another one can."""
 
 
 class CorpusError(SAEError):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -98,3 +99,11 @@ def word_finder(request: dict[str, Any]) -> Reply:
     assert not any(set(text) - {"number", "text"} for text in texts), "the tester sees text alone"
     active = re.compile(f"<<[^>]*{label}" if "<<" in user else label)
     return completion(json.dumps({text["number"]: 10 * bool(active.search(text["text"])) for text in texts}))
+
+
+def marked_word(request: dict[str, Any]) -> Reply:
+    """Label a feature with the word that most of its examples mark, and rate texts by whether they hold a label."""
+    if "You study features" not in request["messages"][0]["content"]:
+        return word_finder(request)
+    words = Counter(re.findall(r"<<\W*(\w+)", request["messages"][1]["content"]))
+    return completion(f"Explanation: {words.most_common(1)[0][0]}")

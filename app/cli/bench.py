@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.options import Json
-from app.cli.outcome import INTERRUPTED, answer, notify, report_user_errors
+from app.cli.outcome import FAILED, INTERRUPTED, answer, notify, report_user_errors
 from app.cli.processes import settings_with
 
 group = typer.Typer(help="Measure how fast SeeSAE is on this machine.", no_args_is_help=True)
@@ -126,6 +127,57 @@ def generate(
     from app.bench.generate import run
 
     _answer(run(settings_with(), width, prompt, tokens, rounds, notify), as_json)
+
+
+@group.command(name="first-run")
+@report_user_errors
+def first_run(
+    tokens: Annotated[
+        int | None, typer.Option(min=4096, help="Tokens of the demo's text.", show_default="the demo's")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=64, help="Number of features.", show_default="the demo's")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do the demo in an empty home, as a new user does: to the first feature page, and then to the first probe.
+
+    Packages that this home has fetched are used; everything else is made anew, and removed at the end.
+
+    Example: seesae bench first-run --tokens 16384 --width 512
+    """
+    from app.bench.first_run import run
+
+    given = {"--tokens": tokens, "--width": width}
+    options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+    _answer(run(settings_with(), options, notify), as_json)
+
+
+@group.command(name="all")
+@report_user_errors
+def every(
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a benchmark to run; may be repeated.", show_default="all")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a target is missed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run all benchmarks, and end with every target beside its figure.
+
+    Takes about half an hour. Targets are those of an idle machine with two cores. A benchmark that fails makes the
+    command exit with 1; a target that is missed does so with --strict alone.
+
+    Example: seesae bench all --only train --only web
+    """
+    from app.bench.every import run
+    from app.bench.targets import rows, table
+
+    results = run(only or [], notify)
+    found = rows(results)
+    states = [row.state for row in found]
+    lines = [table(found), f"{states.count('met')} met, {states.count('missed')} missed"]
+    written = {"results": results, "targets": [asdict(row) for row in found]}
+    answer(written, as_json=as_json, text="\n\n".join(lines))
+    if "failed" in states or (strict and "missed" in states):
+        raise typer.Exit(FAILED)
 
 
 def _answer(result: Mapping[str, Any], as_json: bool) -> None:

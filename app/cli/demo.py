@@ -11,7 +11,7 @@ from app.cli.outcome import answer, notify, report_user_errors
 from app.cli.processes import settings_with
 from app.cli.run_commands import leave_to_worker
 from app.cli.run_options import with_params
-from app.pipeline.demo import DEMO, DemoParams, demo_slugs
+from app.pipeline.demo import DEMO, DemoParams, as_asked_earlier, demo_slugs
 
 if TYPE_CHECKING:
     from app.queries.runs import RunView
@@ -113,6 +113,7 @@ async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
 
     async with ctx.sessions.begin() as session:
         done = await find_run(session, DEMO, params, "done")
+        done = done or await find_run(session, DEMO, as_asked_earlier(params), "done")
         if done is not None:
             details = [await saes.get_sae(session, slug) for slug in demo_slugs(params)]
             if all(detail is not None and detail.index is not None for detail in details):

@@ -27,6 +27,7 @@ from sae_core.errors import MonitorError
 from sae_core.interventions import Edit, Sampling, Site, Step
 from sae_core.interventions.edits import edit_from_json
 from sae_core.interventions.generation import Generation, read
+from sae_core.interventions.served import require_possible
 from sae_core.models import LanguageModel
 from sae_core.monitoring import Watcher, check_model, monitor_from_json
 from sae_core.readings.read import tokenize_text
@@ -76,12 +77,13 @@ def complete(
         with engine.reserve(_working_bytes(model, len(prompt), new)):
             sites = placed_sites(engine, model, saes, request.saes, request.interventions)
             sites += [site for edit in edits for site in edit.sites_on(model.device)]
+            fired = [] if alert_edit is None else alert_edit.sites_on(model.device)
+            require_possible(model, [*sites, *fired])
             sampling = Sampling(new, request.temperature, request.seed, top=request.top, top_p=request.top_p)
             watcher = _watcher(model, saes[0], request, len(prompt))
             text = Generation(model, prompt, sampling, sites, last_only=True)
             if watcher is not None:
-                text.around = partial(watcher.attached, model.hf_model, model.resolve)
-            fired = [] if alert_edit is None else alert_edit.sites_on(model.device)
+                text.around = partial(watcher.watching, model)
             held = HeldText(request.stop)
             yield from _Writer(text, held, watcher, stop=request.on_alert == "stop", when_fired=fired).run()
 

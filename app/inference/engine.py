@@ -13,7 +13,7 @@ from torch import Tensor
 from app.errors import TooLarge, Unavailable, Unprocessable
 from app.inference.residency import Residency
 from app.services.inference_messages import ChatMessage, ModelRef, SaeRef
-from sae_core.errors import InterventionError, MonitorError, SAEError
+from sae_core.errors import BackendError, InterventionError, MonitorError, SAEError
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.models.chat import ChatError, ChatToken, RenderedChat
 from sae_core.saes import SAE
@@ -151,6 +151,8 @@ class ProbeEngine:
                 dictionaries.append(dictionary)
             try:
                 yield model, dictionaries
+            except BackendError as error:
+                raise _impossible(str(error)) from error
             except InterventionError as error:
                 raise Unprocessable(str(error)) from error
             except SAEError as error:
@@ -174,8 +176,19 @@ class ProbeEngine:
                 ) from error
             try:
                 yield model
+            except BackendError as error:
+                raise _impossible(str(error)) from error
             except (ChatError, MonitorError) as error:
                 raise Unprocessable(str(error)) from None  # a cause is logged, and might quote the conversation
+
+    def require_gradients(self, what: str) -> None:
+        """Refuse work that needs gradients through the model, before anything is loaded.
+
+        Raises:
+            Unprocessable: the back end gives none.
+        """
+        if self._residency.backend != "eager":
+            raise _impossible(f"{what} needs gradients through the model, which vLLM does not give.")
 
     def make_room(self, nbytes: int) -> None:
         """Evict models and SAEs that nobody uses until this many bytes are free; raises as `ResidentModules` does."""
@@ -243,6 +256,11 @@ class ProbeEngine:
         if tokens > limit:
             raise TooLarge(f"The text has {tokens:,} tokens; at most {limit:,} can be probed at once. Shorten it.")
         return token_ids
+
+
+def _impossible(what: str) -> Unprocessable:
+    """Return the refusal of what the back end cannot do."""
+    return Unprocessable(f"{what} It works with SEESAE_BACKEND=eager in the settings of the inference process.")
 
 
 @contextmanager

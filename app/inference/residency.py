@@ -23,7 +23,8 @@ from app.settings import Settings
 from sae_core.checkpoints import load_sae
 from sae_core.devices import resolve_device
 from sae_core.errors import ModelError
-from sae_core.models import LanguageModel, load_model
+from sae_core.models import LanguageModel, ServedModel, load_model
+from sae_core.models.loading import Backend, vllm_bytes
 from sae_core.saes import SAE
 from sae_core.store.activation_store import ActivationStore
 
@@ -116,6 +117,8 @@ class ResidentModules:
             yield resident.module
         finally:
             resident.users -= 1
+            if getattr(resident.module, "failed", False) and not resident.users and key in self._kept:
+                self._evict(key)  # the next request loads it again
 
     @contextmanager
     def reserve(self, nbytes: int) -> Iterator[None]:
@@ -150,12 +153,15 @@ class ResidentModules:
         for key in [key for key, resident in self._kept.items() if not resident.users]:
             if self.nbytes + nbytes <= self.limit:
                 return
-            del self._kept[key]
+            self._evict(key)
 
     def clear(self) -> None:
         """Evict everything that is not in use."""
         for key in [key for key, resident in self._kept.items() if not resident.users]:
-            del self._kept[key]
+            self._evict(key)
+
+    def _evict(self, key: Hashable) -> None:
+        _close(self._kept.pop(key).module)
 
 
 class Residency:
@@ -181,9 +187,22 @@ class Residency:
         """True if the SAE is in memory."""
         return self._sae_key(ref) in self.modules
 
+    @property
+    def backend(self) -> Backend:
+        """What runs the models."""
+        return self._settings.backend
+
     def use_model(self, ref: ModelRef) -> AbstractContextManager[LanguageModel]:
         """Yield a model, which stays in memory meanwhile; raises as `use`."""
-        return self.modules.use(_model_key(ref), _model_bytes(ref), lambda: self._load_model(ref))
+        return self.modules.use(_model_key(ref), self._model_bytes(ref), lambda: self._load_model(ref))
+
+    def _model_bytes(self, ref: ModelRef) -> int:
+        """Estimate a model's memory, on the low side: its parameters, two bytes each; many have more.
+
+        vLLM takes a share of the GPU whatever the model is.
+        """
+        weights = 2 * (10 * ref.n_layers * ref.d_model**2 + ref.vocab_size * ref.d_model)
+        return vllm_bytes(weights) if self.backend == "vllm" else weights
 
     @contextmanager
     def use(self, ref: SaeRef) -> Iterator[tuple[LanguageModel, SAE]]:
@@ -235,8 +254,15 @@ class Residency:
         return ref.weights_sha256, ref.artifact, _modified(self._artifacts.root / ref.artifact)
 
     def _load_model(self, ref: ModelRef) -> LanguageModel:
-        model = load_model(ref.source, device=self._settings.device, name=ref.name, cache=self._artifacts.models)
+        model = load_model(
+            ref.source,
+            device=self._settings.device,
+            name=ref.name,
+            cache=self._artifacts.models,
+            backend=self.backend,
+        )
         if (model.weights_sha256, model.tokenizer_sha256) != (ref.weights_sha256, ref.tokenizer_sha256):
+            _close(model)
             log.warning("model_changed", model=ref.name, source=ref.source)
             raise Unavailable(
                 f"The files of {ref.name} are not those that this SAE was trained on: the model's weights or its "
@@ -264,18 +290,21 @@ def _model_key(ref: ModelRef) -> Hashable:
     return ref.weights_sha256, ref.tokenizer_sha256, ref.source
 
 
-def _model_bytes(ref: ModelRef) -> int:
-    """Estimate a model's memory, on the low side: its parameters, two bytes each; many have more."""
-    return 2 * (10 * ref.n_layers * ref.d_model**2 + ref.vocab_size * ref.d_model)
-
-
 def _sae_bytes(ref: SaeRef) -> int:
     """Return the memory of an encoder and a decoder in float32."""
     return 8 * ref.d_in * ref.d_sae
 
 
+def _close(module: Any) -> None:
+    """End the processes of a model that runs in some."""
+    if isinstance(module, ServedModel):
+        module.close()
+
+
 def _nbytes(module: LanguageModel | nn.Module) -> int:
-    """Return the memory of all parameters and buffers; tied ones count once."""
+    """Return the memory of all parameters and buffers, tied ones once; of a model in processes, what they take."""
+    if isinstance(module, ServedModel):
+        return module.nbytes
     inner: nn.Module = module.hf_model if isinstance(module, LanguageModel) else module
     return sum({t.data_ptr(): t.nbytes for t in (*inner.parameters(), *inner.buffers())}.values())
 

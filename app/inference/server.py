@@ -23,13 +23,14 @@ from app.inference.dependencies import require_secret, timed
 from app.inference.engine import ProbeEngine
 from app.inference.loading import Loads, LoadTimes
 from app.inference.metrics import InferenceMetrics
+from app.inference.model_thread import run_in_model_thread
 from app.inference.preloading import Preloading
 from app.inference.residency import Residency
 from app.inference.routes import ROUTERS
 from app.inference.scheduler import Scheduler
 from app.problems import problem
 from app.redaction import redact
-from app.settings import Settings
+from app.settings import Settings, require_backend
 
 log = structlog.get_logger("inference")
 
@@ -46,8 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
     """Create the inference service.
 
     Raises:
-        UserError: no secret or no database is set.
+        UserError: no secret or no database is set, or the back end is not installed.
     """
+    require_backend(settings)
     if settings.inference_secret is None or not settings.inference_secret.get_secret_value():
         raise UserError(
             "The inference process needs a secret that it shares with the site: set SEESAE_INFERENCE_SECRET."
@@ -106,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         preloading.cancel()
         await asyncio.wait({preloading})
+        await run_in_model_thread(app.state.residency.modules.clear)  # vLLM's processes would stay
         await app.state.engine.dispose()
 
 

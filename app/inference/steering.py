@@ -43,6 +43,7 @@ from sae_core.interventions import (
     generate_side_by_side,
 )
 from sae_core.interventions.edits import edit_to_json
+from sae_core.interventions.served import require_possible
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.saes import SAE, TopK
 
@@ -71,6 +72,7 @@ def generate(engine: ProbeEngine, request: GenerateRequest) -> Generator[Generat
         prompt = _prompt(engine, model, saes, request, request.interventions)
         with engine.reserve(_working_bytes(model, len(prompt.token_ids), request.max_new_tokens)):
             sites = placed_sites(engine, model, saes, request.saes, required(request.interventions))
+            require_possible(model, sites)
             counted = counted_tokens(model, prompt.token_ids)
             yield GeneratedPrompt(
                 text=prompt.text,
@@ -95,6 +97,7 @@ def sweep(engine: ProbeEngine, request: SweepRequest) -> Generator[SweepEvent | 
                 for value in request.values
                 for control, placed in zip((False, True), series, strict=False)
             ]
+            require_possible(model, [site for _, _, sites in points for site in sites])
             measured = Sweep(model, prompt.token_ids, _sampling(request), request.promoted)
             baseline = yield from measured.baseline()
             yield SweepBaseline(token_ids=baseline.token_ids, loss=baseline.loss, repetition=baseline.repetition)

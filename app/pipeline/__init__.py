@@ -23,6 +23,7 @@ from app.pipeline import (
     suggest,
     train,
 )
+from app.pipeline.shared_kinds import register_kinds
 from app.runs.spec import register
 
 KINDS = (
@@ -47,3 +48,4 @@ KINDS = (
 
 for spec in KINDS:
     register(spec)
+register_kinds()

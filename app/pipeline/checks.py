@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from app.artifacts import Artifacts, reading_key
 from app.errors import Conflict, NotFound, NoWeights, Unprocessable
-from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams
+from app.pipeline.params import DEMO_CORPUS, DEMO_MODEL, LENGTH, CorpusParams, IndexedCorpusParams, TextOfSaeParams
 from app.queries.models import find_model
 from app.queries.monitors import get_monitor
-from app.queries.runs import corpus_params, stage_speed
+from app.queries.runs import corpus_params, list_active, stage_speed
 from app.queries.saes import SaeDetail, get_sae
 from app.queries.text_readings import get_reading
 from app.queries.text_sets import get_text_set, list_texts
@@ -88,6 +88,9 @@ _TOKEN_CHARACTERS = 4
 _TOKENS_PER_PROBED_TEXT = 80
 _PROBING_PASSES = 2
 """The cost of probing a text before any was probed, in passes of the model: random dictionaries cost about another."""
+_SPELLING_TOKENS = 256 * 90
+_SPELLING_PASSES = 2
+"""Of a token that goes through the whole model, in passes up to the hook. What follows, only some models need."""
 _TOKENS_PER_TEXT = 60
 """Roughly, for estimates of text sets that were not read yet."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -141,8 +144,23 @@ async def check_indexing(
 
 
 async def check_evaluation(session: "AsyncSession", settings: "Settings", params: "EvaluateParams") -> Estimate:
-    """Refuse what `check_indexing` and `draw_texts` refuse; add the time that probing takes."""
-    estimate = await check_indexing(session, settings, params, [params.sae])
+    """Refuse what `check_indexing`, `draw_texts` and `interpretability_cost` refuse; add what those two take."""
+    sae = await find_sae(session, params.sae)
+    if not sae.has_weights:
+        raise NoWeights(sae.slug)
+    if params.absorption and sae.hook_out is not None:
+        raise Unprocessable(f"{sae.slug} is a transcoder. Absorption is measured where an SAE rebuilds what it reads.")
+    text = await text_of_sae(session, [sae], params)
+    estimate = await check_indexing(session, settings, text, [params.sae])
+    if params.interpret is not None:
+        from app.pipeline.interpreted import interpretability_cost
+
+        cost = await interpretability_cost(session, settings, sae, params.interpret, params.seed)
+        estimate = replace(estimate, requests=cost.requests, tokens_out=cost.tokens_out, dollars=cost.dollars)
+    if params.absorption:
+        read = await stage_speed(session, sae.model.id, "activations")
+        seconds = _SPELLING_TOKENS * _SPELLING_PASSES / read if read else None
+        estimate = replace(estimate, seconds=None if seconds is None else (estimate.seconds or 0.0) + seconds)
     if params.probing is None:
         return estimate
     texts = 0
@@ -156,7 +174,6 @@ async def check_evaluation(session: "AsyncSession", settings: "Settings", params
         else:
             view = await find_text_set(session, name)
             texts += len(draw_texts(name, await list_texts(session, view.id)))
-    sae = await find_sae(session, params.sae)
     speed = await stage_speed(session, sae.model.id, "probe")
     if speed is None:
         tokens = await stage_speed(session, sae.model.id, "activations")
@@ -202,22 +219,27 @@ async def saes_of_edit(session: "AsyncSession", edit: "EditView") -> list[SaeDet
 
 
 async def text_of_sae(
-    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams | AuditParams"
+    session: "AsyncSession", saes: Sequence[SaeDetail], params: "MeasureEditParams | AuditParams | TextOfSaeParams"
 ) -> IndexedCorpusParams:
-    """Return the text to measure on: what is given, or that on which an SAE was trained or indexed.
+    """Return the text to measure on: what is given, or that on which an SAE was indexed or trained.
+
+    Of that text, what `params` say otherwise than their defaults replaces what the run had.
 
     Raises:
         Unprocessable: neither is known.
     """
+    names = [name for name in IndexedCorpusParams.model_fields if name in type(params).model_fields]
+    given = {name: getattr(params, name) for name in names}
     if params.corpus is not None:
-        return IndexedCorpusParams(corpus=params.corpus, text_column=params.text_column)
+        return IndexedCorpusParams(**given)
+    given = {name: value for name, value in given.items() if value != type(params).model_fields[name].default}
     for sae in saes:
-        known = await corpus_params(session, sae.id)
+        known = await corpus_params(session, sae)
         if known is not None:
             own = {name: value for name, value in known.items() if name in IndexedCorpusParams.model_fields}
-            return IndexedCorpusParams.model_validate(own)
+            return IndexedCorpusParams.model_validate(own | given)
         if sae.index is not None and sae.index.sequence_set.corpus.slug == DEMO_CORPUS:
-            return IndexedCorpusParams()
+            return IndexedCorpusParams(**given)
     raise Unprocessable(f"Which text {saes[0].slug} was indexed on is not known here. Give the `corpus` to measure on.")
 
 
@@ -257,6 +279,9 @@ async def check_monitor(session: "AsyncSession", params: "MonitorParams") -> Est
     """Refuse a monitor whose name is taken, whose features there are not, or whose texts are too few for the rate."""
     if await get_monitor(session, params.name) is not None:
         raise Conflict(f"There is a monitor named {params.name} already. Choose another name, or delete it.")
+    for run in await list_active(session):
+        if run.kind == "monitor" and run.params["name"] == params.name and run.params != params.model_dump(mode="json"):
+            raise Conflict(f"Run {run.id} is making another monitor named {params.name}. Choose another name.")
     sae = await find_sae(session, params.sae)
     check_features(sae, params.features)
     if params.direction is not None and (width := len(unpack_vector(params.direction))) != sae.d_in:

@@ -36,7 +36,7 @@ MOST_EFFECTS = 32
 class DemoParams(Params):
     """The size of the demo: a small model, Wikipedia summaries, one SAE."""
 
-    tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 200_000
+    tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 125_000
     width: Annotated[int, Field(ge=64, le=MOST_FEATURES, description="Number of features.")] = 4096
     k: Annotated[int, Field(ge=1, le=MOST_FEATURES, description="Active features per token, on average.")] = 32
     layer: Annotated[
@@ -46,6 +46,10 @@ class DemoParams(Params):
 
 
 _DEFAULT = DemoParams()
+_EARLIER_TOKENS = 200_000
+"""An earlier default; the SAEs of both have the same names."""
+_BATCH = 1024
+"""Activations per step: with so few samples, twice the steps explain more (docs/demo.md)."""
 
 
 def demo_slugs(params: DemoParams) -> list[str]:
@@ -54,6 +58,11 @@ def demo_slugs(params: DemoParams) -> list[str]:
     tokens = "" if params.tokens == _DEFAULT.tokens else f"-t{params.tokens}"
     hooks = [f"resid_post.{layer}" for layer in params.layer]
     return [sae_slug(DEMO_MODEL, hook, "batchtopk", params.width, k) + tokens for hook in hooks]
+
+
+def as_asked_earlier(params: DemoParams) -> DemoParams:
+    """Return what the same command asked for under the earlier default, which made SAEs of the same names."""
+    return params.model_copy(update={"tokens": _EARLIER_TOKENS}) if params.tokens == _DEFAULT.tokens else params
 
 
 def title(params: DemoParams) -> str:
@@ -70,6 +79,7 @@ def trainings_of(params: DemoParams) -> list[TrainParams]:
             hook=(f"resid_post.{layer}",),
             corpus=DEMO_CORPUS,
             tokens=params.tokens,
+            batch_size=_BATCH,
             width=(params.width,),
             k=(params.k,),
             name=slug,

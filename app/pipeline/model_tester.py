@@ -6,7 +6,7 @@ feature scores on the same items.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -126,16 +126,28 @@ def _shown(item: BlindItem, tokens: Mapping[int, TokenInfo]) -> str:
     return mark(texts, [place in snippet.marked for place in range(len(texts))])
 
 
-def mean_scores(scores: Mapping[Kind, Sequence[tuple[float, float | None]]]) -> dict[str, float | list[float] | None]:
-    """Return means of balanced accuracy (own, floor) per test, each with its 95 % bootstrap interval over labels."""
-    found: dict[str, float | list[float] | None] = {}
+def mean_scores(scores: Mapping[Kind, Sequence[tuple[float, float | None]]]) -> dict[str, Any]:
+    """Return means of balanced accuracy (own, floor) per test, with 95 % bootstrap intervals over labels.
+
+    `beyond_floor` is the mean of own − floor over the labels that have a floor: the two are of the same texts, so their
+    difference is paired. `labels` counts those that were tested.
+    """
+    found: dict[str, Any] = {}
     for kind, pairs in scores.items():
         if not pairs:
             continue
-        own = np.array([value for value, _ in pairs])
         floors = [floor for _, floor in pairs if floor is not None]
-        drawn = np.random.default_rng(0).choice(own, (2_000, len(own))).mean(axis=1)
-        found[kind] = round(float(own.mean()), 4)
-        found[f"{kind}_interval"] = [round(float(end), 4) for end in np.quantile(drawn, (0.025, 0.975))]
+        found[kind], found[f"{kind}_interval"] = _mean([own for own, _ in pairs])
         found[f"{kind}_floor"] = round(float(np.mean(floors)), 4) if floors else None
+        if floors:
+            beyond = _mean([own - floor for own, floor in pairs if floor is not None])
+            found[f"{kind}_beyond_floor"], found[f"{kind}_beyond_floor_interval"] = beyond
+        found[f"{kind}_labels"] = len(pairs)
     return found
+
+
+def _mean(values: Sequence[float]) -> tuple[float, list[float]]:
+    """Return the mean, and its percentile bootstrap interval."""
+    own = np.array(values)
+    drawn = np.random.default_rng(0).choice(own, (2_000, len(own))).mean(axis=1)
+    return round(float(own.mean()), 4), [round(float(end), 4) for end in np.quantile(drawn, (0.025, 0.975))]

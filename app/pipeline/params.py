@@ -41,10 +41,9 @@ SHORTEST, LONGEST = 8, 8192
 _LENGTH = Field(ge=SHORTEST, le=LONGEST, description="Tokens per sequence.")
 
 
-class CorpusParams(Params):
-    """A text, and the way it is cut into sequences."""
+class CutParams(Params):
+    """What is taken of a text, and the way it is cut into sequences."""
 
-    corpus: Corpus
     text_column: Annotated[
         str, Option(rare=True), Field(min_length=1, description="Column of the corpus that holds the text.")
     ] = "text"
@@ -56,6 +55,14 @@ class CorpusParams(Params):
     split: Annotated[str, Option(rare=True), Field(min_length=1, description="Split of a dataset.")] = "train"
     tokens: Annotated[int | None, Option(default="all of the corpus"), Field(ge=1, description="Tokens to use.")] = None
     length: Annotated[int | None, Option(rare=True), _LENGTH] = LENGTH
+
+
+class _Corpus(Params):
+    corpus: Corpus
+
+
+class CorpusParams(CutParams, _Corpus):
+    """A text, and the way it is cut into sequences."""
 
 
 class SaeParams(Params):
@@ -74,10 +81,32 @@ class SaesParams(Params):
     ]
 
 
+_LengthOfSae = Annotated[
+    int | None, Option(default=f"{LENGTH}, or that of the training if it is less", rare=True), _LENGTH
+]
+
+
 class IndexedCorpusParams(CorpusParams):
-    """The text that an SAE is indexed or evaluated on."""
+    """The text that an SAE is indexed on."""
 
     corpus: Corpus = DEMO_CORPUS
-    length: Annotated[
-        int | None, Option(default=f"{LENGTH}, or that of the training if it is less", rare=True), _LENGTH
+    length: _LengthOfSae = None
+
+
+class _CorpusOfSae(Params):
+    corpus: Annotated[
+        str | None,
+        Option(path=True, default="that of the SAE's index", known="corpus"),
+        Field(
+            min_length=1,
+            description="Text to measure on, as an index takes it. Of that of the index, all else is as there too: "
+            "its tokens, and how it was cut.",
+        ),
     ] = None
+
+
+class TextOfSaeParams(CutParams, _CorpusOfSae):
+    """The text that an SAE is measured on: by default that of its index, else of its training."""
+
+    tokens: Annotated[int | None, Option(default="as for the index"), Field(ge=1, description="Tokens to use.")] = None
+    length: _LengthOfSae = None

@@ -16,6 +16,7 @@ from app.errors import Conflict, Unprocessable
 from app.pipeline.forecast import Work, expected_seconds, measure_speed
 from app.pipeline.identities import model_source, register_corpus, register_model
 from app.pipeline.params import LENGTH, SHORTEST, CorpusParams
+from app.pipeline.shared_work import forward_work
 from app.pipeline.sources import fetch_packages, read_corpus, read_model
 from app.queries import runs
 from app.queries.corpora import CorpusInfo
@@ -23,6 +24,7 @@ from app.queries.models import ModelInfo
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.runs.sharing import shared
 from app.storage import removal
 from sae_core.activations import ActivationCache, ActivationStream
 from sae_core.corpora import Corpus, Sequences, pack
@@ -311,8 +313,11 @@ async def _cached(
     async with AsyncExitStack() as locks:
         for folder in sorted(folders):  # in one order, so that no two runs wait for each other
             await locks.enter_async_context(run.lock("activations", folder, "these activations"))
+        source = model_source(inputs[0].model_row)
+        work = forward_work(model, source, points, inputs[0].sequences_folder, folders)
+        take = await locks.enter_async_context(shared(run, ctx, "activations", work))
         caches = await run.in_thread(
-            ActivationCache.build_together, model, points, sequences, folders, progress=progress
+            ActivationCache.build_together, model, points, sequences, folders, take=take, progress=progress
         )
         for folder in folders:
             removal.touch(folder)

@@ -28,12 +28,16 @@ INDEXING = (
     StageSpec("encode", "Find where features are active", unit="tokens"),
     StageSpec("statistics", "Compute the features' statistics", unit="features"),
     StageSpec("publish", "Publish the index", unit="features"),
-    StageSpec("map", "Draw the map of the features"),
+    StageSpec("map", "Draw the map of the features", unit="features"),
 )
 EVALUATION = (StageSpec("evaluate", "Evaluate on held-out text", unit="tokens"),)
 PROBING = (
     StageSpec("texts", "Fetch the text sets", unit="bytes"),
     StageSpec("probe", "Probe texts beside random dictionaries", unit="texts"),
+)
+ABSORPTION = (
+    StageSpec("spell", "Ask the model for first letters", unit="words"),
+    StageSpec("absorption", "Measure feature absorption", unit="words"),
 )
 EFFECTS = (StageSpec("effects", "Measure the effects of features", unit="features"),)
 MEASUREMENT = (StageSpec("measure", "Measure what the edit changes", unit="texts"),)

@@ -15,12 +15,14 @@ from app.pipeline import distributed
 from app.pipeline.prepared_inputs import SEED, PreparedInputs, TokenisedInputs
 from app.pipeline.registered import claim_name, find_sae
 from app.pipeline.registration import publish, register_trained
+from app.pipeline.shared_work import encode_work, statistics_work
 from app.pipeline.training_plans import TrainingPlan
 from app.queries import runs, saes
 from app.queries.feature_maps import map_settings, put_map
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.runs.sharing import shared
 from app.web.components.output_tokens import no_output_tokens
 from sae_core.checkpoints import load_sae, save_sae
 from sae_core.evaluation import Evaluation, evaluate
@@ -118,7 +120,9 @@ async def _find_trained(ctx: JobContext, slug: str, training_key: str) -> SaeDet
     """
     detail = await find_sae(ctx, slug)
     if detail is not None and detail.config.get("training_key") != training_key:
-        raise Conflict(f"The SAE {slug} exists and was trained with other settings. Choose another `name`.")
+        raise Conflict(
+            f"The SAE {slug} exists and was trained with other settings. Choose another `name`, or delete it."
+        )
     return detail
 
 
@@ -193,25 +197,31 @@ async def index_sae(
     async with run.stage("encode") as progress:
         folder = ctx.artifacts.index(store_key(detail, inputs.sequences.sha256))
         assert inputs.cache is not None, "an index is made from activations on disk"
-        async with run.lock("encode", folder, "this index"):
-            store = await run.in_thread(build_store, sae, inputs.cache, inputs.sequences, folder, progress=progress)
+        work = encode_work(detail, inputs.cache.folder, inputs.sequences_folder, folder)
+        async with run.lock("encode", folder, "this index"), shared(run, ctx, "encode", work) as take:
+            store = await run.in_thread(
+                build_store, sae, inputs.cache, inputs.sequences, folder, take=take, progress=progress
+            )
     async with run.stage("statistics") as progress:
         output = await run.in_thread(_output_directions, inputs)
-        statistics = await run.in_thread(
-            compute_statistics,
-            store,
-            inputs.sequences,
-            sae,
-            output,
-            inputs.model.input_tokens(),
-            seed=SEED,
-            progress=progress,
-        )
+        work = statistics_work(folder, inputs.sequences_folder)
+        async with run.lock("statistics", folder, "this index"), shared(run, ctx, "statistics", work) as take:
+            statistics = await run.in_thread(
+                compute_statistics,
+                store,
+                inputs.sequences,
+                sae,
+                output,
+                inputs.model.input_tokens(),
+                seed=SEED,
+                take=take,
+                progress=progress,
+            )
         del output
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)
-    async with run.stage("map"):
-        await _draw_map(run, ctx, sae, detail.slug)
+    async with run.stage("map") as progress:
+        await _draw_map(run, ctx, sae, detail.slug, progress)
     return statistics
 
 
@@ -232,7 +242,7 @@ def index_notes(statistics: FeatureStatistics) -> dict[str, list[str]]:
     return {} if absent is None else {"notes": [absent]}
 
 
-async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> None:
+async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str, progress: Progress) -> None:
     """Lay out the features of the published index, which the site shows meanwhile."""
     settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": SEED}
     detail = await find_sae(ctx, slug)
@@ -240,7 +250,7 @@ async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str) -> No
     async with ctx.sessions() as session:
         if await map_settings(session, detail) == settings:
             return
-    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED)
+    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED, progress=progress)
     async with ctx.sessions.begin() as session:
         await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 
@@ -272,9 +282,18 @@ async def evaluate_saes(
                 progress=subprogress(progress, number, len(trained)),
             )
             async with ctx.sessions.begin() as session:
-                await saes.set_metrics(session, detail.id, asdict(evaluation))
+                await saes.set_metrics(session, detail.id, asdict(evaluation) | {"held_out": _held_out(inputs)})
             evaluations.append(evaluation)
     return evaluations
+
+
+def _held_out(inputs: PreparedInputs) -> dict[str, Any]:
+    """Return which text the held-out tokens are of: figures of SAEs compare only where it is the same."""
+    return {
+        "sequences": inputs.sequences.sha256,
+        "corpus": inputs.corpus_row.title,
+        "text_tokens": inputs.sequences.n_counted,
+    }
 
 
 def dead_fraction(statistics: FeatureStatistics) -> float:

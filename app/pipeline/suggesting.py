@@ -47,15 +47,19 @@ class _Tally:
     failures: dict[int, str] = field(default_factory=dict)
 
 
-async def estimate(session: AsyncSession, settings: Settings, params: "SuggestParams") -> Estimate:
+async def estimate(
+    session: AsyncSession, settings: Settings, params: "SuggestParams", features: Sequence[int] | None = None
+) -> Estimate:
     """Return what the run costs at most: answers that were paid for before cost nothing.
+
+    `features` are those that another run chose, instead of those that `params` choose.
 
     Raises:
         NotFound: there is no such SAE.
         Unprocessable: it has no index or no such feature, or no model is set.
     """
     sae = await find_sae(session, params.sae)
-    features = await chosen_features(session, sae, params)
+    features = await chosen_features(session, sae, params) if features is None else features
     by_model = source_of(settings, params) == "model"
     tests = REQUESTS_PER_LABEL * len(features) if params.score and sae.has_weights and settings.llm_url else 0
     if not by_model and not tests:
@@ -95,8 +99,10 @@ async def chosen_features(session: AsyncSession, sae: SaeDetail, params: "Sugges
     return list(params.features or await features_to_suggest(session, sae, params.sample))
 
 
-async def suggest(run: RunContext, ctx: JobContext, params: "SuggestParams") -> dict[str, Any]:
-    """Suggest labels of the features that `params` choose, test them, and return the result of the run.
+async def suggest(
+    run: RunContext, ctx: JobContext, params: "SuggestParams", features: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Suggest labels of the features that `params` choose, or of these, test them, and return the result of the run.
 
     Raises:
         Conflict: another run asks for the same SAE.
@@ -105,8 +111,8 @@ async def suggest(run: RunContext, ctx: JobContext, params: "SuggestParams") -> 
     async with ctx.sessions.begin() as session:
         sae = await find_sae(session, params.sae)
         await runs.set_sae(session, run.run_id, sae.id)
-        features = await chosen_features(session, sae, params)
-        cost = await estimate(session, ctx.settings, params)
+        features = await chosen_features(session, sae, params) if features is None else features
+        cost = await estimate(session, ctx.settings, params, features)
     own: dict[str, Any] = {"sae": sae.slug, "source": source_of(ctx.settings, params), "features": len(features)}
     if params.estimate:
         async with run.stage("suggest"):

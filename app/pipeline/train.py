@@ -86,7 +86,7 @@ class TrainParams(CorpusParams, HookParams):
     k: Annotated[
         Several[Annotated[int, Field(ge=1, le=MOST_FEATURES)]],
         Option(label="k"),
-        Field(description="Active features per token (not gated, standard); several: 32,64."),
+        Field(description="Active features per token; several: 32,64. For gated and standard, λ is set to reach it."),
     ] = (32,)
     options: Annotated[
         dict[str, float | tuple[float, ...]],

@@ -44,7 +44,7 @@ def default_samples(tokens: int) -> int:
 def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]:
     """Return the trainings of these parameters, on a corpus of `tokens` counted tokens.
 
-    An architecture without a target number of active features is trained once, whatever the values of k.
+    Where λ is given, there is no target number of active features: one SAE is trained, whatever the values of k.
 
     Raises:
         SAEError: one of them is not valid.

@@ -1,6 +1,6 @@
 """Comparisons of SAEs: the counterparts of one SAE's features in another."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
@@ -203,6 +203,22 @@ async def list_compared(session: AsyncSession, *, limit: int) -> list[tuple[int,
     """Return the SAEs' ids of each comparison, newest first."""
     rows = await session.execute(select(Comparison.a_id, Comparison.b_id).order_by(Comparison.id.desc()).limit(limit))
     return [(a, b) for a, b in rows]
+
+
+async def best_cosines(session: AsyncSession, ids: Collection[int]) -> list[tuple[int, int, list[int]]]:
+    """Return one entry per SAE and SAE it was compared with, both of `ids`, newest comparison first.
+
+    Each is the id of the one, that of the other, and the one's features by the cosine of their best partner in the
+    other, in equal bins from 0 to 1.
+    """
+    query = select(Comparison).where(in_array(Comparison.a_id, ids), in_array(Comparison.b_id, ids))
+    found = []
+    for row in await session.scalars(query.order_by(Comparison.id.desc())):
+        for this, other, side in ((row.a_id, row.b_id, "a"), (row.b_id, row.a_id, "b")):
+            cosine = row.summary[side]["cosine"]
+            counts = [sum(both) for both in zip(cosine["matched"], cosine["others"], strict=True)]
+            found.append((this, other, counts))
+    return found
 
 
 async def comparisons_tag(session: AsyncSession, sae_id: int) -> tuple[tuple[Any, ...], ...]:

@@ -6,10 +6,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, literal, literal_column, select, text, update
+from sqlalchemy import ColumnElement, and_, func, literal, literal_column, or_, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.queries.saes import SaeDetail
 from app.queries.sql.locks import holds_run_lock, lock_until_commit
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json, clean_text, is_id
@@ -231,11 +232,17 @@ async def recent_params(session: AsyncSession, limit: int = 200) -> list[tuple[s
     return [(kind, params) for kind, params in await session.execute(query)]
 
 
-async def corpus_params(session: AsyncSession, sae_id: int) -> Mapping[str, Any] | None:
-    """Return the parameters of the newest run on an SAE that is done and names its text; None where there is none."""
-    query = select(Run.params).where(
-        Run.sae_id == sae_id, Run.state == "done", Run.kind.in_(("index", "train", "demo"))
-    )
+async def corpus_params(session: AsyncSession, sae: SaeDetail) -> Mapping[str, Any] | None:
+    """Return the parameters of the newest run that indexed or trained an SAE; None where no run is known.
+
+    A run of several SAEs is about one of them: so indexing is found by the names it was given too, and training by the
+    number that the SAE's configuration has.
+    """
+    about = or_(Run.sae_id == sae.id, and_(Run.kind == "index", Run.params["sae"].contains([sae.slug])))
+    trained = sae.config.get("run")
+    if isinstance(trained, int):
+        about = or_(about, Run.id == trained)
+    query = select(Run.params).where(about, Run.state == "done", Run.kind.in_(("index", "train", "demo")))
     return await session.scalar(query.order_by(Run.id.desc()).limit(1))
 
 
@@ -284,6 +291,26 @@ async def has_worker(session: AsyncSession) -> bool:
     """True if a worker has given a sign of life of late."""
     query = text("SELECT EXISTS (SELECT FROM procrastinate_workers WHERE last_heartbeat > now() - interval '1 minute')")
     return bool(await session.scalar(query))
+
+
+async def may_help(session: AsyncSession, run_id: int) -> bool:
+    """True while a run is under way, and no run waits for a worker."""
+    query = text("""
+        SELECT EXISTS (SELECT FROM run WHERE id = :run_id AND state = 'running') AND NOT EXISTS (
+            SELECT FROM procrastinate_jobs
+            WHERE queue_name = 'runs' AND status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now())
+        )
+    """)
+    return bool(await session.scalar(query, {"run_id": run_id}))
+
+
+async def count_helpers(session: AsyncSession, run_id: int) -> int:
+    """Count the workers that help a run."""
+    query = text(
+        "SELECT count(*) FROM procrastinate_jobs "
+        "WHERE queue_name = 'help' AND status = 'doing' AND args ->> 'run_id' = :run_id"
+    )
+    return await session.scalar(query, {"run_id": str(run_id)}) or 0
 
 
 async def update_progress(session: AsyncSession, run_id: int, stages: Sequence[Stage]) -> bool:

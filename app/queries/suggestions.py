@@ -175,6 +175,14 @@ async def features_to_suggest(session: AsyncSession, sae: SaeDetail, count: int)
     return list(await session.scalars(wanted.order_by(Feature.density.desc(), Feature.number).limit(count)))
 
 
+async def live_features(session: AsyncSession, sae: SaeDetail) -> list[int]:
+    """Return the features that are active on some token of the index, by number."""
+    if sae.index is None:
+        return []
+    live = select(Feature.number).where(Feature.index_id == sae.index.id, Feature.count > 0)
+    return list(await session.scalars(live.order_by(Feature.number)))
+
+
 async def find_answer(session: AsyncSession, key: str) -> ModelAnswer | None:
     """Return the answer to the request with this hash, if it was paid for."""
     row = await session.get(LlmAnswer, key)

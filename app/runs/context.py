@@ -27,6 +27,7 @@ from app.errors import Conflict
 from app.queries import runs
 from app.queries.runs import MetricPoint, RunView, Stage
 from app.runs.spec import StageSpec
+from app.runs.threads import in_thread
 from sae_core.locks import FolderLock
 
 WRITE_SECONDS = 0.5
@@ -105,6 +106,10 @@ class RunContext:
         """Make the next `progress` call raise `RunInterrupted`; safe from any thread."""
         self._interrupted.set()
 
+    def title_of(self, name: str) -> str:
+        """Return the title of a stage."""
+        return self._stages[name].title
+
     def has_stage(self, name: str) -> bool:
         """False for a stage that the version which submitted the run did not have."""
         return name in self._stages
@@ -138,15 +143,8 @@ class RunContext:
 
     async def in_thread(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call synchronous work in a thread and await it; if this task is cancelled, the work is stopped first."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(None, partial(function, *args, **kwargs))
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self.interrupt()
-            await asyncio.wait({future})
-            future.exception()  # it was told to stop: its exception is expected
-            raise
+            return await in_thread(partial(function, *args, **kwargs), self.interrupt)
         except RunInterrupted:
             self._raise_if_interrupted()
             raise

@@ -1,10 +1,11 @@
-"""The tasks of a worker: one, "do this run", and the maintenance that requeues what a dead worker left.
+"""The tasks of a worker: "do this run", "help with this one", and the maintenance that requeues what a dead one left.
 
 `app.runs.jobs` says how jobs and locks go together.
 """
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import procrastinate
 import structlog
@@ -22,7 +23,8 @@ from app.runs.context import RunCancelled, RunInterrupted, RunLocked, RunNotUnde
 from app.runs.execution import execute
 from app.runs.failures import INFRASTRUCTURE, INTERRUPTED, is_infrastructure
 from app.runs.job_context import JobContext
-from app.runs.jobs import RUN, RUNS, app
+from app.runs.jobs import HELP, HELPING, RUN, RUNS, app
+from app.runs.sharing import help_run
 from app.services.webhooks import NotDelivered, deliver
 from app.storage import removal
 
@@ -76,6 +78,13 @@ async def do_run(context: procrastinate.JobContext, run_id: int) -> None:
         raise
 
 
+@app.task(name=HELP, queue=HELPING, pass_context=True)  # not tried again: the run calls for as long as it needs help
+async def answer_call(context: procrastinate.JobContext, run_id: int, work: dict[str, Any]) -> None:
+    """Share the work of a run that another process does."""
+    ctx: JobContext = context.additional_context["ctx"]
+    await help_run(ctx, run_id, work)
+
+
 class RetryDelivery(BaseRetryStrategy):
     """Send again later, and later each time, what was not taken."""
 
@@ -121,9 +130,10 @@ async def requeue_stalled(app: procrastinate.App, engine: AsyncEngine, seconds_s
     twice, and who comes second finds the run locked or finished.
     """
     found = []
-    # Maintenance is deferred again every minute. A job whose worker lives is deleted by that worker.
-    for job in await app.job_manager.get_stalled_jobs(queue=MAINTENANCE, seconds_since_heartbeat=STALLED_SECONDS):
-        await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+    # Maintenance, and calls for help, are deferred again. A job whose worker lives is deleted by that worker.
+    for name in (MAINTENANCE, HELPING):
+        for job in await app.job_manager.get_stalled_jobs(queue=name, seconds_since_heartbeat=STALLED_SECONDS):
+            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
     for job in await app.job_manager.get_stalled_jobs(queue=WEBHOOKS, seconds_since_heartbeat=STALLED_SECONDS):
         await app.job_manager.retry_job(job)
     for job in await app.job_manager.get_stalled_jobs(queue=RUNS, seconds_since_heartbeat=seconds_since_heartbeat):

@@ -160,4 +160,4 @@ def parse_params(spec: RunSpec[P], given: Mapping[str, Any]) -> P:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "params"
-        raise Unprocessable(f"{where}: {fault_words(first)} GET /api/v1/runs/kinds describes the parameters.") from None
+        raise Unprocessable(f"{where}: {fault_words(first)}") from None

@@ -55,15 +55,15 @@ async def _serve(ctx: JobContext, database_url: str) -> None:
             await queue.count_jobs(ctx.engine)
             log.info("worker_ready")
             async with asyncio.TaskGroup() as workers:
-                for name in (jobs.RUNS, queue.MAINTENANCE, WEBHOOKS):
-                    workers.create_task(_take(app, name, ctx), name=name)
+                for queues in ([jobs.RUNS, jobs.HELPING], [queue.MAINTENANCE], [WEBHOOKS]):
+                    workers.create_task(_take(app, queues, ctx), name=queues[0])
 
 
-async def _take(app: procrastinate.App, name: str, ctx: JobContext) -> None:
-    """Take jobs from one queue, one at a time."""
+async def _take(app: procrastinate.App, queues: list[str], ctx: JobContext) -> None:
+    """Take jobs from some queues, one at a time."""
     await app.run_worker_async(
-        queues=[name],
-        name=name,
+        queues=queues,
+        name=queues[0],
         concurrency=1,
         update_heartbeat_interval=queue.HEARTBEAT_SECONDS,
         stalled_worker_timeout=queue.STALLED_SECONDS,

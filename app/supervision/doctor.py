@@ -1,6 +1,7 @@
 """Checks of `seesae doctor`: what SeeSAE needs, and how to fix what is missing."""
 
 import asyncio
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from app.artifacts import Artifacts, size_of, store_key, weights_missing
 from app.errors import UserError
 from app.paths import MIGRATIONS, STATIC, TEMPLATES
 from app.redaction import redact
-from app.settings import Settings
+from app.settings import Settings, require_backend
 
 if TYPE_CHECKING:
     from app.queries.saes import SaeDetail
@@ -95,6 +96,22 @@ def _torch(settings: Settings) -> tuple[Level, str]:
         return "fail", str(error)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     return "ok", f"{torch.__version__}, computing on {device} ({name})"
+
+
+def _backend(settings: Settings) -> tuple[Level, str]:
+    require_backend(settings)
+    if settings.backend == "eager":
+        installed = "installed too" if importlib.util.find_spec("vllm") else "not installed, and not needed"
+        return "ok", f"eager: the inference process runs models itself; vLLM is {installed}"
+    try:
+        vllm = importlib.import_module("vllm")
+    except Exception as error:  # it loads libraries of the GPU, which fail in many ways
+        return "fail", f"vLLM cannot be imported: {_first_line(error)}. Install it again, or set SEESAE_BACKEND=eager."
+    import torch
+
+    if not torch.cuda.is_available():
+        return "warn", f"vLLM {vllm.__version__}, but PyTorch finds no GPU here. Set SEESAE_BACKEND=eager without one."
+    return "ok", f"vLLM {vllm.__version__} on {torch.cuda.get_device_name(0)}"
 
 
 def _home(settings: Settings) -> tuple[Level, str]:
@@ -270,6 +287,7 @@ _CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {
     "Packages": _packages,
     "Files": _files,
     "PyTorch": _torch,
+    "Back end": _backend,
     "Home": _home,
     "Disk": _disk,
     "Database": _database,

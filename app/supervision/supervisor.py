@@ -13,7 +13,7 @@ import httpx
 
 from app.schema import upgrade
 from app.services.first_account import refuse_without_accounts
-from app.settings import Settings
+from app.settings import Settings, require_backend
 from app.supervision.child_processes import Child, ChildSpec
 from app.supervision.instance_lock import InstanceLock
 from app.supervision.kept_database import Notify, kept_database
@@ -40,9 +40,11 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
     Raises:
         KeyboardInterrupt: `stop` was set before the site answered.
         AlreadyRunning: another supervisor serves this home folder.
-        UserError: the database does not start or cannot be reached, no port is free, or others could reach the site
-            and it has no accounts.
+        UserError: the database does not start or cannot be reached, no port is free, others could reach the site and
+            it has no accounts, or the back end of our own inference process is not installed.
     """
+    if settings.inference_url is None:
+        require_backend(settings)
     async with AsyncExitStack() as stack:
         lock = InstanceLock.claim(settings.home)
         stack.callback(lock.release)
@@ -61,6 +63,7 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             "SEESAE_HOME": str(settings.home),
             "SEESAE_ARTIFACTS": str(settings.artifacts),
             "SEESAE_DEVICE": settings.device,
+            "SEESAE_BACKEND": settings.backend,
             "SEESAE_DATABASE_URL": database_url,
             "SEESAE_HOST": settings.host,
             "SEESAE_PORT": str(web_socket.getsockname()[1]),

@@ -4,7 +4,7 @@ For a transcoder a row is the activations that it reads, followed by those that 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sae_core.errors import ArtifactError
 from sae_core.files import require_free_space, write_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
+from sae_core.shards import Take, make_shards, take_any
 from sae_core.tensor_files import write_tensors
 
 _MANIFEST = "manifest.json"
@@ -117,71 +118,18 @@ class ActivationCache:
         *,
         batch_size: int = 16,
         shard_sequences: int = 64,
+        take: Take = take_any,
         progress: Progress = silent,
     ) -> list["ActivationCache"]:
         """Build a cache for each hook and its target, or None, from one forward pass of each batch.
 
         The caches hold the same bytes as those that `build` makes one by one, and each continues where it stopped.
+        With `take`, other processes make `CacheShards` of the same folders meanwhile.
         """
-        widths = [sum(map(model.d_in, _given(pair))) for pair in points]
-        manifests = [cls._manifest(model, *pair, sequences, shard_sequences) for pair in points]
-        for folder, manifest in zip(folders, manifests, strict=True):
-            _claim(folder, manifest)
-        slices = [
-            slice(start, min(start + shard_sequences, len(sequences)))
-            for start in range(0, len(sequences), shard_sequences)
-        ]
-        lacking = [
-            [which for which, folder in enumerate(folders) if not _shard_path(folder, index).exists()]
-            for index in range(len(slices))
-        ]
-        missing = [index for index, caches in enumerate(lacking) if caches]
-        needed = sum(
-            cls.size(sequences, widths[which], slices[index].stop - slices[index].start)
-            for index in missing
-            for which in lacking[index]
-        )
-        require_free_space(folders[0], needed, "The activation cache")
-        counted = sequences.counted.sum(axis=1)
-        total = int(counted.sum())
-        done = total - sum(int(counted[slices[index]].sum()) for index in missing)
-        progress(done, total)
-        for index in missing:
-            hooks = [hook for which in lacking[index] for hook in _given(points[which])]
-            shape = slices[index].stop - slices[index].start, sequences.length
-            shards = [torch.empty((*shape, widths[which])) for which in lacking[index]]
-            for start in range(0, shape[0], batch_size):
-                rows_of_batch = slice(
-                    slices[index].start + start, min(slices[index].start + start + batch_size, slices[index].stop)
-                )
-                token_ids = torch.from_numpy(sequences.token_ids[rows_of_batch]).long()
-                side_by_side = model.activations(token_ids, *hooks)
-                parts = torch.split(side_by_side, [shard.shape[-1] for shard in shards], dim=-1)
-                for shard, part in zip(shards, parts, strict=True):
-                    shard[start : start + batch_size] = part
-                done += int(counted[rows_of_batch].sum())
-                progress(done, total)
-            for which, shard in zip(lacking[index], shards, strict=True):
-                _write_shard(folders[which], index, shard)
-        return [cls(folder, sequences, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
-
-    @staticmethod
-    def _manifest(
-        model: LanguageModel, hook: HookPoint, target: HookPoint | None, sequences: Sequences, shard_sequences: int
-    ) -> dict[str, Any]:
-        """Return what a cache's manifest says."""
-        manifest = {
-            _NAME: model.name,
-            "model_sha256": model.weights_sha256,
-            **({} if model.dtype == "float32" else {"dtype": model.dtype}),
-            "hook": str(hook),
-            "sequences_sha256": sequences.sha256,
-            "d_in": model.d_in(hook),
-            "shard_sequences": shard_sequences,
-        }
-        if target is not None:
-            manifest |= {"target": str(target), "d_out": model.d_in(target)}
-        return manifest
+        shards = CacheShards(model, points, sequences, folders, batch_size=batch_size, shard_sequences=shard_sequences)
+        shards.prepare()
+        make_shards(shards, take=take, progress=progress)
+        return shards.open()
 
     @classmethod
     def open(cls, folder: Path, sequences: Sequences) -> "ActivationCache":
@@ -201,6 +149,11 @@ class ActivationCache:
     def size(sequences: Sequences, width: int, rows: int | None = None) -> int:
         """Bytes that a cache of activations of this width takes, or those of `rows` of the sequences."""
         return (len(sequences) if rows is None else rows) * sequences.length * width * 4
+
+    def rows(self, index: int) -> range:
+        """Return the numbers of one shard's sequences."""
+        start = index * self._shard_sequences
+        return range(start, min(start + self._shard_sequences, len(self.sequences)))
 
     def shard(self, index: int) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
         """Return the numbers of one shard's sequences, and what an SAE reads (memory-mapped: do not write to it).
@@ -250,6 +203,103 @@ class ActivationCache:
                 rows = self._shards[index].view(-1, self._width)
                 batch[torch.from_numpy(chosen)] = rows[torch.from_numpy(row_of[chosen])]
         return batch
+
+
+class CacheShards:
+    """The shards of one cache or more, of several hook points that share the model's forward pass: a `ShardWork`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        points: Sequence[tuple[HookPoint, HookPoint | None]],
+        sequences: Sequences,
+        folders: Sequence[Path],
+        *,
+        batch_size: int = 16,
+        shard_sequences: int = 64,
+    ) -> None:
+        """Name the shards; arguments as for `ActivationCache.build_together`."""
+        self._model, self._points, self._sequences, self._folders = model, points, sequences, folders
+        self._batch_size = batch_size
+        self._widths = [sum(map(model.d_in, _given(pair))) for pair in points]
+        self._manifests = [_manifest(model, *pair, sequences, shard_sequences) for pair in points]
+        self._slices = [
+            slice(start, min(start + shard_sequences, len(sequences)))
+            for start in range(0, len(sequences), shard_sequences)
+        ]
+        self._counted = sequences.counted.sum(axis=1)
+        self.sizes = [int(self._counted[rows].sum()) for rows in self._slices]
+        """[shards] counted tokens."""
+
+    def prepare(self) -> None:
+        """Write to the folders what they hold, before the shards are made.
+
+        Raises:
+            ArtifactError: the disk is too small, or a folder holds activations of something else.
+        """
+        for folder, manifest in zip(self._folders, self._manifests, strict=True):
+            _claim(folder, manifest)
+        needed = sum(
+            ActivationCache.size(self._sequences, self._widths[which], rows.stop - rows.start)
+            for which, folder in enumerate(self._folders)
+            for index, rows in enumerate(self._slices)
+            if not _shard_path(folder, index).exists()
+        )
+        require_free_space(self._folders[0], needed, "The activation cache")
+
+    def made(self) -> set[int]:
+        """Return the shards that are in all folders."""
+        names = set.intersection(*({path.name for path in folder.iterdir()} for folder in self._folders))
+        return {index for index in range(len(self._slices)) if _shard_path(self._folders[0], index).name in names}
+
+    def is_made(self, index: int) -> bool:
+        """True if the shard is in all folders."""
+        return not self._lacking(index)
+
+    def make(self, index: int, progress: Callable[[int], None]) -> None:
+        """Run the model over the shard's sequences, and write it to the folders that lack it."""
+        lacking, rows = self._lacking(index), self._slices[index]
+        hooks = [hook for which in lacking for hook in _given(self._points[which])]
+        shape = rows.stop - rows.start, self._sequences.length
+        shards = [torch.empty((*shape, self._widths[which])) for which in lacking]
+        for start in range(rows.start, rows.stop, self._batch_size):
+            batch = slice(start, min(start + self._batch_size, rows.stop))
+            token_ids = torch.from_numpy(self._sequences.token_ids[batch]).long()
+            side_by_side = self._model.activations(token_ids, *hooks)
+            parts = torch.split(side_by_side, [shard.shape[-1] for shard in shards], dim=-1)
+            for shard, part in zip(shards, parts, strict=True):
+                shard[batch.start - rows.start : batch.stop - rows.start] = part
+            progress(int(self._counted[rows.start : batch.stop].sum()))
+        for which, shard in zip(lacking, shards, strict=True):
+            _write_shard(self._folders[which], index, shard)
+
+    def open(self) -> list[ActivationCache]:
+        """Open the finished caches."""
+        return [
+            ActivationCache(folder, self._sequences, manifest)
+            for folder, manifest in zip(self._folders, self._manifests, strict=True)
+        ]
+
+    def _lacking(self, index: int) -> list[int]:
+        return [which for which, folder in enumerate(self._folders) if not _shard_path(folder, index).exists()]
+
+
+def _manifest(
+    model: LanguageModel, hook: HookPoint, target: HookPoint | None, sequences: Sequences, shard_sequences: int
+) -> dict[str, Any]:
+    """Return what a cache's manifest says."""
+    manifest = {
+        _NAME: model.name,
+        "model_sha256": model.weights_sha256,
+        **({} if model.dtype == "float32" else {"dtype": model.dtype}),
+        "hook": str(hook),
+        "sequences_sha256": sequences.sha256,
+        "d_in": model.d_in(hook),
+        "shard_sequences": shard_sequences,
+    }
+    if target is not None:
+        manifest |= {"target": str(target), "d_out": model.d_in(target)}
+    return manifest
 
 
 def _given(pair: tuple[HookPoint, HookPoint | None]) -> list[HookPoint]:

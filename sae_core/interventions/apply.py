@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from sae_core.errors import InterventionError
 from sae_core.interventions.ops import Site
+from sae_core.interventions.served import changes_of
 from sae_core.interventions.tokens import PassTokens, tokens_of_pass
-from sae_core.models import HookPoint, LanguageModel
+from sae_core.models import HookPoint, LanguageModel, ServedModel
 from sae_core.models.points import write_at
 
 Resolve = Callable[[HookPoint], tuple[nn.Module, str]]
@@ -30,7 +31,12 @@ def intervene(model: LanguageModel, sites: Sequence[Site], *, prompt_length: int
     Raises:
         ModelError: the model has no such hook point.
         InterventionError: a direction has another width than the model.
+        BackendError: the model's back end cannot do it.
     """
+    if isinstance(model, ServedModel):
+        with model.changed(changes_of(model, sites, prompt_length)):
+            yield
+        return
     special = model.special_token_ids | ({model.bos_token_id} if model.bos_token_id is not None else set())
     with hooks_on(model.hf_model, model.resolve, sites, special, prompt_length):
         yield

@@ -18,11 +18,10 @@ import torch
 from sae_core.errors import InterventionError, SAEError, first_line
 from sae_core.files import write_json
 from sae_core.interventions.apply import hooks_on
-from sae_core.interventions.ops import Intervention, Positions, Site
-from sae_core.interventions.sae_json import sae_from_json, sae_to_json, tensor_from_json, tensor_to_json
-from sae_core.models import HookPoint, LanguageModel
+from sae_core.interventions.ops import Site
+from sae_core.interventions.site_json import site_from_json, site_to_json
+from sae_core.models import LanguageModel
 from sae_core.models.points import find_modules, module_at
-from sae_core.saes import SAE
 
 FORMAT = "seesae-edit-1"
 """Changes when a file of an older version can no longer be read as it is."""
@@ -138,7 +137,7 @@ def edit_to_json(edit: Edit) -> dict[str, Any]:
         "model_sha256": edit.model_sha256,
         "saes": dict(edit.saes),
         "special_token_ids": sorted(edit.special_token_ids),
-        "sites": [_site_to_json(site) for site in edit.sites],
+        "sites": [site_to_json(site) for site in edit.sites],
     }
 
 
@@ -152,72 +151,10 @@ def edit_from_json(content: Any, source: str) -> Edit:
         raise InterventionError(f"{source} is no edit of the format {FORMAT}. Save the edit again, with this version.")
     try:
         special = frozenset(int(token_id) for token_id in content["special_token_ids"])
-        sites = [_site_from_json(site) for site in content["sites"]]
+        sites = [site_from_json(site) for site in content["sites"]]
         saes = {str(name): str(sha256) for name, sha256 in content.get("saes", {}).items()}
         return Edit(
             str(content["name"]), sites, special, str(content["model"]), str(content.get("model_sha256", "")), saes
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SAEError) as error:
         raise InterventionError(f"{source} is a damaged edit: {type(error).__name__}, {first_line(error)}.") from error
-
-
-def _site_to_json(site: Site) -> dict[str, Any]:
-    return {
-        "hook": str(site.hook),
-        "write": None if site.write is None else str(site.write),
-        "sae": sae_to_json(site.sae, site.encoded) if site.sae is not None and site.encoded else None,
-        "interventions": [_change_to_json(change, site.sae) for change in site.interventions],
-    }
-
-
-def _site_from_json(content: dict[str, Any]) -> Site:
-    sae: SAE | None = None
-    row_of: dict[int, int] = {}
-    if content["sae"] is not None:
-        sae, row_of = sae_from_json(content["sae"])
-    write = None if content["write"] is None else HookPoint.parse(content["write"])
-    changes = [_change_from_json(change, row_of) for change in content["interventions"]]
-    return Site(HookPoint.parse(content["hook"]), changes, sae, write)
-
-
-def _change_to_json(change: Intervention, sae: SAE | None) -> dict[str, Any]:
-    direction = change.direction
-    if change.op == "add" and change.feature is not None:
-        assert sae is not None
-        direction = sae.W_dec[change.feature] if change.along is None else change.along
-    match change.positions:
-        case str():
-            positions: Any = change.positions
-        case (first, end):
-            positions = {"from": first, "to": end}
-        case _:
-            positions = sorted(change.positions)
-    return {
-        "op": change.op,
-        "value": change.value,
-        "feature": change.feature,
-        "direction": None if direction is None else tensor_to_json(direction),
-        "along": None if direction is not None or change.along is None else tensor_to_json(change.along),
-        "positions": positions,
-        "special_tokens": change.special_tokens,
-    }
-
-
-def _change_from_json(content: dict[str, Any], row_of: dict[int, int]) -> Intervention:
-    direction = None if content["direction"] is None else tensor_from_json(content["direction"])
-    feature = row_of[content["feature"]] if direction is None else None
-    positions: Positions = content["positions"]
-    match content["positions"]:
-        case {"from": first, "to": end}:
-            positions = (int(first), int(end))
-        case list(chosen):
-            positions = frozenset(int(position) for position in chosen)
-    return Intervention(
-        content["op"],
-        float(content["value"]),
-        feature=feature,
-        direction=direction,
-        positions=positions,
-        along=tensor_from_json(content["along"]) if content.get("along") else None,
-        special_tokens=bool(content["special_tokens"]),
-    )

@@ -1,6 +1,6 @@
 """What a forward pass reads: each token's position in its text, and which are padding, special or generated."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,9 @@ class PassTokens:
     generated: Bool[Tensor, "batch position"]
 
 
-def tokens_of_pass(call: dict[str, Any], special_token_ids: Collection[int], prompt_length: int | None) -> PassTokens:
+def tokens_of_pass(
+    call: Mapping[str, Any], special_token_ids: Collection[int], prompt_length: int | None
+) -> PassTokens:
     """Return what a call of a `transformers` model reads.
 
     Args:

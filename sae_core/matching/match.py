@@ -8,6 +8,7 @@ and tokens on which a feature is strong weigh more than those near its threshold
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.errors import ArtifactError
-from sae_core.matching.pairs import Activity, pairs_by_direction
-from sae_core.matching.partners import PART_COSINE, PART_COUNT, PART_GIVEN, BestPartners, Partners, best_partners
-from sae_core.progress import Progress, silent
+from sae_core.matching.pairs import Activity
+from sae_core.matching.partners import (
+    PART_COSINE,
+    PART_COUNT,
+    PART_GIVEN,
+    BestPartners,
+    Chosen,
+    Partners,
+    choose_partners,
+)
+from sae_core.progress import Progress, rescaled, silent
+from sae_core.statistics.nearest import cosines, nearest_of_both, unit_rows
 from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
 from sae_core.store.activation_store import ActivationStore
 from sae_core.store.segments import Indices
@@ -32,6 +42,9 @@ MATCH_COSINE = 0.5
 MATCH_CORRELATION = 0.5
 """… and by activity if each correlates most with the other, at least this much, and they share `COACTIVE_MIN_JOINT`
 tokens."""
+
+DIRECTIONS_SHARE = 0.5
+"""Progress when the directions are compared and activity begins."""
 
 THRESHOLDS: dict[str, float] = {
     "match_cosine": MATCH_COSINE,
@@ -97,7 +110,7 @@ def match_features(
     """Compare every feature of `a` with every feature of `b`.
 
     The work is one product of both decoders and, for each token, the features of `a` that are active on it times those
-    of `b`.
+    of `b`. Memory does not grow with the number of pairs.
 
     Args:
         W_dec_a: decoder directions.
@@ -111,20 +124,32 @@ def match_features(
     """
     _check(W_dec_a, W_dec_b, stores)
     n, m = len(W_dec_a), len(W_dec_b)
-    unit_a, unit_b = (torch.nn.functional.normalize(W.float().cpu(), dim=1) for W in (W_dec_a, W_dec_b))
-    if stores is None:
-        a, b = best_partners(pairs_by_direction(unit_a, unit_b, progress), m)
-        none_a, none_b = np.zeros(n, np.int64), np.zeros(m, np.int64)
-        return Matching(_counterparts(a, b, none_a, none_a), _counterparts(b, a, none_b, none_b), 0)
-    activity = Activity.of(*stores)
-    a, b = best_partners(activity.pairs(unit_a, unit_b, progress), m)
-    covered_a = activity.covered(b.parent.partners.ids)
-    covered_b = activity.swapped().covered(a.parent.partners.ids)
+    unit_a, unit_b = (unit_rows(W.cpu()) for W in (W_dec_a, W_dec_b))
+    near_a, near_b = nearest_of_both(unit_a, unit_b, rescaled(progress, n, 0, DIRECTIONS_SHARE if stores else 1))
+    a, b = BestPartners.given(near_a), BestPartners.given(near_b)
+    activity = None if stores is None else Activity.of(*stores)
+    tokens, counts, covered = 0, (np.zeros(n, np.int64), np.zeros(m, np.int64)), None
+    if activity is not None:
+        tokens, counts = activity.tokens, (activity.a.count, activity.b.count)
+        found = activity.pairs(rescaled(progress, n, DIRECTIONS_SHARE, 1))
+        choose_partners(a, b, found, counts, tokens, partial(_cosines, unit_a, unit_b))
+        covered = activity.covered(b.parent.ids), activity.swapped().covered(a.parent.ids)
+    back = None if activity is None else activity.swapped()
+    sides = (_measured(a, unit_a, unit_b, activity), _measured(b, unit_b, unit_a, back))
+    covered_a, covered_b = covered or counts
     return Matching(
-        _counterparts(a, b, stores[0].count, covered_a),
-        _counterparts(b, a, stores[1].count, covered_b),
-        activity.tokens,
+        _counterparts(sides[0], sides[1], counts[0], covered_a),
+        _counterparts(sides[1], sides[0], counts[1], covered_b),
+        tokens,
     )
+
+
+def _cosines(
+    unit_a: Float[Tensor, "n d"], unit_b: Float[Tensor, "m d"], row: Indices, column: Indices
+) -> NDArray[np.float32]:
+    """Return the cosines of features `row` of `a`, in ascending order, and features `column` of `b`."""
+    found: NDArray[np.float32] = cosines(unit_a, unit_b, torch.from_numpy(row), torch.from_numpy(column)).numpy()
+    return found.clip(-1, 1)
 
 
 def _check(W_dec_a: Tensor, W_dec_b: Tensor, stores: tuple[ActivationStore, ActivationStore] | None) -> None:
@@ -141,15 +166,34 @@ def _check(W_dec_a: Tensor, W_dec_b: Tensor, stores: tuple[ActivationStore, Acti
         raise ArtifactError("The two SAEs were indexed on different sequences: index both on the same corpus.")
 
 
-def _counterparts(this: BestPartners, other: BestPartners, count: Indices, covered: Indices) -> Counterparts:
-    near, coactive, parts = this.near.partners, this.coactive.partners, other.parent.partners.ids
+def _measured(
+    best: BestPartners, unit: Float[Tensor, "n d"], others: Float[Tensor, "m d"], activity: Activity | None
+) -> dict[str, Partners]:
+    """Return the partners by each score, with all measures of the pairs."""
+
+    def partners(chosen: Chosen) -> Partners:
+        own = np.flatnonzero(chosen.ids >= 0)
+        other = chosen.ids[own].astype(np.int64)
+        cosine, correlation = np.zeros((2, len(chosen.ids)), np.float32)
+        cosine[own] = _cosines(unit, others, own, other)
+        if activity is not None:
+            correlation[own] = activity.correlation(own, other, chosen.product[own])
+        return Partners(chosen.ids, cosine, correlation, chosen.joint)
+
+    return {name: partners(getattr(best, name)) for name in ("near", "coactive", "parent")}
+
+
+def _counterparts(
+    this: dict[str, Partners], other: dict[str, Partners], count: Indices, covered: Indices
+) -> Counterparts:
+    near, coactive, parts = this["near"], this["coactive"], other["parent"].ids
     return Counterparts(
         count=count,
         near=near,
         coactive=coactive,
-        parent=this.parent.partners,
-        near_matched=_mutual(near, other.near.partners) & (near.cosine >= MATCH_COSINE),
-        coactive_matched=_mutual(coactive, other.coactive.partners) & (coactive.correlation >= MATCH_CORRELATION),
+        parent=this["parent"],
+        near_matched=_mutual(near, other["near"]) & (near.cosine >= MATCH_COSINE),
+        coactive_matched=_mutual(coactive, other["coactive"]) & (coactive.correlation >= MATCH_CORRELATION),
         parts=np.bincount(parts[parts >= 0], minlength=len(near.ids)).astype(np.int32),
         covered=covered,
     )

@@ -1,72 +1,40 @@
-"""Measures of pairs of features, one of each SAE, a block of pairs at a time.
+"""Pairs of features, one of each SAE, that are active on common tokens, some features of the one at a time.
 
-Memory is a few blocks of rows of the n × m table of pairs, never the table: `JOINT_BYTES` of counts and products, and
-what ranking `ROWS` rows of them takes.
+Most pairs of a wide SAE share no token, so pairs are kept as sparse matrices: memory is that of `PAIRS` pairs and of
+`CHUNK_NONZEROS` activations of each SAE, never the n × m table.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy import sparse
 
 from sae_core.progress import Progress
-from sae_core.statistics.coactivation import CHUNK_NONZEROS, JOINT_BYTES, TokenFeatureTable, add_joint
+from sae_core.statistics.coactivation import CHUNK_NONZEROS
 from sae_core.store import segments
-from sae_core.store.activation_store import ActivationStore
+from sae_core.store.activation_store import ActivationStore, FeatureBlock
 from sae_core.store.segments import Indices
 
-ROWS = 128
-"""Features of the one SAE ranked at once against all of the other. A constant, because the last bits of a product
-depend on its shape."""
-PAIR_BYTES = 12
-"""Of a joint count and a sum of products."""
+PAIRS = 1 << 24
+"""Pairs held at once, of 20 bytes; all pairs of one feature may be more."""
 
 
 @dataclass(frozen=True)
-class PairBlock:
-    """Consecutive features of `a` (rows) against all features of `b` (columns).
+class Pairs:
+    """Features of `a` (rows) and of `b` (columns) that share tokens; [pairs], ascending by row."""
 
-    The activities were not compared if `tokens` is 0; then correlations and counts are 0 too.
-    """
-
-    cosine: NDArray[np.float32]
-    """[rows, columns] of the decoder directions."""
-    correlation: NDArray[np.float32]
-    """[rows, columns] of the activations; 0 where one of two does not vary."""
+    row: Indices
+    column: Indices
     joint: NDArray[np.int32]
-    """[rows, columns] tokens on which both are active."""
-    row_count: Indices
-    """[rows] tokens on which each feature of `a` is active."""
-    column_count: Indices
-    """[columns] tokens on which each feature of `b` is active."""
-    tokens: int
-    """Counted tokens."""
-    start: int
-    """Index of the first row's feature."""
-
-
-def pairs_by_direction(
-    unit_a: Float[Tensor, "n d"], unit_b: Float[Tensor, "m d"], progress: Progress
-) -> Iterator[PairBlock]:
-    """Yield all pairs with the cosine of their directions alone; progress is in features of `a`."""
-    n, m = len(unit_a), len(unit_b)
-    for start in range(0, n, ROWS):
-        cosine = _cosine(unit_a[start : start + ROWS], unit_b)
-        shape = cosine.shape
-        yield PairBlock(
-            cosine=cosine,
-            correlation=np.broadcast_to(np.float32(0), shape),
-            joint=np.broadcast_to(np.int32(0), shape),
-            row_count=np.zeros(shape[0], np.int64),
-            column_count=np.zeros(m, np.int64),
-            tokens=0,
-            start=start,
-        )
-        progress(start + len(cosine), n)
+    """Tokens on which both are active."""
+    product: NDArray[np.float64]
+    """Sum of the products of their activations."""
+    correlation: NDArray[np.float32]
+    """Of the activations; 0 where one of two does not vary."""
 
 
 @dataclass(frozen=True)
@@ -87,32 +55,22 @@ class Activity:
         """Return the same with `a` and `b` exchanged."""
         return Activity(self.b, self.a, self.tokens)
 
-    def pairs(
-        self, unit_a: Float[Tensor, "n d"], unit_b: Float[Tensor, "m d"], progress: Progress
-    ) -> Iterator[PairBlock]:
-        """Yield all pairs, by direction and activity; progress is in features of `a`."""
-        n, m = len(unit_a), len(unit_b)
-        moments_a, moments_b = _Moments.of(self.a), _Moments.of(self.b)
-        rows = max(ROWS, JOINT_BYTES // (PAIR_BYTES * m) // ROWS * ROWS)
-        for start in range(0, n, rows):
-            stop = min(start + rows, n)
-            joint, product = self._count(start, stop, progress)
-            for first in range(start, stop, ROWS):
-                features = slice(first, min(first + ROWS, stop))
-                held = slice(features.start - start, features.stop - start)
-                covariance = self.tokens * product[held] - moments_a.total[features, None] * moments_b.total
-                scale = moments_a.spread[features, None] * moments_b.spread
-                correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-                yield PairBlock(
-                    cosine=_cosine(unit_a[features], unit_b),
-                    correlation=correlation.clip(-1, 1).astype(np.float32),
-                    joint=joint[held],
-                    row_count=self.a.count[features],
-                    column_count=self.b.count,
-                    tokens=self.tokens,
-                    start=first,
-                )
-            progress(stop, n)
+    def pairs(self, progress: Progress) -> Iterator[Pairs]:
+        """Yield all pairs that share a token, by ascending features of `a`, in which progress is."""
+        for start, stop in segments.cut(self._most_pairs().tolist(), PAIRS, self.a.d_sae):
+            joint, product = self._shared(start, stop)
+            row = np.repeat(np.arange(start, stop), np.diff(joint.indptr))
+            column = joint.indices.astype(np.int64)
+            yield Pairs(row, column, joint.data, product.data, self.correlation(row, column, product.data))
+            progress(stop, self.a.d_sae)
+
+    def correlation(self, row: Indices, column: Indices, product: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return Pearson's correlations of some pairs, given the sums of the products of their activations."""
+        own, others = self._moments
+        covariance = self.tokens * product - own.total[row] * others.total[column]
+        scale = own.spread[row] * others.spread[column]
+        found = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+        return found.clip(-1, 1).astype(np.float32)
 
     def covered(self, parent: NDArray[np.int32]) -> Indices:
         """Return for each feature of `a` the tokens on which it and at least one of its parts are active.
@@ -132,22 +90,46 @@ class Activity:
             covered += np.bincount(shared // len(positions), minlength=self.a.d_sae)
         return covered
 
-    def _count(self, start: int, stop: int, progress: Progress) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Count joint tokens and sum products of features `start` to `stop - 1` of `a` with all of `b`."""
-        shape = stop - start, self.b.d_sae
-        joint, product = np.zeros(shape, np.int32), np.zeros(shape, np.float64)
-        chunks = self._chunks()
-        for number, positions in enumerate(chunks):
-            table = TokenFeatureTable.of(self.b.block_on(0, self.b.d_sae, positions), positions)
-            block = self.a.block_on(start, stop, positions)
-            for done in add_joint(joint, block, table, product):
-                progress(start + (number * (stop - start) + done) // len(chunks), self.a.d_sae)
+    @cached_property
+    def _moments(self) -> tuple["_Moments", "_Moments"]:
+        return _Moments.of(self.a), _Moments.of(self.b)
+
+    def _most_pairs(self) -> NDArray[np.float64]:
+        """[features of `a`] bounds on how many features of `b` each shares tokens with."""
+        most = np.zeros(self.a.d_sae)
+        for positions in self._chunks():
+            own, others = (store.block_on(0, store.d_sae, positions) for store in (self.a, self.b))
+            active = np.bincount(others.position - positions.start, minlength=len(positions)).astype(np.float64)
+            most += segments.total(active[own.position - positions.start], own.indptr)
+        return most.clip(max=self.b.d_sae)
+
+    def _shared(self, start: int, stop: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Return the joint tokens and sums of products of features `start` to `stop - 1` of `a` with all of `b`.
+
+        Both have the same entries, because activations are positive.
+        """
+        joint = sparse.csr_array((stop - start, self.b.d_sae), dtype=np.int32)
+        product = sparse.csr_array(joint.shape, dtype=np.float64)
+        for positions in self._chunks():
+            own = self.a.block_on(start, stop, positions)
+            others = self.b.block_on(0, self.b.d_sae, positions)
+            joint += _by_token(own, positions, np.int32) @ _by_token(others, positions, np.int32).T
+            product += _by_token(own, positions, np.float64) @ _by_token(others, positions, np.float64).T
+        for table in (joint, product):
+            table.sort_indices()
         return joint, product
 
     def _chunks(self) -> list[range]:
         """Cut the positions into parts of at most `CHUNK_NONZEROS` of the store that has more."""
         denser = max(self.a, self.b, key=lambda store: sum(store.shard_nonzeros))
         return [denser.positions(shards) for shards in denser.shard_groups(CHUNK_NONZEROS)]
+
+
+def _by_token(block: FeatureBlock, positions: range, dtype: type[np.int32 | np.float64]) -> sparse.csr_array:
+    """[features, positions] the activations as floats, or 1 for each as integers."""
+    values = np.ones(len(block.value), dtype) if dtype is np.int32 else block.value.astype(dtype)
+    shape = block.n_features, len(positions)
+    return sparse.csr_array((values, block.position - positions.start, block.indptr), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -171,8 +153,3 @@ class _Moments:
         # The difference of two equal numbers is not 0 after rounding.
         variation[variation < 1e-9 * total**2] = 0
         return cls(total, np.sqrt(variation))
-
-
-def _cosine(unit_a: Float[Tensor, "rows d"], unit_b: Float[Tensor, "m d"]) -> NDArray[np.float32]:
-    cosine: NDArray[np.float32] = (unit_a @ unit_b.T).clamp_(-1, 1).numpy()
-    return cosine

@@ -1,15 +1,15 @@
 """For each feature of one SAE, the best partner in the other by three scores."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_core.matching.pairs import PairBlock
+from sae_core.matching.pairs import Pairs
 from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
-from sae_core.store.segments import Indices, concatenate
+from sae_core.store.segments import Indices
 
 PART_GIVEN = 0.5
 """A feature is a part of one of the other SAE that is active on at least this share of the part's tokens …"""
@@ -21,6 +21,9 @@ PART_COUNT = 10
 
 NEVER = np.float32(-np.inf)
 """Score of a pair that must not be chosen."""
+
+Cosines: TypeAlias = Callable[[Indices, Indices], NDArray[np.float32]]
+"""Cosines of features of `a`, ascending, and features of `b`."""
 
 
 @dataclass(frozen=True)
@@ -35,134 +38,108 @@ class Partners:
     joint: NDArray[np.int64]
     """Tokens on which both are active; 0 without stores."""
 
-    @classmethod
-    def none(cls, n: int) -> Self:
-        """Return no partner for each of `n` features."""
-        return cls(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros(n, np.int64))
-
 
 @dataclass(frozen=True)
-class Ranked:
-    """Partners with the score that each was chosen by; [n], -inf if there is none."""
+class Chosen:
+    """For each feature of one SAE, the partner of the highest score so far, and what both do together; [n] each."""
 
-    partners: Partners
+    ids: NDArray[np.int32]
+    """-1 = none."""
     score: NDArray[np.float32]
+    joint: NDArray[np.int64]
+    product: NDArray[np.float64]
+    """Sum of the products of the activations."""
 
     @classmethod
     def none(cls, n: int) -> Self:
         """Return no partner for each of `n` features."""
-        return cls(Partners.none(n), np.full(n, NEVER))
+        return cls(np.full(n, -1, np.int32), np.full(n, NEVER), np.zeros(n, np.int64), np.zeros(n))
 
     @classmethod
-    def by_row(cls, score: NDArray[np.float32], pairs: PairBlock) -> Self:
-        """Return the best column of each row: for features of `a`, partners in `b`."""
-        return cls._at(np.arange(len(score)), score.argmax(axis=1), score, pairs, partners_are_rows=False)
+    def fixed(cls, ids: NDArray[np.int32]) -> Self:
+        """Return these partners, of which no other is better; what they do together is still to be seen."""
+        n = len(ids)
+        return cls(ids, np.full(n, np.inf, np.float32), np.zeros(n, np.int64), np.zeros(n))
 
-    @classmethod
-    def by_column(cls, score: NDArray[np.float32], pairs: PairBlock) -> Self:
-        """Return the best row of each column: for features of `b`, partners in `a`."""
-        return cls._at(score.argmax(axis=0), np.arange(score.shape[1]), score, pairs, partners_are_rows=True)
+    def take(
+        self,
+        own: Indices,
+        partner: Indices,
+        score: NDArray[np.float32],
+        joint: NDArray[np.int32],
+        product: NDArray[np.float64],
+    ) -> None:
+        """Take the best of these pairs where they are better than before; of equals the earlier, then the lower id."""
+        best = np.full(len(self.ids), NEVER)
+        np.maximum.at(best, own, score)
+        first = np.full(len(self.ids), np.iinfo(np.int64).max)
+        highest = (score == best[own]) & (score > self.score[own])
+        np.minimum.at(first, own[highest], partner[highest])
+        chosen = np.flatnonzero(highest)[partner[highest] == first[own[highest]]]
+        at = own[chosen]
+        self.ids[at], self.score[at] = partner[chosen], score[chosen]
+        self.joint[at], self.product[at] = joint[chosen], product[chosen]
 
-    @classmethod
-    def _at(
-        cls, row: Indices, column: Indices, score: NDArray[np.float32], pairs: PairBlock, *, partners_are_rows: bool
-    ) -> Self:
-        """Return the pairs at these rows and columns, where they may be chosen. `argmax` takes the first of equals."""
-        best = score[row, column]
-        found = best > NEVER
-        ids = pairs.start + row if partners_are_rows else column
-        partners = Partners(
-            ids=np.where(found, ids, -1).astype(np.int32),
-            cosine=np.where(found, pairs.cosine[row, column], np.float32(0)),
-            correlation=np.where(found, pairs.correlation[row, column], np.float32(0)),
-            joint=np.where(found, pairs.joint[row, column], 0).astype(np.int64),
-        )
-        return cls(partners, best)
-
-    def or_better(self, later: "Ranked") -> "Ranked":
-        """Return for each feature the partner with the higher score; the earlier one wins a tie."""
-        better = later.score > self.score
-        mine, theirs = self.partners, later.partners
-        partners = Partners(
-            ids=np.where(better, theirs.ids, mine.ids),
-            cosine=np.where(better, theirs.cosine, mine.cosine),
-            correlation=np.where(better, theirs.correlation, mine.correlation),
-            joint=np.where(better, theirs.joint, mine.joint),
-        )
-        return Ranked(partners, np.where(better, later.score, self.score))
+    def see(self, own: Indices, partner: Indices, joint: NDArray[np.int32], product: NDArray[np.float64]) -> None:
+        """Note what the partners do together, where these pairs say it."""
+        known = self.ids[own] == partner
+        self.joint[own[known]], self.product[own[known]] = joint[known], product[known]
 
 
 @dataclass(frozen=True)
 class BestPartners:
     """The best partners of each feature of one SAE."""
 
-    near: Ranked
+    near: Chosen
     """By the cosine of the directions."""
-    coactive: Ranked
+    coactive: Chosen
     """By the correlation of the activations."""
-    parent: Ranked
+    parent: Chosen
     """Of the features that it may be a part of, the nearest in direction."""
 
     @classmethod
-    def none(cls, n: int) -> Self:
-        """Return no partners for each of `n` features."""
-        return cls(Ranked.none(n), Ranked.none(n), Ranked.none(n))
-
-    def or_better(self, later: "BestPartners") -> "BestPartners":
-        """Return the better partner of each feature by each score."""
-        return BestPartners(
-            near=self.near.or_better(later.near),
-            coactive=self.coactive.or_better(later.coactive),
-            parent=self.parent.or_better(later.parent),
-        )
+    def given(cls, near: NDArray[np.int32]) -> Self:
+        """Return only the nearest of each feature."""
+        return cls(Chosen.fixed(near), Chosen.none(len(near)), Chosen.none(len(near)))
 
 
-def best_partners(blocks: Iterable[PairBlock], m: int) -> tuple[BestPartners, BestPartners]:
-    """Return the best partners of all features of `a`, and of the `m` features of `b`.
+def choose_partners(
+    a: BestPartners,
+    b: BestPartners,
+    found: Iterable[Pairs],
+    counts: tuple[Indices, Indices],
+    tokens: int,
+    cosines: Cosines,
+) -> None:
+    """Give all features of both SAEs their best partners by what they do together.
 
-    A block has all partners of its rows, so those of `a` are complete at once; those of `b` are the best of all blocks.
+    Args:
+        a: with the nearest of each feature; gets the rest.
+        b: the same of the other SAE.
+        found: pairs that share tokens, by ascending features of `a`.
+        counts: tokens on which each feature of `a`, and of `b`, is active.
+        tokens: counted tokens.
+        cosines: of some pairs.
     """
-    of_a: list[BestPartners] = []
-    of_b = BestPartners.none(m)
-    for pairs in blocks:
-        rows, columns = _best_of_block(pairs)
-        of_a.append(rows)
-        of_b = of_b.or_better(columns)
-    return _joined(of_a), of_b
-
-
-def _best_of_block(pairs: PairBlock) -> tuple[BestPartners, BestPartners]:
-    """Return the best partners of the rows, and of the columns, among the pairs of one block."""
-    near = Ranked.by_row(pairs.cosine, pairs), Ranked.by_column(pairs.cosine, pairs)
-    if pairs.tokens == 0:
-        rows, columns = (Ranked.none(size) for size in pairs.cosine.shape)
-        return BestPartners(near[0], rows, rows), BestPartners(near[1], columns, columns)
-    joint, correlation = pairs.joint, pairs.correlation
-    row_count, column_count = pairs.row_count[:, None], pairs.column_count[None, :]
-    coactive = np.where((joint >= COACTIVE_MIN_JOINT) & (correlation > 0), correlation, NEVER)
-    aligned = np.where(pairs.cosine >= PART_COSINE, pairs.cosine, NEVER)
-    parent_in_b = np.where(_is_part(joint, row_count, column_count, pairs.tokens), aligned, NEVER)
-    parent_in_a = np.where(_is_part(joint, column_count, row_count, pairs.tokens), aligned, NEVER)
-    return (
-        BestPartners(near[0], Ranked.by_row(coactive, pairs), Ranked.by_row(parent_in_b, pairs)),
-        BestPartners(near[1], Ranked.by_column(coactive, pairs), Ranked.by_column(parent_in_a, pairs)),
-    )
+    for pairs in found:
+        row, column, joint, product = pairs.row, pairs.column, pairs.joint, pairs.product
+        a.near.see(row, column, joint, product)
+        b.near.see(column, row, joint, product)
+        together = (joint >= COACTIVE_MIN_JOINT) & (pairs.correlation > 0)
+        kept = row[together], column[together], pairs.correlation[together], joint[together], product[together]
+        a.coactive.take(*kept)
+        b.coactive.take(kept[1], kept[0], *kept[2:])
+        for own, other, partners, count in (
+            (row, column, a.parent, counts),
+            (column, row, b.parent, counts[::-1]),
+        ):
+            part = np.flatnonzero(_is_part(joint, count[0][own], count[1][other], tokens))
+            cosine = cosines(row[part], column[part])
+            part, cosine = part[cosine >= PART_COSINE], cosine[cosine >= PART_COSINE]
+            partners.take(own[part], other[part], cosine, joint[part], product[part])
 
 
 def _is_part(joint: NDArray[np.int32], count: Indices, parent_count: Indices, tokens: int) -> NDArray[np.bool_]:
     """True if a feature of this `count` may be a part of the other, by the tokens that they are active on."""
     eligible = (count >= PART_COUNT) & (parent_count > count) & (parent_count <= DENSE_DENSITY * tokens)
     return eligible & (joint >= PART_GIVEN * count)
-
-
-def _joined(parts: list[BestPartners]) -> BestPartners:
-    """Return the best partners of consecutive features as one."""
-
-    def joined(ranked: list[Ranked]) -> Ranked:
-        return Ranked(concatenate([part.partners for part in ranked]), np.concatenate([part.score for part in ranked]))
-
-    return BestPartners(
-        near=joined([part.near for part in parts]),
-        coactive=joined([part.coactive for part in parts]),
-        parent=joined([part.parent for part in parts]),
-    )

@@ -66,20 +66,25 @@ class LanguageModel:
             self._eager = EagerModel(source, hf_model=hf_model, tokenizer=tokenizer)
         except ValueError as error:
             raise ModelError(f"interp-engine cannot find its way in {source}: {error} Choose another model.") from error
-        self.name = name
-        self.source = source
-        self.weights_sha256 = weights_sha256
         self.hf_model = hf_model
-        self.tokenizer = tokenizer
         self.device = self._eager.device
         self.dtype = str(next(hf_model.parameters()).dtype).removeprefix("torch.")
-        self.n_layers = self._eager.n_layers
-        self.d_model = self._eager.d_model
-        self.vocab_size = self._eager.arch.lm_head.weight.shape[0]
-        self.context_length = getattr(hf_model.config.get_text_config(), "max_position_embeddings", None)
+        self.name, self.source, self.weights_sha256 = name, source, weights_sha256
+        generation_config = getattr(hf_model, "generation_config", None)
+        self._describe(self._eager, self._eager.arch.lm_head.weight.shape[0], hf_model.config, generation_config)
+
+    def _describe(self, engine: Any, vocab_size: int, config: Any, generation_config: Any) -> None:
+        """Take what interp-engine's model, its tokenizer and `transformers`' configs say."""
+        tokenizer = engine.tokenizer
+        self._tok = engine.tok
+        self.tokenizer = tokenizer
+        self.n_layers = engine.n_layers
+        self.d_model = engine.d_model
+        self.vocab_size = vocab_size
+        self.context_length = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.eos_token_id = tokenizer.eos_token_id
         self.bos_token_id = self.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        self.end_token_ids = _end_token_ids(hf_model, self.eos_token_id)
+        self.end_token_ids = _end_token_ids(generation_config, self.eos_token_id)
         self.require_row(max(self.bos_token_id or 0, self.eos_token_id or 0))
         flagged = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.special_token_ids = frozenset(special_token_ids(tokenizer)).union(flagged)
@@ -110,7 +115,7 @@ class LanguageModel:
     @property
     def has_chat_format(self) -> bool:
         """True if `render_chat` can write conversations."""
-        found: bool = self._eager.tok.has_chat_template()
+        found: bool = self._tok.has_chat_template()
         return found
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
@@ -119,7 +124,7 @@ class LanguageModel:
         Raises:
             ChatError: the model has no chat format, or its format refuses these messages.
         """
-        return render_chat(self._eager.tok, messages, self.name)
+        return render_chat(self._tok, messages, self.name)
 
     def require_row(self, token_id: int) -> None:
         """Refuse a token that only the tokenizer has, such as one that was added to it and never to the model.
@@ -304,12 +309,14 @@ class LanguageModel:
         return logits[:, -1].float()
 
     def _forward(self, token_ids: Int[Tensor, "batch position"], cache: Cache | None = None) -> Any:
-        asked = token_ids.shape[1] + (0 if cache is None else cache.get_seq_length())
-        if self.context_length is not None and asked > self.context_length:
-            raise ModelError(
-                f"{self.name} reads at most {self.context_length} tokens, not {asked}. Use shorter sequences."
-            )
+        self._require_context(token_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
         return self.hf_model(input_ids=token_ids.to(self.device), past_key_values=cache, use_cache=cache is not None)
+
+    def _require_context(self, tokens: int) -> None:
+        if self.context_length is not None and tokens > self.context_length:
+            raise ModelError(
+                f"{self.name} reads at most {self.context_length} tokens, not {tokens}. Use shorter sequences."
+            )
 
     def resolve(self, hook: HookPoint) -> tuple[nn.Module, str]:
         """Return the module that `hook` is at, and its side: input or output.
@@ -371,9 +378,9 @@ def _by_position(activations: Tensor, token_ids: Int[Tensor, "batch position"]) 
     return activations.reshape(*token_ids.shape, activations.shape[-1])
 
 
-def _end_token_ids(hf_model: Any, eos_token_id: int | None) -> frozenset[int]:
+def _end_token_ids(generation_config: Any, eos_token_id: int | None) -> frozenset[int]:
     """Return EOS and what `generation_config` adds to it: Gemma's names the end of a turn, its tokenizer does not."""
-    named = getattr(getattr(hf_model, "generation_config", None), "eos_token_id", None)
+    named = getattr(generation_config, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]
     return frozenset(token_id for token_id in [eos_token_id, *ids] if token_id is not None)
 

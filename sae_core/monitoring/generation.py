@@ -48,7 +48,7 @@ def generate_watched(
     watcher = Watcher(monitors, prompt_parts=parts, prompt_length=len(prompt))
 
     def attached() -> AbstractContextManager[None]:
-        return watcher.attached(model.hf_model, model.resolve)
+        return watcher.watching(model)
 
     text = Generation(model, prompt, sampling or Sampling(), sites, "changed" if sites else "default", around=attached)
     seen = _Seen(watcher)

@@ -21,8 +21,9 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from sae_core.errors import MonitorError
 from sae_core.interventions.apply import Resolve
 from sae_core.interventions.tokens import PassTokens, tokens_of_pass
-from sae_core.models import HookPoint, LanguageModel
+from sae_core.models import HookPoint, LanguageModel, ServedModel
 from sae_core.models.points import find_modules, module_at
+from sae_core.models.served import Observer
 from sae_core.monitoring.files import load_monitor
 from sae_core.monitoring.monitor import Monitor
 from sae_core.monitoring.scoring import pool_of, require_width
@@ -133,6 +134,16 @@ class Watcher:
         return StoppingCriteriaList([_StopFired(self)])
 
     @contextmanager
+    def watching(self, model: LanguageModel) -> Iterator[None]:
+        """Watch every pass of a loaded model in the body, as `attached` does, whatever runs it."""
+        if isinstance(model, ServedModel):
+            with model.observed(Observer(list(self._by_hook), self._begin, self._read, self._end)):
+                yield
+        else:
+            with self.attached(model.hf_model, model.resolve):
+                yield
+
+    @contextmanager
     def attached(self, hf_model: nn.Module, resolve: Resolve) -> Iterator[None]:
         """Watch every pass of the model in the body; the hooks are removed whatever happens there.
 
@@ -140,19 +151,21 @@ class Watcher:
             ModelError: the model lacks a hook point.
         """
         with HookManager() as manager:
-            handles = [hf_model.register_forward_pre_hook(self._begin, with_kwargs=True)]
+            handles = [hf_model.register_forward_pre_hook(self._begin_call, with_kwargs=True)]
             try:
                 for hook in self._by_hook:
                     module, side = resolve(hook)
                     manager.read(module, lambda x, hook=hook: self._read(hook, x), point=side)
-                handles.append(hf_model.register_forward_hook(self._end))
+                handles.append(hf_model.register_forward_hook(lambda *_: self._end()))
                 yield
             finally:
                 for handle in handles:
                     handle.remove()
 
-    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        call = {**({"input_ids": args[0]} if args else {}), **kwargs}
+    def _begin_call(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._begin({**({"input_ids": args[0]} if args else {}), **kwargs})
+
+    def _begin(self, call: Mapping[str, Any]) -> None:
         if call.get("input_ids") is None:
             raise MonitorError("Monitors need token ids: call the model with input_ids, not inputs_embeds.")
         cache = call.get("past_key_values")
@@ -175,7 +188,7 @@ class Watcher:
             channels = monitor.detector.channels(flat)
             self._pass.channels[number] = channels.reshape(*shape, -1).cpu().double().numpy()
 
-    def _end(self, _module: nn.Module, _args: Any, _output: Any) -> None:
+    def _end(self) -> None:
         done, self._pass = self._pass, None
         if done is None:
             return

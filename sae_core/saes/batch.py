@@ -22,8 +22,8 @@ class Batch:
     """Mean over all tokens of the step of ‖target − mean‖²."""
     dead: Int[Tensor, " dead"]
     """Indices of the features that count as dead now."""
-    sparsity_warmup: float = 1.0
-    """0 to 1, the share of a sparsity penalty that applies at this step."""
+    sparsity: float | Float[Tensor, ""] = 1.0
+    """Factor on the sparsity penalty at this step."""
     grid: Grid = SINGLE_PROCESS
     """The processes that share the step."""
 

@@ -19,8 +19,8 @@ class GatedConfig(SAEConfig):
     """Config of the gated SAE."""
 
     l1_coefficient: float = 2.6
-    """λ, the price of one unit of gate, with activations scaled to a mean norm of √d_in. On SmolLM2's layer 9 (4,096
-    features, 245 steps) this leaves 32 features active per token."""
+    """λ, the price of one unit of gate, with activations scaled to a mean norm of √d_in. Training sets it unless it is
+    given, and begins with this: on SmolLM2's layer 9 (4,096 features, 245 steps) it leaves 32 features active."""
 
 
 class Gated(SAE):
@@ -69,9 +69,7 @@ class Gated(SAE):
         l1 = features.all_reduce(batch.mean(opening.sum(dim=1)))
         active = f.detach() > 0
         return Losses(
-            total=mse
-            + batch.sparsity_warmup * self.config.l1_coefficient * l1
-            + batch.mean(gate_error.square().sum(dim=1)),
+            total=mse + batch.sparsity * self.config.l1_coefficient * l1 + batch.mean(gate_error.square().sum(dim=1)),
             mse=mse.detach(),
             l0=features.all_reduce(batch.mean(active.sum(dim=1, dtype=f.dtype))),
             active=active.any(dim=0),

@@ -94,7 +94,7 @@ class JumpReLU(SAE):
         return active, active.values(pre)
 
     def losses(self, batch: Batch) -> Losses:
-        """Return squared error over variance, plus the warmed-up penalty on L0, plus AuxK."""
+        """Return squared error over variance, plus the step's penalty on L0, plus AuxK."""
         config, features = self.config, batch.grid.features
         assert config.k is not None, "an SAE that is trained has a k"
         threshold = self.threshold.clamp(min=0)
@@ -111,7 +111,7 @@ class JumpReLU(SAE):
         active[near.features[f.detach() > 0]] = True
         return Losses(
             total=mse / batch.variance
-            + batch.sparsity_warmup * config.l0_coefficient * (l0 / config.k - 1).square()
+            + batch.sparsity * config.l0_coefficient * (l0 / config.k - 1).square()
             + config.aux_coefficient * auxk(self, batch, error.detach()),
             mse=mse.detach(),
             l0=l0.detach(),

@@ -33,8 +33,13 @@ class Coactive:
     given_other: NDArray[np.float32]
 
 
+def joint_rows(d_sae: int) -> int:
+    """Return how many features' joint counts with all others fit into memory at once."""
+    return max(1, JOINT_BYTES // (4 * d_sae))
+
+
 def coactive_features(
-    store: ActivationStore, tokens: int, near: NDArray[np.int32], progress: Progress
+    store: ActivationStore, features: range, tokens: int, near: NDArray[np.int32], progress: Progress
 ) -> tuple[Coactive, Indices]:
     """Find the ten features with the highest pointwise mutual information, log (joint · tokens / (count · count)).
 
@@ -42,22 +47,20 @@ def coactive_features(
 
     Args:
         store: activations.
+        features: whose lists are wanted; no more than `joint_rows`.
         tokens: counted tokens.
-        near: [d_sae, m] for each feature, others whose joint counts to return too; -1 = none.
+        near: [features, m] for each of them, others whose joint counts to return too; -1 = none.
         progress: in features.
 
     Returns:
         The co-active features, and the joint counts with `near`.
     """
-    rows = max(1, JOINT_BYTES // (4 * store.d_sae))
-    parts, joint_near = [], []
-    for start in range(0, store.d_sae, rows):
-        stop = min(start + rows, store.d_sae)
-        joint = joint_counts(store, start, stop, progress)
-        wanted = near[start:stop].astype(np.int64)
-        joint_near.append(np.where(wanted >= 0, np.take_along_axis(joint, wanted, axis=1), 0).astype(np.int64))
-        parts += [_rank(joint[i : i + ROWS], start + i, store.count, tokens) for i in range(0, stop - start, ROWS)]
-    return concatenate(parts), np.concatenate(joint_near)
+    start, stop = features.start, features.stop
+    joint = joint_counts(store, start, stop, progress)
+    wanted = near.astype(np.int64)
+    joint_near = np.where(wanted >= 0, np.take_along_axis(joint, wanted, axis=1), 0).astype(np.int64)
+    parts = [_rank(joint[i : i + ROWS], start + i, store.count, tokens) for i in range(0, stop - start, ROWS)]
+    return concatenate(parts), joint_near
 
 
 def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progress) -> NDArray[np.int32]:
@@ -67,7 +70,7 @@ def joint_counts(store: ActivationStore, start: int, stop: int, progress: Progre
     for number, shards in enumerate(groups):
         chunk = store.block(0, store.d_sae, shards)
         for done in add_joint(joint, chunk.features(start, stop), TokenFeatureTable.of(chunk, store.positions(shards))):
-            progress(start + (number * len(joint) + done) // len(groups), store.d_sae)
+            progress((number * len(joint) + done) // len(groups), len(joint))
     joint[np.arange(len(joint)), np.arange(start, stop)] = 0
     return joint
 

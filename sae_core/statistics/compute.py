@@ -1,14 +1,13 @@
 """All statistics of all features, exactly, in one pass over an activation store.
 
 `spec` declares the statistics. Each group has a file with its definitions: `moments`, `examples`, `tokens`, `topics`,
-`coactivation`, `coherence`, `decoders`, `health`. This module runs them over blocks of features and joins the results.
+`coactivation`, `coherence`, `decoders`, `health`. `ranges` runs those of activations over ranges of features; this
+module joins them, and adds those of the decoder.
 They depend on the store's contents and the seed alone: not on how features or sequences are cut into blocks and shards.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -17,42 +16,25 @@ from sae_core.errors import ArtifactError
 from sae_core.models import InputTokens, OutputDirections
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
+from sae_core.shards import Take, make_shards, take_any
 from sae_core.statistics import spec
-from sae_core.statistics.coactivation import Coactive, coactive_features
+from sae_core.statistics.coactivation import Coactive
 from sae_core.statistics.coherence import coherence
 from sae_core.statistics.decoders import NearDecoders, OutputTokens, near_decoders, output_tokens
-from sae_core.statistics.examples import choose_examples, concatenate_examples
-from sae_core.statistics.health import Placement, follows_uncounted, health_flags, placement
-from sae_core.statistics.moments import MOMENTS, order_by_strength
-from sae_core.statistics.tokens import TopTokens, top_tokens
-from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
-from sae_core.statistics.types import Examples, FeatureStatistics
+from sae_core.statistics.health import health_flags
+from sae_core.statistics.ranges import RangeShards
+from sae_core.statistics.tokens import TopTokens
+from sae_core.statistics.topics import TopTopics, corpus_topics
+from sae_core.statistics.types import FeatureStatistics
 from sae_core.store.activation_store import ActivationStore, weights_sha256
-from sae_core.store.segments import concatenate
 
 STATISTICS_VERSION = 3
 """Raise it when a definition changes."""
 
 OUTPUT_SCORE = "(logit effect - its mean over features) / its standard deviation over features"
 
-BLOCK_NONZEROS = 1 << 20
-"""Non-zeros held at once; a single feature may have more."""
-BLOCK_FEATURES = 1024
-"""Features held at once."""
-
-SHARES = (0.0, 0.45, 0.75, 1.0)
-"""Progress at the ends of the parts: the features' own activations, their pairs, their output tokens; as measured."""
-
-
-@dataclass(frozen=True)
-class _OwnStatistics:
-    """Statistics of each feature's own activations, for all features."""
-
-    moments: dict[str, NDArray[Any]]
-    examples: Examples
-    tokens: TopTokens
-    topics: TopTopics
-    placement: Placement
+SHARES = (0.0, 0.1, 0.75, 1.0)
+"""Progress at the ends of the parts: near decoders, the ranges of features, their output tokens; as measured."""
 
 
 def compute_statistics(
@@ -63,9 +45,13 @@ def compute_statistics(
     input_tokens: InputTokens,
     *,
     seed: int = 0,
+    take: Take = take_any,
     progress: Progress = silent,
 ) -> FeatureStatistics:
-    """Compute the statistics of every feature.
+    """Compute the statistics of every feature. If it is killed, the same call continues after the last whole range.
+
+    Processes that may do so for one store hold its folder's `sae_core.locks.folder_lock` meanwhile, except those that
+    help one of them by `RangeShards.join`.
 
     Args:
         store: activations of `sae` on `sequences`.
@@ -74,6 +60,7 @@ def compute_statistics(
         output: `LanguageModel.output_directions()`, or the reason why there are no output tokens, as a clause.
         input_tokens: `LanguageModel.input_tokens()`.
         seed: of the examples drawn from the bands.
+        take: says which ranges of features other processes compute.
         progress: in features.
 
     Raises:
@@ -82,24 +69,26 @@ def compute_statistics(
     _check(store, sequences, sae)
     tokens = sequences.n_counted
     steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
-    corpus = corpus_topics(sequences)
-    own = _own_activations(store, sequences, corpus, seed, steps[0])
-    near = near_decoders(sae.W_dec)
-    coactive, joint_near = coactive_features(store, tokens, near.ids, steps[1])
+    near = near_decoders(sae.W_dec, progress=steps[0])
+    ranges = RangeShards(store, sequences, near.ids, seed)
+    ranges.prepare()
+    make_shards(ranges, take=take, progress=steps[1])
+    found = ranges.merged()
     output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[2])
-    flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
+    flags = health_flags(store.count, tokens, found.placement, found.tokens, near, found.joint_near)
+    ranges.remove()
     progress(store.d_sae, store.d_sae)
     return FeatureStatistics(
         tokens=tokens,
         arrays={
-            **own.moments,
+            **found.moments,
             "density": store.count / max(tokens, 1),
-            "coherence": coherence(own.examples, sequences, input_tokens, store.d_sae),
-            **_lists(own.tokens, own.topics, output_lists, coactive, near),
+            "coherence": coherence(found.examples, sequences, input_tokens, store.d_sae),
+            **_lists(found.tokens, found.topics, output_lists, found.coactive, near),
         },
         health=flags,
-        examples=own.examples,
-        topic_names=corpus.names,
+        examples=found.examples,
+        topic_names=corpus_topics(sequences).names,
         provenance=_provenance(store, seed, output),
     )
 
@@ -138,34 +127,6 @@ def _check(store: ActivationStore, sequences: Sequences, sae: SAE) -> None:
             f"The activation store at {store.folder} was made from another SAE or other sequences. "
             "Delete it and run the index again."
         )
-
-
-def _own_activations(
-    store: ActivationStore, sequences: Sequences, corpus: CorpusTopics, seed: int, progress: Progress
-) -> _OwnStatistics:
-    token_ids = sequences.token_ids.reshape(-1)
-    follows = follows_uncounted(sequences)
-    parts = []
-    for start, stop in store.feature_blocks(BLOCK_NONZEROS, BLOCK_FEATURES):
-        block = store.block(start, stop)
-        strongest_first = order_by_strength(block)
-        parts.append(
-            _OwnStatistics(
-                {name: moment(block, strongest_first) for name, moment in MOMENTS.items()},
-                choose_examples(block, strongest_first, sequences.length, seed),
-                top_tokens(block, token_ids),
-                top_topics(block, corpus),
-                placement(block, sequences.length, follows),
-            )
-        )
-        progress(stop, store.d_sae)
-    return _OwnStatistics(
-        {name: np.concatenate([part.moments[name] for part in parts]) for name in MOMENTS},
-        concatenate_examples([part.examples for part in parts]),
-        concatenate([part.tokens for part in parts]),
-        concatenate([part.topics for part in parts]),
-        concatenate([part.placement for part in parts]),
-    )
 
 
 def _provenance(store: ActivationStore, seed: int, output: OutputDirections | str) -> dict[str, Any]:

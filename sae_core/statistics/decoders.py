@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.models import OutputDirections
-from sae_core.progress import Progress
+from sae_core.progress import Progress, silent
+from sae_core.statistics.nearest import nearest_others, unit_rows
 from sae_core.statistics.spec import NEAR, OUTPUT_TOKENS
 from sae_core.store import segments
 
@@ -39,18 +40,10 @@ class OutputTokens:
     suppressed_logits: NDArray[np.float32]
 
 
-@torch.no_grad()
-def near_decoders(W_dec: Float[Tensor, "d_sae d_in"], count: int = NEAR) -> NearDecoders:
+def near_decoders(W_dec: Float[Tensor, "d_sae d_in"], count: int = NEAR, progress: Progress = silent) -> NearDecoders:
     """Find the `count` other features with the highest cosine of the decoder directions; ties by number."""
-    unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
-    ids, cosine = [], []
-    for start in range(0, len(unit), ROWS):
-        cosines = unit[start : start + ROWS] @ unit.T
-        cosines.diagonal(offset=start).fill_(-torch.inf)
-        columns, values = segments.top_k(cosines, count)
-        ids.append(columns)
-        cosine.append(values)
-    return NearDecoders(np.concatenate(ids), np.concatenate(cosine).clip(-1, 1))
+    ids, cosine = nearest_others(unit_rows(W_dec), count, progress)
+    return NearDecoders(ids, cosine.clip(-1, 1))
 
 
 @torch.no_grad()

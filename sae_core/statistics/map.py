@@ -9,28 +9,58 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sae_core.progress import Progress, rescaled, silent
 from sae_core.statistics.decoders import near_decoders
+from sae_core.statistics.nearest import unit_rows
 
 NEIGHBOURS = 15
 """UMAP's own default, counting the feature itself."""
+NEIGHBOURS_SHARE = 0.4
+"""Progress when all neighbours are found and UMAP begins."""
+REPORT_SECONDS = 0.5
+"""Least seconds between two reports of UMAP's epochs."""
 MIN_FEATURES = 4 * NEIGHBOURS
 """Fewer features have no meaningful neighbourhoods: they are laid out by their two principal components."""
 
 
-def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[NDArray[np.float32], "d_sae 2"]:
+class _Epochs:
+    """The file that UMAP's progress bar is written to."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def write(self, text: str) -> None:
+        """Read `done/total` epochs; an exception of the progress stops UMAP."""
+        done, _, total = text.strip().partition("/")
+        if done.isdigit() and total.isdigit():
+            self._progress(int(done), int(total))
+
+    def flush(self) -> None:
+        """Do nothing: what is written has been reported."""
+
+
+def feature_map(
+    W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0, progress: Progress = silent
+) -> Float[NDArray[np.float32], "d_sae 2"]:
     """Lay the features out in the plane by UMAP (McInnes et al. 2018, arXiv:1802.03426) over decoder cosines.
 
     The neighbours are exact, those of `near_decoders`; UMAP's own search would be approximate. The axes mean nothing,
     and neither does the distance between groups that are far apart. Equal seeds give equal maps on one machine.
+
+    Args:
+        W_dec: decoder directions.
+        seed: of the layout.
+        progress: in features; what it raises stops the work.
     """
-    if len(W_dec) < MIN_FEATURES:
+    n = len(W_dec)
+    if n < MIN_FEATURES:
         return _principal_components(W_dec)
     from umap import UMAP, layouts, umap_  # compiled on import, which takes seconds
 
     _keep_compiled(umap_, layouts)
-    near = near_decoders(W_dec, NEIGHBOURS - 1)
-    unit = torch.nn.functional.normalize(W_dec.detach().float().cpu(), dim=1)
-    itself = np.arange(len(W_dec), dtype=np.int32)[:, None]
+    near = near_decoders(W_dec, NEIGHBOURS - 1, rescaled(progress, n, 0, NEIGHBOURS_SHARE))
+    unit = unit_rows(W_dec.cpu())
+    itself = np.arange(n, dtype=np.int32)[:, None]
     neighbours = np.hstack([itself, near.ids])
     distances = np.hstack([np.zeros_like(itself, np.float32), 1 - near.cosine])
     with warnings.catch_warnings():
@@ -42,8 +72,16 @@ def feature_map(W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0) -> Float[N
             force_approximation_algorithm=True,  # else a small map computes its own distances
             random_state=seed,
             n_jobs=1,
+            tqdm_kwds={
+                "disable": False,
+                "file": _Epochs(rescaled(progress, n, NEIGHBOURS_SHARE, 1)),
+                "bar_format": "{n}/{total}",
+                "mininterval": REPORT_SECONDS,
+                "miniters": 1,
+            },
         )
         points: NDArray[np.float32] = layout.fit_transform(unit.numpy()).astype(np.float32)
+    progress(n, n)
     return points
 
 
@@ -62,7 +100,7 @@ def _keep_compiled(*modules: ModuleType) -> None:
 
 
 def _principal_components(W_dec: Float[Tensor, "d_sae d_in"]) -> NDArray[np.float32]:
-    unit = torch.nn.functional.normalize(W_dec.detach().float().cpu(), dim=1)
+    unit = unit_rows(W_dec.cpu())
     left, values, _ = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
     points = torch.zeros(len(unit), 2)
     points[:, : len(values)] = (left * values)[:, :2]

@@ -8,6 +8,7 @@ written last: `indptr` int64 [d_sae + 1], `position` int32 and `value` float32, 
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from sae_core.files import sha256_file, sha256_json, write_json
 from sae_core.memory import reuse_freed_memory
 from sae_core.progress import Progress, silent
 from sae_core.saes.base import SAE
+from sae_core.shards import Take, make_shards, take_any
 from sae_core.store.segments import Indices, bounds, cut, row_bounds, stable_argsort
 from sae_core.tensor_files import write_tensors
 
@@ -43,8 +45,11 @@ class ActivationShards(Protocol):
 
     n_shards: int
 
+    def rows(self, index: int, /) -> range:
+        """Return the numbers of one shard's sequences."""
+
     def shard(self, index: int, /) -> tuple[slice, Float[Tensor, "sequence position d_in"]]:
-        """Return the numbers of one shard's sequences, and their activations."""
+        """Return the numbers of one shard's sequences, as a slice, and their activations."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +177,13 @@ class ActivationStore:
         """Positions of consecutive shards."""
         return range(self.shard_positions[shards[0]].start, self.shard_positions[shards[-1]].stop)
 
-    def feature_blocks(self, max_nonzeros: int, max_features: int) -> list[tuple[int, int]]:
-        """Cut the features into (start, stop) of at most `max_nonzeros`, or of one feature that has more."""
-        return cut(self.count.tolist(), max_nonzeros, max_features)
+    def feature_blocks(
+        self, max_nonzeros: int, max_features: int, features: range | None = None
+    ) -> list[tuple[int, int]]:
+        """Cut `features`, or all, into (start, stop) of at most `max_nonzeros`, or of one feature that has more."""
+        own = range(self.d_sae) if features is None else features
+        blocks = cut(self.count[own.start : own.stop].tolist(), max_nonzeros, max_features)
+        return [(own.start + start, own.start + stop) for start, stop in blocks]
 
     def shard_groups(self, max_nonzeros: int) -> list[range]:
         """Cut the shards into ranges of at most `max_nonzeros`, or of one shard that has more."""
@@ -182,48 +191,39 @@ class ActivationStore:
 
 
 def build_store(
-    sae: SAE, shards: ActivationShards, sequences: Sequences, folder: Path, *, progress: Progress = silent
+    sae: SAE,
+    shards: ActivationShards,
+    sequences: Sequences,
+    folder: Path,
+    *,
+    take: Take = take_any,
+    progress: Progress = silent,
 ) -> ActivationStore:
     """Encode every counted token and keep the non-zero activations.
 
     If it is killed, the same call continues after the last whole shard, without asking for the activations of
     those that are done, and ends with the same bytes. A finished store of the same SAE and sequences is just opened.
-    Processes that may make one store hold its folder's `sae_core.locks.folder_lock` meanwhile.
+    Processes that may make one store hold its folder's `sae_core.locks.folder_lock` meanwhile, except those that help
+    one of them by making `StoreShards` of it.
 
     Args:
         sae: in its inference form.
         shards: activations of `sequences`, in order; an `ActivationCache` is one.
         sequences: the text that the activations were computed on.
         folder: of the store.
+        take: says which shards other processes make.
         progress: in counted tokens.
 
     Raises:
         ArtifactError: the disk is full, or the shards are not those of `sequences`.
         CorpusError: the sequences are too long or too many for the store's integers.
     """
-    reuse_freed_memory()
-    plan = _plan(sae, sequences)
-    if _is_finished(folder, plan):
+    work = StoreShards(sae, shards, sequences, folder)
+    if work.is_finished():
         return ActivationStore.open(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)  # of another plan: its shards are about to go
-    builder = _Builder(
-        sae, shards, sequences, folder, {"plan": sha256_json(plan), "n_shards": shards.n_shards}, progress
-    )
-    entries: list[dict[str, Any]] = []
-    stop = 0
-    for i in range(shards.n_shards):
-        entry = builder.kept_shard(i) or builder.write_shard(i)
-        if entry["start"] != stop:
-            raise _does_not_cover(folder)
-        stop = entry["stop"]
-        entries.append(entry)
-        progress(builder.counted_before(stop), plan["tokens"])
-    if stop != len(sequences):
-        raise _does_not_cover(folder)
-    manifest = {"plan": plan, "shards": entries}
-    write_json(folder / MANIFEST, manifest)
-    _remove_leftovers(folder, {entry["file"] for entry in entries})
-    return ActivationStore(folder, manifest)  # each shard was hashed a moment ago
+    work.prepare()
+    make_shards(work, take=take, progress=progress)
+    return work.finish()
 
 
 def weights_sha256(sae: SAE) -> str:
@@ -258,88 +258,107 @@ def _plan(sae: SAE, sequences: Sequences) -> dict[str, Any]:
     }
 
 
-def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["plan"] == plan
+class StoreShards:
+    """The shards of a store, which carry a mark of what they were made from: a `ShardWork`."""
 
+    def __init__(self, sae: SAE, shards: ActivationShards, sequences: Sequences, folder: Path) -> None:
+        """Name the shards; arguments and errors as for `build_store`."""
+        reuse_freed_memory()
+        self._sae, self._shards, self._sequences, self._folder = sae, shards, sequences, folder
+        self._plan = _plan(sae, sequences)
+        self._mark = {"plan": sha256_json(self._plan), "n_shards": shards.n_shards}
+        rows = [shards.rows(i) for i in range(shards.n_shards)]
+        if [0, *(own.stop for own in rows)] != [*(own.start for own in rows), len(sequences)]:
+            raise ArtifactError(
+                f"The activation shards for {folder} do not follow one another over the sequences. "
+                f"Delete {folder} and the activation cache, and run the index again."
+            )
+        self.sizes = [int(sequences.counted[own.start : own.stop].sum()) for own in rows]
+        """[shards] counted tokens."""
 
-def _does_not_cover(folder: Path) -> ArtifactError:
-    return ArtifactError(
-        f"The activation shards for {folder} do not follow one another over the sequences. "
-        f"Delete {folder} and the activation cache, and run the index again."
-    )
+    def is_finished(self) -> bool:
+        """True if the folder holds the whole store already."""
+        manifest = self._folder / MANIFEST
+        return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["plan"] == self._plan
 
+    def prepare(self) -> None:
+        """Remove what was made from something else, before shards are made."""
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+        for path in self._folder.glob("shard-*.safetensors"):
+            if _header(path)["mark"] != self._mark:
+                path.unlink(missing_ok=True)
 
-def _remove_leftovers(folder: Path, files: set[str]) -> None:
-    """Remove shards of an earlier plan."""
-    for path in folder.glob("shard-*.safetensors"):
-        if path.name not in files:
-            path.unlink(missing_ok=True)
+    def made(self) -> set[int]:
+        """Return the shards that are there."""
+        names = {path.name for path in self._folder.glob("shard-*.safetensors")}
+        return {i for i in range(len(self.sizes)) if self._path(i).name in names}
 
+    def is_made(self, i: int) -> bool:
+        """True if this one is there."""
+        return self._path(i).exists()
 
-@dataclass(frozen=True)
-class _Builder:
-    """One build of a store: its inputs, and the mark that its shards carry."""
+    def make(self, i: int, progress: Callable[[int], None]) -> None:
+        """Encode and write one shard.
 
-    sae: SAE
-    shards: ActivationShards
-    sequences: Sequences
-    folder: Path
-    mark: dict[str, Any]
-    progress: Progress
-
-    def counted_before(self, sequence: int) -> int:
-        """Counted tokens in the sequences before `sequence`."""
-        return int(self.sequences.counted[:sequence].sum())
-
-    def path(self, i: int) -> Path:
-        return self.folder / f"shard-{i:05}.safetensors"
-
-    def kept_shard(self, i: int) -> dict[str, Any] | None:
-        """Return the manifest's entry of a shard that an earlier call with the same inputs wrote."""
-        if not self.path(i).exists():
-            return None
-        with safe_open(self.path(i), framework="numpy") as file:
-            header = json.loads(file.metadata()["seesae"])
-        return self._entry(i, header) if header["mark"] == self.mark else None
-
-    def write_shard(self, i: int) -> dict[str, Any]:
-        """Encode and write one shard; return its entry in the manifest."""
-        where, activations = self.shards.shard(i)
-        start, stop, _ = where.indices(len(self.sequences))
-        tensors = self._encode(start, stop, activations)
-        header = {"mark": self.mark, "start": start, "stop": stop, "nonzeros": len(tensors["position"])}
+        Raises:
+            ArtifactError: an activation, of the model or of the SAE, is NaN or infinite, or the disk is full.
+        """
+        where, activations = self._shards.shard(i)
+        start, stop, _ = where.indices(len(self._sequences))
+        tensors = self._encode(start, stop, activations, progress)
+        header = {"mark": self._mark, "start": start, "stop": stop, "nonzeros": len(tensors["position"])}
         # One key, because safetensors writes several in no fixed order.
-        write_tensors(self.path(i), tensors, {"seesae": json.dumps(header)})
-        return self._entry(i, header)
+        write_tensors(self._path(i), tensors, {"seesae": json.dumps(header)})
 
-    def _entry(self, i: int, header: dict[str, Any]) -> dict[str, Any]:
+    def finish(self) -> ActivationStore:
+        """Write the manifest, once all shards are there.
+
+        Raises:
+            ArtifactError: a shard is not of this store.
+        """
+        manifest = {"plan": self._plan, "shards": [self._entry(self._path(i)) for i in range(len(self.sizes))]}
+        write_json(self._folder / MANIFEST, manifest)
+        return ActivationStore(self._folder, manifest)  # each shard was hashed a moment ago
+
+    def _path(self, i: int) -> Path:
+        return self._folder / f"shard-{i:05}.safetensors"
+
+    def _entry(self, path: Path) -> dict[str, Any]:
+        header = _header(path)
+        if header["mark"] != self._mark:
+            raise ArtifactError(f"{path} was made from something else. Run the index again: it makes the shard anew.")
         sizes = {key: header[key] for key in ("start", "stop", "nonzeros")}
-        return {"file": self.path(i).name, "sha256": sha256_file(self.path(i)), **sizes}
+        return {"file": path.name, "sha256": sha256_file(path), **sizes}
 
-    def _encode(self, start: int, stop: int, activations: Tensor) -> dict[str, Tensor]:
-        length = self.sequences.length
-        counted = np.flatnonzero(self.sequences.counted[start:stop])
-        before, total = self.counted_before(start), self.sequences.n_counted
+    def _encode(self, start: int, stop: int, activations: Tensor, progress: Callable[[int], None]) -> dict[str, Tensor]:
+        length = self._sequences.length
+        counted = np.flatnonzero(self._sequences.counted[start:stop])
         x = activations.reshape((stop - start) * length, -1)
         token, feature, value = [], [], []
         for i in range(0, len(counted), ENCODE_TOKENS):
             tokens = torch.from_numpy(counted[i : i + ENCODE_TOKENS])
-            rows, features, values = nonzeros(self.sae, x[tokens])
+            rows, features, values = nonzeros(self._sae, x[tokens])
             token.append(counted[i + rows])
             feature.append(features)
             value.append(values)
-            self.progress(before + i + len(tokens), total)
+            progress(i + len(tokens))
         features = np.concatenate([*feature, np.empty(0, np.int64)])
         # Tokens come in ascending order, so a stable sort by feature leaves them ascending within each.
         order = stable_argsort(features)
         position = np.concatenate([*token, np.empty(0, np.int64)])[order] + start * length
         csc = {
-            "indptr": row_bounds(features, self.sae.d_sae),
+            "indptr": row_bounds(features, self._sae.d_sae),
             "position": position.astype(np.int32),
             "value": np.concatenate([*value, np.empty(0, np.float32)])[order],
         }
         return {name: torch.from_numpy(array) for name, array in csc.items()}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Return what a shard says of itself."""
+    with safe_open(path, framework="numpy") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["seesae"])
+    return header
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ class TrainingConfig:
     d_sae: int = 4096
     """Number of features."""
     k: int = 32
-    """Active features per token, in the architectures that aim at a number."""
+    """Active features per token that training aims at; standard and gated do where `l1_coefficient` is not given."""
     skip: bool = False
     """True if a transcoder has a skip connection."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -117,12 +117,22 @@ class TrainingConfig:
         A field that was added later is left out while it has its default, so that runs from before keep their keys.
         """
         later = {"kernels": "torch"}
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        identity = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        return identity | ({"controls_l0": True} if self.controls_l0 else {})
 
     @property
     def takes_k(self) -> bool:
-        """True if the architecture aims at a number of active features."""
-        return "k" in _names(ARCHITECTURES[self.architecture].Config)
+        """True if training aims at a number of active features."""
+        return "k" in self._own_options or self.controls_l0
+
+    @property
+    def controls_l0(self) -> bool:
+        """True if training sets the λ of an L1 penalty so that k features are active: it does unless λ is given."""
+        return "l1_coefficient" in self._own_options and "l1_coefficient" not in self.options
+
+    @property
+    def _own_options(self) -> set[str]:
+        return _names(ARCHITECTURES[self.architecture].Config)
 
     def sae(self, d_in: int, d_out: int | None = None, shards: int = 1) -> SAE:
         """Return an SAE of this architecture without start values.
@@ -134,7 +144,7 @@ class TrainingConfig:
         """
         architecture = ARCHITECTURES[self.architecture]
         values: dict[str, Any] = {**self.options, "skip": self.skip, "d_out": d_out}
-        if self.takes_k:
+        if "k" in self._own_options:
             values["k"] = self.k
         return architecture(architecture.Config(d_in=d_in, d_sae=self.d_sae // shards, **values))
 

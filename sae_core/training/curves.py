@@ -30,7 +30,8 @@ class Curve:
     """Computes the points of one SAE's curves.
 
     A point has the mean over its steps of `loss` and `l0`, `explained_variance` of the scaled targets (1 − mean squared
-    error / variance so far), `dead_fraction`, `learning_rate`, and `samples_per_s`, which alone depends on the clock.
+    error / variance so far), `dead_fraction`, `learning_rate`, where training controls it λ as `l1_coefficient`, and
+    `samples_per_s`, which alone depends on the clock.
     """
 
     def __init__(self, state: TrainingState, trackers: Sequence[Tracker] = (), name: str = "") -> None:
@@ -63,6 +64,8 @@ class Curve:
             "learning_rate": config.learning_rate(state.step - 1),
             "samples_per_s": (state.step - self._from) * config.batch_size / max(now - self._since, 1e-9),
         }
+        if (l1_coefficient := state.l1_coefficient()) is not None:
+            point["l1_coefficient"] = l1_coefficient
         state.sums.zero_()
         self._since, self._from = now, state.step
         for tracker in self._trackers:

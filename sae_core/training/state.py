@@ -17,6 +17,7 @@ from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
 from sae_core.training.config import GRADIENT_RMS, TrainingConfig
+from sae_core.training.l0_control import L0Control
 from sae_core.training.running_variance import RunningVariance
 
 
@@ -39,6 +40,8 @@ class TrainingState:
     """Activations seen when each feature was last active."""
     losses: Callable[[Batch], Losses]
     """The SAE's losses, compiled if the config says so."""
+    l0_control: L0Control | None
+    """Sets λ, where the config leaves it open."""
     sums: Float[Tensor, "3"]
     """Loss, squared error and L0, summed over the steps since the curves' last point."""
     step: int = 0
@@ -85,6 +88,7 @@ class TrainingState:
             targets=RunningVariance.empty(sae.d_out, device),
             last_active=torch.zeros(sae.d_sae, dtype=torch.int64, device=device),
             losses=torch.compile(sae.losses) if config.compile else sae.losses,
+            l0_control=L0Control.start(config.k, config.steps, device) if config.controls_l0 else None,
             sums=torch.zeros(3, dtype=torch.float64, device=device),
         )
 
@@ -104,6 +108,19 @@ class TrainingState:
             for name, tensor in self.sae.named_parameters()
         )
         return GRADIENT_RMS * math.sqrt(parameters)
+
+    def sparsity(self) -> float | Float[Tensor, ""]:
+        """Return the factor on the sparsity penalty at this step: what the controller says, else a warm-up to 1."""
+        if self.l0_control is not None:
+            return self.l0_control.factor()
+        return min(1.0, (self.step + 1) / max(1.0, self.config.sparsity_warmup * self.config.steps))
+
+    def l1_coefficient(self) -> float | None:
+        """Return the λ that the controller has come to; None where there is no controller."""
+        if self.l0_control is None:
+            return None
+        start: float = getattr(self.sae.config, "l1_coefficient")  # noqa: B009 (not every architecture has it)
+        return float(self.l0_control.factor()) * start
 
     def dead(self) -> Int[Tensor, " dead"]:
         """Return the features that the last `dead_after` activations left inactive."""
@@ -206,7 +223,8 @@ class TrainingState:
             for key, tensor in self.optimiser.state[laid_out].items():
                 tensors[f"optimiser.{number}.{key}"] = tensor
         targets = {f"targets.{name}": tensor for name, tensor in vars(self.targets).items()}
-        return {**tensors, **targets, "last_active": self.last_active, "sums": self.sums}
+        control = {} if self.l0_control is None else {"l0_control": self.l0_control.numbers}
+        return {**tensors, **targets, **control, "last_active": self.last_active, "sums": self.sums}
 
 
 def _as_laid_out(tensor: Tensor) -> Tensor:

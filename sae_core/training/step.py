@@ -65,7 +65,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
         target,
         variance_of(target, tokens),
         dead=state.dead(),
-        sparsity_warmup=min(1.0, (state.step + 1) / max(1.0, config.sparsity_warmup * config.steps)),
+        sparsity=state.sparsity(),
         grid=state.grid,
     )
     parts = []
@@ -81,6 +81,8 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
     clip_grads_with_norm_(sae.parameters(), state.clip, norm, foreach=False)
     state.descend()
     sae.normalise_decoder()
+    if state.l0_control is not None:
+        state.l0_control.observe(losses.l0, state.step)
     state.step += 1
     state.last_active[tokens.all_reduce(losses.active.int()) > 0] = state.samples
     state.targets.add(target, tokens)

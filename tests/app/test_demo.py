@@ -13,6 +13,7 @@ from app.queries.sql import locks
 from app.runs.job_context import JobContext
 from app.runs.spec import parse_params
 from app.settings import Settings
+from tests.factories import make_sae
 
 
 def test_slugs_name_parameters_that_differ_from_the_default() -> None:
@@ -24,7 +25,7 @@ def test_slugs_name_parameters_that_differ_from_the_default() -> None:
         "smollm2-135m-l9-batchtopk-4096-k16",
     ]
     assert sae_slug("gpt2", "mlp_out.3", "topk", 512) == "gpt2-l3-mlp-out-topk-512"
-    assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 200,000 tokens"
+    assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 125,000 tokens"
     assert "layers 6, 9, on" in title(DemoParams(layer=(6, 9)))
 
 
@@ -57,6 +58,19 @@ async def test_a_demo_is_one_run_until_it_is_done_and_its_index_is_there(
     # Its SAE is not there, whoever removed it: the work is done again.
     again = await submit_demo(ctx, DemoParams())
     assert again.id != first.id
+
+
+async def test_a_demo_of_the_earlier_default_is_served_as_it_is(
+    engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    ctx = shop_of(engine, sessionmaker)
+    earlier = await submit_demo(ctx, DemoParams(tokens=200_000))
+    async with sessionmaker.begin() as session:
+        await runs.start_run(session, earlier.id)
+        await runs.finish_run(session, earlier.id, {})
+    await make_sae(engine, slug=demo_slugs(DemoParams())[0])
+    assert (await submit_demo(ctx, DemoParams())).id == earlier.id
+    assert (await submit_demo(ctx, DemoParams(tokens=130_000))).id != earlier.id
 
 
 async def test_a_failed_demo_continues_as_the_same_run(

@@ -48,6 +48,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("SEESAE_PORT", "eighty"),
         ("SEESAE_PORT", "70000"),
         ("SEESAE_DEVICE", "gpu"),
+        ("SEESAE_BACKEND", "tensorrt"),
         ("SEESAE_LOG_LEVEL", "loud"),
         ("SEESAE_HOME", "~nosuch/sae"),
         ("SEESAE_ARTIFACTS", "~nosuch/sae"),

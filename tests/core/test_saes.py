@@ -59,7 +59,7 @@ def test_gradients_agree_with_finite_differences(architecture, kind):
     sae = make(architecture, kind)
     # Thresholds have no true gradient: test_the_gradient_of_a_threshold_... has theirs.
     smooth = [parameter for name, parameter in sae.named_parameters() if name != "threshold"]
-    batch = batch_for(sae, dead=torch.tensor([4, 7, 11]), sparsity_warmup=0.5)
+    batch = batch_for(sae, dead=torch.tensor([4, 7, 11]), sparsity=0.5)
     gradients = torch.autograd.grad(sae.losses(batch).total, smooth)
     assert all(gradient.abs().max() > 0 for gradient in gradients)
     for parameter, gradient in zip(smooth, gradients, strict=True):
@@ -92,17 +92,17 @@ def total_with_frozen(sae, batch, frozen):
 
     f = sae.activate(pre) if not isinstance(sae, BatchTopK) else keep_largest(pre, sae.k * len(pre))
     if isinstance(sae, Standard):
-        return mse(f) + batch.sparsity_warmup * sae.config.l1_coefficient * f.sum(dim=1).mean()
+        return mse(f) + batch.sparsity * sae.config.l1_coefficient * f.sum(dim=1).mean()
     if isinstance(sae, Gated):
         frozen_skip = 0 if sae.W_skip is None else batch.x @ frozen["W_skip"]
         of_gate = mse(pre.relu(), frozen["W_dec"], frozen["b_dec"], frozen_skip)
-        return mse(f) + batch.sparsity_warmup * sae.config.l1_coefficient * pre.relu().sum(dim=1).mean() + of_gate
+        return mse(f) + batch.sparsity * sae.config.l1_coefficient * pre.relu().sum(dim=1).mean() + of_gate
     ends = [round(share * D_SAE) for share in getattr(sae.config, "prefixes", (1.0,))]
     prefixes = [mse(torch.where(torch.arange(D_SAE) < end, f, 0)) for end in ends]
     total = torch.stack(prefixes).mean() / batch.variance
     if isinstance(sae, JumpReLU):
         l0 = (f > 0).sum(dim=1).double().mean()
-        total = total + batch.sparsity_warmup * 10 * (l0 / 3 - 1).square()
+        total = total + batch.sparsity * 10 * (l0 / 3 - 1).square()
     # AuxK explains an error that it does not move, with a bias of the input that it does not move either.
     still = dict(sae.named_parameters()) | frozen
     was = (batch.x - (0 if sae.is_transcoder else still["b_dec"])) @ still["W_enc"] + still["b_enc"]
@@ -158,7 +158,7 @@ def on_axes(cls, config):
 
 def test_standard_by_hand():
     sae = on_axes(Standard, StandardConfig(d_in=2, d_sae=4, l1_coefficient=0.1))
-    losses = sae.losses(Batch.of(X, sparsity_warmup=0.5))
+    losses = sae.losses(Batch.of(X, sparsity=0.5))
     assert losses.mse == 0
     assert losses.total.item() == pytest.approx(0.5 * 0.1 * (4 + 2) / 2)
     assert losses.l0 == 1.5
@@ -196,7 +196,7 @@ def test_jumprelu_by_hand():
     sae = on_axes(JumpReLU, JumpReLUConfig(d_in=2, d_sae=4, k=2, l0_coefficient=7.0))
     with torch.no_grad():
         sae.threshold.fill_(1.0)  # what equals its threshold is not active
-    losses = sae.losses(Batch.of(X, sparsity_warmup=0.5))
+    losses = sae.losses(Batch.of(X, sparsity=0.5))
     assert (losses.mse, losses.l0) == (0.5, 1)
     assert losses.total.item() == pytest.approx(0.5 / 4.5 + 0.5 * 7 * (1 / 2 - 1) ** 2)
 
@@ -279,6 +279,29 @@ def test_start_values_of_a_transcoder():
     torch.testing.assert_close(sae.b_dec, geometric_median(y * sae.output_scale))
     at_median = sae.pre_activations(geometric_median(x * sae.input_scale)[None])
     torch.testing.assert_close(at_median, torch.zeros(1, 20), rtol=0, atol=1e-5)
+
+
+def test_a_transcoders_features_start_active_where_what_they_write_is_needed():
+    """Target = input times a matrix, and inputs of very unequal variance: the regression gives the matrix back."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3_000, D_IN, generator=generator) * torch.logspace(-0.5, 0.5, D_IN)
+    layer = torch.randn(D_IN, D_OUT, generator=generator) / torch.logspace(-0.5, 0.5, D_IN)[:, None]
+    sae = TopK(TopKConfig(d_in=D_IN, d_sae=20, k=3, d_out=D_OUT))
+    sae.initialise(x, seed=0, target=x @ layer + 5)
+    pre = sae.pre_activations(x * sae.input_scale).detach()
+    written = (x @ layer) @ sae.W_dec.detach().t()
+    correlations = [float(torch.corrcoef(torch.stack([pre[:, i], written[:, i]]))[0, 1]) for i in range(20)]
+    assert min(correlations) > 0.9
+
+
+def test_a_transcoder_of_a_constant_input_or_target_starts_with_numbers():
+    sae = TopK(TopKConfig(d_in=D_IN, d_sae=20, k=3, d_out=D_OUT))
+    sae.initialise(activations(50), seed=0, target=torch.ones(50, D_OUT))
+    assert all(parameter.isfinite().all() for parameter in sae.parameters())
+    x = activations(50)
+    x[:, 2:] = 1.0
+    sae.initialise(x, seed=0, target=activations(50, D_OUT))
+    assert all(parameter.isfinite().all() for parameter in sae.parameters())
 
 
 def test_jumprelu_starts_with_the_l0_that_it_aims_at():

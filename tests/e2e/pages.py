@@ -130,8 +130,11 @@ async def _open_example(page: Page) -> None:
 
 
 async def _open_everything(page: Page) -> None:
+    """Open all that opens, and wait for what is fetched only then: it replaces what stood there before."""
     for summary in await page.locator("summary:visible").all():
         await summary.click()
+    await page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))")
+    await expect(page.locator(".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")).to_have_count(0)
 
 
 async def _compare_nothing(page: Page) -> None:
@@ -153,6 +156,8 @@ async def _open_keys(page: Page) -> None:
 
 PAGES = [
     Visit("home", "/"),
+    Visit("home, searched", "/?q=tiny"),
+    Visit("home, none found", "/?q=nothing%20like%20it"),
     Visit("overview", "/saes/{sae}"),
     Visit("overview, opened", "/saes/{sae}", then=_open_everything),
     Visit("overview without an index", "/saes/{bare}"),
@@ -182,6 +187,8 @@ PAGES = [
     Visit("by example", "/saes/{live}/features/by-example"),
     Visit("by example, result", "/saes/{live}/features/by-example?run=1&text=It%20was%20the%20best%20of%20times."),
     Visit("compare, nothing chosen", "/compare"),
+    Visit("compare, all SAEs of a model, sorted", "/compare?sort=l0&order=desc", then=_open_everything),
+    Visit("compare, no such model", "/compare?model=nothing", status=404),
     Visit("compare", "/compare?a={narrow}&b={sae}"),
     Visit("compare, those that are split", "/compare?a={narrow}&b={sae}&show=split-a"),
     Visit("compare, a feature", "/compare?a={narrow}&b={sae}&feature=1"),

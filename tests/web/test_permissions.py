@@ -48,6 +48,7 @@ TABLE = {
         GET /activity
         GET /api/v1/activity
         GET /api/v1/compare
+        GET /api/v1/leaderboard
         GET /api/v1/corpora
         GET /api/v1/audits
         GET /api/v1/audits/{id}

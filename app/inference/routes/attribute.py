@@ -21,6 +21,7 @@ router = APIRouter()
 async def attribute(request: AttributeRequest, http: Request, engine: Engine, loads: ModelLoads) -> AttributeAnswer:
     """Return the contributions to an output token. Each batch of ablations is a turn, so that others go between."""
     started = time.perf_counter()
+    engine.require_gradients("Attribution")
     for sae in request.saes:
         await loads.ensure(sae)
     async with model_turn(http) as turn:

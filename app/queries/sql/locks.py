@@ -1,8 +1,9 @@
 """Advisory locks: of runs at work, and of what one transaction at a time does. The database releases the lock of a dead
 holder at once."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -38,6 +39,37 @@ async def subject_lock(engine: AsyncEngine, subject: str) -> AsyncIterator[bool]
     """As `run_lock`, for anything that one process at a time does."""
     async with _held(engine, "hashtextextended('seesae ' || :subject, 0)", {"subject": subject}) as held:
         yield held
+
+
+@asynccontextmanager
+async def shard_locks(engine: AsyncEngine, work: str) -> AsyncIterator[Callable[[int], AbstractContextManager[bool]]]:
+    """Yield a function that holds the lock of a shard of `work`, for synchronous work in a thread.
+
+    It gives False, at once, where another process holds the lock. All locks are on one connection.
+    """
+    loop = asyncio.get_running_loop()
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+        def ask(function: str, shard: int) -> bool:
+            query = text(f"SELECT {function}(hashtextextended('seesae shard ' || :shard, 0))")
+            asked = connection.scalar(query, {"shard": f"{work} {shard}"})
+            return bool(asyncio.run_coroutine_threadsafe(asked, loop).result())
+
+        @contextmanager
+        def take(shard: int) -> Iterator[bool]:
+            held = ask("pg_try_advisory_lock", shard)
+            try:
+                yield held
+            finally:
+                if held and not connection.invalidated:
+                    ask("pg_advisory_unlock", shard)
+
+        try:
+            yield take
+        finally:
+            if not connection.invalidated:
+                await connection.execute(text("SELECT pg_advisory_unlock_all()"))
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
@@ -131,12 +131,15 @@ async def get_alerts(
     id: MonitorId,
     session: Session,
     run: Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="Only those of this scan.")] = None,
+    acknowledged: Annotated[Literal["no"] | None, Query(description="Only those that nobody has acknowledged.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="`next_cursor` of the previous page.")] = None,
 ) -> AlertsOut:
     """Return alerts, newest first."""
     monitor = await find_monitor(session, id)
-    found, following = await queries.list_alerts(session, monitor.id, limit=limit, before=cursor, run_id=run)
+    found, following = await queries.list_alerts(
+        session, monitor.id, limit=limit, before=cursor, run_id=run, unacknowledged=acknowledged == "no"
+    )
     return AlertsOut(alerts=[_alert(alert) for alert in found], next_cursor=str(following) if following else None)
 
 

@@ -89,7 +89,7 @@ class RunIn(BaseModel):
     params: Annotated[
         dict[str, Any],
         Field(
-            description="Its parameters, by the schema of its kind.",
+            description="Its parameters, by the schema that GET /api/v1/runs/kinds gives for its kind.",
             examples=[{"sae": "smollm2-135m-l9-batchtopk-4096", "corpus": "wikipedia-summaries"}],
         ),
     ] = {}

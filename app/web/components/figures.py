@@ -194,6 +194,7 @@ _CURVES = (
         {"rangemode": "tozero", "tickformat": ".2~p", "autorangeoptions": {"include": 0.01}},
         percent,
     ),
+    _Curve("l1_coefficient", "Price of activations", "λ, set to reach L0", {"type": "log", "dtick": "D2"}),
 )
 
 
@@ -202,7 +203,7 @@ _DASHES = ("solid", "dot", "dash", "dashdot")
 
 
 def training_curves(points: Sequence[MetricPoint], only: str | None = None) -> list[Chart]:
-    """Chart loss, explained variance, L0 and dead features over training, where they were measured.
+    """Chart loss, explained variance, L0, dead features and λ over training, where they were measured.
 
     A run that trains several SAEs logs each under its name, as `name/loss`; `only` selects one of them.
     """

@@ -1,4 +1,4 @@
-"""Two SAEs side by side, and one feature beside its counterpart and its parts."""
+"""All SAEs of a model in one table, two SAEs side by side, and one feature beside its counterpart and its parts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +26,13 @@ from app.queries.examples import ExampleView, best_examples, get_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, list_saes
 from app.services.comparisons import comparing_runs
+from app.services.leaderboard import get_leaderboard
 from app.services.saes import check_comparable, pick_sae
 from app.web.components import comparison_text, figures, glossary, token_text
 from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
+from app.web.components.leaderboard_view import LeaderboardView, leaderboard_view
 from app.web.components.run_card import MOST_LIVE, RunCard, card
 from app.web.dependencies import Session, check_feature
 from app.web.rendering import render, wants_fragment
@@ -102,6 +104,9 @@ class CompareQuery:
     feature: str = ""
     show: str = ""
     cursor: str | None = None
+    model: str = ""
+    sort: str = ""
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class _Choice:
     def context(self) -> dict[str, Any]:
         """Return the context of the form that chooses two SAEs."""
         chosen = {"saes": self.saes, "a": self.a, "b": self.b, "sae": self.a}
-        return {**chosen, "known": [], "comparison": None, "error": None, "missing": False, "active": []}
+        return {**chosen, "known": [], "comparison": None, "error": None, "missing": False, "active": [], "board": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ class _Answer:
 
 @router.get("/compare")
 async def compare(request: Request, session: Session, query: Annotated[CompareQuery, Depends()]) -> HTMLResponse:
-    """Show the choice of two SAEs, their comparison, one of its lists, or a feature of `a`."""
+    """Show all SAEs of a model and the choice of two, their comparison, one of its lists, or a feature of `a`."""
     choice, status = _Choice(await list_saes(session)), 200
     try:
         choice = replace(choice, a=_chosen(choice.saes, query.a))
@@ -153,7 +158,9 @@ async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -
     a, b = choice.a, choice.b
     if a is None or b is None:
         active = await _under_way(session, a or b)
-        return _Answer("compare/choose.html", {"known": await _known(session, choice.saes, a), "active": active})
+        board = await _leaderboard(session, query, choice)
+        known = await _known(session, choice.saes, a)
+        return _Answer("compare/choose.html", {"known": known, "active": active, "board": board})
     check_comparable(a, b)
     comparison = await get_comparison(session, a, b)
     stale = comparison is not None and _is_stale(comparison, a, b)
@@ -170,6 +177,14 @@ async def _answer(session: AsyncSession, query: CompareQuery, choice: _Choice) -
         page = await _list(pair, query.show, cursor=query.cursor, limit=_PAGE)
         return _Answer("compare/list.html", {**shared, "list": page})
     return _Answer("compare/page.html", {**shared, **_measures(a, b), **await _overview(pair)})
+
+
+async def _leaderboard(session: AsyncSession, query: CompareQuery, choice: _Choice) -> LeaderboardView | None:
+    """Return all SAEs of the model that the address names, or that the chosen SAE is of."""
+    chosen = choice.a or choice.b
+    model = query.model or (chosen.model.name if chosen else "")
+    board = await get_leaderboard(session, model=model, sort=query.sort, order=query.order, saes=choice.saes)
+    return leaderboard_view(board) if board else None
 
 
 def _refused(query: CompareQuery, choice: _Choice, error: UserError) -> _Answer:

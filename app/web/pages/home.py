@@ -1,16 +1,18 @@
 """The first page: every SAE, the runs in progress, and how to start."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, feature_rows, list_features
+from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, feature_rows, list_features
 from app.queries.runs import list_active
 from app.queries.saes import SaeDetail, list_saes
 from app.web.components import glossary, token_text
 from app.web.components.run_card import MOST_LIVE, card
+from app.web.components.sae_list import SaeQuery, sae_list
 from app.web.dependencies import Session, last_sae
 from app.web.rendering import render, wants_fragment
 
@@ -21,15 +23,24 @@ _COMPARED = 4
 """Top tokens that a row shows, of which no two features of the sample share one."""
 
 
+Text = Annotated[str, Query(max_length=MAX_QUERY)]
+
+
+async def _query(q: Text = "", model: Text = "", after: Text = "") -> SaeQuery:
+    return SaeQuery(q, model, after)
+
+
 @router.get("/")
-async def home(request: Request, session: Session) -> HTMLResponse:
-    """Show all SAEs and the newest runs that have not ended."""
+async def home(request: Request, session: Session, query: Annotated[SaeQuery, Depends(_query)]) -> HTMLResponse:
+    """Show the SAEs that match, by model, and the newest runs that have not ended."""
     runs = await list_active(session)
     saes = await list_saes(session)
-    shown = last_sae(request, saes)
+    listed = sae_list(saes, query)
+    is_first = not query.is_filtered and listed.first is None
+    shown = last_sae(request, saes) if is_first else None
     sample = await _sample_features(session, shown) if shown else ()
     context = {
-        "saes": saes,
+        "listed": listed,
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "shown": shown,
         "sample": sample,

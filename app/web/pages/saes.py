@@ -9,9 +9,12 @@ from fastapi.responses import HTMLResponse
 
 from app.queries.runs import get_run, metrics
 from app.queries.saes import SaeDetail
+from app.services.absorption import absorption_verdict, read_absorption
+from app.services.evaluation import evaluate_command
 from app.web.components import figures, glossary
+from app.web.components.interpretability_view import interpretability_view
 from app.web.components.probing_view import probing_view
-from app.web.dependencies import Sae, Session
+from app.web.dependencies import AppSettings, Sae, Session
 from app.web.rendering import render
 
 router = APIRouter()
@@ -26,7 +29,7 @@ class _Flag:
 
 
 @router.get("/saes/{sae}")
-async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse:
+async def overview(request: Request, sae: Sae, session: Session, settings: AppSettings) -> HTMLResponse:
     """Show the overview of one SAE."""
     run = await get_run(session, sae.config["run"]) if isinstance(sae.config.get("run"), int) else None
     measures, more_measures = glossary.measures(sae.metrics)
@@ -35,6 +38,12 @@ async def overview(request: Request, sae: Sae, session: Session) -> HTMLResponse
         "measures": measures,
         "more_measures": more_measures,
         "probing": probing_view(sae.metrics),
+        "interpretability": interpretability_view(sae.metrics),
+        "absorption": absorption_verdict(read_absorption(sae.metrics)),
+        "absorption_command": evaluate_command(sae, "--absorption"),
+        "interpret_command": evaluate_command(sae, "--interpret", "64"),
+        "has_labeller": settings.llm_url is not None,
+        "probing_command": evaluate_command(sae, "--probing", "builtin"),
         "density": figures.density_histogram(sae.index.densities) if sae.index else None,
         "redundancy": figures.redundancy_histogram(sae.index.redundancies)
         if sae.index and any(sae.index.redundancies)

@@ -34,7 +34,7 @@ URLS = (
 )
 SERVERS = {"web", "worker", "inference"}
 """Commands that keep trying to reach the database."""
-WITHOUT_DATABASE = {"bench train", "bench index", "bench probe", "bench generate"}
+WITHOUT_DATABASE = {"bench train", "bench index", "bench probe", "bench generate", "bench first-run", "bench all"}
 """They measure for minutes, or read files alone."""
 ARGUMENTS = {
     "train": "--model made-up --hook resid_post.1 --corpus FILE",

@@ -138,6 +138,9 @@ class _Shards:
     def __init__(self, dictionary: Dictionary, sequences: Sequences) -> None:
         self.x = dictionary.model.activations(torch.from_numpy(sequences.token_ids), HOOK)
 
+    def rows(self, index: int, /) -> range:
+        return range(len(self.x))
+
     def shard(self, index: int, /) -> tuple[slice, Tensor]:
         return slice(0, len(self.x)), self.x
 

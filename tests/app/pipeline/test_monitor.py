@@ -79,8 +79,11 @@ async def test_a_monitor_is_made_and_scans(ctx: JobContext, training: TrainParam
     with pytest.raises(NotFound, match="nowhere"):
         await submit(ctx, "monitor", asked(positive="nowhere"))
 
+    waiting = await submit(ctx, "monitor", PARAMS)
+    with pytest.raises(Conflict, match=f"Run {waiting} is making another monitor named happy"):
+        await submit(ctx, "monitor", asked(fpr=0.2))
     run = await run_to_end(ctx, "monitor", PARAMS)
-    assert run.result is not None
+    assert run.result is not None and run.id == waiting
     assert run.result["page"] == "/monitors/happy"
     with pytest.raises(Conflict, match="There is a monitor named happy already"):
         await submit(ctx, "monitor", asked(fpr=0.2))

@@ -103,8 +103,10 @@ async def test_several_saes_are_trained_in_one_run(
         "tiny-llama-l1-batchtopk-64-k8",
         "tiny-llama-l1-batchtopk-32-k4",
         "tiny-llama-l1-batchtopk-32-k8",
-        "tiny-llama-l1-standard-64",
-        "tiny-llama-l1-standard-32",
+        "tiny-llama-l1-standard-64-k4",
+        "tiny-llama-l1-standard-64-k8",
+        "tiny-llama-l1-standard-32-k4",
+        "tiny-llama-l1-standard-32-k8",
     ]
     async with ctx.sessions() as session:
         points = await runs.metrics(session, done.id)

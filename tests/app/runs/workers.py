@@ -41,8 +41,9 @@ def submitter_settings(tmp_path: Path, database_url: str, monkeypatch: pytest.Mo
 
 @asynccontextmanager
 async def worker(home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker with a home of its own; it inherits the rest of the environment."""
-    environment = {**os.environ, "SEESAE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    """A worker with a home of its own, as on a machine of its own; it inherits the rest of the environment."""
+    own = {"SEESAE_HOME": str(home), "SEESAE_MACHINE": home.name, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **own}
     with home.with_suffix(".log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.cli", "worker", env=environment, stdout=log, stderr=subprocess.STDOUT

@@ -1,15 +1,18 @@
 """Checks of the files that SAEs name."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.settings import Settings
 from app.supervision import doctor
 from app.supervision.doctor import Finding, examine
 from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
+from tests.vllm_stand_in import install
 
 
 @pytest.fixture
@@ -79,3 +82,30 @@ def test_a_check_that_fails_itself_does_not_hide_the_others(tmp_path: Path, monk
 def test_an_unreachable_database_is_one_failure(tmp_path: Path) -> None:
     findings = list(examine(Settings(home=tmp_path, database_url="postgresql://nobody@127.0.0.1:9/none", device="cpu")))
     assert [finding.subject for finding in findings if finding.level == "fail"] == ["Database"]
+
+
+def test_the_back_end_is_named_with_what_it_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = {name: Settings(home=tmp_path, backend=name) for name in ("eager", "vllm")}
+
+    def found(backend: str) -> Finding:
+        (finding,) = [finding for finding in examine(settings[backend]) if finding.subject == "Back end"]
+        return finding
+
+    monkeypatch.setattr(doctor, "_CHECKS", {"Back end": doctor._CHECKS["Back end"]})
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert found("eager") == Finding(
+        "Back end", "ok", "eager: the inference process runs models itself; vLLM is not installed, and not needed"
+    )
+    assert found("vllm").level == "fail"
+    assert "needs the package vllm, which is not installed here" in found("vllm").text
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setitem(sys.modules, "vllm", None)  # an import of it fails
+    assert found("eager").text.endswith("vLLM is installed too")
+    assert found("vllm").level == "fail"
+    assert "vLLM cannot be imported" in found("vllm").text
+
+    install(monkeypatch)
+    expected = "PyTorch finds no GPU here" if not torch.cuda.is_available() else torch.cuda.get_device_name(0)
+    assert found("vllm").text.startswith("vLLM 0.0-stand-in")
+    assert expected in found("vllm").text

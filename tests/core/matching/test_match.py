@@ -9,6 +9,7 @@ import torch
 from sae_core.errors import ArtifactError
 from sae_core.matching import Counterparts, Matching, Partners, match_features, pairs
 from sae_core.saes import SAEConfig
+from sae_core.statistics import nearest
 from sae_core.store.activation_store import ActivationStore, build_store
 from tests.core.statistics import small
 from tests.core.statistics.small import Cut, Identity
@@ -201,8 +202,8 @@ def test_results_do_not_depend_on_blocks_chunks_and_shards(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pairs, "ROWS", 8)
-    monkeypatch.setattr(pairs, "JOINT_BYTES", pairs.PAIR_BYTES * M * 16)
+    monkeypatch.setattr(nearest, "ROWS", 8)
+    monkeypatch.setattr(pairs, "PAIRS", 16 * M)
     monkeypatch.setattr(pairs, "CHUNK_NONZEROS", 300)
     again = match_features(W_A, W_B, (store_of(A, tmp_path / "a", [1, 13, 14, 39]), stores[1]))
     swapped = match_features(W_B, W_A, stores[::-1])

@@ -39,6 +39,9 @@ class Cut:
         self.n_shards = len(self.bounds) - 1
         self.asked: list[int] = []
 
+    def rows(self, index: int, /) -> range:
+        return range(self.bounds[index], self.bounds[index + 1])
+
     def shard(self, index: int, /) -> tuple[slice, Tensor]:
         self.asked.append(index)
         where = slice(self.bounds[index], self.bounds[index + 1])

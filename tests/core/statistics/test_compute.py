@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sae_core.errors import ArtifactError
 from sae_core.models import InputTokens, OutputDirections
-from sae_core.statistics import coactivation, coherence, compute
+from sae_core.statistics import coactivation, coherence, ranges
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS, RANKED_LISTS
 from sae_core.statistics.types import Examples, FeatureStatistics
@@ -249,8 +249,8 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(activation_store, "ENCODE_TOKENS", encoded)
-        patch.setattr(compute, "BLOCK_NONZEROS", nonzeros)
-        patch.setattr(compute, "BLOCK_FEATURES", features)
+        patch.setattr(ranges, "BLOCK_NONZEROS", nonzeros)
+        patch.setattr(ranges, "BLOCK_FEATURES", features)
         patch.setattr(coherence, "BLOCK_FEATURES", features)
         patch.setattr(coactivation, "CHUNK_NONZEROS", nonzeros)
         patch.setattr(coactivation, "JOINT_BYTES", 4 * small.FEATURES * features)

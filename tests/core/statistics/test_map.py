@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sae_core.statistics.map import MIN_FEATURES, feature_map
+from sae_core.statistics import map as map_module
+from sae_core.statistics.map import MIN_FEATURES, NEIGHBOURS_SHARE, feature_map
 
 GROUPS, SIZE, D_IN = 6, 40, 32
 
@@ -53,3 +54,23 @@ def test_machine_code_of_all_that_umap_compiles_is_kept_on_disk() -> None:
     compiled = [f for f in own if f.signatures and f.py_func.__module__ in (umap_.__name__, layouts.__name__)]
     assert {"smooth_knn_dist", "compute_membership_strengths"} <= {f.py_func.__name__ for f in compiled}
     assert all(f.stats.cache_path for f in compiled)
+
+
+def test_progress_rises_to_the_number_of_features_and_what_it_raises_stops_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(map_module, "REPORT_SECONDS", 0)
+    told: list[tuple[int, int]] = []
+    feature_map(grouped(), progress=lambda done, total, metrics=None, /: told.append((done, total)))
+    n = GROUPS * SIZE
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (n, n)
+    epochs = [done for done, _ in told if done > NEIGHBOURS_SHARE * n]
+    assert len(epochs) > 50
+
+    def stop(done: int, total: int, metrics: object = None, /) -> None:
+        if done > NEIGHBOURS_SHARE * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        feature_map(grouped(), progress=stop)

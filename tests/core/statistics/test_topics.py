@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from sae_core.statistics.compute import BLOCK_FEATURES
+from sae_core.statistics.ranges import BLOCK_FEATURES
 from sae_core.statistics.topics import MAX_TOPICS, CorpusTopics, top_topics
 from sae_core.store.activation_store import FeatureBlock
 

@@ -69,5 +69,17 @@ def test_short_runs_take_larger_steps():
     assert TrainingConfig(d_sae=2**12, samples=1).resolved().lr == pytest.approx(32e-4)
 
 
-def test_k_is_not_checked_for_the_standard_sae():
-    assert small(architecture="standard", d_sae=2).resolved().d_sae == 2
+@pytest.mark.parametrize("architecture", ["standard", "gated"])
+def test_k_is_aimed_at_unless_the_price_of_activations_is_given(architecture):
+    given = small(architecture=architecture, d_sae=2, options={"l1_coefficient": 1.0})
+    assert given.resolved().d_sae == 2  # less than k, which does not matter
+    assert not given.takes_k
+    assert "controls_l0" not in given.identity()
+    assert small(architecture=architecture).takes_k
+    assert small(architecture=architecture).identity()["controls_l0"]  # a run from before λ was controlled is another
+    with pytest.raises(SAEError, match="k is 3, more than the 2 features"):
+        small(architecture=architecture, d_sae=2).resolved()
+
+
+def test_architectures_that_have_a_k_have_no_controller():
+    assert not any(small(architecture=name).controls_l0 for name in ("batchtopk", "topk", "matryoshka", "jumprelu"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sae_core.checkpoints import load_sae
-from sae_core.saes import ARCHITECTURES, JumpReLU, TopK
+from sae_core.saes import ARCHITECTURES, JumpReLU, Standard, TopK
 from sae_core.training import train
 from sae_core.training.state import TrainingState
 from sae_core.training.step import take_step
@@ -44,12 +44,15 @@ def test_training_learns_and_returns_the_inference_form(tmp_path, architecture):
     assert recorder.metrics[-1]["explained_variance"] == pytest.approx(explained(sae, source.x), abs=0.05)
 
 
-@pytest.mark.parametrize("architecture", ["jumprelu", "topk", "batchtopk", "matryoshka"])
+INFERENCE_FORMS = {"standard": Standard, "topk": TopK}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_l0_hits_its_target_on_held_out_activations(tmp_path, architecture):
     recorder, source = Recorder(), Synthetic()
     config = small(architecture=architecture, samples=128 * 400)
     sae = train(config, source, tmp_path, device="cpu", progress=recorder)
-    assert isinstance(sae, TopK if architecture == "topk" else JumpReLU)
+    assert isinstance(sae, INFERENCE_FORMS.get(architecture, JumpReLU))
     held_out = torch.cat(list(source.validation(512)))
     l0 = float((sae.encode(held_out) > 0).sum(dim=1).float().mean())
     assert l0 == pytest.approx(3, rel=0.05)

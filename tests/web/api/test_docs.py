@@ -127,6 +127,7 @@ CONTRACT = {
     ("post", "/api/v1/edits/{name}/measure"),
     ("get", "/api/v1/saes/{sae}/features/{index}/counterparts"),
     ("get", "/api/v1/compare"),
+    ("get", "/api/v1/leaderboard"),
     ("get", "/api/v1/runs"),
     ("get", "/api/v1/runs/kinds"),
     ("get", "/api/v1/runs/{id}"),

@@ -57,6 +57,8 @@ async def test_a_text_is_checked_as_the_science_scores_it(
     seen = (await probing.post(f"{address}/alerts/{number}/acknowledge", json={"note": "fine"})).json()
     again = (await probing.post(f"{address}/alerts/{number}/acknowledge", json={"note": "no"})).json()
     assert seen["note"] == again["note"] == "fine" and seen["acknowledged_by"] is not None
+    left = (await probing.get(f"{address}/alerts", params={"acknowledged": "no"})).json()["alerts"]
+    assert len(left) == 2 and number not in [alert["id"] for alert in left]
     assert (await probing.post(f"{address}/alerts/999/acknowledge", json={})).status_code == 404
 
     told = (await probing.get("/api/v1/activity", params={"monitor": "kings"})).json()["activity"]
@@ -113,7 +115,7 @@ async def test_what_cannot_be_made_or_scanned_is_refused_before_work(
         (
             {"name": "new", "sae": SLUG, **sides},
             422,
-            "params: A monitor cannot be named “new”. Choose another name. GET",
+            "params: A monitor cannot be named “new”. Choose another name.",
         ),
         (
             {"name": "fresh", "sae": SLUG, **plenty, "positive_elsewhere": "plenty", "benign_elsewhere": "plenty"},

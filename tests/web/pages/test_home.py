@@ -1,10 +1,12 @@
 import httpx
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.queries.saes import SaeDetail, set_metrics
 from app.web.components.formatting import percent
 from tests.factories import Synthetic, add_label, add_run, make_sae
-from tests.web.html import parse
+from tests.measured import add, add_model, measured
+from tests.web.html import Element, parse
 from tests.web.pages.conftest import HTMX
 
 
@@ -95,3 +97,75 @@ async def test_the_most_coherent_features_of_different_words_are_shown(
     assert shown == expected[:8]
     assert shown[0] == 59
     assert set(shown) != set(range(59, 51, -1)), "features that share a word are left out"
+
+
+def slugs(page: Element) -> list[str]:
+    return [row["href"].removeprefix("/saes/") for row in page.all("a", cls="sae-row")]
+
+
+@pytest.fixture
+async def sixty(session: AsyncSession, made: Synthetic) -> None:
+    """Fifty-nine SAEs of three models beside the one that is made; the model `wide` has the newest."""
+    for name, number in (("deep", 25), ("wide", 34)):
+        model_id = await add_model(session, name)
+        for place in range(number):
+            hook = f"resid_post.{place % 3}"
+            slug = f"{name}-{place:02}"
+            await add(session, made, slug, measured(place + 1, 0.8, 0.9), model_id=model_id, hook=hook)
+    await session.commit()
+
+
+@pytest.mark.usefixtures("sixty")
+async def test_sixty_saes_are_shown_by_model_in_pages(client: httpx.AsyncClient, made: Synthetic) -> None:
+    address: str | None = "/"
+    seen: list[list[str]] = []
+    headings: list[list[str]] = []
+    while address:
+        page = parse((await client.get(address)).text)
+        assert page.one("h2", id="saes-title").line == "60 SAEs of 3 models"
+        seen.append(slugs(page))
+        headings.append([heading.line for heading in page.all("h3", cls="sae-model")])
+        more = page.all("a", **{"data-more": None})
+        address = more[0]["href"] if more else None
+    wide, deep = (
+        [f"{name}-{place:02}" for place in reversed(range(size))] for name, size in (("wide", 34), ("deep", 25))
+    )
+    assert [len(one) for one in seen] == [20, 20, 20]
+    assert [slug for one in seen for slug in one] == [*wide, *deep, made.sae.slug]
+    assert [[heading.split(",")[0] for heading in one] for one in headings] == [
+        ["wide 34 SAEs"],
+        ["wide 34 SAEs", "deep 25 SAEs"],
+        ["deep 25 SAEs", "tiny 1 SAE"],
+    ]
+
+
+@pytest.mark.usefixtures("sixty")
+async def test_saes_are_found_by_words_and_by_model(client: httpx.AsyncClient, made: Synthetic) -> None:
+    page = parse((await client.get("/", params={"q": "RESID_POST.2 wide"})).text)
+    assert slugs(page) == [f"wide-{place:02}" for place in range(32, 0, -3)]
+    assert page.one("h2", id="saes-title").line == "11 of 60 SAEs of 3 models"
+    assert page.one("input", id="q")["value"] == "RESID_POST.2 wide"
+    assert not page.all("a", cls="feature-row"), "features of one SAE are no answer to a search"
+    page = parse((await client.get("/", params={"model": "deep"})).text)
+    assert len(slugs(page)) == 20
+    following = parse((await client.get(page.one("a", **{"data-more": None})["href"])).text)
+    assert slugs(following) == [f"deep-{place:02}" for place in (4, 3, 2, 1, 0)]
+    assert following.one("option", selected=None)["value"] == "deep"
+    page = parse((await client.get("/", params={"q": "made-up sentences"})).text)
+    assert slugs(page) == [made.sae.slug], "by the title of its corpus"
+
+
+@pytest.mark.usefixtures("sixty")
+async def test_what_no_sae_matches_says_so(client: httpx.AsyncClient) -> None:
+    page = parse((await client.get("/", params={"q": "nothing like it"})).text)
+    assert "No SAE matches" in page.one("div", cls="empty").text
+    page = parse((await client.get("/", params={"model": "gone"})).text)
+    assert "No SAE matches" in page.one("div", cls="empty").text
+    page = parse((await client.get("/", params={"after": "gone"})).text)
+    assert slugs(page)[0] == "wide-33", "a page after an SAE that is gone is the first"
+
+
+async def test_a_few_saes_need_no_filter(client: httpx.AsyncClient, made: Synthetic) -> None:
+    page = parse((await client.get("/")).text)
+    assert not page.all("form", cls="sae-filter")
+    assert not page.all("h3", cls="sae-model")

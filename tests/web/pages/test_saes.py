@@ -6,6 +6,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.tables import Sae
+from tests.app.services.test_interpretability import stored
 from tests.factories import Synthetic, add_run, make_sae
 from tests.web.html import parse
 
@@ -133,7 +134,45 @@ async def test_an_sae_that_was_not_probed_says_how(
     await session.execute(update(Sae).values(metrics={"l0": 31.7, "explained_variance": 0.8}))
     await session.commit()
     section = parse((await client.get(base)).text).one("section", aria_labelledby="probing")
-    assert made.sae.index is not None
-    tokens = made.sae.index.sequence_set.tokens
-    command = f"seesae evaluate {made.sae.slug} --corpus CORPUS --tokens {tokens} --probing builtin"
+    command = f"seesae evaluate {made.sae.slug} --probing builtin"
     assert section.one("code", cls="command").text == command
+
+
+async def test_what_labels_predict_is_shown_beside_its_floor(
+    client: httpx.AsyncClient, base: str, session: AsyncSession
+) -> None:
+    found = stored(fuzzing=0.7, fuzzing_interval=[0.6, 0.8], fuzzing_floor=0.5, fuzzing_labels=9)
+    await session.execute(update(Sae).values(metrics={"l0": 31.7, "explained_variance": 0.8, **found}))
+    await session.commit()
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="interpretability")
+    assert "better than labels of other features, which score 0.55" in section.text
+    rows = [" ".join(row.text.split()) for row in section.one("figure", cls="intervals").all("li")[:-1]]
+    assert rows == [
+        "in which texts 10 labels 0.75, 0.70 to 0.80",
+        "labels of other features the same texts 0.55",
+        "on which tokens 9 labels 0.70, 0.60 to 0.80",
+        "labels of other features the same texts 0.50",
+    ]
+    assert "12 of 60 live features were drawn at random; small labelled 11 of them" in section.text
+
+
+async def test_an_sae_whose_labels_nobody_tested_says_how(
+    client: httpx.AsyncClient, made: Synthetic, base: str
+) -> None:
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="interpretability")
+    assert section.one("code", cls="command").text == f"seesae evaluate {made.sae.slug} --interpret 64"
+    assert "set SEESAE_LLM_URL and SEESAE_LLM_MODEL" in " ".join(section.text.split())
+
+
+async def test_absorption_says_what_was_found_or_why_not(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="absorption")
+    assert section.one("code", cls="command").text == f"seesae evaluate {made.sae.slug} --absorption"
+    spelling = {"accuracy": 0.754, "low": 0.7, "high": 0.8, "words": 256, "spells": False}
+    found = {"threshold": 0.8, "spelling": spelling, "reason": None, "sae": None, "random": None}
+    await session.execute(update(Sae).values(metrics={"l0": 31.7, "absorption": found}))
+    await session.commit()
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="absorption")
+    said = section.text.replace("\u202f", " ")
+    assert "the model cannot spell: asked for the first letter of 256 words, it tells 75 % (70 % to 80 %)" in said
