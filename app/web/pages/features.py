@@ -46,6 +46,7 @@ from app.web.components.suggestion_panel import suggestion_panel
 from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
 from app.web.security import EMBEDDABLE
+from sae_core.statistics.spec import PARTNER
 
 router = APIRouter()
 
@@ -238,6 +239,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, ac
         "tried": Tried(),
         "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
+        "partner_cosine": PARTNER,
         "lists": await lists_panel(session, sae, index, actor),
         "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
     }
