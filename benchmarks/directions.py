@@ -1,6 +1,7 @@
 """What near decoders, comparisons and the map of a wide SAE cost, and whether they are exact.
 
-    python benchmarks/directions.py [--features 131072] [--dimensions 768] [--rows 8192] [--map] [--json FILE]
+    python benchmarks/directions.py [--features 4096 131072] [--dimensions 576 768] [--rows 8192] [--json FILE]
+    python benchmarks/directions.py --map | --activity
 
 Decoders are made up: at random, or around one centre per 64 features at all distances. The work is in proportion to the
 rows that are compared with all others, so `--rows` of them are timed and the rest is reckoned; a map is drawn whole.
@@ -70,7 +71,9 @@ def measure_directions(features: int, dimensions: int, rows: int, shape: str) ->
     table = Table(unit, unit, itself=True)
     blocks = islice(table.blocks(silent), rows // ROWS)
     found, near = timed(lambda: [table.best_of_rows(start, products, NEAR)[0] for start, products in blocks])
+    _, half = timed(lambda: nearest_of_both(unit[: rows // 2], unit))
     _, both = timed(lambda: nearest_of_both(unit[:rows], unit))
+    peak = peak_mb() - base
     products = unit[:CHECKED].double() @ unit.double().T
     products.fill_diagonal_(-torch.inf)
     expected = products.topk(NEAR, dim=1).indices.numpy()
@@ -78,14 +81,16 @@ def measure_directions(features: int, dimensions: int, rows: int, shape: str) ->
     recall = np.mean(
         [len({*mine} & {*theirs}) / NEAR for mine, theirs in zip(ids.tolist(), expected.tolist(), strict=True)]
     )
-    whole = features / rows
     return {
+        "features": features,
+        "dimensions": dimensions,
+        "rows": rows,
         "shape": shape,
         "product_in": str(table.rounded_a.dtype).removeprefix("torch."),
         "float32_product_cpu_s": floor * features / ROWS,
-        "near_cpu_s": near * whole,
-        "both_ways_cpu_s": both * whole,
-        "peak_mb_above_decoder": peak_mb() - base,
+        "near_cpu_s": near * features / rows,
+        "both_ways_cpu_s": both + (both - half) * 2 * (features - rows) / rows,  # some of it does not grow with rows
+        "peak_mb_above_decoder": peak,
         "recall": float(recall),
         "recall_rows": len(ids),
     }
@@ -142,14 +147,33 @@ def measure_activity(features: int, dimensions: int) -> dict[str, Any]:
         choose_partners(a, b, activity.pairs(silent), (stores[0].count, stores[1].count), TOKENS, cosine)
 
     _, seconds = timed(choose)
-    return {"tokens": TOKENS, "active": ACTIVE, "cpu_s": seconds, "peak_mb_above_stores": peak_mb() - base}
+    return {
+        "features": features,
+        "tokens": TOKENS,
+        "active": ACTIVE,
+        "cpu_s": seconds,
+        "peak_mb_above_stores": peak_mb() - base,
+    }
+
+
+def measure_map(features: int, dimensions: int) -> dict[str, Any]:
+    """Draw a map of a clustered decoder."""
+    directions = decoder(features, dimensions, "clustered")
+    base = peak_mb()
+    _, seconds = timed(lambda: feature_map(directions))
+    return {
+        "features": features,
+        "dimensions": dimensions,
+        "cpu_s": seconds,
+        "peak_mb_above_decoder": peak_mb() - base,
+    }
 
 
 def main() -> None:
     """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--features", type=int, default=131_072)
-    parser.add_argument("--dimensions", type=int, default=768)
+    parser.add_argument("--features", type=int, nargs="+", default=[131_072])
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[768])
     parser.add_argument("--rows", type=int, default=8_192)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
     parser.add_argument("--map", action="store_true", help="draw a whole map, of the clustered decoder")
@@ -157,19 +181,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    size = {"features": options.features, "dimensions": options.dimensions}
-    results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), **size}
+    sizes = [(features, dimensions) for features in options.features for dimensions in options.dimensions]
+    results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
     if options.activity:
-        results["activity"] = measure_activity(options.features, options.dimensions)
+        results["activity"] = [measure_activity(*size) for size in sizes]
     elif options.map:
-        directions = decoder(options.features, options.dimensions, "clustered")
-        base = peak_mb()
-        _, seconds = timed(lambda: feature_map(directions))
-        results["map"] = {"cpu_s": seconds, "peak_mb_above_decoder": peak_mb() - base}
+        results["map"] = [measure_map(*size) for size in sizes]
     else:
-        rows = options.rows
-        results["rows"] = min(rows, options.features)
-        results["directions"] = [measure_directions(*size.values(), rows, shape) for shape in options.shapes]
+        results["directions"] = [
+            measure_directions(*size, options.rows, shape) for size in sizes for shape in options.shapes
+        ]
     text = json.dumps(results, indent=1)
     print(text)
     if options.json:

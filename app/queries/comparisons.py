@@ -111,6 +111,11 @@ class Counterpart:
         """True if the nearest in direction is near enough to be a partner."""
         return self.near is not None and self.near.cosine >= PARTNER
 
+    @property
+    def fires_again(self) -> bool:
+        """True if the activations of the most correlated one are alike enough to be a partner's."""
+        return self.coactive is not None and (self.coactive.correlation or 0) >= PARTNER
+
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:

@@ -239,7 +239,7 @@ async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, ac
         "tried": Tried(),
         "latest": None,
         "counterparts": await counterparts_of(session, sae, index),
-        "partner_cosine": PARTNER,
+        "partner_least": PARTNER,
         "lists": await lists_panel(session, sae, index, actor),
         "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
     }

@@ -333,8 +333,8 @@ async def test_a_feature_page_shows_its_counterparts(
     third = await make_sae(engine, slug="third", features=40, sequences=80)
     await compare(engine, narrow, third)
     page = parse((await client.get(address)).text)
-    links = page.one("section", aria_labelledby="in-others").all("a")
-    assert [link.one("span", cls="counterpart-sae").text for link in links] == ["third", WIDE]
+    names = page.one("section", aria_labelledby="in-others").all("span", cls="counterpart-sae")
+    assert [name.text for name in names] == ["third", WIDE]
 
 
 @pytest.mark.own_database
@@ -416,14 +416,18 @@ async def test_a_feature_says_whether_it_has_a_partner(
     comparison = await get_comparison(session, narrow.sae, wide.sae)
     assert comparison is not None
     found = await get_counterparts(session, comparison, range(24))
-    having = next(each for each in found.values() if each.near and each.near.cosine >= 0.7)
-    without = next(each for each in found.values() if each.near and each.near.cosine < 0.7)
-    for each, words in ((having, "Has a partner of cosine 0.7 or more"), (without, "No partner of cosine 0.7 or more")):
-        assert each.near is not None
+    both = [each for each in found.values() if each.near and each.coactive]
+    having = next(each for each in both if each.near.cosine >= 0.7)
+    without = next(each for each in both if each.near.cosine < 0.7)
+    for each in (having, without):
         page = parse((await client.get(f"/saes/{NARROW}/features/{each.feature}")).text)
-        line = page.one("p", cls="counterpart-partner")
-        assert words in " ".join(line.text.split())
-        assert line.one("a")["href"] == f"/saes/{WIDE}/features/{each.near.index}"
+        direction, activity = page.all("p", cls="counterpart-partner")
+        words = "Has a partner by direction" if each is having else "No partner by direction"
+        assert " ".join(direction.text.split()).startswith(f"{words} (cosine of 0.7 or more)")
+        assert direction.one("a")["href"] == f"/saes/{WIDE}/features/{each.near.index}"
+        words = "Has a partner" if each.coactive.correlation >= 0.7 else "No partner"
+        assert " ".join(activity.text.split()).startswith(f"{words} by activity (correlation of 0.7 or more)")
+        assert activity.one("a")["href"] == f"/saes/{WIDE}/features/{each.coactive.index}"
         beside = said(await get(client, **BOTH, feature=each.feature))
         assert ("it has a partner" in beside) == (each is having)
         assert f"feature {each.near.index}, at cosine" in beside
