@@ -50,6 +50,7 @@ from app.web.fragments import Fragments
 from app.web.rendering import render, wants_fragment
 from app.web.rendering import text as text_of
 from app.web.security import EMBEDDABLE
+from sae_core.statistics.spec import PARTNER
 
 router = APIRouter()
 
@@ -242,6 +243,7 @@ async def _page(
         "tried": Tried(),
         "latest": None,
         "counterparts": await counterparts_of(session, sae, index) if has.comparisons else [],
+        "partner_least": PARTNER,
         "decisions": decided,
         **await _fixed_parts(request.app.state.fragments, session, sae, detail),
     }
