@@ -71,6 +71,8 @@ ELSEWHERE = (
         "≥ 10M samples/s, ≥ 5 times SAELens; index ≤ 1.15 times forward",
         "make bench-gpu",
     ),
+    ("nearest directions of 131,072 features", "≤ 120 s on two cores, exact", "python benchmarks/directions.py"),
+    ("one index by two workers", "the same bytes; speed-up is told", "python benchmarks/shared_index.py FOLDER"),
     ("pages in Chromium", "≤ 600 kB, largest paint ≤ 1,000 ms, shift ≤ 0.02", "pytest -s tests/e2e/test_loading.py"),
     ("effects of 256 features of the demo", "≤ 480 s", "seesae effects SAE --features 256"),
 )

@@ -23,6 +23,7 @@ def require_possible(model: LanguageModel, sites: Sequence[Site]) -> None:
         point = written_at(site)
         if point.name == "resid_mid" or point.name not in STEERABLE_POINTS:
             raise BackendError(f"vLLM cannot change activations at {point}.")
+        model.require_point(point)
         if site.encoded and point != site.hook:
             raise BackendError(
                 f"vLLM cannot change a transcoder's features by their activations, which are read at {site.hook} and "

@@ -140,6 +140,15 @@ class ServedModel(LanguageModel):
         """End its processes, which a dropped reference would leave."""
         self._sync.shutdown()
 
+    def require_point(self, hook: HookPoint) -> None:
+        """Refuse a hook point that vLLM has not in this model.
+
+        Raises:
+            BackendError: it has not.
+        """
+        if refused := self._engine.refuses(str(hook)):
+            raise BackendError(f"vLLM has no {hook} of {self.name}: {first_line(refused)}.")
+
     # Activations and logits
 
     def activations(
@@ -244,8 +253,7 @@ class ServedModel(LanguageModel):
     ) -> dict[HookPoint, Float[Tensor, "position d_in"]]:
         """Return activations at these positions; those `before` the changes at a hook point leave them out."""
         for hook in hooks:
-            if refused := self._engine.refuses(str(hook)):
-                raise BackendError(f"vLLM cannot read {hook} of {self.name}: {first_line(refused)}.")
+            self.require_point(hook)
         if runs:
             for _, _, changes in runs:
                 self._hold(changes)

@@ -1,5 +1,6 @@
 """`seesae serve` as a user starts it: real processes, real signals."""
 
+import asyncio
 import os
 import re
 import signal
@@ -16,7 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from app.errors import UserError
+from app.settings import Settings
 from app.supervision.file_locks import exclusive_lock
+from app.supervision.supervisor import running_site
 
 SECONDS = 60.0
 
@@ -156,6 +160,24 @@ def test_web_processes_share_a_port_their_figures_and_what_others_do(home: Path)
         web[0].kill()
         for _ in range(20):  # the other one serves on
             assert httpx.get(f"{site.url}/healthz", timeout=SECONDS).status_code == 200
+
+
+async def test_a_back_end_that_is_not_installed_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    settings = Settings(home=tmp_path / "home", port=0, backend="vllm")
+    with pytest.raises(UserError, match="needs the package vllm, which is not installed here"):
+        async with running_site(settings, lambda _line: None, asyncio.Event()):
+            raise AssertionError("the site runs")
+    assert not (tmp_path / "home").exists()
+
+    stopped = asyncio.Event()
+    stopped.set()
+    elsewhere = settings.model_copy(update={"inference_url": "http://127.0.0.1:9"})  # it has a back end of its own
+    with pytest.raises(KeyboardInterrupt):
+        async with running_site(elsewhere, lambda _line: None, stopped):
+            raise AssertionError("the site runs")
 
 
 def test_ctrl_c_stops_a_supervisor_that_waits_for_its_database(home: Path) -> None:

@@ -146,12 +146,18 @@ def test_what_it_cannot_do_is_refused(model: LanguageModel, served: ServedModel)
     encoded = Site(there, [Intervention("clamp", 2.0, feature=1)], sae, HookPoint("mlp_out", 1))
     added = Site(there, [Intervention("add", 2.0, feature=1)], sae, HookPoint("mlp_out", 1))
     middle = Site(HookPoint("resid_mid", 1), [Intervention("add", 2.0, direction=WALK)])
-    for site, message in ((encoded, "add to them instead"), (middle, "cannot change activations at resid_mid.1")):
+    nowhere = Site(HookPoint("resid_post", 4), [Intervention("add", 2.0, direction=WALK)])
+    for site, message in (
+        (encoded, "add to them instead"),
+        (middle, "cannot change activations at resid_mid.1"),
+        (nowhere, "vLLM has no resid_post.4 of llama: layer 4 is out of range"),
+    ):
         with pytest.raises(BackendError, match=message):
             require_possible(served, [site])
         require_possible(model, [site])
         with pytest.raises(BackendError, match=message):
             read(served, served.new_cache(), [1, 2, 3], [site], 3)
+    assert not served.failed
     ids = model.tokenize(TEXT)
     ours, theirs = (read(one, one.new_cache(), ids, [added], 5) for one in (served, model))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
