@@ -1,7 +1,7 @@
 """Examples: sequences of the corpus in which a feature is active."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise
 from typing import Any, NamedTuple, overload
@@ -75,10 +75,12 @@ class _Tokens(Sequence[ExampleToken]):
         """Return the same as the function of this name, without creating the other tokens."""
         return [position - self._start for position in self._activations if 0 <= position - self._start < len(self)]
 
-    def plain(self, place: int) -> bytes | None:
-        """Return the same as the function of this name, without creating the token."""
-        token = self._vocabulary[self._ids[place]]
-        return None if token.special or self._start + place in self._activations else token.bytes
+    def plain(self, places: Iterable[int]) -> Iterator[bytes | None]:
+        """Yield the same as the function of this name, without creating the tokens."""
+        ids, start, activations, vocabulary = self._ids, self._start, self._activations, self._vocabulary
+        for place in places:
+            token = vocabulary[ids[place]]
+            yield None if token.special or start + place in activations else token.bytes
 
     @overload
     def __getitem__(self, place: int) -> ExampleToken: ...
@@ -99,16 +101,12 @@ def active_places(example: ExampleView) -> list[int]:
     return [place for place, token in enumerate(example.tokens) if token.activation > 0]
 
 
-def plain_bytes(example: ExampleView) -> Callable[[int], bytes | None]:
-    """Return a function of a place: the bytes of a token that is neither active nor special, None for others."""
+def plain_bytes(example: ExampleView, places: Iterable[int]) -> Iterator[bytes | None]:
+    """Yield the bytes of each token at these places that is neither active nor special, None for others."""
     if isinstance(example.tokens, _Tokens):
-        return example.tokens.plain
-
-    def plain(place: int) -> bytes | None:
-        token = example.tokens[place]
-        return None if token.special or token.activation > 0 else token.bytes
-
-    return plain
+        return example.tokens.plain(places)
+    tokens = (example.tokens[place] for place in places)
+    return (None if token.special or token.activation > 0 else token.bytes for token in tokens)
 
 
 async def get_examples(
@@ -255,8 +253,7 @@ def _best() -> Select[Any]:
 _BEST = _best()
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
+class _Example(NamedTuple):
     """One example taken out of its band, with the feature's non-zero activations by position."""
 
     feature: int
@@ -278,8 +275,7 @@ def _unpack(row: Any) -> Iterator[_Example]:
         yield _Example(row.feature, row.band, rank, sequence, position, activation, activations)
 
 
-@dataclass(frozen=True, slots=True)
-class _Excerpt:
+class _Excerpt(NamedTuple):
     """An example with the part of its sequence that is shown."""
 
     example: _Example

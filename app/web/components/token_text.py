@@ -179,17 +179,13 @@ def _shape(raw: bytes) -> _Shape:
     return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
 
 
-def _side(
-    view: _TokenView, places: Iterable[int], characters: int
-) -> tuple[list[ShownToken | bytes], list[bool | None]]:
+def _side(view: _TokenView, places: range, characters: int) -> tuple[list[ShownToken | bytes], list[bool | None]]:
     """Return the tokens at `places` that fit into so many characters, and the direction of each."""
     kept: list[ShownToken | bytes] = []
     directions: list[bool | None] = []
-    plain = plain_bytes(view.example)
-    for place in places:
+    for place, raw in zip(places, plain_bytes(view.example, places), strict=True):
         if characters <= 0:
             break
-        raw = plain(place)
         if raw is None:
             token = view.token(place)
             shape = _shape(token.raw)

@@ -18,9 +18,9 @@ from app.queries.feature_holdings import ANYTHING, FeatureHoldings, feature_hold
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
     FeatureDetail,
-    feature_histograms,
     features_around,
     get_feature,
+    histogram_counts,
 )
 from app.queries.label_flow import default_draft
 from app.queries.saes import SaeDetail
@@ -276,9 +276,8 @@ async def _fixed_parts(
         return text_of("features/_fixed.html", {"sae": sae, "view": view})
 
     async def named() -> str:
-        histograms = await feature_histograms(session, sae, sorted({other.index for other in neighbours(detail)}))
+        sparks = await histogram_counts(session, sae, {other.index for other in neighbours(detail)})
         snippets = await neighbour_snippets(session, sae, detail)
-        sparks = {other: histogram.counts for other, histogram in histograms.items()}
         view = feature_view(sae, detail, [], links=links, snippets=snippets, sparks=sparks)
         return text_of("features/_sections/neighbours.html", {"view": view})
 
