@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from sae_core.errors import ModelError
 
@@ -22,6 +23,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"There is no device '{device}' here. Use cpu, or cuda on a machine with a GPU.") from error
     return resolved
+
+
+def answers_at_once(tensor: Tensor) -> bool:
+    """True if reading a tensor's numbers costs nothing: on a CPU. A GPU would have to finish all that it was given."""
+    return tensor.device.type == "cpu"
 
 
 @contextmanager

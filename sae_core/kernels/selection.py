@@ -1,6 +1,8 @@
 """Selection of active features: the k largest of a row, the k·B largest of a batch, or those above a floor.
 
-All functions take pre-activations and keep positive values only: a value of zero is an inactive feature.
+All functions take pre-activations and keep positive values only: a value of zero is an inactive feature. On a GPU,
+`topk` and `batch_topk` of one process return all k or k·B entries, also those that are not positive: only the device
+knows how many are, and the host would have to wait for it. `TopK` takes those as zeros.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sae_core.devices import answers_at_once
 from sae_core.kernels import gpu
 from sae_core.parallel import Axis
 
@@ -51,7 +54,7 @@ class Selection:
     @cached_property
     def by_feature(self) -> Int[Tensor, " active"]:
         """Order that groups the entries by feature, each feature's rows ascending."""
-        if self.features.device.type != "cpu":
+        if not answers_at_once(self.features):
             return self.features.sort(stable=True).indices
         keys = self.features.numpy()
         if self.d_sae <= 1 << 16:  # numpy sorts 16-bit integers by radix, five times faster
@@ -63,11 +66,15 @@ class Selection:
         """Start of each feature's entries in `by_feature`."""
         return _offsets(self.features[self.by_feature], self.d_sae)
 
-    def active(self) -> Bool[Tensor, " d_sae"]:
-        """Return a mask of the features with at least one entry."""
-        active = torch.zeros(self.d_sae, dtype=torch.bool, device=self.features.device)
-        active[self.features] = True
-        return active
+    def active(self, values: Float[Tensor, " active"]) -> Bool[Tensor, " d_sae"]:
+        """Return a mask of the features with at least one entry whose value is positive."""
+        counts = torch.zeros(self.d_sae, dtype=torch.int32, device=self.features.device)
+        return counts.index_add(0, self.features, (values > 0).int()) > 0
+
+    def positive(self, values: Float[Tensor, " active"]) -> tuple["Selection", Float[Tensor, " positive"]]:
+        """Return the entries whose value is positive, and these values. Waits for the device to count them."""
+        kept = positions(values.detach() > 0)
+        return Selection(self.rows[kept], self.features[kept], self.batch, self.d_sae), values[kept]
 
     def values(self, dense: Float[Tensor, "batch d_sae"]) -> Float[Tensor, " active"]:
         """Return the selected entries of a matrix."""
@@ -91,6 +98,9 @@ def topk(pre: Float[Tensor, "batch d_sae"], k: int, features: Axis | None = None
 
         return _at(row_positions(pre, k), batch, d_sae)
     largest = pre.topk(min(k, d_sae), dim=1, sorted=False)
+    if not answers_at_once(pre) and (features is None or features.size == 1):
+        rows = torch.arange(batch, device=pre.device).repeat_interleave(largest.indices.shape[1])
+        return Selection(rows, largest.indices.flatten(), batch, d_sae)
     kept = largest.values > 0
     if features is not None and features.size > 1:
         of_all = features.gather(pad(largest.values, (0, k - largest.values.shape[1]), value=-torch.inf), dim=1)
@@ -112,10 +122,12 @@ def batch_topk(pre: Float[Tensor, "batch d_sae"], count: int, shared: Sequence[A
         from sae_core.kernels.gpu.select import batch_positions
 
         chosen = batch_positions(pre, local)
-    elif pre.device.type == "cpu":
+    elif answers_at_once(pre):
         chosen = torch.from_numpy(_largest(pre.detach().contiguous().view(-1).numpy(), local))
-    else:
+    elif any(axis.size > 1 for axis in shared):
         chosen = _largest_reference(pre.flatten(), local)
+    else:
+        chosen = pre.flatten().topk(local, sorted=False).indices.sort().values
     if any(axis.size > 1 for axis in shared):
         chosen = _largest_of_all(pre.flatten(), chosen, count, shared)
     return _at(chosen, batch, d_sae)
@@ -128,7 +140,7 @@ def above(pre: Float[Tensor, "batch d_sae"], floor: Float[Tensor, " d_sae"]) -> 
 
 def positions(flat: Bool[Tensor, " size"]) -> Int[Tensor, " true"]:
     """Return the indices at which a mask is true, ascending; on a CPU numpy is six times as fast as torch."""
-    if flat.device.type != "cpu":
+    if not answers_at_once(flat):
         return flat.nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(flat.numpy()))
 
@@ -194,6 +206,6 @@ def _sampled_floor(flat: NDArray[np.floating], count: int, sample_size: int = 1 
 
 def _offsets(ordered: Int[Tensor, " active"], groups: int) -> Int[Tensor, " groups"]:
     """Return the start of each group in a sorted list of group numbers."""
-    if ordered.device.type != "cpu":
+    if not answers_at_once(ordered):
         return torch.searchsorted(ordered, torch.arange(groups, device=ordered.device))
     return torch.from_numpy(np.searchsorted(ordered.numpy(), np.arange(groups)))

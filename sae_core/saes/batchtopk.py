@@ -44,12 +44,12 @@ class BatchTopK(TopK):
 
     def observe(self, values: Float[Tensor, " active"], grid: Grid) -> None:
         """Move the threshold towards the smallest selected activation of the batch."""
-        smallest = torch.cat([values, values.new_full((1,), torch.inf)]).min().reshape(1)
+        infinite = values.new_full((1,), torch.inf)
+        smallest = torch.cat([torch.where(values > 0, values, torch.inf), infinite]).min().reshape(1)
         for axis in (grid.tokens, grid.features):
             smallest = axis.gather(smallest).min().reshape(1)
-        if smallest.isfinite():
-            moved = torch.lerp(smallest[0], self.threshold, THRESHOLD_MEMORY)
-            self.threshold.copy_(torch.where(self.threshold < 0, smallest[0], moved))
+        moved = torch.where(self.threshold < 0, smallest[0], torch.lerp(smallest[0], self.threshold, THRESHOLD_MEMORY))
+        self.threshold.copy_(torch.where(smallest[0].isfinite(), moved, self.threshold))
 
     @torch.no_grad()
     def for_inference(self) -> JumpReLU:

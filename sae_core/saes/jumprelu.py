@@ -80,7 +80,8 @@ class JumpReLU(SAE):
         super().initialise(sample, seed, target=target, features=features)
         assert self.config.k is not None, "an SAE that is trained has a k"
         pre = self.pre_activations(sample[:START_TOKENS] * self.input_scale)
-        values = kernels.batch_topk(pre, self.config.k * len(pre), (features,)).values(pre)
+        largest = kernels.batch_topk(pre, self.config.k * len(pre), (features,)).values(pre)
+        values = largest[largest > 0]
         smallest = -features.gather(-values.min().reshape(1)).max() if len(values) else pre.new_zeros(())
         self.threshold.fill_(smallest)
 
@@ -107,15 +108,13 @@ class JumpReLU(SAE):
         error = batch.target - self.b_dec - self.skipped(batch.x) - decoded
         mse = batch.mean(error.square().sum(dim=1))
         l0 = features.all_reduce(batch.mean(is_active))
-        active = torch.zeros(self.d_sae, dtype=torch.bool, device=f.device)
-        active[near.features[f.detach() > 0]] = True
         return Losses(
             total=mse / batch.variance
             + batch.sparsity * config.l0_coefficient * (l0 / config.k - 1).square()
             + config.aux_coefficient * auxk(self, batch, error.detach()),
             mse=mse.detach(),
             l0=l0.detach(),
-            active=active,
+            active=near.active(f.detach()),
         )
 
     def in_output_units(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core import kernels
+from sae_core.devices import answers_at_once
 from sae_core.kernels import Selection
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.saes.auxk import auxk
@@ -57,7 +58,8 @@ class TopK(SAE):
     def activate_sparse(self, pre: Float[Tensor, "batch d_sae"]) -> tuple[Selection, Float[Tensor, " active"]]:
         """Return the non-zero entries of `activate` and their values."""
         selection = self.select(pre.detach(), SINGLE_PROCESS)
-        return selection, selection.values(pre)
+        values = selection.values(pre)
+        return (selection, values) if answers_at_once(pre) else selection.positive(values)
 
     def losses(self, batch: Batch) -> Losses:
         """Return Gao et al.'s loss; it has no sparsity penalty to warm up."""
@@ -65,18 +67,19 @@ class TopK(SAE):
         with torch.no_grad():
             pre = self.pre_activations(batch.x, grid.features)
             selection = self.select(pre, grid)
-        values = kernels.active_values(pre, batch.x, self.W_enc, self.b_enc, self.centre(grid.features), selection)
+        values = kernels.active_values(
+            pre, batch.x, self.W_enc, self.b_enc, self.centre(grid.features), selection
+        ).relu()
         self.observe(values.detach(), grid)
         decoded = grid.features.all_reduce(self.decode_prefixes(values, selection, grid))
         errors = batch.target - self.b_dec - self.skipped(batch.x) - decoded
         squares = errors.square().sum(dim=2)
-        active_per_token = torch.bincount(selection.rows, minlength=len(pre)).to(pre.dtype)
         return Losses(
             total=batch.mean(squares.mean(dim=0)) / batch.variance
             + self.config.aux_coefficient * auxk(self, batch, errors[-1].detach()),
             mse=batch.mean(squares[-1].detach()),
-            l0=grid.features.all_reduce(batch.mean(active_per_token)),
-            active=selection.active(),
+            l0=grid.features.all_reduce(batch.mean((values.detach() > 0).to(pre.dtype))),
+            active=selection.active(values.detach()),
         )
 
     def decode_prefixes(

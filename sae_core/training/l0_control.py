@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DESCENT = 0.6
+DESCENT = 0.5
 """Share of the steps over which the wanted L0 goes to k from that of the start values."""
-PROPORTIONAL = 4.0
+PROPORTIONAL = 1.0
 """Factor from an error in ln L0 to ln λ."""
-INTEGRAL = 30.0
+INTEGRAL = 10.0
 """The same for an error that lasts the whole run."""
-LARGEST = 0.25
+LARGEST = 0.5
 """Largest error in ln L0 that λ answers to, and by which the wanted L0 may be away from the actual one."""
 
 

@@ -4,6 +4,7 @@ The recipe is the field's: Adam, a short warm-up and a linear decay over the las
 gradient component along them removed, `b_dec` from the geometric median, activations scaled to a mean norm of √d_in.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,6 +29,8 @@ from sae_core.training.curves import Curve, Tracker
 from sae_core.training.source import ActivationSource
 from sae_core.training.state import TrainingState
 from sae_core.training.step import Step, step_for
+
+_log = logging.getLogger(__name__)
 
 START_SAMPLE = 16_384
 """Activations that start values are computed from."""
@@ -86,15 +89,16 @@ def train_together(
     configs = _resolved(configs, device)
     shared = configs[0]
     states = _states(configs, source, folders, device, grid)
+    triton = shared.kernels == "triton" and _kernels_agree(configs, source, device)
     runs = [
-        _Run(state, step_for(state), Curve(state, own, name))
+        _Run(state, step_for(state, triton=triton), Curve(state, own, name))
         for state, own, name in zip(states, trackers or [()] * len(states), names or [""] * len(states), strict=True)
     ]
     begin = min(state.step for state in states)
     clock, reports = CheckpointClock(shared, grid, device), Reports(progress, shared, begin)
     part = grid.tokens.part(shared.batch_size)
     batches = source.batches(shared.batch_size, seed=shared.seed, skip=begin, part=part)
-    with gpu.enabled() if shared.kernels == "triton" else nullcontext():
+    with gpu.enabled() if triton else nullcontext():
         for step, batch in enumerate(islice(batches, shared.steps - begin), start=begin + 1):
             rows = batch.to(device, non_blocking=True)
             points: dict[str, float] = {}
@@ -164,6 +168,22 @@ def _states(
             state.sae.initialise(x, config.seed, target=target if source.d_out else None, features=grid.features)
         states.append(state)
     return states
+
+
+def _kernels_agree(configs: Sequence[TrainingConfig], source: ActivationSource, device: torch.device) -> bool:
+    """True if the kernels for GPUs train these SAEs as torch does, on the first batch; else a warning says so."""
+    from sae_core.training.self_check import disagreement
+
+    rows = next(source.batches(configs[0].batch_size, seed=configs[0].seed)).to(device)
+    for config in configs:
+        if found := disagreement(config, source.d_in, source.d_out, rows):
+            _log.warning(
+                "The Triton kernels do not train %s as torch does on this GPU: %s. This run goes on with torch.",
+                config.architecture,
+                found,
+            )
+            return False
+    return True
 
 
 def _sample(

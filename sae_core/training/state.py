@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from sae_core.devices import answers_at_once
 from sae_core.errors import CheckpointError, SAEError, TrainingDiverged
+from sae_core.kernels.selection import positions
 from sae_core.parallel import SINGLE_PROCESS, Axis, Grid
 from sae_core.saes import SAE, Batch, Losses
 from sae_core.tensor_files import write_tensors
@@ -42,10 +44,13 @@ class TrainingState:
     """The SAE's losses, compiled if the config says so."""
     l0_control: L0Control | None
     """Sets λ, where the config leaves it open."""
+    is_bad: Float[Tensor, ""]
+    """1 after a loss or a gradient that was not a number, else 0: the form that the optimiser takes."""
     sums: Float[Tensor, "3"]
     """Loss, squared error and L0, summed over the steps since the curves' last point."""
     step: int = 0
     """Steps done; also the batches consumed."""
+    _listed: Int[Tensor, " dead"] | None = None
 
     @classmethod
     def create(
@@ -89,6 +94,7 @@ class TrainingState:
             last_active=torch.zeros(sae.d_sae, dtype=torch.int64, device=device),
             losses=torch.compile(sae.losses) if config.compile else sae.losses,
             l0_control=L0Control.start(config.k, config.steps, device) if config.controls_l0 else None,
+            is_bad=torch.zeros((), device=device),
             sums=torch.zeros(3, dtype=torch.float64, device=device),
         )
 
@@ -125,7 +131,14 @@ class TrainingState:
     def dead(self) -> Int[Tensor, " dead"]:
         """Return the features that the last `dead_after` activations left inactive."""
         assert self.config.dead_after is not None, "resolved() comes first"
-        return (self.samples - self.last_active > self.config.dead_after).nonzero().squeeze(1)
+        return positions(self.samples - self.last_active > self.config.dead_after)
+
+    def listed_dead(self) -> Int[Tensor, " dead"]:
+        """Return `dead`, on a GPU as it was at the last point of the curves: its length is a thing to wait for."""
+        assert self.config.log_every is not None, "resolved() comes first"
+        if answers_at_once(self.last_active) or self._listed is None or self.step % self.config.log_every == 0:
+            self._listed = self.dead()
+        return self._listed
 
     def dead_fraction(self) -> float:
         """Return the share of all features that are dead; every process of the grid calls it together."""
@@ -139,6 +152,8 @@ class TrainingState:
             laid_out.grad = None if parameter.grad is None else _as_laid_out(parameter.grad)
         for group in optimiser.param_groups:
             group["lr"] = group["factor"] * config.learning_rate(self.step)
+        if not answers_at_once(self.is_bad):
+            vars(optimiser)["found_inf"] = self.is_bad  # fused Adam then leaves the weights as they are
         optimiser.step()
         optimiser.zero_grad()
         self.sae.zero_grad()

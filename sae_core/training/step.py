@@ -1,6 +1,5 @@
 """One step of gradient descent."""
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
+from sae_core.devices import answers_at_once
 from sae_core.saes import Batch, Losses
 from sae_core.saes.batch import variance_of
 from sae_core.training.config import TrainingConfig
@@ -38,12 +38,14 @@ class TorchStep:
         return take_step(self.state, rows)
 
     def check(self) -> None:
-        """Do nothing: each step checks itself."""
+        """Raise TrainingDiverged if a loss or a gradient so far was not a number; on a CPU each step did already."""
+        if self.state.is_bad.item():
+            raise diverged(self.state, f"by step {self.state.step}", by_data=False)
 
 
-def step_for(state: TrainingState) -> Step:
-    """Return the way of training that a state's config asks for."""
-    if state.config.kernels == "triton":
+def step_for(state: TrainingState, *, triton: bool) -> Step:
+    """Return the way to train a state: by the kernels for GPUs, where they can take the whole step, or by torch."""
+    if triton:
         from sae_core.training.gpu_step import GpuStep, is_supported
 
         if is_supported(state):
@@ -54,8 +56,11 @@ def step_for(state: TrainingState) -> Step:
 def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> Losses:
     """Take one step of gradient descent on this process' part of a batch, in the model's own units.
 
+    On a GPU nothing here waits for the device, but for JumpReLU's number of entries near their threshold, and several
+    processes' ties: a loss or a gradient that is not a number stops the weights from changing and sets `state.is_bad`.
+
     Raises:
-        TrainingDiverged: before a weight is touched, if the loss or a gradient is not a number.
+        TrainingDiverged: on a CPU, before a weight is touched, if the loss or a gradient is not a number.
     """
     sae, config, tokens = state.sae, state.config, state.grid.tokens
     x = rows[:, : sae.d_in] * sae.input_scale
@@ -64,7 +69,7 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
         x,
         target,
         variance_of(target, tokens),
-        dead=state.dead(),
+        dead=state.listed_dead(),
         sparsity=state.sparsity(),
         grid=state.grid,
     )
@@ -76,15 +81,17 @@ def take_step(state: TrainingState, rows: Float[Tensor, "batch d_in+d_out"]) -> 
         parts.append(losses)
     losses = _mean(parts)
     norm = _reduce_gradients(state)
-    if not math.isfinite(losses.total.item() + norm.item()):
+    is_bad = ~(losses.total.detach() + norm).isfinite()
+    if answers_at_once(is_bad) and is_bad:
         raise diverged(state, f"at step {state.step + 1}", by_data=not rows.isfinite().all())
+    state.is_bad.copy_(torch.maximum(state.is_bad, is_bad.float()))
     clip_grads_with_norm_(sae.parameters(), state.clip, norm, foreach=False)
     state.descend()
     sae.normalise_decoder()
     if state.l0_control is not None:
         state.l0_control.observe(losses.l0, state.step)
     state.step += 1
-    state.last_active[tokens.all_reduce(losses.active.int()) > 0] = state.samples
+    state.last_active.masked_fill_(tokens.all_reduce(losses.active.int()) > 0, state.samples)
     state.targets.add(target, tokens)
     return losses
 

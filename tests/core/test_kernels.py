@@ -46,7 +46,7 @@ def test_topk_by_hand():
     expected = torch.tensor([[0.0, 5.0, 3.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     selection = topk(pre, 2)
     assert selection.dense(selection.values(pre)).tolist() == expected.tolist()
-    assert selection.active().tolist() == [False, True, True, False]
+    assert selection.active(selection.values(pre)).tolist() == [False, True, True, False]
 
 
 def test_batch_topk_by_hand():

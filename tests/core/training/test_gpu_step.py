@@ -4,7 +4,6 @@ from itertools import count
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -16,6 +15,7 @@ from sae_core.training.gpu_step import WARM_UP, GpuStep, is_supported
 from sae_core.training.state import TrainingState, saved_steps
 from sae_core.training.step import take_step
 from tests.core.kernels.problems import close, random
+from tests.core.training.waiting import NoSynchronisation
 
 BATCH, D_IN = 12, 13
 IN_PARTS = {"accumulate": 3, "options": {"aux_coefficient": 0}}
@@ -150,17 +150,6 @@ class Batches:
         for number in count(skip):
             rows = batch(number, "cpu")[part]
             yield rows * math.nan if number == self.poisoned else rows
-
-
-class NoSynchronisation(TorchDispatchMode):
-    """Fails on operations whose result the host would wait for, or whose shape depends on data."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2", "equal"), name
-        if name == "index":
-            assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "index by a mask"
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])

@@ -14,31 +14,34 @@ from tests.core.training.synthetic import Synthetic, small
 CPU = torch.device("cpu")
 
 
-def controlled(k, steps, *, start=1000.0, strength=1.0, speed=0.3):
-    """L0 of each step, and λ / λ₀, where L0 approaches `strength` · 100 / λ: by `speed` · |ln λ₀| a step at most."""
+def controlled(k, settled, *, steps=245, lag=17, delay=5, gain=1.4, start=512.0):
+    """L0 of each step, of an SAE whose L0 settles at `settled` with λ₀.
+
+    The plant is what was measured on a residual stream (1,024 features, 245 steps): ln L0 answers to ln λ with a gain
+    of about -1.4, by two lags of some 17 steps one after the other, and as slowly as the learning rate at either end.
+    """
     control = L0Control.start(k, steps, CPU)
-    l0, l0s, factors = start, [], []
+    first = l0 = math.log(start)
+    waiting = [0.0] * delay
+    l0s = []
     for step in range(steps):
-        factors.append(float(control.factor()))
-        goal = math.log(strength * 100 / factors[-1])
-        l0 *= math.exp(max(-speed, min(speed, 0.1 * (goal - math.log(l0)))))
-        l0s.append(l0)
-        control.observe(torch.tensor(l0), step)
-    return l0s, factors
+        waiting.append(math.log(float(control.factor())))
+        goal = math.log(settled) - gain * waiting.pop(0)
+        rate = min(1.0, (step + 1) / (0.05 * steps), (steps - step) / (0.2 * steps)) / lag
+        first += (goal - first) * rate
+        l0 += (first - l0) * rate
+        l0s.append(math.exp(l0))
+        control.observe(torch.tensor(l0s[-1]), step)
+    return l0s
 
 
-@pytest.mark.parametrize("strength", [0.1, 1.0, 10.0])
-@pytest.mark.parametrize("k", [16, 64, 256])
-def test_l0_ends_at_k_whatever_the_first_price(k, strength):
-    l0s, _ = controlled(k, 250, strength=strength)
-    assert l0s[-1] == pytest.approx(k, rel=0.02)
-
-
-def test_l0_that_falls_slowly_ends_at_k_too():
-    """It is at k after 42 % of the run at the earliest, while the fall that is wanted begins faster than it can."""
-    l0s, factors = controlled(16, 250, start=3000.0, speed=0.05)
-    assert l0s[-1] == pytest.approx(16, rel=0.05)
-    assert max(factors) < 100
+@pytest.mark.parametrize(("lag", "delay", "gain"), [(17, 5, 1.4), (8, 3, 1.0), (17, 6, 1.8)])
+@pytest.mark.parametrize("settled", [12, 20, 40])
+@pytest.mark.parametrize("k", [16, 32, 64])
+def test_l0_ends_at_k_whatever_the_first_price(k, settled, lag, delay, gain):
+    l0s = controlled(k, settled, lag=lag, delay=delay, gain=gain)
+    assert l0s[-1] == pytest.approx(k, rel=0.05)
+    assert min(l0s) > 0.4 * k  # features that a far too high price closes stay closed
 
 
 def test_an_l0_of_zero_makes_the_price_fall():
