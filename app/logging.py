@@ -64,7 +64,8 @@ def _quieten() -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("httpx", "httpcore", "asyncio", "sqlalchemy.engine"):
+    # What a worker does, it says itself; procrastinate adds two lines per job, with all of its arguments.
+    for name in ("httpx", "httpcore", "asyncio", "sqlalchemy.engine", "procrastinate.worker"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

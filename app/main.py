@@ -29,6 +29,7 @@ from app.web import api, errors, health, pages
 from app.web.caching import NotModified, answer_not_modified
 from app.web.completion_metrics import CompletionMetrics
 from app.web.dependencies import check_role
+from app.web.fragments import Fragments
 from app.web.parameters import refuse_unknown_parameters
 from app.web.permissions import check_routes
 from app.web.requests import RequestMetrics, RequestMiddleware
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.completion_metrics = CompletionMetrics(registry)
     app.state.inference = InferenceClient(settings)
     app.state.changes = Changes(settings.database_url)
+    app.state.fragments = Fragments()
     errors.install(app)
     app.add_exception_handler(NotModified, answer_not_modified)
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)

@@ -198,6 +198,8 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         """Make the path absolute, because child processes may run in another folder."""
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # Path has made one of two slashes
+            raise ValueError("Give a folder: addresses of object stores, such as s3://…, are not taken")
         try:
             return path.expanduser().absolute()
         except RuntimeError:

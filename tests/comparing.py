@@ -11,6 +11,8 @@ from sae_core.matching import THRESHOLDS, Counterparts, Partners
 from tests.factories import Synthetic, make_sae
 from tests.synthetic import Features
 
+CHANCE = np.full(20, 0.4, np.float32)
+"""Cosines to a random dictionary."""
 NARROW, WIDE = "tiny-l1-batchtopk-24", "tiny-l1-batchtopk-60"
 
 
@@ -35,7 +37,7 @@ async def compare(engine: AsyncEngine, first: Synthetic, second: Synthetic, *, a
             sequence_set_id=index.sequence_set.id if index and activity else None,
             tokens=tokens,
             provenance={"thresholds": THRESHOLDS},
-            summary={"a": summary_of(of_a, tokens), "b": summary_of(of_b, tokens)},
+            summary={side: summary_of(own, tokens, CHANCE) for side, own in (("a", of_a), ("b", of_b))},
             rows=[match_rows(of_a), match_rows(of_b)],
         )
 

@@ -92,7 +92,10 @@ def run_text(run: RunView) -> str:
 
 
 def result_text(result: Mapping[str, Any]) -> str:
-    """Return a result as lines of names and values; metrics with intervals, and several SAEs, as a table."""
+    """Return a result as lines of names and values; metrics with intervals, and several SAEs, as a table.
+
+    What holds figures of its own, or rows, is left to --json; a verdict says it in words.
+    """
     lines = []
     for name, value in result.items():
         if name == "saes":
@@ -105,7 +108,11 @@ def result_text(result: Mapping[str, Any]) -> str:
         elif isinstance(value, float | None):
             shown = _figure(value)
         elif isinstance(value, Mapping):
-            shown = ", ".join(value)
+            shown = (
+                "with --json"
+                if any(isinstance(inner, float | Mapping) for inner in value.values())
+                else ", ".join(value)
+            )
         elif isinstance(value, list):
             rows = bool(value) and isinstance(value[0], Mapping)
             shown = f"{len(value)}, with --json" if rows else ", ".join(map(_item, value))

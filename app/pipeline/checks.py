@@ -88,6 +88,9 @@ _TOKEN_CHARACTERS = 4
 _TOKENS_PER_PROBED_TEXT = 80
 _PROBING_PASSES = 2
 """The cost of probing a text before any was probed, in passes of the model: random dictionaries cost about another."""
+_SPELLING_TOKENS = 256 * 90
+_SPELLING_PASSES = 2
+"""Of a token that goes through the whole model, in passes up to the hook. What follows, only some models need."""
 _TOKENS_PER_TEXT = 60
 """Roughly, for estimates of text sets that were not read yet."""
 _LAYER = re.compile(r"blocks\.(\d+)\.[\w.]+|[a-z_]+\.(\d+)")
@@ -145,6 +148,8 @@ async def check_evaluation(session: "AsyncSession", settings: "Settings", params
     sae = await find_sae(session, params.sae)
     if not sae.has_weights:
         raise NoWeights(sae.slug)
+    if params.absorption and sae.hook_out is not None:
+        raise Unprocessable(f"{sae.slug} is a transcoder. Absorption is measured where an SAE rebuilds what it reads.")
     text = await text_of_sae(session, [sae], params)
     estimate = await check_indexing(session, settings, text, [params.sae])
     if params.interpret is not None:
@@ -152,6 +157,10 @@ async def check_evaluation(session: "AsyncSession", settings: "Settings", params
 
         cost = await interpretability_cost(session, settings, sae, params.interpret, params.seed)
         estimate = replace(estimate, requests=cost.requests, tokens_out=cost.tokens_out, dollars=cost.dollars)
+    if params.absorption:
+        read = await stage_speed(session, sae.model.id, "activations")
+        seconds = _SPELLING_TOKENS * _SPELLING_PASSES / read if read else None
+        estimate = replace(estimate, seconds=None if seconds is None else (estimate.seconds or 0.0) + seconds)
     if params.probing is None:
         return estimate
     texts = 0

@@ -1,7 +1,7 @@
 """Compare SAEs of one model feature by feature, two at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.runs.context import RunContext
 from app.runs.job_context import JobContext
 from app.services.saes import check_comparable
 from sae_core.errors import SAEError
-from sae_core.matching import Counterparts, Matching, match_features, provenance
+from sae_core.matching import Counterparts, Matching, PartnerShare, chance_cosines, match_features, provenance
 from sae_core.progress import Progress, rescaled, subprogress
 from sae_core.store.activation_store import ActivationStore
 
@@ -58,6 +58,7 @@ async def compare_saes(run: RunContext, ctx: JobContext, a: str, b: str) -> dict
         "features_of_other": other.d_sae,
         "tokens": compared.tokens,
         **{f"matched_by_{name}": ours[f"matched_by_{name}"] for name in ("direction", "activity")},
+        "partners_by_direction": ours["partners"]["direction"]["found"],
         "without_partner": ours["unmatched"],
         "without_partner_in_other": theirs["unmatched"],
         "split_by_other": ours["split"],
@@ -126,8 +127,11 @@ async def _compare(
     if known is not None and known.provenance == made_of:
         progress(this.d_sae, this.d_sae)
         return _Compared(known.tokens, {"a": known.this, "b": known.other}, notes)
-    matching = await run.in_thread(_match, ctx, a, b, stores, rescaled(progress, this.d_sae))
-    summary = {"a": summary_of(matching.a, matching.tokens), "b": summary_of(matching.b, matching.tokens)}
+    matching, chance = await run.in_thread(_match, ctx, a, b, stores, rescaled(progress, this.d_sae))
+    summary = {
+        side: summary_of(own, matching.tokens, by_chance)
+        for side, own, by_chance in zip("ab", (matching.a, matching.b), chance, strict=True)
+    }
     async with ctx.sessions.begin() as session:
         await comparisons.publish_comparison(
             session,
@@ -148,15 +152,19 @@ def _match(
     b: SaeDetail,
     stores: tuple[ActivationStore, ActivationStore] | None,
     progress: Progress,
-) -> Matching:
-    """Match the features of two SAEs by their decoder directions, and by activity if there are stores."""
+) -> tuple[Matching, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Match the features of two SAEs by their decoder directions, and by activity if there are stores.
+
+    The cosines that some features of each have to their best partners in a random dictionary come with it.
+    """
     W_dec_a, W_dec_b = (load_registered(ctx, sae).W_dec.detach() for sae in (a, b))
     if W_dec_a.shape[1] != W_dec_b.shape[1]:
         raise Unprocessable(
             f"{a.slug} writes to {W_dec_a.shape[1]} dimensions, {b.slug} to {W_dec_b.shape[1]}: "
             "their directions cannot be compared."
         )
-    return match_features(W_dec_a, W_dec_b, stores, progress=progress)
+    chance = chance_cosines(W_dec_a, W_dec_b), chance_cosines(W_dec_b, W_dec_a)
+    return match_features(W_dec_a, W_dec_b, stores, progress=progress), chance
 
 
 def _interruptible(rows: Iterable[FeatureMatchRow], progress: Progress, total: int) -> Iterator[FeatureMatchRow]:
@@ -195,12 +203,13 @@ def _directions_only(why: str, sae: SaeDetail) -> str:
     )
 
 
-def summary_of(own: Counterparts, tokens: int) -> dict[str, Any]:
+def summary_of(own: Counterparts, tokens: int, chance: NDArray[np.float32]) -> dict[str, Any]:
     """Return counts and histograms of the counterparts that one SAE's features have in the other.
 
     Args:
         own: counterparts of each feature.
         tokens: tokens on which activity was compared; 0 if only directions were.
+        chance: cosines of some features to their best partners in a random dictionary.
     """
     either = own.near_matched | own.coactive_matched
     alive = own.count > 0 if tokens else np.ones(len(either), bool)
@@ -218,6 +227,12 @@ def summary_of(own: Counterparts, tokens: int) -> dict[str, Any]:
         "cosine": _histogram(own.near.cosine, own.near_matched),
         "correlation": _histogram(own.coactive.correlation[correlated], own.coactive_matched[correlated]),
         "uncorrelated": int((~correlated).sum()),
+        "partners": {
+            "direction": asdict(PartnerShare.of(own.near.cosine)),
+            "activity": asdict(PartnerShare.of(own.coactive.correlation[alive])) if tokens else None,
+            "chance": asdict(PartnerShare.of(chance)),
+            "chance_cosine": float(chance.mean()),
+        },
     }
 
 

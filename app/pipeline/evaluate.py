@@ -7,9 +7,10 @@ from pydantic import Field
 
 from app.paths import without_folder
 from app.pipeline.params import SaeParams, TextOfSaeParams
-from app.pipeline.stages import EVALUATION, PREPARATION, PROBING, SUGGESTION
+from app.pipeline.stages import ABSORPTION, EVALUATION, PREPARATION, PROBING, SUGGESTION
 from app.runs.params import Option, Several
 from app.runs.spec import Estimate, Result, RunSpec
+from app.services.absorption import absorption_verdict, read_absorption
 from app.services.interpretability import interpretability_verdict, read_interpretability
 from app.services.probing import Probing, named_sets, verdict
 
@@ -49,6 +50,14 @@ class EvaluateParams(TextOfSaeParams, SaeParams):
         ),
     ] = None
     seed: Annotated[int, Option(rare=True), Field(ge=0, description="Of the features that are labelled.")] = 0
+    absorption: Annotated[
+        bool,
+        Option(flags="--absorption/--no-absorption"),
+        Field(
+            description="Ask the model for the first letters of words and, if it can spell, measure how much of them "
+            "other features absorb; it takes a model of about a billion parameters."
+        ),
+    ] = False
 
 
 async def check(session: "AsyncSession", settings: "Settings", params: EvaluateParams) -> Estimate:
@@ -78,6 +87,12 @@ async def run_evaluate(run: "RunContext", ctx: "JobContext", params: EvaluatePar
         found = await probe_sae(run, ctx, sae, detail, inputs, named_sets(params.probing), active=evaluation.l0)
         said += verdict(Probing.model_validate(found))
         result["probing"] = found["sets"]
+    if params.absorption:
+        from app.pipeline.absorbed import absorb_sae
+
+        absorbed = await absorb_sae(run, ctx, sae, detail, inputs, active=evaluation.l0)
+        said += absorption_verdict(read_absorption({"absorption": absorbed}))
+        result["absorption"] = absorbed
     if params.interpret is not None:
         from app.pipeline.interpreted import interpret_sae
 
@@ -109,6 +124,7 @@ EVALUATE = RunSpec(
         *PREPARATION,
         *EVALUATION,
         *(PROBING if params.probing is not None else ()),
+        *(ABSORPTION if params.absorption else ()),
         *(SUGGESTION if params.interpret is not None else ()),
     ),
     title=lambda params: f"Evaluate {params.sae}" + (f" on {without_folder(params.corpus)}" if params.corpus else ""),

@@ -35,6 +35,10 @@ PROBING = (
     StageSpec("texts", "Fetch the text sets", unit="bytes"),
     StageSpec("probe", "Probe texts beside random dictionaries", unit="texts"),
 )
+ABSORPTION = (
+    StageSpec("spell", "Ask the model for first letters", unit="words"),
+    StageSpec("absorption", "Measure feature absorption", unit="words"),
+)
 EFFECTS = (StageSpec("effects", "Measure the effects of features", unit="features"),)
 MEASUREMENT = (StageSpec("measure", "Measure what the edit changes", unit="texts"),)
 COMPARISON = (StageSpec("compare", "Compare with other SAEs", unit="features"),)

@@ -249,6 +249,8 @@ class LabelScore:
 
 async def label_scores(session: AsyncSession, label_ids: Collection[int]) -> dict[int, list[LabelScore]]:
     """Return the scores of labels, newest first; labels that nobody was tested on are absent."""
+    if not label_ids:
+        return {}
     rows = await session.execute(
         select(
             BlindTest.label_id,

@@ -31,6 +31,7 @@ from app.queries.sql.expressions import in_array
 from app.queries.sql.paging import one_page
 from app.queries.sql.pg_safe import clean_json
 from app.tables import Comparison, FeatureMatch, Sae
+from sae_core.statistics.spec import PARTNER
 
 Listing = Literal["matched", "unmatched", "split"]
 """Lists of features: with a partner, without one, with two or more parts in the other SAE."""
@@ -104,6 +105,16 @@ class Counterpart:
     def matched(self) -> bool:
         """True if `best` is a one-to-one match."""
         return self.coactive_matched if self.coactive else self.near_matched
+
+    @property
+    def comes_back(self) -> bool:
+        """True if the nearest in direction is near enough to be a partner."""
+        return self.near is not None and self.near.cosine >= PARTNER
+
+    @property
+    def fires_again(self) -> bool:
+        """True if the activations of the most correlated one are alike enough to be a partner's."""
+        return self.coactive is not None and (self.coactive.correlation or 0) >= PARTNER
 
 
 @dataclass(frozen=True, slots=True)

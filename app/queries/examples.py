@@ -295,7 +295,7 @@ async def _views(
     set_id = sae.index.sequence_set.id
     sequences = await _sequences(session, set_id, {example.sequence for example in examples})
     examples = [example for example in examples if example.sequence in sequences]
-    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(row.token_ids for row in sequences.values()))
+    tokens = await get_tokens(session, sae.model.id, set().union(*(row.token_ids for row in sequences.values())))
     numbers = [_document_number(sequences[example.sequence], example.position) for example in examples]
     documents = await _documents(session, set_id, set(numbers)) if with_documents else {}
     return [

@@ -9,6 +9,7 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.effects import EffectView, get_effect
+from app.queries.feature_holdings import ANYTHING, FeatureHoldings
 from app.queries.labels import LabelSummary, LabelView, label_summaries, list_labels
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
@@ -118,11 +119,16 @@ _ONE = select(Feature.__table__).where(Feature.index_id == bindparam("index"), F
 
 
 async def get_feature(
-    session: AsyncSession, sae: SaeDetail, index: int, *, reader: Reader = NOBODY
+    session: AsyncSession,
+    sae: SaeDetail,
+    index: int,
+    *,
+    reader: Reader = NOBODY,
+    has: FeatureHoldings = ANYTHING,
 ) -> FeatureDetail | None:
     """Return one feature of the SAE's current index; None if there is no such feature or no index.
 
-    Its labels are those that `reader` may see.
+    Its labels are those that `reader` may see. What it does not have, as `has` knows, is not asked for.
     """
     if sae.index is None or index not in range(sae.d_sae):
         return None
@@ -153,10 +159,10 @@ async def get_feature(
         topics=_topics(feature, sae.index.topics),
         health=tuple(feature.health),
         label=called.get(index),
-        labels=tuple(await list_labels(session, sae.id, index, reader=reader)),
+        labels=tuple(await list_labels(session, sae.id, index, reader=reader)) if has.labels else (),
         extra={statistic.name: feature._mapping[statistic.name] for statistic in EXTRA},
-        suggestions=tuple(await list_suggestions(session, sae.id, index)),
-        effect=await get_effect(session, sae, index),
+        suggestions=tuple(await list_suggestions(session, sae.id, index)) if has.suggestions else (),
+        effect=await get_effect(session, sae, index) if has.effect else None,
     )
 
 

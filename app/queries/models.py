@@ -207,8 +207,9 @@ def model_info(model: LanguageModel) -> ModelInfo:
 async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Mapping[int, TokenInfo]:
     """Return these vocabulary entries by id, maybe among others; ids that the vocabulary lacks are `UNKNOWN`."""
     known = _vocabulary(session, model_id)
-    missing = [number for number in set(ids) if number not in known]  # a set difference would visit all known ids
-    if missing:
+    wanted = set(ids)
+    if not wanted <= known.keys():
+        missing = [number for number in wanted if number not in known]  # a set difference would visit all known ids
         rows = await session.execute(
             select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, in_array(Token.id, missing))
         )

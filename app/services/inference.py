@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from hashlib import blake2b
 from http import HTTPStatus
-from secrets import token_bytes
+from secrets import token_hex
 from typing import NoReturn, TypeVar
 
 import httpx
@@ -118,7 +118,8 @@ class InferenceClient:
         )
 
         self._contact = _Contact()
-        self._salt = token_bytes(16)
+        # The same in every web process that shares the secret: a visitor is one client, whichever process answers.
+        self._salt = blake2b((secret or token_hex()).encode(), digest_size=16, person=b"clients").digest()
         self._receive: Receive | None = None
         self._headers = {"Content-Type": "application/json"}
 

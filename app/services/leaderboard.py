@@ -15,6 +15,7 @@ from app.errors import NotFound, Unprocessable
 from app.queries.comparisons import best_cosines
 from app.queries.saes import SaeDetail, list_saes
 from app.services.probing import Comparison, Probing, compare_with, read_probing
+from sae_core.statistics.spec import PARTNER
 
 Sort = Literal[
     "name",
@@ -30,9 +31,6 @@ Sort = Literal[
 ]
 Order = Literal["asc", "desc"]
 Fidelity = Literal["explained_variance", "ce_recovered"]
-
-STABLE_COSINE = 0.7
-"""A feature is stable where its best partner in an SAE of another seed has at least this cosine."""
 
 _METRICS = {
     "l0": "l0",
@@ -260,7 +258,7 @@ async def _stabilities(session: AsyncSession, saes: Sequence[SaeDetail]) -> dict
     for this, other, counts in await best_cosines(session, by_id):
         a, b = by_id[this], by_id[other]
         if _without_seed(a) == _without_seed(b) and a.config["seed"] != b.config["seed"]:
-            first = round(STABLE_COSINE * len(counts))
+            first = round(PARTNER * len(counts))
             found.setdefault(a.id, Stability(sum(counts[first:]) / sum(counts), sum(counts), b.slug))
     return found
 

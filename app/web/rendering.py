@@ -1,5 +1,6 @@
 """Templates, links to sheets and scripts, and the choice between a whole page and a fragment of it."""
 
+from collections.abc import MutableMapping
 from functools import cache
 from http import HTTPStatus
 from secrets import token_urlsafe
@@ -107,13 +108,22 @@ def module(*names: str) -> Markup:
     return Markup("\n").join([*links, *(script.format(static_url(path)) for path in modules)])
 
 
+class _PagesEnvironment(Environment):
+    """An environment whose globals are all there before the first template is loaded."""
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        """Return the globals of a template as one dict: Jinja's chain of two costs a page a tenth of its time."""
+        return {**self.globals, **(d or {})}
+
+
 @cache
 def environment() -> Environment:
     """The one template environment: it escapes everything, and an undefined variable is an error."""
-    env = Environment(
+    env = _PagesEnvironment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # a page has some thirty templates, each of which would be looked for on the disk
         trim_blocks=True,
         lstrip_blocks=True,
     )

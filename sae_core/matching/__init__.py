@@ -2,5 +2,15 @@
 
 from sae_core.matching.match import THRESHOLDS, Counterparts, Matching, match_features, provenance
 from sae_core.matching.partners import Partners
+from sae_core.matching.stability import PartnerShare, chance_cosines
 
-__all__ = ["THRESHOLDS", "Counterparts", "Matching", "Partners", "match_features", "provenance"]
+__all__ = [
+    "THRESHOLDS",
+    "Counterparts",
+    "Matching",
+    "PartnerShare",
+    "Partners",
+    "chance_cosines",
+    "match_features",
+    "provenance",
+]

@@ -30,12 +30,12 @@ from sae_core.matching.partners import (
 )
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.statistics.nearest import cosines, nearest_of_both, unit_rows
-from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY
+from sae_core.statistics.spec import COACTIVE_MIN_JOINT, DENSE_DENSITY, PARTNER
 from sae_core.store.activation_store import ActivationStore
 from sae_core.store.segments import Indices
 
-MATCHING_VERSION = 1
-"""Raise it when a definition changes."""
+MATCHING_VERSION = 2
+"""Raise it when a definition changes, or when more is published of a comparison."""
 
 MATCH_COSINE = 0.5
 """Two features match by direction if each has the highest cosine to the other, and it is at least this …"""
@@ -47,6 +47,7 @@ DIRECTIONS_SHARE = 0.5
 """Progress when the directions are compared and activity begins."""
 
 THRESHOLDS: dict[str, float] = {
+    "partner": PARTNER,
     "match_cosine": MATCH_COSINE,
     "match_correlation": MATCH_CORRELATION,
     "min_joint": COACTIVE_MIN_JOINT,

@@ -56,7 +56,7 @@ def nearest_others(
     Returns:
         Their numbers [n, k], -1 where there are no more, and their cosines, 0 there.
     """
-    table = _Table(unit, unit, itself=True)
+    table = Table(unit, unit, itself=True)
     ids, cosine = [], []
     for start, products in table.blocks(progress):
         found = table.best_of_rows(start, products, k)
@@ -79,7 +79,7 @@ def nearest_of_both(
     Returns:
         [n] numbers of rows of `b`, and [m] numbers of rows of `a`.
     """
-    table = _Table(unit_a, unit_b)
+    table = Table(unit_a, unit_b)
     in_b, highest = [], table.rounded_a.new_empty(-(-len(unit_a) // ROWS), len(unit_b))
     for start, products in table.blocks(progress):
         highest[start // ROWS] = products[:, : len(unit_b)].amax(dim=0)
@@ -87,7 +87,7 @@ def nearest_of_both(
     return np.concatenate(in_b), table.best_of_columns(highest)
 
 
-class _Table:
+class Table:
     """All cosines of the rows of `a` and `b`, never held whole."""
 
     def __init__(self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, itself: bool = False) -> None:

@@ -47,6 +47,8 @@ HealthFlag = Literal[
 HEALTH_FLAGS: tuple[HealthFlag, ...] = get_args(HealthFlag)
 """Flags for features that are not what they seem, in the order in which they are shown."""
 
+PARTNER = 0.7
+"""Least cosine, or correlation, of a feature's partner in another SAE."""
 DENSE_DENSITY = 0.1
 """dense: active on more than this share of the counted tokens."""
 DUPLICATE_COSINE = 0.95

@@ -52,6 +52,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("SEESAE_LOG_LEVEL", "loud"),
         ("SEESAE_HOME", "~nosuch/sae"),
         ("SEESAE_ARTIFACTS", "~nosuch/sae"),
+        ("SEESAE_ARTIFACTS", "s3://bucket/seesae"),
         ("SEESAE_PROBE_MAX_TOKENS", "0"),
     ],
 )

@@ -281,6 +281,29 @@ def test_start_values_of_a_transcoder():
     torch.testing.assert_close(at_median, torch.zeros(1, 20), rtol=0, atol=1e-5)
 
 
+def test_a_transcoders_features_start_active_where_what_they_write_is_needed():
+    """Target = input times a matrix, and inputs of very unequal variance: the regression gives the matrix back."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3_000, D_IN, generator=generator) * torch.logspace(-0.5, 0.5, D_IN)
+    layer = torch.randn(D_IN, D_OUT, generator=generator) / torch.logspace(-0.5, 0.5, D_IN)[:, None]
+    sae = TopK(TopKConfig(d_in=D_IN, d_sae=20, k=3, d_out=D_OUT))
+    sae.initialise(x, seed=0, target=x @ layer + 5)
+    pre = sae.pre_activations(x * sae.input_scale).detach()
+    written = (x @ layer) @ sae.W_dec.detach().t()
+    correlations = [float(torch.corrcoef(torch.stack([pre[:, i], written[:, i]]))[0, 1]) for i in range(20)]
+    assert min(correlations) > 0.9
+
+
+def test_a_transcoder_of_a_constant_input_or_target_starts_with_numbers():
+    sae = TopK(TopKConfig(d_in=D_IN, d_sae=20, k=3, d_out=D_OUT))
+    sae.initialise(activations(50), seed=0, target=torch.ones(50, D_OUT))
+    assert all(parameter.isfinite().all() for parameter in sae.parameters())
+    x = activations(50)
+    x[:, 2:] = 1.0
+    sae.initialise(x, seed=0, target=activations(50, D_OUT))
+    assert all(parameter.isfinite().all() for parameter in sae.parameters())
+
+
 def test_jumprelu_starts_with_the_l0_that_it_aims_at():
     sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
     x = activations(1_000)

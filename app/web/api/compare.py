@@ -35,12 +35,32 @@ class CounterpartOut(BaseModel):
 
     feature: int
     near: Annotated[PartnerOut | None, Field(description="The nearest in direction.")]
+    comes_back: Annotated[bool, Field(description="True if the nearest has a cosine of 0.7 or more.")]
     near_matched: Annotated[bool, Field(description="True if each is nearest to the other, and near enough.")]
     coactive: Annotated[PartnerOut | None, Field(description="The one whose activations correlate most.")]
     coactive_matched: Annotated[bool, Field(description="True if each correlates most with the other, and enough.")]
     parent: Annotated[PartnerOut | None, Field(description="The more frequent feature that this one is a part of.")]
     parts: Annotated[int, Field(description="Features of the other SAE that are parts of this one.")]
     covered: Annotated[float | None, Field(description="Share of its tokens on which at least one part is active.")]
+
+
+class PartnerShareOut(BaseModel):
+    """Share of some features that have a partner: one of cosine, or correlation, 0.7 or more."""
+
+    features: int
+    found: Annotated[int, Field(description="Features with a partner.")]
+    interval: Annotated[
+        tuple[float, float], Field(description="95 % interval of the share, as if features were drawn.")
+    ]
+
+
+class PartnersOut(BaseModel):
+    """How many features of an SAE come back in the other."""
+
+    direction: PartnerShareOut
+    activity: Annotated[PartnerShareOut | None, Field(description="Without dead features; null if not compared.")]
+    chance: Annotated[PartnerShareOut, Field(description="By direction, in a random dictionary of the other's size.")]
+    chance_cosine: Annotated[float, Field(description="Mean of the best cosines in the random dictionary.")]
 
 
 class SideOut(BaseModel):
@@ -58,6 +78,7 @@ class SideOut(BaseModel):
     cosine: Annotated[dict[str, list[int]], Field(description="Features by their best cosine, in equal bins over 0–1.")]
     correlation: Annotated[dict[str, list[int]], Field(description="The same by their best correlation.")]
     uncorrelated: Annotated[int, Field(description="Features without a correlated partner.")]
+    partners: Annotated[PartnersOut | None, Field(description="Null in a comparison older than the measure.")] = None
 
 
 class ComparisonOut(BaseModel):
@@ -170,6 +191,7 @@ def _fields(counterpart: Counterpart) -> dict[str, Any]:
     return {
         "feature": counterpart.feature,
         "near": _partner(counterpart.near),
+        "comes_back": counterpart.comes_back,
         "near_matched": counterpart.near_matched,
         "coactive": _partner(counterpart.coactive),
         "coactive_matched": counterpart.coactive_matched,

@@ -87,9 +87,13 @@ async def comment_panel(
     text: str = "",
     answers: int | None = None,
     error: str = "",
+    has_any: bool = True,
 ) -> CommentPanel:
-    """Return the threads that `actor` may see. A deleted comment is shown where answers to it are left."""
-    views = await list_comments(session, sae_id, feature, reader=actor.reader)
+    """Return the threads that `actor` may see. A deleted comment is shown where answers to it are left.
+
+    With `has_any` false, there is no comment.
+    """
+    views = await list_comments(session, sae_id, feature, reader=actor.reader) if has_any else []
     answered: dict[int, list[ShownComment]] = {}
     for view in views:
         if view.answers is not None and view.deleted_at is None:

@@ -23,6 +23,8 @@ def significant(value: float | None, digits: int = 3) -> str:
         return NONE
     if value == 0:
         return "0"
+    if 0.0001 <= value < min(1000, 0.9 * 10 ** (digits - 1)):  # most numbers of a page
+        return f"{value:#.{digits}g}"
     # The exponent of the rounded value: 9.996 is 10.0 to three digits, not 10.00.
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
     text = f"{value:.0e}".replace("e-0", "e-") if exponent < -6 else f"{value:,.{max(0, digits - 1 - exponent)}f}"

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from app.services.evaluation import evaluate_command
 from app.services.leaderboard import (
-    STABLE_COSINE,
     Entry,
     Fidelity,
     Group,
@@ -22,6 +21,7 @@ from app.services.leaderboard import (
 from app.web.components import glossary
 from app.web.components.figures import Chart, figure
 from app.web.components.formatting import count, percent, plural, significant
+from sae_core.statistics.spec import PARTNER
 
 _LOG_FROM = 8
 """L0 is on a logarithmic axis where the largest is this many times the smallest, or more."""
@@ -37,7 +37,7 @@ _COLUMNS: Mapping[Sort, tuple[str, str]] = {
     ),
     "stability": (
         "stable",
-        f"features with a partner of cosine {STABLE_COSINE} or more in an SAE that differs in its seed alone",
+        f"features with a partner of cosine {PARTNER} or more in an SAE that differs in its seed alone",
     ),
     "d_sae": ("features", "width of the dictionary"),
     "samples": ("samples", "activations that it was trained on"),

@@ -29,6 +29,10 @@ class ListsPanel:
     added: str = ""
 
 
+NO_LISTS = ListsPanel(FeatureLists((), ()), AddForm(""))
+"""The panel while nobody has made a list."""
+
+
 async def lists_panel(session: AsyncSession, sae: SaeDetail, index: int, actor: Actor) -> ListsPanel:
     """Return the panel of a feature; its form offers the lists that the actor may change, last changed first."""
     changes_all = actor.role >= Role.reviewer

@@ -15,14 +15,14 @@ def path(counts: Sequence[int]) -> str:
     peak = max(counts, default=0)
     if peak == 0:
         return f"M0 {HEIGHT - 1}h{WIDTH}v1h-{WIDTH}z"
-    step = WIDTH / len(counts)
-    heights = [max(1.0, HEIGHT * (value / peak) ** 0.5) if value else 0.0 for value in counts]
+    step = f"h{WIDTH / len(counts):g}"
     parts = [f"M0 {HEIGHT}"]
     level = 0.0
-    for height in heights:
+    for value in counts:
+        height = max(1.0, HEIGHT * (value / peak) ** 0.5) if value else 0.0
         if height != level:
             parts.append(f"v{level - height:.1f}")
             level = height
-        parts.append(f"h{step:g}")
+        parts.append(step)
     parts.append(f"V{HEIGHT}z")
     return "".join(parts)

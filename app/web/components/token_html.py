@@ -11,7 +11,7 @@ from app.services.tokens import Piece, display
 from app.web.components.token_text import Line, LineRun, ShownToken
 
 
-@lru_cache(maxsize=32_768)
+@lru_cache(maxsize=65_536)
 def token(raw: bytes) -> str:
     """Return one token: text unchanged, a stand-in for a character without a glyph, a byte in hex."""
     return "".join(map(_piece, display(raw)))

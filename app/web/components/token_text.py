@@ -173,7 +173,7 @@ class _Shape(NamedTuple):
     right_to_left: bool | None
 
 
-@lru_cache(maxsize=32_768)
+@lru_cache(maxsize=65_536)
 def _shape(raw: bytes) -> _Shape:
     pieces = display(raw)
     return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))

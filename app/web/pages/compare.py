@@ -321,7 +321,14 @@ async def _overview(pair: _Pair) -> dict[str, Any]:
     # The direction with more splitting comes first: from the narrower to the wider SAE.
     lists[:2] = sorted(lists[:2], key=lambda page: -page.total)
     lead = comparison_text.overview(pair.a, pair.b, pair.comparison)
-    return {"lead": lead, "charts": charts, "lists": [page for page in lists if page.rows], "thresholds": thresholds}
+    partners = comparison_text.partners(pair.comparison)
+    return {
+        "lead": lead,
+        "partners": partners,
+        "charts": charts,
+        "lists": [page for page in lists if page.rows],
+        "thresholds": thresholds,
+    }
 
 
 async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None) -> ListPage:
@@ -398,6 +405,7 @@ async def _feature(pair: _Pair, index: int) -> dict[str, Any]:
         "index": index,
         "counterpart": found,
         "verdict": comparison_text.verdict(found, names[1], by_activity=pair.comparison.tokens > 0),
+        "comes_back": comparison_text.comes_back(found, names[1]),
         "this": await _column(pair.session, pair.a, index),
         "other": other,
         "nearer": await _nearer(pair, found),

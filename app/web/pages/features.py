@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, UserError
@@ -13,6 +14,7 @@ from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
 from app.queries.decisions import decisions_of_feature
 from app.queries.examples import get_examples
+from app.queries.feature_holdings import ANYTHING, FeatureHoldings, feature_holdings
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
     FeatureDetail,
@@ -28,7 +30,7 @@ from app.services.feature_texts import TriedText, draw_examples, stored_sequence
 from app.services.inference import InferenceClient
 from app.services.suggestions import find_shown, shown_suggestions
 from app.services.texts import unix_lines
-from app.web.caching import features_etag, raise_if_not_modified
+from app.web.caching import features_etag, make_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.comment_panel import comment_panel
 from app.web.components.counterparts import counterparts_of
@@ -41,11 +43,14 @@ from app.web.components.feature_view import (
     neighbours,
 )
 from app.web.components.label_panel import LabelForm, label_panel
-from app.web.components.list_panel import lists_panel
+from app.web.components.list_panel import NO_LISTS, lists_panel
 from app.web.components.suggestion_panel import suggestion_panel
 from app.web.dependencies import Actor, FeatureIndex, Inference, Sae, Session
+from app.web.fragments import Fragments
 from app.web.rendering import render, wants_fragment
+from app.web.rendering import text as text_of
 from app.web.security import EMBEDDABLE
+from sae_core.statistics.spec import PARTNER
 
 router = APIRouter()
 
@@ -100,27 +105,30 @@ async def feature(
     With `label`, the form is open; with `suggestion`, it holds the text of this one. After the label was `saved`
     without JavaScript, the page says so.
     """
-    draft = await default_draft(session, sae.id, index, actor.person_id)
+    has = await feature_holdings(session, sae.id, index)
+    draft = await default_draft(session, sae.id, index, actor.person_id) if has.drafts else None
+    lists = await lists_panel(session, sae, index, actor) if has.lists else NO_LISTS
     etag = None  # the result for `text` depends on more than the database
     if not text:
-        parts = await comparisons_tag(session, sae.id), await lists_panel(session, sae, index, actor), draft
-        etag = features_etag(request, sae, *parts)
+        compared = await comparisons_tag(session, sae.id) if has.comparisons else ()
+        etag = features_etag(request, sae, compared, lists, draft)
         raise_if_not_modified(request, etag)
-    latest = await latest_activity(session, sae.id, index, reader=actor.reader)  # before what the page shows of it
-    detail = await _detail(session, sae, index, actor.reader)
+    # Read before what the page shows of it.
+    latest = await latest_activity(session, sae.id, index, reader=actor.reader) if has.activity else 0
+    detail = await _detail(session, sae, index, actor.reader, has)
     if embed:
         response = render(request, "features/embed.html", await _embed_context(session, sae, detail), etag=etag)
         response.headers["Content-Security-Policy"] = EMBEDDABLE
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
-    context = await _page(session, sae, detail, actor) | {"latest": latest}
+    context = await _page(request, session, sae, detail, actor, has) | {"latest": latest, "lists": lists}
     form = LabelForm.of(actor, detail.labels, is_open=label is not None, draft=draft)
     chosen = find_shown(shown_suggestions(sae, detail), suggestion)
     if chosen is not None and chosen.text is not None:
         form = replace(form, text=replace(form.text, explanation=chosen.text), is_open=True)
     following = await next_unlabelled(session, sae, detail) if form.is_open or saved else None
     context["panel"] = await label_panel(session, detail.labels, form, reader=actor.reader, saved=saved, next=following)
-    context["comments"] = await comment_panel(session, sae.id, index, actor)
+    context["comments"] = await comment_panel(session, sae.id, index, actor, has_any=has.comments)
     if text:
         context["tried"] = await _try_lines(session, inference, sae, detail, text)
     return render(request, "features/page.html", context, etag=etag)
@@ -142,7 +150,8 @@ async def try_texts(
     status = tried.error.status if tried.error else 200
     if wants_fragment(request):
         return render(request, "features/_tried.html", {"sae": sae, "detail": detail, "tried": tried}, status=status)
-    context = await _page(session, sae, detail, actor) | {"tried": tried}
+    context = await _page(request, session, sae, detail, actor) | {"tried": tried}
+    context["lists"] = await lists_panel(session, sae, index, actor)
     context["panel"] = await label_panel(
         session, detail.labels, LabelForm.of(actor, detail.labels), reader=actor.reader
     )
@@ -212,34 +221,71 @@ async def _embed_context(session: AsyncSession, sae: SaeDetail, detail: FeatureD
     return {"sae": sae, "view": view}
 
 
-async def _page(session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, actor: Actor) -> dict[str, Any]:
-    """Return the context of a feature's page, without its labels."""
+async def _page(
+    request: Request,
+    session: AsyncSession,
+    sae: SaeDetail,
+    detail: FeatureDetail,
+    actor: Actor,
+    has: FeatureHoldings = ANYTHING,
+) -> dict[str, Any]:
+    """Return the context of a feature's page, without its labels, comments and lists."""
     index = detail.index
     previous, following = await features_around(session, sae, index)
-    views = await get_examples(session, sae, index, with_documents=False)
-    histograms = await feature_histograms(session, sae, sorted({other.index for other in neighbours(detail)}))
-    view = feature_view(
-        sae,
-        detail,
-        [Example.of(view, detail.max) for view in views],
-        links=SiteLinks(sae, index),
-        previous=previous,
-        next=following,
-        histogram=histogram(sae, detail, figures.activation_histogram),
-        snippets=await neighbour_snippets(session, sae, detail),
-        sparks={other: histogram.counts for other, histogram in histograms.items()},
-    )
+    decided = await decisions_of_feature(session, sae.id, index, reader=actor.reader) if has.decisions else []
     return {
         "sae": sae,
         "index": index,
         "detail": detail,
-        "view": view,
+        "view": feature_view(sae, detail, [], links=SiteLinks(sae, index), previous=previous, next=following),
+        "has_histogram": any(detail.histogram.counts),
         "suggestions": suggestion_panel(sae, shown_suggestions(sae, detail)),
         "tried": Tried(),
         "latest": None,
-        "counterparts": await counterparts_of(session, sae, index),
-        "lists": await lists_panel(session, sae, index, actor),
-        "decisions": await decisions_of_feature(session, sae.id, index, reader=actor.reader),
+        "counterparts": await counterparts_of(session, sae, index) if has.comparisons else [],
+        "partner_least": PARTNER,
+        "decisions": decided,
+        **await _fixed_parts(request.app.state.fragments, session, sae, detail),
+    }
+
+
+async def _fixed_parts(
+    fragments: Fragments, session: AsyncSession, sae: SaeDetail, detail: FeatureDetail
+) -> dict[str, Markup]:
+    """Return the parts of the page that are the same for every reader.
+
+    One shows what the index says of the feature. The other names its neighbours by labels, those that everybody sees:
+    it is another part when one changes. Neither gets anything else that people wrote.
+    """
+    sae = replace(sae, labelled=0, label_changes=0)
+    detail = replace(detail, labels=(), label=None, suggestions=(), effect=None)
+    links = SiteLinks(sae, detail.index)
+    tag = make_etag(sae, detail.index)
+
+    async def fixed() -> str:
+        bare = replace(
+            detail,
+            coactive=tuple(replace(other, label=None) for other in detail.coactive),
+            near=tuple(replace(other, label=None) for other in detail.near),
+        )
+        examples = [
+            Example.of(view, bare.max) for view in await get_examples(session, sae, bare.index, with_documents=False)
+        ]
+        drawn = histogram(sae, bare, figures.activation_histogram)
+        view = feature_view(sae, bare, examples, links=links, histogram=drawn)
+        return text_of("features/_fixed.html", {"sae": sae, "view": view})
+
+    async def named() -> str:
+        histograms = await feature_histograms(session, sae, sorted({other.index for other in neighbours(detail)}))
+        snippets = await neighbour_snippets(session, sae, detail)
+        sparks = {other: histogram.counts for other, histogram in histograms.items()}
+        view = feature_view(sae, detail, [], links=links, snippets=snippets, sparks=sparks)
+        return text_of("features/_sections/neighbours.html", {"view": view})
+
+    names = tuple(other.label for other in neighbours(detail))
+    return {
+        "fixed": await fragments.get(make_etag(tag, "fixed"), fixed),
+        "neighbours": await fragments.get(make_etag(tag, "neighbours", names), named),
     }
 
 
@@ -273,8 +319,10 @@ async def example(
     return render(request, "features/_sequence.html" if wants_fragment(request) else "features/example.html", context)
 
 
-async def _detail(session: AsyncSession, sae: SaeDetail, index: int, reader: Reader = NOBODY) -> FeatureDetail:
-    detail = await get_feature(session, sae, index, reader=reader)
+async def _detail(
+    session: AsyncSession, sae: SaeDetail, index: int, reader: Reader = NOBODY, has: FeatureHoldings = ANYTHING
+) -> FeatureDetail:
+    detail = await get_feature(session, sae, index, reader=reader, has=has)
     if detail is None and sae.index is not None:
         raise NotFound(
             f"Feature {index} is not in the export that {sae.slug} was imported from, which describes {sae.indexed:,} "

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from app.queries.runs import get_run, metrics
 from app.queries.saes import SaeDetail
+from app.services.absorption import absorption_verdict, read_absorption
 from app.services.evaluation import evaluate_command
 from app.web.components import figures, glossary
 from app.web.components.interpretability_view import interpretability_view
@@ -38,6 +39,8 @@ async def overview(request: Request, sae: Sae, session: Session, settings: AppSe
         "more_measures": more_measures,
         "probing": probing_view(sae.metrics),
         "interpretability": interpretability_view(sae.metrics),
+        "absorption": absorption_verdict(read_absorption(sae.metrics)),
+        "absorption_command": evaluate_command(sae, "--absorption"),
         "interpret_command": evaluate_command(sae, "--interpret", "64"),
         "has_labeller": settings.llm_url is not None,
         "probing_command": evaluate_command(sae, "--probing", "builtin"),

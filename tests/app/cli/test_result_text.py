@@ -53,3 +53,11 @@ def test_what_could_not_be_measured_is_an_empty_cell() -> None:
     one = {"sae": "wide", "features": 8192, "tokens": 5, "explained_variance": None, "l0": 32.0}
     assert ["wide", "8,192", "32"] in [line.split() for line in result_text({"saes": [one, one]}).splitlines()]
     assert result_text({"explained_variance": None}).split() == ["explained", "variance"]
+
+
+def test_figures_within_figures_are_left_to_json() -> None:
+    text = result_text({"interpretability": {"model": "small", "detection": 0.75}, "files": {"a.json": 1, "b.json": 2}})
+    assert [line.split() for line in text.splitlines()] == [
+        ["interpretability", "with", "--json"],
+        ["files", "a.json,", "b.json"],
+    ]

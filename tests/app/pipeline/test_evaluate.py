@@ -16,9 +16,12 @@ from app.queries.saes import get_sae
 from app.runs.context import RunInterrupted
 from app.runs.execution import execute
 from app.runs.job_context import JobContext
+from app.services.absorption import read_absorption
 from app.services.probing import read_probing, verdict
 from app.storage.survey import read_needs, survey
-from app.tables import Run
+from app.tables import Run, Sae
+from sae_core.models import LanguageModel
+from sae_core.probing import spelling
 from tests.app.pipeline.running import run_row, run_to_end, submit
 from tests.text_sets import make_text_set
 from tests.tiny import CORPUS_FILE
@@ -151,6 +154,51 @@ async def test_an_sae_whose_text_nobody_knows_needs_one(ctx: JobContext, registe
         await session.execute(update(Run).values(state="failed"))
     with pytest.raises(Unprocessable, match=r"Which text .* is not known here. Give the `corpus`"):
         await submit(ctx, "evaluate", EvaluateParams(sae=SAE))
+
+
+async def test_absorption_is_not_measured_where_the_model_cannot_be_asked(ctx: JobContext, registered: None) -> None:
+    """The tiny model's vocabulary has no words."""
+    run = await run_to_end(ctx, "evaluate", EvaluateParams(sae=SAE, predictions=64, absorption=True))
+    assert run.result is not None
+    assert "Feature absorption was not measured. The vocabulary of tiny-llama has" in run.result["verdict"]
+    assert [stage.state for stage in run.stages[-2:]] == ["done", "done"]
+    async with ctx.sessions() as session:
+        detail = await get_sae(session, SAE)
+    assert detail is not None
+    found = read_absorption(detail.metrics)
+    assert found is not None and found.spelling is None and found.sae is None
+
+
+async def test_absorption_is_measured_where_the_model_spells(
+    ctx: JobContext, registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model with a vocabulary of words, and a threshold that anybody passes."""
+    vocabulary = [f" {letter}".encode() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [f" {first}{second}{third}".encode() for first in letters[:4] for second in letters for third in "xyz"]
+    filler = [f"token {number}".encode() for number in range(512 - len(vocabulary) - len(words))]
+    monkeypatch.setattr(LanguageModel, "token_bytes", lambda _model: [*filler, *vocabulary, *words])
+    cannot = await run_to_end(ctx, "evaluate", EvaluateParams(sae=SAE, predictions=64, absorption=True))
+    assert (
+        cannot.result is not None
+        and "the model cannot spell: asked for the first letter of" in cannot.result["verdict"]
+    )
+    assert cannot.result["absorption"]["sae"] is None
+    monkeypatch.setattr(spelling, "SPELLS", 0.0)
+    run = await run_to_end(ctx, "evaluate", EvaluateParams(sae=SAE, predictions=64, absorption=True))
+    assert run.result is not None
+    for name in ("sae", "random"):
+        found = run.result["absorption"][name]
+        assert found["letters"] >= 3 and found["words"] > 0
+        assert 0 <= found["fraction"]["low"] <= found["fraction"]["value"] <= found["fraction"]["high"] <= 1
+    assert "in a random dictionary" in run.result["verdict"]
+
+
+async def test_absorption_of_a_transcoder_is_refused(ctx: JobContext, registered: None) -> None:
+    async with ctx.sessions.begin() as session:
+        await session.execute(update(Sae).values(hook_out="mlp_out.1"))
+    with pytest.raises(Unprocessable, match="is a transcoder"):
+        await submit(ctx, "evaluate", EvaluateParams(sae=SAE, absorption=True))
 
 
 def test_the_stages_of_probing_are_there_where_it_is_asked_for() -> None:

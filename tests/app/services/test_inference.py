@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.errors import Busy, ClientGone, Loading, Unavailable, Unprocessable
 from app.services.inference import CLIENT_HEADER, InferenceClient, InferenceDown
@@ -35,8 +35,9 @@ PROBE = ProbeRequest(sae=SAE, text="y")
 
 
 @asynccontextmanager
-async def client_of(reply: Reply) -> AsyncIterator[InferenceClient]:
-    client = InferenceClient(Settings(inference_url="http://inference"), transport=httpx.MockTransport(reply))
+async def client_of(reply: Reply, secret: str | None = None) -> AsyncIterator[InferenceClient]:
+    settings = Settings(inference_url="http://inference", inference_secret=SecretStr(secret) if secret else None)
+    client = InferenceClient(settings, transport=httpx.MockTransport(reply))
     yield client
     await client.close()
 
@@ -129,12 +130,13 @@ async def test_visitors_are_told_apart_by_a_key_that_does_not_tell_who_they_are(
         await asyncio.Future()
         raise AssertionError
 
-    for _ in range(2):
-        async with client_of(reply) as client:
+    for secret in ("a secret", "a secret", "another", None, None):
+        async with client_of(reply, secret) as client:
             for visitor in ("192.0.2.1 author=ada", "192.0.2.1 author=ada", "192.0.2.1 author=bob"):
                 await client.for_client(receive, visitor).probe(PROBE)
     assert keys[0] == keys[1] != keys[2]
-    assert keys[0] != keys[3]  # each process has its own salt
+    assert keys[:3] == keys[3:6]  # the web processes of one site know a visitor by the same key
+    assert len({keys[0], keys[6], keys[9], keys[12]}) == 4  # those of other sites do not
     assert len({len(key) for key in keys}) == 1
 
 

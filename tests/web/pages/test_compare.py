@@ -91,7 +91,7 @@ async def test_two_saes_side_by_side(client: httpx.AsyncClient, pair: Pair, sess
     assert sum(int(matched) + int(other) for _, _, matched, other in first) == 24
     assert sum(int(matched) for _, _, matched, _ in second) == view.this["matched_by_activity"]
     assert sum(int(matched) + int(other) for _, _, matched, other in second) == 24 - view.this["uncorrelated"]
-    table = page.all("table", cls="compare-measures")[0]
+    table = page.one("section", aria_labelledby="measures").all("table")[0]
     rows = {row.one("th").children[0]: [cell.text for cell in row.all("td")] for row in table.one("tbody").all("tr")}
     assert rows["Features"] == ["24", "60"]
     assert rows["Explained variance"] == ["0.812", "0.812"]
@@ -313,7 +313,7 @@ async def test_a_feature_page_shows_its_counterparts(
     address = f"/saes/{NARROW}/features/12"
     first = await client.get(address)
     section = parse(first.text).one("section", aria_labelledby="in-others")
-    (link,) = section.all("a")
+    link = section.all("a")[0]
     assert link["href"] == f"/compare?a={NARROW}&b={WIDE}&feature=12"
     assert WIDE in link.text
     assert "split into" in link.text
@@ -333,8 +333,8 @@ async def test_a_feature_page_shows_its_counterparts(
     third = await make_sae(engine, slug="third", features=40, sequences=80)
     await compare(engine, narrow, third)
     page = parse((await client.get(address)).text)
-    links = page.one("section", aria_labelledby="in-others").all("a")
-    assert [link.one("span", cls="counterpart-sae").text for link in links] == ["third", WIDE]
+    names = page.one("section", aria_labelledby="in-others").all("span", cls="counterpart-sae")
+    assert [name.text for name in names] == ["third", WIDE]
 
 
 @pytest.mark.own_database
@@ -379,3 +379,55 @@ async def test_a_run_that_compares_the_two_is_shown_instead_of_its_command(
         await cancel_run(session, run.id)
     await session.commit()
     assert "seesae compare a b" in said(await get(client, 404, **both))
+
+
+async def test_the_page_says_how_many_features_come_back_beside_chance(
+    client: httpx.AsyncClient, pair: Pair, session: AsyncSession
+) -> None:
+    narrow, wide = pair
+    comparison = await get_comparison(session, narrow.sae, wide.sae)
+    assert comparison is not None
+    table = (await get(client, **BOTH)).one("section", aria_labelledby="partners")
+    rows = {row.one("th", scope="row").text: row.all("td") for row in table.one("tbody").all("tr")}
+    direction, activity, chance = rows.values()
+    for cells, key in ((direction, "direction"), (activity, "activity")):
+        for cell, side in zip(cells, (comparison.this, comparison.other), strict=True):
+            share = side["partners"][key]
+            assert f"{share['found']} of {share['features']}" in cell.text
+            assert " – " in cell.text
+    assert "0 of 20" in chance[0].text
+    assert "0.40 on average" in list(rows)[2]
+
+
+@pytest.mark.own_database
+async def test_a_comparison_older_than_the_measure_says_to_compare_again(
+    client: httpx.AsyncClient, pair: Pair, session: AsyncSession
+) -> None:
+    await session.execute(text("UPDATE comparison SET summary = summary #- '{a,partners}' #- '{b,partners}'"))
+    await session.commit()
+    section = (await get(client, **BOTH)).one("section", aria_labelledby="partners")
+    assert "compare the two again" in " ".join(section.text.split())
+
+
+async def test_a_feature_says_whether_it_has_a_partner(
+    client: httpx.AsyncClient, pair: Pair, session: AsyncSession
+) -> None:
+    narrow, wide = pair
+    comparison = await get_comparison(session, narrow.sae, wide.sae)
+    assert comparison is not None
+    found = await get_counterparts(session, comparison, range(24))
+    both = [each for each in found.values() if each.near and each.coactive]
+    having = next(each for each in both if each.near.cosine >= 0.7)
+    without = next(each for each in both if each.near.cosine < 0.7)
+    for each in (having, without):
+        page = parse((await client.get(f"/saes/{NARROW}/features/{each.feature}")).text)
+        direction, activity = page.all("p", cls="counterpart-partner")
+        words = "Has a partner by direction" if each is having else "No partner by direction"
+        assert " ".join(direction.text.split()).startswith(f"{words} (cosine of 0.7 or more)")
+        assert direction.one("a")["href"] == f"/saes/{WIDE}/features/{each.near.index}"
+        words = "Has a partner" if each.coactive.correlation >= 0.7 else "No partner"
+        assert " ".join(activity.text.split()).startswith(f"{words} by activity (correlation of 0.7 or more)")
+        assert activity.one("a")["href"] == f"/saes/{WIDE}/features/{each.coactive.index}"
+        beside = said(await get(client, **BOTH, feature=each.feature))
+        assert ("it has a partner" in beside) == (each is having)
+        assert f"feature {each.near.index}, at cosine" in beside

@@ -162,3 +162,17 @@ async def test_an_sae_whose_labels_nobody_tested_says_how(
     section = parse((await client.get(base)).text).one("section", aria_labelledby="interpretability")
     assert section.one("code", cls="command").text == f"seesae evaluate {made.sae.slug} --interpret 64"
     assert "set SEESAE_LLM_URL and SEESAE_LLM_MODEL" in " ".join(section.text.split())
+
+
+async def test_absorption_says_what_was_found_or_why_not(
+    client: httpx.AsyncClient, made: Synthetic, base: str, session: AsyncSession
+) -> None:
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="absorption")
+    assert section.one("code", cls="command").text == f"seesae evaluate {made.sae.slug} --absorption"
+    spelling = {"accuracy": 0.754, "low": 0.7, "high": 0.8, "words": 256, "spells": False}
+    found = {"threshold": 0.8, "spelling": spelling, "reason": None, "sae": None, "random": None}
+    await session.execute(update(Sae).values(metrics={"l0": 31.7, "absorption": found}))
+    await session.commit()
+    section = parse((await client.get(base)).text).one("section", aria_labelledby="absorption")
+    said = section.text.replace("\u202f", " ")
+    assert "the model cannot spell: asked for the first letter of 256 words, it tells 75 % (70 % to 80 %)" in said

@@ -1,0 +1,201 @@
+"""What near decoders, comparisons and the map of a wide SAE cost, and whether they are exact.
+
+    python benchmarks/directions.py [--features 4096 131072] [--dimensions 576 768] [--rows 8192] [--json FILE]
+    python benchmarks/directions.py --map | --activity
+
+Decoders are made up: at random, or around one centre per 64 features at all distances. The work is in proportion to the
+rows that are compared with all others, so `--rows` of them are timed and the rest is reckoned; a map is drawn whole.
+Times are CPU seconds of one thread, because other work on the machine does not change them much; two idle cores take
+half as long. Recall is the share of the ten nearest in float64, for a few rows, that are found.
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from report import machine
+from torch import Tensor
+
+from sae_core.matching.pairs import Activity
+from sae_core.matching.partners import BestPartners, choose_partners
+from sae_core.progress import silent
+from sae_core.statistics.map import feature_map
+from sae_core.statistics.nearest import ROWS, Table, cosines, nearest_of_both, unit_rows
+from sae_core.statistics.spec import NEAR
+from sae_core.store.activation_store import FeatureBlock
+from sae_core.store.segments import cut, row_bounds
+
+CHECKED = 256
+"""Rows whose neighbours are found again in float64."""
+SHAPES = ("random", "clustered")
+TOKENS, ACTIVE, LENGTH = 200_000, 32, 128
+
+
+def decoder(features: int, dimensions: int, shape: str) -> Tensor:
+    """Return made-up directions."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(features, dimensions, generator=generator)
+    if shape == "random":
+        return unit_rows(rows)
+    centres = torch.randn(max(1, features // 64), dimensions, generator=generator)
+    distance = torch.randn(features, 1, generator=generator).abs()
+    return unit_rows(centres[torch.randint(len(centres), (features,), generator=generator)] + distance * rows)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what `work` returns, and its CPU seconds."""
+    began = time.process_time()
+    return work(), time.process_time() - began
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_directions(features: int, dimensions: int, rows: int, shape: str) -> dict[str, Any]:
+    """Time the nearest of `rows` features among all, and check some of them."""
+    unit = decoder(features, dimensions, shape)
+    rows = min(rows, features)
+    _, floor = timed(lambda: unit[:ROWS] @ unit.T)
+    base = peak_mb()
+    table = Table(unit, unit, itself=True)
+    blocks = islice(table.blocks(silent), rows // ROWS)
+    found, near = timed(lambda: [table.best_of_rows(start, products, NEAR)[0] for start, products in blocks])
+    _, half = timed(lambda: nearest_of_both(unit[: rows // 2], unit))
+    _, both = timed(lambda: nearest_of_both(unit[:rows], unit))
+    peak = peak_mb() - base
+    products = unit[:CHECKED].double() @ unit.double().T
+    products.fill_diagonal_(-torch.inf)
+    expected = products.topk(NEAR, dim=1).indices.numpy()
+    ids = found[0][:CHECKED]
+    recall = np.mean(
+        [len({*mine} & {*theirs}) / NEAR for mine, theirs in zip(ids.tolist(), expected.tolist(), strict=True)]
+    )
+    return {
+        "features": features,
+        "dimensions": dimensions,
+        "rows": rows,
+        "shape": shape,
+        "product_in": str(table.rounded_a.dtype).removeprefix("torch."),
+        "float32_product_cpu_s": floor * features / ROWS,
+        "near_cpu_s": near * features / rows,
+        "both_ways_cpu_s": both + (both - half) * 2 * (features - rows) / rows,  # some of it does not grow with rows
+        "peak_mb_above_decoder": peak,
+        "recall": float(recall),
+        "recall_rows": len(ids),
+    }
+
+
+class MadeUpStore:
+    """Activations of `ACTIVE` features per token, some features far more frequent than others, in memory."""
+
+    def __init__(self, features: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        drawn = (features * random.random((TOKENS, ACTIVE)) ** 2).astype(np.int32)
+        keys = np.unique(drawn.astype(np.int64) * TOKENS + np.arange(TOKENS)[:, None])
+        row, position = keys // TOKENS, (keys % TOKENS).astype(np.int32)
+        value = random.gamma(2, 1, len(keys)).astype(np.float32)
+        self.all = FeatureBlock(0, row_bounds(row, features), position, value)
+        self.d_sae, self.count = features, self.all.count
+        self.plan, self.shard_nonzeros = {"tokens": TOKENS}, [len(keys)]
+
+    def block(self, start: int, stop: int) -> FeatureBlock:
+        """Return some features."""
+        return self.all.features(start, stop)
+
+    def block_on(self, start: int, stop: int, positions: range) -> FeatureBlock:
+        """Return the same: there is one shard."""
+        return self.block(start, stop)
+
+    def positions(self, shards: range) -> range:
+        """Return all positions."""
+        return range(TOKENS)
+
+    def shard_groups(self, most: int) -> list[range]:
+        """Return the one shard."""
+        return [range(1)]
+
+    def feature_blocks(self, most: int, features: int) -> list[tuple[int, int]]:
+        """Return cuts of the features."""
+        return cut(self.count.tolist(), most, features)
+
+
+def measure_activity(features: int, dimensions: int) -> dict[str, Any]:
+    """Time the part of a comparison that needs activations, on `TOKENS` made-up tokens."""
+    unit = decoder(features, dimensions, "random")
+    stores: Any = (MadeUpStore(features, 0), MadeUpStore(features, 1))
+    base = peak_mb()
+    near = np.arange(features, dtype=np.int32)
+    a, b = BestPartners.given(near), BestPartners.given(near.copy())
+    activity = Activity.of(*stores)
+
+    def cosine(row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = cosines(unit, unit, torch.from_numpy(row), torch.from_numpy(column)).numpy()
+        return found
+
+    def choose() -> None:
+        choose_partners(a, b, activity.pairs(silent), (stores[0].count, stores[1].count), TOKENS, cosine)
+
+    _, seconds = timed(choose)
+    return {
+        "features": features,
+        "tokens": TOKENS,
+        "active": ACTIVE,
+        "cpu_s": seconds,
+        "peak_mb_above_stores": peak_mb() - base,
+    }
+
+
+def measure_map(features: int, dimensions: int) -> dict[str, Any]:
+    """Draw a map of a clustered decoder."""
+    directions = decoder(features, dimensions, "clustered")
+    base = peak_mb()
+    _, seconds = timed(lambda: feature_map(directions))
+    return {
+        "features": features,
+        "dimensions": dimensions,
+        "cpu_s": seconds,
+        "peak_mb_above_decoder": peak_mb() - base,
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--features", type=int, nargs="+", default=[131_072])
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[768])
+    parser.add_argument("--rows", type=int, default=8_192)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
+    parser.add_argument("--map", action="store_true", help="draw a whole map, of the clustered decoder")
+    parser.add_argument("--activity", action="store_true", help="time the part of a comparison that needs activations")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = [(features, dimensions) for features in options.features for dimensions in options.dimensions]
+    results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
+    if options.activity:
+        results["activity"] = [measure_activity(*size) for size in sizes]
+    elif options.map:
+        results["map"] = [measure_map(*size) for size in sizes]
+    else:
+        results["directions"] = [
+            measure_directions(*size, options.rows, shape) for size in sizes for shape in options.shapes
+        ]
+    text = json.dumps(results, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
