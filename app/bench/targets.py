@@ -53,7 +53,7 @@ TARGETS = (
     Target("list, p95 of server time", "web", "list_p95_ms", most=40, unit="ms"),
     Target("processor time per page", "web", "web_cpu_ms", most=8, unit="ms"),
     Target("pages that fail", "web", "errors", most=0),
-    Target("memory of the web process", "web", "web_rss_mb", most=150, unit="MB"),
+    Target("memory of each web process", "web", "web_rss_mb", most=150, unit="MB"),
     Target("database per feature", "web", "bytes_per_feature", most=6000, unit="B"),
     Target("demo from an empty home to the first feature page", "first-run", "feature_page_s", most=90, unit="s"),
     Target("its explained variance, held out", "first-run", "explained_variance", least=0.85),

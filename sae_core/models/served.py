@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from interp_engine import sync_model
@@ -25,8 +26,8 @@ from sae_core.errors import BackendError, ModelError, first_line
 from sae_core.models.hooks import HookPoint
 from sae_core.models.language_model import LanguageModel
 
-_HELD = 4
-"""Sets of changes that the workers keep: both sides of a generation, of two requests that take turns."""
+_HELD = 16
+"""Sets of changes that the workers keep, of texts that take turns; those of more are sent again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +128,7 @@ class ServedModel(LanguageModel):
         self._describe(engine, config.get_text_config().vocab_size, config, generation_config)
         self._changes: Changes | None = None
         self._observer: Observer | None = None
+        self._made: WeakValueDictionary[tuple[int, ...], Changes] = WeakValueDictionary()
         self._known: list[Changes] = []
         self.context_length = min(self.context_length or longest, longest)
         self._run(self._sync.warmup)
@@ -229,7 +231,7 @@ class ServedModel(LanguageModel):
     def changes(
         self, sites: Sequence[Any], prompt_length: int, written: frozenset[HookPoint], content: Callable[[], Any]
     ) -> Changes:
-        """Return the changes of these sites, which the workers are told once as long as they are in use.
+        """Return the changes of these sites: the same ones as long as a text has been read with them.
 
         Args:
             sites: what is done; known again by identity.
@@ -237,11 +239,11 @@ class ServedModel(LanguageModel):
             written: hook points that are changed.
             content: makes the sites' JSON.
         """
-        for known in self._known:
-            same = len(known.sites) == len(sites) and all(a is b for a, b in zip(known.sites, sites, strict=True))
-            if same and known.prompt_length == prompt_length:
-                return known
-        return Changes(list(sites), content(), written, prompt_length, uuid.uuid4().hex)
+        key = (*map(id, sites), prompt_length)  # no id is of another site later, because the changes keep theirs
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = Changes(list(sites), content(), written, prompt_length, uuid.uuid4().hex)
+        return made
 
     def _capture(
         self,
@@ -255,8 +257,7 @@ class ServedModel(LanguageModel):
         for hook in hooks:
             self.require_point(hook)
         if runs:
-            for _, _, changes in runs:
-                self._hold(changes)
+            self._hold(list(dict.fromkeys(changes for _, _, changes in runs)))
             spared = self.special_token_ids | {self.bos_token_id}
             plan = {
                 "runs": [(first, end, changes.key, changes.prompt_length) for first, end, changes in runs],
@@ -267,13 +268,15 @@ class ServedModel(LanguageModel):
         found = self._run(self._sync.capture, list(token_ids), [str(hook) for hook in hooks], rows=list(rows))
         return {hook: found[to_address(str(hook))].float().to(self.device) for hook in hooks}
 
-    def _hold(self, changes: Changes) -> None:
-        """Tell the workers of changes that they do not know."""
-        if changes in self._known:
-            return
-        self._rpc("hold_changes", changes.key, json.dumps(changes.content))
-        self._known.append(changes)
-        if len(self._known) > _HELD:
+    def _hold(self, needed: Sequence[Changes]) -> None:
+        """Tell the workers of changes that they do not know, and drop what was needed longest ago."""
+        for changes in needed:
+            if changes in self._known:
+                self._known.remove(changes)
+            else:
+                self._rpc("hold_changes", changes.key, json.dumps(changes.content))
+            self._known.append(changes)
+        while len(self._known) > max(_HELD, len(needed)):
             self._rpc("drop_changes", self._known.pop(0).key)
 
     def _rpc(self, method: str, *args: str) -> None:

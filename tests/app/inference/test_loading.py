@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,10 @@ class Gate:
         monkeypatch.setattr("app.inference.residency.load_model", self._load)
         monkeypatch.setattr("app.inference.loading.PATIENCE", 0.01)
 
-    def _load(self, source: str, *, device: str, name: str, cache: Path) -> LanguageModel:
+    def _load(self, source: str, **options: Any) -> LanguageModel:
         self.loads += 1
         assert self.open.wait(30)
-        return load_model(source, device=device, name=name, cache=cache)
+        return load_model(source, **options)
 
 
 @pytest.fixture

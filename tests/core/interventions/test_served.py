@@ -10,6 +10,7 @@ from sae_core.errors import BackendError, ModelError
 from sae_core.interventions import Intervention, Sampling, Shift, Site, Step, Sweep, generate_side_by_side
 from sae_core.interventions.generation import Generation, read
 from sae_core.interventions.served import require_possible
+from sae_core.interventions.vllm_worker import SteeringWorker
 from sae_core.models import HookPoint, LanguageModel, ServedModel
 from tests.core.interventions.conftest import HOOK, TEXT, random_sae, strongest
 from tests.vllm_stand_in import AsyncLLM, load_served
@@ -107,16 +108,31 @@ def _after(model: LanguageModel, prompt: Any, new: list[int], sites: list[Site])
     return read(model, model.new_cache(), [*prompt, *new], sites, len(prompt))[-1]
 
 
-def test_the_workers_are_told_of_a_change_once(model: LanguageModel, served: ServedModel) -> None:
-    state = AsyncLLM.running[-1].worker._seesae()
-    for number in range(6):
-        sites, told = sites_of(model, "topk"), []
-        text = Generation(served, model.tokenize(TEXT), Sampling(max_new_tokens=3, seed=number), sites)
-        while text.end is None:
+def texts_in_turns(model: LanguageModel, number: int) -> list[list[int]]:
+    """Write texts, each with a change of its own, a token of each in turn."""
+    sae = random_sae("standard")
+    texts = []
+    for feature in range(number):
+        site = Site(HOOK, [Intervention("clamp", 8.0, feature=feature)], sae)
+        texts.append(Generation(model, model.tokenize(TEXT), Sampling(max_new_tokens=4, seed=feature), [site]))
+    for _ in range(4):
+        for text in texts:
             text.step()
-            told.append(list(state.held))
-        assert told[0] == told[1] == told[2]
-    assert len(state.held) == 4
+    return [text.token_ids for text in texts]
+
+
+def test_texts_take_turns_however_many(
+    model: LanguageModel, served: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    hold = SteeringWorker.hold_changes
+    monkeypatch.setattr(SteeringWorker, "hold_changes", lambda self, *args: (told.append(args[0]), hold(self, *args)))
+    state = AsyncLLM.running[-1].worker._seesae()
+    assert texts_in_turns(served, 16) == texts_in_turns(model, 16)
+    assert len(told) == len(set(told)) == 16  # once each
+    assert texts_in_turns(served, 18) == texts_in_turns(model, 18)
+    assert len(set(told)) == 16 + 18  # those that were dropped are told again under their names
+    assert len(state.held) == 16
 
 
 def test_nothing_stays_in_the_workers_when_a_text_has_been_read(model: LanguageModel, served: ServedModel) -> None:
