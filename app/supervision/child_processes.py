@@ -80,6 +80,10 @@ class Child:
         """Ask the child to exit; `keep_running` then returns."""
         self._stopping.set()
 
+    async def stopped(self) -> None:
+        """Return once `stop` was called."""
+        await self._stopping.wait()
+
     async def _run_once(self) -> int:
         """Run the child until it exits or is stopped; return its exit status."""
         process = self._process = await self._start()

@@ -22,6 +22,8 @@ from app.supervision.sockets import listen, url_of
 from app.supervision.web_processes import number_of_web_processes, web_children
 
 _UP_SECONDS = 30.0
+_LATER_SECONDS = 30.0
+"""Longest time that the second web process and those after it wait for the model to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +84,24 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             specs.append(_inference_child(inference_socket, environment, lock))
 
         children = tuple(Child(spec, settings.home / "logs", on_restart=notify) for spec in specs)
-        async with _kept_running(children):
+        further = tuple(child for child in children if child.spec.name.startswith("web-"))
+        async with _kept_running(tuple(child for child in children if child not in further)):
             await _until_up(url, children[0].log_path, notify, stop)
             lock.announce(url)
-            async with _preloading_told(environment, notify):
+            async with _preloading_told(environment, notify) as told, _kept_running(further, after=told):
                 yield Site(url, database_url, children)
 
 
 @asynccontextmanager
-async def _preloading_told(environment: Mapping[str, str], notify: Notify) -> AsyncIterator[None]:
+async def _preloading_told(environment: Mapping[str, str], notify: Notify) -> AsyncIterator[asyncio.Task[None] | None]:
     """Say meanwhile what our own inference process loads; one that runs elsewhere may have been up for days."""
     if "SEESAE_INFERENCE_URL" not in environment:
-        yield
+        yield None
         return
     url, secret = environment["SEESAE_INFERENCE_URL"], environment["SEESAE_INFERENCE_SECRET"]
     telling = asyncio.create_task(tell_preloading(url, secret, notify), name="preloading")
     try:
-        yield
+        yield telling
     finally:
         telling.cancel()
         await asyncio.wait({telling})
@@ -110,15 +113,26 @@ def _inference_child(listening: socket.socket, environment: dict[str, str], lock
 
 
 @asynccontextmanager
-async def _kept_running(children: tuple[Child, ...]) -> AsyncIterator[None]:
-    """Keep the children running; at the end stop all at once and wait for them."""
-    tasks = [asyncio.create_task(child.keep_running(), name=child.spec.name) for child in children]
+async def _kept_running(children: tuple[Child, ...], *, after: asyncio.Task[None] | None = None) -> AsyncIterator[None]:
+    """Keep the children running; at the end stop all at once and wait for them.
+
+    With `after`, they start once it is done, or after `_LATER_SECONDS`: the first probe needs the cores until then.
+    """
+    tasks = [asyncio.create_task(_run(child, after), name=child.spec.name) for child in children]
     try:
         yield
     finally:
         for child in children:
             child.stop()
         await asyncio.gather(*tasks)
+
+
+async def _run(child: Child, after: asyncio.Task[None] | None) -> None:
+    if after is not None:
+        stopped = asyncio.create_task(child.stopped())
+        await asyncio.wait({after, stopped}, timeout=_LATER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+    await child.keep_running()
 
 
 async def _until_up(url: str, log: Path, notify: Notify, stop: asyncio.Event) -> None:

@@ -64,6 +64,10 @@ class Serving:
                 found[command[command.index("app.cli") + 1]] = child
         return found
 
+    def web(self) -> list[psutil.Process]:
+        """The web processes that run now."""
+        return [child for child in psutil.Process(self.process.pid).children() if "web" in child.cmdline()]
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         self.process.communicate(timeout=SECONDS)
@@ -148,8 +152,8 @@ def requests_of_home(metrics: str) -> int:
 
 def test_web_processes_share_a_port_their_figures_and_what_others_do(home: Path) -> None:
     with serving(home, "--port", "0", processes=2) as site:
-        web = [child for child in psutil.Process(site.process.pid).children() if "web" in child.cmdline()]
-        assert len(web) == 2
+        until(lambda: len(site.web()) == 2, "the second process, which starts once the first ones are up")
+        web = site.web()
         asked, deadline = 0, time.monotonic() + SECONDS
         while not all((home / "logs" / name).read_text().count('"/"') for name in ("web.log", "web-2.log")):
             assert httpx.get(f"{site.url}/", timeout=SECONDS).status_code == 200  # each with a connection of its own
