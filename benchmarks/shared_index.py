@@ -100,7 +100,7 @@ def index(folder: Path, workers: int, tokens: int) -> dict[str, Any]:
             while stages.get(STAGES[-1], {}).get("state") != "done":
                 time.sleep(1)
                 state, listed = connection.execute("SELECT state, stages FROM run WHERE id = %s", [number]).fetchone()
-                assert state in ("queued", "running"), state
+                assert state in ("queued", "running", "done"), state
                 stages = {stage["name"]: stage for stage in listed}
         return {
             "seconds": {name: round(stages[name]["seconds"], 1) for name in STAGES},
