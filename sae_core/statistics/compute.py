@@ -23,6 +23,7 @@ from sae_core.statistics.coherence import coherence
 from sae_core.statistics.decoders import NearDecoders, OutputTokens, near_decoders, output_tokens
 from sae_core.statistics.examples import choose_examples, concatenate_examples
 from sae_core.statistics.health import Placement, follows_uncounted, health_flags, placement
+from sae_core.statistics.map import NEIGHBOURS
 from sae_core.statistics.moments import MOMENTS, order_by_strength
 from sae_core.statistics.tokens import TopTokens, top_tokens
 from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
@@ -84,7 +85,8 @@ def compute_statistics(
     steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(4)]
     corpus = corpus_topics(sequences)
     own = _own_activations(store, sequences, corpus, seed, steps[0])
-    near = near_decoders(sae.W_dec, progress=steps[1])
+    neighbours = near_decoders(sae.W_dec, NEIGHBOURS - 1, steps[1])
+    near = neighbours.nearest(spec.NEAR)
     coactive, joint_near = coactive_features(store, tokens, near.ids, steps[2])
     output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[3])
     flags = health_flags(store.count, tokens, own.placement, own.tokens, near, joint_near)
@@ -101,6 +103,7 @@ def compute_statistics(
         examples=own.examples,
         topic_names=corpus.names,
         provenance=_provenance(store, seed, output),
+        neighbours=neighbours,
     )
 
 
