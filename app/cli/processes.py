@@ -85,7 +85,9 @@ def worker(device: Device = None) -> None:
     """
     from app.errors import UserError
     from app.logging import configure
-    from app.pipeline import steps  # noqa: F401 - loads torch now, not when the first run waits for it
+
+    # Loads torch now, not when the first run waits for it, and makes known what workers share.
+    from app.pipeline import steps  # noqa: F401
     from app.runs.worker import work
     from app.supervision.parent_watchdog import exit_with_parent
 

@@ -23,7 +23,6 @@ from app.pipeline import (
     suggest,
     train,
 )
-from app.pipeline.shared_kinds import register_kinds
 from app.runs.spec import register
 
 KINDS = (
@@ -48,4 +47,3 @@ KINDS = (
 
 for spec in KINDS:
     register(spec)
-register_kinds()

@@ -102,7 +102,7 @@ def expected_seconds(
         seconds["encode"] = _ENCODE * tokens * features / speed.products
         seconds["statistics"] = (output + _ACTIVE * tokens * active) / speed.products
         seconds["publish"] = _PUBLISH * features / speed.products
-        seconds["map"] = _MAP[0] + _MAP[1] * features + features**2 / speed.products
+        seconds["map"] = _MAP[0] + _MAP[1] * features
         seconds["compare"] = 1.0
     below, whole = _weights(model, hook)
     seconds["evaluate"] = _EVALUATE * 4 * work.predictions * whole / below / speed.tokens

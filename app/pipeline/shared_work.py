@@ -11,7 +11,7 @@ from app.errors import Conflict
 from app.pipeline.sources import read_model
 from app.queries.saes import SaeDetail
 from app.runs.job_context import JobContext
-from app.runs.sharing import Work
+from app.runs.sharing import Work, register_work
 from sae_core.activations import ActivationCache
 from sae_core.activations.cache import CacheShards
 from sae_core.checkpoints import load_sae
@@ -129,4 +129,5 @@ def _sequences(ctx: JobContext, work: Work) -> Sequences:
     return Sequences.load(folder)
 
 
-OPENERS = {"forward": open_forward, "encode": open_encode, "statistics": open_statistics}
+for kind, opener in {"forward": open_forward, "encode": open_encode, "statistics": open_statistics}.items():
+    register_work(kind, opener)

@@ -32,6 +32,7 @@ from sae_core.models import OutputDirections, ReadoutError
 from sae_core.progress import Progress, subprogress
 from sae_core.saes import SAE
 from sae_core.statistics.compute import compute_statistics
+from sae_core.statistics.decoders import NearDecoders
 from sae_core.statistics.map import NEIGHBOURS, feature_map
 from sae_core.statistics.types import FeatureStatistics
 from sae_core.store.activation_store import build_store
@@ -221,7 +222,7 @@ async def index_sae(
     async with run.stage("publish") as progress:
         await publish(ctx, detail, inputs, statistics, progress)
     async with run.stage("map") as progress:
-        await _draw_map(run, ctx, sae, detail.slug, progress)
+        await _draw_map(run, ctx, sae, detail.slug, statistics.neighbours, progress)
     return statistics
 
 
@@ -242,7 +243,9 @@ def index_notes(statistics: FeatureStatistics) -> dict[str, list[str]]:
     return {} if absent is None else {"notes": [absent]}
 
 
-async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str, progress: Progress) -> None:
+async def _draw_map(
+    run: RunContext, ctx: JobContext, sae: SAE, slug: str, neighbours: NearDecoders, progress: Progress
+) -> None:
     """Lay out the features of the published index, which the site shows meanwhile."""
     settings = {"method": "umap", "umap": version("umap-learn"), "neighbours": NEIGHBOURS, "seed": SEED}
     detail = await find_sae(ctx, slug)
@@ -250,7 +253,7 @@ async def _draw_map(run: RunContext, ctx: JobContext, sae: SAE, slug: str, progr
     async with ctx.sessions() as session:
         if await map_settings(session, detail) == settings:
             return
-    points = await run.in_thread(feature_map, sae.W_dec, seed=SEED, progress=progress)
+    points = await run.in_thread(feature_map, sae.W_dec, neighbours, seed=SEED, progress=progress)
     async with ctx.sessions.begin() as session:
         await put_map(session, detail, points[:, 0].tolist(), points[:, 1].tolist(), settings)
 

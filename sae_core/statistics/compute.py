@@ -22,6 +22,7 @@ from sae_core.statistics.coactivation import Coactive
 from sae_core.statistics.coherence import coherence
 from sae_core.statistics.decoders import NearDecoders, OutputTokens, near_decoders, output_tokens
 from sae_core.statistics.health import health_flags
+from sae_core.statistics.map import NEIGHBOURS
 from sae_core.statistics.ranges import RangeShards
 from sae_core.statistics.tokens import TopTokens
 from sae_core.statistics.topics import TopTopics, corpus_topics
@@ -69,7 +70,8 @@ def compute_statistics(
     _check(store, sequences, sae)
     tokens = sequences.n_counted
     steps = [rescaled(progress, store.d_sae, SHARES[i], SHARES[i + 1]) for i in range(3)]
-    near = near_decoders(sae.W_dec, progress=steps[0])
+    neighbours = near_decoders(sae.W_dec, NEIGHBOURS - 1, steps[0])
+    near = neighbours.nearest(spec.NEAR)
     ranges = RangeShards(store, sequences, near.ids, seed)
     ranges.prepare()
     make_shards(ranges, take=take, progress=steps[1])
@@ -90,6 +92,7 @@ def compute_statistics(
         examples=found.examples,
         topic_names=corpus_topics(sequences).names,
         provenance=_provenance(store, seed, output),
+        neighbours=neighbours,
     )
 
 

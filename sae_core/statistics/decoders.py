@@ -29,6 +29,10 @@ class NearDecoders:
     ids: NDArray[np.int32]
     cosine: NDArray[np.float32]
 
+    def nearest(self, count: int) -> "NearDecoders":
+        """Return the first of each feature's."""
+        return NearDecoders(self.ids[:, :count], self.cosine[:, :count])
+
 
 @dataclass(frozen=True)
 class OutputTokens:

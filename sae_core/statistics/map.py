@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.progress import Progress, rescaled, silent
-from sae_core.statistics.decoders import near_decoders
+from sae_core.statistics.decoders import NearDecoders, near_decoders
 from sae_core.statistics.nearest import unit_rows
 
 NEIGHBOURS = 15
@@ -40,7 +40,11 @@ class _Epochs:
 
 
 def feature_map(
-    W_dec: Float[Tensor, "d_sae d_in"], *, seed: int = 0, progress: Progress = silent
+    W_dec: Float[Tensor, "d_sae d_in"],
+    neighbours: NearDecoders | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Float[NDArray[np.float32], "d_sae 2"]:
     """Lay the features out in the plane by UMAP (McInnes et al. 2018, arXiv:1802.03426) over decoder cosines.
 
@@ -49,6 +53,7 @@ def feature_map(
 
     Args:
         W_dec: decoder directions.
+        neighbours: the `NEIGHBOURS` − 1 nearest of each, where they are known.
         seed: of the layout.
         progress: in features; what it raises stops the work.
     """
@@ -58,23 +63,24 @@ def feature_map(
     from umap import UMAP, layouts, umap_  # compiled on import, which takes seconds
 
     _keep_compiled(umap_, layouts)
-    near = near_decoders(W_dec, NEIGHBOURS - 1, rescaled(progress, n, 0, NEIGHBOURS_SHARE))
+    share = NEIGHBOURS_SHARE if neighbours is None else 0
+    near = neighbours or near_decoders(W_dec, NEIGHBOURS - 1, rescaled(progress, n, 0, share))
     unit = unit_rows(W_dec.cpu())
     itself = np.arange(n, dtype=np.int32)[:, None]
-    neighbours = np.hstack([itself, near.ids])
+    ids = np.hstack([itself, near.ids])
     distances = np.hstack([np.zeros_like(itself, np.float32), 1 - near.cosine])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # with given neighbours, UMAP cannot place further points: none come
         layout = UMAP(
             n_neighbors=NEIGHBOURS,
             metric="cosine",
-            precomputed_knn=(neighbours, distances),
+            precomputed_knn=(ids, distances),
             force_approximation_algorithm=True,  # else a small map computes its own distances
             random_state=seed,
             n_jobs=1,
             tqdm_kwds={
                 "disable": False,
-                "file": _Epochs(rescaled(progress, n, NEIGHBOURS_SHARE, 1)),
+                "file": _Epochs(rescaled(progress, n, share, 1)),
                 "bar_format": "{n}/{total}",
                 "mininterval": REPORT_SECONDS,
                 "miniters": 1,

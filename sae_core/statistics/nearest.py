@@ -31,6 +31,8 @@ GROUP = 64
 """Columns whose maximum decides whether they are looked at one by one."""
 CROWD = 256
 """A row with more candidates, such as one of zeros, is ranked over all columns instead."""
+PAIRS = 1 << 16
+"""Pairs whose rows are gathered at once, on a GPU."""
 SLACK = 1e-4
 """Bound on what float32 sums of 10,000 products are off by."""
 TRIED = 4096
@@ -38,8 +40,9 @@ TRIED = 4096
 
 
 def unit_rows(W: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Return the rows at length 1 in float32; zeros stay zeros."""
-    return torch.nn.functional.normalize(W.detach().float(), dim=1)
+    """Return the rows at length 1 in float32, in memory where all of this module runs; zeros stay zeros."""
+    known = W if W.device.type in ("cpu", "cuda") else W.cpu()
+    return torch.nn.functional.normalize(known.detach().float(), dim=1)
 
 
 @torch.no_grad()
@@ -176,6 +179,10 @@ def cosines(
     column: Int64[Tensor, " pair"],
 ) -> Float[Tensor, " pair"]:
     """Return the products of some pairs of rows, in ascending order of `row`; equal pairs have equal ones."""
+    if row.device.type != "cpu":
+        parts = zip(torch.split(row, PAIRS), torch.split(column, PAIRS), strict=True)
+        return torch.cat([(unit_a[i] * unit_b[j]).sum(dim=1) for i, j in parts])
+    # Ten times as fast on a processor as gathering the rows.
     start = torch.from_numpy(segments.row_bounds(row.cpu().numpy(), len(unit_a))).to(row.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls all sparse layouts a beta

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_core.statistics.decoders import NearDecoders
 from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS
 
 
@@ -52,6 +53,8 @@ class FeatureStatistics:
     """Topics of the corpus, sorted; the array `topics` refers to them by place."""
     provenance: dict[str, Any]
     """JSON: seeds, hashes of SAE, sequences and tokenizer, versions, what was left out of counting, thresholds."""
+    neighbours: NearDecoders
+    """As many as a map needs; the array `near` has the first of them."""
 
     def __post_init__(self) -> None:
         """Hold the arrays to the declarations.

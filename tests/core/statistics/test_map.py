@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from sae_core.statistics import map as map_module
-from sae_core.statistics.map import MIN_FEATURES, NEIGHBOURS_SHARE, feature_map
+from sae_core.statistics.decoders import near_decoders
+from sae_core.statistics.map import MIN_FEATURES, NEIGHBOURS, NEIGHBOURS_SHARE, feature_map
 
 GROUPS, SIZE, D_IN = 6, 40, 32
 
@@ -74,3 +75,9 @@ def test_progress_rises_to_the_number_of_features_and_what_it_raises_stops_the_w
 
     with pytest.raises(KeyboardInterrupt):
         feature_map(grouped(), progress=stop)
+
+
+def test_known_neighbours_give_the_same_map() -> None:
+    W_dec = grouped()
+    known = near_decoders(W_dec, NEIGHBOURS - 1)
+    assert (feature_map(W_dec, known) == feature_map(W_dec)).all()
