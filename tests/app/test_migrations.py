@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import procrastinate
 import psycopg
@@ -141,7 +142,10 @@ async def test_counts_migrated_from_an_older_index_equal_published_counts(engine
         assert await get_sae(session, made.sae.slug) == made.sae
 
 
-@pytest.mark.parametrize(("number", "stage"), [("0005", INDEXING[-1]), ("0006", COMPARISON[0])])
+MAP_THEN = replace(INDEXING[-1], unit="")  # it counted nothing when the migration was written
+
+
+@pytest.mark.parametrize(("number", "stage"), [("0005", MAP_THEN), ("0006", COMPARISON[0])])
 async def test_runs_from_before_a_new_stage_receive_it(engine: AsyncEngine, number: str, stage: StageSpec) -> None:
     *indexing, added = (Stage(entry.name, entry.title, unit=entry.unit) for entry in (*INDEXING, stage))
     sessions = create_sessionmaker(engine)

@@ -20,7 +20,7 @@ async def test_feature_page_leads_to_the_features_that_split_it_and_back(page: P
     await page.goto(f"{live}/saes/{NARROW}/features/12")
     others = page.get_by_role("region", name="In other SAEs of this model")
     await expect(others).to_contain_text("split into")
-    await others.get_by_role("link").click()
+    await others.get_by_role("link", name="split into").click()
     await page.wait_for_url(f"{live}/compare?a={NARROW}&b={WIDE}&feature=12")
     parts = page.locator("section[aria-labelledby=parts] .relative")
     await expect(page.locator("#parts + p")).to_contain_text("of its tokens")
