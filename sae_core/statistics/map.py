@@ -2,6 +2,7 @@
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,21 @@ MIN_FEATURES = 4 * NEIGHBOURS
 class _Epochs:
     """The file that UMAP's progress bar is written to."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, lock: Any) -> None:
+        self._progress, self._lock = progress, lock
 
     def write(self, text: str) -> None:
-        """Read `done/total` epochs; an exception of the progress stops UMAP."""
+        """Read `done/total` epochs; an exception of the progress stops UMAP.
+
+        tqdm holds its lock, which all bars of the process share, while it writes, and keeps it if that fails.
+        """
         done, _, total = text.strip().partition("/")
         if done.isdigit() and total.isdigit():
-            self._progress(int(done), int(total))
+            try:
+                self._progress(int(done), int(total))
+            except BaseException:
+                self._lock.release()
+                raise
 
     def flush(self) -> None:
         """Do nothing: what is written has been reported."""
@@ -80,10 +88,11 @@ def feature_map(
             n_jobs=1,
             tqdm_kwds={
                 "disable": False,
-                "file": _Epochs(rescaled(progress, n, share, 1)),
+                "file": _Epochs(rescaled(progress, n, share, 1), layouts.tqdm.get_lock()),
                 "bar_format": "{n}/{total}",
                 "mininterval": REPORT_SECONDS,
                 "miniters": 1,
+                "leave": False,  # else closing the bar writes once more, where tqdm does release its lock
             },
         )
         points: NDArray[np.float32] = layout.fit_transform(unit.numpy()).astype(np.float32)

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,10 @@ def test_progress_rises_to_the_number_of_features_and_what_it_raises_stops_the_w
 
     with pytest.raises(KeyboardInterrupt):
         feature_map(grouped(), progress=stop)
+    elsewhere = threading.Thread(target=feature_map, args=(grouped(),), daemon=True)
+    elsewhere.start()
+    elsewhere.join(timeout=60)
+    assert not elsewhere.is_alive(), "it waits for the lock of the progress bar that was stopped"
 
 
 def test_known_neighbours_give_the_same_map() -> None:
