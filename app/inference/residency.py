@@ -189,7 +189,7 @@ class Residency:
 
     @property
     def backend(self) -> Backend:
-        """What runs the models."""
+        """The back end that runs the models."""
         return self._settings.backend
 
     def use_model(self, ref: ModelRef) -> AbstractContextManager[LanguageModel]:

@@ -42,7 +42,7 @@ _LENGTH = Field(ge=SHORTEST, le=LONGEST, description="Tokens per sequence.")
 
 
 class CutParams(Params):
-    """What is taken of a text, and the way it is cut into sequences."""
+    """Which documents and tokens of a corpus are used, and the length of its sequences."""
 
     text_column: Annotated[
         str, Option(rare=True), Field(min_length=1, description="Column of the corpus that holds the text.")

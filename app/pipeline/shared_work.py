@@ -73,7 +73,6 @@ def open_forward(ctx: JobContext, work: Work) -> ShardWork:
         Conflict: this worker would write other bytes, or does not see the files.
         ModelError: the model cannot be loaded.
     """
-
     sequences = _sequences(ctx, work)
     model = read_model(
         work["model"],
@@ -96,7 +95,6 @@ def open_encode(ctx: JobContext, work: Work) -> ShardWork:
         Conflict: this worker would write other bytes, or does not see the files.
         SAEError: they cannot be read.
     """
-
     sequences = _sequences(ctx, work)
     cache = ActivationCache.open(ctx.artifacts.activations(work["cache"]), sequences)
     return StoreShards(load_sae(ctx.artifacts.root / work["sae"]), cache, sequences, ctx.artifacts.index(work["store"]))
@@ -109,7 +107,6 @@ def open_statistics(ctx: JobContext, work: Work) -> ShardWork:
         Conflict: this worker would write other bytes, or does not see the files.
         SAEError: they cannot be read.
     """
-
     sequences = _sequences(ctx, work)
     return RangeShards.join(ActivationStore.open(ctx.artifacts.index(work["store"])), sequences)
 
@@ -120,7 +117,6 @@ def _sequences(ctx: JobContext, work: Work) -> Sequences:
     Raises:
         Conflict: it has other code, or does not see the files.
     """
-
     if work["code"] != sha256_code():
         raise Conflict("This worker has another version of SeeSAE than the one that does the run.")
     folder = ctx.artifacts.sequences(work["sequences"])
