@@ -98,35 +98,34 @@ async def test_labels(run: RunContext, ctx: JobContext, params: "LabelTestsParam
         suggested = await suggested_texts(session, sae.id, range(sae.d_sae))
     others = {feature: view.text for feature, view in suggested.items() if view.text}
     others |= {label.feature: label.explanation for label in labels}
-    pairs: dict[Kind, list[tuple[float, float | None]]] = {kind: [] for kind in KINDS}
     failures: dict[int, str] = {}
     async with run.stage("test") as progress, LlmClient(ctx.settings, model) as client:
         answers = PaidAnswers(ctx.sessions, client, params.seed)
         store = await open_store(run, ctx, sae)
         tester = ModelTester(ctx, sae, store, answers, params.answer_tokens, params.seed)
 
-        async def one(place: int) -> None:
+        async def one(place: int) -> dict[Kind, Tested]:
             label = labels[place]
             floor = tester.random_other(others, label.feature, label.explanation)
+            tests: dict[Kind, Tested] = {}
             for kind in label.untested:
                 try:
-                    tested = await tester.test(label.feature, kind, label.explanation, floor)
+                    tests[kind] = await tester.test(label.feature, kind, label.explanation, floor)
                 except (BadAnswer, RequestFailed, Unprocessable) as failed:
                     failures[label.id] = str(failed)
                     continue
-                await _keep(ctx, sae, label, kind, tested, person_id, params.seed)
-                beside = None if tested.floor is None else tested.floor.balanced_accuracy.value
-                pairs[kind].append((tested.score.balanced_accuracy.value, beside))
+                await _keep(ctx, sae, label, kind, tests[kind], person_id, params.seed)
+            return tests
 
-        await for_each(range(len(labels)), one, limit=ctx.settings.llm_concurrency, progress=progress)
-    notes = [f"Label {number}: {why}" for number, why in list(failures.items())[:_LISTED_FAILURES]]
+        tests = await for_each(range(len(labels)), one, limit=ctx.settings.llm_concurrency, progress=progress)
+    notes = [f"Label {number}: {why}" for number, why in sorted(failures.items())[:_LISTED_FAILURES]]
     return {
         "sae": sae.slug,
         "model": model,
         "labels": len(labels),
         "tested": len(labels) - len(failures),
         "failed": len(failures),
-        **mean_scores(pairs),
+        **mean_scores(tests),
         "requests": answers.paid,
         "from_cache": answers.kept,
         "tokens_in": answers.tokens_in,

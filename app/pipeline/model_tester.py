@@ -50,6 +50,12 @@ class Tested:
         """Return the answers, 1 for yes and 0 for no."""
         return _said(self.ratings)
 
+    @property
+    def balanced_accuracies(self) -> tuple[float, float | None]:
+        """Return those of the label and of the floor."""
+        below = None if self.floor is None else self.floor.balanced_accuracy.value
+        return self.score.balanced_accuracy.value, below
+
 
 @dataclass(frozen=True)
 class ModelTester:
@@ -126,14 +132,15 @@ def _shown(item: BlindItem, tokens: Mapping[int, TokenInfo]) -> str:
     return mark(texts, [place in snippet.marked for place in range(len(texts))])
 
 
-def mean_scores(scores: Mapping[Kind, Sequence[tuple[float, float | None]]]) -> dict[str, Any]:
-    """Return means of balanced accuracy (own, floor) per test, with 95 % bootstrap intervals over labels.
+def mean_scores(labels: Sequence[Mapping[Kind, Tested]]) -> dict[str, Any]:
+    """Return means of balanced accuracy per kind of test, with 95 % bootstrap intervals over labels.
 
     `beyond_floor` is the mean of own − floor over the labels that have a floor: the two are of the same texts, so their
     difference is paired. `labels` counts those that were tested.
     """
     found: dict[str, Any] = {}
-    for kind, pairs in scores.items():
+    for kind in KINDS:
+        pairs = [tests[kind].balanced_accuracies for tests in labels if kind in tests]
         if not pairs:
             continue
         floors = [floor for _, floor in pairs if floor is not None]

@@ -177,25 +177,26 @@ async def _make(
     cost: Estimate,
 ) -> _Tally:
     """Make a suggestion for each feature; one that cannot be made is written as that, and the others go on."""
-    tally = _Tally()
     by_model = source_of(ctx.settings, params) == "model"
     async with run.stage("suggest") as progress:
         if answers is not None:
             run.retitle("suggest", f"Ask {answers.model}: at most {_in_words(cost)}")
 
-        async def one(feature: int) -> None:
+        async def one(feature: int) -> tuple[int, NewSuggestion]:
             if by_model and answers is not None:
                 made = await _by_model(ctx, sae, feature, answers, params.answer_tokens)
             else:
                 made = await _from_statistics(ctx, sae, feature)
             async with ctx.sessions.begin() as session:
-                number = await put_suggestion(session, sae, feature, made, run_id=run.run_id)
-            if made.text is None:
-                tally.failures[feature] = made.error or ""
-            else:
-                tally.made[feature] = Made(number, made.text)
+                return await put_suggestion(session, sae, feature, made, run_id=run.run_id), made
 
-        await for_each(features, one, limit=ctx.settings.llm_concurrency, progress=progress)
+        all_made = await for_each(features, one, limit=ctx.settings.llm_concurrency, progress=progress)
+    tally = _Tally()
+    for feature, (number, made) in zip(features, all_made, strict=True):
+        if made.text is None:
+            tally.failures[feature] = made.error or ""
+        else:
+            tally.made[feature] = Made(number, made.text)
     return tally
 
 

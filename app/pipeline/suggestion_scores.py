@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import Unprocessable
 from app.pipeline.concurrent import for_each
-from app.pipeline.model_tester import KINDS, Kind, ModelTester, mean_scores
+from app.pipeline.model_tester import KINDS, Kind, ModelTester, Tested, mean_scores
 from app.queries.suggestions import put_scores, suggested_texts
 from app.runs.context import StageProgress
 from app.services.llm import RequestFailed
@@ -31,27 +31,26 @@ async def score_suggestions(tester: ModelTester, made: Mapping[int, Made], progr
     async with ctx.sessions() as session:
         known = await suggested_texts(session, sae.id, range(sae.d_sae))
     others = {feature: view.text for feature, view in known.items() if view.text}
-    pairs: dict[Kind, list[tuple[float, float | None]]] = {kind: [] for kind in KINDS}
     untested: set[int] = set()
 
-    async def one(feature: int) -> None:
+    async def one(feature: int) -> dict[Kind, Tested]:
         text = made[feature].text
         floor = tester.random_other(others, feature, text)
         scores: dict[str, Any] = {"tester": tester.answers.model, "seed": tester.seed}
+        tests: dict[Kind, Tested] = {}
         for kind in KINDS:
             try:
-                tested = await tester.test(feature, kind, text, floor)
+                tests[kind] = tested = await tester.test(feature, kind, text, floor)
             except (BadAnswer, RequestFailed, Unprocessable) as failed:
                 untested.add(feature)
                 scores[kind] = {"error": str(failed)}
                 continue
             below = None if tested.floor is None else dataclasses.asdict(tested.floor)
             scores[kind] = {**dataclasses.asdict(tested.score), "floor": below}
-            beside = None if tested.floor is None else tested.floor.balanced_accuracy.value
-            pairs[kind].append((tested.score.balanced_accuracy.value, beside))
         async with ctx.sessions.begin() as session:
             await put_scores(session, sae.id, made[feature].id, scores)
+        return tests
 
-    await for_each(list(made), one, limit=ctx.settings.llm_concurrency, progress=progress)
+    tests = await for_each(list(made), one, limit=ctx.settings.llm_concurrency, progress=progress)
     note = f"{len(untested):,} of {len(made):,} suggestions could not be tested: their pages say why."
-    return {**mean_scores(pairs), **({"notes": [note]} if untested else {})}
+    return {**mean_scores(tests), **({"notes": [note]} if untested else {})}
