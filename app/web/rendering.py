@@ -162,7 +162,7 @@ def wants_fragment(request: Request) -> bool:
 
 
 def text(template: str, context: dict[str, Any]) -> str:
-    """Render a template to text, for fragments sent over SSE."""
+    """Render a template to text that is the same for every reader."""
     return environment().get_template(template).render(context)
 
 
@@ -174,7 +174,20 @@ def render(
     Raises:
         NotModified: the client has it.
     """
-    body = text(template, {**_of_request(request), **context})
+    return answer(request, text_for(request, template, context), status=status, etag=etag)
+
+
+def text_for(request: Request, template: str, context: dict[str, Any]) -> str:
+    """Render a template to text, for the reader who makes the request."""
+    return text(template, {**_of_request(request), **context})
+
+
+def answer(request: Request, body: str, *, status: int = 200, etag: str | None = None) -> HTMLResponse:
+    """Answer with what is rendered, under `etag`, or under a hash of its text.
+
+    Raises:
+        NotModified: the client has it.
+    """
     if status != HTTPStatus.OK or request.method != "GET":
         return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
     etag = etag or caching.make_etag(body)

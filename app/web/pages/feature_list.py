@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
@@ -21,12 +23,13 @@ from app.queries.feature_list import (
     list_features,
 )
 from app.queries.saes import SaeDetail
-from app.web.caching import features_etag, raise_if_not_modified
+from app.web.caching import features_etag, make_etag, raise_if_not_modified
 from app.web.components import forms, glossary, token_text
 from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
-from app.web.rendering import render, wants_fragment
+from app.web.fragments import Fragments
+from app.web.rendering import answer, render, text, text_for, wants_fragment
 from sae_core.statistics.spec import HEALTH_FLAGS
 
 router = APIRouter()
@@ -65,19 +68,6 @@ class FeatureQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """The features that pass the filters, or the error that prevents a search."""
-
-    page: FeaturePage
-    error: Unprocessable | None = None
-
-    @property
-    def status(self) -> int:
-        """Return the answer's status."""
-        return self.error.status if self.error else 200
-
-
-@dataclass(frozen=True, slots=True)
 class FilterFields:
     """The query string, whose form sends empty values for absent ones."""
 
@@ -107,30 +97,54 @@ async def feature_list(
     query = _read(fields)
     etag = features_etag(request, sae)
     raise_if_not_modified(request, etag)
-    found = await _find(session, sae, query)
-    context = {**_filters(sae, query), **_results(sae, query, found)}
-    context["lines"] = await _lines(session, sae, query.view, found.page.rows)
-    if not wants_fragment(request):
-        return render(request, "features/list.html", context, status=found.status, etag=etag)
-    if query.filter.cursor and not found.error:
-        return render(request, "features/_rows.html", context, etag=etag)
-    response = render(request, "features/_results.html", context, status=found.status, etag=etag)
-    if query.filter.cursor:  # the cursor is invalid: the error replaces all rows
+    is_fragment = wants_fragment(request)
+    template = "features/_rows.html" if is_fragment and query.filter.cursor else "features/_results.html"
+    try:
+        results = await _kept_results(request, session, sae, query, template)
+        status = HTTPStatus.OK
+    except Unprocessable as error:
+        results = _unkept_results(request, sae, query, error)
+        status = HTTPStatus(error.status)
+    if not is_fragment:
+        context = {**_filters(sae, query), "results": results}
+        return render(request, "features/list.html", context, status=status, etag=etag)
+    response = answer(request, results, status=status, etag=etag)
+    if not query.filter.cursor:
+        response.headers["HX-Push-Url"] = _address(sae, query)
+    elif status != HTTPStatus.OK:  # the cursor is invalid: the error replaces all rows
         response.headers["HX-Retarget"] = "#results"
         response.headers["HX-Reswap"] = "innerHTML"
-    else:
-        response.headers["HX-Push-Url"] = _address(sae, query)
     return response
 
 
-async def _find(session: AsyncSession, sae: SaeDetail, query: FeatureQuery) -> _Found:
-    nothing = FeaturePage((), None, 0)
+async def _kept_results(
+    request: Request, session: AsyncSession, sae: SaeDetail, query: FeatureQuery, template: str
+) -> Markup:
+    """Return the part below the filters, or only the rows: the same for every reader until a label or index changes.
+
+    Raises:
+        Unprocessable: the query string, or what it searches for, is not valid.
+    """
     if query.error:
-        return _Found(nothing, query.error)
-    try:
-        return _Found(await list_features(session, sae, query.filter, with_examples=query.view == "table"))
-    except Unprocessable as error:
-        return _Found(nothing, error)
+        raise query.error
+    if not sae.index:
+        return _unkept_results(request, sae, query)
+    fragments: Fragments = request.app.state.fragments
+
+    async def results() -> str:
+        page = await list_features(session, sae, query.filter, with_examples=query.view == "table")
+        lines = await _lines(session, sae, query.view, page.rows)
+        return text(template, {**_results(sae, query, page), "lines": lines})
+
+    return await fragments.get(make_etag(sae, query, template), results)
+
+
+def _unkept_results(
+    request: Request, sae: SaeDetail, query: FeatureQuery, error: Unprocessable | None = None
+) -> Markup:
+    """Return the part below the filters without features: an error, or what to do where there is no index."""
+    context = _results(sae, query, FeaturePage((), None, 0), error)
+    return Markup(text_for(request, "features/_results.html", context))  # noqa: S704 - a template rendered it
 
 
 def _filters(sae: SaeDetail, query: FeatureQuery) -> dict[str, Any]:
@@ -139,6 +153,7 @@ def _filters(sae: SaeDetail, query: FeatureQuery) -> dict[str, Any]:
         "sae": sae,
         "filter": query.filter,
         "sort": query.sort,
+        "view": query.view,
         "sorts": _sorts(sae),
         "bounds_of": forms.densities,
         "flags": [(flag, glossary.health_name(flag)) for flag in glossary.health(sae)],
@@ -154,14 +169,17 @@ def _sorts(sae: SaeDetail) -> list[tuple[str, str]]:
     return list((names | {"": "best match, most active"}).items())
 
 
-def _results(sae: SaeDetail, query: FeatureQuery, found: _Found) -> dict[str, Any]:
+def _results(
+    sae: SaeDetail, query: FeatureQuery, page: FeaturePage, error: Unprocessable | None = None
+) -> dict[str, Any]:
     """Return the context of the list, without the lines of its examples."""
-    page = found.page
     corrected = replace(query, filter=replace(query.filter, q=page.corrected or query.filter.q))
     return {
+        "sae": sae,
+        "filter": query.filter,
         "page": page,
         "by_coherence": query.filter.order(sae) == "coherence",
-        "error": found.error,
+        "error": error,
         "health": glossary.health(sae),
         "corrected_address": _address(sae, corrected),
         "more": _address(sae, corrected, cursor=page.next_cursor) if page.next_cursor else None,

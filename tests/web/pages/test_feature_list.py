@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.queries.feature_list import FeatureFilter
+from app.queries.feature_list import FeatureFilter, FeaturePage, list_features
 from app.queries.publish import FeatureStatisticsRow
+from app.queries.saes import SaeDetail
 from app.queries.search import words
 from app.web.components.formatting import percent
+from app.web.pages import feature_list
 from app.web.pages.feature_list import SORTS
 from tests.app.queries.test_feature_list import LABELS, passes
 from tests.factories import Synthetic, add_label, make_sae
@@ -385,3 +387,46 @@ async def test_a_feature_says_how_coherent_it_is_and_what_that_is(
     without = parse((await client.get("/saes/coherent/features/22")).text)
     assert not [found for found in without.all("abbr") if found.text == "coherence"]
     assert (await client.get("/api/v1/saes/coherent/features/22")).json()["coherence"] is None
+
+
+# --- kept results
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[FeatureFilter]:
+    """The filters that the database was asked for."""
+    asked: list[FeatureFilter] = []
+
+    async def count(session: AsyncSession, sae: SaeDetail, filter: FeatureFilter, **options: Any) -> FeaturePage:
+        asked.append(filter)
+        return await list_features(session, sae, filter, **options)
+
+    monkeypatch.setattr(feature_list, "list_features", count)
+    return asked
+
+
+@pytest.mark.own_database
+async def test_a_list_is_rendered_once_until_a_label_changes(
+    client: httpx.AsyncClient, engine: AsyncEngine, session: AsyncSession, searches: list[FeatureFilter]
+) -> None:
+    made = await make_sae(engine, slug="seen", features=8)
+    first = (await client.get("/saes/seen/features")).text
+    assert (await client.get("/saes/seen/features")).text == first
+    assert (await client.get("/saes/seen/features", headers=HTMX)).text in first
+    assert len(searches) == 1
+    await client.get("/saes/seen/features?sort=density")
+    assert len(searches) == 2
+    await add_label(session, made.sae, 3, "the word once more")
+    await session.commit()
+    assert "the word once more" in (await client.get("/saes/seen/features")).text
+    assert len(searches) == 3
+
+
+@pytest.mark.own_database
+async def test_a_refused_cursor_is_not_kept(
+    client: httpx.AsyncClient, engine: AsyncEngine, searches: list[FeatureFilter]
+) -> None:
+    await make_sae(engine, slug="wrong", features=8)
+    for asked in (1, 2):
+        assert (await client.get("/saes/wrong/features?cursor=nonsense")).status_code == 422
+        assert len(searches) == asked
