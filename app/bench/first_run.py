@@ -19,6 +19,8 @@ import httpx
 
 from app.bench.bench_inputs import Notify
 from app.errors import UserError
+from app.queries.runs import Stage
+from app.runs.time_left import forecast
 from app.settings import Settings
 from app.supervision.instance_lock import read_lock_info
 from sae_core.files import require_free_space
@@ -62,8 +64,14 @@ def _link_packages(source: Path, target: Path) -> None:
 
 def _demo(home: Path, device: str, options: Sequence[str]) -> dict[str, Any]:
     with _started(home, device, "demo", *options, "--port", "0", "--json") as process, _site(home, process) as site:
-        began = process.began
-        _until(process, _DEMO_SECONDS, lambda: _has_features(site))
+        began, foreseen = process.began, list[float]()
+
+        def has_features() -> bool:
+            if not foreseen and (left := _seconds_to_features(site)) is not None:
+                foreseen.append(time.monotonic() - began + left)
+            return _has_features(site)
+
+        _until(process, _DEMO_SECONDS, has_features)
         page_s = time.monotonic() - began
         assert process.running.stdout is not None
         line = process.running.stdout.readline()
@@ -75,12 +83,21 @@ def _demo(home: Path, device: str, options: Sequence[str]) -> dict[str, Any]:
         "sae": result["sae"],
         "tokens": result["tokens"],
         "feature_page_s": round(page_s, 1),
+        "foreseen_s": round(foreseen[0], 1) if foreseen else None,
+        "foreseen_share": round(foreseen[0] / page_s, 3) if foreseen else None,
         "explained_variance": round(result["explained_variance"], 4),
         "l0": round(result["l0"], 2),
         "dead_percent": round(100 * result["dead_fraction"], 3),
         "map_s": stages.get("map"),
         "stages_s": stages,
     }
+
+
+def _seconds_to_features(site: httpx.Client) -> float | None:
+    """Return what the run's page says; None before it can say anything."""
+    runs = site.get("/api/v1/runs").json()["runs"]
+    found = forecast([Stage(**stage) for stage in runs[0]["stages"]]) if runs else None
+    return found.features if found else None
 
 
 def _has_features(site: httpx.Client) -> bool:

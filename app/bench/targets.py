@@ -56,6 +56,7 @@ TARGETS = (
     Target("memory of each web process", "web", "web_rss_mb", most=150, unit="MB"),
     Target("database per feature", "web", "bytes_per_feature", most=6000, unit="B"),
     Target("demo from an empty home to the first feature page", "first-run", "feature_page_s", most=90, unit="s"),
+    Target("its first forecast of that, share of what it took", "first-run", "foreseen_share", least=0.8, most=1.2),
     Target("its explained variance, held out", "first-run", "explained_variance", least=0.85),
     Target("its L0", "first-run", "l0", least=30.5, most=33.5),
     Target("its features that never fire", "first-run", "dead_percent", most=1, unit="%"),

@@ -36,7 +36,7 @@ MOST_EFFECTS = 32
 class DemoParams(Params):
     """The size of the demo: a small model, Wikipedia summaries, one SAE."""
 
-    tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 125_000
+    tokens: Annotated[int, Field(ge=4096, description="Tokens of Wikipedia summaries to learn from.")] = 105_000
     width: Annotated[int, Field(ge=64, le=MOST_FEATURES, description="Number of features.")] = 4096
     k: Annotated[int, Field(ge=1, le=MOST_FEATURES, description="Active features per token, on average.")] = 32
     layer: Annotated[

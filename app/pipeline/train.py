@@ -98,7 +98,7 @@ class TrainParams(CorpusParams, HookParams):
     ] = Field(default_factory=dict)
     samples: Annotated[
         int | None,
-        Option(default="five passes over the corpus", rare=True),
+        Option(default="four passes over the corpus", rare=True),
         Field(ge=1, description="Activations to train on in all."),
     ] = None
     batch_size: Annotated[int, Option(rare=True), Field(ge=1, description="Activations per step.")] = 2048

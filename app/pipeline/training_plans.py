@@ -37,8 +37,8 @@ class TrainingPlan:
 
 
 def default_samples(tokens: int) -> int:
-    """Return the number of activations to train on: five passes over the corpus, more over a small one."""
-    return max(5 * tokens, min(20 * tokens, 400_000))
+    """Return the number of activations to train on: four passes over the corpus, more over a small one."""
+    return max(4 * tokens, min(20 * tokens, 400_000))
 
 
 def training_configs(params: "TrainParams", tokens: int) -> list[TrainingConfig]:

@@ -10,6 +10,8 @@ from sae_core.parallel import SINGLE_PROCESS, Axis
 
 RIDGE = 0.01
 """Share of the input's mean variance that is added to each direction's, so that one without any does no harm."""
+JITTER = 0.1
+"""Length of a discriminant's random part: features of equal activations start apart, or they would stay equal."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class StartValues:
 def autoencoder_start_values(
     sample: Float[Tensor, "tokens d_in"], d_sae: int, seed: int, features: Axis = SINGLE_PROCESS.features
 ) -> StartValues:
-    """Return unit decoder rows in random directions and an encoder that is their transpose.
+    """Return unit decoder rows that tell activations of the sample apart, and an encoder that is their transpose.
+
+    Random directions start with features that are active on much the same text: on that along which activations vary
+    most. A direction that tells one activation from all the others (`_discriminants`) has its own text from the first
+    step, so that three passes over the data explain what took five (docs/training.md). Features that the sample has no
+    activation for start in random directions.
 
     `b_dec` is the sample's geometric median. The scale gives activations a mean norm of √d_in.
 
@@ -38,7 +45,7 @@ def autoencoder_start_values(
         features: the processes that share the dictionary; its start values do not depend on their number.
     """
     generator = torch.Generator().manual_seed(seed)
-    W_dec = _directions(d_sae, sample, generator, features)
+    W_dec = _discriminants(d_sae, sample, generator, features)
     scale = _scale(sample)
     return StartValues(W_dec.t(), sample.new_zeros(d_sae), W_dec, geometric_median(sample * scale), scale, scale)
 
@@ -89,10 +96,35 @@ def geometric_median(
 def _regression(x: Float[Tensor, "tokens d_in"], y: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "d_in d_out"]:
     """Return the linear map that predicts y − mean from x − mean with the least squared error, by ridge regression."""
     x_centred, y_centred = (x - x.mean(dim=0)).double(), (y - y.mean(dim=0)).double()
-    covariance = x_centred.t() @ x_centred
+    return _undo_covariance(x_centred, x_centred.t() @ y_centred).to(x.dtype)
+
+
+def _undo_covariance(
+    centred: Float[Tensor, "tokens width"], columns: Float[Tensor, "width columns"]
+) -> Float[Tensor, "width columns"]:
+    """Return (XᵀX + ridge)⁻¹ times `columns`."""
+    covariance = centred.t() @ centred
     covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
-    solution: Float[Tensor, "d_in d_out"] = torch.linalg.solve(covariance, x_centred.t() @ y_centred).to(x.dtype)
+    solution: Float[Tensor, "width columns"] = torch.linalg.solve(covariance, columns)
     return solution
+
+
+def _discriminants(
+    d_sae: int, sample: Float[Tensor, "tokens width"], generator: torch.Generator, features: Axis
+) -> Float[Tensor, "d_sae width"]:
+    """Unit vectors, each of which tells one random activation of the sample from the others; random ones beyond these.
+
+    A row is Fisher's linear discriminant (Annals of Eugenics 7, 1936) of a class with one member: the inverse of the
+    covariance times what sets the activation apart from the mean. It is this process' part of the whole dictionary.
+    """
+    directions = _directions(d_sae, sample, generator, features)
+    centred = (sample - sample.mean(dim=0)).double()
+    chosen = torch.randperm(len(sample), generator=generator)[: d_sae * features.size].to(sample.device)
+    found = _undo_covariance(centred, centred[chosen].t()).t()[features.part(d_sae * features.size)]
+    found = found / torch.linalg.vector_norm(found, dim=1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+    started = directions[: len(found)]
+    started.mul_(JITTER).add_(found.to(started))
+    return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
 
 
 def _directions(

@@ -25,7 +25,7 @@ def test_slugs_name_parameters_that_differ_from_the_default() -> None:
         "smollm2-135m-l9-batchtopk-4096-k16",
     ]
     assert sae_slug("gpt2", "mlp_out.3", "topk", 512) == "gpt2-l3-mlp-out-topk-512"
-    assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 125,000 tokens"
+    assert title(DemoParams()) == "Demo: 4,096 features of SmolLM2-135M, layer 9, on 105,000 tokens"
     assert "layers 6, 9, on" in title(DemoParams(layer=(6, 9)))
 
 

@@ -28,6 +28,8 @@ def test_a_small_demo_is_timed_to_its_first_page_and_probe(settings: Settings) -
     stages = figures["stages_s"]
     until_published = sum(stages[name] for name in ("load", "tokenise", "activations", "train", "encode", "publish"))
     assert until_published < figures["feature_page_s"] < sum(stages.values()) + 60
+    assert figures["foreseen_s"] == pytest.approx(figures["foreseen_share"] * figures["feature_page_s"], rel=0.01)
+    assert 0.1 < figures["foreseen_share"] < 10, "the machine is busy with other tests"
     assert figures["map_s"] == stages["map"]
     assert figures["explained_variance"] > 0.6
     assert 24 < figures["l0"] < 48

@@ -74,7 +74,7 @@ async def test_a_demo_is_refused_where_there_is_no_room(ctx: JobContext, monkeyp
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**8))
     async with ctx.sessions() as session:
-        with pytest.raises(Conflict, match=r"125,000 tokens take 0\.3 GB, and 0\.1 GB are free"):
+        with pytest.raises(Conflict, match=r"105,000 tokens take 0\.2 GB, and 0\.1 GB are free"):
             await DEMO.check(session, ctx.settings, DemoParams())
 
 

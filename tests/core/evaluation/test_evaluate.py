@@ -287,7 +287,8 @@ def longer(sequences, times):
 
 def held_bytes():
     """Of all tensors that are alive."""
-    storages = (tensor.untyped_storage() for tensor in gc.get_objects() if type(tensor) in (torch.Tensor, Parameter))
+    alive = [found for found in gc.get_objects() if type(found) in (torch.Tensor, Parameter)]
+    storages = (tensor.untyped_storage() for tensor in alive if tensor.layout == torch.strided)  # others have none
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

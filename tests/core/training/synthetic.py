@@ -15,7 +15,7 @@ class Synthetic:
     d_in, d_out = D_IN, None
 
     def __init__(self, tokens=4096, poisoned_batch=None):
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(1_000)  # of no SAE: its start values must not know the directions
         directions = torch.nn.functional.normalize(torch.randn(FEATURES, D_IN, generator=generator), dim=1)
         chosen = torch.rand(tokens, FEATURES, generator=generator).topk(3, dim=1).indices
         f = torch.zeros(tokens, FEATURES).scatter(1, chosen, 1 + torch.rand(tokens, 3, generator=generator))
