@@ -5,9 +5,10 @@ a module that writes, or needs other rows, is marked `own_database`: it gets a n
 """
 
 import copy
+import gc
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -61,6 +62,17 @@ READER = "reader"
 ROOM_IN_MEMORY = 4 * 2**30
 """Bytes that must be free in memory before databases are kept there; a container's default, 64 MB, is too little."""
 _numbers = count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among a million objects of modules and tests, which all stay: it took a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

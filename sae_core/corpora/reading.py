@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
-from datasets import Dataset
 
 from sae_core.corpora.files import COMPRESSION, ENDINGS, Row, ending, not_text, read_rows
-from sae_core.corpora.hub import dataset_files
 from sae_core.corpora.sequences import CorpusInfo
 from sae_core.errors import CorpusError
 from sae_core.files import expand_home, explain_full_disk
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # which takes a sixth of a process's start: the functions that need it import it
 
 _LONGEST_SLUG = 80
 _SCHEMA = pa.schema(dict.fromkeys(("text", "title", "topic"), pa.large_string()))
@@ -42,7 +42,7 @@ class Corpus:
     """File name or hub id."""
     licence: str | None
     attribution: str | None
-    documents: Dataset
+    documents: "Dataset"
     """Columns text, title and topic (None where unknown)."""
     sha256: str
     """Of the documents' titles, topics and texts, in order."""
@@ -92,6 +92,8 @@ def load_corpus(
             text, or there is no text at all.
         ArtifactError: the disk is full.
     """
+    import datasets
+
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
     path = expand_home(source)
@@ -147,6 +149,8 @@ def _files(source: str | Path, path: Path, config: str | None, split: str, cache
     is_local = _looks_local(source)
     if is_local and not os.path.isdir(path):  # noqa: PTH112 - as above
         raise CorpusError(f"There is no file {path}. Check the path, or give the hub id of a dataset.")
+    from sae_core.corpora.hub import dataset_files
+
     yield from dataset_files(str(path) if is_local else str(source), config, split, cache)
 
 
@@ -199,14 +203,18 @@ def _hashed(documents: Iterable[_Document], digest: Any) -> Iterator[_Document]:
         yield document
 
 
-def _in_memory(documents: Iterable[_Document]) -> Dataset:
+def _in_memory(documents: Iterable[_Document]) -> "Dataset":
+    from datasets import Dataset
+
     sink = pa.BufferOutputStream()
     _write(documents, sink)
     return Dataset.from_buffer(sink.getvalue())
 
 
-def _on_disk(documents: Iterable[_Document], folder: Path, digest: Any) -> Dataset:
+def _on_disk(documents: Iterable[_Document], folder: Path, digest: Any) -> "Dataset":
     """Write the documents to a file that is named by their hash, and map it into memory."""
+    from datasets import Dataset
+
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".corpus-") as unfinished, explain_full_disk(folder):
         written = Path(unfinished) / "documents.arrow"

@@ -1,5 +1,6 @@
 """A job context on a database of its own, with a tiny model and a small corpus to work on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from tests.tiny import CORPUS_FILE, tiny_model
 def one_thread() -> None:
     """Tiny tensors gain nothing from threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_forecast() -> Iterator[None]:
+    """Forecast from one pass of the model and one product, as where these take a second: most runs here take less."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.pipeline.forecast._SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

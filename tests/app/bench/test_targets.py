@@ -1,6 +1,7 @@
 """Targets beside figures: what is met, missed, failed or not measured, and the exit status of `seesae bench all`."""
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,6 +13,10 @@ from app.cli import app
 from app.cli.run_display import stderr_console
 
 SMALL = ("web", "--saes", "2", "--features", "256", "--clients", "2", "--seconds", "1", "--pause", "0.1")
+
+
+run_once = cache(every._run)
+"""A benchmark's real run, which takes seconds: these tests are of what becomes of its figures."""
 
 
 def figures(bench: str) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def test_the_table_is_markdown_in_columns() -> None:
 def small(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
     """Two benchmarks: one that is done in seconds, and one that fails."""
     monkeypatch.setenv("SEESAE_DATABASE_URL", postgres_url)
+    monkeypatch.setattr(every, "_run", run_once)
     monkeypatch.setattr(every, "BENCHES", {"web": SMALL, "train": ("train", "--architecture", "no-such")})
 
 
