@@ -172,7 +172,7 @@ class Residency:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._artifacts = Artifacts(settings.artifacts)
+        self._artifacts = Artifacts.of(settings)
         self.modules = ResidentModules(_memory_limit(settings))
         self._stores: LRUCache[tuple[Path, int], ActivationStore] = LRUCache(_STORES)
         self._stores_lock = threading.Lock()

@@ -115,10 +115,10 @@ def _backend(settings: Settings) -> tuple[Level, str]:
 
 
 def _home(settings: Settings) -> tuple[Level, str]:
-    in_home = settings.artifacts.is_relative_to(settings.home)
+    in_home = settings.artifacts_folder.is_relative_to(settings.home)
     for folder, variable in (
         (settings.home, "SEESAE_HOME"),
-        (settings.artifacts, "SEESAE_HOME" if in_home else "SEESAE_ARTIFACTS"),
+        (settings.artifacts_folder, "SEESAE_HOME" if in_home else "SEESAE_ARTIFACTS"),
     ):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,13 +126,13 @@ def _home(settings: Settings) -> tuple[Level, str]:
             return "fail", f"{folder} cannot be made ({error.strerror}). Set {variable} to a folder you can write."
         if not os.access(folder, os.W_OK | os.X_OK):
             return "fail", f"{folder} cannot be written. Set {variable} to another folder, or fix its permissions."
-    return "ok", f"{settings.home} (artifacts: {size_of(settings.artifacts) / 1e9:.1f} GB)"
+    return "ok", f"{settings.home} (artifacts: {size_of(settings.artifacts_folder) / 1e9:.1f} GB)"
 
 
 def _disk(settings: Settings) -> tuple[Level, str]:
-    if not settings.artifacts.is_dir():
-        return "warn", f"not checked, because {settings.artifacts} is not there (see Home)."
-    free = shutil.disk_usage(settings.artifacts).free
+    if not settings.artifacts_folder.is_dir():
+        return "warn", f"not checked, because {settings.artifacts_folder} is not there (see Home)."
+    free = shutil.disk_usage(settings.artifacts_folder).free
     if free < _DEMO_BYTES:
         return "warn", f"{free / 1e9:.1f} GB free; the demo may need {_DEMO_BYTES / 1e9:.1f} GB. Free some space."
     return "ok", f"{free / 1e9:.1f} GB free"
@@ -188,7 +188,7 @@ def _missing_files(settings: Settings, sae: "SaeDetail") -> Iterator[tuple[Level
 
     if not sae.has_weights:
         return
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     folder = artifacts.root / sae.artifact
     if not holds_sae(folder):
         yield "fail", weights_missing(sae.slug, folder)
@@ -250,7 +250,7 @@ async def _sizes(settings: Settings, database_url: str) -> tuple[dict[str, int],
     finally:
         await engine.dispose()
     garbage = 0
-    for item in survey(Artifacts(settings.artifacts), needs):
+    for item in survey(Artifacts.of(settings), needs):
         name = CATEGORIES[item.category]
         sizes[name] = sizes.get(name, 0) + item.size
         garbage += 0 if item.needed else item.size
