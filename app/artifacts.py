@@ -37,6 +37,16 @@ PRODUCTS = (
 """Folders of products, which are folders themselves."""
 
 
+def require_store(settings: "Settings") -> None:
+    """Refuse an object store that cannot be used, before the work.
+
+    Raises:
+        UserError: its package or its bucket is missing, it refuses this machine, or it does not answer.
+    """
+    if (store := Artifacts.of(settings).store) is not None:
+        store.check()
+
+
 def content_key(**depends_on: Any) -> str:
     """Return a folder name for content that depends on these JSON values alone."""
     return sha256_json({"layout": LAYOUT, **depends_on})[:20]
