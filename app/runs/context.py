@@ -91,8 +91,10 @@ class RunContext:
         self._writing = asyncio.Lock()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._closed = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._hold = await self._closed.enter_async_context(mirror.holding(self.sessions, self._store))
         self._writer = asyncio.create_task(self._write_regularly(), name=f"progress of run {self.run_id}")
         return self
 
@@ -100,10 +102,11 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._writer is not None
-        self._closing.set()
-        await self._writer
-        if self._write_error is None:
-            await self._write()
+        async with self._closed:
+            self._closing.set()
+            await self._writer
+            if self._write_error is None:
+                await self._write()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -178,7 +181,7 @@ class RunContext:
             held.callback(lock.release)
             with self.waiting(stage, what) as tell:
                 await self.in_thread(lock.acquire, tell)
-                await held.enter_async_context(mirror.hold(self.sessions, self._store, folder, tell))
+                await held.enter_async_context(self._hold(folder, tell))
             # Under the lock, so that whoever removes folders under it sees who uses them.
             async with self.sessions.begin() as session:
                 await runs.note_use(session, self.run_id, f"{folder.parent.name}/{folder.name}")
