@@ -1,6 +1,8 @@
 """What machines without a common disk hold, remove and keep of the artifacts in a bucket."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from app.settings import Settings
 from app.storage import mirror, removal
 from app.supervision.doctor import Finding, examine
 from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
+from tests.app.runs.workers import submitter_settings
 from tests.app.storage.test_removal import KEY, fill
-from tests.bucket import bucket, s3_server  # noqa: F401 (fixtures)
+from tests.bucket import bucket, connect, s3_server  # noqa: F401 (fixtures)
 
 Sessions = async_sessionmaker[AsyncSession]
 Machine = Callable[[str], Artifacts]
@@ -171,3 +174,19 @@ async def test_doctor_says_whether_the_store_can_be_used_and_has_the_files(
     assert f"The weights of {SLUG} are not" in (await found(settings))["SAEs"].text
     wrong = (await found(settings.model_copy(update={"artifacts": "s3://no-such-bucket"})))["Object store"]
     assert (wrong.level, wrong.text.startswith("s3://no-such-bucket is not there")) == ("fail", True)
+
+
+@pytest.mark.parametrize("command", [["worker"], ["evaluate", "tiny"]])
+def test_a_bucket_that_is_not_there_is_said_at_the_start(
+    s3_server: str,  # noqa: F811
+    tmp_path: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    connect(monkeypatch, s3_server)
+    submitter_settings(tmp_path, database_url, monkeypatch, "s3://no-such-bucket/sae")
+    done = subprocess.run([sys.executable, "-m", "app.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "s3://no-such-bucket/sae is not there" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
