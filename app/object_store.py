@@ -213,10 +213,13 @@ class ObjectStore:
             except (OSError, ValueError):
                 record = {}
             before = json.dumps(record)
+            done = False
             try:
                 yield record
+                done = True
             finally:
-                if folder.is_dir() and (not path.exists() or json.dumps(record) != before):
+                # An empty record says that a folder was pulled: not of one that was made anew, and only half pushed.
+                if folder.is_dir() and (json.dumps(record) != before or (done and not path.exists())):
                     write_json(path, record)
 
     def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:

@@ -92,6 +92,7 @@ class RunContext:
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._closed = AsyncExitStack()
+        self._hold: mirror.Hold = mirror.hold_nothing
 
     async def __aenter__(self) -> Self:
         self._hold = await self._closed.enter_async_context(mirror.holding(self.sessions, self._store))
@@ -188,7 +189,7 @@ class RunContext:
             await self._pull(folder)
             try:
                 yield
-            except BaseException:
+            except (Exception, asyncio.CancelledError):
                 if self._store is not None:
                     with suppress(UserError, OSError):  # what the run ended with says more
                         await asyncio.to_thread(self._store.push, folder)

@@ -35,7 +35,7 @@ async def try_hold(sessions: Sessions, store: ObjectStore | None, folder: Path) 
 async def holding(sessions: Sessions, store: ObjectStore | None) -> AsyncIterator[Hold]:
     """Yield what holds folders against all other machines, any number of them on one connection."""
     if store is None:
-        yield _hold_nothing
+        yield hold_nothing
         return
     async with locks.subject_locks(_engine(sessions)) as lock:
 
@@ -53,7 +53,8 @@ async def holding(sessions: Sessions, store: ObjectStore | None) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _hold_nothing(_folder: Path, _waiting: Callable[[str], None]) -> AsyncIterator[None]:
+async def hold_nothing(_folder: Path, _waiting: Callable[[str], None]) -> AsyncIterator[None]:
+    """Leave a folder to its own lock."""
     yield
 
 

@@ -219,6 +219,25 @@ def test_a_push_that_is_killed_leaves_whole_files_without_the_manifest(
     assert read(two) == read(one)
 
 
+def test_a_folder_made_anew_that_was_half_pushed_still_replaces_all_of_the_former(
+    one: ObjectStore, two: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.push(write(two, old="1"))
+    folder = write(one, weights="2")
+    ask = ObjectStore._ask
+
+    def away(self: ObjectStore, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "rm":
+            raise StoreAway("It does not answer.")
+        return ask(self, method, *arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(StoreAway):
+        patched.setattr(ObjectStore, "_ask", away)
+        one.push(folder)
+    one.push(folder)
+    assert one.names(folder) == {"weights"}
+
+
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     one: ObjectStore, two: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
