@@ -8,10 +8,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+from app.errors import UserError
+from app.object_store import ObjectStore
 from app.queries.saes import SaeDetail
 from sae_core.files import sha256_json
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 LAYOUT = 1
 """Part of every key; raise it when the form of a folder's contents changes."""
@@ -30,6 +35,16 @@ PRODUCTS = (
     "probing",
 )
 """Folders of products, which are folders themselves."""
+
+
+def require_store(settings: "Settings") -> None:
+    """Refuse an object store that cannot be used, before the work.
+
+    Raises:
+        UserError: its package or its bucket is missing, it refuses this machine, or it does not answer.
+    """
+    if (store := Artifacts.of(settings).store) is not None:
+        store.check()
 
 
 def content_key(**depends_on: Any) -> str:
@@ -86,9 +101,26 @@ def size_of(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Folders under SEESAE_ARTIFACTS."""
+    """Folders under SEESAE_ARTIFACTS, or of what this machine has of the object store there."""
 
     root: Path
+    store: ObjectStore | None = None
+
+    @classmethod
+    def of(cls, settings: "Settings") -> Self:
+        """Return the folders that the settings name."""
+        root, address = settings.artifacts_folder, settings.object_store
+        return cls(root, None if address is None else ObjectStore(address, root))
+
+    def pull(self, folder: Path) -> Path:
+        """Fetch what the object store has of a folder that is to be read; return the folder. Call it in a thread.
+
+        Raises:
+            StoreAway, UserError: as `ObjectStore`.
+        """
+        if self.store is not None:
+            self.store.pull(folder)
+        return folder
 
     @property
     def models(self) -> Path:
@@ -106,8 +138,16 @@ class Artifacts:
         return self.root / parent / own if is_product else None
 
     def bytes_of(self, folders: Iterable[str]) -> int | None:
-        """Return the bytes of products by name; None where this machine has none of them, but another may."""
+        """Return the bytes of products by name; None where this machine has none of them, but another may.
+
+        Of an object store they are asked for, which takes time: call it in a thread.
+        """
         found = [path for name in folders if (path := self.folder(name)) is not None]
+        if self.store is not None:
+            try:
+                return sum(self.store.size(path) or size_of(path) for path in found)
+            except UserError:
+                return None
         return sum(map(size_of, found)) if self.root.is_dir() or not found else None
 
     def sequences(self, key: str) -> Path:

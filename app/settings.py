@@ -1,6 +1,7 @@
 """Settings, each an environment variable `SEESAE_<NAME>`."""
 
 import getpass
+import hashlib
 import importlib.util
 import ipaddress
 import re
@@ -18,6 +19,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import UserError
 
 PREFIX = "SEESAE_"
+
+_PROTOCOL = r"([a-z][a-z0-9+.-]+):/{1,2}"
+_NOT_SHARED = {"file", "local", "memory", "http", "https", "ftp", "data"}
+"""Protocols of fsspec that machines do not share files by, or cannot write to."""
 
 
 def _os_user() -> str:
@@ -56,9 +61,10 @@ class Settings(BaseSettings):
         description="Address of a Postgres 15 or newer, as postgresql://user:password@host/database. "
         "Without it, an embedded Postgres keeps its data under the home folder.",
     )
-    artifacts: Path = Field(
+    artifacts: Path | str = Field(
         default_factory=_artifacts_in_home,
-        description="Folder for weights and activation stores; by default, artifacts under the home folder.",
+        description="Folder for weights and activation stores, or the address of an object store that machines share, "
+        "such as s3://bucket/seesae; by default, artifacts under the home folder.",
     )
     cache_limit: float | None = Field(
         default=None,
@@ -194,16 +200,36 @@ class Settings(BaseSettings):
         default=None, ge=0, description="Price of a million tokens that the endpoint writes, in US dollars."
     )
 
-    @field_validator("home", "artifacts")
+    @field_validator("home")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         """Make the path absolute, because child processes may run in another folder."""
-        if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # Path has made one of two slashes
-            raise ValueError("Give a folder: addresses of object stores, such as s3://…, are not taken")
+        if re.match(_PROTOCOL, str(path)):
+            raise ValueError("Give a folder of this machine, not an address")
         try:
             return path.expanduser().absolute()
         except RuntimeError:
             raise ValueError("There is no user of that name, whose home folder ~ would be") from None
+
+    @field_validator("artifacts")
+    @classmethod
+    def _folder_or_address(cls, given: Path | str) -> Path | str:
+        """Return an absolute folder, or the address of an object store without a slash at its end."""
+        address = str(given)
+        found = re.match(_PROTOCOL, address)
+        if not found:
+            return cls._absolute(Path(given))
+        bucket, *folders = address[found.end() :].rstrip("/").split("/")
+        if found[1] in _NOT_SHARED or not found[0].endswith("//"):
+            raise ValueError("Give a folder, or the address of an object store such as s3://bucket/seesae")
+        if not re.fullmatch(r"[\w.-]+", bucket) or not all(re.fullmatch(r"[\w.=-]+", name) for name in folders):
+            raise ValueError(
+                "Give the address of an object store as s3://bucket/folder: letters, digits and . _ - alone, and keys "
+                "where its package looks for them (docs/deploy.md)"
+            )
+        if {".", ".."} & {bucket, *folders}:
+            raise ValueError("Give the address of an object store without . and .. in it")
+        return address.rstrip("/")
 
     @field_validator("base_url", "oidc_issuer")
     @classmethod
@@ -276,6 +302,18 @@ class Settings(BaseSettings):
                 "SEESAE_OIDC_CLIENT_ID, which are not set"
             )
         return self
+
+    @property
+    def object_store(self) -> str | None:
+        """Address of the object store that machines share; None where the artifacts are a folder."""
+        return self.artifacts if isinstance(self.artifacts, str) else None
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """Folder of the artifacts; of an object store, what this machine has of them. Each store has its own."""
+        if isinstance(self.artifacts, Path):
+            return self.artifacts
+        return self.home / f"artifacts-{hashlib.sha256(self.artifacts.encode()).hexdigest()[:12]}"
 
     @property
     def is_shared(self) -> bool:

@@ -7,6 +7,7 @@ until all are there. One process alone does the same, and takes them all.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from sae_core.progress import Progress, silent
@@ -24,6 +25,9 @@ class ShardWork(Protocol):
     def sizes(self) -> Sequence[int]:
         """[shards] what each counts for in the progress."""
 
+    def paths(self, shard: int, /) -> Sequence[Path]:
+        """Return the files of a shard."""
+
     def made(self) -> set[int]:
         """Return the shards that are there."""
 
@@ -32,6 +36,13 @@ class ShardWork(Protocol):
 
     def make(self, shard: int, progress: Callable[[int], None], /) -> None:
         """Write one; `progress` gets how much of its size is done."""
+
+
+class MakeShards(Protocol):
+    """Makes all shards of a work, alone or with other processes; as `make_shards`."""
+
+    def __call__(self, work: ShardWork, /, *, progress: Progress = silent) -> None:
+        """Return when all shards are there."""
 
 
 @contextmanager

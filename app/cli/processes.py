@@ -88,6 +88,7 @@ def worker(device: Device = None) -> None:
     Needs SEESAE_DATABASE_URL. Start more workers, on more machines, to do more runs at a time. All need the same
     SEESAE_ARTIFACTS.
     """
+    from app.artifacts import require_store
     from app.errors import UserError
     from app.logging import configure
 
@@ -100,6 +101,7 @@ def worker(device: Device = None) -> None:
     settings = settings_with(device=device)
     if settings.database_url is None:
         raise UserError("The worker needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which has one.")
+    require_store(settings)
     configure(settings.log_level)
     exit_with_parent()
     asyncio.run(work(settings, settings.database_url))

@@ -172,7 +172,7 @@ class Residency:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._artifacts = Artifacts(settings.artifacts)
+        self._artifacts = Artifacts.of(settings)
         self.modules = ResidentModules(_memory_limit(settings))
         self._stores: LRUCache[tuple[Path, int], ActivationStore] = LRUCache(_STORES)
         self._stores_lock = threading.Lock()
@@ -210,9 +210,11 @@ class Residency:
 
         Raises:
             TooLarge: they need more memory than there is.
-            Unavailable: the files at the model's source have changed.
+            Unavailable: the files at the model's source have changed, or the object store is away.
             SAEError: one of them cannot be loaded.
         """
+        if not self.has_sae(ref):
+            self._artifacts.pull(self._artifacts.root / ref.artifact)
         with (
             self.use_model(ref.model) as model,
             self.modules.use(self._sae_key(ref), _sae_bytes(ref), lambda: self._load_sae(ref, model.device)) as sae,
@@ -230,13 +232,14 @@ class Residency:
         with self._stores_lock:
             opening = self._opening.setdefault(key, threading.Lock())
         with opening:  # opening reads every byte: other stores do not wait for it
+            opened = folder, _modified(folder)  # perhaps by whom this waited for
             with self._stores_lock:
-                if key in self._stores:
-                    return self._stores.get(key, lambda: ActivationStore.open(folder))
-            store = ActivationStore.open(folder)
+                if opened in self._stores:
+                    return self._stores.get(opened, lambda: ActivationStore.open(folder))
+            store = ActivationStore.open(self._artifacts.pull(folder))
             with self._stores_lock:
                 self._opening.pop(key, None)
-                return self._stores.get(key, lambda: store)
+                return self._stores.get((folder, _modified(folder)), lambda: store)
 
     def distributions(self, index: IndexRef, d_sae: int) -> ActivationDistributions:
         """Return the distributions of `index`, empty at first; the caller adds the features that it needs."""

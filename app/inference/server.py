@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
+from app.artifacts import require_store
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
 from app.errors import Loading, Unavailable, UserError
@@ -47,9 +48,10 @@ def create_app(settings: Settings) -> FastAPI:
     """Create the inference service.
 
     Raises:
-        UserError: no secret or no database is set, or the back end is not installed.
+        UserError: no secret or no database is set, the back end is not installed, or the object store cannot be used.
     """
     require_backend(settings)
+    require_store(settings)
     if settings.inference_secret is None or not settings.inference_secret.get_secret_value():
         raise UserError(
             "The inference process needs a secret that it shares with the site: set SEESAE_INFERENCE_SECRET."

@@ -102,8 +102,10 @@ async def _classifier(
 def _indexed(ctx: JobContext, detail: SaeDetail, inputs: TokenisedInputs) -> IndexedCorpus | None:
     """Return the corpus of the SAE's index, if it is the text that costs are measured on, and its store is there."""
     sha256 = inputs.sequences.sha256
-    folder = ctx.artifacts.index(store_key(detail, sha256))
-    if detail.index is None or detail.index.sequence_set.sha256 != sha256 or not folder.is_dir():
+    if detail.index is None or detail.index.sequence_set.sha256 != sha256:
+        return None
+    folder = ctx.artifacts.pull(ctx.artifacts.index(store_key(detail, sha256)))
+    if not folder.is_dir():
         return None
     return IndexedCorpus(ActivationStore.open(folder), inputs.sequences)
 

@@ -442,7 +442,7 @@ def _estimate(
         tokens = min(tokens or size, max(size // _TOKEN_CHARACTERS, 1))
     cached = (tokens + LENGTH) * width * _ACTIVATION_BYTES if tokens else 0
     disk = None if tokens is None else cached + int((tokens + LENGTH) * stored * _STORED_BYTES)
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     folder = next(folder for folder in (artifacts.root, *artifacts.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     # Of a table, who knows which part is text; the stage that writes the activations knows to the byte.

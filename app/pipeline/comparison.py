@@ -191,7 +191,7 @@ def _stores(
     if a.index.sequence_set.id != b.index.sequence_set.id:
         return None, [_directions_only("the two are indexed on different text", b)]
     for sae in (a, b):
-        if not _store(ctx, sae).exists():
+        if not ctx.artifacts.pull(_store(ctx, sae)).exists():
             return None, [_directions_only(f"the activations of {sae.slug} are not on this machine", sae)]
     return (ActivationStore.open(_store(ctx, a)), ActivationStore.open(_store(ctx, b))), []
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from app.object_store import ObjectStore
 from sae_core.activations import ActivationCache
 from sae_core.corpora import Sequences
 from sae_core.errors import SAEError
@@ -47,6 +48,19 @@ def require_one_hook(hooks: int) -> None:
     """
     if hooks > 1 and size() > 1:
         raise SAEError("Several processes train at one hook point. Give one `hook`, or start one process.")
+
+
+def require_common_files(store: ObjectStore | None) -> None:
+    """Refuse a training by processes of several machines that have no folder in common.
+
+    Raises:
+        SAEError: their artifacts are in an object store, of which each machine has a part.
+    """
+    if store is not None and size() > int(os.environ.get("LOCAL_WORLD_SIZE", str(size()))):
+        raise SAEError(
+            "Processes of several machines train from a folder that all of them see. Set SEESAE_ARTIFACTS to one, or "
+            "start the processes on one machine."
+        )
 
 
 def run_worker_rank(feature_shards: int) -> None:

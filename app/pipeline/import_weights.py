@@ -323,6 +323,7 @@ async def _register(
             await claim_name(run, ctx, slug, weights_sha256)
             if known is None or not folder.exists():
                 make_folder(folder, move)
+            await run.push(folder)
         finally:
             shutil.rmtree(written, ignore_errors=True)
         return await register_imported(ctx, slug, sae, weights_sha256, registered, hooks, config, run.created_by)

@@ -12,6 +12,7 @@ import numpy as np
 
 from app.artifacts import store_key
 from app.errors import Unavailable
+from app.object_store import StoreAway
 from app.queries.models import TokenInfo, get_tokens
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
@@ -105,7 +106,9 @@ async def open_store(run: RunContext, ctx: JobContext, sae: SaeDetail) -> Activa
         raise Unavailable(f"{sae.slug} was imported as statistics only, so there is no held-out text.")
     try:
         folder = ctx.artifacts.index(store_key(sae, sae.index.sequence_set.sha256))
-        return await run.in_thread(ActivationStore.open, folder)
+        return await run.in_thread(lambda: ActivationStore.open(ctx.artifacts.pull(folder)))
+    except StoreAway:
+        raise
     except (ArtifactError, OSError):
         raise Unavailable(
             f"The activations of its index are not on this machine: seesae index {sae.slug} makes them again."

@@ -315,9 +315,9 @@ async def _cached(
             await locks.enter_async_context(run.lock("activations", folder, "these activations"))
         source = model_source(inputs[0].model_row)
         work = forward_work(model, source, points, inputs[0].sequences_folder, folders)
-        take = await locks.enter_async_context(shared(run, ctx, "activations", work))
+        make = await locks.enter_async_context(shared(run, ctx, "activations", work))
         caches = await run.in_thread(
-            ActivationCache.build_together, model, points, sequences, folders, take=take, progress=progress
+            ActivationCache.build_together, model, points, sequences, folders, make=make, progress=progress
         )
         for folder in folders:
             removal.touch(folder)

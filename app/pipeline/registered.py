@@ -1,5 +1,6 @@
 """SAEs that are registered: their rows, their weights, and what they were trained on."""
 
+import asyncio
 from collections.abc import Sequence
 
 from app.artifacts import weights_missing
@@ -41,16 +42,16 @@ async def open_sae(ctx: JobContext, slug: str) -> tuple[SAE, SaeDetail]:
         CheckpointError: its files cannot be read.
     """
     detail = await registered_sae(ctx, slug)
-    return load_registered(ctx, detail), detail
+    return await asyncio.to_thread(load_registered, ctx, detail), detail
 
 
 def load_registered(ctx: JobContext, detail: SaeDetail) -> SAE:
-    """Load the weights of a registered SAE.
+    """Load the weights of a registered SAE. It may wait for an object store: call it in a thread.
 
     Raises:
         CheckpointError: they are not where they were kept, or cannot be read.
     """
-    folder = ctx.artifacts.root / detail.artifact
+    folder = ctx.artifacts.pull(ctx.artifacts.root / detail.artifact)
     if not saelens.holds_sae(folder):
         raise CheckpointError(weights_missing(detail.slug, folder))
     return load_sae(folder)

@@ -96,8 +96,10 @@ def open_encode(ctx: JobContext, work: Work) -> ShardWork:
         SAEError: they cannot be read.
     """
     sequences = _sequences(ctx, work)
-    cache = ActivationCache.open(ctx.artifacts.activations(work["cache"]), sequences)
-    return StoreShards(load_sae(ctx.artifacts.root / work["sae"]), cache, sequences, ctx.artifacts.index(work["store"]))
+    artifacts = ctx.artifacts
+    cache = ActivationCache.open(artifacts.pull(artifacts.activations(work["cache"])), sequences)
+    sae = load_sae(artifacts.pull(artifacts.root / work["sae"]))
+    return StoreShards(sae, cache, sequences, artifacts.index(work["store"]))
 
 
 def open_statistics(ctx: JobContext, work: Work) -> ShardWork:
@@ -108,7 +110,8 @@ def open_statistics(ctx: JobContext, work: Work) -> ShardWork:
         SAEError: they cannot be read.
     """
     sequences = _sequences(ctx, work)
-    return RangeShards.join(ActivationStore.open(ctx.artifacts.index(work["store"])), sequences)
+    store = ctx.artifacts.pull(ctx.artifacts.index(work["store"]))
+    return RangeShards.join(ActivationStore.open(store), sequences)
 
 
 def _sequences(ctx: JobContext, work: Work) -> Sequences:
@@ -119,7 +122,7 @@ def _sequences(ctx: JobContext, work: Work) -> Sequences:
     """
     if work["code"] != sha256_code():
         raise Conflict("This worker has another version of SeeSAE than the one that does the run.")
-    folder = ctx.artifacts.sequences(work["sequences"])
+    folder = ctx.artifacts.pull(ctx.artifacts.sequences(work["sequences"]))
     if not folder.is_dir():
         raise Conflict(f"{folder} is not there. Give all workers the same SEESAE_ARTIFACTS.")
     return Sequences.load(folder)

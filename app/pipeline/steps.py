@@ -77,6 +77,8 @@ async def train_saes(
         for key in sorted(keys.values()):  # in one order, so that no two runs wait for each other
             await locks.enter_async_context(run.lock("train", ctx.artifacts.training(key), "the same SAE"))
         known = {slug: await _find_trained(ctx, slug, key) for slug, key in keys.items()}
+        for slug in (slug for slug, detail in known.items() if detail is not None):
+            await run.in_thread(ctx.artifacts.pull, ctx.artifacts.sae(slug))
         missing = [plan for plan in plans if known[plan.slug] is None or not ctx.artifacts.sae(plan.slug).exists()]
         if missing:
             names = [plan.slug for plan in missing] if named or len(plans) > 1 else []
@@ -99,6 +101,7 @@ async def train_saes(
         total = plans[0].config.samples
         progress(total, total)
         for plan in missing:
+            await run.push(ctx.artifacts.sae(plan.slug))
             known[plan.slug] = await register_trained(
                 ctx, plan.slug, plan.config, inputs, keys[plan.slug], run.created_by, run.run_id
             )
@@ -199,14 +202,14 @@ async def index_sae(
         folder = ctx.artifacts.index(store_key(detail, inputs.sequences.sha256))
         assert inputs.cache is not None, "an index is made from activations on disk"
         work = encode_work(detail, inputs.cache.folder, inputs.sequences_folder, folder)
-        async with run.lock("encode", folder, "this index"), shared(run, ctx, "encode", work) as take:
+        async with run.lock("encode", folder, "this index"), shared(run, ctx, "encode", work) as make:
             store = await run.in_thread(
-                build_store, sae, inputs.cache, inputs.sequences, folder, take=take, progress=progress
+                build_store, sae, inputs.cache, inputs.sequences, folder, make=make, progress=progress
             )
     async with run.stage("statistics") as progress:
         output = await run.in_thread(_output_directions, inputs)
         work = statistics_work(folder, inputs.sequences_folder)
-        async with run.lock("statistics", folder, "this index"), shared(run, ctx, "statistics", work) as take:
+        async with run.lock("statistics", folder, "this index"), shared(run, ctx, "statistics", work) as make:
             statistics = await run.in_thread(
                 compute_statistics,
                 store,
@@ -215,7 +218,7 @@ async def index_sae(
                 output,
                 inputs.model.input_tokens(),
                 seed=SEED,
-                take=take,
+                make=make,
                 progress=progress,
             )
         del output

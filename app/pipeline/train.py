@@ -206,6 +206,7 @@ async def run_train(run: "RunContext", ctx: "JobContext", params: TrainParams) -
     training_configs(params, tokens=1)  # refuses what cannot be trained before the model runs
     hooks = HookPair.parse_all(params.hook, params.hook_out)
     distributed.require_one_hook(len(hooks))
+    distributed.require_common_files(ctx.artifacts.store)
     tokenised = await tokenise(
         run, ctx, params.model, hooks, params, model_name=params.model_name, corpus_name=params.corpus_name
     )

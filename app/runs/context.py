@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,11 +23,13 @@ from typing import ParamSpec, Protocol, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.errors import Conflict
+from app.errors import Conflict, UserError
+from app.object_store import ObjectStore
 from app.queries import runs
 from app.queries.runs import MetricPoint, RunView, Stage
 from app.runs.spec import StageSpec
 from app.runs.threads import in_thread
+from app.storage import mirror
 from sae_core.locks import FolderLock
 
 WRITE_SECONDS = 0.5
@@ -63,12 +65,18 @@ class RunContext:
     """One attempt at a run. Use as an async context manager; every stage named in the run's row can be entered."""
 
     def __init__(
-        self, run: RunView, sessions: async_sessionmaker[AsyncSession], *, listener: StagesListener | None = None
+        self,
+        run: RunView,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        listener: StagesListener | None = None,
+        store: ObjectStore | None = None,
     ) -> None:
         self.run_id = run.id
         self.created_by = run.created_by
         self.params = run.params
         self.sessions = sessions
+        self._store = store
         self._listener = listener
         # Stages that an earlier attempt did not finish wait again, with their counts and seconds.
         self._stages = {
@@ -83,8 +91,11 @@ class RunContext:
         self._writing = asyncio.Lock()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._closed = AsyncExitStack()
+        self._hold: mirror.Hold = mirror.hold_nothing
 
     async def __aenter__(self) -> Self:
+        self._hold = await self._closed.enter_async_context(mirror.holding(self.sessions, self._store))
         self._writer = asyncio.create_task(self._write_regularly(), name=f"progress of run {self.run_id}")
         return self
 
@@ -92,10 +103,11 @@ class RunContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._writer is not None
-        self._closing.set()
-        await self._writer
-        if self._write_error is None:
-            await self._write()
+        async with self._closed:
+            self._closing.set()
+            await self._writer
+            if self._write_error is None:
+                await self._write()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -122,7 +134,7 @@ class RunContext:
             name: one of the run's stages.
             record: keep the metrics given to `progress`, by the number done, as the curves of the run.
         """
-        self._raise_if_interrupted()
+        self.raise_if_interrupted()
         before = self._stages[name]
         progress = StageProgress(self, name, before.seconds, record=record)
         self._change(name, state="running", started_at=before.started_at or datetime.now(UTC))
@@ -146,12 +158,15 @@ class RunContext:
         try:
             return await in_thread(partial(function, *args, **kwargs), self.interrupt)
         except RunInterrupted:
-            self._raise_if_interrupted()
+            self.raise_if_interrupted()
             raise
 
     @asynccontextmanager
     async def lock(self, stage: str, folder: Path, what: str) -> AsyncIterator[None]:
         """Hold the lock of an artifact folder; the stage's title says for whom it waits.
+
+        Of an object store, the folder is held against other machines, too. It is pulled first, and pushed at the end:
+        also what a run made that is stopped or fails, since another machine may continue it.
 
         Args:
             stage: the stage that makes the folder.
@@ -160,17 +175,35 @@ class RunContext:
 
         Raises:
             ArtifactError: the file system has no locks.
+            StoreAway, UserError: as `ObjectStore`.
         """
         lock = FolderLock(folder, f"run {self.run_id}")
-        try:
+        async with AsyncExitStack() as held:
+            held.callback(lock.release)
             with self.waiting(stage, what) as tell:
                 await self.in_thread(lock.acquire, tell)
+                await held.enter_async_context(self._hold(folder, tell))
             # Under the lock, so that whoever removes folders under it sees who uses them.
             async with self.sessions.begin() as session:
                 await runs.note_use(session, self.run_id, f"{folder.parent.name}/{folder.name}")
-            yield
-        finally:
-            lock.release()
+            await self._pull(folder)
+            try:
+                yield
+            except (Exception, asyncio.CancelledError):
+                if self._store is not None:
+                    with suppress(UserError, OSError):  # what the run ended with says more
+                        await asyncio.to_thread(self._store.push, folder)
+                raise
+            await self.push(folder)
+
+    async def push(self, folder: Path) -> None:
+        """Give an object store what a folder has, as before a row says that it is there; raises as `lock`."""
+        if self._store is not None:
+            await self.in_thread(self._store.push, folder, self.raise_if_interrupted)
+
+    async def _pull(self, folder: Path) -> None:
+        if self._store is not None:
+            await self.in_thread(self._store.pull, folder, self.raise_if_interrupted)
 
     @contextmanager
     def waiting(self, stage: str, what: str) -> Iterator[Callable[[str], None]]:
@@ -178,7 +211,7 @@ class RunContext:
         title = self._stages[stage].title
 
         def tell(holder: str) -> None:
-            self._raise_if_interrupted()
+            self.raise_if_interrupted()
             self.retitle(stage, f"{title}: waits for {holder or 'another process'}, which makes {what}")
 
         try:
@@ -209,13 +242,19 @@ class RunContext:
 
     def report(self, name: str, done: int, total: int, seconds: float, metrics: Mapping[str, float] | None) -> None:
         """Store a report of the work's thread; `StageProgress` calls it."""
-        self._raise_if_interrupted()
+        self.raise_if_interrupted()
         with self._lock:
             self._stages[name] = replace(self._stages[name], done=done, total=total, seconds=seconds)
             if metrics is not None:
                 self._metrics.append(MetricPoint(step=done, values=dict(metrics)))
 
-    def _raise_if_interrupted(self) -> None:
+    def raise_if_interrupted(self) -> None:
+        """Raise where the work has to stop; safe from any thread.
+
+        Raises:
+            RunInterrupted, RunCancelled: somebody stopped it.
+            Exception: the run's row could not be written.
+        """
         if self._interrupted.is_set():
             if self._write_error is not None:
                 raise self._write_error

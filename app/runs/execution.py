@@ -14,7 +14,7 @@ from app.queries.sql import locks
 from app.runs.context import RunContext, RunInterrupted, RunLocked, RunNotUnderstood, StagesListener
 from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
-from app.runs.outages import wait_for_database
+from app.runs.outages import wait_for_database, wait_for_store
 from app.runs.params import Params
 from app.runs.spec import RunSpec, parse_params, spec_of
 from sae_core.errors import SAEError
@@ -22,14 +22,14 @@ from sae_core.errors import SAEError
 log = structlog.get_logger("worker")
 
 _ATTEMPTS = 5
-"""Attempts at a run whose database goes away again and again."""
+"""Attempts at a run whose database, or object store, goes away again and again."""
 
 
 async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | None = None) -> None:
     """Do a run to its end, continuing from what an earlier attempt left; nothing where it is done or cancelled.
 
-    Where the database goes away, the run waits for it, and continues from what is on disk. Not under torchrun: the
-    other processes cannot be taken back to there.
+    Where the database or the object store goes away, the run waits for it, and continues from what is on disk. Not
+    under torchrun: the other processes cannot be taken back to there.
 
     Raises:
         RunLocked: another process is doing it.
@@ -45,6 +45,8 @@ async def execute(ctx: JobContext, run_id: int, *, listener: StagesListener | No
             if attempt == _ATTEMPTS or not (alone and is_infrastructure(error)):
                 raise
             await wait_for_database(ctx.engine)
+            if (store := ctx.artifacts.store) is not None:
+                await wait_for_store(store)
         else:
             return
 
@@ -64,7 +66,7 @@ async def _attempt(ctx: JobContext, run_id: int, listener: StagesListener | None
         try:
             async with ctx.sessions() as session:
                 await spec.check(session, ctx.settings, params)  # things change while a run waits
-            async with RunContext(run, ctx.sessions, listener=listener) as context:
+            async with RunContext(run, ctx.sessions, listener=listener, store=ctx.artifacts.store) as context:
                 result = await spec.work(context, ctx, params)
         except (RunInterrupted, asyncio.CancelledError):
             log.info("run_interrupted", run=run.id)

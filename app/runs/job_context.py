@@ -19,4 +19,4 @@ class JobContext:
     @property
     def artifacts(self) -> Artifacts:
         """Folders of the products of runs."""
-        return Artifacts(self.settings.artifacts)
+        return Artifacts.of(self.settings)

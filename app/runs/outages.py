@@ -1,4 +1,4 @@
-"""Wait for a database that went away, as when its server is restarted."""
+"""Wait for a database or an object store that went away, as when its server is restarted."""
 
 import asyncio
 import time
@@ -7,12 +7,13 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.object_store import ObjectStore, StoreAway
 from app.runs.failures import is_infrastructure
 
 log = structlog.get_logger("worker")
 
 PATIENCE = 60.0
-"""Seconds within which a database must be back, so that work goes on."""
+"""Seconds within which it must be back, so that work goes on."""
 
 _POLL_SECONDS = 0.2
 
@@ -34,4 +35,22 @@ async def wait_for_database(engine: AsyncEngine) -> None:
                 raise
         else:
             return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def wait_for_store(store: ObjectStore) -> None:
+    """Return as soon as the object store answers.
+
+    Raises:
+        StoreAway: it does not for `PATIENCE` seconds.
+        UserError: it refuses.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await asyncio.to_thread(store.check)
+        except StoreAway as error:
+            log.error("object_store_away", reason=str(error), waiting_seconds=PATIENCE)  # noqa: TRY400
+            if time.monotonic() > deadline:
+                raise
         await asyncio.sleep(_POLL_SECONDS)

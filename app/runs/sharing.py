@@ -25,9 +25,11 @@ from app.runs import jobs
 from app.runs.context import RunContext, RunInterrupted
 from app.runs.failures import INFRASTRUCTURE, explain, is_infrastructure
 from app.runs.job_context import JobContext
+from app.runs.stored_shards import StoredShards, make_stored
 from app.runs.threads import in_thread
 from sae_core.files import sha256_json
-from sae_core.shards import ShardWork, Take, help_make
+from sae_core.progress import Progress, silent
+from sae_core.shards import MakeShards, ShardWork, help_make, make_shards
 
 log = structlog.get_logger("worker")
 
@@ -54,11 +56,12 @@ def register_work(kind: str, opener: Callable[[JobContext, Work], ShardWork]) ->
 
 
 @asynccontextmanager
-async def shared(run: RunContext, ctx: JobContext, stage: str, work: Work) -> AsyncIterator[Take]:
-    """Share a work with workers that have no run to do; yield what takes shards for this process.
+async def shared(run: RunContext, ctx: JobContext, stage: str, work: Work) -> AsyncIterator[MakeShards]:
+    """Share a work with workers that have no run to do; yield what makes its shards, with them.
 
     Workers are called when the first shard is taken: what they open has to be there then.
     """
+    store = ctx.artifacts.store
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with _machine(ctx, run.run_id), locks.shard_locks(ctx.engine, _key(work)) as take:
@@ -69,9 +72,15 @@ async def shared(run: RunContext, ctx: JobContext, stage: str, work: Work) -> As
             with take(shard) as is_mine:
                 yield is_mine
 
+        def make(shards: ShardWork, /, *, progress: Progress = silent) -> None:
+            if store is None:
+                make_shards(shards, take=take_and_call, progress=progress)
+            else:
+                make_stored(shards, store, take=take_and_call, progress=progress, check=run.raise_if_interrupted)
+
         calling = asyncio.create_task(_call(run, ctx, stage, work, begun), name=f"calls of run {run.run_id}")
         try:
-            yield take_and_call
+            yield make
         finally:
             calling.cancel()
             await asyncio.wait({calling})
@@ -126,6 +135,8 @@ async def _help(ctx: JobContext, work: Work, stopping: threading.Event) -> None:
             raise RunInterrupted
 
     opened = await in_thread(partial(_OPENERS[work["kind"]], ctx, work), stopping.set)
+    if (store := ctx.artifacts.store) is not None:
+        opened = StoredShards(opened, store)
     async with locks.shard_locks(ctx.engine, _key(work)) as take:
         # A process that begins the run anew removes what is half written: then the shard is made again.
         with suppress(FileNotFoundError):

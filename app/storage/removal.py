@@ -15,8 +15,10 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.artifacts import Artifacts, size_of
-from app.errors import Unprocessable
+from app.errors import Unprocessable, UserError
+from app.object_store import ObjectStore
 from app.queries import deletions
+from app.storage import mirror
 from app.storage.survey import Item, assess, read_needs, survey
 from sae_core.errors import SAEError
 from sae_core.files import unshared_name
@@ -49,12 +51,17 @@ async def unneeded(sessions: Sessions, artifacts: Artifacts) -> tuple[list[Item]
     return garbage, [item for item in found if not item.known]
 
 
-async def remove(sessions: Sessions, items: Sequence[Item], *, holder: str) -> Removed:
-    """Remove what is still not needed of these items; `holder` is what those who wait for a lock are told."""
+async def remove(
+    sessions: Sessions, items: Sequence[Item], *, holder: str, store: ObjectStore | None = None
+) -> Removed:
+    """Remove what is still not needed of these items; `holder` is what those who wait for a lock are told.
+
+    With an object store they go from there, too; without, only from this machine.
+    """
     removed: list[Item] = []
     skipped: list[tuple[Item, str]] = []
     for item in items:
-        why = await _remove_one(sessions, item, holder)
+        why = await _remove_one(sessions, item, holder, store)
         if isinstance(why, Item):
             removed.append(why)
         else:
@@ -62,9 +69,10 @@ async def remove(sessions: Sessions, items: Sequence[Item], *, holder: str) -> R
     return Removed(tuple(removed), tuple(skipped))
 
 
-async def _remove_one(sessions: Sessions, item: Item, holder: str) -> Item | str:
+async def _remove_one(sessions: Sessions, item: Item, holder: str, store: ObjectStore | None) -> Item | str:
     """Return the item as it was removed, or why it was not."""
-    size = await asyncio.to_thread(size_of, item.path)  # before the lock, which removes what is half written
+    # Before the lock, which removes what is half written.
+    size = item.size if store else await asyncio.to_thread(size_of, item.path)
     lock = FolderLock(item.owner, holder)
     try:
         if not lock.try_acquire():
@@ -72,17 +80,24 @@ async def _remove_one(sessions: Sessions, item: Item, holder: str) -> Item | str
     except SAEError as error:
         return str(error)
     try:
-        needs = await read_needs(sessions)
-        if item.category != "leftovers":
-            now = assess(item.path, needs)
-            if now.needed:
-                return now.reason
-        elif item.path.name.startswith(".import-") and needs.active:
-            return "a run is under way"
-        try:
-            await asyncio.to_thread(_discard, item.path)
-        except OSError as error:
-            return f"it cannot be removed ({error.strerror})"
+        async with mirror.try_hold(sessions, store, item.owner) as held:
+            if not held:
+                return "another machine holds it"
+            needs = await read_needs(sessions)
+            if item.category != "leftovers":
+                now = assess(item.path, needs, item.size if store else None)
+                if now.needed:
+                    return now.reason
+            elif item.path.name.startswith(".import-") and needs.active:
+                return "a run is under way"
+            try:
+                if store is not None and item.category != "leftovers":
+                    await asyncio.to_thread(store.remove, item.path)
+                await asyncio.to_thread(_discard, item.path)
+            except UserError as error:
+                return str(error)
+            except OSError as error:
+                return f"it cannot be removed ({error.strerror})"
     finally:
         lock.release()
     return Item(item.path, item.category, size, needed=False, reason=item.reason)
@@ -106,16 +121,17 @@ async def remove_deleted(sessions: Sessions, artifacts: Artifacts) -> Removed:
         path = artifacts.folder(name)
         if path is None:
             done.append(name)
-        elif not path.exists():
+        elif artifacts.store is None and not path.exists():
             if await asyncio.to_thread(_remove_rest, path):
                 done.append(name)
         elif needs is not None:
-            item = assess(path, needs)
+            stored = None if artifacts.store is None else await asyncio.to_thread(artifacts.store.size, path)
+            item = assess(path, needs, stored)
             if not item.needed:
                 items.append(item)
             elif not item.reason.startswith("run "):  # registered again
                 done.append(name)
-    removed = await remove(sessions, items, holder="a deletion") if items else Removed((), ())
+    removed = await remove(sessions, items, holder="a deletion", store=artifacts.store) if items else Removed((), ())
     async with sessions.begin() as session:
         for name in (*done, *(f"{item.category}/{item.path.name}" for item in removed.items)):
             await deletions.forget_folder(session, name)
@@ -139,7 +155,7 @@ async def make_room(
 ) -> Removed:
     """Evict the activation caches that were used least recently, until `caches` of `size` bytes fit the limit.
 
-    Caches that runs under way use stay, so the limit may be exceeded while they run.
+    Caches that runs under way use stay, so the limit may be exceeded while they run. An object store keeps them all.
 
     Raises:
         Unprocessable: they are larger than the limit by themselves.

@@ -102,13 +102,18 @@ async def read_needs(sessions: async_sessionmaker[AsyncSession]) -> Needs:
 
 
 def survey(artifacts: Artifacts, needs: Needs) -> Iterator[Item]:
-    """Yield everything under SEESAE_ARTIFACTS but its locks, in order of names."""
-    if not artifacts.root.is_dir():
-        return
-    for path in sorted(artifacts.root.iterdir()):
-        if path.name in PRODUCTS and path.is_dir() and not path.is_symlink():
-            for inner in sorted(path.iterdir()):
-                yield assess(inner, needs)
+    """Yield everything under SEESAE_ARTIFACTS but its locks, in order of names.
+
+    Of an object store that is what it has, and what else this machine keeps.
+    """
+    stored = {} if artifacts.store is None else artifacts.store.products()
+    stored_paths = {path: size for name, size in stored.items() if (path := artifacts.folder(name)) is not None}
+    here = set(artifacts.root.iterdir()) if artifacts.root.is_dir() else set()
+    for path in sorted(here | {path.parent for path in stored_paths}):
+        if path.name in PRODUCTS and not path.is_symlink() and (path.is_dir() or path not in here):
+            inside = set(path.iterdir()) if path in here else set()
+            for inner in sorted(inside | {other for other in stored_paths if other.parent == path}):
+                yield assess(inner, needs, stored_paths.get(inner))
         elif path.name in _OWN and path.is_dir():
             if path.name != "locks":
                 yield Item(path, "other", size_of(path), needed=True, reason="curves for TensorBoard")
@@ -120,15 +125,15 @@ def survey(artifacts: Artifacts, needs: Needs) -> Iterator[Item]:
             yield _unknown(path)
 
 
-def assess(path: Path, needs: Needs) -> Item:
-    """Return what is known of a path in a folder of products."""
+def assess(path: Path, needs: Needs, stored: int | None = None) -> Item:
+    """Return what is known of a path in a folder of products; `stored` are its bytes in an object store."""
     category = path.parent.name
-    if path.is_symlink() or not path.is_dir():
+    if path.is_symlink() or not (path.is_dir() or (stored is not None and not path.exists())):
         return _unknown(path)
     if _PARTIAL.fullmatch(path.name):
         return Item(path, "leftovers", size_of(path), needed=False, reason="left half written by a process that ended")
     name = f"{category}/{path.name}"
-    size = size_of(path)
+    size = size_of(path) if stored is None else stored
     if name in needs.folders:
         return Item(path, category, size, needed=True, reason=needs.folders[name])
     if name in needs.deleted:

@@ -24,6 +24,7 @@ from app.settings import Settings, require_backend
 
 if TYPE_CHECKING:
     from app.queries.saes import SaeDetail
+    from app.storage.survey import Needs
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -115,10 +116,10 @@ def _backend(settings: Settings) -> tuple[Level, str]:
 
 
 def _home(settings: Settings) -> tuple[Level, str]:
-    in_home = settings.artifacts.is_relative_to(settings.home)
+    in_home = settings.artifacts_folder.is_relative_to(settings.home)
     for folder, variable in (
         (settings.home, "SEESAE_HOME"),
-        (settings.artifacts, "SEESAE_HOME" if in_home else "SEESAE_ARTIFACTS"),
+        (settings.artifacts_folder, "SEESAE_HOME" if in_home else "SEESAE_ARTIFACTS"),
     ):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,16 +127,24 @@ def _home(settings: Settings) -> tuple[Level, str]:
             return "fail", f"{folder} cannot be made ({error.strerror}). Set {variable} to a folder you can write."
         if not os.access(folder, os.W_OK | os.X_OK):
             return "fail", f"{folder} cannot be written. Set {variable} to another folder, or fix its permissions."
-    return "ok", f"{settings.home} (artifacts: {size_of(settings.artifacts) / 1e9:.1f} GB)"
+    return "ok", f"{settings.home} (artifacts: {size_of(settings.artifacts_folder) / 1e9:.1f} GB)"
 
 
 def _disk(settings: Settings) -> tuple[Level, str]:
-    if not settings.artifacts.is_dir():
-        return "warn", f"not checked, because {settings.artifacts} is not there (see Home)."
-    free = shutil.disk_usage(settings.artifacts).free
+    if not settings.artifacts_folder.is_dir():
+        return "warn", f"not checked, because {settings.artifacts_folder} is not there (see Home)."
+    free = shutil.disk_usage(settings.artifacts_folder).free
     if free < _DEMO_BYTES:
         return "warn", f"{free / 1e9:.1f} GB free; the demo may need {_DEMO_BYTES / 1e9:.1f} GB. Free some space."
     return "ok", f"{free / 1e9:.1f} GB free"
+
+
+def _object_store(settings: Settings) -> tuple[Level, str]:
+    store = Artifacts.of(settings).store
+    if store is None:
+        return "ok", "none: the artifacts are in a folder"
+    store.check()
+    return "ok", f"{store.address} can be read and written; what this machine uses of it is kept under {store.root}"
 
 
 def _database(settings: Settings) -> tuple[Level, str]:
@@ -188,13 +197,14 @@ def _missing_files(settings: Settings, sae: "SaeDetail") -> Iterator[tuple[Level
 
     if not sae.has_weights:
         return
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
+    stored = artifacts.store
     folder = artifacts.root / sae.artifact
-    if not holds_sae(folder):
+    if not (holds_sae(folder) if stored is None else stored.size(folder)):
         yield "fail", weights_missing(sae.slug, folder)
     if sae.index is not None:
         store = artifacts.index(store_key(sae, sae.index.sequence_set.sha256))
-        if not _is_whole(store / MANIFEST):
+        if not (_is_whole(store / MANIFEST) if stored is None else MANIFEST in stored.names(store)):
             yield (
                 "warn",
                 f"The activations of {sae.slug} are not whole under {store}: its pages cannot sample more examples. "
@@ -220,41 +230,41 @@ def _is_whole(manifest: Path) -> bool:
 def _room(settings: Settings) -> tuple[Level, str]:
     """Say what takes room, and what `seesae gc` would free."""
     from app.schema import is_current
+    from app.storage.survey import CATEGORIES, survey
     from app.supervision.embedded_postgres import database
 
     try:
         with database(settings.home, settings.database_url) as url:
             if not is_current(url):
                 return "warn", "not checked, because the tables are not up to date. Run `seesae db upgrade`."
-            sizes, garbage = asyncio.run(_sizes(settings, url))
+            database_size, needs = asyncio.run(_needs(url))
     except UserError:
         return "warn", "not checked, because there is no database. When it is back, run `seesae doctor` again."
+    sizes, garbage = {"database": database_size}, 0
+    for item in survey(Artifacts.of(settings), needs):
+        name = CATEGORIES[item.category]
+        sizes[name] = sizes.get(name, 0) + item.size
+        garbage += 0 if item.needed else item.size
     sizes["downloads"] = size_of(settings.home / "cache")
     parts = [f"{name} {decimal(size)}" for name, size in sorted(sizes.items(), key=lambda part: -part[1]) if size]
     free = f"`seesae gc` would free {decimal(garbage)}" if garbage else "`seesae gc` would free nothing"
     return "ok", f"{', '.join(parts)}; {free}"
 
 
-async def _sizes(settings: Settings, database_url: str) -> tuple[dict[str, int], int]:
-    """Return bytes per category, and those that nothing needs."""
+async def _needs(database_url: str) -> "tuple[int, Needs]":
+    """Return the bytes of the database, and what it needs on disk."""
     from app.db import create_engine, create_sessionmaker
     from app.queries.deletions import database_bytes
-    from app.storage.survey import CATEGORIES, read_needs, survey
+    from app.storage.survey import read_needs
 
     engine = create_engine(database_url)
     try:
         sessions = create_sessionmaker(engine)
         needs = await read_needs(sessions)
         async with sessions() as session:
-            sizes = {"database": await database_bytes(session)}
+            return await database_bytes(session), needs
     finally:
         await engine.dispose()
-    garbage = 0
-    for item in survey(Artifacts(settings.artifacts), needs):
-        name = CATEGORIES[item.category]
-        sizes[name] = sizes.get(name, 0) + item.size
-        garbage += 0 if item.needed else item.size
-    return sizes, garbage
 
 
 def _supervisor(settings: Settings) -> tuple[Level, str]:
@@ -290,6 +300,7 @@ _CHECKS: dict[str, Callable[[Settings], tuple[Level, str]]] = {
     "Back end": _backend,
     "Home": _home,
     "Disk": _disk,
+    "Object store": _object_store,
     "Database": _database,
     "SAEs": _saes,
     "Room": _room,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from app.artifacts import require_store
 from app.schema import upgrade
 from app.services.first_account import refuse_without_accounts
 from app.settings import Settings, require_backend
@@ -43,10 +44,12 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
         KeyboardInterrupt: `stop` was set before the site answered.
         AlreadyRunning: another supervisor serves this home folder.
         UserError: the database does not start or cannot be reached, no port is free, others could reach the site and
-            it has no accounts, or the back end of our own inference process is not installed.
+            it has no accounts, the back end of our own inference process is not installed, or the object store cannot
+            be used.
     """
     if settings.inference_url is None:
         require_backend(settings)
+    await asyncio.to_thread(require_store, settings)
     async with AsyncExitStack() as stack:
         lock = InstanceLock.claim(settings.home)
         stack.callback(lock.release)

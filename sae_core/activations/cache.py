@@ -20,7 +20,7 @@ from sae_core.errors import ArtifactError
 from sae_core.files import require_free_space, write_json
 from sae_core.models import HookPoint, LanguageModel
 from sae_core.progress import Progress, silent
-from sae_core.shards import Take, make_shards, take_any
+from sae_core.shards import MakeShards, make_shards
 from sae_core.tensor_files import write_tensors
 
 _MANIFEST = "manifest.json"
@@ -118,17 +118,17 @@ class ActivationCache:
         *,
         batch_size: int = 16,
         shard_sequences: int = 64,
-        take: Take = take_any,
+        make: MakeShards = make_shards,
         progress: Progress = silent,
     ) -> list["ActivationCache"]:
         """Build a cache for each hook and its target, or None, from one forward pass of each batch.
 
         The caches hold the same bytes as those that `build` makes one by one, and each continues where it stopped.
-        With `take`, other processes make `CacheShards` of the same folders meanwhile.
+        With another `make`, other processes make `CacheShards` of the same folders meanwhile.
         """
         shards = CacheShards(model, points, sequences, folders, batch_size=batch_size, shard_sequences=shard_sequences)
         shards.prepare()
-        make_shards(shards, take=take, progress=progress)
+        make(shards, progress=progress)
         return shards.open()
 
     @classmethod
@@ -246,6 +246,10 @@ class CacheShards:
             if not _shard_path(folder, index).exists()
         )
         require_free_space(self._folders[0], needed, "The activation cache")
+
+    def paths(self, index: int) -> list[Path]:
+        """Return the files of a shard, one in each folder."""
+        return [_shard_path(folder, index) for folder in self._folders]
 
     def made(self) -> set[int]:
         """Return the shards that are in all folders."""

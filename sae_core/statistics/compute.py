@@ -16,7 +16,7 @@ from sae_core.errors import ArtifactError
 from sae_core.models import InputTokens, OutputDirections
 from sae_core.progress import Progress, rescaled, silent
 from sae_core.saes.base import SAE
-from sae_core.shards import Take, make_shards, take_any
+from sae_core.shards import MakeShards, make_shards
 from sae_core.statistics import spec
 from sae_core.statistics.coactivation import Coactive
 from sae_core.statistics.coherence import coherence
@@ -46,7 +46,7 @@ def compute_statistics(
     input_tokens: InputTokens,
     *,
     seed: int = 0,
-    take: Take = take_any,
+    make: MakeShards = make_shards,
     progress: Progress = silent,
 ) -> FeatureStatistics:
     """Compute the statistics of every feature. If it is killed, the same call continues after the last whole range.
@@ -61,7 +61,7 @@ def compute_statistics(
         output: `LanguageModel.output_directions()`, or the reason why there are no output tokens, as a clause.
         input_tokens: `LanguageModel.input_tokens()`.
         seed: of the examples drawn from the bands.
-        take: says which ranges of features other processes compute.
+        make: computes the ranges of features, with other processes or alone.
         progress: in features.
 
     Raises:
@@ -74,7 +74,7 @@ def compute_statistics(
     near = neighbours.nearest(spec.NEAR)
     ranges = RangeShards(store, sequences, near.ids, seed)
     ranges.prepare()
-    make_shards(ranges, take=take, progress=steps[1])
+    make(ranges, progress=steps[1])
     found = ranges.merged()
     output_lists = output_tokens(sae.W_dec, None if isinstance(output, str) else output, steps[2])
     flags = health_flags(store.count, tokens, found.placement, found.tokens, near, found.joint_near)

@@ -102,6 +102,10 @@ class RangeShards:
             write_tensors(self._folder / _NEAR, {"near": torch.from_numpy(self._near)})
             write_json(inputs, self._inputs())
 
+    def paths(self, i: int) -> list[Path]:
+        """Return the file of a range."""
+        return [self._path(i)]
+
     def made(self) -> set[int]:
         """Return the ranges that are there."""
         names = {path.name for path in self._folder.glob("range-*.safetensors")}

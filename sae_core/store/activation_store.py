@@ -27,7 +27,7 @@ from sae_core.files import sha256_file, sha256_json, write_json
 from sae_core.memory import reuse_freed_memory
 from sae_core.progress import Progress, silent
 from sae_core.saes.base import SAE
-from sae_core.shards import Take, make_shards, take_any
+from sae_core.shards import MakeShards, make_shards
 from sae_core.store.segments import Indices, bounds, cut, row_bounds, stable_argsort
 from sae_core.tensor_files import write_tensors
 
@@ -196,7 +196,7 @@ def build_store(
     sequences: Sequences,
     folder: Path,
     *,
-    take: Take = take_any,
+    make: MakeShards = make_shards,
     progress: Progress = silent,
 ) -> ActivationStore:
     """Encode every counted token and keep the non-zero activations.
@@ -211,7 +211,7 @@ def build_store(
         shards: activations of `sequences`, in order; an `ActivationCache` is one.
         sequences: the text that the activations were computed on.
         folder: of the store.
-        take: says which shards other processes make.
+        make: makes the shards, with other processes or alone.
         progress: in counted tokens.
 
     Raises:
@@ -222,7 +222,7 @@ def build_store(
     if work.is_finished():
         return ActivationStore.open(folder)
     work.prepare()
-    make_shards(work, take=take, progress=progress)
+    make(work, progress=progress)
     return work.finish()
 
 
@@ -287,6 +287,10 @@ class StoreShards:
         for path in self._folder.glob("shard-*.safetensors"):
             if _header(path)["mark"] != self._mark:
                 path.unlink(missing_ok=True)
+
+    def paths(self, i: int) -> list[Path]:
+        """Return the file of a shard."""
+        return [self._path(i)]
 
     def made(self) -> set[int]:
         """Return the shards that are there."""

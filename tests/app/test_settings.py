@@ -52,7 +52,17 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("SEESAE_LOG_LEVEL", "loud"),
         ("SEESAE_HOME", "~nosuch/sae"),
         ("SEESAE_ARTIFACTS", "~nosuch/sae"),
-        ("SEESAE_ARTIFACTS", "s3://bucket/seesae"),
+        ("SEESAE_HOME", "s3://bucket/home"),
+        ("SEESAE_ARTIFACTS", "s3:/bucket"),
+        ("SEESAE_ARTIFACTS", "s3:///sae"),
+        ("SEESAE_ARTIFACTS", "s3://bucket//sae"),
+        ("SEESAE_ARTIFACTS", "s3://bucket/../sae"),
+        ("SEESAE_ARTIFACTS", "s3://key:secret@host/sae"),
+        ("SEESAE_ARTIFACTS", "s3://bucket/sae?endpoint=x"),
+        ("SEESAE_ARTIFACTS", "s3://bucket/a::simplecache"),
+        ("SEESAE_ARTIFACTS", "file:///srv/sae"),
+        ("SEESAE_ARTIFACTS", "https://bucket.example.org/sae"),
+        ("SEESAE_ARTIFACTS", "memory://sae"),
         ("SEESAE_PROBE_MAX_TOKENS", "0"),
     ],
 )
@@ -66,6 +76,18 @@ def test_an_invalid_value_is_reported_in_one_line_with_its_variable(
     assert name in message
     assert "\n" not in message
     assert value not in message.replace(name, "") or value == "0"
+
+
+def test_the_address_of_an_object_store_is_kept_and_has_a_folder_in_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEESAE_HOME", str(tmp_path))
+    monkeypatch.setenv("SEESAE_ARTIFACTS", "s3://bucket/team/sae/")
+    settings = load_settings()
+    assert settings.artifacts == settings.object_store == "s3://bucket/team/sae"
+    assert settings.artifacts_folder.parent == tmp_path
+    again = Settings(**{**dict(settings), "port": 8001})  # as with options of the command line
+    assert (again.object_store, again.artifacts_folder) == (settings.object_store, settings.artifacts_folder)
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

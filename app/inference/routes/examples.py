@@ -8,6 +8,7 @@ from app.errors import NotFound, Unavailable
 from app.inference.dependencies import Resident, Sessions, draw_turn
 from app.inference.example_sampler import ActivationRange, sample_examples
 from app.inference.residency import Residency
+from app.object_store import StoreAway
 from app.queries.examples import StoredExample
 from app.queries.saes import IndexInfo, SaeDetail
 from app.services.inference_messages import ExamplesAnswer, ExamplesRequest
@@ -42,10 +43,12 @@ def open_store(residency: Residency, sae: SaeDetail, index: IndexInfo) -> Activa
     """Return the activation store of an index.
 
     Raises:
-        Unavailable: its files are missing or incomplete.
+        Unavailable: its files are missing or incomplete, or the object store that has them is away.
     """
     try:
         return residency.store(sae, index)
+    except StoreAway:
+        raise
     except (ArtifactError, OSError) as error:
         raise Unavailable(
             f"The activations that {sae.slug}'s index was made from are no longer on disk, so nothing can be drawn "

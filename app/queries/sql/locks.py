@@ -3,12 +3,13 @@ holder at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 _KEY = "hashtextextended('seesae run ' || :run_id, 0)"
+_SUBJECT = "hashtextextended('seesae ' || :subject, 0)"
 
 _IS_LOCKED = text(
     f"""
@@ -37,8 +38,16 @@ async def run_lock(engine: AsyncEngine, run_id: int) -> AsyncIterator[bool]:
 @asynccontextmanager
 async def subject_lock(engine: AsyncEngine, subject: str) -> AsyncIterator[bool]:
     """As `run_lock`, for anything that one process at a time does."""
-    async with _held(engine, "hashtextextended('seesae ' || :subject, 0)", {"subject": subject}) as held:
+    async with _held(engine, _SUBJECT, {"subject": subject}) as held:
         yield held
+
+
+@asynccontextmanager
+async def subject_locks(engine: AsyncEngine) -> AsyncIterator[Callable[[str], AbstractAsyncContextManager[bool]]]:
+    """Yield a function that holds locks as `subject_lock`, on one connection: one task at a time may use it."""
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield lambda subject: _held_on(connection, _SUBJECT, {"subject": subject})
 
 
 @asynccontextmanager
@@ -76,12 +85,18 @@ async def shard_locks(engine: AsyncEngine, work: str) -> AsyncIterator[Callable[
 async def _held(engine: AsyncEngine, key: str, parameters: dict[str, str]) -> AsyncIterator[bool]:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        held = await connection.scalar(text(f"SELECT pg_try_advisory_lock({key})"), parameters)
-        try:
-            yield bool(held)
-        finally:
-            if held and not connection.invalidated:
-                await connection.execute(text(f"SELECT pg_advisory_unlock({key})"), parameters)
+        async with _held_on(connection, key, parameters) as held:
+            yield held
+
+
+@asynccontextmanager
+async def _held_on(connection: AsyncConnection, key: str, parameters: dict[str, str]) -> AsyncIterator[bool]:
+    held = await connection.scalar(text(f"SELECT pg_try_advisory_lock({key})"), parameters)
+    try:
+        yield bool(held)
+    finally:
+        if held and not connection.invalidated:
+            await connection.execute(text(f"SELECT pg_advisory_unlock({key})"), parameters)
 
 
 async def is_run_locked(engine: AsyncEngine, run_id: int) -> bool:

@@ -59,7 +59,7 @@ async def delete_corpus(name: Name, session: Session, settings: AppSettings, _ac
 
 
 async def _delete(session: Session, settings: AppSettings, kind: Kind, name: str) -> DeletionOut:
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     gone = await deletions.delete(session, kind, name, artifacts)
     return DeletionOut(
         kind=gone.kind,

@@ -65,7 +65,7 @@ class CorpusList(BaseModel):
 @router.get("/models", summary="All models", responses=documented())
 async def list_models(session: Session, settings: AppSettings) -> ModelList:
     """Return all models with their SAEs, by name."""
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     found = await stored_models(session, artifacts)
     sizes = await asyncio.to_thread(lambda: [artifacts.bytes_of(stored.folders) for stored in found])
     return ModelList(

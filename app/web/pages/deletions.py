@@ -103,7 +103,7 @@ async def delete_corpus(
 async def _ask(
     request: Request, session: AsyncSession, settings: Settings, kind: Kind, name: str, *, refused: str = ""
 ) -> HTMLResponse:
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     found = await deletions.describe(session, kind, name, artifacts)
     context = {
         "deletion": found,
@@ -122,7 +122,7 @@ async def _delete(
     request: Request, session: AsyncSession, settings: Settings, kind: Kind, name: str, version: int | None = None
 ) -> HTMLResponse:
     """Delete something and say so. If labels were written meanwhile, ask again."""
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     try:
         gone = await deletions.delete(session, kind, name, artifacts, label_changes=version)
     except InUse:

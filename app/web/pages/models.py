@@ -17,7 +17,7 @@ router = APIRouter()
 @router.get("/models")
 async def models(request: Request, session: Session, settings: AppSettings) -> HTMLResponse:
     """Show all models and corpora."""
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     found = await stored_models(session, artifacts)
     sizes = await asyncio.to_thread(lambda: [artifacts.bytes_of(stored.folders) for stored in found])
     context = {

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from app.errors import Unprocessable, UserError
+from app.object_store import ObjectStore
 from app.pipeline import distributed
 from app.pipeline.forecast import Speed
 from app.pipeline.index import IndexParams
@@ -289,6 +290,17 @@ def test_torchrun_trains_what_one_process_trains(
     assert len(load_file(saved / "shared" / "sae_weights.safetensors")["b_enc"]) == 64
     if feature_shards == "1":
         assert results[0]["explained_variance"] == pytest.approx(results[1]["explained_variance"], abs=0.01)
+
+
+def test_processes_of_several_machines_need_a_folder_in_common(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = ObjectStore("s3://bucket", tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    distributed.require_common_files(store)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    distributed.require_common_files(None)
+    with pytest.raises(SAEError, match="a folder that all of them see"):
+        distributed.require_common_files(store)
 
 
 def test_streaming_to_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

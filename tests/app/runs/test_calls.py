@@ -90,16 +90,18 @@ async def test_a_run_calls_once_while_it_works_and_no_longer(ctx: JobContext, ru
     async with ctx.sessions() as session:
         run = await runs.get_run(session, run_id)
     assert run is not None
+    called = threading.Event()
+    work = Numbers(before=lambda: called.wait(60))
     async with RunContext(run, ctx.sessions) as context, context.stage("activations"):
-        async with sharing.shared(context, ctx, "activations", WORK) as take:
+        async with sharing.shared(context, ctx, "activations", WORK) as make:
             assert await calls(ctx) == []  # there is nothing to do yet
-            with ExitStack() as held:
-                assert await asyncio.to_thread(held.enter_context, take(0))
-                await until_calls(ctx, "todo")
-                async with ctx.sessions.begin() as session:
-                    await jobs.call_for_help(session, run_id, WORK)
-                assert await calls(ctx) == ["todo"]
-                await asyncio.to_thread(held.close)
+            making = asyncio.create_task(asyncio.to_thread(make, work))
+            await until_calls(ctx, "todo")
+            async with ctx.sessions.begin() as session:
+                await jobs.call_for_help(session, run_id, WORK)
+            assert await calls(ctx) == ["todo"]
+            called.set()
+            await making
         assert await calls(ctx) == []
 
 

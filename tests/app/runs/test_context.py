@@ -3,14 +3,19 @@
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from app.object_store import ObjectStore, StoreAway
 from app.queries import runs
 from app.queries.runs import RunView, Stage
 from app.runs.context import RunCancelled, RunContext, RunInterrupted, StageProgress
+from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.spec import StageSpec
+from tests.bucket import bucket, s3_server  # noqa: F401 (fixtures)
 
 STAGES = (Stage("first", "First", unit="steps"), Stage("second", "Second"))
 
@@ -183,3 +188,57 @@ async def test_what_stages_are_expected_to_take_is_in_the_row(ctx: JobContext) -
             pass
         context.expect({"first": 1.0, "second": 2.5, "of another kind of run": 3.0})
     assert [stage.expected for stage in (await row(ctx, run.id)).stages] == [None, 2.5]
+
+
+async def test_machines_take_turns_at_a_folder_and_one_goes_on_from_what_the_other_left(
+    ctx: JobContext,
+    tmp_path: Path,
+    bucket: str,  # noqa: F811
+) -> None:
+    stores = [ObjectStore(bucket, tmp_path / name) for name in ("one", "two")]
+    contexts = [RunContext(await running(ctx), ctx.sessions, store=store) for store in stores]
+    folders = [store.root / "activations" / "0123" for store in stores]
+    waits = asyncio.Event()
+    contexts[1]._listener = Waits(waits)
+
+    async def second() -> dict[str, str]:
+        async with contexts[1], contexts[1].lock("first", folders[1], "these activations"):
+            return {path.name: path.read_text() for path in folders[1].iterdir() if not path.name.startswith(".")}
+
+    with pytest.raises(ZeroDivisionError):
+        async with contexts[0], contexts[0].lock("first", folders[0], "these activations"):
+            folders[0].mkdir(parents=True)
+            (folders[0] / "shard").write_text("1")
+            waiting = asyncio.create_task(second())
+            await asyncio.wait_for(waits.wait(), 60)
+            raise ZeroDivisionError
+    assert await waiting == {"shard": "1"}
+
+
+class Waits:
+    """Tells that a stage waits for another machine."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self.event = event
+
+    def show(self, stages: Sequence[Stage]) -> None:
+        if "waits for a process of another machine, which makes these activations" in stages[0].title:
+            self.event.set()
+
+
+async def test_a_run_that_cannot_push_what_it_made_is_not_done(
+    ctx: JobContext,
+    tmp_path: Path,
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreAway("It does not answer.")
+
+    context = RunContext(await running(ctx), ctx.sessions, store=ObjectStore(bucket, tmp_path / "one"))
+    monkeypatch.setattr(ObjectStore, "push", away)
+    with pytest.raises(StoreAway) as caught:
+        async with context, context.lock("first", tmp_path / "one" / "activations" / "0123", "these activations"):
+            pass
+    assert is_infrastructure(caught.value)
+    assert explain(caught.value) == "It does not answer."

@@ -1,4 +1,4 @@
-"""Runs whose database is killed, and comes back: a real server, a real kill."""
+"""Runs whose database is killed, or whose object store goes away, and comes back: real servers, a real kill."""
 
 import asyncio
 import os
@@ -6,18 +6,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
 
 from app.cli.local_runs import open_job_context
 from app.errors import UserError
+from app.object_store import ObjectStore
 from app.pipeline.train import TRAIN, TrainParams
 from app.queries import runs
 from app.queries.runs import RunView
-from app.runs import outages
+from app.runs import execution, outages
+from app.runs.execution import execute
 from app.runs.job_context import JobContext
 from app.runs.jobs import enqueue
 from app.runs.submit import submit_run
@@ -26,6 +31,8 @@ from app.services.actors import Actor
 from app.settings import Settings
 from app.supervision.embedded_postgres import embedded_postgres
 from app.supervision.postgres_server import PostgresServer
+from tests.app.pipeline.running import run_row, submit
+from tests.bucket import connect
 
 SECONDS = 90.0
 
@@ -125,3 +132,47 @@ async def test_a_run_goes_on_when_its_killed_database_is_back(
                 done = await until(lambda run: run.state == "done", ctx, process)
     assert done.error is None
     assert "Traceback" not in log.read_text()
+
+
+async def test_a_run_goes_on_when_an_object_store_that_went_away_is_back(
+    ctx: JobContext, training: TrainParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as running:
+        server = start_server(running)
+        host, port = server.get_host_and_port()
+        connect(monkeypatch, f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        fsspec.url_to_fs("s3://outage")[0].mkdir("outage")
+        ctx = replace(ctx, settings=ctx.settings.model_copy(update={"artifacts": "s3://outage/sae"}))
+        away = asyncio.Event()
+
+        async def noted(store: ObjectStore) -> None:
+            away.set()
+            await outages.wait_for_store(store)
+
+        monkeypatch.setattr(execution, "wait_for_store", noted)
+        run_id = await submit(ctx, "train", training.model_copy(update={"samples": 60_000}))
+        run = asyncio.create_task(execute(ctx, run_id))
+        async with asyncio.timeout(SECONDS):
+            while not is_training(await run_row(ctx, run_id)):  # noqa: ASYNC110 (a thread reports)
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.stop)
+        await asyncio.wait({run, asyncio.create_task(away.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        assert not run.done()
+        start_server(running, port)
+        await asyncio.wait_for(run, SECONDS)
+        done = await run_row(ctx, run_id)
+        assert (done.state, done.error) == ("done", None)
+        store = ctx.artifacts.store
+        assert store is not None
+        assert f"saes/{done.sae_slug}" in store.products()
+        assert not any(name.startswith("training/") for name in store.products())
+
+
+def start_server(running: ExitStack, port: int = 0) -> ThreadedMotoServer:
+    """Start a server that speaks S3; another on the same port has the same files."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    server.get_host_and_port()  # waits until it listens
+    running.callback(server.stop)
+    return server

@@ -1,25 +1,31 @@
-"""Two workers with homes of their own, one database and one artifacts folder index one corpus together."""
+"""Two workers with homes of their own, one database and one artifacts folder, or bucket, index one corpus together."""
 
 import asyncio
+import hashlib
 import json
-import shutil
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
+import fsspec
 import pytest
 
+from app.inference.residency import Residency
 from app.pipeline.index import IndexParams
 from app.pipeline.train import TrainParams
 from app.queries.runs import RunView
+from app.queries.saes import get_sae
 from app.runs.job_context import JobContext
 from app.runs.spec import spec_of
 from app.runs.submit import request_run
 from app.services.actors import local_actor
+from app.services.inference_messages import SaeRef
 from app.settings import Settings
 from tests.app.pipeline.running import run_to_end
 from tests.app.pipeline.test_shared_work import files, results, rows
 from tests.app.runs.test_two_workers import pass_time
 from tests.app.runs.workers import SECONDS, is_done, is_done_by, submitter_settings, until, worker
+from tests.bucket import bucket, s3_server  # noqa: F401 (fixtures)
 from tests.tiny import documents
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,9 +34,56 @@ TIMES = 20
 """How often the corpus has its texts: the model has to run for some seconds."""
 
 
+class Common:
+    """The artifacts that the workers have in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.artifacts_folder
+        self.bucket = (
+            None if settings.object_store is None else fsspec.url_to_fs(settings.object_store, use_listings_cache=False)
+        )
+
+    def files(self) -> dict[str, str]:
+        """Hashes of all activations and stores, but for what the killed one had begun: the next lock removes it."""
+        if self.bucket is None:
+            return {name: sha256 for name, sha256 in files(self.folder).items() if not name.endswith(".tmp")}
+        system, root = self.bucket
+        found = {path.removeprefix(f"{root}/"): path for path in self.there()}
+        return {
+            name: hashlib.sha256(system.cat_file(path)).hexdigest()
+            for name, path in found.items()
+            if name.startswith(("activations/", "indexes/"))
+        }
+
+    def there(self) -> set[str]:
+        """Places of all files."""
+        if self.bucket is None:
+            return {str(path) for path in self.folder.rglob("*")}
+        system, root = self.bucket
+        return set(system.find(root))
+
+    def place(self, name: str) -> str:
+        return f"{self.folder if self.bucket is None else self.bucket[1]}/{name}"
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self.bucket is None:
+                Path(self.place(name)).unlink()
+            else:
+                self.bucket[0].rm_file(self.place(name))
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    artifacts = request.getfixturevalue("bucket") if request.param == "bucket" else None
+    return submitter_settings(tmp_path, database_url, monkeypatch, artifacts)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    return submitter_settings(tmp_path, database_url, monkeypatch)
+def common(settings: Settings) -> Common:
+    return Common(settings)
 
 
 @pytest.fixture
@@ -45,17 +98,23 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("victim", ["helper", "owner"])
 async def test_workers_index_one_corpus_together_and_one_that_is_killed_loses_nothing(
-    ctx: JobContext, training: TrainParams, tmp_path: Path, corpus: Path, victim: str
+    ctx: JobContext, training: TrainParams, tmp_path: Path, corpus: Path, common: Common, victim: str
 ) -> None:
     trained = await run_to_end(ctx, "train", training)
-    shutil.rmtree(ctx.artifacts.activations_root)
+    common.remove(common.files())
     params = IndexParams(sae=trained.sae_slug, corpus=str(corpus), length=24)
     alone = await run_to_end(ctx, "index", params)
-    expected, published = files(ctx.settings.artifacts), await rows(ctx)
-    for name in expected:
-        (ctx.settings.artifacts / name).unlink()
-    caches = {Path(name).parent for name in expected if name.startswith("activations/")}
-    shards = [ctx.settings.artifacts / name for name in expected if Path(name).parent in caches and "shard-" in name]
+    expected, published = common.files(), await rows(ctx)
+    common.remove(expected)
+    shards = {common.place(name) for name in expected if name.startswith("activations/") and "shard-" in name}
+
+    def there() -> int:
+        return len(shards & common.there())
+
+    async def until_there(number: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while await asyncio.to_thread(there) < number:  # noqa: ASYNC110 (another process writes them)
+                await asyncio.sleep(0.05)
 
     async with ctx.sessions.begin() as session:
         actor = local_actor(ctx.settings)
@@ -63,10 +122,10 @@ async def test_workers_index_one_corpus_together_and_one_that_is_killed_loses_no
     async with worker(tmp_path / "first") as owner:
         await until(runs_the_model, ctx, run.id)
         owner.send_signal(signal.SIGSTOP)  # with one shard at most in its hands
-        left = there(shards)
+        left = there()
         assert left < len(shards) - 10
         async with worker(tmp_path / "second") as helper:
-            await until_there(shards, left + 5 if victim == "helper" else len(shards) - 1)
+            await until_there(left + 5 if victim == "helper" else len(shards) - 1)
             if victim == "helper":
                 helper.send_signal(signal.SIGKILL)
                 owner.send_signal(signal.SIGCONT)
@@ -80,20 +139,26 @@ async def test_workers_index_one_corpus_together_and_one_that_is_killed_loses_no
             together = await until(is_done, ctx, run.id)
             assert is_done_by(other, together)
     assert results(together) == results(alone)
-    assert files(ctx.settings.artifacts) == expected
+    assert common.files() == expected
     assert await rows(ctx) == published
+    await opens_on_another_machine(ctx, tmp_path / "third", together)
+
+
+async def opens_on_another_machine(ctx: JobContext, home: Path, run: RunView) -> None:
+    """Open the SAE and the store of its index as an inference process does that has seen no file yet."""
+    assert run.sae_slug is not None
+    async with ctx.sessions() as session:
+        sae = await get_sae(session, run.sae_slug)
+    assert sae is not None
+    assert sae.index is not None
+    third = Residency(ctx.settings.model_copy(update={"home": home}))
+    assert await asyncio.to_thread(lambda: third.store(sae, sae.index).d_sae) == sae.d_sae
+    reference = SaeRef.of(sae)
+    for _ in range(2):
+        with third.use(reference) as (_, opened):
+            assert opened.d_sae == sae.d_sae
+    assert third.modules.loads == 2  # the model and the SAE, once each
 
 
 def runs_the_model(run: RunView) -> bool:
     return any(stage.name == "activations" and stage.state == "running" and stage.done for stage in run.stages)
-
-
-def there(shards: list[Path]) -> int:
-    return sum(path.exists() for path in shards)
-
-
-async def until_there(shards: list[Path], number: int) -> None:
-    """Wait until so many shards are there."""
-    async with asyncio.timeout(SECONDS):
-        while there(shards) < number:  # noqa: ASYNC110 (another process writes them)
-            await asyncio.sleep(0.05)

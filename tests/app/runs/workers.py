@@ -27,12 +27,14 @@ SECONDS = 240.0
 """Workers are nice: on a busy machine they take several times as long as alone."""
 
 
-def submitter_settings(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def submitter_settings(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, artifacts: str | None = None
+) -> Settings:
     """Settings of the process that submits, also in the environment: a home of its own, the workers' database and
-    artifacts."""
+    artifacts, by default a folder."""
     for name in [name for name in os.environ if name.startswith("SEESAE_")]:
         monkeypatch.delenv(name)
-    shared = {"SEESAE_DATABASE_URL": database_url, "SEESAE_ARTIFACTS": str(tmp_path / "artifacts")}
+    shared = {"SEESAE_DATABASE_URL": database_url, "SEESAE_ARTIFACTS": artifacts or str(tmp_path / "artifacts")}
     for name, value in {**shared, "SEESAE_HOME": str(tmp_path / "home"), "SEESAE_DEVICE": "cpu"}.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
