@@ -34,6 +34,7 @@ SLOW = (
     "app/pipeline/",
     "app/queries/test_plans.py",
     "app/runs/test_outages.py",
+    "app/runs/test_sharing.py",
     "app/runs/test_two_workers.py",
     "app/runs/test_worker.py",
     "app/supervision/",
@@ -42,6 +43,7 @@ SLOW = (
     "core/test_parallel.py",
     "core/training/test_gpu_step.py",
     "core/training/test_learning.py",
+    "core/training/test_self_check.py",
     "e2e/",
     "test_wheel.py",
 )
@@ -49,6 +51,7 @@ SLOW = (
 APART = (
     "core/kernels/",
     "core/training/test_gpu_step.py",
+    "core/training/test_self_check.py",
     "e2e/test_accessibility.py",
     "e2e/test_every_page.py",
     "e2e/test_loading.py",
