@@ -10,7 +10,7 @@ State = Literal["met", "missed", "failed", "not measured"]
 BENCHES: dict[str, tuple[str, ...]] = {
     "train-topk": ("train", "--architecture", "topk"),
     "train": ("train",),
-    "index": ("index",),
+    "index": ("index", "--rounds", "3"),
     "probe": ("probe",),
     "generate": ("generate",),
     "web": ("web",),

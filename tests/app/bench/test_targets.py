@@ -1,6 +1,7 @@
 """Targets beside figures: what is met, missed, failed or not measured, and the exit status of `seesae bench all`."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -115,6 +116,23 @@ def test_a_benchmark_that_fails_leaves_the_others_their_figures(small: None) -> 
     states = {row["what"]: row["state"] for row in written["targets"]}
     assert states["training step, BatchTopK, of the encoder's product"] == "failed"
     assert states["pages that fail"] == "met"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_the_probe_asks_the_demos_sae_which_is_made_first(monkeypatch: pytest.MonkeyPatch, made: bool) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def note(*arguments: str) -> Mapping[str, Any] | None:
+        asked.append(arguments)
+        return {} if made else None
+
+    monkeypatch.setattr(every, "_run", note)
+    assert every.run(["train", "probe"], lambda _line: None) == {
+        "train": {} if made else None,
+        "probe": {} if made else None,
+    }
+    demo = ("demo", "--no-serve")
+    assert asked == [("bench", "train"), demo, *([("bench", "probe")] if made else [])]
 
 
 def test_a_name_that_no_benchmark_has_is_refused() -> None:
