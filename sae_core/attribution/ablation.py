@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are imported when they are first used: stats takes a second
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sae_core.errors import MonitorError
 from sae_core.monitoring.calibration import calibrate, calibrate_monitor, shared_texts, suspects, texts_needed
-from sae_core.monitoring.examples import Examples, Source
-from sae_core.monitoring.fits import Score, candidate_fits
+from sae_core.monitoring.examples import Examples, Score, Source
 from sae_core.monitoring.measures import Interval, Performance, auroc_and_variance, auroc_difference, measure
 from sae_core.monitoring.monitor import (
     Calibration,
@@ -138,6 +137,8 @@ def compare_candidates(
     abroad = tuple(_unseen(side, sides) for side in elsewhere or ())
     if direction is not None and (direction.shape != (source.sae.d_in,) or not direction.isfinite().all()):
         raise MonitorError(f"A direction at {source.hook} is a row of {source.sae.d_in} finite numbers.")
+    from sae_core.monitoring.fits import candidate_fits  # scikit-learn, which a monitor that runs does not need
+
     fits = list(candidate_fits(train, source, tokens, pool, features, direction))
     total = len(fits) + sum(len(side) for side in (*calibration, *test, *abroad))
     trained: dict[str, Monitor | Score] = {}

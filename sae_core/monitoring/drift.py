@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when they are first used: stats takes a second
 from jaxtyping import Float
-from scipy import stats
 
 from sae_core.errors import MonitorError
 from sae_core.monitoring.measures import Share
@@ -47,12 +47,12 @@ def drift(calibration: Calibration, scores: Float[np.ndarray, " texts"], thresho
     """
     if not len(scores):
         raise MonitorError("There are no new scores to compare with the calibration's.")
-    found = stats.ks_2samp(calibration.scores, scores)
+    found = scipy.stats.ks_2samp(calibration.scores, scores)
     above = int((scores > (calibration.threshold if threshold is None else threshold)).sum())
     return Drift(
         texts=len(scores),
         statistic=float(found.statistic),
         p_value=float(found.pvalue),
         alerts=Share.of(above, len(scores)),
-        alert_p_value=float(stats.binomtest(above, len(scores), calibration.fpr).pvalue),
+        alert_p_value=float(scipy.stats.binomtest(above, len(scores), calibration.fpr).pvalue),
     )

@@ -1,10 +1,10 @@
 """Texts of one kind with what a model makes of them, and what read them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from sae_core.models import HookPoint
 from sae_core.readings import Reading, Text, select_texts
@@ -52,3 +52,7 @@ class Source:
     model_name: str = ""
     model_sha256: str = ""
     special_token_ids: frozenset[int] = frozenset()
+
+
+Score = Callable[[Examples], Float[np.ndarray, " texts"]]
+"""Scores texts without a model."""

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, from_numpy
 
 from sae_core.errors import MonitorError
-from sae_core.monitoring.examples import Examples, Source
+from sae_core.monitoring.examples import Examples, Score, Source
 from sae_core.monitoring.measures import auroc_and_variance
 from sae_core.monitoring.monitor import (
     Detector,
@@ -27,7 +27,6 @@ from sae_core.readings import Pool, Reading, Tokens, count_tokens, pool_features
 from sae_core.saes import TopK
 
 Scores = Float[np.ndarray, " texts"]
-Score = Callable[[Examples], Scores]
 Fit = Callable[[], Monitor | Score]
 
 FEATURES = (10, 50)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when they are first used: stats takes a second
 from jaxtyping import Float
-from scipy import stats
 
 Interval = tuple[float, float]
 Scores = Float[np.ndarray, " texts"]
@@ -115,7 +115,7 @@ def measure(positive: Scores, benign: Scores, threshold: float) -> Performance:
 
 def clopper_pearson(count: int, texts: int) -> Interval:
     """Return the Clopper–Pearson interval, 95 %, of a share."""
-    found = stats.binomtest(count, texts).proportion_ci(CONFIDENCE, method="exact")
+    found = scipy.stats.binomtest(count, texts).proportion_ci(CONFIDENCE, method="exact")
     return float(found.low), float(found.high)
 
 
@@ -161,9 +161,9 @@ def auroc_interval(value: float, variance: float, texts: int) -> Interval:
 
 def _placements(positive: Scores, benign: Scores) -> tuple[Scores, Scores]:
     """Return for each positive score the share of benign ones below it, and for each benign that of positive above."""
-    together = stats.rankdata(np.concatenate([positive, benign]))
-    below = (together[: len(positive)] - stats.rankdata(positive)) / len(benign)
-    above = 1 - (together[len(positive) :] - stats.rankdata(benign)) / len(positive)
+    together = scipy.stats.rankdata(np.concatenate([positive, benign]))
+    below = (together[: len(positive)] - scipy.stats.rankdata(positive)) / len(benign)
+    above = 1 - (together[len(positive) :] - scipy.stats.rankdata(benign)) / len(positive)
     return below, above
 
 
@@ -173,7 +173,7 @@ def _variance(values: Scores) -> float:
 
 
 def _z() -> float:
-    return float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    return float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 # The curve

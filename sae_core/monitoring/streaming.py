@@ -1,8 +1,8 @@
 """Pooling of a text that grows: the pooled value after each token, which after the last is that of the whole text."""
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Float
-from scipy.signal import lfilter
 
 from sae_core.readings import Pool
 from sae_core.readings.pooling import HALF_LIFE, TOP
@@ -49,7 +49,7 @@ class RunningPool:
                 self._sum = sums[-1]
                 return sums / counts
             case "ema":
-                sums, _ = lfilter([1.0], [1.0, -_DECAY], rows, axis=0, zi=_DECAY * self._sum[None])
+                sums, _ = scipy.signal.lfilter([1.0], [1.0, -_DECAY], rows, axis=0, zi=_DECAY * self._sum[None])
                 self._sum = sums[-1]
                 return self._running_max(sums / ((1 - _DECAY**counts) / (1 - _DECAY)))
             case "top":
