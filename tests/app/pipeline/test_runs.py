@@ -66,7 +66,7 @@ async def test_train_then_index_then_evaluate(ctx: JobContext, training: TrainPa
     assert sae is not None
     assert sae.index is not None
     assert sae.index.tokens == indexed.result["tokens"]
-    assert counted == pytest.approx(indexed.result["l0"] * indexed.result["tokens"])
+    assert float(counted) == pytest.approx(indexed.result["l0"] * indexed.result["tokens"])
     assert sae.metrics["explained_variance"] == trained.result["explained_variance"]
 
     evaluated = await run_to_end(ctx, "evaluate", EvaluateParams(sae=SLUG, corpus=str(CORPUS_FILE), length=32))
