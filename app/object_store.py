@@ -28,7 +28,7 @@ _BATCH = 16
 """Files that are transferred at once."""
 _TRIES = 5
 """Looks at a folder that changes while it is read."""
-_UNSET_BY_USER = ("credential", "token", "profile", "config", "validation", "region")
+_LASTING = ("credential", "token", "profile", "config", "validation", "region")
 """Parts of the names of botocore's errors that do not pass by themselves."""
 
 Check = Callable[[], None]
@@ -47,7 +47,9 @@ def go_on() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """What machines share of the artifacts in `root`. Every method may wait for the network: call it in a thread.
+    """The artifacts that machines have in common, and their mirror in the folder `root` of this one.
+
+    Every method may wait for the network: call it in a thread.
 
     They raise `StoreAway` where the store does not answer, and `UserError` where it refuses, or its package is missing.
     """
@@ -84,18 +86,18 @@ class ObjectStore:
     def push(self, folder: Path, check: Check = go_on) -> None:
         """Give the store what a folder has. Files that others pushed since it was pulled stay there.
 
-        Files that were pulled and are not here any more are removed from the store. If the folder was made anew, or
-        removed, that is so of all that the store has of it. Hold the folder's lock, of all machines.
+        Files that were pulled and are not here any more are removed from the store. If the folder was never pulled,
+        or was removed, that is so of all that the store has of it. Hold the folder's lock, of all machines.
         """
         if not folder.is_dir():
             self.remove(folder)
             return
-        anew = not (folder / _RECORD).exists()
+        was_pulled = (folder / _RECORD).exists()
         with self._recorded(folder) as record:
             there = self._versions(folder)
             here = _files(folder)
-            gone = (there if anew else record.keys() & there.keys()) - here.keys()
-            self._remove([self._at(folder / name) for name in gone])
+            removed = (record.keys() & there.keys() if was_pulled else there.keys()) - here.keys()
+            self._remove([self._at(folder / name) for name in removed])
             for name in record.keys() - here.keys():
                 del record[name]
             changed = {name: stat for name, stat in here.items() if record.get(name) != [there.get(name), *stat]}
@@ -218,7 +220,7 @@ class ObjectStore:
                 yield record
                 done = True
             finally:
-                # An empty record says that a folder was pulled: not of one that was made anew, and only half pushed.
+                # Even an empty record says that a folder was pulled: a new one whose push failed must get none.
                 if folder.is_dir() and (json.dumps(record) != before or (done and not path.exists())):
                     write_json(path, record)
 
@@ -238,7 +240,7 @@ class ObjectStore:
                 raise
             said = _first_line(error)
             kind = type(error).__name__.lower()
-            if isinstance(error, (PermissionError, ValueError)) or any(part in kind for part in _UNSET_BY_USER):
+            if isinstance(error, (PermissionError, ValueError)) or any(part in kind for part in _LASTING):
                 raise UserError(
                     f"{self.address} refuses this machine ({said}). Check the keys, the address and who may write "
                     "there (docs/deploy.md)."

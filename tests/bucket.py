@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Address of the server."""
+    from moto.server import ThreadedMotoServer  # takes a second, and few tests need it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

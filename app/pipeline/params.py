@@ -42,7 +42,7 @@ _LENGTH = Field(ge=SHORTEST, le=LONGEST, description="Tokens per sequence.")
 
 
 class CutParams(Params):
-    """Which documents and tokens of a corpus are used, and the length of its sequences."""
+    """The tokens of a corpus that are used, and the length of their sequences."""
 
     text_column: Annotated[
         str, Option(rare=True), Field(min_length=1, description="Column of the corpus that holds the text.")

@@ -96,10 +96,10 @@ def geometric_median(
 def _regression(x: Float[Tensor, "tokens d_in"], y: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "d_in d_out"]:
     """Return the linear map that predicts y − mean from x − mean with the least squared error, by ridge regression."""
     x_centred, y_centred = (x - x.mean(dim=0)).double(), (y - y.mean(dim=0)).double()
-    return _undo_covariance(x_centred, x_centred.t() @ y_centred).to(x.dtype)
+    return _times_inverse_covariance(x_centred, x_centred.t() @ y_centred).to(x.dtype)
 
 
-def _undo_covariance(
+def _times_inverse_covariance(
     centred: Float[Tensor, "tokens width"], columns: Float[Tensor, "width columns"]
 ) -> Float[Tensor, "width columns"]:
     """Return (XᵀX + ridge)⁻¹ times `columns`."""
@@ -120,7 +120,7 @@ def _discriminants(
     directions = _directions(d_sae, sample, generator, features)
     centred = (sample - sample.mean(dim=0)).double()
     chosen = torch.randperm(len(sample), generator=generator)[: d_sae * features.size].to(sample.device)
-    found = _undo_covariance(centred, centred[chosen].t()).t()[features.part(d_sae * features.size)]
+    found = _times_inverse_covariance(centred, centred[chosen].t()).t()[features.part(d_sae * features.size)]
     found = found / torch.linalg.vector_norm(found, dim=1, keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
     started = directions[: len(found)]
     started.mul_(JITTER).add_(found.to(started))

@@ -10,7 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from app.pipeline.train import TrainParams
 from app.runs.job_context import JobContext
 from app.settings import Settings
+from tests.bucket import bucket, s3_server
 from tests.tiny import CORPUS_FILE, tiny_model
+
+__all__ = ["bucket", "s3_server"]  # fixtures
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""What two machines see of each other's artifacts in a bucket of a server that speaks S3."""
+"""Artifacts that two machines share by a bucket of a server that speaks S3."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ from app.artifacts import Artifacts
 from app.errors import UserError
 from app.object_store import ObjectStore, StoreAway
 from app.settings import Settings
-from tests.bucket import bucket, connect, s3_server  # noqa: F401 (fixtures)
+from tests.bucket import connect
 
 FOLDER = "saes/tiny"
 
 
 @pytest.fixture
-def machine(tmp_path: Path, bucket: str) -> Callable[[str], ObjectStore]:  # noqa: F811
+def machine(tmp_path: Path, bucket: str) -> Callable[[str], ObjectStore]:
     return lambda name: ObjectStore(bucket, tmp_path / name)
 
 
@@ -46,7 +46,7 @@ def write(store: ObjectStore, **files: str) -> Path:
 
 
 def read(store: ObjectStore) -> dict[str, str]:
-    """What a machine has of the folder, but for our record."""
+    """The files of the folder on a machine, but for our record."""
     folder = store.root / FOLDER
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".store.json"]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
@@ -104,7 +104,7 @@ def test_a_stale_file_of_the_same_size_is_replaced(one: ObjectStore, two: Object
     assert read(two) == {"weights": "2"}
 
 
-def test_a_folder_that_was_made_anew_replaces_the_one_in_the_store(one: ObjectStore, two: ObjectStore) -> None:
+def test_a_folder_that_was_never_pulled_replaces_the_one_in_the_store(one: ObjectStore, two: ObjectStore) -> None:
     one.push(write(one, weights="1", old="1"))
     two.push(write(two, weights="2"))  # it never saw the first
     one.pull(one.root / FOLDER)
@@ -219,7 +219,7 @@ def test_a_push_that_is_killed_leaves_whole_files_without_the_manifest(
     assert read(two) == read(one)
 
 
-def test_a_folder_made_anew_that_was_half_pushed_still_replaces_all_of_the_former(
+def test_a_new_folder_that_was_half_pushed_still_replaces_all_of_the_former(
     one: ObjectStore, two: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two.push(write(two, old="1"))
@@ -286,7 +286,7 @@ def test_a_wrong_bucket_is_said_in_one_sentence(one: ObjectStore, address: str) 
 
 def test_keys_that_are_missing_or_refused_are_said_in_one_sentence(
     one: ObjectStore,
-    s3_server: str,  # noqa: F811
+    s3_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     httpx.post(f"{s3_server}/moto-api/reset-auth", content="0").raise_for_status()
@@ -323,7 +323,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, address: str) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_settings_give_each_store_a_folder_of_its_own(tmp_path: Path, bucket: str) -> None:  # noqa: F811
+def test_settings_give_each_store_a_folder_of_its_own(tmp_path: Path, bucket: str) -> None:
     mine, other = (Artifacts.of(Settings(home=tmp_path, artifacts=address)) for address in (bucket, f"{bucket}2"))
     assert mine.store == ObjectStore(bucket, mine.root)
     assert mine.root != other.root

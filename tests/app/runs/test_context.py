@@ -15,7 +15,6 @@ from app.runs.context import RunCancelled, RunContext, RunInterrupted, StageProg
 from app.runs.failures import explain, is_infrastructure
 from app.runs.job_context import JobContext
 from app.runs.spec import StageSpec
-from tests.bucket import bucket, s3_server  # noqa: F401 (fixtures)
 
 STAGES = (Stage("first", "First", unit="steps"), Stage("second", "Second"))
 
@@ -193,7 +192,7 @@ async def test_what_stages_are_expected_to_take_is_in_the_row(ctx: JobContext) -
 async def test_machines_take_turns_at_a_folder_and_one_goes_on_from_what_the_other_left(
     ctx: JobContext,
     tmp_path: Path,
-    bucket: str,  # noqa: F811
+    bucket: str,
 ) -> None:
     stores = [ObjectStore(bucket, tmp_path / name) for name in ("one", "two")]
     contexts = [RunContext(await running(ctx), ctx.sessions, store=store) for store in stores]
@@ -229,7 +228,7 @@ class Waits:
 async def test_a_run_that_cannot_push_what_it_made_is_not_done(
     ctx: JobContext,
     tmp_path: Path,
-    bucket: str,  # noqa: F811
+    bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def away(*_: object) -> None:

@@ -25,7 +25,6 @@ from tests.app.pipeline.running import run_to_end
 from tests.app.pipeline.test_shared_work import files, results, rows
 from tests.app.runs.test_two_workers import pass_time
 from tests.app.runs.workers import SECONDS, is_done, is_done_by, submitter_settings, until, worker
-from tests.bucket import bucket, s3_server  # noqa: F401 (fixtures)
 from tests.tiny import documents
 
 pytestmark = pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""What machines without a common disk hold, remove and keep of the artifacts in a bucket."""
+"""Locks, removal and sizes of artifacts that machines share by a bucket."""
 
 import asyncio
 import subprocess
@@ -21,14 +21,14 @@ from app.supervision.doctor import Finding, examine
 from tests.app.inference.dictionaries import SLUG, Dictionary, make_dictionary, publish
 from tests.app.runs.workers import submitter_settings
 from tests.app.storage.test_removal import KEY, fill
-from tests.bucket import bucket, connect, s3_server  # noqa: F401 (fixtures)
+from tests.bucket import connect
 
 Sessions = async_sessionmaker[AsyncSession]
 Machine = Callable[[str], Artifacts]
 
 
 @pytest.fixture
-def machine(tmp_path: Path, bucket: str) -> Machine:  # noqa: F811
+def machine(tmp_path: Path, bucket: str) -> Machine:
     return lambda name: Artifacts.of(Settings(home=tmp_path / name, artifacts=bucket))
 
 
@@ -153,7 +153,7 @@ async def test_doctor_says_whether_the_store_can_be_used_and_has_the_files(
     dictionary: Dictionary,
     machine: Machine,
     sae: SaeDetail,
-    bucket: str,  # noqa: F811
+    bucket: str,
     tmp_path: Path,
     database_url: str,
 ) -> None:
@@ -178,7 +178,7 @@ async def test_doctor_says_whether_the_store_can_be_used_and_has_the_files(
 
 @pytest.mark.parametrize("command", [["worker"], ["evaluate", "tiny"]])
 def test_a_bucket_that_is_not_there_is_said_at_the_start(
-    s3_server: str,  # noqa: F811
+    s3_server: str,
     tmp_path: Path,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
