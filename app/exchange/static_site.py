@@ -28,7 +28,7 @@ from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_
 from app.queries.features import FeatureDetail
 from app.queries.saes import DensityHistogram
 from app.services.tokens import plain
-from app.web.components import effect_text, glossary, token_html, token_text
+from app.web.components import effect_text, example_lines, glossary, token_html, token_text
 from app.web.components.feature_view import Example, feature_view, histogram, neighbour_snippets
 from app.web.components.label_panel import ShownLabel
 from app.web.components.sparklines import path as sparkline
@@ -141,7 +141,7 @@ class _Site:
     source: Source
     folder: Path
     texts: "_Texts" = field(default_factory=lambda: _Texts())
-    snippets: dict[int, token_text.Line] = field(default_factory=dict)
+    snippets: dict[int, example_lines.Line] = field(default_factory=dict)
     exported: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
@@ -184,7 +184,7 @@ class _Site:
             "last": last,
             "rows": rows,
             "total": total,
-            "lines": {row.index: token_text.line(row.example, row.max) for row in rows if row.example},
+            "lines": {row.index: example_lines.cut(row.example, row.max) for row in rows if row.example},
         }
 
     def _overview(self, counts: _Counts) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from app.web.components import (
     contrast_text,
     edit_text,
     effect_text,
+    example_lines,
     formatting,
     glossary,
     markdown,
@@ -152,7 +153,12 @@ def environment() -> Environment:
         "sparkline": sparklines.path,
         "waiting": run_card.waiting,
     }
-    env.filters |= {"classes": token_html.classes, "line": token_html.line, "lone": token_html.lone, "spelled": spelled}
+    env.filters |= {
+        "classes": token_html.classes,
+        "line": example_lines.markup,
+        "lone": token_html.lone,
+        "spelled": spelled,
+    }
     return env
 
 

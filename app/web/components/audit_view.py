@@ -10,7 +10,7 @@ from app.queries.examples import best_examples
 from app.queries.labels import LabelSummary, label_summaries
 from app.queries.saes import get_sae
 from app.services.audit_results import AuditResult, Difference, Figure, NamedFigure, ShadedToken, Treatment
-from app.web.components import token_text
+from app.web.components import example_lines, token_text
 from app.web.components.audit_summary import NEUTRAL, bounds, differs, is_shown, point_span, points, span, summary
 from app.web.components.feature_view import SNIPPET
 from app.web.components.formatting import percent, plural, signed, significant
@@ -37,7 +37,7 @@ class FeatureName:
     """The label of a feature, or words around its strongest token; neither once its SAE was deleted."""
 
     label: LabelSummary | None = None
-    line: token_text.Line | None = None
+    line: example_lines.Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ async def _names(session: AsyncSession, audit: AuditView, features: Sequence[int
         return {}
     labels = await label_summaries(session, sae.id, features)
     views = await best_examples(session, sae, [one for one in features if one not in labels], **SNIPPET)
-    lines = {feature: token_text.line(view, view.activation) for feature, view in views.items()}
+    lines = {feature: example_lines.cut(view, view.activation) for feature, view in views.items()}
     return {feature: FeatureName(labels.get(feature), lines.get(feature)) for feature in features}
 
 

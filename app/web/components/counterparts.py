@@ -9,7 +9,7 @@ from app.queries.comparisons import ComparisonView, Counterpart, counterparts_ev
 from app.queries.examples import best_examples
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.saes import SaeDetail, get_saes
-from app.web.components import token_text
+from app.web.components import example_lines
 from app.web.components.feature_view import SNIPPET
 
 
@@ -21,7 +21,7 @@ class CounterpartView:
     comparison: ComparisonView
     counterpart: Counterpart
     brief: FeatureRow | None
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     """Some words around the counterpart's strongest token, if it has no label."""
     address: str
     """Address of the page that shows both."""
@@ -49,7 +49,7 @@ async def counterparts_of(session: AsyncSession, sae: SaeDetail, feature: int) -
         snippet = None
         if brief is not None and brief.label is None:
             view = (await best_examples(session, other, [brief.index], **SNIPPET)).get(brief.index)
-            snippet = token_text.line(view, view.activation) if view else None
+            snippet = example_lines.cut(view, view.activation) if view else None
         both = address(sae, other, feature=feature)
         views.append(CounterpartView(other, comparison, counterpart, brief, snippet, both))
     return views

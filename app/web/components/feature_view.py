@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries.examples import ExampleView, best_examples
 from app.queries.features import CoactiveFeature, FeatureDetail, Histogram, NearFeature, TopToken
 from app.queries.saes import SaeDetail
-from app.web.components import glossary, token_text
+from app.web.components import example_lines, glossary
 from app.web.components.formatting import count, percent, significant
 
 SNIPPET = {"before": 5, "after": 3}
@@ -30,13 +30,13 @@ class Example:
     """An example on one line; `text` is all of it, for a page without a server to fetch it from."""
 
     view: ExampleView
-    line: token_text.Line
+    line: example_lines.Line
     text: Markup | None = None
 
     @classmethod
     def of(cls, view: ExampleView, maximum: float, text: Markup | None = None) -> "Example":
         """Return the example shaded relative to the feature's maximum."""
-        return cls(view, token_text.line(view, maximum), text)
+        return cls(view, example_lines.cut(view, maximum), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class FeatureView:
     previous: int | None = None
     next: int | None = None
     histogram: object = None
-    snippets: Mapping[int, token_text.Line] | None = None
+    snippets: Mapping[int, example_lines.Line] | None = None
     sparks: Mapping[int, tuple[int, ...]] | None = None
 
     @property
@@ -186,7 +186,7 @@ def feature_view(
     previous: int | None = None,
     next: int | None = None,
     histogram: object = None,
-    snippets: Mapping[int, token_text.Line] | None = None,
+    snippets: Mapping[int, example_lines.Line] | None = None,
     sparks: Mapping[int, tuple[int, ...]] | None = None,
 ) -> FeatureView:
     """Return the data of a feature's page, with its examples grouped by band."""
@@ -257,8 +257,8 @@ def neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
 
 async def neighbour_snippets(
     session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, known: Collection[int] = ()
-) -> dict[int, token_text.Line]:
+) -> dict[int, example_lines.Line]:
     """Return some words around the strongest token of each neighbour without a label that is not among the `known`."""
     unlabelled = {other.index for other in neighbours(detail) if other.label is None}.difference(known)
     views = await best_examples(session, sae, sorted(unlabelled), **SNIPPET)
-    return {index: token_text.line(view, view.activation) for index, view in views.items()}
+    return {index: example_lines.cut(view, view.activation) for index, view in views.items()}

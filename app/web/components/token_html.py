@@ -8,7 +8,7 @@ from functools import lru_cache
 from markupsafe import Markup, escape
 
 from app.services.tokens import Piece, display
-from app.web.components.token_text import Line, LineRun, ShownToken
+from app.web.components.token_text import ShownToken
 
 
 @lru_cache(maxsize=65_536)
@@ -31,18 +31,9 @@ def lone(raw: bytes, special: bool) -> Markup:
     return Markup(f'<bdi class="token">{"".join(pieces)}</bdi>')  # noqa: S704 - escaped
 
 
-def line(example: Line, mini: bool = False) -> Markup:
-    """Return an example on one line, its own token in a fixed column; plain tokens have no element."""
-    before, after = ("".join(map(_light_run, runs)) for runs in (example.before, example.after))
-    return Markup(  # noqa: S704 - escaped
-        f'<span class="line{" mini" if mini else ""}"><span class="line-before"><span>{before}</span></span>'
-        f'<span class="line-after"><bdi>{_light_token(example.token)}</bdi>{after}</span></span>'
-    )
-
-
 def multiline_token(shown: ShownToken) -> str:
     """Return a token of a whole text, with a line break after a newline's mark."""
-    return _light_token(shown).replace(_NEWLINE, f"{_NEWLINE}\n")
+    return light(shown).replace(_NEWLINE, f"{_NEWLINE}\n")
 
 
 _NEWLINE = '<span class="mark">↵</span>'
@@ -60,12 +51,8 @@ def _piece(piece: Piece) -> str:
     return f'<span class="{"chip" if piece.kind == "hex" else "mark"}">{escape(piece.text)}</span>'
 
 
-def _light_run(run: LineRun) -> str:
-    tokens = "".join([token(shown) if isinstance(shown, bytes) else _light_token(shown) for shown in run.tokens])
-    return f'<bdi dir="rtl">{tokens}</bdi>' if run.right_to_left else tokens
-
-
-def _light_token(shown: ShownToken) -> str:
+def light(shown: ShownToken) -> str:
+    """Return a token, in an element only if it is shaded or special."""
     if not shown.step and not shown.special:
         return token(shown.raw)
     title = f' title="{escape(shown.note)}"' if shown.step else ""

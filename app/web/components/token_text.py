@@ -1,4 +1,4 @@
-"""Tokens as a page shows them: shaded by activation, grouped by writing direction, cut to one line.
+"""Tokens as a page shows them: shaded by activation, grouped by writing direction.
 
 `token_html` and the templates in `macros/strips.html` turn these into markup; nothing here knows HTML. A page shows
 thousands of tokens, most of them repeated, so properties of a token's bytes alone are cached.
@@ -13,16 +13,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from app.queries.examples import ExampleView, plain_bytes
+from app.queries.examples import ExampleView
 from app.services.tokens import Piece, display
 from app.web.components.formatting import percent, significant
 
 STEPS = 6
 """Shades of activation, evenly spaced in lightness; the sheet's `--act-1` to `--act-6`."""
-
-_BEFORE = 64
-_AFTER = 88
-"""Characters on each side of an example's own token, which fill one line of a wide screen."""
 
 
 class ShownToken(NamedTuple):
@@ -49,23 +45,6 @@ class Run:
     tokens: tuple[ShownToken, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LineRun:
-    """As `Run`, where a token that has neither shade nor note is its bytes alone: most of a page's tokens are."""
-
-    right_to_left: bool
-    tokens: tuple[ShownToken | bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """An example on one line: its own token, and the runs before and after it."""
-
-    before: tuple[LineRun, ...]
-    token: ShownToken
-    after: tuple[LineRun, ...]
-
-
 def step(activation: float, maximum: float) -> int:
     """Return the shade of an activation relative to the feature's maximum: 0 at zero, else 1 to `STEPS`."""
     if activation <= 0 or maximum <= 0:
@@ -86,8 +65,8 @@ def strength(activation: float, maximum: float) -> str:
 
 def sequence(example: ExampleView, maximum: float) -> tuple[Run, ...]:
     """Return all tokens of an example, each with its note."""
-    view = _TokenView(example, maximum)
-    return _runs(view.token(place, always_noted=True) for place in range(len(example.tokens)))
+    places = range(len(example.tokens))
+    return _runs(_shown(example, place, maximum, always_noted=True) for place in places)
 
 
 def token_at(example: ExampleView, place: int, maximum: float) -> ShownToken:
@@ -103,16 +82,9 @@ def token_at(example: ExampleView, place: int, maximum: float) -> ShownToken:
     )
 
 
-def line(example: ExampleView, maximum: float) -> Line:
-    """Return an example cut to one line around its own token. Only tokens on the line are prepared."""
-    view = _TokenView(example, maximum)
-    here = example.position - example.start
-    before, directions = _side(view, range(here - 1, -1, -1), _BEFORE)
-    return Line(
-        before=_line_runs(before[::-1], directions[::-1]),
-        token=view.token(here),
-        after=_line_runs(*_side(view, range(here + 1, len(example.tokens)), _AFTER)),
-    )
+def token_of_line(example: ExampleView, place: int, maximum: float) -> ShownToken:
+    """Return a token of an example, by its place in it; an inactive one has no note."""
+    return _shown(example, place, maximum, always_noted=False)
 
 
 def plain_runs(
@@ -140,83 +112,35 @@ def shown_runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
     return _runs(tokens)
 
 
-class _TokenView:
-    """Tokens of one example as a page shows them, by their place in it."""
-
-    def __init__(self, example: ExampleView, maximum: float) -> None:
-        self.example = example
-        self.tokens = example.tokens
-        self.start = example.start
-        self.maximum = maximum
-        self.peak = example.peak
-
-    def token(self, place: int, *, always_noted: bool = False) -> ShownToken:
-        """Return a token; an inactive one has a note only if `always_noted`."""
-        token = self.tokens[place]
-        position = self.start + place
-        shade = step(token.activation, self.maximum)
-        noted = always_noted or shade
-        return ShownToken(
-            raw=token.bytes,
-            special=token.special,
-            step=shade,
-            strongest=0 < token.activation == self.peak,
-            note=note(token.id, position, token.activation, self.maximum) if noted else "",
-            position=position,
-        )
-
-
-class _Shape(NamedTuple):
-    """Width and direction of a token; `right_to_left` is None if no character has a direction."""
-
-    width: int
-    right_to_left: bool | None
+def _shown(example: ExampleView, place: int, maximum: float, *, always_noted: bool) -> ShownToken:
+    token, position = example.tokens[place], example.start + place
+    shade = step(token.activation, maximum)
+    return ShownToken(
+        raw=token.bytes,
+        special=token.special,
+        step=shade,
+        strongest=0 < token.activation == example.peak,
+        note=note(token.id, position, token.activation, maximum) if always_noted or shade else "",
+        position=position,
+    )
 
 
 @lru_cache(maxsize=65_536)
-def _shape(raw: bytes) -> _Shape:
-    pieces = display(raw)
-    return _Shape(sum(len(piece.text) for piece in pieces), _right_to_left(pieces))
-
-
-def _side(view: _TokenView, places: range, characters: int) -> tuple[list[ShownToken | bytes], list[bool | None]]:
-    """Return the tokens at `places` that fit into so many characters, and the direction of each."""
-    kept: list[ShownToken | bytes] = []
-    directions: list[bool | None] = []
-    for place, raw in zip(places, plain_bytes(view.example, places), strict=True):
-        if characters <= 0:
-            break
-        if raw is None:
-            token = view.token(place)
-            shape = _shape(token.raw)
-            kept.append(token)
-        else:
-            shape = _shape(raw)
-            kept.append(raw)
-        directions.append(shape.right_to_left)
-        characters -= shape.width
-    return kept, directions
-
-
-def _line_runs(shown: list[ShownToken | bytes], strong: list[bool | None]) -> tuple[LineRun, ...]:
-    """Group tokens of these directions."""
-    if True not in strong:
-        return (LineRun(False, tuple(shown)),) if shown else ()
-    pairs = zip(_resolved(strong), shown, strict=True)
-    return tuple(LineRun(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
+def _direction(raw: bytes) -> bool | None:
+    return right_to_left(display(raw))
 
 
 def _runs(tokens: Iterable[ShownToken]) -> tuple[Run, ...]:
     """Group tokens by direction."""
     shown = list(tokens)
-    strong = [_shape(token.raw).right_to_left for token in shown]
+    strong = [_direction(token.raw) for token in shown]
     if True not in strong:
         return (Run(False, tuple(shown)),) if shown else ()
-    pairs = zip(_resolved(strong), shown, strict=True)
+    pairs = zip(resolved(strong), shown, strict=True)
     return tuple(Run(key, tuple(token for _, token in group)) for key, group in groupby(pairs, key=itemgetter(0)))
 
 
-def _resolved(strong: Sequence[bool | None]) -> list[bool]:
+def resolved(strong: Sequence[bool | None]) -> list[bool]:
     """Return a direction for all: a token without one, such as a space, is right-to-left only between two that are."""
     follows, ahead = [False] * len(strong), False
     for i in reversed(range(len(strong))):
@@ -229,7 +153,7 @@ def _resolved(strong: Sequence[bool | None]) -> list[bool]:
     return directions
 
 
-def _right_to_left(pieces: Iterable[Piece]) -> bool | None:
+def right_to_left(pieces: Iterable[Piece]) -> bool | None:
     """True if the first character with a strong direction is right-to-left, None if there is none."""
     for piece in pieces:
         if piece.kind != "text":

@@ -18,7 +18,7 @@ from app.services.attribution import AttributionResult, Contribution, Method, Qu
 from app.services.inference_messages import TokenChoice
 from app.services.texts import unix_lines
 from app.services.tokens import Piece, display
-from app.web.components import token_text
+from app.web.components import example_lines
 from app.web.components.attribution_graph import graph
 from app.web.components.formatting import signed
 from app.web.components.prompts import EXAMPLE_PROMPTS, MAX_CARRIED, steer_link
@@ -53,7 +53,7 @@ class Cause:
     """A row of the ranked list; `bar` and `mark` are shares of the largest contribution, −100 to 100."""
 
     node: Contribution
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     token: bytes
     special: bool
     exact: float | None
@@ -224,7 +224,7 @@ async def _causes(session: AsyncSession, result: AttributionResult) -> list[Caus
         causes.append(
             Cause(
                 node=node,
-                snippet=token_text.line(view, view.activation) if view else None,
+                snippet=example_lines.cut(view, view.activation) if view else None,
                 token=token.bytes,
                 special=token.special,
                 exact=exact,

@@ -19,7 +19,7 @@ from app.queries.saes import SaeDetail
 from app.services.by_example import MAX_CHOSEN, MAX_DENSITY, ByExample, FoundFeature, by_example
 from app.services.inference import InferenceClient
 from app.services.texts import unix_lines
-from app.web.components import forms, glossary, token_text
+from app.web.components import example_lines, forms, glossary, token_text
 from app.web.components.formatting import count
 from app.web.components.prompts import EXAMPLE_PROMPTS
 from app.web.dependencies import AppSettings, Inference, Sae, Session
@@ -85,7 +85,7 @@ class FoundRow:
 
     row: FeatureRow
     found: FoundFeature
-    line: token_text.Line | None
+    line: example_lines.Line | None
     strongest: float
     cells: list[tuple[int, int]]
     """Index among the chosen tokens, and shade, of each token on which it is active."""
@@ -315,4 +315,4 @@ def _found_row(row: FeatureRow, found: FoundFeature) -> FoundRow:
     strongest = max(found.activations)
     scale = max(row.max, strongest)
     cells = [(at, token_text.step(value, scale)) for at, value in enumerate(found.activations) if value > 0]
-    return FoundRow(row, found, token_text.line(row.example, row.max) if row.example else None, strongest, cells)
+    return FoundRow(row, found, example_lines.cut(row.example, row.max) if row.example else None, strongest, cells)

@@ -28,7 +28,7 @@ from app.queries.saes import SaeDetail, list_saes
 from app.services.comparisons import comparing_runs
 from app.services.leaderboard import get_leaderboard
 from app.services.saes import check_comparable, pick_sae
-from app.web.components import comparison_text, figures, glossary, token_text
+from app.web.components import comparison_text, example_lines, figures, glossary
 from app.web.components.counterparts import address
 from app.web.components.feature_view import Example
 from app.web.components.formatting import count, percent
@@ -74,7 +74,7 @@ class Row:
     counterpart: Counterpart
     own: FeatureRow | None
     others: FeatureRow | None
-    line: token_text.Line | None
+    line: example_lines.Line | None
     """The strongest example of a feature that is split."""
     address: str
 
@@ -366,8 +366,8 @@ async def _list(pair: _Pair, name: str, *, limit: int, cursor: str | None = None
     )
 
 
-def _strongest_line(view: ExampleView | None) -> token_text.Line | None:
-    return token_text.line(view, view.activation) if view else None
+def _strongest_line(view: ExampleView | None) -> example_lines.Line | None:
+    return example_lines.cut(view, view.activation) if view else None
 
 
 # --- one feature
@@ -390,7 +390,7 @@ class RelatedFeature:
     brief: FeatureRow
     partner: Partner
     """Seen from the feature that is a part."""
-    line: token_text.Line | None
+    line: example_lines.Line | None
     address: str
 
 
@@ -445,7 +445,7 @@ async def _related(pair: _Pair, pairs: list[tuple[int, Partner | None]]) -> list
         RelatedFeature(
             brief=summaries[number],
             partner=partner,
-            line=token_text.line(views[number], summaries[number].max) if number in views else None,
+            line=example_lines.cut(views[number], summaries[number].max) if number in views else None,
             address=address(pair.b, pair.a, feature=number),
         )
         for number, partner in pairs

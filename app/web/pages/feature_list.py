@@ -24,7 +24,7 @@ from app.queries.feature_list import (
 )
 from app.queries.saes import SaeDetail
 from app.web.caching import features_etag, make_etag, raise_if_not_modified
-from app.web.components import forms, glossary, token_text
+from app.web.components import example_lines, forms, glossary
 from app.web.components.export_formats import Format
 from app.web.components.formatting import round_percent
 from app.web.dependencies import Sae, Session
@@ -224,13 +224,13 @@ def _read(fields: FilterFields) -> FeatureQuery:
 
 async def _lines(
     session: AsyncSession, sae: SaeDetail, view: View, rows: Sequence[FeatureRow]
-) -> dict[int, list[token_text.Line]]:
+) -> dict[int, list[example_lines.Line]]:
     """Return lines of examples by feature: one for the table, some for cards."""
     if view == "table":
         examples = {row.index: [row.example] for row in rows if row.example}
     else:
         examples = await top_examples(session, sae, [row.index for row in rows], _ON_CARD)
-    return {row.index: [token_text.line(view, row.max) for view in examples.get(row.index, ())] for row in rows}
+    return {row.index: [example_lines.cut(view, row.max) for view in examples.get(row.index, ())] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, feature_rows, list_features
 from app.queries.runs import list_active
 from app.queries.saes import SaeDetail, list_saes
-from app.web.components import glossary, token_text
+from app.web.components import example_lines, glossary
 from app.web.components.run_card import MOST_LIVE, card
 from app.web.components.sae_list import SaeQuery, sae_list
 from app.web.dependencies import Session, last_sae
@@ -44,7 +44,7 @@ async def home(request: Request, session: Session, query: Annotated[SaeQuery, De
         "active": [card(run) for run in runs[:MOST_LIVE]],
         "shown": shown,
         "sample": sample,
-        "lines": {row.index: token_text.line(row.example, row.max) for row in sample if row.example},
+        "lines": {row.index: example_lines.cut(row.example, row.max) for row in sample if row.example},
         "health": glossary.health(shown) if shown else {},
     }
     return render(request, "home/_saes.html" if wants_fragment(request) else "home/page.html", context)

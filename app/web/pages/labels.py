@@ -16,7 +16,7 @@ from app.queries.labels import LabelView, find_label, list_labels
 from app.queries.saes import SaeDetail, get_saes, list_saes
 from app.queries.sql.pg_safe import MAX_INTEGER
 from app.services.labels import discard_label, save_label, undo_label
-from app.web.components import glossary, token_text
+from app.web.components import example_lines, glossary
 from app.web.components.feature_view import heading
 from app.web.components.label_panel import LabelFields, LabelForm, label_panel
 from app.web.dependencies import Actor, FeatureIndex, Sae, Session, last_sae
@@ -119,5 +119,5 @@ async def queue(request: Request, session: Session, sae: str | None = None) -> H
         page = await list_features(session, chosen, replace(UNLABELLED, limit=30))
         context["page"] = page
         context["health"] = glossary.health(chosen)
-        context["lines"] = {row.index: token_text.line(row.example, row.max) for row in page.rows if row.example}
+        context["lines"] = {row.index: example_lines.cut(row.example, row.max) for row in page.rows if row.example}
     return render(request, "labels/page.html", context)

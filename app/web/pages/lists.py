@@ -33,7 +33,7 @@ from app.services.lists import (
     remove_item,
     write_note,
 )
-from app.web.components import glossary, token_text
+from app.web.components import example_lines, glossary
 from app.web.components.export_formats import Format
 from app.web.components.list_panel import AddForm, lists_panel
 from app.web.dependencies import Actor, BeforeId, FeatureIndex, Sae, Session
@@ -87,7 +87,7 @@ class ListRow:
     """A feature of a list as a row; `error` is the reason why it was not removed."""
 
     listed: ListedFeature
-    line: token_text.Line | None
+    line: example_lines.Line | None
     health: Mapping[str, str]
     form: NoteForm
     error: str = ""
@@ -240,7 +240,9 @@ async def _list_rows(session: AsyncSession, items: Sequence[ListItem]) -> list[L
     return [
         ListRow(
             listed=feature,
-            line=token_text.line(feature.row.example, feature.row.max) if feature.row and feature.row.example else None,
+            line=example_lines.cut(feature.row.example, feature.row.max)
+            if feature.row and feature.row.example
+            else None,
             health=health[feature.sae.id],
             form=NoteForm(feature.item.note),
         )

@@ -25,7 +25,7 @@ from app.services.saved_probes import delete_saved_probe, find_saved_probe, save
 from app.services.texts import unix_lines
 from app.services.tokens import plain
 from app.settings import Settings
-from app.web.components import token_text
+from app.web.components import example_lines, token_text
 from app.web.components.formatting import significant
 from app.web.components.prompts import EXAMPLE_PROMPTS, RANKS, steer_link
 from app.web.dependencies import Actor, AppSettings, Inference, Sae, Session
@@ -55,7 +55,7 @@ class Ranked:
     """A row of the list of the prompt's features."""
 
     feature: ProbeFeature
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     cells: list[tuple[int, int]]
     """Position and shade of each token it is active on."""
 
@@ -73,7 +73,7 @@ class Different:
     """A row of the list of features that tell two prompts apart; `cells` are (place, prompt, shade)."""
 
     feature: DiffFeature
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     cells: list[tuple[int, int, int]]
 
 
@@ -271,7 +271,7 @@ async def _diff_context(session: AsyncSession, sae: SaeDetail, found: ProbeDiff)
         "different": [
             Different(
                 feature,
-                token_text.line(view, view.activation) if (view := best.get(feature.index)) else None,
+                example_lines.cut(view, view.activation) if (view := best.get(feature.index)) else None,
                 _diff_cells(feature, found.alignment),
             )
             for feature in found.features
@@ -338,7 +338,7 @@ def _ranked(result: ProbeResult, best: dict[int, ExampleView]) -> list[Ranked]:
     return [
         Ranked(
             feature=feature,
-            snippet=token_text.line(view, view.activation) if (view := best.get(feature.index)) else None,
+            snippet=example_lines.cut(view, view.activation) if (view := best.get(feature.index)) else None,
             cells=[
                 (at, token_text.step(value, feature.scale)) for at, value in enumerate(feature.activations) if value > 0
             ],

@@ -32,7 +32,7 @@ from app.services.probe_texts import (
 )
 from app.services.text_files import texts_of
 from app.services.texts import unix_lines
-from app.web.components import token_text
+from app.web.components import example_lines, token_text
 from app.web.components.prompts import RANKS
 from app.web.dependencies import AppSettings, Inference, Sae, Session
 from app.web.rendering import render, wants_fragment
@@ -93,7 +93,7 @@ class FeatureRow:
     """A feature over the texts of a page, None where it is silent; `leading` texts have it among their first ones."""
 
     feature: TextFeature
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     leading: int
     cells: list[Cell | None]
     max: float
@@ -203,7 +203,7 @@ async def _features(session: AsyncSession, sae: SaeDetail, found: list[TextFindi
         rows.append(
             FeatureRow(
                 feature=by_index[index],
-                snippet=token_text.line(view, view.activation) if (view := best.get(index)) else None,
+                snippet=example_lines.cut(view, view.activation) if (view := best.get(index)) else None,
                 leading=leading[index],
                 cells=[None if value is None else Cell(value, token_text.step(value, largest)) for value in values],
                 max=largest,

@@ -29,7 +29,7 @@ from app.runs.spec import parse_params, spec_of
 from app.runs.submit import request_run
 from app.services.feature_groups import feature_on_set
 from app.services.text_comparisons import find_text_comparison, side_name
-from app.web.components import contrast_text, forms, token_text
+from app.web.components import contrast_text, example_lines, forms
 from app.web.components.contrast_text import Note
 from app.web.dependencies import AppSettings, BeforeId, FeatureIndex, Sae, Session, Submitter
 from app.web.rendering import render, wants_fragment
@@ -57,7 +57,7 @@ class Row:
     figures: ComparedFeature
     known: FeatureRow | None
     """Its label and tokens; None without an index."""
-    snippet: token_text.Line | None
+    snippet: example_lines.Line | None
     """Its strongest example."""
     notes: list[Note]
 
@@ -252,7 +252,7 @@ async def _rows(
             Row(
                 figures=row,
                 known=known.get(row.feature),
-                snippet=token_text.line(examples[0], examples[0].peak) if examples else None,
+                snippet=example_lines.cut(examples[0], examples[0].peak) if examples else None,
                 notes=contrast_text.notes_of(row, b"" if row.token_id is None else tokens[row.token_id].bytes),
             )
         )
@@ -264,8 +264,8 @@ class OpenedFeature:
     """A feature with its examples of each side, one line each."""
 
     figures: ComparedFeature
-    a: list[token_text.Line]
-    b: list[token_text.Line]
+    a: list[example_lines.Line]
+    b: list[example_lines.Line]
 
 
 async def _opened(session: AsyncSession, sae: SaeDetail, view: TextComparisonView, feature: str) -> OpenedFeature:
@@ -275,7 +275,7 @@ async def _opened(session: AsyncSession, sae: SaeDetail, view: TextComparisonVie
         raise NotFound(f"Feature {feature[:20]} was not tested: it is active on fewer than three of these texts.")
     examples = {side: await _examples(session, sae, row, of_side=side) for side in ("a", "b")}
     scale = max((example.peak for own in examples.values() for example in own), default=1.0)
-    lines = {side: [token_text.line(example, scale) for example in own] for side, own in examples.items()}
+    lines = {side: [example_lines.cut(example, scale) for example in own] for side, own in examples.items()}
     return OpenedFeature(row, lines["a"], lines["b"])
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.queries.examples import DocumentInfo, ExampleToken, ExampleView
-from app.web.components import token_html, token_text
+from app.web.components import example_lines, token_html, token_text
 from app.web.rendering import environment
 from tests.web.html import parse
 
@@ -54,25 +54,6 @@ def test_a_feature_that_never_fires_shades_nothing() -> None:
     assert token_text.step(0.0, 0.0) == 0
 
 
-def test_line_is_cut_around_its_token() -> None:
-    tokens = [f" w{i:03}".encode() for i in range(200)]
-    shown = token_text.line(example(tokens, [0.0] * 99 + [2.0] + [1.0] * 100, position=99), 2.0)
-    assert shown.token.strongest
-    assert shown.token.step == token_text.STEPS
-    before = [token for run in shown.before for token in run.tokens]
-    after = [token for run in shown.after for token in run.tokens]
-    assert before == tokens[99 - len(before) : 99]
-    assert [token.position for token in after] == list(range(100, 100 + len(after)))
-    assert 60 < sum(map(len, before)) < 75
-    assert {token.step for token in after} == {3}
-
-
-def test_window_that_starts_later_keeps_positions() -> None:
-    shown = token_text.line(example([b"a", b"b", b"c"], [0.0, 4.0, 0.0], position=41, start=40), 4.0)
-    assert shown.token.note == "4.00 · 100\u202f% of the maximum\ntoken 101 · position 41"
-    assert [token for run in shown.after for token in run.tokens] == [b"c"]
-
-
 def test_right_to_left_runs_keep_the_spaces_between_them_only() -> None:
     tokens = ["The", " ", "كتاب", " ", "جديد", " ", "of", ".", "שלום"]
     shown = token_text.sequence(example([t.encode() for t in tokens], [1.0] * 9, position=0), 1.0)
@@ -87,7 +68,7 @@ def test_right_to_left_runs_keep_the_spaces_between_them_only() -> None:
 @pytest.mark.parametrize("active", [0.0, 3.0])
 def test_hostile_tokens_stay_text(active: float) -> None:
     view = example(HOSTILE, [active] * len(HOSTILE), position=3)
-    for html in (macro("full")(token_text.sequence(view, 3.0), 3), token_html.line(token_text.line(view, 3.0))):
+    for html in (macro("full")(token_text.sequence(view, 3.0), 3), example_lines.markup(example_lines.cut(view, 3.0))):
         tree = parse(str(html))
         assert {element.tag for element in tree.all()} <= {"p", "span", "bdi"}
         assert not [name for element in tree.all() for name in element.attributes if name.startswith("on")]
@@ -107,13 +88,6 @@ def test_text_of_a_sequence_is_exact() -> None:
     assert [token["tabindex"] for token in tree.all("span", cls="t")] == ["-1", "-1", "0", "-1", "-1"]
     assert tree.one("span", cls="top").text == "  sat"
     assert "position 0" in tree.all("span", cls="t")[0]["title"]
-
-
-def test_line_wraps_only_what_is_shaded() -> None:
-    tokens = [b"The", b" cat", b" sat"]
-    tree = parse(str(token_html.line(token_text.line(example(tokens, [0.0, 0.0, 2.0], position=2), 2.0))))
-    assert tree.text == "The cat sat"
-    assert [token.text for token in tree.all("span", cls="t")] == [" sat"]
 
 
 @pytest.mark.parametrize(
