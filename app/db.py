@@ -2,15 +2,20 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+import select
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
+from time import monotonic
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import psycopg
 from fastapi import Request
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -23,6 +28,10 @@ CONNECT_TIMEOUT = 5
 LOCK_TIMEOUT = 5
 IDLE_TIMEOUT = 60
 """Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
+
+PROVEN = 5.0
+"""Seconds for which a connection that was in use is taken to be alive, if its socket has nothing to say: asking costs a
+round trip, and a page borrows two connections."""
 
 _KEEPALIVES = {"tcp_keepalives_idle": 20, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """The database ends the connection of a machine that is silent for 50 seconds, and so releases its locks."""
@@ -85,9 +94,8 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
         **_KEEPALIVES,
         "jit": "off",  # compiling a query of many arrays takes longer than running it
     }
-    return create_async_engine(
+    engine = create_async_engine(
         DRIVER,
-        pool_pre_ping=True,
         pool_timeout=10,
         json_serializer=partial(json.dumps, allow_nan=False),
         connect_args={
@@ -97,11 +105,53 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         },
     )
+    _ask_whether_alive(engine)
+    return engine
+
+
+def _ask_whether_alive(engine: AsyncEngine) -> None:
+    """Let the pool lend only connections that answer, or answered a moment ago and were not closed since."""
+
+    def note(_: Any, record: Any) -> None:
+        record.info["used"] = monotonic()
+
+    def ask(connection: Any, record: Any, _: Any) -> None:
+        if monotonic() - record.info.get("used", -inf) < PROVEN and not _has_something_to_say(connection):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error  # all are older than whatever ended this one
+
+    event.listen(engine.sync_engine, "connect", note)
+    event.listen(engine.sync_engine, "checkin", note)
+    event.listen(engine.sync_engine, "checkout", ask)
+
+
+def _has_something_to_say(connection: Any) -> bool:
+    """True if the database sent something that nobody asked for: that it is going down, or the end of the stream."""
+    waiting = select.poll()
+    waiting.register(connection.driver_connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def create_sessionmaker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Create a factory for sessions of `engine`."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def create_readers(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Create a factory for sessions without a transaction: each statement stands alone, and nothing can be undone."""
+    return create_sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def reads_only(endpoint: Endpoint) -> Endpoint:
+    """Mark a route that writes nothing and locks nothing: without a transaction it saves two round trips."""
+    endpoint.reads_only = True  # type: ignore[attr-defined]
+    return endpoint
 
 
 @asynccontextmanager
@@ -131,10 +181,12 @@ def _translated(error: DBAPIError) -> Exception:
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """FastAPI dependency that yields a session of `app.state.sessionmaker`.
+    """FastAPI dependency that yields a session of `app.state.sessionmaker`, or without a transaction if that will do.
 
     Use it as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a failed
     commit is not answered with success.
     """
-    async with transaction(request.app.state.sessionmaker) as session:
+    state = request.app.state
+    alone = getattr(request.scope["route"].endpoint, "reads_only", False)
+    async with transaction(state.readers if alone else state.sessionmaker) as session:
         yield session

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 import app.pipeline  # noqa: F401 - makes the kinds of run known
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
-from app.db import create_engine, create_sessionmaker
+from app.db import create_engine, create_readers, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
 from app.services.adjudication import DecisionConflict
@@ -82,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.engine = create_engine(settings.database_url, statement_timeout=settings.statement_timeout)
     app.state.sessionmaker = create_sessionmaker(app.state.engine)
+    app.state.readers = create_readers(app.state.engine)
     app.state.completion_metrics = CompletionMetrics(registry)
     app.state.inference = InferenceClient(settings)
     app.state.changes = Changes(settings.database_url)

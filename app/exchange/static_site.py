@@ -23,13 +23,14 @@ from markupsafe import Markup
 from app.exchange.drawings import draw_activations, draw_densities
 from app.exchange.features import Progress, Source
 from app.paths import STATIC
-from app.queries.examples import ExampleView, active_places
+from app.queries.examples import ExampleTokens, ExampleView
 from app.queries.feature_list import MAX_LIMIT, FeatureFilter, FeatureRow, list_features
 from app.queries.features import FeatureDetail
 from app.queries.saes import DensityHistogram
 from app.services.tokens import plain
 from app.web.components import effect_text, example_lines, glossary, token_html, token_text
-from app.web.components.feature_view import Example, feature_view, histogram, neighbour_snippets
+from app.web.components.example_lines import Example
+from app.web.components.feature_view import feature_view, histogram, neighbour_pictures
 from app.web.components.label_panel import ShownLabel
 from app.web.components.sparklines import path as sparkline
 from app.web.rendering import environment
@@ -225,7 +226,8 @@ class _Site:
         """Find snippets of the feature's neighbours, and forget others where there are too many."""
         if len(self.snippets) > _MOST_SNIPPETS:
             self.snippets.clear()
-        self.snippets |= await neighbour_snippets(self.source.session, self.source.sae, detail, self.snippets)
+        _, snippets = await neighbour_pictures(self.source.session, self.source.sae, detail, self.snippets)
+        self.snippets |= snippets
 
     def _write(self, name: str, template: str, context: dict[str, Any]) -> None:
         path = self.folder / name
@@ -260,7 +262,7 @@ class _Texts:
             self.tokens += len(view.tokens)
         plain_tokens, runs = self._plain[view.sequence]
         tokens = list(plain_tokens)
-        for place in active_places(view):
+        for place in view.tokens.active_places():
             tokens[place] = token_html.multiline_token(token_text.token_at(view, place, maximum))
         parts = ("".join(tokens[start:end]) for _, start, end in runs)
         return Markup(  # noqa: S704 - each token is escaped
@@ -272,7 +274,8 @@ class _Texts:
 
     def _prepared(self, view: ExampleView) -> tuple[list[str], list[tuple[bool, int, int]]]:
         """Each token without shading, and the runs of one writing direction: from which token, to which."""
-        runs = token_text.sequence(replace(view, tokens=[token._replace(activation=0.0) for token in view.tokens]), 1.0)
+        bare = ExampleTokens(view.tokens.ids, view.tokens.start, {}, view.tokens.vocabulary)
+        runs = token_text.sequence(replace(view, tokens=bare), 1.0)
         tokens = [token_html.multiline_token(token) for run in runs for token in run.tokens]
         bounds, start = [], 0
         for run in runs:

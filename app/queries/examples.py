@@ -3,18 +3,32 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, islice, pairwise
+from itertools import accumulate, chain, groupby, islice, pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple, overload
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.expression import SQLColumnExpression
 
 from app import tables
 from app.errors import Unprocessable
-from app.queries.models import TokenInfo, get_tokens
+from app.queries.models import Vocabulary, get_tokens
 from app.queries.saes import SaeDetail
 from app.queries.sql.expressions import in_array
-from app.tables import ExampleBand
+from app.tables import ExampleBand, Feature
 from sae_core.statistics.spec import BANDS
 
 MAX_LIMIT = 100
@@ -27,6 +41,39 @@ class ExampleToken(NamedTuple):
     bytes: bytes
     special: bool
     activation: float
+
+
+class ExampleTokens(Sequence[ExampleToken]):
+    """The tokens of an excerpt, each created on access: of a long sequence, a page shows one line.
+
+    `ids` are theirs, the first of which stands at `start` in the sequence; `activations` are those above zero of the
+    whole sequence, by position in it.
+    """
+
+    __slots__ = ("activations", "ids", "start", "vocabulary")
+
+    def __init__(
+        self, ids: Sequence[int], start: int, activations: Mapping[int, float], vocabulary: Vocabulary
+    ) -> None:
+        self.ids, self.start, self.activations, self.vocabulary = ids, start, activations, vocabulary
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def active_places(self) -> list[int]:
+        """Return the places among these tokens on which the feature is active."""
+        return [position - self.start for position in self.activations if 0 <= position - self.start < len(self)]
+
+    @overload
+    def __getitem__(self, place: int) -> ExampleToken: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ExampleToken]: ...
+    def __getitem__(self, place: int | slice) -> ExampleToken | Sequence[ExampleToken]:
+        if isinstance(place, slice):
+            return [self[index] for index in range(*place.indices(len(self)))]
+        token = self.vocabulary[self.ids[place]]
+        position = self.start + (place if place >= 0 else place + len(self.ids))
+        return ExampleToken(token.id, token.bytes, token.special, self.activations.get(position, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,59 +101,9 @@ class ExampleView:
     activation: float
     document: DocumentInfo | None
     start: int
-    tokens: Sequence[ExampleToken]
+    tokens: ExampleTokens
     peak: float
-    """The highest activation among `tokens`."""
-
-
-class _Tokens(Sequence[ExampleToken]):
-    """The tokens of an excerpt, each created on access: of a long sequence, a page shows one line."""
-
-    __slots__ = ("_activations", "_ids", "_start", "_vocabulary")
-
-    def __init__(self, excerpt: "_Excerpt", vocabulary: Mapping[int, TokenInfo]) -> None:
-        self._ids, self._start = excerpt.token_ids, excerpt.start
-        self._activations, self._vocabulary = excerpt.example.activations, vocabulary
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def active_places(self) -> list[int]:
-        """Return the same as the function of this name, without creating the other tokens."""
-        return [position - self._start for position in self._activations if 0 <= position - self._start < len(self)]
-
-    def plain(self, places: Iterable[int]) -> Iterator[bytes | None]:
-        """Yield the same as the function of this name, without creating the tokens."""
-        ids, start, activations, vocabulary = self._ids, self._start, self._activations, self._vocabulary
-        for place in places:
-            token = vocabulary[ids[place]]
-            yield None if token.special or start + place in activations else token.bytes
-
-    @overload
-    def __getitem__(self, place: int) -> ExampleToken: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[ExampleToken]: ...
-    def __getitem__(self, place: int | slice) -> ExampleToken | Sequence[ExampleToken]:
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        token = self._vocabulary[self._ids[place]]
-        position = self._start + (place if place >= 0 else place + len(self._ids))
-        return ExampleToken(token.id, token.bytes, token.special, self._activations.get(position, 0.0))
-
-
-def active_places(example: ExampleView) -> list[int]:
-    """Return the places of the example's tokens on which the feature is active."""
-    if isinstance(example.tokens, _Tokens):
-        return example.tokens.active_places()
-    return [place for place, token in enumerate(example.tokens) if token.activation > 0]
-
-
-def plain_bytes(example: ExampleView, places: Iterable[int]) -> Iterator[bytes | None]:
-    """Yield the bytes of each token at these places that is neither active nor special, None for others."""
-    if isinstance(example.tokens, _Tokens):
-        return example.tokens.plain(places)
-    tokens = (example.tokens[place] for place in places)
-    return (None if token.special or token.activation > 0 else token.bytes for token in tokens)
+    """The highest activation in its sequence."""
 
 
 async def get_examples(
@@ -133,6 +130,67 @@ async def get_examples(
     rows = await session.execute(_BANDS, {"index": sae.index.id, "feature": feature, "bands": wanted})
     examples = [example for row in rows for example in islice(_unpack(row), limit)]
     return await _views(session, sae, examples, with_documents=with_documents)
+
+
+async def get_excerpts(
+    session: AsyncSession, sae: SaeDetail, feature: int, *, before: int, after: int
+) -> list[ExampleView]:
+    """Return all examples of a feature as `get_examples` does, in one round trip, without documents.
+
+    Of each sequence only a window is read: `before` tokens before the example's own, and `after` behind it.
+    """
+    if sae.index is None:
+        return []
+    parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "feature": feature}
+    rows = await session.execute(_EXCERPTS, {**parameters, "before": before, "after": after})
+    excerpts = []
+    for of_band in (list(group) for _, group in groupby(rows, key=attrgetter("band"))):
+        bounds = pairwise(accumulate((row.length for row in of_band), initial=0))
+        places, values = of_band[0].active_positions, of_band[0].active_values
+        for row, (start, end) in zip(of_band, bounds, strict=True):
+            active = dict(zip(places[start:end], values[start:end], strict=True))
+            example = _Example(feature, row.band, row.rank - 1, row.sequence, row.position, row.activation, active)
+            if row.token_ids is not None:
+                excerpts.append(_Excerpt(example, max(0, row.position - before), row.token_ids))
+    return await _cut_views(session, sae, excerpts)
+
+
+def _excerpts() -> Select[Any]:
+    """Select the examples of a feature, each with its window of the sequence; the first of a band has its arrays."""
+    columns = (
+        column("sequence", Integer),
+        column("position", Integer),
+        column("activation", Float),
+        column("length", Integer),
+    )
+    arrays = (ExampleBand.sequences, ExampleBand.positions, ExampleBand.activations, ExampleBand.lengths)
+    example = func.unnest(*arrays).table_valued(*columns, with_ordinality="rank", name="example").render_derived()
+    of, is_first = example.c, example.c.rank == literal_column("1")
+    return (
+        select(
+            ExampleBand.band,
+            *of,
+            case((is_first, ExampleBand.active_positions)).label("active_positions"),
+            case((is_first, ExampleBand.active_values)).label("active_values"),
+            tables.Sequence.token_ids[_window(of.position)].label("token_ids"),
+        )
+        .select_from(ExampleBand)
+        .join(example, true())
+        .outerjoin(
+            tables.Sequence, (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == of.sequence)
+        )
+        .where(ExampleBand.index_id == bindparam("index"), ExampleBand.feature == bindparam("feature"))
+        .order_by(ExampleBand.band, of.rank)
+    )
+
+
+def _window(position: SQLColumnExpression[int]) -> slice:
+    """Return the tokens from `before` before a position to `after` behind it; arrays count from 1, positions from 0."""
+    first = func.greatest(1, position - bindparam("before", type_=Integer) + 1)
+    return slice(first, position + bindparam("after", type_=Integer) + 1)
+
+
+_EXCERPTS = _excerpts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +271,32 @@ async def best_examples(
         return {}
     parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "features": list(features)}
     rows = await session.execute(_BEST, {**parameters, "before": before, "after": after})
+    return await _best_views(session, sae, rows, before)
+
+
+async def neighbour_examples(
+    session: AsyncSession,
+    sae: SaeDetail,
+    features: Collection[int],
+    with_example: Collection[int],
+    *,
+    before: int = 12,
+    after: int = 12,
+) -> tuple[dict[int, tuple[int, ...]], dict[int, ExampleView]]:
+    """Return the counts of features' histograms, and as `best_examples` the strongest example of some, at once."""
+    if sae.index is None or not features:
+        return {}, {}
+    parameters = {"index": sae.index.id, "set": sae.index.sequence_set.id, "features": list(features)}
+    parameters |= {"with_example": list(with_example), "before": before, "after": after}
+    rows = (await session.execute(_NEIGHBOURS, parameters)).all()
+    counts = {row.number: tuple(row.histogram) for row in rows}
+    return counts, await _best_views(session, sae, [row[2:] for row in rows if row.token_ids is not None], before)
+
+
+async def _best_views(
+    session: AsyncSession, sae: SaeDetail, rows: Iterable[Sequence[Any]], before: int
+) -> dict[int, ExampleView]:
+    """Return rows of `_OF_BEST` by feature."""
     excerpts = [
         _Excerpt(
             _Example(feature, 0, 0, sequence, position, activation, dict(zip(positions, values, strict=True))),
@@ -221,36 +305,41 @@ async def best_examples(
         )
         for feature, sequence, position, activation, positions, values, token_ids in rows
     ]
-    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(excerpt.token_ids for excerpt in excerpts))
-    return {excerpt.example.feature: _view(excerpt, tokens, None) for excerpt in excerpts}
+    views = await _cut_views(session, sae, excerpts)
+    return {excerpt.example.feature: view for excerpt, view in zip(excerpts, views, strict=True)}
 
 
-def _best() -> Select[Any]:
-    """Select the first example of each feature's band of top examples, with its window of the sequence."""
-    active, position = ExampleBand.lengths[1], ExampleBand.positions[1]  # arrays count from 1, positions from 0
-    first = func.greatest(1, position - bindparam("before", type_=Integer) + 1)
-    last = position + bindparam("after", type_=Integer) + 1
-    number = ExampleBand.sequences[1]
-    return (
-        select(
-            ExampleBand.feature,
-            number,
-            position,
-            ExampleBand.activations[1],
-            ExampleBand.active_positions[1:active],
-            ExampleBand.active_values[1:active],
-            tables.Sequence.token_ids[first:last],
-        )
-        .join(tables.Sequence, (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == number))
-        .where(
-            ExampleBand.index_id == bindparam("index"),
-            in_array(ExampleBand.feature, "features"),
-            ExampleBand.band == _TOP,
-        )
+_OF_BEST = (
+    ExampleBand.feature,
+    ExampleBand.sequences[1],
+    ExampleBand.positions[1],
+    ExampleBand.activations[1],
+    ExampleBand.active_positions[1 : ExampleBand.lengths[1]],
+    ExampleBand.active_values[1 : ExampleBand.lengths[1]],
+    tables.Sequence.token_ids[_window(ExampleBand.positions[1])].label("token_ids"),
+)
+"""The first example of a feature's band of top examples, with its window of the sequence."""
+_ITS_SEQUENCE = (tables.Sequence.set_id == bindparam("set")) & (tables.Sequence.number == ExampleBand.sequences[1])
+_BEST = (
+    select(*_OF_BEST)
+    .join(tables.Sequence, _ITS_SEQUENCE)
+    .where(
+        ExampleBand.index_id == bindparam("index"), in_array(ExampleBand.feature, "features"), ExampleBand.band == _TOP
     )
-
-
-_BEST = _best()
+)
+_NEIGHBOURS = (
+    select(Feature.number, Feature.histogram, *_OF_BEST)
+    .select_from(Feature)
+    .outerjoin(
+        ExampleBand,
+        (ExampleBand.index_id == bindparam("index"))
+        & (ExampleBand.feature == Feature.number)
+        & (ExampleBand.band == _TOP)
+        & in_array(ExampleBand.feature, "with_example"),
+    )
+    .outerjoin(tables.Sequence, _ITS_SEQUENCE)
+    .where(Feature.index_id == bindparam("index"), in_array(Feature.number, "features"))
+)
 
 
 class _Example(NamedTuple):
@@ -300,7 +389,13 @@ async def _views(
     ]
 
 
-def _view(excerpt: _Excerpt, tokens: Mapping[int, TokenInfo], document: DocumentInfo | None) -> ExampleView:
+async def _cut_views(session: AsyncSession, sae: SaeDetail, excerpts: Sequence[_Excerpt]) -> list[ExampleView]:
+    """Return excerpts with their tokens, without documents."""
+    tokens = await get_tokens(session, sae.model.id, chain.from_iterable(excerpt.token_ids for excerpt in excerpts))
+    return [_view(excerpt, tokens, None) for excerpt in excerpts]
+
+
+def _view(excerpt: _Excerpt, tokens: Vocabulary, document: DocumentInfo | None) -> ExampleView:
     example = excerpt.example
     return ExampleView(
         band=example.band,
@@ -310,8 +405,8 @@ def _view(excerpt: _Excerpt, tokens: Mapping[int, TokenInfo], document: Document
         activation=example.activation,
         document=document,
         start=excerpt.start,
-        tokens=_Tokens(excerpt, tokens),
-        peak=_peak(excerpt),
+        tokens=ExampleTokens(excerpt.token_ids, excerpt.start, example.activations, tokens),
+        peak=max(example.activations.values(), default=0.0),
     )
 
 
@@ -319,11 +414,6 @@ def _document_number(sequence: Any, position: int) -> int:
     """Return the number of the document that a token is from; -1 for none."""
     run = bisect_right(sequence.document_starts, position) - 1
     return int(sequence.document_numbers[run]) if run >= 0 else -1
-
-
-def _peak(excerpt: _Excerpt) -> float:
-    shown = range(excerpt.start, excerpt.start + len(excerpt.token_ids))
-    return max((value for place, value in excerpt.example.activations.items() if place in shown), default=0.0)
 
 
 async def _sequences(session: AsyncSession, set_id: int, numbers: Iterable[int]) -> dict[int, Any]:

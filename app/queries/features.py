@@ -219,21 +219,6 @@ async def feature_histograms(session: AsyncSession, sae: SaeDetail, indices: Col
     return {number: _histogram(maximum, counts) for number, maximum, counts in rows}
 
 
-async def histogram_counts(
-    session: AsyncSession, sae: SaeDetail, indices: Collection[int]
-) -> dict[int, tuple[int, ...]]:
-    """Return the counts of many features' activation histograms, for sparklines."""
-    if sae.index is None or not indices:
-        return {}
-    rows = await session.execute(_COUNTS, {"index": sae.index.id, "numbers": list(indices)})
-    return {number: tuple(counts) for number, counts in rows}
-
-
-_COUNTS = select(Feature.number, Feature.histogram).where(
-    Feature.index_id == bindparam("index"), in_array(Feature.number, "numbers")
-)
-
-
 def _histogram(maximum: float, counts: list[int]) -> Histogram:
     """Return `counts` of equal bins over (0, maximum] with the bins' edges."""
     return Histogram(tuple(maximum * place / len(counts) for place in range(len(counts) + 1)), tuple(counts))

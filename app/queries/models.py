@@ -1,16 +1,16 @@
 """Language models and their tokens."""
 
 import hashlib
-from collections import ChainMap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.pool import Pool
 
 from app.errors import Conflict
 from app.queries.sql.copy import copy_rows
@@ -68,6 +68,16 @@ class ModelRow:
     weights_sha256: str
     tokenizer_sha256: str
     bos_token_id: int | None
+
+
+class Vocabulary(dict[int, TokenInfo]):
+    """Entries of one model's vocabulary by id, maybe not all; two are equal only if they are the same object."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 async def register_model(
@@ -204,7 +214,7 @@ def model_info(model: LanguageModel) -> ModelInfo:
     )
 
 
-async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Mapping[int, TokenInfo]:
+async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Vocabulary:
     """Return these vocabulary entries by id, maybe among others; ids that the vocabulary lacks are `UNKNOWN`."""
     known = _vocabulary(session, model_id)
     wanted = set(ids)
@@ -215,8 +225,8 @@ async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -
         )
         known.update((number, TokenInfo(number, token, special)) for number, token, special in rows)
         # Not kept: a model that was imported without weights gets more tokens with its next import.
-        unknown = {number: TokenInfo(number, UNKNOWN, False) for number in missing if number not in known}
-        return ChainMap(unknown, known) if unknown else known
+        if not wanted <= known.keys():
+            return Vocabulary({number: known.get(number, TokenInfo(number, UNKNOWN, False)) for number in wanted})
     return known
 
 
@@ -241,12 +251,12 @@ async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> lis
 _MOST_TOKENS = 200_000
 """Tokens kept in memory, some 20 MB."""
 
-_vocabularies: WeakKeyDictionary[Engine, dict[int, dict[int, TokenInfo]]] = WeakKeyDictionary()
+_vocabularies: WeakKeyDictionary[Pool, dict[int, Vocabulary]] = WeakKeyDictionary()
 
 
-def _vocabulary(session: AsyncSession, model_id: int) -> dict[int, TokenInfo]:
+def _vocabulary(session: AsyncSession, model_id: int) -> Vocabulary:
     """Return the cached entries of a model's vocabulary: they never change, and each page shows hundreds of them."""
-    models = _vocabularies.setdefault(session.get_bind().engine, {})
+    models = _vocabularies.setdefault(session.get_bind().engine.pool, {})
     if sum(map(len, models.values())) > _MOST_TOKENS:
         models.clear()
-    return models.setdefault(model_id, {})
+    return models.setdefault(model_id, Vocabulary())

@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
-from sqlalchemy import Engine, Select, Text, bindparam, column, exists, func, literal_column, select, true
+from sqlalchemy import Select, Text, bindparam, column, exists, func, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.pool import Pool
 
 from app.queries.saes import SaeDetail
 from app.queries.search import WORD, matches, words
@@ -84,13 +85,13 @@ class _Words:
         return len(self.of_tokens) + len(self.of_labels)
 
 
-_read: WeakKeyDictionary[Engine, dict[int, _Words]] = WeakKeyDictionary()
+_read: WeakKeyDictionary[Pool, dict[int, _Words]] = WeakKeyDictionary()
 
 
 async def _vocabulary(session: AsyncSession, sae: SaeDetail) -> Sequence[str]:
     """Return the words that can be found, preferred ones first."""
     assert sae.index is not None
-    of_saes = _read.setdefault(session.get_bind().engine, {})
+    of_saes = _read.setdefault(session.get_bind().engine.pool, {})
     known = of_saes.get(sae.id)
     if known is None or (known.index_id, known.label_changes) != (sae.index.id, sae.label_changes):
         if known is not None and known.index_id == sae.index.id:

@@ -99,10 +99,11 @@ async def check_role(request: Request) -> None:
         return
     settings: Settings = request.app.state.settings
     least = least_role(route, request.method)
-    async with transaction(request.app.state.sessionmaker) as session:
+    async with transaction(request.app.state.readers) as session:
         actor = await _actor(request, session, settings)
-        request.state.actor = actor
-        if actor.role >= least and changes_something(route, request.method):
+    request.state.actor = actor
+    if actor.role >= least and changes_something(route, request.method):
+        async with transaction(request.app.state.sessionmaker) as session:
             await _count_write(request, session, settings, actor)
     if actor.role >= least:
         return

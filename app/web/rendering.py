@@ -155,6 +155,7 @@ def environment() -> Environment:
     }
     env.filters |= {
         "classes": token_html.classes,
+        "examples_list": example_lines.listed,
         "line": example_lines.markup,
         "lone": token_html.lone,
         "spelled": spelled,

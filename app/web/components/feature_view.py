@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import urlencode
 
-from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.queries.examples import ExampleView, best_examples
+from app.queries.examples import neighbour_examples
 from app.queries.features import CoactiveFeature, FeatureDetail, Histogram, NearFeature, TopToken
 from app.queries.saes import SaeDetail
 from app.web.components import example_lines, glossary
+from app.web.components.example_lines import Example
 from app.web.components.formatting import count, percent, significant
 
 SNIPPET = {"before": 5, "after": 3}
@@ -23,20 +23,6 @@ SNIPPET = {"before": 5, "after": 3}
 _TITLE_TOKENS = 3
 
 Drawn = TypeVar("Drawn")
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """An example on one line; `text` is all of it, for a page without a server to fetch it from."""
-
-    view: ExampleView
-    line: example_lines.Line
-    text: Markup | None = None
-
-    @classmethod
-    def of(cls, view: ExampleView, maximum: float, text: Markup | None = None) -> "Example":
-        """Return the example shaded relative to the feature's maximum."""
-        return cls(view, example_lines.cut(view, maximum), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +241,15 @@ def neighbours(detail: FeatureDetail) -> list[CoactiveFeature | NearFeature]:
     return [*detail.coactive, *detail.near]
 
 
-async def neighbour_snippets(
+async def neighbour_pictures(
     session: AsyncSession, sae: SaeDetail, detail: FeatureDetail, known: Collection[int] = ()
-) -> dict[int, example_lines.Line]:
-    """Return some words around the strongest token of each neighbour without a label that is not among the `known`."""
-    unlabelled = {other.index for other in neighbours(detail) if other.label is None}.difference(known)
-    views = await best_examples(session, sae, sorted(unlabelled), **SNIPPET)
-    return {index: example_lines.cut(view, view.activation) for index, view in views.items()}
+) -> tuple[dict[int, tuple[int, ...]], dict[int, example_lines.Line]]:
+    """Return each neighbour's histogram, and some words around the strongest token of those without a label.
+
+    Words of the `known` neighbours are left out.
+    """
+    shown = neighbours(detail)
+    unlabelled = {other.index for other in shown if other.label is None}.difference(known)
+    numbers = {other.index for other in shown}
+    sparks, views = await neighbour_examples(session, sae, numbers, unlabelled, **SNIPPET)
+    return sparks, {index: example_lines.cut(view, view.activation) for index, view in views.items()}

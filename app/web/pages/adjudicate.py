@@ -31,7 +31,7 @@ from app.services.adjudication import (
 )
 from app.services.dashboard import sees_part
 from app.services.labels import SCALE
-from app.web.components.feature_view import Example
+from app.web.components.example_lines import Example
 from app.web.dependencies import Actor, Session
 from app.web.rendering import render, wants_fragment
 

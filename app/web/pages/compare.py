@@ -30,7 +30,7 @@ from app.services.leaderboard import get_leaderboard
 from app.services.saes import check_comparable, pick_sae
 from app.web.components import comparison_text, example_lines, figures, glossary
 from app.web.components.counterparts import address
-from app.web.components.feature_view import Example
+from app.web.components.example_lines import Example
 from app.web.components.formatting import count, percent
 from app.web.components.leaderboard_view import LeaderboardView, leaderboard_view
 from app.web.components.run_card import MOST_LIVE, RunCard, card

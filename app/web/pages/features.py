@@ -9,18 +9,18 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import reads_only
 from app.errors import NotFound, UserError
 from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
 from app.queries.decisions import decisions_of_feature
-from app.queries.examples import get_examples
+from app.queries.examples import get_examples, get_excerpts
 from app.queries.feature_holdings import ANYTHING, FeatureHoldings, feature_holdings
 from app.queries.feature_list import next_unlabelled
 from app.queries.features import (
     FeatureDetail,
     features_around,
     get_feature,
-    histogram_counts,
 )
 from app.queries.label_flow import default_draft
 from app.queries.saes import SaeDetail
@@ -34,12 +34,12 @@ from app.web.caching import features_etag, make_etag, raise_if_not_modified
 from app.web.components import figures, token_text
 from app.web.components.comment_panel import comment_panel
 from app.web.components.counterparts import counterparts_of
+from app.web.components.example_lines import AFTER, BEFORE, Example
 from app.web.components.feature_view import (
-    Example,
     SiteLinks,
     feature_view,
     histogram,
-    neighbour_snippets,
+    neighbour_pictures,
     neighbours,
 )
 from app.web.components.label_panel import LabelForm, label_panel
@@ -87,6 +87,7 @@ async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
 
 
 @router.get("/saes/{sae}/features/{index}")
+@reads_only
 async def feature(
     request: Request,
     sae: Sae,
@@ -269,15 +270,15 @@ async def _fixed_parts(
             near=tuple(replace(other, label=None) for other in detail.near),
         )
         examples = [
-            Example.of(view, bare.max) for view in await get_examples(session, sae, bare.index, with_documents=False)
+            Example.of(view, bare.max)
+            for view in await get_excerpts(session, sae, bare.index, before=BEFORE, after=AFTER)
         ]
         drawn = histogram(sae, bare, figures.activation_histogram)
         view = feature_view(sae, bare, examples, links=links, histogram=drawn)
         return text_of("features/_fixed.html", {"sae": sae, "view": view})
 
     async def named() -> str:
-        sparks = await histogram_counts(session, sae, {other.index for other in neighbours(detail)})
-        snippets = await neighbour_snippets(session, sae, detail)
+        sparks, snippets = await neighbour_pictures(session, sae, detail)
         view = feature_view(sae, detail, [], links=links, snippets=snippets, sparks=sparks)
         return text_of("features/_sections/neighbours.html", {"view": view})
 

@@ -24,7 +24,8 @@ from app.services.actors import Actor as Person
 from app.services.actors import ensure_person
 from app.services.label_sets import find_label_set
 from app.services.labels import save_label
-from app.web.components.feature_view import Example, SiteLinks, feature_view
+from app.web.components.example_lines import Example
+from app.web.components.feature_view import SiteLinks, feature_view
 from app.web.components.label_panel import LabelFields, LabelForm, ShownLabel
 from app.web.dependencies import Actor, Session
 from app.web.rendering import render, wants_fragment

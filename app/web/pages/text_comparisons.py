@@ -1,6 +1,6 @@
 """What distinguishes two sides of texts: the form, the features ranked, and one of them opened."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import NotFound, Unprocessable, UserError
-from app.queries.examples import ExampleToken, ExampleView
+from app.queries.examples import ExampleTokens, ExampleView
 from app.queries.feature_list import FeatureRow, feature_rows
 from app.queries.models import get_tokens
 from app.queries.saes import SaeDetail
@@ -294,14 +294,16 @@ async def _examples(
             activation=own["values"][own["peak"]],
             document=None,
             start=own["start"],
-            tokens=[
-                ExampleToken(token, tokens[token].bytes, tokens[token].special, activation)
-                for token, activation in zip(own["tokens"], own["values"], strict=True)
-            ],
+            tokens=ExampleTokens(own["tokens"], own["start"], _above_zero(own), tokens),
             peak=max(own["values"]),
         )
         for rank, own in enumerate(stored)
     ]
+
+
+def _above_zero(own: Mapping[str, Any]) -> dict[int, float]:
+    """Return a stored example's activations by position."""
+    return {place: value for place, value in enumerate(own["values"], own["start"]) if value > 0}
 
 
 def _words(view: TextComparisonView) -> dict[str, list[dict[str, Any]]]:

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Unprocessable
-from app.queries.examples import best_examples, get_examples, top_examples
+from app.queries.examples import best_examples, get_examples, get_excerpts, neighbour_examples, top_examples
+from app.queries.features import get_feature
 from tests.factories import Synthetic
 
 pytestmark = pytest.mark.read_only
@@ -66,6 +67,32 @@ async def test_best_examples_are_windows_around_the_strongest_token(session: Asy
         assert [token.id for token in example.tokens] == made.corpus.token_ids[example.sequence, span].tolist()
         truth = made.features.activations[feature]
         assert example.tokens[example.position - first].activation == pytest.approx(truth.max())
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 2), (1_000, 1_000)])
+async def test_excerpts_are_windows_of_all_examples(
+    session: AsyncSession, made: Synthetic, before: int, after: int
+) -> None:
+    for feature in (0, 6, 10, 22, 23, 2**20):
+        excerpts = await get_excerpts(session, made.sae, feature, before=before, after=after)
+        whole = await get_examples(session, made.sae, feature, with_documents=False)
+        assert len(excerpts) == len(whole)
+        for excerpt, view in zip(excerpts, whole, strict=True):
+            first = max(0, view.position - before)
+            assert list(excerpt.tokens) == view.tokens[first : view.position + after + 1]
+            assert replace(excerpt, tokens=view.tokens) == replace(view, start=first)
+
+
+async def test_neighbours_have_counts_and_an_example_if_asked_for(session: AsyncSession, made: Synthetic) -> None:
+    wanted, with_example = [22, 0, 23, 6], [0, 23, 6]
+    counts, views = await neighbour_examples(session, made.sae, wanted, with_example, before=3, after=2)
+    details = [await get_feature(session, made.sae, number) for number in wanted]
+    assert counts == {detail.index: detail.histogram.counts for detail in details if detail}
+    best = await best_examples(session, made.sae, with_example, before=3, after=2)
+    assert views.keys() == best.keys() == {0, 6}
+    for feature, view in views.items():
+        assert replace(view, tokens=list(view.tokens)) == replace(best[feature], tokens=list(best[feature].tokens))
+    assert await neighbour_examples(session, made.sae, [], []) == ({}, {})
 
 
 async def test_top_examples_of_many_features_equal_those_of_each(session: AsyncSession, made: Synthetic) -> None:

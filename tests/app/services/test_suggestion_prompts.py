@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from app.queries.examples import ExampleToken, ExampleView
+from app.queries.examples import ExampleTokens, ExampleView
 from app.queries.features import OutputToken
+from app.queries.models import TokenInfo, Vocabulary
 from app.services.suggestion_prompts import (
     MAX_SUGGESTION,
     BadAnswer,
@@ -23,9 +24,9 @@ HOSTILE = (
 
 
 def example(band: int, rank: int, texts: list[str], active: list[float]) -> ExampleView:
-    tokens = [
-        ExampleToken(i, text.encode(), False, value) for i, (text, value) in enumerate(zip(texts, active, strict=True))
-    ]
+    vocabulary = Vocabulary({i: TokenInfo(i, text.encode(), False) for i, text in enumerate(texts)})
+    above_zero = {place: value for place, value in enumerate(active) if value > 0}
+    tokens = ExampleTokens(range(len(texts)), 0, above_zero, vocabulary)
     peak = max(active)
     return ExampleView(band, rank, 10 * band + rank, active.index(peak), peak, None, 0, tokens, peak)
 

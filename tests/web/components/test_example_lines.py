@@ -1,8 +1,5 @@
 """Examples cut to one line: what stands on it, what is shaded, and which way it is read."""
 
-from dataclasses import replace
-
-from app.queries.examples import ExampleToken
 from app.web.components import example_lines
 from tests.web.components.test_token_text import example
 from tests.web.html import Element, parse
@@ -39,9 +36,8 @@ def test_only_what_is_shaded_has_an_element() -> None:
 
 
 def test_a_special_token_is_a_chip_though_it_is_not_active() -> None:
-    view = example([b"<s>", b"a"], [0.0, 2.0], position=1)
-    tokens = [ExampleToken(0, b"<s>", special=True, activation=0.0), view.tokens[1]]
-    line = parse(str(example_lines.markup(example_lines.cut(replace(view, tokens=tokens), 2.0))))
+    view = example([b"<s>", b"a"], [0.0, 2.0], position=1, specials=[b"<s>"])
+    line = parse(str(example_lines.markup(example_lines.cut(view, 2.0))))
     assert line.one("span", cls="chip").text == "<s>"
 
 

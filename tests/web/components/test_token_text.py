@@ -1,8 +1,11 @@
 """Shading, lines and writing directions; and that no token, however hostile, becomes markup."""
 
+from collections.abc import Collection
+
 import pytest
 
-from app.queries.examples import DocumentInfo, ExampleToken, ExampleView
+from app.queries.examples import DocumentInfo, ExampleTokens, ExampleView
+from app.queries.models import TokenInfo, Vocabulary
 from app.web.components import example_lines, token_html, token_text
 from app.web.rendering import environment
 from tests.web.html import parse
@@ -22,7 +25,9 @@ HOSTILE = [
 ]
 
 
-def example(tokens: list[bytes], activations: list[float], position: int, start: int = 0) -> ExampleView:
+def example(
+    tokens: list[bytes], activations: list[float], position: int, start: int = 0, specials: Collection[bytes] = ()
+) -> ExampleView:
     return ExampleView(
         band=0,
         rank=0,
@@ -31,9 +36,11 @@ def example(tokens: list[bytes], activations: list[float], position: int, start:
         activation=activations[position - start],
         document=DocumentInfo(0, "<b>Title</b>", None),
         start=start,
-        tokens=tuple(
-            ExampleToken(100 + i, raw, special=False, activation=value)
-            for i, (raw, value) in enumerate(zip(tokens, activations, strict=True))
+        tokens=ExampleTokens(
+            [100 + i for i in range(len(tokens))],
+            start,
+            {place: value for place, value in enumerate(activations, start) if value > 0},
+            Vocabulary({100 + i: TokenInfo(100 + i, raw, raw in specials) for i, raw in enumerate(tokens)}),
         ),
         peak=max(activations),
     )
