@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from markupsafe import Markup
 
-MOST_BYTES = 64 * 2**20
-"""Compressed bytes that one process keeps: the parts of some 3,500 features."""
+MOST_BYTES = 32 * 2**20
+"""Compressed bytes that one process keeps: the parts of some 1,800 features."""
 _OVERHEAD = 300
 """Bytes of Python's objects for one part."""
 

@@ -15,12 +15,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app import db
 from app.db import (
     connection_params,
     create_engine,
+    create_readers,
     create_sessionmaker,
     get_session,
     libpq_url,
+    reads_only,
     transaction,
     url_of,
 )
@@ -132,14 +135,61 @@ async def test_an_error_rolls_the_transaction_back(sessionmaker: Sessions) -> No
     assert await count_corpora(sessionmaker) == 0
 
 
-async def test_the_pool_survives_a_restart_of_the_database(database_url: str, sessionmaker: Sessions) -> None:
+@pytest.mark.parametrize("proven", [0.0, 1e9])
+async def test_the_pool_survives_a_restart_of_the_database(
+    database_url: str, sessionmaker: Sessions, monkeypatch: pytest.MonkeyPatch, proven: float
+) -> None:
+    """Whether it asks each connection, or looks at its socket."""
+    monkeypatch.setattr(db, "PROVEN", proven)
     assert await count_corpora(sessionmaker) == 0
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert await count_corpora(sessionmaker) == 0
+
+
+async def test_a_connection_is_asked_only_after_a_pause(
+    engine: AsyncEngine, sessionmaker: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    ping = engine.dialect.do_ping
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda connection: asked.append(connection) or ping(connection))
+    for _ in range(3):
+        await count_corpora(sessionmaker)
+    assert asked == []
+    monkeypatch.setattr(db, "PROVEN", 0.0)
+    await count_corpora(sessionmaker)
+    assert len(asked) == 1
+
+
+async def test_a_reader_has_no_transaction(engine: AsyncEngine, sessionmaker: Sessions) -> None:
+    async def is_one_moment(sessions: Sessions) -> bool:
+        async with transaction(sessions) as session:
+            began = text("SELECT now()")  # when the transaction began
+            return await session.scalar(began) == await session.scalar(began)
+
+    assert await is_one_moment(sessionmaker)
+    assert not await is_one_moment(create_readers(engine))
+    assert await is_one_moment(sessionmaker), "a connection that a reader had is lent with transactions again"
+
+
+async def test_only_a_marked_route_reads_without_a_transaction(engine: AsyncEngine, sessionmaker: Sessions) -> None:
+    app = FastAPI()
+    app.state.sessionmaker, app.state.readers = sessionmaker, create_readers(engine)
+
+    async def is_one_moment(session: Session) -> bool:
+        began = text("SELECT now()")
+        return await session.scalar(began) == await session.scalar(began)
+
+    async def marked(session: Session) -> bool:
+        return await is_one_moment(session)
+
+    app.get("/plain")(is_one_moment)
+    app.get("/marked")(reads_only(marked))
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert [(await client.get(path)).json() for path in ("/plain", "/marked")] == [True, False]
 
 
 async def test_a_connection_lost_in_a_transaction_is_unavailable(database_url: str, sessionmaker: Sessions) -> None:
