@@ -145,7 +145,7 @@ def words_of(url: str, sae: str, cookies: dict[str, str]) -> Callable[[int], str
     def words(feature: int) -> str:
         answer = httpx.get(f"{url}/api/v1/saes/{sae}/features/{feature}", cookies=cookies).raise_for_status().json()
         tokens = [str(token["text"]).strip() for token in answer["top_tokens"]]
-        chosen = list(dict.fromkeys(token for token in tokens if token.isalpha()))[:2] or ["punctuation"]
+        chosen = list(dict.fromkeys(token for token in tokens if token.isalnum()))[:2] or ["punctuation"]
         return "Texts with " + " or ".join(f"‘{token}’" for token in chosen)
 
     return words
@@ -190,9 +190,7 @@ def label_together(browser: Browser, sae: str, serving: Serving, take: Take = la
             cookies = {cookie["name"]: cookie["value"] for cookie in ada.context.cookies()}
             words = words_of(url, sae, cookies)
             label_all(ada, address, words, lambda feature: 1 + feature % 3, take)
-            label_all(
-                grace, address, lambda feature: words(feature).partition(" or ")[0], lambda feature: 1 + feature % 2
-            )
+            label_all(grace, address, others_words(words), others_category)
             ada.goto(f"{address}/agreement")
             take(ada, "labelling-agreement")
             print(f"{decide_all(ada, address, take)} of {FEATURES} features were decided by a reviewer")

@@ -22,7 +22,7 @@ IMAGES = Path(__file__).parent / "images"
 SEESAE = Path(sys.executable).with_name("seesae")
 WIDE, NARROW = "smollm2-135m-l9-batchtopk-4096", "smollm2-135m-l9-batchtopk-1024"
 SPANISH = "La casa de mi abuela tiene un jardín muy grande con flores rojas."
-CENTRE = "The church stands in the centre of the village."
+NEARLY = "The lake covers nearly two thirds of the island."
 CAPITAL = "The capital of Australia is the city of"
 TRIED = "El perro de la vecina se llama Luna.\nThe neighbour's dog is called Luna."
 WINDOW = {"width": 1200, "height": 760}
@@ -56,9 +56,15 @@ def _is_ready(url: str) -> bool:
 
 
 def take(page: Page, name: str, *, at: str = "") -> None:
-    """Save what the window shows, scrolled to the element `at`."""
+    """Save what the window shows, scrolled to the element `at`; less where the page ends before the window is full."""
+    top = 0
     if at:
-        page.locator(at).first.evaluate("element => scrollTo(0, element.getBoundingClientRect().top + scrollY - 16)")
+        top = page.locator(at).first.evaluate(
+            """(element) => {
+              scrollTo(0, element.getBoundingClientRect().top + scrollY - 16);
+              return Math.max(0, element.getBoundingClientRect().top - 16);
+            }"""
+        )
     page.wait_for_function(
         """() => [...document.querySelectorAll("[data-chart]")].every((box) => {
           const { top, bottom } = box.getBoundingClientRect();
@@ -66,7 +72,9 @@ def take(page: Page, name: str, *, at: str = "") -> None:
         })"""
     )
     page.mouse.move(0, 0)  # no element is shown as pointed at
-    page.screenshot(path=IMAGES / f"{name}.png")
+    page.screenshot(
+        path=IMAGES / f"{name}.png", clip={"x": 0, "y": top, "width": WINDOW["width"], "height": WINDOW["height"] - top}
+    )
     print(f"{name}.png")
 
 
@@ -76,10 +84,10 @@ def walk(page: Page, url: str) -> None:
     page.get_by_role("link", name="by example").first.click()
     page.fill("#text", SPANISH)
     page.get_by_role("button", name="Find features").click()
-    articles = page.locator("[data-row]", has_text="des").first
-    articles.wait_for(timeout=120_000)
+    particles = page.locator("[data-row]", has_text=re.compile(r"Le\s+La\s+von")).first
+    particles.wait_for(timeout=120_000)
     take(page, "tour-by-example", at="#by-example-form")
-    articles.click()
+    particles.click()
     page.fill("#try-text", TRIED)
     page.get_by_role("button", name="Try", exact=True).click()
     page.locator(".tried").wait_for()
@@ -95,20 +103,24 @@ def walk(page: Page, url: str) -> None:
     take(page, "tour-map")
 
     page.goto(f"{url}/compare?a={NARROW}&b={WIDE}&show=split-a")
-    page.locator("[data-row]", has_text=re.compile(r"which\s+that\s+who")).first.click()
+    page.locator("[data-row]", has_text=re.compile(r"north\s+western\s+northern")).first.click()
     page.wait_for_url("**feature=*")
     take(page, "tour-parts", at="#parts")
     page.goto(f"{url}/compare?a={NARROW}&b={WIDE}")
     take(page, "tour-compare")
 
-    page.goto(f"{url}/saes/{WIDE}/features/by-example")
-    page.fill("#text", CENTRE)
-    page.get_by_role("button", name="Find features").click()
-    page.locator(".pick", has_text="of").click(timeout=120_000)
-    page.locator("#example-tokens + p", has_text="1 of").wait_for()
-    page.locator("[data-row]", has_text="centre of").first.click()
+    page.goto(f"{url}/saes/{WIDE}/features?q=trees")
+    page.locator("[data-row]", has_text="fruit").first.click()
     page.wait_for_url("**/features/*")
     take(page, "feature")
+
+    page.goto(f"{url}/saes/{WIDE}/features/by-example")
+    page.fill("#text", NEARLY)
+    page.get_by_role("button", name="Find features").click()
+    page.locator(".pick", has_text="nearly").click(timeout=120_000)
+    page.locator("#example-tokens + p", has_text="1 of").wait_for()
+    page.locator("[data-row]", has_text="almost").first.click()
+    page.wait_for_url("**/features/*")
     page.locator("#draw button").scroll_into_view_if_needed()
     page.get_by_role("button", name="Draw").click()
     page.locator("#drawn .examples").wait_for()

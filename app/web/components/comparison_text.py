@@ -7,23 +7,24 @@ from typing import Any
 from app.queries.comparisons import ComparisonView, Counterpart
 from app.queries.saes import SaeDetail
 from app.web.components.formatting import count, percent, significant
-from app.web.components.glossary import Measure
+from app.web.components.glossary import Measure, differing_parts
 from sae_core.statistics.spec import PARTNER
 
 
 def overview(a: SaeDetail, b: SaeDetail, comparison: ComparisonView) -> str:
-    """Return how many features of two SAEs match, match none, and are split."""
+    """Return how many features of two SAEs match, match none, and are split; both are named in full once."""
+    a_short, b_short = differing_parts(a, b)
     own, others = comparison.this, comparison.other
     by = "activity" if comparison.tokens else "direction"
     matched = (
         f"{count(own[f'matched_by_{by}'])} of the {count(own['features'])} features of {a.slug} match one of {b.slug} "
         f"one to one, by {by}. {count(own['unmatched'])} match none in any way, and neither do "
-        f"{count(others['unmatched'])} of the {count(others['features'])} of {b.slug}."
+        f"{count(others['unmatched'])} of the {count(others['features'])} of {b_short}."
     )
     if not comparison.tokens:
         return matched
     return (
-        f"{matched} {b.slug} splits {count(own['split'])} features of {a.slug} into parts; the other way round it is "
+        f"{matched} {b_short} splits {count(own['split'])} features of {a_short} into parts; the other way round it is "
         f"{count(others['split'])}."
     )
 

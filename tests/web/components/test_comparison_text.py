@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.queries.comparisons import get_comparison, get_counterparts
 from app.web.components.comparison_text import overview, verdict
+from app.web.components.glossary import differing_parts
 from tests.comparing import make_pair
 
 
@@ -15,7 +16,9 @@ async def test_sentences_say_what_was_compared(engine: AsyncEngine, session: Asy
     own, others = comparison.this, comparison.other
     assert text.startswith(f"{own['matched_by_activity']} of the 24 features of {narrow.slug} match one of {wide.slug}")
     assert f"{own['unmatched']} match none in any way, and neither do {others['unmatched']} of the 60" in text
-    assert f"{wide.slug} splits {own['split']} features of {narrow.slug} into parts;" in text
+    short, long = differing_parts(narrow, wide)
+    assert f"{long} splits {own['split']} features of {short} into parts;" in text
+    assert [text.count(each.slug) for each in (narrow, wide)] == [1, 1], "a long name is read once"
     assert text.endswith(f"the other way round it is {others['split']}.")
     found = await get_counterparts(session, comparison, range(24))
     matched = next(each for each in found.values() if each.matched)
