@@ -7,12 +7,14 @@ checks of host and origin, the limit of its body, compression, the routes.
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 import app.pipeline  # noqa: F401 - makes the kinds of run known
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
@@ -76,7 +78,6 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1),
         ],
         swagger_ui_oauth2_redirect_url=None,
-        dependencies=[Depends(check_role), Depends(refuse_unknown_parameters)],
     )
     app.state.settings = settings
     app.state.registry = registry
@@ -91,13 +92,22 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     app.add_exception_handler(ListConflict, api.lists.answer_conflict)
     app.add_exception_handler(DecisionConflict, api.agreement.answer_conflict)
-    for router in pages.ROUTERS:  # not below one router for all of them, which would look for the route once more
-        app.include_router(router, include_in_schema=False)
-    for router in (health.router, *api.ROUTERS):
-        app.include_router(router)
+    app.router.routes.extend(_routes())
     check_routes(app.routes)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes that all sites of a process share: FastAPI reads what each endpoint takes at its first request,
+    which takes longer than to answer it. Not one router for all of them, which would look for the route once more."""
+    table = APIRouter(dependencies=[Depends(check_role), Depends(refuse_unknown_parameters)])
+    for router in pages.ROUTERS:
+        table.include_router(router, include_in_schema=False)
+    for router in (health.router, *api.ROUTERS):
+        table.include_router(router)
+    return table.routes
 
 
 @asynccontextmanager
