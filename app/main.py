@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry
+from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
@@ -21,6 +23,7 @@ from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
+from app.problems import SCHEMA, Problem
 from app.services.adjudication import DecisionConflict
 from app.services.changes import Changes
 from app.services.inference import InferenceClient
@@ -32,6 +35,7 @@ from app.web.caching import NotModified, answer_not_modified
 from app.web.completion_metrics import CompletionMetrics
 from app.web.dependencies import check_role
 from app.web.fragments import Fragments
+from app.web.openai_errors import OpenAiErrorOut
 from app.web.parameters import refuse_unknown_parameters
 from app.web.permissions import check_routes
 from app.web.requests import RequestMetrics, RequestMiddleware
@@ -58,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
             "The web process needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which brings its own."
         )
     registry = CollectorRegistry()
-    app = FastAPI(
+    app = _Site(
         title="SeeSAE",
         version=version("seesae"),
         description=api.DESCRIPTION,
@@ -96,6 +100,17 @@ def create_app(settings: Settings) -> FastAPI:
     check_routes(app.routes)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")
     return app
+
+
+class _Site(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return OpenAPI's description, with the shapes of errors, to which hundreds of answers only refer."""
+        description = super().openapi()
+        shapes = models_json_schema(
+            [(Problem, "serialization"), (OpenAiErrorOut, "serialization")], ref_template=SCHEMA
+        )
+        description["components"]["schemas"] |= shapes[1]["$defs"]
+        return description
 
 
 @cache
