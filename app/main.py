@@ -7,18 +7,23 @@ checks of host and origin, the limit of its body, compression, the routes.
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
+from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry
+from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 import app.pipeline  # noqa: F401 - makes the kinds of run known
 from app.asgi import BodyLimitMiddleware, UnexpectedErrorMiddleware
 from app.db import create_engine, create_readers, create_sessionmaker
 from app.errors import UserError
 from app.paths import STATIC
+from app.problems import SCHEMA, Problem
 from app.services.adjudication import DecisionConflict
 from app.services.changes import Changes
 from app.services.inference import InferenceClient
@@ -30,6 +35,7 @@ from app.web.caching import NotModified, answer_not_modified
 from app.web.completion_metrics import CompletionMetrics
 from app.web.dependencies import check_role
 from app.web.fragments import Fragments
+from app.web.openai_errors import OpenAiErrorOut
 from app.web.parameters import refuse_unknown_parameters
 from app.web.permissions import check_routes
 from app.web.requests import RequestMetrics, RequestMiddleware
@@ -56,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
             "The web process needs a database: set SEESAE_DATABASE_URL, or use seesae serve, which brings its own."
         )
     registry = CollectorRegistry()
-    app = FastAPI(
+    app = _Site(
         title="SeeSAE",
         version=version("seesae"),
         description=api.DESCRIPTION,
@@ -76,7 +82,6 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1),
         ],
         swagger_ui_oauth2_redirect_url=None,
-        dependencies=[Depends(check_role), Depends(refuse_unknown_parameters)],
     )
     app.state.settings = settings
     app.state.registry = registry
@@ -92,13 +97,33 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(LabelConflict, api.labels.answer_conflict)
     app.add_exception_handler(ListConflict, api.lists.answer_conflict)
     app.add_exception_handler(DecisionConflict, api.agreement.answer_conflict)
-    for router in pages.ROUTERS:  # not below one router for all of them, which would look for the route once more
-        app.include_router(router, include_in_schema=False)
-    for router in (health.router, *api.ROUTERS):
-        app.include_router(router)
+    app.router.routes.extend(_routes())
     check_routes(app.routes)
     app.mount("/static", VersionedStaticFiles(directory=STATIC), name="static")
     return app
+
+
+class _Site(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return OpenAPI's description, with the shapes of errors, to which hundreds of answers only refer."""
+        description = super().openapi()
+        shapes = models_json_schema(
+            [(Problem, "serialization"), (OpenAiErrorOut, "serialization")], ref_template=SCHEMA
+        )
+        description["components"]["schemas"] |= shapes[1]["$defs"]
+        return description
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes that all sites of a process share: FastAPI reads what each endpoint takes at its first request,
+    which takes longer than to answer it. Not one router for all of them, which would look for the route once more."""
+    table = APIRouter(dependencies=[Depends(check_role), Depends(refuse_unknown_parameters)])
+    for router in pages.ROUTERS:
+        table.include_router(router, include_in_schema=False)
+    for router in (health.router, *api.ROUTERS):
+        table.include_router(router)
+    return table.routes
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+SCHEMA = "#/components/schemas/{model}"
 
 
 class Problem(BaseModel):
@@ -40,14 +41,18 @@ def problem(status: int, title: str, detail: str, *, headers: dict[str, str] | N
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def schema_of(shape: type[BaseModel]) -> dict[str, str]:
+    """Return OpenAPI's reference to the shape of an error, which `app.main` describes once."""
+    return {"$ref": SCHEMA.format(model=shape.__name__)}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a route, so that OpenAPI lists its problems.
 
     401, 403, 422, 429 and 503 are part of every route.
     """
-    schema = Problem.model_json_schema()
     return {
-        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema_of(Problem)}}}
         for status in sorted({*statuses, 401, 403, 422, 429, 503})
     }
 

@@ -43,6 +43,7 @@ from app.services.inference_messages import (
     TextsRequest,
 )
 from app.settings import Settings
+from app.tls import authorities
 
 log = structlog.get_logger("web")
 
@@ -114,6 +115,7 @@ class InferenceClient:
             headers={SECRET_HEADER: secret},
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
             transport=transport,
+            verify=authorities(),
             trust_env=False,  # a proxy for the internet does not reach a local process
         )
 

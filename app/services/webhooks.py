@@ -31,6 +31,7 @@ from app.services.actors import Actor, Role, ensure_person
 from app.services.monitors import find_monitor
 from app.services.saes import find_sae
 from app.settings import Settings
+from app.tls import authorities
 
 KINDS = ("label", "decision", "comment")
 MONITOR_KINDS = ("alert", "monitor")
@@ -246,7 +247,7 @@ async def send(message: Message, body: bytes, settings: Settings) -> tuple[int |
             }
             # The address itself, so that the host's name cannot mean another one by now.
             async with (
-                httpx.AsyncClient(trust_env=False, follow_redirects=False) as client,
+                httpx.AsyncClient(verify=authorities(), trust_env=False, follow_redirects=False) as client,
                 client.stream(
                     "POST",
                     url.copy_with(host=address),

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import BadParameter, Busy, NoSuchModel, UserError
+from app.problems import schema_of
 from app.redaction import redact
 
 PREFIX = "/v1/"
@@ -70,7 +71,7 @@ def respond(made: tuple[int, OpenAiError], headers: Mapping[str, str] | None = N
 
 
 def _documented() -> dict[int | str, dict[str, Any]]:
-    content = {"application/json": {"schema": OpenAiErrorOut.model_json_schema()}}
+    content = {"application/json": {"schema": schema_of(OpenAiErrorOut)}}
     return {"4XX": {"description": _REFUSED, "content": content}, 503: {"description": _DOWN, "content": content}}
 
 

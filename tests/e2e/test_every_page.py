@@ -67,6 +67,7 @@ def refuse(found: Sequence[str]) -> None:
 async def walk(browser: Browser, site: Site, visits: Sequence[Visit], width: int) -> list[str]:
     """Return what is wrong with the pages, one line each."""
     context = await browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    await context.add_init_script(path=VENDOR / AXE["file"])
     page = await context.new_page()
     found = []
     for each in visits:
@@ -88,7 +89,6 @@ async def moving(page: Page) -> list[str]:
 async def violations(page: Page, each: Visit) -> list[str]:
     """Violations that axe-core finds in both themes, one line per element."""
     found = []
-    await page.evaluate((VENDOR / AXE["file"]).read_text())
     for theme in THEMES:
         await page.emulate_media(color_scheme=theme)
         await page.wait_for_function("theme => (document.documentElement.dataset.theme ?? theme) === theme", arg=theme)

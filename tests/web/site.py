@@ -35,7 +35,7 @@ async def site(settings: Settings, *, inference: Settings | None = None) -> Asyn
             app.state.inference_service = service
         await stack.enter_async_context(app.router.lifespan_context(app))
         yield await stack.enter_async_context(
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", trust_env=False)
         )
 
 

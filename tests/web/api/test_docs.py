@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -185,11 +186,19 @@ async def test_every_operation_is_described(description: dict[str, Any]) -> None
             assert response["content"].keys() == {kind}
 
 
+async def test_all_that_the_description_refers_to_is_in_it(description: dict[str, Any]) -> None:
+    schemas = description["components"]["schemas"]
+    assert set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(description))) <= {
+        f"#/components/schemas/{name}" for name in schemas
+    }
+    assert schemas["Problem"]["required"] == ["type", "title", "status", "detail"]
+
+
 async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
     page = await client.get("/api/docs")
     assert page.status_code == 200
     assert "/api/openapi.json" in page.text
-    for address in re.findall(r'(?:src|href|spec-url)="([^"]+)"', page.text):
+    for address in re.findall(r'(?:src|href|data-spec)="([^"]+)"', page.text):
         assert address.startswith(("/", "#")), address
     for script in re.findall(r'src="([^"]+)"', page.text):
         assert (await client.get(script)).status_code == 200
