@@ -54,12 +54,12 @@ class Common:
             if name.startswith(("activations/", "indexes/"))
         }
 
-    def there(self) -> set[str]:
-        """Places of all files."""
+    def there(self, below: str = "") -> set[str]:
+        """Places of all files in a folder."""
         if self.bucket is None:
-            return {str(path) for path in self.folder.rglob("*")}
+            return {str(path) for path in (self.folder / below).rglob("*")}
         system, root = self.bucket
-        return set(system.find(root))
+        return set(system.find(f"{root}/{below}"))
 
     def place(self, name: str) -> str:
         return f"{self.folder if self.bucket is None else self.bucket[1]}/{name}"
@@ -108,7 +108,7 @@ async def test_workers_index_one_corpus_together_and_one_that_is_killed_loses_no
     shards = {common.place(name) for name in expected if name.startswith("activations/") and "shard-" in name}
 
     def there() -> int:
-        return len(shards & common.there())
+        return len(shards & common.there("activations"))
 
     async def until_there(number: int) -> None:
         async with asyncio.timeout(SECONDS):
