@@ -99,10 +99,10 @@ class Activity:
             least: tokens that all other pairs share at least.
             progress: in features of `a`.
         """
-        if not fits(self.b):
+        if not fits(self.b, values=True):
             yield from self.all_pairs(progress)
             return
-        table = TokenTable.of(self.b)
+        table = TokenTable.of(self.b, values=True)
         blocks = self.a.feature_blocks(OWN_NONZEROS, OWN_FEATURES)
         found = in_order(lambda block: self._block_pairs(*block, table, asked, least), blocks)
         for (_, stop), parts in zip(blocks, found, strict=True):

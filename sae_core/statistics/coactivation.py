@@ -40,7 +40,7 @@ class Coactive:
 
 def coactive_rows(store: ActivationStore) -> int:
     """Return of how many features the lists are made at once."""
-    return TABLE_ROWS if fits(store) else max(1, JOINT_BYTES // (4 * store.d_sae))
+    return TABLE_ROWS if fits(store, values=False) else max(1, JOINT_BYTES // (4 * store.d_sae))
 
 
 def coactive_features(

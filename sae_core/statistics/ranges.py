@@ -166,7 +166,7 @@ class RangeShards:
     @cached_property
     def _table(self) -> TokenTable | None:
         """The token table of the store, made once for all ranges of this process; None if it does not fit."""
-        return TokenTable.of(self._store) if fits(self._store) else None
+        return TokenTable.of(self._store, values=False) if fits(self._store, values=False) else None
 
     def _own(self, features: range, progress: Progress) -> dict[str, Any]:
         """Return the statistics of each feature's own activations, by their names in `RangeStatistics`."""

@@ -66,9 +66,9 @@ def test_a_store_that_is_too_large_for_a_table_gives_all_pairs(
     activity: Activity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nonzeros = sum(activity.b.shard_nonzeros)
-    monkeypatch.setattr(token_table, "HELD_NONZEROS", nonzeros)
+    monkeypatch.setattr(token_table, "HELD_BYTES", 8 * nonzeros)
     assert len(rows(activity.pairs(NOBODY, LEAST, silent))) < len(rows(activity.all_pairs(silent)))
-    monkeypatch.setattr(token_table, "HELD_NONZEROS", nonzeros - 1)
+    monkeypatch.setattr(token_table, "HELD_BYTES", 8 * nonzeros - 1)
     assert rows(activity.pairs(NOBODY, LEAST, silent)) == rows(activity.all_pairs(silent))
 
 

@@ -49,7 +49,7 @@ def test_both_ways_give_the_same_to_the_bit(tmp_path: Path, density: float, monk
     assert full.any() and not full.all()
     chosen = np.diff(expected[0].given_other[full], axis=1)
     assert (chosen == 0).any()  # equal scores, which are told apart by number
-    table = TokenTable.of(store)
+    table = TokenTable.of(store, values=False)
     equal(coactive_features(store, range(FEATURES), TOKENS, near, silent, table), expected)
     monkeypatch.setattr(coactivation, "OWN_NONZEROS", 50)
     monkeypatch.setattr(coactivation, "ROWS", 7)
@@ -62,7 +62,7 @@ def test_both_ways_give_the_same_to_the_bit(tmp_path: Path, density: float, monk
 
 def test_a_token_table_has_the_features_of_each_token(tmp_path: Path) -> None:
     store = store_of(tmp_path, 0.1)
-    table, block = TokenTable.of(store), store.block(0, FEATURES)
+    table, block = TokenTable.of(store, values=True), store.block(0, FEATURES)
     on = [set(block.row[block.position == token].tolist()) for token in range(len(table.first) - 1)]
     assert len(on) == SEQUENCES.counted.size
     for token, features in enumerate(on):
@@ -74,10 +74,12 @@ def test_a_token_table_has_the_features_of_each_token(tmp_path: Path) -> None:
 def test_progress_with_a_token_table_ends_at_the_features(tmp_path: Path) -> None:
     store, told = store_of(tmp_path, 0.1), []
     near = np.full((50, 1), -1, np.int32)
-    coactive_features(store, range(30, 80), TOKENS, near, lambda *report: told.append(report), TokenTable.of(store))
+    coactive_features(
+        store, range(30, 80), TOKENS, near, lambda *report: told.append(report), TokenTable.of(store, values=False)
+    )
     assert told[-1] == (50, 50)
     with pytest.raises(InterruptedError):
-        coactive_features(store, range(30, 80), TOKENS, near, stopped, TokenTable.of(store))
+        coactive_features(store, range(30, 80), TOKENS, near, stopped, TokenTable.of(store, values=False))
 
 
 def stopped(*_: object) -> None:

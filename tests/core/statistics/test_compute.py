@@ -147,10 +147,10 @@ def test_top_tokens(found: FeatureStatistics) -> None:
         close(listed(found["top_token_ids"][i], *columns), DENSE.top_tokens(i))
 
 
-@pytest.mark.parametrize("held", [0, token_table.HELD_NONZEROS])
+@pytest.mark.parametrize("held", [0, token_table.HELD_BYTES])
 @pytest.mark.parametrize("floor", [coactivation.COACTIVE_MIN_GIVEN_THIS, 0.15])
 def test_coactive_features(built: ActivationStore, floor: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_table, "HELD_NONZEROS", held)
+    monkeypatch.setattr(token_table, "HELD_BYTES", held)
     monkeypatch.setattr(coactivation, "COACTIVE_MIN_GIVEN_THIS", floor)
     found = compute_statistics(built, SEQUENCES, SAE, NONE, TOKENS)
     for i in EVERY:
@@ -256,7 +256,7 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
         patch.setattr(ranges, "BLOCK_NONZEROS", nonzeros)
         patch.setattr(ranges, "BLOCK_FEATURES", features)
         patch.setattr(coherence, "BLOCK_FEATURES", features)
-        patch.setattr(token_table, "HELD_NONZEROS", token_table.HELD_NONZEROS if held else 0)
+        patch.setattr(token_table, "HELD_BYTES", token_table.HELD_BYTES if held else 0)
         patch.setattr(token_table, "CHUNK_NONZEROS", nonzeros)
         patch.setattr(coactivation, "CHUNK_NONZEROS", nonzeros)
         patch.setattr(coactivation, "TABLE_ROWS", features)
