@@ -1,7 +1,7 @@
 """What near decoders, comparisons and the map of a wide SAE cost, and whether they are exact.
 
     python benchmarks/directions.py [--features 4096 131072] [--dimensions 576 768] [--rows 8192] [--json FILE]
-    python benchmarks/directions.py --map | --activity
+    python benchmarks/directions.py --map | --activity | --coactive
 
 Decoders are made up: at random, or around one centre per 64 features at all distances. The work is in proportion to the
 rows that are compared with all others, so `--rows` of them are timed and the rest is reckoned; a map is drawn whole.
@@ -13,7 +13,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -25,17 +25,20 @@ from numpy.typing import NDArray
 from report import machine
 from torch import Tensor
 
-from sae_core.matching.pairs import Activity
-from sae_core.matching.partners import BestPartners, choose_partners
+from sae_core.matching.pairs import Activity, Asked, Pairs
+from sae_core.matching.partners import MIN_JOINT, BestPartners, choose_partners
 from sae_core.progress import silent
+from sae_core.statistics.coactivation import JOINT_BYTES, coactive_features
 from sae_core.statistics.map import feature_map
 from sae_core.statistics.nearest import ROWS, Table, cosines, nearest_of_both, unit_rows
 from sae_core.statistics.spec import NEAR
+from sae_core.statistics.token_table import TokenTable
 from sae_core.store.activation_store import FeatureBlock
 from sae_core.store.segments import cut, row_bounds
 
 CHECKED = 256
 """Rows whose neighbours are found again in float64."""
+CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 SHAPES = ("random", "clustered")
 TOKENS, ACTIVE, LENGTH = 200_000, 32, 128
 
@@ -57,8 +60,12 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.process_time() - began
 
 
-def peak_mb() -> float:
-    """Return the most memory that this process has had."""
+def peak_mb(*, anew: bool = False) -> float:
+    """Return the most memory that this process has had; `anew` forgets what it had before now, where Linux can."""
+    if anew and CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+    if STATUS.exists():
+        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -109,8 +116,8 @@ class MadeUpStore:
         self.d_sae, self.count = features, self.all.count
         self.plan, self.shard_nonzeros = {"tokens": TOKENS}, [len(keys)]
 
-    def block(self, start: int, stop: int) -> FeatureBlock:
-        """Return some features."""
+    def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
+        """Return some features; there is one shard."""
         return self.all.features(start, stop)
 
     def block_on(self, start: int, stop: int, positions: range) -> FeatureBlock:
@@ -125,34 +132,85 @@ class MadeUpStore:
         """Return the one shard."""
         return [range(1)]
 
-    def feature_blocks(self, most: int, features: int) -> list[tuple[int, int]]:
+    def feature_blocks(self, most: int, most_features: int, features: range | None = None) -> list[tuple[int, int]]:
         """Return cuts of the features."""
-        return cut(self.count.tolist(), most, features)
+        own = features or range(self.d_sae)
+        cuts = cut(self.count[own.start : own.stop].tolist(), most, most_features)
+        return [(own.start + start, own.start + stop) for start, stop in cuts]
 
 
 def measure_activity(features: int, dimensions: int) -> dict[str, Any]:
-    """Time the part of a comparison that needs activations, on `TOKENS` made-up tokens."""
+    """Time the part of a comparison that needs activations, on `TOKENS` made-up tokens, with and without a table."""
     unit = decoder(features, dimensions, "random")
     stores: Any = (MadeUpStore(features, 0), MadeUpStore(features, 1))
-    base = peak_mb()
-    near = np.arange(features, dtype=np.int32)
-    a, b = BestPartners.given(near), BestPartners.given(near.copy())
+    near = np.random.default_rng(2).integers(0, features, (2, features)).astype(np.int32)
     activity = Activity.of(*stores)
+    asked = Asked.of_both(*near)
+    list(
+        Activity.of(MadeUpStore(8, 0), MadeUpStore(8, 1)).pairs(Asked.of_both(*near[:, :8] % 8), 1, silent)
+    )  # compiles
 
     def cosine(row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = cosines(unit, unit, torch.from_numpy(row), torch.from_numpy(column)).numpy()
         return found
 
-    def choose() -> None:
-        choose_partners(a, b, activity.pairs(silent), (stores[0].count, stores[1].count), TOKENS, cosine)
+    def choose(pairs: Iterable[Pairs]) -> tuple[BestPartners, BestPartners]:
+        a, b = BestPartners.given(near[0].copy()), BestPartners.given(near[1].copy())
+        choose_partners(a, b, pairs, (stores[0].count, stores[1].count), TOKENS, cosine)
+        return a, b
 
-    _, seconds = timed(choose)
+    base = peak_mb(anew=True)
+    found, seconds = timed(lambda: choose(activity.pairs(asked, MIN_JOINT, silent)))
+    peak = peak_mb()
+    plain, plain_seconds = timed(lambda: choose(activity.all_pairs(silent)))
     return {
         "features": features,
         "tokens": TOKENS,
         "active": ACTIVE,
         "cpu_s": seconds,
-        "peak_mb_above_stores": peak_mb() - base,
+        "peak_mb_above_stores": peak - base,
+        "sparse_matrices_cpu_s": plain_seconds,
+        "sparse_matrices_peak_mb_above_stores": peak_mb() - base,
+        "equal": all(
+            np.array_equal(getattr(getattr(one, score), field), getattr(getattr(other, score), field))
+            for one, other in zip(found, plain, strict=True)
+            for score in ("near", "coactive", "parent")
+            for field in ("ids", "score", "joint", "product")
+        ),
+    }
+
+
+def measure_coactive(features: int) -> dict[str, Any]:
+    """Rank all co-active features with a token table; rank three parts of them without, and reckon the rest."""
+    store: Any = MadeUpStore(features, 0)
+    near = np.random.default_rng(2).integers(0, features, (features, NEAR)).astype(np.int32)
+    small: Any = MadeUpStore(8, 0)
+    coactive_features(small, range(8), TOKENS, near[:8] % 8, silent, TokenTable.of(small, values=False))  # compiles
+    base = peak_mb(anew=True)
+    table, table_seconds = timed(lambda: TokenTable.of(store, values=False))
+    (found, joint), seconds = timed(lambda: coactive_features(store, range(features), TOKENS, near, silent, table))
+    peak = peak_mb()
+    rows = min(features, max(1, JOINT_BYTES // (4 * features)))
+    plain_seconds, equal = 0.0, True
+    for start in (0, (features - rows) // 2, features - rows):
+        own = slice(start, start + rows)
+        part = range(start, start + rows)
+        (plain, plain_joint), some = timed(lambda: coactive_features(store, part, TOKENS, near[own], silent))  # noqa: B023
+        plain_seconds += some
+        equal &= np.array_equal(joint[own], plain_joint) and all(
+            np.array_equal(getattr(found, field)[own], getattr(plain, field)) for field in ("ids", "pmi", "joint")
+        )
+    return {
+        "features": features,
+        "tokens": TOKENS,
+        "active": ACTIVE,
+        "table_cpu_s": table_seconds,
+        "cpu_s": seconds,
+        "peak_mb_above_store": peak - base,
+        "parts_of_all_pairs_cpu_s": plain_seconds / 3 * features / rows,
+        "parts_of_all_pairs_peak_mb_above_store": peak_mb() - base,
+        "rows_compared": 3 * rows,
+        "equal": equal,
     }
 
 
@@ -178,6 +236,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
     parser.add_argument("--map", action="store_true", help="draw a whole map, of the clustered decoder")
     parser.add_argument("--activity", action="store_true", help="time the part of a comparison that needs activations")
+    parser.add_argument("--coactive", action="store_true", help="rank the co-active features of one SAE")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -185,6 +244,8 @@ def main() -> None:
     results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
     if options.activity:
         results["activity"] = [measure_activity(*size) for size in sizes]
+    elif options.coactive:
+        results["coactive"] = [measure_coactive(features) for features in options.features]
     elif options.map:
         results["map"] = [measure_map(*size) for size in sizes]
     else:

@@ -21,14 +21,22 @@ from report import machine
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sae_core.statistics.coactivation import JOINT_BYTES, TokenFeatureTable, add_joint
+from sae_core.progress import silent
+from sae_core.statistics.coactivation import (
+    JOINT_BYTES,
+    TABLE_ROWS,
+    TokenFeatureTable,
+    add_joint,
+    coactive_features,
+)
 from sae_core.statistics.decoders import near_decoders
 from sae_core.statistics.examples import choose_examples
 from sae_core.statistics.moments import MOMENTS, order_by_strength
 from sae_core.statistics.ranges import BLOCK_FEATURES, BLOCK_NONZEROS, LARGE_NONZEROS, RANGES
+from sae_core.statistics.token_table import HELD_BYTES, TokenTable
 from sae_core.statistics.tokens import top_tokens
 from sae_core.store.activation_store import FeatureBlock
-from sae_core.store.segments import row_bounds
+from sae_core.store.segments import cut, row_bounds
 
 D_IN, VOCABULARY, LENGTH = 576, 49_152, 128
 """Of SmolLM2-135M."""
@@ -95,6 +103,12 @@ def measure() -> dict[str, float]:
     empty = FeatureBlock(0, np.zeros(1_025, np.int64), block.position[:0], block.value[:0])
     row_s = seconds(lambda: list(add_joint(joint, empty, tables[0]))) / (1_024 * features)
     pairs = int(part.indptr[-1]) * nonzeros / tokens
+    store: Any = InMemory(block, tokens)
+    near = np.full((features, 1), -1, np.int32)
+    held: list[TokenTable] = []
+    held_s = seconds(lambda: held.append(TokenTable.of(store, values=False)))
+    coactive_features(store, range(1), tokens, near[:1], silent, held[0])  # compiles
+    ranked_s = seconds(lambda: coactive_features(store, range(features), tokens, near, silent, held[0]))
     return {
         "forward_s_per_token": 1 / FORWARD_TOKENS_PER_CORE_SECOND,
         "encode_s_per_token_feature": seconds(lambda: x @ W.T) / (len(x) * features),
@@ -102,12 +116,34 @@ def measure() -> dict[str, float]:
         "own_s_per_nonzero": seconds(lambda: own(block, token_ids)) / nonzeros,
         "table_s_per_nonzero": table_s / nonzeros,
         "pair_s": max(joint_s - row_s * joint.size, 0) / pairs,
+        "held_table_s_per_nonzero": held_s / nonzeros,
+        "held_pair_s": ranked_s / (nonzeros * nonzeros / tokens),
         "joint_row_s_per_pair_of_features": row_s,
         "near_s_per_pair_of_features": seconds(lambda: near_decoders(W)) / features**2,
         "output_s_per_feature_token": seconds(lambda: x @ W.T) / (len(x) * features) * 2,
         "publish_s_per_feature": PUBLISH_SECONDS,
         "open_s": open_rate(),
     }
+
+
+class InMemory:
+    """A store of one shard."""
+
+    def __init__(self, block: FeatureBlock, tokens: int) -> None:
+        self.all, self.tokens = block, tokens
+        self.d_sae, self.count, self.shard_nonzeros = block.n_features, block.count, [len(block.position)]
+
+    def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
+        return self.all.features(start, stop)
+
+    def positions(self, shards: range) -> range:
+        return range(self.tokens)
+
+    def shard_groups(self, most: int) -> list[range]:
+        return [range(1)]
+
+    def feature_blocks(self, most: int, most_features: int, features: range) -> list[tuple[int, int]]:
+        return cut(self.count[: features.stop].tolist(), most, most_features)
 
 
 def activations(random: np.random.Generator, features: int, tokens: int, l0: int) -> FeatureBlock:
@@ -148,15 +184,18 @@ def cost(rates: dict[str, float], tokens: int, features: int, workers: int) -> d
     """Return hours of each part, bytes and money; what workers share is divided by them, and by their cores."""
     l0 = L0[features]
     nonzeros = tokens * l0
-    rows = max(
-        1, min(JOINT_BYTES // (4 * features), features if nonzeros <= LARGE_NONZEROS else -(-features // RANGES))
-    )
+    held = 4 * nonzeros <= HELD_BYTES
+    rows = TABLE_ROWS if held else JOINT_BYTES // (4 * features)
+    rows = max(1, min(rows, features if nonzeros <= LARGE_NONZEROS else -(-features // RANGES)))
     ranges = -(-features // rows)
     core_s = {
         "forward": tokens * rates["forward_s_per_token"],
         "encode": tokens * features * rates["encode_s_per_token_feature"] + nonzeros * rates["sort_s_per_nonzero"],
         "own statistics": nonzeros * rates["own_s_per_nonzero"],
-        "pairs": ranges * nonzeros * rates["table_s_per_nonzero"]
+        "token table": held * nonzeros * rates["held_table_s_per_nonzero"],
+        "pairs": nonzeros * l0 * rates["held_pair_s"]
+        if held
+        else ranges * nonzeros * rates["table_s_per_nonzero"]
         + nonzeros * l0 * rates["pair_s"]
         + features**2 * rates["joint_row_s_per_pair_of_features"],
         "near decoders": features**2 * rates["near_s_per_pair_of_features"],
@@ -171,8 +210,10 @@ def cost(rates: dict[str, float], tokens: int, features: int, workers: int) -> d
     hours = {}
     for name, needed in core_s.items():
         many = min(workers, takers.get(name, 1))
-        # Numpy's parts, and the publication, run on one core of a machine; products of matrices on all.
-        cores = CORES if name in ("forward", "encode", "near decoders", "output tokens") else 1
+        # Numpy's parts, and the publication, run on one core of a machine; products of matrices and what numba
+        # compiled on all. Each worker makes the token table for itself.
+        threaded = ("forward", "encode", "near decoders", "output tokens", *(["pairs"] if held else []))
+        cores = CORES if name in threaded else 1
         hours[name] = needed / many / cores / 3600
     wall = sum(hours.values())
     stored = {

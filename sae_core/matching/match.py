@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_core.errors import ArtifactError
-from sae_core.matching.pairs import Activity
+from sae_core.matching.pairs import Activity, Asked
 from sae_core.matching.partners import (
+    MIN_JOINT,
     PART_COSINE,
     PART_COUNT,
     PART_GIVEN,
@@ -132,7 +133,7 @@ def match_features(
     tokens, counts, covered = 0, (np.zeros(n, np.int64), np.zeros(m, np.int64)), None
     if activity is not None:
         tokens, counts = activity.tokens, (activity.a.count, activity.b.count)
-        found = activity.pairs(rescaled(progress, n, DIRECTIONS_SHARE, 1))
+        found = activity.pairs(Asked.of_both(near_a, near_b), MIN_JOINT, rescaled(progress, n, DIRECTIONS_SHARE, 1))
         choose_partners(a, b, found, counts, tokens, partial(_cosines, unit_a, unit_b))
         covered = activity.covered(b.parent.ids), activity.swapped().covered(a.parent.ids)
     back = None if activity is None else activity.swapped()

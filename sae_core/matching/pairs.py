@@ -1,26 +1,34 @@
 """Pairs of features, one of each SAE, that are active on common tokens, some features of the one at a time.
 
-Most pairs of a wide SAE share no token, so pairs are kept as sparse matrices: memory is that of `PAIRS` pairs and of
-`CHUNK_NONZEROS` activations of each SAE, never the n × m table.
+Most pairs of a wide SAE share no token, and most others few, so no table of all pairs is made. Compiled loops look up a
+feature's tokens in a table of the other SAE's (`TokenTable`, 512 MB at most) and keep only pairs that may be chosen.
+Where the other's store is larger, sparse matrices of all pairs are summed over parts of both: memory is that of `PAIRS`
+pairs and of `CHUNK_NONZEROS` activations of each SAE.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_core.progress import Progress
-from sae_core.statistics.coactivation import CHUNK_NONZEROS
+from sae_core.statistics.token_table import CHUNK_NONZEROS, TokenTable, fits
 from sae_core.store import segments
 from sae_core.store.activation_store import ActivationStore, FeatureBlock
 from sae_core.store.segments import Indices
+from sae_core.threads import in_order
 
 PAIRS = 1 << 24
-"""Pairs held at once, of 20 bytes; all pairs of one feature may be more."""
+"""Pairs held at once as sparse matrices, of 20 bytes; all pairs of one feature may be more."""
+OWN_NONZEROS = 1 << 18
+"""Non-zeros of the features that a thread pairs at once: of 64 active features per token, 3.4 million pairs are kept at
+most, of 16 bytes each; all pairs of one feature may be more."""
+OWN_FEATURES = 1 << 13
+"""Most features that a thread pairs at once."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,34 @@ class Pairs:
     """Sum of the products of their activations."""
     correlation: NDArray[np.float32]
     """Of the activations; 0 where one of two does not vary."""
+
+
+_Found: TypeAlias = tuple[Indices, Indices, NDArray[np.int32], NDArray[np.float64]]
+"""Row, column, joint tokens and sum of products of some pairs."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Pairs that somebody wants to know about, by features of `a`."""
+
+    first: Indices
+    """[features of `a` + 1] where each feature's pairs start."""
+    column: Indices
+    """[pairs] features of `b`."""
+
+    @classmethod
+    def of_both(cls, of_a: NDArray[np.int32], of_b: NDArray[np.int32]) -> Self:
+        """Of a feature of `b` for each of `a`, and one of `a` for each of `b`; -1 = none."""
+        row = np.concatenate([np.arange(len(of_a)), of_b.astype(np.int64)])
+        column = np.concatenate([of_a.astype(np.int64), np.arange(len(of_b))])
+        there = (row >= 0) & (column >= 0)
+        row, column = row[there], column[there]
+        return cls(segments.row_bounds(row, len(of_a)), column[segments.stable_argsort(row)])
+
+    def of(self, start: int, stop: int) -> tuple[Indices, Indices]:
+        """Return `first` and `column` of features `start` to `stop - 1` of `a` alone."""
+        first = self.first[start : stop + 1]
+        return first - first[0], self.column[first[0] : first[-1]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +91,27 @@ class Activity:
         """Return the same with `a` and `b` exchanged."""
         return Activity(self.b, self.a, self.tokens)
 
-    def pairs(self, progress: Progress) -> Iterator[Pairs]:
-        """Yield all pairs that share a token, by ascending features of `a`, in which progress is."""
+    def pairs(self, asked: "Asked", least: int, progress: Progress) -> Iterator[Pairs]:
+        """Yield pairs, by ascending features of `a`, in which progress is.
+
+        Args:
+            asked: pairs to yield, however few tokens they share; they may come twice.
+            least: tokens that all other pairs share at least.
+            progress: in features of `a`.
+        """
+        if not fits(self.b, values=True):
+            yield from self.all_pairs(progress)
+            return
+        table = TokenTable.of(self.b, values=True)
+        blocks = self.a.feature_blocks(OWN_NONZEROS, OWN_FEATURES)
+        found = in_order(lambda block: self._block_pairs(*block, table, asked, least), blocks)
+        for (_, stop), parts in zip(blocks, found, strict=True):
+            for row, column, joint, product in parts:
+                yield Pairs(row, column, joint, product, self.correlation(row, column, product))
+            progress(stop, self.a.d_sae)
+
+    def all_pairs(self, progress: Progress) -> Iterator[Pairs]:
+        """Yield all pairs that share a token, by ascending features of `a`, from sums of sparse matrices."""
         for start, stop in segments.cut(self._most_pairs().tolist(), PAIRS, self.a.d_sae):
             joint, product = self._shared(start, stop)
             row = np.repeat(np.arange(start, stop), np.diff(joint.indptr))
@@ -102,6 +157,28 @@ class Activity:
             active = np.bincount(others.position - positions.start, minlength=len(positions)).astype(np.float64)
             most += segments.total(active[own.position - positions.start], own.indptr)
         return most.clip(max=self.b.d_sae)
+
+    def _block_pairs(self, start: int, stop: int, table: TokenTable, asked: "Asked", least: int) -> list[_Found]:
+        """Return the pairs of features `start` to `stop - 1` of `a` that share `least` tokens, and those asked for."""
+        from sae_core.statistics import joint_loops  # numba
+
+        own = self.a.block(start, stop)
+        active = np.diff(table.first)
+        most = segments.total(active[own.position].astype(np.float64), own.indptr) // least
+        room = int(most.clip(max=table.n_features).sum())
+        column, joint, product = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room)
+        asked_first, asked_column = asked.of(start, stop)
+        asked_joint, asked_product = np.zeros(len(asked_column), np.int32), np.zeros(len(asked_column))
+        ends = np.zeros(own.n_features, np.int64)
+        joint_loops.shared(
+            own.indptr, own.position, own.value, table.first, table.feature, table.value, least, asked_first,
+            asked_column, np.zeros(table.n_features, np.int32), np.zeros(table.n_features),
+            ends, column, joint, product, asked_joint, asked_product,
+        )  # fmt: skip
+        n = int(ends[-1])
+        features = np.arange(start, stop)
+        kept = np.repeat(features, np.diff(ends, prepend=0)), column[:n].astype(np.int64), joint[:n], product[:n]
+        return [kept, (np.repeat(features, np.diff(asked_first)), asked_column, asked_joint, asked_product)]
 
     def _shared(self, start: int, stop: int) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Return the joint tokens and sums of products of features `start` to `stop - 1` of `a` with all of `b`.

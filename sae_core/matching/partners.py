@@ -19,6 +19,9 @@ dimensions), that is active on more tokens than the part, and that is not dense.
 PART_COUNT = 10
 """A part is active on at least this many tokens: fewer may be among another's by chance."""
 
+MIN_JOINT = min(COACTIVE_MIN_JOINT, int(PART_GIVEN * PART_COUNT))
+"""Tokens that a feature and what is chosen by activity share at least."""
+
 NEVER = np.float32(-np.inf)
 """Score of a pair that must not be chosen."""
 
@@ -116,7 +119,7 @@ def choose_partners(
     Args:
         a: with the nearest of each feature; gets the rest.
         b: the same of the other SAE.
-        found: pairs that share tokens, by ascending features of `a`.
+        found: pairs that share `MIN_JOINT` tokens or are nearest, by ascending features of `a`; others change nothing.
         counts: tokens on which each feature of `a`, and of `b`, is active.
         tokens: counted tokens.
         cosines: of some pairs.

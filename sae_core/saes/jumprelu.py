@@ -85,6 +85,28 @@ class JumpReLU(SAE):
         smallest = -features.gather(-values.min().reshape(1)).max() if len(values) else pre.new_zeros(())
         self.threshold.fill_(smallest)
 
+    @torch.no_grad()
+    def calibrate(self, sample: Float[Tensor, "tokens d_in"]) -> None:
+        """Multiply the inference form's thresholds by the one factor that gives the sample an L0 of k.
+
+        The factor is 1 − bandwidth / 2 at least.
+
+        The loss holds each batch near k, but Adam moves all thresholds together, so that L0 goes up and down around k
+        until the learning rate is 0, and stays where it then is.
+        """
+        assert self.config.k is not None, "an SAE that is trained has a k"
+        threshold = self.threshold.clamp(min=0)
+        ratios = []
+        for x in torch.split(sample, START_TOKENS):
+            pre = self._pre_activations(x)
+            near = kernels.above(pre, threshold * (1 - self.config.bandwidth / 2))
+            ratios.append(near.values(pre) / threshold[near.features])
+        ratio = torch.cat(ratios)
+        active = min(self.config.k * len(sample), len(ratio))
+        factor = ratio.topk(active).values[-1] if active else ratio.new_tensor(torch.inf)
+        if factor.isfinite():  # else features without a threshold are as many
+            self.threshold.mul_(factor)
+
     def activate(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
         """Return `pre` where it is positive and above the threshold, and zero elsewhere."""
         return torch.where(pre > self.threshold.clamp(min=0), pre, 0)

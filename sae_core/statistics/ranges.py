@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from sae_core.corpora import Sequences
 from sae_core.errors import ArtifactError
 from sae_core.files import sha256_code, sha256_json, write_json
 from sae_core.progress import Progress, rescaled
-from sae_core.statistics.coactivation import Coactive, coactive_features, joint_rows
+from sae_core.statistics.coactivation import Coactive, coactive_features, coactive_rows
 from sae_core.statistics.examples import choose_examples, concatenate_examples
 from sae_core.statistics.health import Placement, follows_uncounted, placement
 from sae_core.statistics.moments import MOMENTS, order_by_strength
+from sae_core.statistics.token_table import TokenTable, fits
 from sae_core.statistics.tokens import TopTokens, top_tokens
 from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
 from sae_core.statistics.types import Examples
@@ -33,7 +35,7 @@ BLOCK_NONZEROS = 1 << 20
 BLOCK_FEATURES = 1024
 """Features held at once."""
 RANGES = 4
-"""Ranges of a large store where memory asks for fewer. Not more: pairs of features read the whole store for each."""
+"""Ranges of a large store where memory asks for fewer. Not more: without a token table, each reads the whole store."""
 LARGE_NONZEROS = 1 << 26
 """Non-zeros above which that is worth it."""
 OWN_SHARE = 0.6
@@ -157,8 +159,14 @@ class RangeShards:
         own = self._own(features, rescaled(progress, size, 0, OWN_SHARE))
         near = self._near[features.start : features.stop]
         pairs = rescaled(progress, size, OWN_SHARE, 1)
-        coactive, joint_near = coactive_features(self._store, features, self._sequences.n_counted, near, pairs)
+        tokens = self._sequences.n_counted
+        coactive, joint_near = coactive_features(self._store, features, tokens, near, pairs, self._table)
         return RangeStatistics(**own, coactive=coactive, joint_near=joint_near)
+
+    @cached_property
+    def _table(self) -> TokenTable | None:
+        """The token table of the store, made once for all ranges of this process; None if it does not fit."""
+        return TokenTable.of(self._store, values=False) if fits(self._store, values=False) else None
 
     def _own(self, features: range, progress: Progress) -> dict[str, Any]:
         """Return the statistics of each feature's own activations, by their names in `RangeStatistics`."""
@@ -185,7 +193,7 @@ class RangeShards:
 
 def _cut(store: ActivationStore) -> list[range]:
     """Cut the features into ranges: as few as memory allows, and a few where there is much to do."""
-    rows = joint_rows(store.d_sae)
+    rows = coactive_rows(store)
     if sum(store.shard_nonzeros) > LARGE_NONZEROS:
         rows = min(rows, -(-store.d_sae // RANGES))
     return [range(start, min(start + rows, store.d_sae)) for start in range(0, store.d_sae, rows)]

@@ -22,7 +22,7 @@ from sae_core.kernels import gpu
 from sae_core.memory import reuse_freed_memory
 from sae_core.parallel import SINGLE_PROCESS, Grid
 from sae_core.progress import Progress, silent
-from sae_core.saes import SAE
+from sae_core.saes import SAE, JumpReLU
 from sae_core.training.clock import CheckpointClock, Reports
 from sae_core.training.config import TrainingConfig
 from sae_core.training.curves import Curve, Tracker
@@ -110,7 +110,7 @@ def train_together(
                     run.save()
                 clock.restart()
             reports.after(step, points)
-    return [state.finished() for state in states]
+    return _calibrated([state.finished() for state in states], configs, source, device)
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,21 @@ def _states(
     return states
 
 
+def _calibrated(
+    saes: list[SAE], configs: Sequence[TrainingConfig], source: ActivationSource, device: torch.device
+) -> list[SAE]:
+    """Give the SAEs that were trained as JumpReLU the L0 that was asked for, on activations of the training.
+
+    Not on the first ones: fewer features are active on those that start values were computed from.
+    """
+    sample: Tensor | None = None
+    for sae, config in zip(saes, configs, strict=True):
+        if config.architecture == JumpReLU.architecture and isinstance(sae, JumpReLU):
+            sample = _sample(config, source, device, later=True) if sample is None else sample
+            sae.calibrate(sample[:, : source.d_in])
+    return saes
+
+
 def _kernels_agree(configs: Sequence[TrainingConfig], source: ActivationSource, device: torch.device) -> bool:
     """True if the kernels for GPUs train these SAEs as torch does, on the first batch; else a warning says so."""
     from sae_core.training.self_check import disagreement
@@ -187,11 +202,12 @@ def _kernels_agree(configs: Sequence[TrainingConfig], source: ActivationSource, 
 
 
 def _sample(
-    config: TrainingConfig, source: ActivationSource, device: torch.device
+    config: TrainingConfig, source: ActivationSource, device: torch.device, *, later: bool = False
 ) -> Float[Tensor, "sample d_in+d_out"]:
-    """Return the first activations, which start values are computed from."""
+    """Return the first activations, which start values are computed from, or as many that come next."""
     batches = math.ceil(min(START_SAMPLE, config.samples) / config.batch_size)
-    sample = torch.cat(list(islice(source.batches(config.batch_size, seed=config.seed), batches))).to(device)
+    drawn = source.batches(config.batch_size, seed=config.seed, skip=batches if later else 0)
+    sample = torch.cat(list(islice(drawn, batches))).to(device)
     if not sample.isfinite().all():
         raise SAEError("The activations hold NaN or infinite values. Check the model, or choose another hook point.")
     if bool((sample == sample[0]).all()):

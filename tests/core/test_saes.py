@@ -332,6 +332,33 @@ def test_a_transcoder_of_a_constant_input_or_target_starts_with_numbers():
     assert all(parameter.isfinite().all() for parameter in sae.parameters())
 
 
+@pytest.mark.parametrize("factor", [0.8, 1, 1.4])
+def test_calibrating_a_jumprelu_moves_all_thresholds_by_one_factor_to_an_l0_of_k(factor):
+    sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
+    x = torch.randn(3000, D_IN, generator=torch.Generator().manual_seed(0))
+    sae.initialise(x, seed=0)
+    with torch.no_grad():
+        sae.threshold.mul_(factor * torch.linspace(0.8, 1.2, 40))
+    before = sae.threshold.detach().clone()
+    away = float((sae.encode(x) > 0).sum(dim=1).float().mean())
+    sae.calibrate(x)
+    l0 = float((sae.encode(x) > 0).sum(dim=1).float().mean())
+    assert l0 == pytest.approx(3, abs=1e-3)
+    assert abs(away - 3) > 0.02
+    ratio = sae.threshold / before
+    torch.testing.assert_close(ratio, ratio[:1].expand(40))
+
+
+def test_thresholds_of_zero_stay_zero_when_they_are_calibrated():
+    sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
+    x = torch.randn(50, D_IN, generator=torch.Generator().manual_seed(0))
+    sae.initialise(x, seed=0)
+    with torch.no_grad():
+        sae.threshold.zero_()
+    sae.calibrate(x)
+    assert not sae.threshold.any()
+
+
 def test_jumprelu_starts_with_the_l0_that_it_aims_at():
     sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
     x = activations(1_000)

@@ -64,7 +64,7 @@ async def params(ctx: JobContext, training: TrainParams) -> IndexParams:
 @pytest.fixture(autouse=True)
 def several_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges of a few features, as of an SAE of many."""
-    monkeypatch.setattr(ranges, "joint_rows", lambda d_sae: d_sae // 3)
+    monkeypatch.setattr(ranges, "coactive_rows", lambda store: store.d_sae // 3)
 
 
 class Helped:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sae_core.errors import ArtifactError
 from sae_core.models import InputTokens, OutputDirections
-from sae_core.statistics import coactivation, coherence, ranges
+from sae_core.statistics import coactivation, coherence, ranges, token_table
 from sae_core.statistics.compute import compute_statistics
 from sae_core.statistics.spec import BY_NAME, HEALTH_FLAGS, RANKED_LISTS
 from sae_core.statistics.types import Examples, FeatureStatistics
@@ -147,8 +147,10 @@ def test_top_tokens(found: FeatureStatistics) -> None:
         close(listed(found["top_token_ids"][i], *columns), DENSE.top_tokens(i))
 
 
+@pytest.mark.parametrize("held", [0, token_table.HELD_BYTES])
 @pytest.mark.parametrize("floor", [coactivation.COACTIVE_MIN_GIVEN_THIS, 0.15])
-def test_coactive_features(built: ActivationStore, floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coactive_features(built: ActivationStore, floor: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_table, "HELD_BYTES", held)
     monkeypatch.setattr(coactivation, "COACTIVE_MIN_GIVEN_THIS", floor)
     found = compute_statistics(built, SEQUENCES, SAE, NONE, TOKENS)
     for i in EVERY:
@@ -238,12 +240,14 @@ def digest(found: FeatureStatistics) -> str:
     nonzeros=st.integers(1, 4000),
     features=st.integers(1, 80),
     encoded=st.integers(1, 300),
+    held=st.booleans(),
 )
 def test_bytes_do_not_depend_on_shards_and_blocks(
     cuts: set[int],
     nonzeros: int,
     features: int,
     encoded: int,
+    held: bool,
     found: FeatureStatistics,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -252,7 +256,11 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
         patch.setattr(ranges, "BLOCK_NONZEROS", nonzeros)
         patch.setattr(ranges, "BLOCK_FEATURES", features)
         patch.setattr(coherence, "BLOCK_FEATURES", features)
+        patch.setattr(token_table, "HELD_BYTES", token_table.HELD_BYTES if held else 0)
+        patch.setattr(token_table, "CHUNK_NONZEROS", nonzeros)
         patch.setattr(coactivation, "CHUNK_NONZEROS", nonzeros)
+        patch.setattr(coactivation, "TABLE_ROWS", features)
+        patch.setattr(coactivation, "OWN_NONZEROS", nonzeros)
         patch.setattr(coactivation, "JOINT_BYTES", 4 * small.FEATURES * features)
         patch.setattr(coactivation, "ROWS", features)
         folder: Path = tmp_path_factory.mktemp("store")

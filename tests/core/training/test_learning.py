@@ -64,6 +64,18 @@ def test_l0_hits_its_target_on_held_out_activations(tmp_path, architecture):
     assert sum(settled) / len(settled) == pytest.approx(3, rel=0.05)
 
 
+def test_a_jumprelu_ends_at_k_however_far_from_it_training_stops(tmp_path):
+    source = Synthetic()
+    config = small(architecture="jumprelu", samples=128 * 30, options={"l0_coefficient": 0.0})
+    recorder = Recorder()
+    sae = train(config, source, tmp_path, device="cpu", progress=recorder)
+    assert recorder.metrics[-1]["l0"] != pytest.approx(3, rel=0.05)  # without a penalty nothing holds it
+    held_out = torch.cat(list(source.validation(512)))
+    assert float((sae.encode(held_out) > 0).sum(dim=1).float().mean()) == pytest.approx(3, rel=0.05)
+    again = train(config, source, tmp_path, device="cpu")  # from the checkpoint, which keeps them as they were trained
+    assert torch.equal(again.threshold, sae.threshold)
+
+
 def half_dead_state(architecture, aux_coefficient, folder):
     """A state in which half of the features read their input so faintly that they never reach the top k."""
     config = small(
