@@ -30,7 +30,10 @@ _COLUMNS: Mapping[Sort, tuple[str, str]] = {
     "l0": ("L0", "active features per token, on average"),
     "explained_variance": ("explained variance", "share of the activations' variance that the SAE rebuilds"),
     "ce_recovered": ("loss recovered", "of the model's loss, against replacing the activations by their mean"),
-    "dead": ("dead", "features never active on the held-out tokens"),
+    "dead": (
+        "dead, held out",
+        "features never active on the held-out tokens, which are few: the overview counts the whole index",
+    ),
     "probing": (
         "against a random dictionary",
         "text sets that one, two and five features tell better, or worse, than random directions do",
