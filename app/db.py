@@ -3,12 +3,12 @@
 import json
 import re
 import select
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -116,10 +116,9 @@ def _ask_whether_alive(engine: AsyncEngine) -> None:
         record.info["used"] = monotonic()
 
     def ask(connection: Any, record: Any, _: Any) -> None:
-        if monotonic() - record.info.get("used", -inf) < PROVEN and not _has_something_to_say(connection):
-            return
         try:
-            engine.dialect.do_ping(connection)
+            if monotonic() - record.info.get("used", -inf) >= PROVEN or _has_something_to_say(connection):
+                engine.dialect.do_ping(connection)
         except psycopg.Error as error:
             raise InvalidatePoolError from error  # all are older than whatever ended this one
 
@@ -141,17 +140,11 @@ def create_sessionmaker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]
 
 
 def create_readers(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Create a factory for sessions without a transaction: each statement stands alone, and nothing can be undone."""
+    """Create a factory for sessions without a transaction, which saves two round trips: each statement stands alone.
+
+    Not for pages: the locks that keep an index from being dropped while it is read are a transaction's.
+    """
     return create_sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"))
-
-
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-
-def reads_only(endpoint: Endpoint) -> Endpoint:
-    """Mark a route that writes nothing and locks nothing: without a transaction it saves two round trips."""
-    endpoint.reads_only = True  # type: ignore[attr-defined]
-    return endpoint
 
 
 @asynccontextmanager
@@ -181,12 +174,10 @@ def _translated(error: DBAPIError) -> Exception:
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """FastAPI dependency that yields a session of `app.state.sessionmaker`, or without a transaction if that will do.
+    """FastAPI dependency that yields a session of `app.state.sessionmaker`.
 
     Use it as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a failed
     commit is not answered with success.
     """
-    state = request.app.state
-    alone = getattr(request.scope["route"].endpoint, "reads_only", False)
-    async with transaction(state.readers if alone else state.sessionmaker) as session:
+    async with transaction(request.app.state.sessionmaker) as session:
         yield session

@@ -163,8 +163,7 @@ class Activity:
         from sae_core.statistics import joint_loops  # numba
 
         own = self.a.block(start, stop)
-        active = np.diff(table.first)
-        most = segments.total(active[own.position].astype(np.float64), own.indptr) // least
+        most = segments.total(table.active[own.position].astype(np.float64), own.indptr) // least
         room = int(most.clip(max=table.n_features).sum())
         column, joint, product = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room)
         asked_first, asked_column = asked.of(start, stop)
@@ -177,7 +176,9 @@ class Activity:
         )  # fmt: skip
         n = int(ends[-1])
         features = np.arange(start, stop)
-        kept = np.repeat(features, np.diff(ends, prepend=0)), column[:n].astype(np.int64), joint[:n], product[:n]
+        # Copies, because views would hold the room for all pairs until somebody takes the result.
+        found = column[:n].astype(np.int64), joint[:n].copy(), product[:n].copy()
+        kept = np.repeat(features, np.diff(ends, prepend=0)), *found
         return [kept, (np.repeat(features, np.diff(asked_first)), asked_column, asked_joint, asked_product)]
 
     def _shared(self, start: int, stop: int) -> tuple[sparse.csr_array, sparse.csr_array]:

@@ -6,14 +6,27 @@ Each goes through the tokens of a feature and adds to a counter of every feature
 is read, and cleared. Time is in proportion to the pairs that occur, whatever the number of features.
 """
 
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from sae_core.store.segments import Indices
 
+Loop = TypeVar("Loop", bound=Callable[..., None])
 
-@njit(nogil=True, cache=True)
+
+def _compiled(loop: Loop) -> Loop:
+    """Compile a loop when it is first called, for ever where machine code can be kept."""
+    try:
+        return cast(Loop, njit(nogil=True, cache=True)(loop))
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return cast(Loop, njit(nogil=True)(loop))
+
+
+@_compiled
 def coactive(
     start: int,
     indptr: Indices,
@@ -86,7 +99,7 @@ def coactive(
             ids[i, place], score[i, place], together[i, place] = other, share, both
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def shared(
     indptr: Indices,
     position: NDArray[np.int32],

@@ -5,6 +5,7 @@ pairs of features needs a pass over the store.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -14,14 +15,15 @@ from sae_core.store.activation_store import ActivationStore
 from sae_core.store.segments import Indices, bounds, stable_argsort
 
 HELD_BYTES = 512 << 20
-"""Memory for a table: 134 million non-zeros, or with their values half as many."""
+"""Memory for a table: 134 million non-zeros, or with their values half as many, less 16 bytes per token."""
 CHUNK_NONZEROS = 1 << 22
 """Non-zeros sorted at once."""
 
 
 def fits(store: ActivationStore, *, values: bool) -> bool:
     """True if the store's table may be held, with or without values."""
-    return (8 if values else 4) * sum(store.shard_nonzeros) <= HELD_BYTES
+    held = (8 if values else 4) * sum(store.shard_nonzeros) + 16 * len(store.positions(range(store.n_shards)))
+    return held <= HELD_BYTES
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class TokenTable:
     feature: NDArray[np.int32]
     value: NDArray[np.float32]
     """[non-zeros], or empty."""
+
+    @cached_property
+    def active(self) -> Indices:
+        """[positions] features that are active on each token."""
+        return np.diff(self.first)
 
     @classmethod
     def of(cls, store: ActivationStore, *, values: bool) -> Self:

@@ -110,6 +110,7 @@ def train_together(
                     run.save()
                 clock.restart()
             reports.after(step, points)
+    del batches  # with what a stream holds for the next ones
     return _calibrated([state.finished() for state in states], configs, source, device)
 
 
@@ -181,7 +182,7 @@ def _calibrated(
     for sae, config in zip(saes, configs, strict=True):
         if config.architecture == JumpReLU.architecture and isinstance(sae, JumpReLU):
             sample = _sample(config, source, device, later=True) if sample is None else sample
-            sae.calibrate(sample[:, : source.d_in])
+            sae.calibrate(sample[:, : source.d_in].to(sae.b_dec.device))  # one put together from parts is on the CPU
     return saes
 
 

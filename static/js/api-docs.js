@@ -19,11 +19,14 @@ const paint = () => {
 paint();
 document.addEventListener("themechange", paint);
 
-// RapiDoc spells out what each answer refers to. All errors have one shape, which the page says once: to spell it out
+// RapiDoc spells out what each answer refers to. All problems have one shape, which the page says once: to spell it out
 // hundreds of times took two thirds of the time until the page was there.
 const description = await (await fetch(docs.dataset.spec)).json();
 for (const operations of Object.values(description.paths))
   for (const { responses } of Object.values(operations))
-    for (const [status, answer] of Object.entries(responses)) if (status >= "4") delete answer.content;
+    for (const answer of Object.values(responses)) {
+      delete answer.content?.["application/problem+json"];
+      if (Object.keys(answer.content ?? {}).length === 0) delete answer.content;
+    }
 await customElements.whenDefined("rapi-doc");
 docs.loadSpec(description);

@@ -23,7 +23,6 @@ from app.db import (
     create_sessionmaker,
     get_session,
     libpq_url,
-    reads_only,
     transaction,
     url_of,
 )
@@ -173,23 +172,6 @@ async def test_a_reader_has_no_transaction(engine: AsyncEngine, sessionmaker: Se
     assert await is_one_moment(sessionmaker)
     assert not await is_one_moment(create_readers(engine))
     assert await is_one_moment(sessionmaker), "a connection that a reader had is lent with transactions again"
-
-
-async def test_only_a_marked_route_reads_without_a_transaction(engine: AsyncEngine, sessionmaker: Sessions) -> None:
-    app = FastAPI()
-    app.state.sessionmaker, app.state.readers = sessionmaker, create_readers(engine)
-
-    async def is_one_moment(session: Session) -> bool:
-        began = text("SELECT now()")
-        return await session.scalar(began) == await session.scalar(began)
-
-    async def marked(session: Session) -> bool:
-        return await is_one_moment(session)
-
-    app.get("/plain")(is_one_moment)
-    app.get("/marked")(reads_only(marked))
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        assert [(await client.get(path)).json() for path in ("/plain", "/marked")] == [True, False]
 
 
 async def test_a_connection_lost_in_a_transaction_is_unavailable(database_url: str, sessionmaker: Sessions) -> None:

@@ -349,6 +349,20 @@ def test_calibrating_a_jumprelu_moves_all_thresholds_by_one_factor_to_an_l0_of_k
     torch.testing.assert_close(ratio, ratio[:1].expand(40))
 
 
+def test_calibrating_lowers_thresholds_by_half_the_bandwidth_at_most():
+    sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
+    x = torch.randn(3000, D_IN, generator=torch.Generator().manual_seed(0))
+    sae.initialise(x, seed=0)
+    with torch.no_grad():
+        sae.threshold.mul_(4)
+    before = sae.threshold.detach().clone()
+    sae.calibrate(x)
+    ratio = sae.threshold / before
+    torch.testing.assert_close(ratio, ratio[:1].expand(40))
+    assert 1 - sae.config.bandwidth / 2 <= ratio[0] < 1
+    assert (sae.encode(x) > 0).sum(dim=1).double().mean() < 3
+
+
 def test_thresholds_of_zero_stay_zero_when_they_are_calibrated():
     sae = JumpReLU(JumpReLUConfig(d_in=D_IN, d_sae=40, k=3))
     x = torch.randn(50, D_IN, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import reads_only
 from app.errors import Unprocessable
 from app.queries.examples import top_examples
 from app.queries.feature_list import (
@@ -91,7 +90,6 @@ class FilterFields:
 
 
 @router.get("/saes/{sae}/features")
-@reads_only
 async def feature_list(
     request: Request, sae: Sae, session: Session, fields: Annotated[FilterFields, Depends()]
 ) -> HTMLResponse:

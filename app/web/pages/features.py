@@ -9,7 +9,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import reads_only
 from app.errors import NotFound, UserError
 from app.queries.activity import latest_activity
 from app.queries.comparisons import comparisons_tag
@@ -87,7 +86,6 @@ async def random_feature(sae: Sae, session: Session) -> RedirectResponse:
 
 
 @router.get("/saes/{sae}/features/{index}")
-@reads_only
 async def feature(
     request: Request,
     sae: Sae,

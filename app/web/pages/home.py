@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import reads_only
 from app.queries.feature_list import MAX_LIMIT, MAX_QUERY, FeatureFilter, FeatureRow, feature_rows, list_features
 from app.queries.runs import list_active
 from app.queries.saes import SaeDetail, list_saes
@@ -32,7 +31,6 @@ async def _query(q: Text = "", model: Text = "", after: Text = "") -> SaeQuery:
 
 
 @router.get("/")
-@reads_only
 async def home(request: Request, session: Session, query: Annotated[SaeQuery, Depends(_query)]) -> HTMLResponse:
     """Show the SAEs that match, by model, and the newest runs that have not ended."""
     runs = await list_active(session)

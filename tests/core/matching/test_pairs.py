@@ -50,6 +50,15 @@ def test_pairs_are_those_of_the_sparse_matrices_to_the_bit(
     assert rows(activity.pairs(NOBODY, LEAST, silent)) == enough
 
 
+def test_sums_over_chunks_differ_in_their_last_bits_alone(activity: Activity, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {row[:3]: row[3:] for row in rows(activity.all_pairs(silent))}
+    monkeypatch.setattr(pairs, "CHUNK_NONZEROS", 100)
+    assert len(activity._chunks()) > 2
+    parts = {row[:3]: row[3:] for row in rows(activity.all_pairs(silent))}
+    assert parts.keys() == whole.keys()
+    assert [parts[pair] for pair in whole] == [pytest.approx(sums, rel=1e-6, abs=1e-6) for sums in whole.values()]
+
+
 def test_pairs_that_are_asked_for_come_however_few_tokens_they_share(activity: Activity) -> None:
     random = np.random.default_rng(0)
     near_a, near_b = random.integers(-1, M, N).astype(np.int32), random.integers(-1, N, M).astype(np.int32)
@@ -65,10 +74,10 @@ def test_pairs_that_are_asked_for_come_however_few_tokens_they_share(activity: A
 def test_a_store_that_is_too_large_for_a_table_gives_all_pairs(
     activity: Activity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nonzeros = sum(activity.b.shard_nonzeros)
-    monkeypatch.setattr(token_table, "HELD_BYTES", 8 * nonzeros)
+    held = 8 * sum(activity.b.shard_nonzeros) + 16 * len(activity.b.positions(range(activity.b.n_shards)))
+    monkeypatch.setattr(token_table, "HELD_BYTES", held)
     assert len(rows(activity.pairs(NOBODY, LEAST, silent))) < len(rows(activity.all_pairs(silent)))
-    monkeypatch.setattr(token_table, "HELD_BYTES", 8 * nonzeros - 1)
+    monkeypatch.setattr(token_table, "HELD_BYTES", held - 1)
     assert rows(activity.pairs(NOBODY, LEAST, silent)) == rows(activity.all_pairs(silent))
 
 
