@@ -114,7 +114,7 @@ class MadeUpStore:
         value = random.gamma(2, 1, len(keys)).astype(np.float32)
         self.all = FeatureBlock(0, row_bounds(row, features), position, value)
         self.d_sae, self.count = features, self.all.count
-        self.plan, self.shard_nonzeros = {"tokens": TOKENS}, [len(keys)]
+        self.plan, self.shard_nonzeros, self.n_shards = {"tokens": TOKENS}, [len(keys)], 1
 
     def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
         """Return some features; there is one shard."""
