@@ -1,7 +1,7 @@
 """What near decoders, comparisons and the map of a wide SAE cost, and whether they are exact.
 
     python benchmarks/directions.py [--features 4096 131072] [--dimensions 576 768] [--rows 8192] [--json FILE]
-    python benchmarks/directions.py --map | --activity | --coactive
+    python benchmarks/directions.py --map | --activity | --coactive | --compare
 
 Decoders are made up: at random, or around one centre per 64 features at all distances. The work is in proportion to the
 rows that are compared with all others, so `--rows` of them are timed and the rest is reckoned; a map is drawn whole.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from report import machine
 from torch import Tensor
 
+from sae_core.matching import match_features
 from sae_core.matching.pairs import Activity, Asked, Pairs
 from sae_core.matching.partners import MIN_JOINT, BestPartners, choose_partners
 from sae_core.progress import silent
@@ -114,7 +115,7 @@ class MadeUpStore:
         value = random.gamma(2, 1, len(keys)).astype(np.float32)
         self.all = FeatureBlock(0, row_bounds(row, features), position, value)
         self.d_sae, self.count = features, self.all.count
-        self.plan, self.shard_nonzeros, self.n_shards = {"tokens": TOKENS}, [len(keys)], 1
+        self.plan, self.shard_nonzeros, self.n_shards = {"tokens": TOKENS, "sequences_sha256": ""}, [len(keys)], 1
 
     def block(self, start: int, stop: int, shards: range | None = None) -> FeatureBlock:
         """Return some features; there is one shard."""
@@ -214,6 +215,24 @@ def measure_coactive(features: int) -> dict[str, Any]:
     }
 
 
+def measure_compare(features: int, dimensions: int) -> dict[str, Any]:
+    """Compare two made-up SAEs of different directions and activations, as a run does, in one piece and all threads."""
+    directions = tuple(decoder(features, dimensions, shape) for shape in SHAPES)
+    stores = tuple(MadeUpStore(features, seed) for seed in (1, 2))
+    base, began = peak_mb(anew=True), time.perf_counter()
+    _, cpu_s = timed(lambda: match_features(*directions, cast("Any", stores)))
+    return {
+        "features": features,
+        "dimensions": dimensions,
+        "tokens": TOKENS,
+        "active": ACTIVE,
+        "threads": torch.get_num_threads(),
+        "s": time.perf_counter() - began,
+        "cpu_s": cpu_s,
+        "peak_mb_above_inputs": peak_mb() - base,
+    }
+
+
 def measure_map(features: int, dimensions: int) -> dict[str, Any]:
     """Draw a map of a clustered decoder."""
     directions = decoder(features, dimensions, "clustered")
@@ -237,15 +256,19 @@ def main() -> None:
     parser.add_argument("--map", action="store_true", help="draw a whole map, of the clustered decoder")
     parser.add_argument("--activity", action="store_true", help="time the part of a comparison that needs activations")
     parser.add_argument("--coactive", action="store_true", help="rank the co-active features of one SAE")
+    parser.add_argument("--compare", action="store_true", help="compare two SAEs in one piece, with all threads")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    if not options.compare:
+        torch.set_num_threads(1)
     sizes = [(features, dimensions) for features in options.features for dimensions in options.dimensions]
     results: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
     if options.activity:
         results["activity"] = [measure_activity(*size) for size in sizes]
     elif options.coactive:
         results["coactive"] = [measure_coactive(features) for features in options.features]
+    elif options.compare:
+        results["compare"] = [measure_compare(*size) for size in sizes]
     elif options.map:
         results["map"] = [measure_map(*size) for size in sizes]
     else:
