@@ -30,8 +30,8 @@ IDLE_TIMEOUT = 60
 """Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
 
 PROVEN = 5.0
-"""Seconds for which a connection that was in use is taken to be alive, if its socket has nothing to say: asking costs a
-round trip, and a page borrows two connections."""
+"""Seconds for which a connection that was in use is taken to be alive, if its socket has nothing to read: a ping costs
+a round trip, and a page borrows two connections."""
 
 _KEEPALIVES = {"tcp_keepalives_idle": 20, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """The database ends the connection of a machine that is silent for 50 seconds, and so releases its locks."""
@@ -105,29 +105,29 @@ def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) 
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         },
     )
-    _ask_whether_alive(engine)
+    _ping_after_pause(engine)
     return engine
 
 
-def _ask_whether_alive(engine: AsyncEngine) -> None:
+def _ping_after_pause(engine: AsyncEngine) -> None:
     """Let the pool lend only connections that answer, or answered a moment ago and were not closed since."""
 
     def note(_: Any, record: Any) -> None:
         record.info["used"] = monotonic()
 
-    def ask(connection: Any, record: Any, _: Any) -> None:
+    def ping(connection: Any, record: Any, _: Any) -> None:
         try:
-            if monotonic() - record.info.get("used", -inf) >= PROVEN or _has_something_to_say(connection):
+            if monotonic() - record.info.get("used", -inf) >= PROVEN or _has_unread(connection):
                 engine.dialect.do_ping(connection)
         except psycopg.Error as error:
             raise InvalidatePoolError from error  # all are older than whatever ended this one
 
     event.listen(engine.sync_engine, "connect", note)
     event.listen(engine.sync_engine, "checkin", note)
-    event.listen(engine.sync_engine, "checkout", ask)
+    event.listen(engine.sync_engine, "checkout", ping)
 
 
-def _has_something_to_say(connection: Any) -> bool:
+def _has_unread(connection: Any) -> bool:
     """True if the database sent something that nobody asked for: that it is going down, or the end of the stream."""
     waiting = select.poll()
     waiting.register(connection.driver_connection.fileno(), select.POLLIN)

@@ -15,6 +15,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -61,9 +62,9 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.process_time() - began
 
 
-def peak_mb(*, anew: bool = False) -> float:
-    """Return the most memory that this process has had; `anew` forgets what it had before now, where Linux can."""
-    if anew and CLEAR_REFS.exists():
+def peak_mb(*, reset: bool = False) -> float:
+    """Return the most memory that this process has had; `reset` starts from what it has now, where Linux can."""
+    if reset and CLEAR_REFS.exists():
         CLEAR_REFS.write_text("5")
     if STATUS.exists():
         return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
@@ -160,7 +161,7 @@ def measure_activity(features: int, dimensions: int) -> dict[str, Any]:
         choose_partners(a, b, pairs, (stores[0].count, stores[1].count), TOKENS, cosine)
         return a, b
 
-    base = peak_mb(anew=True)
+    base = peak_mb(reset=True)
     found, seconds = timed(lambda: choose(activity.pairs(asked, MIN_JOINT, silent)))
     peak = peak_mb()
     plain, plain_seconds = timed(lambda: choose(activity.all_pairs(silent)))
@@ -187,7 +188,7 @@ def measure_coactive(features: int) -> dict[str, Any]:
     near = np.random.default_rng(2).integers(0, features, (features, NEAR)).astype(np.int32)
     small: Any = MadeUpStore(8, 0)
     coactive_features(small, range(8), TOKENS, near[:8] % 8, silent, TokenTable.of(small, values=False))  # compiles
-    base = peak_mb(anew=True)
+    base = peak_mb(reset=True)
     table, table_seconds = timed(lambda: TokenTable.of(store, values=False))
     (found, joint), seconds = timed(lambda: coactive_features(store, range(features), TOKENS, near, silent, table))
     peak = peak_mb()
@@ -196,7 +197,7 @@ def measure_coactive(features: int) -> dict[str, Any]:
     for start in (0, (features - rows) // 2, features - rows):
         own = slice(start, start + rows)
         part = range(start, start + rows)
-        (plain, plain_joint), some = timed(lambda: coactive_features(store, part, TOKENS, near[own], silent))  # noqa: B023
+        (plain, plain_joint), some = timed(partial(coactive_features, store, part, TOKENS, near[own], silent))
         plain_seconds += some
         equal &= np.array_equal(joint[own], plain_joint) and all(
             np.array_equal(getattr(found, field)[own], getattr(plain, field)) for field in ("ids", "pmi", "joint")
@@ -219,7 +220,7 @@ def measure_compare(features: int, dimensions: int) -> dict[str, Any]:
     """Compare two made-up SAEs of different directions and activations, as a run does, in one piece and all threads."""
     directions = tuple(decoder(features, dimensions, shape) for shape in SHAPES)
     stores = tuple(MadeUpStore(features, seed) for seed in (1, 2))
-    base, began = peak_mb(anew=True), time.perf_counter()
+    base, began = peak_mb(reset=True), time.perf_counter()
     _, cpu_s = timed(lambda: match_features(*directions, cast("Any", stores)))
     return {
         "features": features,

@@ -138,7 +138,7 @@ async def test_an_error_rolls_the_transaction_back(sessionmaker: Sessions) -> No
 async def test_the_pool_survives_a_restart_of_the_database(
     database_url: str, sessionmaker: Sessions, monkeypatch: pytest.MonkeyPatch, proven: float
 ) -> None:
-    """Whether it asks each connection, or looks at its socket."""
+    """Both ways: by a ping, and by the socket alone."""
     monkeypatch.setattr(db, "PROVEN", proven)
     assert await count_corpora(sessionmaker) == 0
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
@@ -149,7 +149,7 @@ async def test_the_pool_survives_a_restart_of_the_database(
     assert await count_corpora(sessionmaker) == 0
 
 
-async def test_a_connection_is_asked_only_after_a_pause(
+async def test_a_connection_is_pinged_only_after_a_pause(
     engine: AsyncEngine, sessionmaker: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []

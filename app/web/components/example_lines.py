@@ -1,7 +1,7 @@
 """Examples cut to one line, as markup.
 
-A page shows sixty lines of some forty tokens. Most are repeated and not active: how one looks then is kept for each
-entry of a vocabulary, and only active tokens are prepared anew. `token_html` escapes all text of tokens.
+A page shows sixty lines of some forty tokens. Most are not active: the markup of such a token is made once for each
+entry of a vocabulary, and only active tokens have their own. `token_html` escapes all text of tokens.
 """
 
 from bisect import bisect_left
@@ -22,8 +22,8 @@ from app.web.components.token_text import ShownToken
 
 BEFORE = 64
 AFTER = 88
-"""Characters on each side of an example's own token, which fill one line of a wide screen; no token has fewer than one
-unless it is empty."""
+"""Characters on each side of an example's own token, which fill one line of a wide screen; so many tokens on each
+side are enough, because none is shorter than one."""
 
 _AT_ONCE = 24
 """Tokens that are prepared before the characters are counted: most lines need no more on either side."""
@@ -113,6 +113,7 @@ _inactive: WeakKeyDictionary[Vocabulary, _Inactive] = WeakKeyDictionary()
 
 
 def _inactive_tokens(vocabulary: Vocabulary) -> _Inactive:
+    """Return the one cache of a vocabulary, which lives as long as it."""
     known = _inactive.get(vocabulary)
     if known is None:
         known = _inactive[vocabulary] = _Inactive(vocabulary)
@@ -124,6 +125,7 @@ def _active(example: ExampleView, place: int, maximum: float) -> _Token:
 
 
 def _token(shown: ShownToken) -> _Token:
+    """Return a token with what it takes to place it on a line."""
     pieces = shown.pieces
     width = sum(len(piece.text) for piece in pieces)
     return _Token(token_html.light(shown), width, token_text.right_to_left(pieces))
