@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from app.errors import UserError
 from app.object_store import ObjectStore
-from app.queries.saes import SaeDetail
 from sae_core.files import sha256_json
 
 if TYPE_CHECKING:
+    from app.queries.saes import SaeDetail
     from app.settings import Settings
 
 LAYOUT = 1
@@ -52,7 +52,7 @@ def content_key(**depends_on: Any) -> str:
     return sha256_json({"layout": LAYOUT, **depends_on})[:20]
 
 
-def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
+def store_key(sae: "SaeDetail", sequences_sha256: str) -> str:
     """Return the key of the activation store of an SAE on these sequences.
 
     The hash of the weights says neither which activations they read nor how: the slug stands for the SAE's config.
@@ -66,7 +66,7 @@ def store_key(sae: SaeDetail, sequences_sha256: str) -> str:
     )
 
 
-def reading_key(sae: SaeDetail, set_hash: str, max_tokens: int) -> str:
+def reading_key(sae: "SaeDetail", set_hash: str, max_tokens: int) -> str:
     """Return the key of what an SAE makes of a text set, read up to so many tokens per text."""
     return content_key(
         pools="by role",  # readings from before had raw activations of all tokens and the last one alone

@@ -1,30 +1,26 @@
 """Connections to the database."""
 
 import json
-import re
 import select
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import psycopg
-from fastapi import Request
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from app.errors import Unavailable, UserError
+from app.database_url import CONNECT_TIMEOUT, connection_params
+from app.errors import Unavailable
 
 DRIVER = "postgresql+psycopg://"
 """URL of every engine: where the database is goes to psycopg directly, so that libpq alone reads users' URLs."""
 
-CONNECT_TIMEOUT = 5
 LOCK_TIMEOUT = 5
 IDLE_TIMEOUT = 60
 """Seconds. The last one ends a forgotten transaction, which would keep an old index from being dropped."""
@@ -35,49 +31,6 @@ a round trip, and a page borrows two connections."""
 
 _KEEPALIVES = {"tcp_keepalives_idle": 20, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """The database ends the connection of a machine that is silent for 50 seconds, and so releases its locks."""
-
-_URL_FORM = (
-    "write it as postgresql://user:password@host:5432/database, and a special character in one of these parts as its "
-    "code: @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25, a space as %20"
-)
-
-
-def connection_params(database_url: str) -> dict[str, str]:
-    """Return what a URL (`postgres://`, `postgresql://`, with or without a driver) says, under libpq's names.
-
-    Raises:
-        UserError: it is not the URL of a Postgres, or leaves open where its password ends. The message quotes no part
-            of it: a part of a password may stand in any.
-    """
-    scheme, _, address = database_url.partition("://")
-    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
-    is_clear = "#" not in address and address.count("@") == authority.count("@") <= 1
-    try:
-        params = conninfo_to_dict(f"postgresql://{address}")
-    except (psycopg.Error, UnicodeError):
-        params = {}
-    ports = str(params.get("port", "")).replace(",", "")
-    if not (scheme.partition("+")[0] in ("postgres", "postgresql") and is_clear and params) or re.search(r"\D", ports):
-        raise UserError(f"SEESAE_DATABASE_URL is not the URL of a Postgres: {_URL_FORM}.")
-    return {name: str(value) for name, value in params.items()}
-
-
-def libpq_url(database_url: str, **changes: str) -> str:
-    """Return `database_url` as libpq takes it, everything escaped; `changes` replace its parts, by libpq's names."""
-    return url_of({**connection_params(database_url), **changes})
-
-
-def url_of(params: Mapping[str, str]) -> str:
-    """Return the URL of these parameters, under libpq's names."""
-    user, database = (quote(params.get(name, ""), safe="") for name in ("user", "dbname"))
-    rest = {name: value for name, value in params.items() if name not in ("user", "dbname")}
-    return f"postgresql://{user}{'@' if user else ''}/{database}?{urlencode(rest, quote_via=quote, safe='')}"
-
-
-def address_of(params: Mapping[str, str]) -> str:
-    """Return where a database is, for messages: neither its user nor its password."""
-    host, port = params.get("host") or params.get("hostaddr", "localhost"), params.get("port", "5432")
-    return f"{host}:{port}/{params.get('dbname', '')}"
 
 
 def create_engine(database_url: str, *, statement_timeout: float | None = 30.0) -> AsyncEngine:
@@ -171,13 +124,3 @@ def _translated(error: DBAPIError) -> Exception:
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return Unavailable("The database cannot be reached: this page will work again as soon as it is back.")
     return error
-
-
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """FastAPI dependency that yields a session of `app.state.sessionmaker`.
-
-    Use it as `Depends(get_session, scope="function")`: it then commits before the response is sent, so that a failed
-    commit is not answered with success.
-    """
-    async with transaction(request.app.state.sessionmaker) as session:
-        yield session

@@ -1,10 +1,8 @@
 """Bring a database's tables up to date."""
 
 import psycopg
-from sqlalchemy import create_engine, pool, text
-from sqlalchemy.exc import ProgrammingError
 
-from app.db import DRIVER, connection_params, libpq_url
+from app.database_url import connection_params, libpq_url
 from app.errors import UserError
 from app.paths import MIGRATIONS
 
@@ -61,7 +59,8 @@ def is_current(database_url: str) -> bool:
 def upgrade(database_url: str) -> bool:
     """Apply the missing migrations; return True if there were any.
 
-    Many processes may call it at once. It is fast when nothing is missing, because alembic is then not imported.
+    Many processes may call it at once. It is fast when nothing is missing: then neither alembic nor SQLAlchemy is
+    imported.
 
     Raises:
         UserError: the database was made by a newer version, or its user may not create tables.
@@ -74,6 +73,10 @@ def upgrade(database_url: str) -> bool:
 
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy import create_engine, pool, text
+    from sqlalchemy.exc import ProgrammingError
+
+    from app.db import DRIVER
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))

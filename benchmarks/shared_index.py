@@ -27,7 +27,7 @@ import psutil
 import psycopg
 from report import machine
 
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.supervision.embedded_postgres import embedded_postgres
 
 MODEL, CORPUS, NAME = "smollm2-135m", "wikipedia-summaries", "shared"

@@ -20,7 +20,8 @@ import pytest
 import torch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.db import connection_params, create_engine, create_sessionmaker, libpq_url
+from app.database_url import connection_params, libpq_url
+from app.db import create_engine, create_sessionmaker
 from app.schema import upgrade
 from app.supervision.embedded_postgres import DATABASE, embedded_postgres
 from tests.factories import Synthetic, make_sae

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.bench import synthetic
 from app.bench.synthetic import SyntheticIndex
-from app.db import create_sessionmaker, libpq_url, transaction
+from app.database_url import libpq_url
+from app.db import create_sessionmaker, transaction
 from app.errors import UserError
 from app.queries.corpora import CorpusRow, DocumentRow, SequenceSetRow, register_corpus, register_sequences
 from app.queries.label_sets import ensure_set

@@ -160,7 +160,7 @@ def _replace_all(database_url: str, file: Path) -> None:
 
 def _command(program: str, database_url: str) -> tuple[list[str], dict[str, str]]:
     """Return a command line and its environment. Others see command lines, so the password is not in this one."""
-    from app.db import connection_params, url_of
+    from app.database_url import connection_params, url_of
     from app.supervision.postgres_server import binary
 
     params = connection_params(database_url)

@@ -14,7 +14,8 @@ from app.inference.loading import Loads
 from app.inference.metrics import InferenceMetrics
 from app.inference.residency import Residency
 from app.inference.scheduler import Scheduler, Turn
-from app.services.inference import CLIENT_HEADER, SECRET_HEADER
+from app.services.inference import CLIENT_HEADER
+from app.services.inference_status import SECRET_HEADER
 
 
 async def _sessions(request: Request) -> async_sessionmaker[AsyncSession]:

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.errors import Loading, UserError
 from app.inference.loading import Loads
 from app.queries.saes import SaeDetail, newest_sae
-from app.services.inference_messages import Preloaded, SaeRef
+from app.services.inference_messages import SaeRef
+from app.services.inference_status import Preloaded
 
 log = structlog.get_logger("inference")
 

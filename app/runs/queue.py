@@ -15,7 +15,7 @@ from procrastinate.jobs import Job, Status
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.queries import runs
 from app.queries.activity import DELIVER, WEBHOOKS
 from app.queries.sql import locks

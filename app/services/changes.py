@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import psycopg
 import structlog
 
-from app.db import CONNECT_TIMEOUT, libpq_url
+from app.database_url import CONNECT_TIMEOUT, libpq_url
 from app.errors import Busy, Unavailable
 from app.queries.activity import CHANNEL
 

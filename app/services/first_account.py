@@ -2,11 +2,7 @@
 
 from contextlib import suppress
 
-from sqlalchemy.exc import ProgrammingError
-
-from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import Unavailable, UserError
-from app.queries.people import without_account
 from app.settings import Settings
 
 
@@ -21,6 +17,12 @@ async def refuse_without_accounts(settings: Settings, database_url: str) -> None
     """
     if not settings.is_shared or settings.anyone_may_write:
         return
+    # A site for this machine alone starts without them: they take long to import.
+    from sqlalchemy.exc import ProgrammingError
+
+    from app.db import create_engine, create_sessionmaker, transaction
+    from app.queries.people import without_account
+
     engine = create_engine(database_url)
     accounts = True
     try:

@@ -42,12 +42,12 @@ from app.services.inference_messages import (
     TextsAnswer,
     TextsRequest,
 )
+from app.services.inference_status import SECRET_HEADER
 from app.settings import Settings
 from app.tls import authorities
 
 log = structlog.get_logger("web")
 
-SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
 CLIENT_HEADER = "X-SeeSAE-Client"
 """Holds who a request is for, so that visitors take turns; nobody can read from it who that is."""
 

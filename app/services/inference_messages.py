@@ -17,15 +17,6 @@ from app.queries.saes import SaeDetail
 from app.services.blind_items import ITEMS, BlindItem, BlindKind
 
 
-class Preloaded(BaseModel):
-    """The model that the inference process loads when it starts; `waiting` until it is known which."""
-
-    state: Literal["waiting", "nothing", "loading", "ready", "failed"] = "waiting"
-    model: str = ""
-    reason: str = ""
-    """Why it cannot be loaded."""
-
-
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """Source and hashes of a model, by which it is loaded and kept in memory; the sizes estimate its memory."""

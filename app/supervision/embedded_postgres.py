@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from app.db import CONNECT_TIMEOUT, address_of, connection_params, libpq_url
+from app.database_url import CONNECT_TIMEOUT, address_of, connection_params, libpq_url
 from app.errors import UserError
 from app.supervision.file_locks import exclusive_lock, lock_file, open_lock_file
 from app.supervision.postgres_server import SUPERUSER, PostgresServer

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from app.db import url_of
+from app.database_url import url_of
 from app.errors import UserError
 
 with warnings.catch_warnings():

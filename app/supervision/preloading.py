@@ -6,8 +6,7 @@ from collections.abc import Callable
 import httpx
 from pydantic import ValidationError
 
-from app.services.inference import SECRET_HEADER
-from app.services.inference_messages import Preloaded
+from app.services.inference_status import SECRET_HEADER, Preloaded
 
 _LOOK_SECONDS = 0.2
 

@@ -3,7 +3,7 @@
 All are coroutines: FastAPI calls a plain function in a thread, which takes longer than what these do.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote, unquote
@@ -12,7 +12,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import Headers
 
-from app.db import get_session, transaction
+from app.db import transaction
 from app.errors import Forbidden, NotFound, SignInNeeded
 from app.queries.people import find_name, without_account
 from app.queries.saes import SaeDetail
@@ -33,8 +33,14 @@ _ATTEMPT_LASTS = 600
 _SAE_COOKIE = "sae"
 _YEAR = 365 * 24 * 3600
 
+
+async def _session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with transaction(request.app.state.sessionmaker) as session:
+        yield session
+
+
 # scope="function" commits before the answer is sent: a failed commit is an error, not a 200.
-Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 BeforeId = Annotated[int | None, Query(ge=1, le=MAX_INTEGER, description="The last id of the previous page.")]

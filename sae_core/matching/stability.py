@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import scipy  # its parts are imported when they are first used: stats takes half a second
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from sae_core.statistics.nearest import nearest_of_both, unit_rows
@@ -38,7 +38,7 @@ class PartnerShare:
         n, found = len(similarity), int((similarity >= PARTNER).sum())
         if not n:
             return cls(0, 0, (0.0, 1.0))
-        ends = binomtest(found, n).proportion_ci(method="wilson")
+        ends = scipy.stats.binomtest(found, n).proportion_ci(method="wilson")
         return cls(n, found, (float(ends.low), float(ends.high)))
 
 

@@ -15,7 +15,8 @@ from procrastinate import PsycopgConnector
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import create_sessionmaker, libpq_url, transaction
+from app.database_url import libpq_url
+from app.db import create_sessionmaker, transaction
 from app.errors import UserError
 from app.paths import MIGRATIONS
 from app.pipeline.stages import COMPARISON, INDEXING

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
 from app.asgi import BrokenAnswerError
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.errors import UserError
 from app.main import create_app
 from app.settings import Settings

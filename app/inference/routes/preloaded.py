@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from app.services.inference_messages import Preloaded
+from app.services.inference_status import Preloaded
 
 router = APIRouter()
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from app.bench.scratch_database import Plan, check_disk, fill, scratch_database, slug
-from app.db import create_engine, create_sessionmaker, libpq_url, transaction
+from app.database_url import libpq_url
+from app.db import create_engine, create_sessionmaker, transaction
 from app.errors import UserError
 from app.queries.examples import get_examples
 from app.queries.feature_list import FeatureFilter, list_features

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.cli.run_display import stderr_console
-from app.db import libpq_url
+from app.database_url import libpq_url
 from tests.factories import Synthetic
 from tests.tiny import CORPUS_FILE, tiny_model
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.queries.saes import SaeDetail
 from app.settings import get_settings
 from tests.app.cli.test_cli import seesae

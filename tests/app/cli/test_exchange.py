@@ -9,7 +9,7 @@ from typing import get_args
 import psycopg
 import pytest
 
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.pipeline import export
 from app.pipeline.import_sae import Format
 from sae_core.checkpoints import FORMATS, save_sae

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services.inference import SECRET_HEADER
+from app.services.inference_status import SECRET_HEADER
 from tests.app.inference.dictionaries import SLUG, Dictionary, activations, publish
 from tests.web.site import SECRET
 

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.inference.server import create_app
 from app.queries.saes import newest_sae
-from app.services.inference import SECRET_HEADER
-from app.services.inference_messages import Preloaded, SaeRef
+from app.services.inference_messages import SaeRef
+from app.services.inference_status import SECRET_HEADER, Preloaded
 from app.settings import Settings
 from tests.app.inference.dictionaries import Dictionary, make_dictionary, publish
 

@@ -19,8 +19,8 @@ from app.inference.engine import ProbeEngine
 from app.inference.ranking import ranked
 from app.inference.scheduler import Scheduler
 from app.inference.server import create_app
-from app.services.inference import SECRET_HEADER
 from app.services.inference_messages import ProbeAnswer, SaeRef
+from app.services.inference_status import SECRET_HEADER
 from app.settings import Settings
 from sae_core.models import HookPoint
 from tests.app.inference.dictionaries import Dictionary, publish

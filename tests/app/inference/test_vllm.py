@@ -14,7 +14,6 @@ from app.inference import completion, steering
 from app.inference.engine import ProbeEngine
 from app.inference.residency import Residency
 from app.inference.server import create_app
-from app.services.inference import SECRET_HEADER
 from app.services.inference_messages import (
     AttributeRequest,
     CompletionRequest,
@@ -24,6 +23,7 @@ from app.services.inference_messages import (
     PlacedIntervention,
     SweepRequest,
 )
+from app.services.inference_status import SECRET_HEADER
 from app.settings import Settings
 from sae_core.interventions import Edit, Intervention, Site
 from sae_core.models import HookPoint

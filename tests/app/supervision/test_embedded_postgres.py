@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.db import libpq_url
+from app.database_url import libpq_url
 from app.errors import UserError
 from app.supervision.embedded_postgres import check, database, embedded_postgres
 from tests.conftest import temporary_home

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.db import connection_params, url_of
+from app.database_url import connection_params, url_of
 from app.errors import UserError
 from app.supervision.postgres_server import can_hold_socket, server_command, socket_folder
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.services.inference_messages import Preloaded
+from app.services.inference_status import Preloaded
 from app.supervision.preloading import tell_preloading
 
 

@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from app.db import DRIVER, connection_params, create_sessionmaker
+from app.database_url import connection_params
+from app.db import DRIVER, create_sessionmaker
 from app.queries.runs import MetricPoint, Stage, append_metrics, create_run, finish_run, start_run, update_progress
 from app.runs.jobs import enqueue
 from app.runs.spec import specs

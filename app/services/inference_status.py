@@ -1,0 +1,19 @@
+"""What the inference process says of its start, and the header of those who may ask it.
+
+Apart from the other messages, because the supervisor asks before anything else is imported.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+SECRET_HEADER = "X-SeeSAE-Secret"  # noqa: S105 - the header's name
+
+
+class Preloaded(BaseModel):
+    """The model that the inference process loads when it starts; `waiting` until it is known which."""
+
+    state: Literal["waiting", "nothing", "loading", "ready", "failed"] = "waiting"
+    model: str = ""
+    reason: str = ""
+    """Why it cannot be loaded."""
