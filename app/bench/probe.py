@@ -86,7 +86,6 @@ async def _crowd(site: Site, slug: str, text: str, people: int) -> dict[str, Any
     Raises:
         UserError: a request failed.
     """
-    inference = site.children[0].spec.environment["SEESAE_INFERENCE_URL"]
     limits = httpx.Limits(max_connections=2 * people)
     async with httpx.AsyncClient(base_url=site.url, timeout=120, limits=limits, trust_env=False) as client:
 
@@ -109,7 +108,9 @@ async def _crowd(site: Site, slug: str, text: str, people: int) -> dict[str, Any
 
         probing = [person for person in range(people) for _ in range(_EACH)]
         stop = threading.Event()
-        watching = [asyncio.create_task(asyncio.to_thread(_healthz, url, stop)) for url in (site.url, inference)]
+        watching = [
+            asyncio.create_task(asyncio.to_thread(_healthz, url, stop)) for url in (site.url, site.inference_url)
+        ]
         try:
             took = await asyncio.gather(*map(ask, probing))
             both = await asyncio.gather(*map(steer, range(_STEERING)), *map(ask, probing))

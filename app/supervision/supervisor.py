@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from app.supervision.web_processes import number_of_web_processes, web_children
 
 _UP_SECONDS = 30.0
 _LATER_SECONDS = 30.0
-"""Longest time that the second web process and those after it wait for the model to be loaded."""
+"""Longest time that a worker waits for the site to answer, and further web processes for the model to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Site:
 
     url: str
     database_url: str
-    children: tuple[Child, ...]
+    inference_url: str
 
 
 @asynccontextmanager
@@ -77,34 +77,38 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             given = settings.inference_secret
             environment["SEESAE_INFERENCE_URL"] = url_of(inference_socket)
             environment["SEESAE_INFERENCE_SECRET"] = given.get_secret_value() if given else secrets.token_urlsafe(32)
-        specs = [
-            *web_children(
-                number_of_web_processes(settings), web_socket, environment, settings.home / "metrics", lock.descriptor
-            ),
-            ChildSpec("worker", ("worker",), environment, (lock.descriptor,)),
-        ]
+        web, *further = web_children(
+            number_of_web_processes(settings), web_socket, environment, settings.home / "metrics", lock.descriptor
+        )
+        worker = ChildSpec("worker", ("worker",), environment, (lock.descriptor,))
+        up, loaded = asyncio.Event(), asyncio.Event()
+        after = [(web, None), (worker, up), *((spec, loaded) for spec in further)]
         if settings.inference_url is None:  # else it runs elsewhere
-            specs.append(_inference_child(inference_socket, environment, lock))
+            after.append((_inference_child(inference_socket, environment, lock), None))
 
-        children = tuple(Child(spec, settings.home / "logs", on_restart=notify) for spec in specs)
-        further = tuple(child for child in children if child.spec.name.startswith("web-"))
-        async with _kept_running(tuple(child for child in children if child not in further)):
-            await _until_up(url, children[0].log_path, notify, stop)
+        logs = settings.home / "logs"
+        async with _kept_running([(Child(spec, logs, on_restart=notify), event) for spec, event in after]):
+            await _until_up(url, logs / "web.log", notify, stop)
             lock.announce(url)
-            async with _preloading_told(environment, notify) as told, _kept_running(further, after=told):
-                yield Site(url, database_url, children)
+            up.set()
+            async with _preloading_told(environment, notify, loaded):
+                yield Site(url, database_url, settings.inference_url or environment["SEESAE_INFERENCE_URL"])
 
 
 @asynccontextmanager
-async def _preloading_told(environment: Mapping[str, str], notify: Notify) -> AsyncIterator[asyncio.Task[None] | None]:
+async def _preloading_told(
+    environment: Mapping[str, str], notify: Notify, loaded: asyncio.Event
+) -> AsyncIterator[None]:
     """Say meanwhile what our own inference process loads; one that runs elsewhere may have been up for days."""
     if "SEESAE_INFERENCE_URL" not in environment:
-        yield None
+        loaded.set()
+        yield
         return
     url, secret = environment["SEESAE_INFERENCE_URL"], environment["SEESAE_INFERENCE_SECRET"]
     telling = asyncio.create_task(tell_preloading(url, secret, notify), name="preloading")
+    telling.add_done_callback(lambda _: loaded.set())
     try:
-        yield telling
+        yield
     finally:
         telling.cancel()
         await asyncio.wait({telling})
@@ -116,25 +120,26 @@ def _inference_child(listening: socket.socket, environment: dict[str, str], lock
 
 
 @asynccontextmanager
-async def _kept_running(children: tuple[Child, ...], *, after: asyncio.Task[None] | None = None) -> AsyncIterator[None]:
+async def _kept_running(children: Sequence[tuple[Child, asyncio.Event | None]]) -> AsyncIterator[None]:
     """Keep the children running; at the end stop all at once and wait for them.
 
-    With `after`, they start once it is done, or after `_LATER_SECONDS`: the first probe needs the cores until then.
+    One with an event starts once it is set, or after `_LATER_SECONDS`: what comes before needs the cores.
     """
-    tasks = [asyncio.create_task(_run(child, after), name=child.spec.name) for child in children]
+    tasks = [asyncio.create_task(_run(child, event), name=child.spec.name) for child, event in children]
     try:
         yield
     finally:
-        for child in children:
+        for child, _ in children:
             child.stop()
         await asyncio.gather(*tasks)
 
 
-async def _run(child: Child, after: asyncio.Task[None] | None) -> None:
+async def _run(child: Child, after: asyncio.Event | None) -> None:
     if after is not None:
-        stopped = asyncio.create_task(child.stopped())
-        await asyncio.wait({after, stopped}, timeout=_LATER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        waits = [asyncio.create_task(wait) for wait in (after.wait(), child.stopped())]
+        await asyncio.wait(waits, timeout=_LATER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
     await child.keep_running()
 
 
