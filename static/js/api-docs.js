@@ -19,14 +19,31 @@ const paint = () => {
 paint();
 document.addEventListener("themechange", paint);
 
+const state = document.querySelector("[data-api-state]");
+docs.addEventListener("spec-loaded", () => (state.hidden = true));
+
+const readDescription = async () => {
+  const answer = await fetch(docs.dataset.spec);
+  if (!answer.ok) throw new Error(`the site answered with ${answer.status}`);
+  return answer.json();
+};
+
 // RapiDoc spells out what each answer refers to. All problems have one shape, which the page says once: to spell it out
 // hundreds of times took two thirds of the time until the page was there.
-const description = await (await fetch(docs.dataset.spec)).json();
-for (const operations of Object.values(description.paths))
-  for (const { responses } of Object.values(operations))
-    for (const answer of Object.values(responses)) {
-      delete answer.content?.["application/problem+json"];
-      if (Object.keys(answer.content ?? {}).length === 0) delete answer.content;
-    }
-await customElements.whenDefined("rapi-doc");
-docs.loadSpec(description);
+const withoutProblems = (description) => {
+  for (const operations of Object.values(description.paths))
+    for (const { responses } of Object.values(operations))
+      for (const answer of Object.values(responses)) {
+        delete answer.content?.["application/problem+json"];
+        if (Object.keys(answer.content ?? {}).length === 0) delete answer.content;
+      }
+  return description;
+};
+
+try {
+  const description = withoutProblems(await readDescription());
+  await customElements.whenDefined("rapi-doc");
+  docs.loadSpec(description);
+} catch (error) {
+  state.textContent = `The API's description could not be read (${error.message}). Reload this page to try again.`;
+}
