@@ -43,14 +43,19 @@ def demo(
 
 
 async def _unserved(settings: "Settings", params: DemoParams, as_json: bool) -> None:
-    """Do the work in this process."""
-    from app.cli.local_runs import run_here
+    """Do the work in this process, unless it is done."""
+    from app.artifacts import require_store
+    from app.cli.local_runs import do_or_follow, local_job_context
     from app.cli.run_display import StageDisplay, stderr_console
     from app.logging import configure
 
     configure("error")
-    with StageDisplay(stderr_console()) as display:
-        run = await run_here(settings, display, DEMO, params)
+    await asyncio.to_thread(require_store, settings)
+    async with local_job_context(settings) as ctx:
+        run = await find_done(ctx, params)
+        if run is None:
+            with StageDisplay(stderr_console()) as display:
+                run = await do_or_follow(ctx, display, DEMO, params)
     _answer(run, as_json)
 
 
@@ -105,19 +110,27 @@ async def _work(settings: "Settings", database_url: str, url: str, params: DemoP
     _answer(run, as_json, url)
 
 
-async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
-    """Return the demo with these parameters: done, in progress, or queued now."""
+async def find_done(ctx: "JobContext", params: DemoParams) -> "RunView | None":
+    """Return the demo with these parameters, if it is done and what it made is still there."""
     from app.queries import saes
-    from app.runs.submit import find_run, request_run
-    from app.services.actors import local_actor
+    from app.runs.submit import find_run
 
-    async with ctx.sessions.begin() as session:
+    async with ctx.sessions() as session:
         done = await find_run(session, DEMO, params, "done")
         done = done or await find_run(session, DEMO, as_asked_earlier(params), "done")
-        if done is not None:
-            details = [await saes.get_sae(session, slug) for slug in demo_slugs(params)]
-            if all(detail is not None and detail.index is not None for detail in details):
-                return done
+        details = [await saes.get_sae(session, slug) for slug in demo_slugs(params)]
+    return done if all(detail is not None and detail.index is not None for detail in details) else None
+
+
+async def submit_demo(ctx: "JobContext", params: DemoParams) -> "RunView":
+    """Return the demo with these parameters: done, in progress, or queued now."""
+    from app.runs.submit import request_run
+    from app.services.actors import local_actor
+
+    done = await find_done(ctx, params)
+    if done is not None:
+        return done
+    async with ctx.sessions.begin() as session:
         return await request_run(session, DEMO, params, settings=ctx.settings, actor=local_actor(ctx.settings))
 
 

@@ -66,14 +66,23 @@ async def run_here(settings: Settings, listener: StagesListener, spec: RunSpec[P
     """
     await asyncio.to_thread(require_store, settings)
     async with local_job_context(settings) as ctx:
-        async with ctx.sessions.begin() as session:
-            run = await submit_run(session, spec, params, settings=settings, actor=local_actor(settings))
-        while True:
-            await _execute(ctx, run.id, listener)
-            try:
-                return await follow(ctx, run.id, listener, take_over=True)
-            except RunAbandoned:
-                continue
+        return await do_or_follow(ctx, listener, spec, params)
+
+
+async def do_or_follow(ctx: JobContext, listener: StagesListener, spec: RunSpec[P], params: P) -> RunView:
+    """Do what `run_here` does, on a database that is open, once the object store is known to be usable.
+
+    Raises:
+        UserError: as `run_here`.
+    """
+    async with ctx.sessions.begin() as session:
+        run = await submit_run(session, spec, params, settings=ctx.settings, actor=local_actor(ctx.settings))
+    while True:
+        await _execute(ctx, run.id, listener)
+        try:
+            return await follow(ctx, run.id, listener, take_over=True)
+        except RunAbandoned:
+            continue
 
 
 async def _execute(ctx: JobContext, run_id: int, listener: StagesListener) -> None:

@@ -1,5 +1,11 @@
 """Names of the demo, and requests for a demo that exists."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -71,6 +77,26 @@ async def test_a_demo_of_the_earlier_default_is_served_as_it_is(
     await make_sae(engine, slug=demo_slugs(DemoParams())[0])
     assert (await submit_demo(ctx, DemoParams())).id == earlier.id
     assert (await submit_demo(ctx, DemoParams(tokens=130_000))).id != earlier.id
+
+
+async def test_a_command_that_only_works_has_nothing_to_do_where_the_demo_is_done(
+    engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession], database_url: str, tmp_path: Path
+) -> None:
+    done = await submit_demo(shop_of(engine, sessionmaker), DemoParams())
+    async with sessionmaker.begin() as session:
+        await runs.start_run(session, done.id)
+        await runs.finish_run(session, done.id, {"sae": demo_slugs(DemoParams())[0]})
+    await make_sae(engine, slug=demo_slugs(DemoParams())[0])
+    await engine.dispose()
+
+    environment = os.environ | {"SEESAE_DATABASE_URL": database_url, "SEESAE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "app.cli", "demo", "--no-serve", "--json"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    assert json.loads(ended.stdout)["sae"] == demo_slugs(DemoParams())[0]
+    async with sessionmaker() as session:
+        run = await runs.get_run(session, done.id)
+    assert run is not None
+    assert run.stages == done.stages, "nothing was started again"
 
 
 async def test_a_failed_demo_continues_as_the_same_run(
