@@ -1,14 +1,14 @@
 """Language models and their tokens."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import Pool
 
@@ -71,7 +71,26 @@ class ModelRow:
 
 
 class Vocabulary(dict[int, TokenInfo]):
-    """Entries of one model's vocabulary by id, maybe not all; two are equal only if they are the same object."""
+    """Entries of one model's vocabulary by id, maybe not all; two are equal only if they are the same object.
+
+    Its entries are made of `raw`, the bytes by id, when they are needed: few of a large vocabulary are.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[int, TokenInfo] | None = None,
+        raw: Sequence[bytes | None] = (),
+        special: Iterable[int] = (),
+    ) -> None:
+        super().__init__(entries or {})
+        self._raw, self._special = raw, frozenset(special)
+
+    def make(self, number: int) -> bool:
+        """Make an entry; return False if its bytes are not known."""
+        raw = self._raw[number] if 0 <= number < len(self._raw) else None
+        if raw is not None:
+            self[number] = TokenInfo(number, raw, number in self._special)
+        return raw is not None
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
@@ -216,15 +235,17 @@ def model_info(model: LanguageModel) -> ModelInfo:
 
 async def get_tokens(session: AsyncSession, model_id: int, ids: Iterable[int]) -> Vocabulary:
     """Return these vocabulary entries by id, maybe among others; ids that the vocabulary lacks are `UNKNOWN`."""
-    known = _vocabulary(session, model_id)
+    known = await _vocabulary(session, model_id)
     wanted = set(ids)
-    if not wanted <= known.keys():
-        missing = [number for number in wanted if number not in known]  # a set difference would visit all known ids
+    if wanted <= known.keys():
+        return known
+    # Not a set difference, which would visit all known ids.
+    missing = [number for number in wanted if number not in known and not known.make(number)]
+    if missing:  # a model that was imported without weights gets more tokens with its next import
         rows = await session.execute(
             select(Token.id, Token.bytes, Token.special).where(Token.model_id == model_id, in_array(Token.id, missing))
         )
         known.update((number, TokenInfo(number, token, special)) for number, token, special in rows)
-        # Not kept: a model that was imported without weights gets more tokens with its next import.
         if not wanted <= known.keys():
             return Vocabulary({number: known.get(number, TokenInfo(number, UNKNOWN, False)) for number in wanted})
     return known
@@ -249,14 +270,27 @@ async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> lis
 
 
 _MOST_TOKENS = 200_000
-"""Tokens kept in memory, some 20 MB."""
+"""Entries kept in memory, some 20 MB, and their bytes, some 40 more for each of a model's whole vocabulary."""
+_MOST_MODELS = 8
 
 _vocabularies: WeakKeyDictionary[Pool, dict[int, Vocabulary]] = WeakKeyDictionary()
 
+_RAW = select(
+    func.array_agg(aggregate_order_by(Token.id, Token.id)),
+    func.array_agg(aggregate_order_by(Token.bytes, Token.id)),
+    func.array_agg(Token.id).filter(Token.special),
+).where(Token.model_id == bindparam("model"))
 
-def _vocabulary(session: AsyncSession, model_id: int) -> Vocabulary:
-    """Return the cached entries of a model's vocabulary: they never change, and each page shows hundreds of them."""
+
+async def _vocabulary(session: AsyncSession, model_id: int) -> Vocabulary:
+    """Return a model's vocabulary, which is read once: entries never change, and each page shows hundreds of them."""
     models = _vocabularies.setdefault(session.get_bind().engine.pool, {})
-    if sum(map(len, models.values())) > _MOST_TOKENS:
+    if sum(map(len, models.values())) > _MOST_TOKENS or len(models) > _MOST_MODELS:
         models.clear()
-    return models.setdefault(model_id, Vocabulary())
+    if model_id not in models:
+        ids, tokens, special = (await session.execute(_RAW, {"model": model_id})).one()
+        raw: list[bytes | None] = [None] * (ids[-1] + 1 if ids else 0)
+        for number, token in zip(ids or (), tokens or (), strict=True):
+            raw[number] = token
+        models[model_id] = Vocabulary(raw=raw, special=special or ())
+    return models[model_id]

@@ -3,8 +3,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Conflict
 from app.queries.corpora import (
@@ -93,6 +93,20 @@ async def test_tokens_are_stored_as_bytes(session: AsyncSession) -> None:
     assert [tokens[number].bytes for number in (0, 1, 2)] == [b"<s>", b"\xf0\x9f", b"\0"]
     assert [tokens[number].special for number in (0, 1)] == [True, False]
     assert tokens[99].bytes.decode() == "\ufffd"
+
+
+async def test_a_vocabulary_is_read_once(session: AsyncSession, engine: AsyncEngine) -> None:
+    registered = await model(session)
+    statements: list[str] = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda _c, _cur, statement, *_: statements.append(statement)
+    )
+    for numbers in ([3], [0, 1], [2, 3]):
+        tokens = await get_tokens(session, registered.id, numbers)
+        assert set(numbers) <= tokens.keys()
+    assert [tokens[number].bytes for number in range(4)] == [b"<s>", b"\xf0\x9f", b"\0", b" a"]
+    assert [tokens[number].special for number in range(4)] == [True, False, False, False]
+    assert len(statements) == 1
 
 
 async def test_a_token_that_was_unknown_is_found_once_it_is_there(session: AsyncSession) -> None:
