@@ -1,9 +1,14 @@
 """Feature absorption: words on which a first-letter feature is silent, because features of the words took its part.
 
 Chanin et al. 2024 (arXiv:2409.14507) found it; the measure is that of SAEBench (Karvonen et al. 2025, arXiv:2503.09532;
-sae-bench 0.6.0, `evals/absorption/feature_absorption_calculator.py`), which needs no ablation. Two steps differ: the
-features of a letter are chosen as in k-sparse probing here, by the difference of means instead of an L1 probe, and the
-letter's direction is that of a logistic regression on standardised activations.
+sae-bench 0.6.0, `feature_absorption_calculator.py` and `k_sparse_probing.py` in `evals/absorption`), which needs no
+ablation. The tests hold the fraction of a word and the features of a letter to its code. Three steps differ,
+and which words are asked (`spelling.py`):
+
+- Features are ranked by the difference of means, not by the weights of a probe with an L1 penalty.
+- The letters' directions are those of one logistic regression over all letters, on standardised activations, not those
+  of a probe per letter; a word counts where its letter is the likeliest, not where its letter's score is above 0.
+- A letter needs `LEAST_WORDS` test words, not a probe with an F1 above 0.6; `LEAST_LETTERS` of them do, not 20.
 """
 
 from collections.abc import Sequence
@@ -17,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_core.probing.compare import Figure
-from sae_core.probing.probes import Task, largest_differences, make_tasks, probe_columns
+from sae_core.probing.probes import Task, score_columns
 
 MOST_FEATURES = 10
 """Features of one letter, at most."""
@@ -43,7 +48,7 @@ class Letter:
     letter: str
     features: Int64[np.ndarray, " feature"]
     f1: float
-    """Of the probe on these features, on test words of which half begin with the letter."""
+    """Of the probe on these features, which tells the letter's test words from those of all other letters."""
     absorbed: Float[np.ndarray, " word"]
     """Absorption fraction of each test word whose letter the plain activations tell."""
 
@@ -98,21 +103,29 @@ def absorption_fraction(
     return np.where(none, 0.0, np.clip(fraction, 0, 1))
 
 
-def letter_features(f: Float[np.ndarray, "word d_sae"], task: Task) -> tuple[Int64[np.ndarray, " feature"], float]:
+def letter_features(
+    f: Float[np.ndarray, "word d_sae"], is_letter: Bool[np.ndarray, " word"], held_out: Bool[np.ndarray, " word"]
+) -> tuple[Int64[np.ndarray, " feature"], float]:
     """Return the features of a letter, and the F1 of a probe on them.
 
-    The first is the one whose means differ most; a further one is taken while it raises F1 on the test words by more
-    than `SPLIT_JUMP`, as sae-bench finds the features that a letter is split into.
+    They come in the order of their mean on the letter's words − that on all others, so that one which is silent on the
+    letter is none of its features. The first is taken, and a further one while it raises F1 on the words held out by
+    more than `SPLIT_JUMP`, as sae-bench finds the features that a letter is split into.
     """
-    best = _f1(f, task, 1)
-    k = 1
-    while k < min(MOST_FEATURES, f.shape[1]) and (following := _f1(f, task, k + 1)) > best + SPLIT_JUMP:
+    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    task = Task("", train, is_letter[train], test, is_letter[test])
+    own = is_letter & ~held_out
+    others = ~is_letter & ~held_out
+    difference = (own / own.sum() - others / others.sum()).astype(f.dtype) @ f
+    order = np.argsort(-difference, kind="stable")[:MOST_FEATURES]
+    best, k = _f1(f, task, order[:1]), 1
+    while k < len(order) and (following := _f1(f, task, order[: k + 1])) > best + SPLIT_JUMP:
         best, k = following, k + 1
-    return largest_differences(f[task.train], task.is_train, k), best
+    return order[:k], best
 
 
-def _f1(f: Float[np.ndarray, "word d_sae"], task: Task, k: int) -> float:
-    return float(f1_score(task.is_test, probe_columns(f, task, k) > 0, zero_division=0.0))
+def _f1(f: Float[np.ndarray, "word d_sae"], task: Task, features: Int64[np.ndarray, " feature"]) -> float:
+    return float(f1_score(task.is_test, score_columns(f, task, features) > 0, zero_division=0.0))
 
 
 def measure_absorption(
@@ -130,7 +143,7 @@ def measure_absorption(
         f: features' activations there, in the form for inference.
         W_dec: decoder, in the units of `x`.
         letters: of the words.
-        seed: of the split into training and test words, of the tasks and of the bootstrap.
+        seed: of the split into training and test words, and of the bootstrap.
     """
     held_out = np.random.default_rng(seed).random(len(letters)) < TEST_SHARE
     of = np.array(letters)
@@ -143,11 +156,12 @@ def measure_absorption(
     told = probe.predict(x) == of
     directions = _directions(probe, kept)
     found = []
-    for task in make_tasks(of.tolist(), held_out, seed):
-        features, f1 = letter_features(f, task)
-        words = held_out & told & (of == task.name)
-        absorbed = absorption_fraction(f[words], x[words], W_dec, directions[task.name], features)
-        found.append(Letter(task.name, features, f1, absorbed))
+    for letter in kept:
+        is_letter = of == letter
+        features, f1 = letter_features(f, is_letter, held_out)
+        words = held_out & told & is_letter
+        absorbed = absorption_fraction(f[words], x[words], W_dec, directions[letter], features)
+        found.append(Letter(letter, features, f1, absorbed))
     found = [one for one in found if len(one.absorbed)]
     return _summary(found, float(told[held_out].mean()), seed) if found else None
 

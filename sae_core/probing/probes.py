@@ -28,7 +28,7 @@ Columns = Any
 
 @dataclass(frozen=True)
 class Task:
-    """Tell the texts of one class from as many of the other classes. Numbers are those of texts."""
+    """Tell the texts of one class from those of other classes. Numbers are those of texts."""
 
     name: str
     train: Int64[np.ndarray, " trained"]
@@ -75,14 +75,20 @@ def largest_differences(x: Columns, positive: Bool[np.ndarray, " text"], k: int)
 
 
 def probe_columns(x: Columns, task: Task, k: int) -> Float64[np.ndarray, " tested"]:
-    """Return the scores of a task's test texts by the k columns that differ most in training; above 0 is the class.
+    """Return the scores of a task's test texts by the k columns that differ most in training; above 0 is the class."""
+    return score_columns(x, task, largest_differences(x[task.train], task.is_train, k))
 
-    The regression has scikit-learn's penalty of C = 1 on columns as they are, as in sae-bench.
+
+def score_columns(x: Columns, task: Task, columns: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, " tested"]:
+    """Return the scores of a task's test texts by a logistic regression on these columns; above 0 is the class.
+
+    It has scikit-learn's penalty of C = 1 on columns as they are, and the class weighs as much as all others, as in
+    sae-bench.
     """
-    columns = largest_differences(x[task.train], task.is_train, k)
     chosen = x[:, columns]
     dense = chosen.toarray() if sparse.issparse(chosen) else chosen
-    probe = LogisticRegression(max_iter=1000).fit(dense[task.train], task.is_train)
+    regression = LogisticRegression(max_iter=1000, class_weight="balanced")
+    probe = regression.fit(dense[task.train], task.is_train)
     scores: Float64[np.ndarray, " tested"] = probe.decision_function(dense[task.test])
     return scores
 

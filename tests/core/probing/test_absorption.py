@@ -1,11 +1,17 @@
-"""Absorption on arrays of which the truth is known."""
+"""Absorption on arrays of which the truth is known, and of which sae-bench's own code says what it is.
+
+tests/fixtures/probing/make_absorption.py runs that code.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sae_core.probing.absorption import absorption_fraction, letter_features, measure_absorption
-from sae_core.probing.probes import make_tasks
 
+SAE_BENCH = Path(__file__).parents[2] / "fixtures" / "probing" / "absorption.npz"
+LETTERS = "abcdefgh"
 P = np.array([1.0, 0.0, 0.0])
 W_DEC = np.array(
     [
@@ -41,6 +47,31 @@ def test_the_fraction_of_one_word(f: dict[int, float], projection: float, fracti
         activations[0, feature] = value
     found = absorption_fraction(activations, np.array([[projection, 7.0, 0.0]]), W_DEC, 3 * P, np.array([0]))
     assert found == pytest.approx([fraction])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_fractions_are_sae_benchs(number: int) -> None:
+    """Of worked cases and words drawn at random, for letters with one to four features, one of which is against it."""
+    with np.load(SAE_BENCH) as file:
+        f, x, W_dec, direction, own, theirs = (
+            file[f"{name}_{number}"] for name in ("f", "x", "W_dec", "direction", "own", "fraction")
+        )
+    assert absorption_fraction(f, x, W_dec, direction, own) == pytest.approx(theirs, abs=1e-6)
+    drawn = theirs[-100:]
+    assert min((drawn == 0).sum(), (drawn == 1).sum(), ((drawn > 0) & (drawn < 1)).sum()) > 4, "every kind is there"
+
+
+@pytest.mark.parametrize("number", range(len(LETTERS)))
+def test_the_features_of_a_letter_are_sae_benchs(number: int) -> None:
+    """One, two, three, twelve; none but one that is silent on the letter and fires on all others; noisy ones; none."""
+    letter = LETTERS[number]
+    with np.load(SAE_BENCH) as file:
+        train, test, split, f1 = (file[name] for name in ("train", "test", f"split_{letter}", f"f1_{letter}"))
+    of = np.concatenate([np.repeat(np.arange(len(LETTERS)), len(part) // len(LETTERS)) for part in (train, test)])
+    held_out = np.arange(len(of)) >= len(train)
+    features, ours = letter_features(np.concatenate([train, test]), of == number, held_out)
+    assert sorted(features) == sorted(split)
+    assert ours == pytest.approx(f1, abs=1e-12)
 
 
 def test_rows_of_any_length_count_by_what_they_write() -> None:
@@ -102,10 +133,9 @@ def test_what_many_features_absorb_is_found() -> None:
 def test_a_split_letter_has_the_features_that_raise_f1() -> None:
     _, f, _, letters = made_up({"B": 0.5})
     held_out = np.random.default_rng(0).random(len(letters)) < 0.3
-    tasks = {task.name: task for task in make_tasks(letters, held_out, 0)}
-    features, f1 = letter_features(f, tasks["A"])
+    features, f1 = letter_features(f, np.array(letters) == "A", held_out)
     assert features.tolist() == [0] and f1 == 1.0
-    features, f1 = letter_features(f, tasks["B"])
+    features, f1 = letter_features(f, np.array(letters) == "B", held_out)
     assert set(features.tolist()) == {1, 10, 11}, "its own, and the two that took its part"
     assert f1 > 0.99
 
