@@ -2,8 +2,8 @@
 
 Chanin et al. 2024 (arXiv:2409.14507) found it; the measure is that of SAEBench (Karvonen et al. 2025, arXiv:2503.09532;
 sae-bench 0.6.0, `feature_absorption_calculator.py` and `k_sparse_probing.py` in `evals/absorption`), which needs no
-ablation. The tests hold the fraction of a word and the features of a letter to its code. Three steps differ,
-and which words are asked (`spelling.py`):
+ablation. The tests hold the fraction of a word and the features of a letter to its code. What differs, besides which
+words are asked (`spelling.py`):
 
 - Features are ranked by the difference of means, not by the weights of a probe with an L1 penalty.
 - The letters' directions are those of one logistic regression over all letters, on standardised activations, not those
