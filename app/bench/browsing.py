@@ -87,13 +87,17 @@ class Person:
 _SORTS = ("density", "density-asc", "max", "max-asc", "index", "index-desc")
 
 
-async def browse(
-    url: str, plan: Plan, words: NDArray[np.str_], web: Sequence[psutil.Process]
-) -> tuple[list[Visit], float]:
-    """Run all clients; return their visits, and the CPU seconds of the web processes together.
+@dataclass(frozen=True)
+class Browsed:
+    """Visits, and the CPU seconds meanwhile of the web processes together, and of all that this machine did."""
 
-    The first seconds, in which caches fill, are not counted.
-    """
+    visits: list[Visit]
+    web_s: float
+    machine_s: float
+
+
+async def browse(url: str, plan: Plan, words: NDArray[np.str_], web: Sequence[psutil.Process]) -> Browsed:
+    """Run all clients. The first seconds, in which caches fill, are not counted."""
     async with httpx.AsyncClient(
         base_url=url, trust_env=False, timeout=30.0, limits=httpx.Limits(max_keepalive_connections=plan.clients)
     ) as client:
@@ -102,17 +106,22 @@ async def browse(
         await asyncio.sleep(WARM_SECONDS)
         for person in people:
             person.visits.clear()
-        before = _cpu_seconds(web)
+        web_s, machine_s = _cpu_seconds(web), _busy_seconds()
         await asyncio.sleep(plan.seconds)
-        cpu_s = _cpu_seconds(web) - before
+        web_s, machine_s = _cpu_seconds(web) - web_s, _busy_seconds() - machine_s
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     for error in ended:
         if isinstance(error, Exception):
             raise error
-    return [visit for person in people for visit in person.visits], cpu_s
+    return Browsed([visit for person in people for visit in person.visits], web_s, machine_s)
 
 
 def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "steal")))

@@ -57,8 +57,9 @@ async def _measure(url: str, plan: Plan, notify: Notify) -> dict[str, Any]:
     async with _web_processes(url, plan.processes, notify) as site:
         notify(f"{plan.clients} clients browse for {WARM_SECONDS + plan.seconds:.0f} s.")
         web = [psutil.Process(pid) for pid in site.pids]
-        visits, cpu_s = await browse(site.url, plan, words, web)
+        browsed = await browse(site.url, plan, words, web)
         rss = max(process.memory_info().rss for process in web)
+    visits = browsed.visits
     return {
         "features": plan.saes * plan.features,
         "clients": plan.clients,
@@ -73,7 +74,8 @@ async def _measure(url: str, plan: Plan, notify: Notify) -> dict[str, Any]:
         "web_start_s": round(site.start_s, 2),
         "web_processes": plan.processes,
         "web_rss_mb": round(rss / 2**20, 1),
-        "web_cpu_ms": round(1000 * cpu_s / max(1, len(visits)), 1),
+        "web_cpu_ms": round(1000 * browsed.web_s / max(1, len(visits)), 1),
+        "machine_cpu_ms": round(1000 * browsed.machine_s / max(1, len(visits)), 1),
     }
 
 

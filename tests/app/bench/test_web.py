@@ -83,6 +83,7 @@ def test_bench_web_prints_json_and_drops_its_database() -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["features"], result["clients"], result["errors"]) == (512, 4, 0)
     assert 0 < result["feature_p95_ms"] < 5_000
+    assert 0 < result["web_cpu_ms"] < result["machine_cpu_ms"]
     assert 0 < result["list_p95_ms"] < 5_000
     assert 2_000 < result["bytes_per_feature"] < 9_000  # each index takes pages of 8 kB, however few labels
     assert "left to fill" in done.stderr
