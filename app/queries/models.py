@@ -85,6 +85,11 @@ class Vocabulary(dict[int, TokenInfo]):
         super().__init__(entries or {})
         self._raw, self._special = raw, frozenset(special)
 
+    @property
+    def size(self) -> int:
+        """Tokens that it keeps in memory."""
+        return max(len(self), len(self._raw))
+
     def make(self, number: int) -> bool:
         """Make an entry; return False if its bytes are not known."""
         raw = self._raw[number] if 0 <= number < len(self._raw) else None
@@ -269,28 +274,41 @@ async def tokens_spelled(session: AsyncSession, model_id: int, text: str) -> lis
     return sorted(found)
 
 
+_READ_WHOLE = 65_536
+"""Tokens of a vocabulary that is read at once: it takes some 40 ms, in which nobody else is answered, and 4 MB. Of a
+larger one, what pages ask for is read when they do."""
 _MOST_TOKENS = 200_000
-"""Entries kept in memory, some 20 MB, and their bytes, some 40 more for each of a model's whole vocabulary."""
-_MOST_MODELS = 8
+"""Tokens kept in memory, of all models: some 30 MB if pages show them all."""
 
 _vocabularies: WeakKeyDictionary[Pool, dict[int, Vocabulary]] = WeakKeyDictionary()
+"""Of each database by the model's id, that which was used least recently first."""
 
 _RAW = select(
     func.array_agg(aggregate_order_by(Token.id, Token.id)),
     func.array_agg(aggregate_order_by(Token.bytes, Token.id)),
     func.array_agg(Token.id).filter(Token.special),
-).where(Token.model_id == bindparam("model"))
+).where(
+    Token.model_id == bindparam("model"),
+    select(LanguageModel.vocab_size).where(LanguageModel.id == bindparam("model")).scalar_subquery() <= _READ_WHOLE,
+)
 
 
 async def _vocabulary(session: AsyncSession, model_id: int) -> Vocabulary:
-    """Return a model's vocabulary, which is read once: entries never change, and each page shows hundreds of them."""
+    """Return what is known of a model's vocabulary, whose entries never change: each page shows hundreds of them."""
     models = _vocabularies.setdefault(session.get_bind().engine.pool, {})
-    if sum(map(len, models.values())) > _MOST_TOKENS or len(models) > _MOST_MODELS:
-        models.clear()
-    if model_id not in models:
-        ids, tokens, special = (await session.execute(_RAW, {"model": model_id})).one()
-        raw: list[bytes | None] = [None] * (ids[-1] + 1 if ids else 0)
-        for number, token in zip(ids or (), tokens or (), strict=True):
-            raw[number] = token
-        models[model_id] = Vocabulary(raw=raw, special=special or ())
-    return models[model_id]
+    found = models.pop(model_id, None)
+    if found is None:
+        read = await _read_vocabulary(session, model_id)
+        found = models.pop(model_id, read)  # another request may have read it meanwhile
+    models[model_id] = found
+    while len(models) > 1 and sum(known.size for known in models.values()) > _MOST_TOKENS:
+        del models[next(iter(models))]
+    return found
+
+
+async def _read_vocabulary(session: AsyncSession, model_id: int) -> Vocabulary:
+    ids, tokens, special = (await session.execute(_RAW, {"model": model_id})).one()
+    raw: list[bytes | None] = [None] * (ids[-1] + 1 if ids else 0)
+    for number, token in zip(ids or (), tokens or (), strict=True):
+        raw[number] = token
+    return Vocabulary(raw=raw, special=special or ())

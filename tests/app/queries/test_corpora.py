@@ -7,6 +7,7 @@ from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.errors import Conflict
+from app.queries import models
 from app.queries.corpora import (
     CorpusInfo,
     CorpusRow,
@@ -107,6 +108,27 @@ async def test_a_vocabulary_is_read_once(session: AsyncSession, engine: AsyncEng
     assert [tokens[number].bytes for number in range(4)] == [b"<s>", b"\xf0\x9f", b"\0", b" a"]
     assert [tokens[number].special for number in range(4)] == [True, False, False, False]
     assert len(statements) == 1
+
+
+async def test_vocabularies_of_many_models_are_kept_up_to_a_size(
+    session: AsyncSession, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_MOST_TOKENS", 12)
+    registered = [(await model(session, weights_sha256=str(number))).id for number in range(4)]
+    statements: list[str] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
+    for number in [0, 1, 2, 0, 1, 2, 0, 3, 0, 2, 3]:  # the fourth takes the place of 1, which was used least recently
+        await get_tokens(session, registered[number], [0, 1, 2, 3])
+    assert len(statements) == 4
+    await get_tokens(session, registered[1], [3])
+    assert len(statements) == 5
+
+
+async def test_of_a_large_vocabulary_only_what_is_asked_for_is_read(session: AsyncSession) -> None:
+    registered = await model(session, weights_sha256="large", vocab_size=100_000)
+    tokens = await get_tokens(session, registered.id, [0, 3, 99])
+    assert {number: token.bytes for number, token in tokens.items()} == {0: b"<s>", 3: b" a", 99: UNKNOWN}
+    assert (await get_tokens(session, registered.id, [3])).size == 2
 
 
 async def test_a_token_that_was_unknown_is_found_once_it_is_there(session: AsyncSession) -> None:
