@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,8 @@ from app.supervision.web_processes import number_of_web_processes, web_children
 
 _UP_SECONDS = 30.0
 _LATER_SECONDS = 30.0
-"""Longest time that a worker waits for the site to answer, and further web processes for the model to be loaded."""
+"""Longest time that the worker waits for the site to answer, and that further web processes, once it does, wait for the
+model to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,13 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
             after.append((_inference_child(inference_socket, environment, lock), None))
 
         logs = settings.home / "logs"
+        in_any_case = partial(asyncio.get_running_loop().call_later, _LATER_SECONDS)
         async with _kept_running([(Child(spec, logs, on_restart=notify), event) for spec, event in after]):
+            in_any_case(up.set)
             await _until_up(url, logs / "web.log", notify, stop)
             lock.announce(url)
             up.set()
+            in_any_case(loaded.set)
             async with _preloading_told(environment, notify, loaded):
                 yield Site(url, database_url, settings.inference_url or environment["SEESAE_INFERENCE_URL"])
 
@@ -106,7 +111,7 @@ async def _preloading_told(
         return
     url, secret = environment["SEESAE_INFERENCE_URL"], environment["SEESAE_INFERENCE_SECRET"]
     telling = asyncio.create_task(tell_preloading(url, secret, notify), name="preloading")
-    telling.add_done_callback(lambda _: loaded.set())
+    telling.add_done_callback(lambda told: None if told.cancelled() else loaded.set())
     try:
         yield
     finally:
@@ -123,7 +128,7 @@ def _inference_child(listening: socket.socket, environment: dict[str, str], lock
 async def _kept_running(children: Sequence[tuple[Child, asyncio.Event | None]]) -> AsyncIterator[None]:
     """Keep the children running; at the end stop all at once and wait for them.
 
-    One with an event starts once it is set, or after `_LATER_SECONDS`: what comes before needs the cores.
+    One with an event starts once it is set: what comes before needs the cores.
     """
     tasks = [asyncio.create_task(_run(child, event), name=child.spec.name) for child, event in children]
     try:
@@ -137,7 +142,7 @@ async def _kept_running(children: Sequence[tuple[Child, asyncio.Event | None]]) 
 async def _run(child: Child, after: asyncio.Event | None) -> None:
     if after is not None:
         waits = [asyncio.create_task(wait) for wait in (after.wait(), child.stopped())]
-        await asyncio.wait(waits, timeout=_LATER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
     await child.keep_running()
