@@ -10,6 +10,7 @@ from app.queries import saes
 from app.queries.saes import SaeDetail
 from app.runs.context import RunContext
 from app.runs.job_context import JobContext
+from app.services.absorption import MEASURE
 from sae_core.errors import ModelError
 from sae_core.probing import (
     SPELLS,
@@ -44,11 +45,12 @@ async def absorb_sae(
         active: mean active features per token of the SAE.
 
     Returns:
-        `spelling`, None with a `reason` where the vocabulary does not allow to ask; `sae` and `random`, None where the
-        model does not spell or no letters have enough words.
+        `measure` and `threshold`; `spelling`, None with a `reason` where the vocabulary does not allow to ask; `sae`
+        and `random`, None where the model does not spell or no letters have enough words.
     """
     sae = sae.for_inference().to(inputs.model.device)
-    found: dict[str, Any] = {"threshold": SPELLS, "spelling": None, "reason": None, "sae": None, "random": None}
+    found: dict[str, Any] = {"measure": MEASURE, "threshold": SPELLS}
+    found |= {"spelling": None, "reason": None, "sae": None, "random": None}
     async with run.stage("spell") as progress:
         try:
             spelling = await run.in_thread(_spelling, sae, inputs, progress)

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from app.services.probing import Figure
 
+MEASURE = 2
+"""The way it is measured; raise it when the same SAE would get other values."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,6 +39,7 @@ class Absorbed(_Part):
 class FoundAbsorption(_Part):
     """What `SaeDetail.metrics["absorption"]` has."""
 
+    measure: int = 1
     threshold: float
     spelling: Spelling | None
     reason: str | None
@@ -64,6 +68,11 @@ def absorption_verdict(found: FoundAbsorption | None) -> list[str]:
         ]
     if found.sae is None:
         return ["Feature absorption was not measured: no three letters have enough words."]
+    if found.measure != MEASURE:
+        return [
+            "Feature absorption was measured in another way than now, and the values do not compare: measure it again "
+            "with seesae evaluate --absorption."
+        ]
     own, control = found.sae, found.random
     figure = own.fraction
     said = (

@@ -108,8 +108,8 @@ def letter_features(
 ) -> tuple[Int64[np.ndarray, " feature"], float]:
     """Return the features of a letter, and the F1 of a probe on them.
 
-    They come in the order of their mean on the letter's words − that on all others, so that one which is silent on the
-    letter is none of its features. The first is taken, and a further one while it raises F1 on the words held out by
+    They come in the order of their mean on the letter's words − that on all others: those that are silent on the letter
+    come last. The first is taken, and a further one while it raises F1 on the words held out by
     more than `SPLIT_JUMP`, as sae-bench finds the features that a letter is split into.
     """
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)

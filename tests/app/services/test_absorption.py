@@ -1,6 +1,6 @@
 from typing import Any
 
-from app.services.absorption import absorption_verdict, read_absorption
+from app.services.absorption import MEASURE, absorption_verdict, read_absorption
 
 FIGURE = {"value": 0.12, "low": 0.08, "high": 0.17}
 OWN = {"fraction": FIGURE, "f1": 0.78, "features": 1.5, "letters": 20, "words": 312, "told": 0.9}
@@ -8,7 +8,8 @@ SPELLING = {"accuracy": 0.95, "low": 0.92, "high": 0.97, "words": 256, "spells":
 
 
 def verdict(**changes: Any) -> str:
-    found = {"threshold": 0.8, "spelling": SPELLING, "reason": None, "sae": OWN, "random": None} | changes
+    found = {"measure": MEASURE, "threshold": 0.8, "spelling": SPELLING, "reason": None, "sae": OWN, "random": None}
+    found |= changes
     return " ".join(absorption_verdict(read_absorption({"absorption": found})))
 
 
@@ -28,3 +29,9 @@ def test_what_was_not_measured_says_why() -> None:
     assert verdict(spelling=None, reason="There are no words.").endswith("was not measured. There are no words.")
     assert "no three letters" in verdict(sae=None)
     assert absorption_verdict(read_absorption({})) == []
+
+
+def test_what_was_measured_in_another_way_is_not_shown() -> None:
+    assert "measure it again" in verdict(measure=MEASURE - 1)
+    assert "0.12" not in verdict(measure=MEASURE - 1)
+    assert "model cannot spell" in verdict(measure=MEASURE - 1, spelling=SPELLING | {"spells": False}), "still true"
