@@ -41,9 +41,9 @@ const withoutProblems = (description) => {
 };
 
 try {
-  const description = withoutProblems(await readDescription());
-  await customElements.whenDefined("rapi-doc");
-  docs.loadSpec(description);
+  const [description] = await Promise.all([readDescription(), import(docs.dataset.drawnBy)]);
+  await docs.loadSpec(withoutProblems(description));
+  if (docs.loadFailed) throw new Error("it is not what the page can draw");
 } catch (error) {
   state.textContent = `The API's description could not be read (${error.message}). Reload this page to try again.`;
 }
