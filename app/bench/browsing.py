@@ -124,4 +124,5 @@ def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 def _busy_seconds() -> float:
     times = psutil.cpu_times()
-    return float(sum(times) - sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "steal")))
+    elsewhere = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests' time is in that of users, too
+    return float(sum(times) - sum(getattr(times, name, 0.0) for name in elsewhere))
