@@ -49,14 +49,24 @@ def run(settings: Settings, options: Sequence[str], notify: Notify) -> dict[str,
     require_free_space(settings.home, _BYTES, "The demo")
     with TemporaryDirectory(prefix=".first-run-", dir=settings.home) as folder:
         home = Path(folder)
-        _link_packages(settings.home / "cache", home / "cache")
-        notify("Doing the demo in an empty home; this takes minutes")
-        figures = _demo(home, settings.device, options)
-        notify(f"First feature page after {figures['feature_page_s']} s; serving it again")
-        return {**figures, **_serve(home, settings.device, figures["sae"])}
+        link_packages(settings.home / "cache", home / "cache")
+        return run_in(home, settings.device, options, notify)
 
 
-def _link_packages(source: Path, target: Path) -> None:
+def run_in(home: Path, device: str, options: Sequence[str], notify: Notify) -> dict[str, Any]:
+    """Do the demo in a home that has nothing but packages, serve it again, and leave the home as it is then.
+
+    Raises:
+        UserError: as `run`.
+    """
+    notify("Doing the demo in an empty home; this takes minutes")
+    figures = _demo(home, device, options)
+    notify(f"First feature page after {figures['feature_page_s']} s; serving it again")
+    return {**figures, **_serve(home, device, figures["sae"])}
+
+
+def link_packages(source: Path, target: Path) -> None:
+    """Link the packages of one folder into another, which is made."""
     target.mkdir()
     for wheel in source.glob("*.whl"):
         (target / wheel.name).symlink_to(wheel)
