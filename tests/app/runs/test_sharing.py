@@ -29,8 +29,9 @@ from tests.tiny import documents
 
 pytestmark = pytest.mark.timeout(900)
 
-TIMES = 20
-"""How often the corpus has its texts: the model has to run for some seconds."""
+TIMES = {"folder": 20, "bucket": 10}
+"""How often the corpus has its texts: the model has to run for some seconds, and each of its shards, of which half as
+many do, is asked for and given to the bucket as well."""
 
 
 class Common:
@@ -47,11 +48,11 @@ class Common:
         if self.bucket is None:
             return {name: sha256 for name, sha256 in files(self.folder).items() if not name.endswith(".tmp")}
         system, root = self.bucket
-        found = {path.removeprefix(f"{root}/"): path for path in self.there()}
+        beginnings = (f"{root}/activations/", f"{root}/indexes/")
+        paths = [path for path in self.there() if path.startswith(beginnings)]
         return {
-            name: hashlib.sha256(system.cat_file(path)).hexdigest()
-            for name, path in found.items()
-            if name.startswith(("activations/", "indexes/"))
+            path.removeprefix(f"{root}/"): hashlib.sha256(content).hexdigest()
+            for path, content in (system.cat(paths) if paths else {}).items()
         }
 
     def there(self, below: str = "") -> set[str]:
@@ -65,11 +66,12 @@ class Common:
         return f"{self.folder if self.bucket is None else self.bucket[1]}/{name}"
 
     def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            if self.bucket is None:
-                Path(self.place(name)).unlink()
-            else:
-                self.bucket[0].rm_file(self.place(name))
+        places = [self.place(name) for name in names]
+        if self.bucket is None:
+            for place in places:
+                Path(place).unlink()
+        elif places:
+            self.bucket[0].rm(places)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -86,10 +88,11 @@ def common(settings: Settings) -> Common:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path: Path, common: Common) -> Path:
     path = tmp_path / "texts.jsonl"
+    times = TIMES["folder" if common.bucket is None else "bucket"]
     lines = [
-        json.dumps({**document, "title": f"{document['title']} {i}"}) for i in range(TIMES) for document in documents()
+        json.dumps({**document, "title": f"{document['title']} {i}"}) for i in range(times) for document in documents()
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
