@@ -41,8 +41,9 @@ const withoutProblems = (description) => {
 };
 
 try {
-  const [description] = await Promise.all([readDescription(), import(docs.dataset.drawnBy)]);
-  await docs.loadSpec(withoutProblems(description));
+  // Scripts of a page run in its order, so RapiDoc's has run by now if it could be loaded.
+  if (!customElements.get("rapi-doc")) throw new Error("the script that draws it is missing");
+  await docs.loadSpec(withoutProblems(await readDescription()));
   if (docs.loadFailed) throw new Error("it is not what the page can draw");
 } catch (error) {
   state.textContent = `The API's description could not be read (${error.message}). Reload this page to try again.`;
