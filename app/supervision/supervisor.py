@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,8 +24,7 @@ from app.supervision.web_processes import number_of_web_processes, web_children
 
 _UP_SECONDS = 30.0
 _LATER_SECONDS = 30.0
-"""Longest time that the worker waits for the site to answer, and that further web processes, once it does, wait for the
-model to be loaded."""
+"""Longest time that the worker and further web processes wait for the model to be loaded, once the site answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +80,17 @@ async def running_site(settings: Settings, notify: Notify, stop: asyncio.Event) 
         web, *further = web_children(
             number_of_web_processes(settings), web_socket, environment, settings.home / "metrics", lock.descriptor
         )
-        worker = ChildSpec("worker", ("worker",), environment, (lock.descriptor,))
-        up, loaded = asyncio.Event(), asyncio.Event()
-        after = [(web, None), (worker, up), *((spec, loaded) for spec in further)]
+        first, later = [web], [ChildSpec("worker", ("worker",), environment, (lock.descriptor,)), *further]
         if settings.inference_url is None:  # else it runs elsewhere
-            after.append((_inference_child(inference_socket, environment, lock), None))
+            first.append(_inference_child(inference_socket, environment, lock))
 
+        loaded = asyncio.Event()
+        children = [(spec, None) for spec in first] + [(spec, loaded) for spec in later]
         logs = settings.home / "logs"
-        in_any_case = partial(asyncio.get_running_loop().call_later, _LATER_SECONDS)
-        async with _kept_running([(Child(spec, logs, on_restart=notify), event) for spec, event in after]):
-            in_any_case(up.set)
+        async with _kept_running([(Child(spec, logs, on_restart=notify), after) for spec, after in children]):
             await _until_up(url, logs / "web.log", notify, stop)
             lock.announce(url)
-            up.set()
-            in_any_case(loaded.set)
+            asyncio.get_running_loop().call_later(_LATER_SECONDS, loaded.set)
             async with _preloading_told(environment, notify, loaded):
                 yield Site(url, database_url, settings.inference_url or environment["SEESAE_INFERENCE_URL"])
 

@@ -29,21 +29,18 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def site(started: list[str]) -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
-    up, loaded = asyncio.Event(), asyncio.Event()
-    after = {"web": None, "worker": up, "web-2": loaded, "inference": None}
+async def site(started: list[str]) -> AsyncIterator[asyncio.Event]:
+    loaded = asyncio.Event()
+    after = {"web": None, "worker": loaded, "web-2": loaded, "inference": None}
     async with supervisor._kept_running([(Started(name, started), event) for name, event in after.items()]):
         await settle()
-        yield up, loaded
+        yield loaded
 
 
-async def test_the_worker_waits_for_the_site_and_further_web_processes_for_the_model() -> None:
+async def test_the_worker_and_further_web_processes_wait_for_the_model() -> None:
     started: list[str] = []
-    async with site(started) as (up, loaded):
+    async with site(started) as loaded:
         assert started == ["web", "inference"]
-        up.set()
-        await settle()
-        assert started == ["web", "inference", "worker"]
         loaded.set()
         await settle()
         assert started == ["web", "inference", "worker", "web-2"]
