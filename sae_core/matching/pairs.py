@@ -140,7 +140,7 @@ class Activity:
             own_keys = own.row.astype(np.int64) * len(positions) + own.position - positions.start
             parents = parent[parts.row].astype(np.int64)
             is_part = parents >= 0
-            part_keys = np.unique(parents[is_part] * len(positions) + parts.position[is_part] - positions.start)
+            part_keys = segments.distinct(parents[is_part] * len(positions) + parts.position[is_part] - positions.start)
             shared = np.intersect1d(own_keys, part_keys, assume_unique=True)
             covered += np.bincount(shared // len(positions), minlength=self.a.d_sae)
         return covered

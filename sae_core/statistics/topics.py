@@ -104,6 +104,6 @@ def _count_pairs(row: NDArray[Any], topic: NDArray[np.int16], n_topics: int) -> 
 def _distinct_documents(block: FeatureBlock, document: NDArray[np.int32], n_documents: int) -> tuple[Indices, Indices]:
     """Return the rows and documents (-1 = none) of which at least one token is active, each pair once."""
     starts = segments.run_starts(block.row, document)
-    pairs = np.unique(block.row[starts].astype(np.int64) * n_documents + document[starts] + 1)
+    pairs = segments.distinct(block.row[starts].astype(np.int64) * n_documents + document[starts] + 1)
     row, document_and_one = np.divmod(pairs, n_documents)
     return row, document_and_one - 1

@@ -38,3 +38,9 @@ def test_cut_covers_everything_within_its_limits(sizes: list[int], max_size: int
     assert [i for start, stop in cuts for i in range(start, stop)] == list(range(len(sizes)))
     for start, stop in cuts:
         assert stop - start == 1 or (sum(sizes[start:stop]) <= max_size and stop - start <= max_items)
+
+
+@given(st.lists(st.integers(-(2**40), 2**40) | st.integers(0, 3), max_size=20))
+def test_distinct_keys_are_those_of_numpy(keys: list[int]) -> None:
+    found = segments.distinct(np.array(keys, np.int64))
+    assert found.tolist() == np.unique(np.array(keys, np.int64)).tolist()
