@@ -1,6 +1,6 @@
-"""What the inference process says of its start, and the header of those who may ask it.
+"""What the inference process says of its start, and the header that carries its secret.
 
-Apart from the other messages, because the supervisor asks before anything else is imported.
+Apart from the other messages, which import SQLAlchemy: the supervisor starts without it.
 """
 
 from typing import Literal

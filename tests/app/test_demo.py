@@ -1,5 +1,6 @@
 """Names of the demo, and requests for a demo that exists."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -91,7 +92,9 @@ async def test_a_command_that_only_works_has_nothing_to_do_where_the_demo_is_don
 
     environment = os.environ | {"SEESAE_DATABASE_URL": database_url, "SEESAE_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "app.cli", "demo", "--no-serve", "--json"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    ended = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, check=True
+    )
     assert json.loads(ended.stdout)["sae"] == demo_slugs(DemoParams())[0]
     async with sessionmaker() as session:
         found, _ = await runs.list_runs(session)

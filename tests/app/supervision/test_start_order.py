@@ -1,4 +1,4 @@
-"""Which children of a site start when."""
+"""The order in which the child processes of a site start."""
 
 import asyncio
 from collections.abc import AsyncIterator
