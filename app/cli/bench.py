@@ -162,8 +162,8 @@ def every(
 ) -> None:
     """Run all benchmarks, and end with every target beside its figure.
 
-    Targets are those of an idle machine with two cores, on which this takes about half an hour. A
-    benchmark that fails makes the command exit with 1; a target that is missed does so with --strict alone.
+    Targets are those of an idle machine with two cores, on which this takes about half an hour. A benchmark that fails
+    makes the command exit with 1; a target that is missed does so with --strict alone.
 
     Example: seesae bench all --only train --only web
     """

@@ -73,7 +73,7 @@ class ModelRow:
 class Vocabulary(dict[int, TokenInfo]):
     """Entries of one model's vocabulary by id, maybe not all; two are equal only if they are the same object.
 
-    Its entries are made of `raw`, the bytes by id, when they are needed: few of a large vocabulary are.
+    Entries are made of `raw`, the bytes by id, when they are needed: most never are.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the inference process says of its start, and the header that carries its secret.
+"""Status of the inference process while it starts, and the header that carries the secret which it asks for.
 
 Apart from the other messages, which import SQLAlchemy: the supervisor starts without it.
 """

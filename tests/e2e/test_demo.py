@@ -71,7 +71,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> dict[str, Any]:
-    """What the benchmark measures from `home`: a demo that serves, and the site once more."""
+    """Figures of the first-run benchmark in `home`: it does the demo while it serves, then serves the site again."""
     return first_run.run_in(home, "cpu", OPTIONS, lambda _line: None)
 
 

@@ -30,8 +30,8 @@ from tests.tiny import documents
 pytestmark = pytest.mark.timeout(900)
 
 TIMES = {"folder": 20, "bucket": 10}
-"""How often the corpus has its texts: the model has to run for some seconds, and each of its shards, of which half as
-many do, is asked for and given to the bucket as well."""
+"""How often the corpus repeats its texts, so that the model runs for some seconds: half as often with a bucket, because
+each shard takes several requests there."""
 
 
 class Common:
