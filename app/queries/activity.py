@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Integer, any_, bindparam, exists, func, insert, or_, select, text, update
+from sqlalchemy import BigInteger, Integer, any_, bindparam, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.visibility import NOBODY, Reader, visible_activity
@@ -53,7 +53,14 @@ async def add_activity(session: AsyncSession, event: Event) -> int:
     """
     sent = {**asdict(event), "channel": CHANNEL, "queue": WEBHOOKS, "task": DELIVER}
     added: int = (await session.execute(_ADD, sent)).scalar_one()
+    acts_of(session).append(added)
     return added
+
+
+def acts_of(session: AsyncSession) -> list[int]:
+    """Return the ids of the acts that were recorded by this session."""
+    acts: list[int] = session.info.setdefault("acts", [])
+    return acts
 
 
 _NOTIFY = """pg_notify(:channel, json_build_object('id', id, 'person_id', person_id, 'sae_id', sae_id,
@@ -125,8 +132,19 @@ async def latest_activity(session: AsyncSession, sae_id: int, feature: int, *, r
     return await session.scalar(_LATEST, {"sae": sae_id, "feature": feature, **reader.parameters}) or 0
 
 
-_LATEST = select(func.max(Activity.id)).where(
-    Activity.sae_id == bindparam("sae"), Activity.feature == bindparam("feature"), visible_activity
+async def acts_after(session: AsyncSession, after: int, sae_id: int, feature: int, *, reader: Reader) -> list[int]:
+    """Return the ids of the acts on a feature after one, in order, that `reader` may know of: the last hundred."""
+    sent = {"after": after, "sae": sae_id, "feature": feature, **reader.parameters}
+    return list(reversed((await session.scalars(_AFTER, sent)).all()))
+
+
+_OF_FEATURE = (Activity.sae_id == bindparam("sae"), Activity.feature == bindparam("feature"), visible_activity)
+_LATEST = select(func.max(Activity.id)).where(*_OF_FEATURE)
+_AFTER = (
+    select(Activity.id)
+    .where(Activity.id > bindparam("after", type_=BigInteger), *_OF_FEATURE)
+    .order_by(Activity.id.desc())
+    .limit(100)
 )
 
 

@@ -49,17 +49,17 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """Changes that an open page has not been told yet: the last of each set or monitor, or that some were `missed`."""
+    """What an open page was not told yet: a person's last change in each set or monitor, or that some were `missed`."""
 
     wants: Callable[[Change], bool]
-    waiting: dict[tuple[int | None, int | None], Change] = field(default_factory=dict)
+    waiting: dict[tuple[int | None, int | None, int | None], Change] = field(default_factory=dict)
     missed: bool = False
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, change: Change) -> None:
         """Tell the page of a change, if it wants to know."""
         if self.wants(change):
-            self.waiting[change.label_set_id, change.monitor_id] = change
+            self.waiting[change.person_id, change.label_set_id, change.monitor_id] = change
             self._new.set()
 
     def add_missed(self) -> None:

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 
 from app.db import transaction
 from app.errors import Forbidden, NotFound, SignInNeeded
+from app.queries.activity import acts_of
 from app.queries.people import find_name, without_account
 from app.queries.saes import SaeDetail
 from app.queries.sql.pg_safe import MAX_INTEGER
@@ -36,6 +37,7 @@ _YEAR = 365 * 24 * 3600
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
     async with transaction(request.app.state.sessionmaker) as session:
+        request.state.acts = acts_of(session)
         yield session
 
 

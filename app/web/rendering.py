@@ -50,6 +50,9 @@ from app.web.components import (
 from app.web.dependencies import may_submit, remember_sae
 from app.web.static import imports, static_url
 
+ACTS_HEADER = "X-SeeSAE-Acts"
+"""Names the acts of a change in the answer to it, so that the page need not ask for what it has in hand."""
+
 LIMITS = MappingProxyType(
     {
         "query": feature_list.MAX_QUERY,
@@ -196,7 +199,10 @@ def answer(request: Request, body: str, *, status: int = 200, etag: str | None =
         NotModified: the client has it.
     """
     if status != HTTPStatus.OK or request.method != "GET":
-        return HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
+        response = HTMLResponse(body, status_code=status, headers=caching.PAGE_HEADERS)
+        if acts := getattr(request.state, "acts", []):
+            response.headers[ACTS_HEADER] = " ".join(map(str, acts))
+        return response
     etag = etag or caching.make_etag(body)
     caching.raise_if_not_modified(request, etag)
     response = HTMLResponse(body, headers={**caching.PAGE_HEADERS, "ETag": etag})

@@ -10,10 +10,15 @@ const isWrittenIn = (part) =>
     (field) => field === document.activeElement || field.value !== field.defaultValue,
   );
 
+const fetchAgain = (part) => {
+  htmx.process(part); // one that was swapped in just now does not listen yet
+  htmx.trigger(part, "changed");
+};
+
 const refresh = () => {
   for (const part of document.querySelectorAll("[data-live]")) {
     if (isWrittenIn(part)) part.dataset.stale = "yes";
-    else htmx.trigger(part, "changed");
+    else fetchAgain(part);
   }
 };
 
@@ -22,29 +27,38 @@ document.addEventListener("focusout", () => {
     setTimeout(() => {
       if (isWrittenIn(part)) return;
       delete part.dataset.stale;
-      htmx.trigger(part, "changed");
+      fetchAgain(part);
     });
   }
 });
 
-// What this page saves itself is in the answer already.
-let saved = -Infinity;
-let saving = 0;
-document.addEventListener("htmx:beforeSend", ({ detail: { requestConfig } }) => {
-  if (requestConfig.verb !== "get") saving += 1;
+// What this page saved itself is in the answer already, which names the acts. The event may come before the answer.
+const own = new Set();
+const saving = new Set(); // requests without an answer yet
+let told = []; // acts of which events told meanwhile
+
+const tell = (acts) => {
+  told.push(...acts);
+  if (saving.size) return;
+  const others = told.some((act) => !own.has(act));
+  told = [];
+  if (others) refresh();
+};
+
+document.addEventListener("htmx:beforeSend", ({ detail }) => {
+  if (detail.requestConfig.elt.closest("[data-saves]")) saving.add(detail.xhr);
 });
-document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig } }) => {
-  if (requestConfig.verb === "get") return;
-  saving -= 1;
-  saved = performance.now();
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  for (const act of detail.xhr.getResponseHeader("X-SeeSAE-Acts")?.split(" ") ?? []) own.add(act);
+  saving.delete(detail.xhr);
+  tell([]);
 });
-const isSavedHere = () => saving > 0 || performance.now() - saved < 2000;
 
 const open = () => {
   source = new EventSource(page.dataset.after ? `${page.dataset.changes}?after=${after}` : page.dataset.changes);
   source.addEventListener("changed", (event) => {
     after = event.lastEventId || after;
-    if (event.data !== "own" || !isSavedHere()) refresh();
+    tell(event.data.split(" "));
   });
   source.addEventListener("missed", () => setTimeout(refresh, 3000 * Math.random())); // not all pages at once
   source.addEventListener("error", () => {

@@ -1,7 +1,9 @@
 """Two people on one feature: what one does appears on the other's open page, and nothing that is typed is lost."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Request, Route, expect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.services.actors import Actor
@@ -10,6 +12,11 @@ from tests.factories import Synthetic, add_label
 from tests.labelling import label, make_set
 
 pytestmark = pytest.mark.browser
+
+HEARD = """address => new Promise((resolve) => {
+  const source = new EventSource(address);
+  source.addEventListener("changed", () => { source.close(); resolve(); });
+})"""
 
 
 async def test_what_others_do_appears_and_leaves_what_is_typed(
@@ -46,6 +53,45 @@ async def test_what_others_do_appears_and_leaves_what_is_typed(
     await expect(page.locator(".answers .comment-text")).to_have_text("yes")
 
 
+@pytest.mark.parametrize("told", ["before its answer", "after its answer", "when it connects"])
+async def test_a_page_does_not_ask_for_what_it_saved_itself(
+    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession], told: str
+) -> None:
+    feature = f"{live}/saes/{made.sae.slug}/features/5"
+    saved = asyncio.Event()
+    asked: list[Request] = []
+
+    async def connect(route: Route) -> None:
+        if told == "when it connects":
+            await saved.wait()
+        await route.continue_()
+
+    async def save(route: Route) -> None:
+        if route.request.method == "GET":
+            asked.append(route.request)
+            await route.continue_()
+            return
+        answer = await route.fetch()
+        if told == "before its answer":  # another stream has told of it, and so has that of the page
+            await page.evaluate(HEARD, f"{feature}/events")
+        await route.fulfill(response=answer)
+
+    await page.route("**/events*", connect)
+    await page.route("**/labels", save)
+    await page.goto(feature)
+    await page.locator(".label-form summary").click()
+    await page.fill("#explanation", "rivers")
+    await page.get_by_role("button", name="Save label").click()
+    await expect(page.locator(".label-text")).to_have_text("rivers")
+    await expect(page.locator("#status")).to_have_text("Saved.")
+    saved.set()
+
+    async with page.expect_response(lambda response: response.request in asked), sessionmaker.begin() as session:
+        await add_label(session, made.sae, 5, "lakes", author="grace")
+    await expect(page.locator(".label-text")).to_have_text(["lakes", "rivers"])
+    assert len(asked) == 1
+
+
 async def test_progress_of_a_label_set_follows_those_who_label(
     page: Page, live: str, made: Synthetic, engine: AsyncEngine, sessionmaker: async_sessionmaker[AsyncSession]
 ) -> None:
@@ -56,4 +102,22 @@ async def test_progress_of_a_label_set_follows_those_who_label(
         async with sessionmaker.begin() as session:
             await label(session, made.sae, done, "grace", "rivers", "names")
         await expect(page.locator("#set-progress dd").first).to_have_text(f"{done} of 24")
-    await expect(page.locator("h1")).to_be_visible()
+
+    answered = 0
+
+    async def label_before_the_answer(route: Route) -> None:
+        nonlocal answered
+        answer = await route.fetch()
+        answered += 1
+        if answered == 1:  # its answer does not have what happens now
+            async with page.expect_response(lambda response: "/events" in response.url):
+                heard = asyncio.create_task(page.evaluate(HEARD, f"{live}/labelsets/{of.id}/events"))
+            async with sessionmaker.begin() as session:
+                await label(session, made.sae, 4, "grace", "rivers", "names")
+            await heard
+        await route.fulfill(response=answer)
+
+    await page.route(f"{live}/labelsets/{of.id}", label_before_the_answer)
+    async with sessionmaker.begin() as session:
+        await label(session, made.sae, 3, "grace", "rivers", "names")
+    await expect(page.locator("#set-progress dd").first).to_have_text("4 of 24")

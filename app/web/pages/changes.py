@@ -1,13 +1,16 @@
 """Events of what others do on a feature, in a label set or to a monitor, and of its alerts, for open pages.
 
-Events of `…/events` (server-sent): `changed`, whose id is that of the last act; `missed`, after the site lost its
-connection to the database. Both say only that the page is to ask again, and whether all that changed is the reader's
-`own` doing. Of a blind set, who has not submitted their own
-label of the feature is told nothing, and so learns neither that nor when somebody else labelled it.
+Events of `…/events` (server-sent): `changed`, whose data are the ids of the acts; `missed`, after the site lost its
+connection to the database. Both say only that the page is to ask again. It does not where it did all of these acts
+itself: the answer to a change names its acts (`ACTS_HEADER` of `app/web/rendering.py`). Of a feature, an event's id is
+that of its last act, from which a browser that connects again goes on.
+
+Of a blind set, who has not submitted their own label of the feature is told nothing, and so learns neither that nor
+when somebody else labelled it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
@@ -16,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.errors import NotFound, Unavailable
-from app.queries.activity import latest_activity
+from app.queries.activity import acts_after
 from app.queries.label_sets import get_set
 from app.queries.monitors import count_alerts_after
 from app.queries.sql.pg_safe import MAX_INTEGER
@@ -31,14 +34,25 @@ router = APIRouter()
 _LASTS = 900.0
 """Seconds until a stream ends, so that the browser connects again and its reader's rights are looked at again."""
 
-After = Annotated[int, Query(ge=0, description="The last act that the page shows.")]
+MAX_ACT = 2**63 - 1
+
+After = Annotated[int, Query(ge=0, le=MAX_ACT, description="The last act that the page shows.")]
 LastEvent = Annotated[str, Header(alias="Last-Event-ID")]
 
 
 async def _of_feature(
-    request: Request, actor: Actor, sae: Annotated[str, Path()], index: Annotated[int, Path(ge=0, le=MAX_INTEGER)]
-) -> AsyncIterator[tuple[int, Subscription]]:
-    """Yield the last act on a feature and a subscription to it; a refusal is possible only before the stream starts."""
+    request: Request,
+    actor: Actor,
+    sae: Annotated[str, Path()],
+    index: Annotated[int, Path(ge=0, le=MAX_INTEGER)],
+    after: After = 0,
+    last_event_id: LastEvent = "",
+) -> AsyncIterator[tuple[list[int], Subscription]]:
+    """Yield the acts on a feature that the page does not know, and a subscription to the next ones.
+
+    A refusal is possible only before the stream starts.
+    """
+    known = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else after
     changes: Changes = request.app.state.changes
     async with transaction(request.app.state.sessionmaker) as session:
         found = await find_sae(session, sae)
@@ -51,8 +65,8 @@ async def _of_feature(
     with changes.subscribe(wants) as subscription:
         await changes.listening()
         async with transaction(request.app.state.sessionmaker) as session:
-            latest = await latest_activity(session, found.id, index, reader=actor.reader)
-        yield latest, subscription
+            new = await acts_after(session, min(known, MAX_ACT), found.id, index, reader=actor.reader)
+        yield new, subscription
 
 
 async def _of_set(request: Request, id: Annotated[int, Path(ge=1, le=MAX_INTEGER)]) -> AsyncIterator[Subscription]:
@@ -69,7 +83,7 @@ async def _of_set(request: Request, id: Annotated[int, Path(ge=1, le=MAX_INTEGER
 async def _of_monitor(
     request: Request,
     id: Annotated[str, Path()],
-    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="The newest alert that the page knows.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_ACT, description="The newest alert that the page knows.")] = 0,
 ) -> AsyncIterator[tuple[int, Subscription]]:
     """Yield how many alerts a monitor has that are newer than those of the page, and a subscription to it."""
     changes: Changes = request.app.state.changes
@@ -84,20 +98,15 @@ async def _of_monitor(
 
 @router.get("/saes/{sae}/features/{index}/events", response_class=EventSourceResponse)
 async def feature_events(
-    request: Request,
-    followed: Annotated[tuple[int, Subscription], Depends(_of_feature)],
-    actor: Actor,
-    after: After = 0,
-    last_event_id: LastEvent = "",
+    request: Request, followed: Annotated[tuple[list[int], Subscription], Depends(_of_feature)], actor: Actor
 ) -> AsyncIterator[ServerSentEvent]:
     """Send an event whenever somebody labels, decides or says something on a feature."""
-    latest, subscription = followed
-    seen = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else after
+    new, subscription = followed
     yield ServerSentEvent(comment="open", retry=2_000)
-    if latest > seen:
-        yield ServerSentEvent(event="changed", id=str(latest), raw_data="")
-    async for event in _events(request.app.state.sessionmaker, subscription, actor.reader):
-        yield event
+    if new:
+        yield _event("changed", new, resumes=True)
+    async for name, acts in _news(request.app.state.sessionmaker, subscription, actor.reader):
+        yield _event(name, acts, resumes=True)
 
 
 @router.get("/labelsets/{id}/events", response_class=EventSourceResponse)
@@ -106,8 +115,8 @@ async def set_events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Send an event whenever somebody does something in a label set; of a blind one, to reviewers alone."""
     yield ServerSentEvent(comment="open", retry=2_000)
-    async for event in _events(None, subscription, actor.reader):
-        yield event
+    async for name, acts in _news(None, subscription, actor.reader):
+        yield _event(name, acts)
 
 
 @router.get("/monitors/{id}/events", response_class=EventSourceResponse)
@@ -119,14 +128,14 @@ async def monitor_events(
     yield ServerSentEvent(comment="open", retry=2_000)
     if newer:
         yield ServerSentEvent(event="changed", raw_data="")
-    async for event in _events(None, subscription, actor.reader):
-        yield event
+    async for name, acts in _news(None, subscription, actor.reader):
+        yield _event(name, acts)
 
 
-async def _events(
+async def _news(
     sessions: async_sessionmaker[AsyncSession] | None, subscription: Subscription, reader: Reader
-) -> AsyncIterator[ServerSentEvent]:
-    """Yield an event for what is new and the reader may know; without `sessions`, nothing of blind sets."""
+) -> AsyncIterator[tuple[str, list[int]]]:
+    """Yield an event's name and acts for what is new and the reader may know; without `sessions`, no blind sets."""
     ends = asyncio.get_running_loop().time() + _LASTS
     while (left := ends - asyncio.get_running_loop().time()) > 0:
         try:
@@ -135,10 +144,13 @@ async def _events(
         except (TimeoutError, Unavailable):
             return  # the browser connects again
         if missed or known:
-            latest = str(known[-1].id) if known else None
-            own = all(change.person_id is not None and change.person_id == reader.person_id for change in known)
-            event = "missed" if missed else "changed"
-            yield ServerSentEvent(event=event, id=latest, raw_data="own" if own else "")
+            yield "missed" if missed else "changed", [change.id for change in known]
+
+
+def _event(name: str, acts: Sequence[int], *, resumes: bool = False) -> ServerSentEvent:
+    """Return an event that names the acts, which are in order; one that `resumes` has the last one for its id."""
+    last = str(acts[-1]) if acts and resumes else None
+    return ServerSentEvent(event=name, id=last, raw_data=" ".join(map(str, acts)))
 
 
 async def _may_know(sessions: async_sessionmaker[AsyncSession] | None, change: Change, reader: Reader) -> bool:
