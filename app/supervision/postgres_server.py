@@ -88,12 +88,7 @@ class PostgresServer:
         postmaster, lines = self.postmaster(), self._lines()
         if postmaster is None:
             return
-        with suppress(psutil.NoSuchProcess):
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # "fast", "immediate", and the last resort
-                postmaster.send_signal(number)
-                with suppress(psutil.TimeoutExpired):
-                    postmaster.wait(PATIENCE)
-                    break
+        _end(postmaster.pid)
         sockets = Path(lines[4].strip() if len(lines) == _PIDFILE_LINES else self.data)
         if sockets != self.data:
             with suppress(OSError):
@@ -148,7 +143,10 @@ class PostgresServer:
             raise _StartFailed(errors[0] if errors else "no reason was given")
 
     def _launch(self, give_up: threading.Event) -> None:
-        """Start the process, and wait until it takes connections."""
+        """Start the process, and wait until it takes connections. One that is given up is ended: nobody else would.
+
+        One that takes too long goes on, and recovers for the next user.
+        """
         folder = socket_folder(self.data, self._run_as.get("user", os.geteuid()))
         with self._log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - a list of arguments, and no shell
@@ -167,7 +165,10 @@ class PostgresServer:
         while not self._is_ready(process.pid):
             if process.poll() is not None:
                 raise _StartFailed
-            if give_up.wait(_POLL_SECONDS) or time.monotonic() > deadline:
+            if give_up.wait(_POLL_SECONDS):
+                _end(process.pid)
+                raise _StartFailed("it was stopped before it was ready")
+            if time.monotonic() > deadline:
                 raise _StartFailed(f"it was not ready after {PATIENCE:.0f} s")
 
     def _settled(self, give_up: threading.Event) -> bool:
@@ -223,6 +224,17 @@ class PostgresServer:
         lines = self._log.read_bytes()[log_size:].decode(errors="replace").splitlines() if self._log.exists() else []
         fatal = [line.split(":", 3)[-1] for line in lines if "FATAL:" in line or "PANIC:" in line]
         return f"{(fatal or lines or ['no reason was given'])[-1].strip()} (see {self._log})"
+
+
+def _end(pid: int) -> None:
+    """End a server, and wait until it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        postmaster = psutil.Process(pid)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # "fast", "immediate", and the last resort
+            postmaster.send_signal(number)
+            with suppress(psutil.TimeoutExpired):
+                postmaster.wait(PATIENCE)
+                break
 
 
 class _StartFailed(Exception):

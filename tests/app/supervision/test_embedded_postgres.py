@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -258,6 +259,17 @@ def test_a_database_that_cannot_be_created_leaves_no_server(home: Path, monkeypa
     with pytest.raises(psycopg.errors.SyntaxError), embedded_postgres(home):
         pass
     assert postmaster(home) is None
+
+
+def test_a_start_that_is_given_up_leaves_no_server(home: Path) -> None:
+    give_up = threading.Event()
+    give_up.set()
+    with pytest.raises(UserError, match="stopped before it was ready"), embedded_postgres(home, give_up):
+        pass
+    data = str(home.resolve() / "postgres")
+    assert not [process for process in psutil.process_iter(["cmdline"]) if data in (process.info["cmdline"] or ())]
+    with embedded_postgres(home) as url:
+        assert execute(url, "SELECT 1") == [(1,)]
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
