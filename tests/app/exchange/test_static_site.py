@@ -174,7 +174,7 @@ def test_a_feature_is_what_its_page_on_the_site_says(folder: Path, made: Synthet
     assert re.sub(r"\b[0-9A-F]{2}\b|\W", "", whole) == re.sub(r"\b[0-9A-F]{2}\b|\W", "", text)
     assert len(examples[0].one("p", cls="strip").all("span", cls="top")) >= 1
     assert feature.all("figure")[0].one("svg").one("path")["d"].startswith("M")
-    assert f"{row.count:,} token" in feature.one("aside", cls="rail-first").text
+    assert f"{row.count:,} token" in feature.one("aside", cls="rail-second").text
     assert "a draft of mine" not in (folder / "features" / "4.html").read_text("utf-8")
 
 
