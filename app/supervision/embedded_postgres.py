@@ -84,7 +84,13 @@ def embedded_postgres(home: Path, give_up: threading.Event | None = None) -> Ite
     try:
         with exclusive_lock(lock, give_up):
             lock_file(users, users_file, fcntl.LOCK_SH)
-            server.start(give_up)
+            try:
+                server.start(give_up)
+            except BaseException as error:
+                # It may be another's, still recovering; one that only takes too long is left to the next user.
+                if (give_up.is_set() or not isinstance(error, Exception)) and _is_last(users):
+                    server.stop()
+                raise
         try:
             with exclusive_lock(lock, give_up):
                 _create_database(server)

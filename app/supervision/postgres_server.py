@@ -46,6 +46,7 @@ _PORT = "5432"
 _SOCKET_BYTES = 103
 """Longest path of a socket on macOS; Linux takes 107."""
 _POLL_SECONDS = 0.02
+_GIVEN_UP = "it was stopped before it was ready"
 _PIDFILE_LINES = 8
 """Lines of `postmaster.pid` once the server has written all; the last is its status."""
 
@@ -88,11 +89,7 @@ class PostgresServer:
         postmaster, lines = self.postmaster(), self._lines()
         if postmaster is None:
             return
-        _end(postmaster.pid)
-        sockets = Path(lines[4].strip() if len(lines) == _PIDFILE_LINES else self.data)
-        if sockets != self.data:
-            with suppress(OSError):
-                sockets.rmdir()
+        self._end(postmaster.pid, Path(lines[4].strip() if len(lines) == _PIDFILE_LINES else self.data))
 
     def url(self, database: str) -> str:
         """Return the URL of a database of the running server."""
@@ -143,9 +140,10 @@ class PostgresServer:
             raise _StartFailed(errors[0] if errors else "no reason was given")
 
     def _launch(self, give_up: threading.Event) -> None:
-        """Start the process, and wait until it takes connections. One that is given up is ended: nobody else would.
+        """Start the process, and wait until it takes connections.
 
-        One that takes too long goes on, and recovers for the next user.
+        It is ended if the wait is given up or interrupted: nobody else would. One that takes too long goes on, and
+        recovers for the next user.
         """
         folder = socket_folder(self.data, self._run_as.get("user", os.geteuid()))
         with self._log.open("ab") as log:
@@ -161,15 +159,39 @@ class PostgresServer:
             )
         # It may outlive this process. While it does not, it must not stay a zombie, whose id Postgres takes for alive.
         threading.Thread(target=process.wait, name="postgres-reaper", daemon=True).start()
+        try:
+            is_ready = self._wait_ready(process, give_up)
+        except BaseException:
+            if process.poll() is None:
+                self._end(process.pid, folder)
+            raise
+        if not is_ready:
+            raise _StartFailed(f"it was not ready after {PATIENCE:.0f} s")
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], give_up: threading.Event) -> bool:
+        """Wait until a started server takes connections; False if that takes too long."""
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready(process.pid):
             if process.poll() is not None:
                 raise _StartFailed
             if give_up.wait(_POLL_SECONDS):
-                _end(process.pid)
-                raise _StartFailed("it was stopped before it was ready")
+                raise _StartFailed(_GIVEN_UP)
             if time.monotonic() > deadline:
-                raise _StartFailed(f"it was not ready after {PATIENCE:.0f} s")
+                return False
+        return True
+
+    def _end(self, pid: int, sockets: Path) -> None:
+        """End a server, wait until it is gone, and remove a folder that was only for its socket."""
+        with suppress(psutil.NoSuchProcess):
+            postmaster = psutil.Process(pid)
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # "fast", "immediate", and the last resort
+                postmaster.send_signal(number)
+                with suppress(psutil.TimeoutExpired):
+                    postmaster.wait(PATIENCE)
+                    break
+        if sockets != self.data:
+            with suppress(OSError):
+                sockets.rmdir()
 
     def _settled(self, give_up: threading.Event) -> bool:
         """Wait until the server is ready or gone; True if it is ready.
@@ -190,7 +212,7 @@ class PostgresServer:
             if self._is_ready(int(lines[0])):
                 return True
             if give_up.wait(_POLL_SECONDS):
-                break
+                raise _StartFailed(_GIVEN_UP)
         raise _StartFailed(f"it was neither ready nor gone after {PATIENCE:.0f} s")
 
     def _is_ready(self, pid: int) -> bool:
@@ -224,17 +246,6 @@ class PostgresServer:
         lines = self._log.read_bytes()[log_size:].decode(errors="replace").splitlines() if self._log.exists() else []
         fatal = [line.split(":", 3)[-1] for line in lines if "FATAL:" in line or "PANIC:" in line]
         return f"{(fatal or lines or ['no reason was given'])[-1].strip()} (see {self._log})"
-
-
-def _end(pid: int) -> None:
-    """End a server, and wait until it is gone."""
-    with suppress(psutil.NoSuchProcess):
-        postmaster = psutil.Process(pid)
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # "fast", "immediate", and the last resort
-            postmaster.send_signal(number)
-            with suppress(psutil.TimeoutExpired):
-                postmaster.wait(PATIENCE)
-                break
 
 
 class _StartFailed(Exception):

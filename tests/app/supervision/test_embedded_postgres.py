@@ -261,11 +261,26 @@ def test_a_database_that_cannot_be_created_leaves_no_server(home: Path, monkeypa
     assert postmaster(home) is None
 
 
-def test_a_start_that_is_given_up_leaves_no_server(home: Path) -> None:
-    give_up = threading.Event()
+class Interrupted(threading.Event):
+    """As where Ctrl-C interrupts the wait."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("recovers", [False, True])
+def test_a_start_that_is_given_up_leaves_no_server(home: Path, interrupted: bool, recovers: bool) -> None:
+    give_up = Interrupted() if interrupted else threading.Event()
     give_up.set()
-    with pytest.raises(UserError, match="stopped before it was ready"), embedded_postgres(home, give_up):
+    if recovers:  # the server of a process that was killed meanwhile
+        with owner(home) as (process, _):
+            process.kill()
+        pidfile = home / "postgres" / "postmaster.pid"
+        pidfile.write_text(pidfile.read_text().replace("ready", "starting"))
+    with pytest.raises((UserError, KeyboardInterrupt)) as told, embedded_postgres(home, give_up):
         pass
+    assert interrupted or "it was stopped before it was ready" in str(told.value)
     data = str(home.resolve() / "postgres")
     assert not [process for process in psutil.process_iter(["cmdline"]) if data in (process.info["cmdline"] or ())]
     with embedded_postgres(home) as url:
