@@ -99,7 +99,7 @@ async def test_the_site_recovers_after_the_database_was_away(client: httpx.Async
     assert (await client.get("/api/v1/saes")).status_code == 200  # the pool has a connection now
     name = database_url.rpartition("/")[2].partition("?")[0]
     with psycopg.connect(libpq_url(database_url.replace(f"/{name}", "/postgres")), autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
         connection.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
         try:
             response = await client.get("/api/v1/saes")
@@ -120,7 +120,7 @@ async def test_a_connection_that_was_cut_is_replaced(client: httpx.AsyncClient, 
     assert (await client.get("/api/v1/saes")).status_code == 200
     name = database_url.rpartition("/")[2].partition("?")[0]
     with psycopg.connect(libpq_url(database_url.replace(f"/{name}", f"/{TEMPLATE}")), autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
     assert (await client.get("/api/v1/saes")).status_code == 200
 
 
