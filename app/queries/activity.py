@@ -128,17 +128,24 @@ SELECT id, {_NOTIFY} FROM joined
 
 
 async def latest_activity(session: AsyncSession, sae_id: int, feature: int, *, reader: Reader = NOBODY) -> int:
-    """Return the id of the last act on a feature that `reader` may know of, 0 if there was none."""
+    """Return the id of the last act that `reader` may know of on a feature, or on a whole set; 0 if there was none."""
     return await session.scalar(_LATEST, {"sae": sae_id, "feature": feature, **reader.parameters}) or 0
 
 
 async def acts_after(session: AsyncSession, after: int, sae_id: int, feature: int, *, reader: Reader) -> list[int]:
-    """Return the ids of the acts on a feature after one, in order, that `reader` may know of: the last hundred."""
+    """Return the ids of the acts after one, in order, that `reader` may know of on a feature, or on a whole set.
+
+    The last hundred: whoever asks wants to know whether there are some that are not their own.
+    """
     sent = {"after": after, "sae": sae_id, "feature": feature, **reader.parameters}
     return list(reversed((await session.scalars(_AFTER, sent)).all()))
 
 
-_OF_FEATURE = (Activity.sae_id == bindparam("sae"), Activity.feature == bindparam("feature"), visible_activity)
+_OF_FEATURE = (
+    Activity.sae_id == bindparam("sae"),
+    or_(Activity.feature == bindparam("feature"), Activity.feature.is_(None)),
+    visible_activity,
+)
 _LATEST = select(func.max(Activity.id)).where(*_OF_FEATURE)
 _AFTER = (
     select(Activity.id)

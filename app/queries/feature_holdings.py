@@ -54,7 +54,7 @@ _HOLDINGS = select(
     exists().where(Suggestion.sae_id == _sae, Suggestion.feature == _feature),
     exists().where(FeatureEffect.sae_id == _sae, FeatureEffect.feature == _feature),
     exists().where(_in_a_set, Comment.label_set_id == LabelSet.id, Comment.feature == _feature),
-    exists().where(Activity.sae_id == _sae, Activity.feature == _feature),
+    exists().where(Activity.sae_id == _sae, or_(Activity.feature == _feature, Activity.feature.is_(None))),
     exists().where(_in_a_set, LabelDraft.label_set_id == LabelSet.id, LabelDraft.feature == _feature),
     exists().select_from(SavedList),
     exists().where(or_(Comparison.a_id == _sae, Comparison.b_id == _sae)),

@@ -21,6 +21,8 @@ log = structlog.get_logger("web")
 
 MAX_STREAMS = 1_000
 """Streams that this process keeps open; a page without one shows what others did when it is loaded again."""
+MAX_WAITING = 100
+"""Changes that are kept for a page until it is told of them."""
 _RECONNECT_SECONDS = 1.0
 _ALIVE = {
     "connect_timeout": str(CONNECT_TIMEOUT),
@@ -49,18 +51,22 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What an open page was not told yet: a person's last change in each set or monitor, or that some were `missed`."""
+    """Changes that an open page was not told yet, by id; or that it `missed` some, of which there were too many."""
 
     wants: Callable[[Change], bool]
-    waiting: dict[tuple[int | None, int | None, int | None], Change] = field(default_factory=dict)
+    waiting: dict[int, Change] = field(default_factory=dict)
     missed: bool = False
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, change: Change) -> None:
         """Tell the page of a change, if it wants to know."""
-        if self.wants(change):
-            self.waiting[change.person_id, change.label_set_id, change.monitor_id] = change
-            self._new.set()
+        if not self.wants(change):
+            return
+        if len(self.waiting) < MAX_WAITING:
+            self.waiting[change.id] = change
+        else:
+            self.missed = True
+        self._new.set()
 
     def add_missed(self) -> None:
         """Tell the page that changes may have been missed."""

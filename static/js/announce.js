@@ -4,35 +4,35 @@ import { element } from "./lib/element.js";
 
 const status = document.getElementById("status");
 const notice = document.getElementById("notice");
-const timers = new Map(); // request -> its timer
+const waiting = new Set(); // requests
 
 const startWaiting = ({ detail: { elt, target, xhr } }) => {
   const words = elt.closest("[data-busy]")?.dataset.busy ?? "Working";
   if (!words) return; // it says itself what it waits for
   const since = performance.now();
   const seconds = element("span", { "aria-hidden": "true" }); // screen readers do not announce every second
+  let timer;
   const show = () => {
     if (!seconds.isConnected) status.replaceChildren(words, seconds);
     status.classList.remove("visually-hidden");
     target.ariaBusy = "true";
     const passed = Math.floor((performance.now() - since) / 1000);
     if (passed) seconds.textContent = ` · ${passed} s`;
-    timers.set(xhr, setTimeout(show, 1000));
+    timer = setTimeout(show, 1000);
   };
-  timers.set(xhr, setTimeout(show, 100));
-};
-
-const stopWaiting = ({ detail: { target, xhr } }) => {
-  clearTimeout(timers.get(xhr));
-  if (!timers.delete(xhr)) return; // it said itself what it waited for
-  target.ariaBusy = null;
-  if (timers.size) return;
-  status.classList.add("visually-hidden");
-  status.replaceChildren();
+  timer = setTimeout(show, 100);
+  waiting.add(xhr);
+  xhr.addEventListener("loadend", () => { // htmx tells nobody of an answer to a form that was replaced meanwhile
+    clearTimeout(timer);
+    waiting.delete(xhr);
+    target.ariaBusy = null;
+    if (waiting.size) return;
+    status.classList.add("visually-hidden");
+    status.replaceChildren();
+  });
 };
 
 document.addEventListener("htmx:beforeSend", startWaiting);
-document.addEventListener("htmx:afterRequest", stopWaiting);
 document.addEventListener("htmx:afterSettle", (event) => {
   const result = event.detail.target?.querySelector("[data-said]"); // a server-sent event has no target
   if (result) status.textContent = result.textContent;

@@ -1,5 +1,6 @@
-// What others do: an event says that something changed, and every part with data-live is fetched again. A part in which
-// somebody writes waits until they are done. Only a visible page listens: browsers allow six connections to a site.
+// What others do: an event says that something changed, and every part with data-live, which has its address, is
+// fetched again. A part in which somebody writes waits until they are done. Only a visible page listens: browsers allow
+// six connections to a site.
 
 const page = document.querySelector("[data-changes]");
 let source = null;
@@ -10,55 +11,60 @@ const isWrittenIn = (part) =>
     (field) => field === document.activeElement || field.value !== field.defaultValue,
   );
 
-const fetchAgain = (part) => {
-  htmx.process(part); // one that was swapped in just now does not listen yet
-  htmx.trigger(part, "changed");
-};
-
-const refresh = () => {
-  for (const part of document.querySelectorAll("[data-live]")) {
-    if (isWrittenIn(part)) part.dataset.stale = "yes";
-    else fetchAgain(part);
-  }
-};
-
-document.addEventListener("focusout", () => {
-  for (const part of document.querySelectorAll("[data-stale]")) {
-    setTimeout(() => {
-      if (isWrittenIn(part)) return;
-      delete part.dataset.stale;
-      fetchAgain(part);
-    });
-  }
-});
+// Nothing is fetched while an answer is under way that replaces a part: of two, the older might come last.
+const underWay = new Set();
+let isOld = false; // the parts may lack what happened
 
 // What this page saved itself is in the answer already, which names the acts. The event may come before the answer.
 const own = new Set();
-const saving = new Set(); // requests without an answer yet
-let told = []; // acts of which events told meanwhile
+let told = [];
 
-const tell = (acts) => {
-  told.push(...acts);
-  if (saving.size) return;
-  const others = told.some((act) => !own.has(act));
+const catchUp = () => {
+  if (underWay.size) return;
+  isOld ||= told.some((act) => !own.has(act));
   told = [];
-  if (others) refresh();
+  if (!isOld) return;
+  isOld = false;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    if (isWrittenIn(part)) part.dataset.stale = "yes";
+    else htmx.ajax("GET", part.dataset.live, { source: part, target: part }).catch(() => {}); // announce.js says it
+  }
 };
 
-document.addEventListener("htmx:beforeSend", ({ detail }) => {
-  if (detail.requestConfig.elt.closest("[data-saves]")) saving.add(detail.xhr);
+const refresh = () => {
+  isOld = true;
+  catchUp();
+};
+
+document.addEventListener("htmx:beforeSend", ({ detail: { requestConfig, xhr } }) => {
+  const isSaving = requestConfig.elt.closest("[data-saves]");
+  if (!isSaving && !requestConfig.elt.closest("[data-live]")) return;
+  if (isSaving && underWay.size) isOld = true; // what was asked for before may be answered after
+  underWay.add(xhr);
+  xhr.addEventListener("loadend", () => {
+    for (const act of xhr.getResponseHeader("X-SeeSAE-Acts")?.split(" ") ?? []) own.add(act);
+    underWay.delete(xhr);
+    catchUp();
+  });
 });
-document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  for (const act of detail.xhr.getResponseHeader("X-SeeSAE-Acts")?.split(" ") ?? []) own.add(act);
-  saving.delete(detail.xhr);
-  tell([]);
+
+document.addEventListener("focusout", () => {
+  setTimeout(() => {
+    const done = [...document.querySelectorAll("[data-stale]")].filter((part) => !isWrittenIn(part));
+    for (const part of done) delete part.dataset.stale;
+    if (done.length) refresh();
+  });
 });
 
 const open = () => {
-  source = new EventSource(page.dataset.after ? `${page.dataset.changes}?after=${after}` : page.dataset.changes);
+  source = new EventSource(after ? `${page.dataset.changes}?after=${after}` : page.dataset.changes);
+  source.addEventListener("open", () => {
+    if (!after) refresh(); // the site cannot tell what happened before
+  });
   source.addEventListener("changed", (event) => {
     after = event.lastEventId || after;
-    tell(event.data.split(" "));
+    told.push(...event.data.split(" "));
+    catchUp();
   });
   source.addEventListener("missed", () => setTimeout(refresh, 3000 * Math.random())); // not all pages at once
   source.addEventListener("error", () => {

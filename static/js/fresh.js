@@ -10,8 +10,11 @@ const remembered = (write) => {
   }
 };
 
-document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig, successful } }) => {
-  if (successful && requestConfig.elt.closest("[data-saves]")) remembered(true);
+document.addEventListener("htmx:beforeSend", ({ detail: { requestConfig, xhr } }) => {
+  if (!requestConfig.elt.closest("[data-saves]")) return;
+  xhr.addEventListener("load", () => {
+    if (xhr.status < 400) remembered(true);
+  });
 });
 
 addEventListener("pageshow", ({ persisted }) => {

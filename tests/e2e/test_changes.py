@@ -13,6 +13,7 @@ from tests.labelling import label, make_set
 
 pytestmark = pytest.mark.browser
 
+FRAME = "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 HEARD = """address => new Promise((resolve) => {
   const source = new EventSource(address);
   source.addEventListener("changed", () => { source.close(); resolve(); });
@@ -54,8 +55,9 @@ async def test_what_others_do_appears_and_leaves_what_is_typed(
 
 
 @pytest.mark.parametrize("told", ["before its answer", "after its answer", "when it connects"])
+@pytest.mark.parametrize("form", ["stays", "was replaced"])
 async def test_a_page_does_not_ask_for_what_it_saved_itself(
-    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession], told: str
+    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession], told: str, form: str
 ) -> None:
     feature = f"{live}/saes/{made.sae.slug}/features/5"
     saved = asyncio.Event()
@@ -74,6 +76,8 @@ async def test_a_page_does_not_ask_for_what_it_saved_itself(
         answer = await route.fetch()
         if told == "before its answer":  # another stream has told of it, and so has that of the page
             await page.evaluate(HEARD, f"{feature}/events")
+        if form == "was replaced":
+            await page.evaluate("document.querySelector('.label-form').remove()")
         await route.fulfill(response=answer)
 
     await page.route("**/events*", connect)
@@ -90,6 +94,36 @@ async def test_a_page_does_not_ask_for_what_it_saved_itself(
         await add_label(session, made.sae, 5, "lakes", author="grace")
     await expect(page.locator(".label-text")).to_have_text(["lakes", "rivers"])
     assert len(asked) == 1
+
+
+async def test_an_answer_that_comes_late_takes_nothing_back(
+    page: Page, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    feature = f"{live}/saes/{made.sae.slug}/features/5"
+    asked, saved = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        answer = await route.fetch()
+        if route.request.method == "GET":
+            asked.set()
+            await saved.wait()
+        await route.fulfill(response=answer)
+
+    async with page.expect_response(lambda response: "/events" in response.url):
+        await page.goto(feature)
+    await page.route("**/comments", answer_late)
+    async with sessionmaker.begin() as session:
+        await add_comment(session, made.sae, 5, actor=Actor("grace"), text="boats?")
+    async with asyncio.timeout(15):
+        await asked.wait()
+    await page.locator("#comments > details > summary").click()
+    await page.fill("#comment-new-text", "mine")
+    await page.get_by_role("button", name="Comment", exact=True).click()
+    await expect(page.locator(".comment-text")).to_have_text(["boats?", "mine"])
+    async with page.expect_response("**/comments"):
+        saved.set()
+    await page.evaluate(FRAME)
+    await expect(page.locator(".comment-text")).to_have_text(["boats?", "mine"])
 
 
 async def test_progress_of_a_label_set_follows_those_who_label(

@@ -1,15 +1,16 @@
 """Events of what others do on a feature, in a label set or to a monitor, and of its alerts, for open pages.
 
 Events of `…/events` (server-sent): `changed`, whose data are the ids of the acts; `missed`, after the site lost its
-connection to the database. Both say only that the page is to ask again. It does not where it did all of these acts
-itself: the answer to a change names its acts (`ACTS_HEADER` of `app/web/rendering.py`). Of a feature, an event's id is
-that of its last act, from which a browser that connects again goes on.
+connection to the database, or where there were too many. Both say only that the page is to ask again. It does not where
+it did all of these acts itself: a rendered answer names its acts (`ACTS_HEADER` of `app/web/rendering.py`). Of a
+feature, an event's id is that of its last act, from which a browser that connects again goes on.
 
 Of a blind set, who has not submitted their own label of the feature is told nothing, and so learns neither that nor
 when somebody else labelled it.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
@@ -52,7 +53,7 @@ async def _of_feature(
 
     A refusal is possible only before the stream starts.
     """
-    known = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else after
+    known = int(last_event_id) if re.fullmatch("[0-9]{1,20}", last_event_id) else after
     changes: Changes = request.app.state.changes
     async with transaction(request.app.state.sessionmaker) as session:
         found = await find_sae(session, sae)

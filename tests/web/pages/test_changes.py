@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import transaction
 from app.main import create_app
-from app.queries.activity import latest_activity
+from app.queries.activity import Event, add_activity, latest_activity
+from app.queries.feature_holdings import feature_holdings
 from app.queries.label_sets import ensure_set
 from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
@@ -121,9 +122,20 @@ async def test_an_open_page_learns_what_others_do_and_nothing_is_lost(
             async with page(f"{address}{base}/5/events?after={known}") as events:
                 acts = [act for act in (first, second, third) if act > known]
                 assert (await events.next())["data"] == " ".join(map(str, acts))
-        async with page(f"{address}{base}/5/events", **{"Last-Event-ID": "9" * 30}) as events:
+        async with page(f"{address}{base}/5/events", **{"Last-Event-ID": "9" * 20}) as events:
             fourth = await put(sessionmaker, made.sae, 5, Actor("zoe"))
             assert (await events.next())["data"] == str(fourth)
+        async with page(f"{address}{base}/5/events?after={fourth}", **{"Last-Event-ID": "9" * 5_000}) as events:
+            fifth = await put(sessionmaker, made.sae, 5, Actor("lea"))
+            assert (await events.next())["data"] == str(fifth)
+        async with transaction(sessionmaker) as session:  # nothing on one feature: labels of many may have come
+            last = (await session.execute(text("SELECT * FROM activity WHERE id = :id"), {"id": fifth})).one()
+            whole = Event(last.person_id, "labels imported", last.sae_id, last.label_set_id)
+            sixth = await add_activity(session, whole)
+            assert await latest_activity(session, made.sae.id, 7, reader=EVERYTHING) == sixth
+            assert (await feature_holdings(session, made.sae.id, 7)).activity
+        async with page(f"{address}{base}/7/events") as events:
+            assert (await events.next())["data"] == str(sixth)
 
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{address}{base}/24/events")).status_code == 404

@@ -99,7 +99,7 @@ async def test_a_page_is_told_how_many_alerts_are_newer_than_those_it_shows(
         assert newer["data-after"] == "30"
     async with transaction(create_sessionmaker(engine)) as session:
         await add_alerts(session, "kings", number=1)
-    told = parse((await probing.get(newer["hx-get"])).text)
+    told = parse((await probing.get(newer["data-live"])).text)
     assert told.text.strip() == "1 new alert · show"
     assert (await probing.get("/monitors/none/new")).status_code == 404
 
