@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Integer, any_, bindparam, exists, func, insert, or_, select, text, update
+from sqlalchemy import BigInteger, Integer, any_, bindparam, exists, func, insert, or_, select, text, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.queries.sql.visibility import NOBODY, Reader, visible_activity
@@ -49,8 +49,11 @@ class Event:
 async def add_activity(session: AsyncSession, event: Event) -> int:
     """Record what somebody did, notify open pages, and queue what webhooks are told; return the id of the act.
 
-    Neither learns of changes of a draft, which nobody else sees; webhooks learn nothing of a blind set that is open.
+    An act on an SAE counts as a change of its pages. Neither learns of changes of a draft, which nobody else sees;
+    webhooks learn nothing of a blind set that is open.
     """
+    if event.sae_id is not None:
+        await count_changes(session, event.sae_id)
     sent = {**asdict(event), "channel": CHANNEL, "queue": WEBHOOKS, "task": DELIVER}
     added: int = (await session.execute(_ADD, sent)).scalar_one()
     acts_of(session).append(added)
@@ -129,30 +132,30 @@ SELECT id, {_NOTIFY} FROM joined
 
 async def latest_activity(session: AsyncSession, sae_id: int, feature: int, *, reader: Reader = NOBODY) -> int:
     """Return the id of the last act that `reader` may know of on a feature, or on a whole set; 0 if there was none."""
-    return await session.scalar(_LATEST, {"sae": sae_id, "feature": feature, **reader.parameters}) or 0
+    return await session.scalar(_LATEST, {"after": 0, "sae": sae_id, "feature": feature, **reader.parameters}) or 0
 
 
 async def acts_after(session: AsyncSession, after: int, sae_id: int, feature: int, *, reader: Reader) -> list[int]:
     """Return the ids of the acts after one, in order, that `reader` may know of on a feature, or on a whole set.
 
-    The last hundred: whoever asks wants to know whether there are some that are not their own.
+    The last hundred of each: whoever asks wants to know whether there are some that are not their own.
     """
     sent = {"after": after, "sae": sae_id, "feature": feature, **reader.parameters}
-    return list(reversed((await session.scalars(_AFTER, sent)).all()))
+    return sorted((await session.scalars(_AFTER, sent)).all())
 
 
-_OF_FEATURE = (
-    Activity.sae_id == bindparam("sae"),
-    or_(Activity.feature == bindparam("feature"), Activity.feature.is_(None)),
-    visible_activity,
-)
-_LATEST = select(func.max(Activity.id)).where(*_OF_FEATURE)
-_AFTER = (
+_NEWEST = [
     select(Activity.id)
-    .where(Activity.id > bindparam("after", type_=BigInteger), *_OF_FEATURE)
-    .order_by(Activity.id.desc())
-    .limit(100)
-)
+    .where(
+        Activity.sae_id == bindparam("sae"), place, Activity.id > bindparam("after", type_=BigInteger), visible_activity
+    )
+    .order_by(Activity.feature.desc(), Activity.id.desc())
+    for place in (Activity.feature == bindparam("feature"), Activity.feature.is_(None))
+]
+"""Acts on a feature, and on whole sets. With the index's own order Postgres reads no more of it than it returns; with
+`max(id)` and `feature IS NULL`, or both places in one condition, it may read all acts of an SAE."""
+_LATEST = select(func.greatest(*(newest.limit(1).scalar_subquery() for newest in _NEWEST)))
+_AFTER = union_all(*(newest.limit(100) for newest in _NEWEST))
 
 
 @dataclass(frozen=True, slots=True)

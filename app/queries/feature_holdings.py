@@ -48,13 +48,21 @@ async def feature_holdings(session: AsyncSession, sae_id: int, feature: int) -> 
 _sae: BindParameter[int] = bindparam("sae")
 _feature: BindParameter[int] = bindparam("feature")
 _in_a_set = LabelSet.sae_id == _sae
+_on_a_whole_set = (  # in the index's order, so that Postgres looks only there
+    select(Activity.id)
+    .where(Activity.sae_id == _sae, Activity.feature.is_(None))
+    .order_by(Activity.feature.desc(), Activity.id.desc())
+)
 _HOLDINGS = select(
     exists().where(Label.sae_id == _sae, Label.feature == _feature),
     exists().where(_in_a_set, LabelDecision.label_set_id == LabelSet.id, LabelDecision.feature == _feature),
     exists().where(Suggestion.sae_id == _sae, Suggestion.feature == _feature),
     exists().where(FeatureEffect.sae_id == _sae, FeatureEffect.feature == _feature),
     exists().where(_in_a_set, Comment.label_set_id == LabelSet.id, Comment.feature == _feature),
-    exists().where(Activity.sae_id == _sae, or_(Activity.feature == _feature, Activity.feature.is_(None))),
+    or_(
+        exists().where(Activity.sae_id == _sae, Activity.feature == _feature),
+        _on_a_whole_set.limit(1).scalar_subquery().is_not(None),
+    ),
     exists().where(_in_a_set, LabelDraft.label_set_id == LabelSet.id, LabelDraft.feature == _feature),
     exists().select_from(SavedList),
     exists().where(or_(Comparison.a_id == _sae, Comparison.b_id == _sae)),

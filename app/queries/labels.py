@@ -247,7 +247,6 @@ async def put_label(
         "suggestion_id": act.suggestion_id,
     }
     await session.execute(insert(LabelRevision).values(label_id=row.id, version=row.version, **content, **acted))
-    await count_changes(session, sae_id)
     await add_activity(
         session, Event(act.person_id, f"label {act.act}", sae_id, label_set_id, feature=feature, subject=row.id)
     )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 from app.queries import agreement as queries
 from app.queries import decisions
-from app.queries.activity import Event, add_activity, count_changes
+from app.queries.activity import Event, add_activity
 from app.queries.agreement import SubmittedLabel
 from app.queries.decisions import DecisionText, DecisionView
 from app.queries.label_sets import LabelSetView, get_set
@@ -195,7 +195,6 @@ async def decide(
     )
     event = Event(person_id, "decision made", sae.id, of.id, feature=feature, subject=made.id)
     await add_activity(session, event)
-    await count_changes(session, sae.id)
     return made
 
 

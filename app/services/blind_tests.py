@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, Forbidden, NotFound, NoWeights, Unprocessable
 from app.queries import blind_tests as queries
-from app.queries.activity import Event, add_activity, count_changes
+from app.queries.activity import Event, add_activity
 from app.queries.blind_tests import BlindTestView, LabelToTest, NewTest, ResultView, StoredItem
 from app.queries.label_sets import LabelSetView, get_set
 from app.queries.labels import LabelView, get_label
@@ -270,7 +270,6 @@ async def _keep_answers(
         feature = None if test.kind == "intruder" else test.feature  # others may still answer, without knowing it
         event = Event(person_id, "tested", test.sae_id, test.label_set_id, feature, test.label_id)
         await add_activity(session, event)
-        await count_changes(session, test.sae_id)
     return kept
 
 

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Forbidden, NotFound, Unprocessable
 from app.queries import comments as queries
-from app.queries.activity import Event, add_activity, count_changes
+from app.queries.activity import Event, add_activity
 from app.queries.comments import CommentView
 from app.queries.label_sets import DEFAULT, ensure_set, find_set
 from app.queries.saes import SaeDetail
@@ -110,7 +110,6 @@ async def _mentioned(session: AsyncSession, text: str) -> list[int]:
 async def _record(
     session: AsyncSession, act: str, sae_id: int, set_id: int, feature: int, person_id: int, comment_id: int
 ) -> None:
-    await count_changes(session, sae_id)
     await add_activity(session, Event(person_id, act, sae_id, set_id, feature=feature, subject=comment_id))
 
 

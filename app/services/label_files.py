@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, Unprocessable
 from app.queries import label_files as queries
-from app.queries.activity import Event, add_activity, count_changes
+from app.queries.activity import Event, add_activity
 from app.queries.label_sets import DEFAULT, ensure_set, insert_set, set_features
 from app.queries.saes import SaeDetail
 from app.queries.sql.locks import lock_until_commit
@@ -119,7 +119,6 @@ async def import_labels(
     await work.write_comments(lines)
     done = work.done
     if done.labels + done.changed + done.votes + done.decisions + done.comments:
-        await count_changes(session, sae.id)
         person_id = await ensure_person(session, actor)
         await add_activity(session, Event(person_id, "labels imported", sae.id, next(iter(work.sets.values())).id))
     return done

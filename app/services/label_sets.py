@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 from app.queries import label_sets as queries
-from app.queries.activity import Event, add_activity, count_changes
+from app.queries.activity import Event, add_activity
 from app.queries.feature_list import filtered_features
 from app.queries.label_sets import DEFAULT, LabelSetSummary, LabelSetView
 from app.queries.lists import get_list, list_items
@@ -176,8 +176,6 @@ async def change_set(
         acts.append("people asked")
     for act in acts:
         await add_activity(session, Event(person_id, act, current.sae_id, set_id))
-    if acts:
-        await count_changes(session, current.sae_id)
     changed = await queries.get_set(session, set_id)
     assert changed is not None
     return changed

@@ -157,9 +157,10 @@ class PostgresServer:
                 start_new_session=True,  # Ctrl-C must not reach it
                 **self._run_as,
             )
-        # It may outlive this process. While it does not, it must not stay a zombie, whose id Postgres takes for alive.
-        threading.Thread(target=process.wait, name="postgres-reaper", daemon=True).start()
         try:
+            # It may outlive this process. While it does not, it must not stay a zombie, whose id Postgres takes for
+            # alive.
+            threading.Thread(target=process.wait, name="postgres-reaper", daemon=True).start()
             is_ready = self._wait_ready(process, give_up)
         except BaseException:
             if process.poll() is None:

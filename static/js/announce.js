@@ -44,7 +44,9 @@ document.addEventListener("htmx:sendError", () => {
   const detail = element("p", {}, "Check that seesae serve is still running, then try again. What you wrote is still here.");
   notice.replaceChildren(element("div", { class: "notice error" }, title, detail));
 });
-document.addEventListener("htmx:beforeRequest", () => notice.replaceChildren());
+document.addEventListener("htmx:beforeRequest", ({ target }) => {
+  if (!("live" in target.dataset)) notice.replaceChildren(); // else nobody asked for anything
+});
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-dismiss]")) notice.replaceChildren();
 });

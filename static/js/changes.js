@@ -7,6 +7,7 @@ let source = null;
 let after = page.dataset.after;
 
 const isWrittenIn = (part) =>
+  part.querySelector(".notice.error") || // what was refused is still to be mended
   [...part.querySelectorAll("input:not([type=hidden]), textarea")].some(
     (field) => field === document.activeElement || field.value !== field.defaultValue,
   );
@@ -14,6 +15,7 @@ const isWrittenIn = (part) =>
 // Nothing is fetched while an answer is under way that replaces a part: of two, the older might come last.
 const underWay = new Set();
 let isOld = false; // the parts may lack what happened
+const RETRY = 30_000;
 
 // What this page saved itself is in the answer already, which names the acts. The event may come before the answer.
 const own = new Set();
@@ -36,14 +38,18 @@ const refresh = () => {
   catchUp();
 };
 
+const refreshSoon = () => setTimeout(refresh, 3000 * Math.random()); // not all pages at once
+
 document.addEventListener("htmx:beforeSend", ({ detail: { requestConfig, xhr } }) => {
   const isSaving = requestConfig.elt.closest("[data-saves]");
   if (!isSaving && !requestConfig.elt.closest("[data-live]")) return;
-  if (isSaving && underWay.size) isOld = true; // what was asked for before may be answered after
+  if (!isSaving) xhr.timeout = RETRY; // nothing is fetched meanwhile
+  else if (underWay.size) isOld = true; // what was asked for before may be answered after
   underWay.add(xhr);
   xhr.addEventListener("loadend", () => {
     for (const act of xhr.getResponseHeader("X-SeeSAE-Acts")?.split(" ") ?? []) own.add(act);
     underWay.delete(xhr);
+    if (!isSaving && (xhr.status === 0 || xhr.status >= 429)) setTimeout(refresh, RETRY); // it was not fetched
     catchUp();
   });
 });
@@ -59,16 +65,16 @@ document.addEventListener("focusout", () => {
 const open = () => {
   source = new EventSource(after ? `${page.dataset.changes}?after=${after}` : page.dataset.changes);
   source.addEventListener("open", () => {
-    if (!after) refresh(); // the site cannot tell what happened before
+    if (!after) refreshSoon(); // the site cannot tell what happened before
   });
   source.addEventListener("changed", (event) => {
     after = event.lastEventId || after;
     told.push(...event.data.split(" "));
     catchUp();
   });
-  source.addEventListener("missed", () => setTimeout(refresh, 3000 * Math.random())); // not all pages at once
+  source.addEventListener("missed", refreshSoon);
   source.addEventListener("error", () => {
-    if (source?.readyState === EventSource.CLOSED) setTimeout(follow, 30_000); // the site refused, or was not there
+    if (source?.readyState === EventSource.CLOSED) setTimeout(follow, RETRY); // the site refused, or was not there
   });
 };
 

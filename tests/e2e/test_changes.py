@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.services.actors import Actor
 from app.services.comments import add_comment
+from tests.e2e.conftest import Problems
 from tests.factories import Synthetic, add_label
 from tests.labelling import label, make_set
 
@@ -18,6 +19,10 @@ HEARD = """address => new Promise((resolve) => {
   const source = new EventSource(address);
   source.addEventListener("changed", () => { source.close(); resolve(); });
 })"""
+
+
+def of_comments(request: Request) -> bool:
+    return request.url.endswith("/comments")
 
 
 async def test_what_others_do_appears_and_leaves_what_is_typed(
@@ -94,6 +99,39 @@ async def test_a_page_does_not_ask_for_what_it_saved_itself(
         await add_label(session, made.sae, 5, "lakes", author="grace")
     await expect(page.locator(".label-text")).to_have_text(["lakes", "rivers"])
     assert len(asked) == 1
+
+
+async def test_what_could_not_be_fetched_is_fetched_later(
+    page: Page, problems: Problems, live: str, made: Synthetic, sessionmaker: async_sessionmaker[AsyncSession]
+) -> None:
+    refused: list[Request] = []
+
+    async def refuse_twice(route: Route) -> None:
+        if len(refused) == 2:
+            await route.continue_()
+            return
+        refused.append(route.request)
+        if len(refused) == 1:
+            await route.fulfill(status=503)
+        else:
+            await route.abort()
+
+    await page.clock.install()
+    async with page.expect_response(lambda response: "/events" in response.url):
+        await page.goto(f"{live}/saes/{made.sae.slug}/features/5")
+    await page.route("**/comments", refuse_twice)
+    for seconds in (0, 30, 30):
+        async with page.expect_event("requestfinished" if len(refused) != 1 else "requestfailed", of_comments):
+            if seconds:
+                await page.clock.run_for(1000 * seconds)
+            else:
+                async with sessionmaker.begin() as session:
+                    await add_comment(session, made.sae, 5, actor=Actor("grace"), text="boats?")
+    await expect(page.locator(".comment-text")).to_have_text("boats?")
+    problems.forgive("503")
+    problems.forgive("ERR_FAILED")
+    problems.forgive("htmx:afterRequest")
+    problems.forgive("htmx:sendError")
 
 
 async def test_an_answer_that_comes_late_takes_nothing_back(

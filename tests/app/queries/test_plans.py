@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.bench import synthetic
 from app.bench.scratch_database import Plan, fill, slug
 from app.db import create_sessionmaker
+from app.queries.activity import acts_after, latest_activity
 from app.queries.comparisons import (
     Listing,
     comparisons_tag,
@@ -24,6 +25,7 @@ from app.queries.comparisons import (
     list_counterparts,
 )
 from app.queries.examples import best_examples, get_examples, top_examples
+from app.queries.feature_holdings import feature_holdings
 from app.queries.feature_list import FeatureFilter, feature_rows, filter_by_density, list_features
 from app.queries.features import feature_histograms, get_feature
 from app.queries.labels import find_label, label_histories, label_summaries, list_labels
@@ -31,10 +33,12 @@ from app.queries.lists import find_item, get_list, list_items, list_lists, lists
 from app.queries.runs import get_run, list_active, list_runs, metrics
 from app.queries.saes import SaeDetail, get_sae, list_saes
 from app.queries.spelling import corrected
+from app.queries.sql.visibility import Reader
 from app.queries.suggestions import list_suggestions, suggested_texts
 
 pytestmark = pytest.mark.read_only
 
+READER = Reader(person_id=1)
 SMALL = {"sae", "feature_index", "language_model", "corpus", "sequence_set", "comparison"}
 """Tables of a row an SAE, or less: reading them whole is the quickest."""
 
@@ -71,7 +75,14 @@ SUGGESTIONS = """
     SELECT sae.id, number / 3, number, 'model', number % 3, '', 'A suggestion'
     FROM generate_series(0, 6143) number, sae
 """
-KNOWN = ("suggestion", "run", "run_metric", "saved_list", "saved_list_item")
+ACTS = """
+    INSERT INTO activity (person_id, act, sae_id, label_set_id, feature)
+    SELECT (SELECT min(id) FROM person), 'comment added', sae.id,
+        (SELECT min(id) FROM label_set WHERE label_set.sae_id = sae.id),
+        CASE WHEN number % 10 > 0 THEN number % 2048 END
+    FROM sae, generate_series(1, 20000) number
+"""
+KNOWN = ("activity", "suggestion", "run", "run_metric", "saved_list", "saved_list_item")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +92,15 @@ async def sae(module_engine: AsyncEngine) -> SaeDetail:
         patched.setattr(synthetic, "LABELLED", 0.6)
         await fill(module_engine, Plan(saes=4, features=2048), notify=lambda line: None)
     async with module_engine.begin() as connection:
-        for statement in (RUNS, METRICS, LISTS_KEPT, ITEMS, SUGGESTIONS, *(f"ANALYZE {table}" for table in KNOWN)):
+        for statement in (
+            RUNS,
+            METRICS,
+            LISTS_KEPT,
+            ITEMS,
+            SUGGESTIONS,
+            ACTS,
+            *(f"ANALYZE {table}" for table in KNOWN),
+        ):
             await connection.execute(text(statement))
     async with create_sessionmaker(module_engine)() as session:
         found = await get_sae(session, slug(1))
@@ -235,6 +254,20 @@ async def test_all_other_queries_of_pages_use_an_index(session: AsyncSession, sa
     ):
         for plan in await plans(query):
             assert not read_whole(plan), (query, json.dumps(plan, indent=1))
+
+
+async def test_of_acts_only_those_on_the_feature_and_on_whole_sets_are_looked_for(
+    session: AsyncSession, sae: SaeDetail, plans: Any
+) -> None:
+    for query in (
+        feature_holdings(session, sae.id, 7),
+        latest_activity(session, sae.id, 7, reader=READER),
+        acts_after(session, 0, sae.id, 7, reader=READER),
+    ):
+        (plan,) = await plans(query)
+        found = [node for node in nodes(plan) if node.get("Relation Name") == "activity"]
+        assert {node.get("Index Name") for node in found} == {"ix_activity_of_sae_feature"}, json.dumps(plan, indent=1)
+        assert all("feature" in node["Index Cond"] for node in found)
 
 
 @pytest.mark.usefixtures("compared")

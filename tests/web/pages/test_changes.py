@@ -19,11 +19,13 @@ from app.queries.labels import LabelText
 from app.queries.saes import SaeDetail
 from app.queries.sql.visibility import Reader
 from app.services.actors import Actor, Role
+from app.services.adjudication import vote
 from app.services.labels import save_label
 from app.services.monitors import change_monitor, delete_monitor, find_monitor
 from app.settings import Settings
 from tests.e2e.conftest import serving
 from tests.factories import Synthetic
+from tests.labelling import make_set
 from tests.monitors import add_alerts, add_monitor
 from tests.people import SignedIn, sign_in
 
@@ -224,3 +226,26 @@ async def test_a_page_that_is_opened_late_is_not_told_of_what_a_blind_set_hides(
     async with transaction(sessionmaker) as session:
         assert await latest_activity(session, made.sae.id, 5, reader=ann.actor.reader) == 0
         assert await latest_activity(session, made.sae.id, 5, reader=ben.actor.reader) == act
+
+
+async def test_a_page_that_a_browser_keeps_is_read_again_after_any_act(
+    client: httpx.AsyncClient, made: Synthetic, engine: AsyncEngine, sessionmaker: Sessions
+) -> None:
+    address = f"/saes/{made.sae.slug}/features/5"
+    await put(sessionmaker, made.sae, 5, Actor("grace"))
+    async with transaction(sessionmaker) as session:
+        label_id = await session.scalar(text("SELECT id FROM label"))
+    assert isinstance(label_id, int)
+
+    async def approve() -> None:
+        async with transaction(sessionmaker) as session:
+            await vote(session, label_id, 1, actor=Actor("mary"))
+
+    async def make() -> None:
+        await make_set(engine, made.sae, needed=1)
+
+    for act in (approve, make):  # else it would ask again on every visit, for an act that it does not know
+        kept = (await client.get(address)).headers["ETag"]
+        assert (await client.get(address, headers={"If-None-Match": kept})).status_code == 304
+        await act()
+        assert (await client.get(address, headers={"If-None-Match": kept})).status_code == 200
