@@ -1,5 +1,6 @@
 """Sequences that show a feature at work: the strongest, and a random sample of each band of its activations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,7 +174,7 @@ def _gather(
     )
 
 
-def concatenate_examples(parts: list[Examples]) -> Examples:
+def concatenate_examples(parts: Sequence[Examples]) -> Examples:
     """Join the examples of consecutive blocks of features."""
     sizes = np.concatenate([np.diff(part.indptr) for part in parts])
     names = ("feature", "band", "rank", "sequence", "position", "activation", "positions", "values")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +26,17 @@ from sae_core.statistics.token_table import TokenTable, fits
 from sae_core.statistics.tokens import TopTokens, top_tokens
 from sae_core.statistics.topics import CorpusTopics, TopTopics, corpus_topics, top_topics
 from sae_core.statistics.types import Examples
-from sae_core.store.activation_store import ActivationStore
-from sae_core.store.segments import Indices, concatenate
+from sae_core.store.activation_store import ActivationStore, FeatureBlock
+from sae_core.store.segments import Indices, concatenate, cut
 from sae_core.tensor_files import write_tensors
+from sae_core.threads import in_order
 
 BLOCK_NONZEROS = 1 << 20
-"""Non-zeros held at once; a single feature may have more."""
+"""Non-zeros read at once; a single feature may have more."""
 BLOCK_FEATURES = 1024
-"""Features held at once."""
+"""Features read at once."""
+PIECE_NONZEROS = 1 << 18
+"""Non-zeros of a block that a thread works on at once: what is computed from them takes several times their room."""
 RANGES = 4
 """Ranges of a large store where memory asks for fewer. Not more: without a token table, each reads the whole store."""
 LARGE_NONZEROS = 1 << 26
@@ -170,18 +173,11 @@ class RangeShards:
 
     def _own(self, features: range, progress: Progress) -> dict[str, Any]:
         """Return the statistics of each feature's own activations, by their names in `RangeStatistics`."""
-        length, token_ids = self._sequences.length, self._sequences.token_ids.reshape(-1)
-        follows = follows_uncounted(self._sequences)
-        moments, examples, tokens, topics, placements = [], [], [], [], []
-        for start, stop in self._store.feature_blocks(BLOCK_NONZEROS, BLOCK_FEATURES, features):
-            block = self._store.block(start, stop)
-            strongest_first = order_by_strength(block)
-            moments.append({name: moment(block, strongest_first) for name, moment in MOMENTS.items()})
-            examples.append(choose_examples(block, strongest_first, length, self._seed))
-            tokens.append(top_tokens(block, token_ids))
-            topics.append(top_topics(block, self._corpus))
-            placements.append(placement(block, length, follows))
+        parts = []
+        for stop, part in in_order(self._of_piece, self._pieces(features)):
+            parts.append(part)
             progress(stop - features.start, len(features))
+        moments, examples, tokens, topics, placements = zip(*parts, strict=True)
         return {
             "moments": {name: np.concatenate([part[name] for part in moments]) for name in MOMENTS},
             "examples": concatenate_examples(examples),
@@ -189,6 +185,30 @@ class RangeShards:
             "topics": concatenate(topics),
             "placement": concatenate(placements),
         }
+
+    def _pieces(self, features: range) -> Iterator[FeatureBlock]:
+        """Read blocks of features, each only when its first piece is asked for, and cut them for the threads."""
+        for start, stop in self._store.feature_blocks(BLOCK_NONZEROS, BLOCK_FEATURES, features):
+            block = self._store.block(start, stop)
+            for piece in cut(block.count.tolist(), PIECE_NONZEROS, BLOCK_FEATURES):
+                yield block.features(*piece)
+
+    def _of_piece(
+        self, piece: FeatureBlock
+    ) -> tuple[int, tuple[dict[str, NDArray[Any]], Examples, TopTokens, TopTopics, Placement]]:
+        """Return where a piece ends, and the statistics of its features' own activations."""
+        length, strongest_first = self._sequences.length, order_by_strength(piece)
+        return piece.start + piece.n_features, (
+            {name: moment(piece, strongest_first) for name, moment in MOMENTS.items()},
+            choose_examples(piece, strongest_first, length, self._seed),
+            top_tokens(piece, self._sequences.token_ids.reshape(-1)),
+            top_topics(piece, self._corpus),
+            placement(piece, length, self._follows),
+        )
+
+    @cached_property
+    def _follows(self) -> NDArray[np.bool_]:
+        return follows_uncounted(self._sequences)
 
 
 def _cut(store: ActivationStore) -> list[range]:

@@ -238,6 +238,7 @@ def digest(found: FeatureStatistics) -> str:
 @given(
     cuts=st.sets(st.integers(1, small.SEQUENCES - 1), max_size=12),
     nonzeros=st.integers(1, 4000),
+    piece=st.integers(1, 4000),
     features=st.integers(1, 80),
     encoded=st.integers(1, 300),
     held=st.booleans(),
@@ -245,6 +246,7 @@ def digest(found: FeatureStatistics) -> str:
 def test_bytes_do_not_depend_on_shards_and_blocks(
     cuts: set[int],
     nonzeros: int,
+    piece: int,
     features: int,
     encoded: int,
     held: bool,
@@ -255,6 +257,7 @@ def test_bytes_do_not_depend_on_shards_and_blocks(
         patch.setattr(activation_store, "ENCODE_TOKENS", encoded)
         patch.setattr(ranges, "BLOCK_NONZEROS", nonzeros)
         patch.setattr(ranges, "BLOCK_FEATURES", features)
+        patch.setattr(ranges, "PIECE_NONZEROS", piece)
         patch.setattr(coherence, "BLOCK_FEATURES", features)
         patch.setattr(token_table, "HELD_BYTES", token_table.HELD_BYTES if held else 0)
         patch.setattr(token_table, "CHUNK_NONZEROS", nonzeros)
