@@ -35,8 +35,8 @@ BLOCK_NONZEROS = 1 << 20
 """Non-zeros read at once; a single feature may have more."""
 BLOCK_FEATURES = 1024
 """Features read at once."""
-PIECE_NONZEROS = 1 << 18
-"""Non-zeros of a block that a thread works on at once: what is computed from them takes several times their room."""
+PIECE_NONZEROS = 1 << 15
+"""Fewest non-zeros that are worth a thread's turn."""
 RANGES = 4
 """Ranges of a large store where memory asks for fewer. Not more: without a token table, each reads the whole store."""
 LARGE_NONZEROS = 1 << 26
@@ -187,10 +187,14 @@ class RangeShards:
         }
 
     def _pieces(self, features: range) -> Iterator[FeatureBlock]:
-        """Read blocks of features, each only when its first piece is asked for, and cut them for the threads."""
+        """Read blocks of features, each only when its first piece is asked for, and cut them for the threads.
+
+        What is computed from a piece takes several times its room, so more threads get smaller pieces.
+        """
+        most = max(PIECE_NONZEROS, BLOCK_NONZEROS // (2 * torch.get_num_threads()))
         for start, stop in self._store.feature_blocks(BLOCK_NONZEROS, BLOCK_FEATURES, features):
             block = self._store.block(start, stop)
-            for piece in cut(block.count.tolist(), PIECE_NONZEROS, BLOCK_FEATURES):
+            for piece in cut(block.count.tolist(), most, BLOCK_FEATURES):
                 yield block.features(*piece)
 
     def _of_piece(
