@@ -49,8 +49,8 @@ class Event:
 async def add_activity(session: AsyncSession, event: Event) -> int:
     """Record what somebody did, notify open pages, and queue what webhooks are told; return the id of the act.
 
-    An act on an SAE counts as a change of its pages. Neither learns of changes of a draft, which nobody else sees;
-    webhooks learn nothing of a blind set that is open.
+    Of changes of a draft, which nobody else sees, neither pages nor webhooks learn; of a blind set that is open,
+    webhooks learn nothing. An act on an SAE counts as a change of its pages, as their ETags see it.
     """
     if event.sae_id is not None:
         await count_changes(session, event.sae_id)
